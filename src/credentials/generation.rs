@@ -1,0 +1,254 @@
+//! One published credential, as sessions see it. Floor 3.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::{Notify, watch};
+
+use crate::lease::Time;
+use crate::metrics::Closed;
+use crate::secret::Secret;
+
+/// What sessions of a generation have to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The drain window, while there is one: sessions are closed between transactions, spread over it.
+    pub drain: Option<Drain>,
+    /// Close everything now.
+    pub hard_close: Option<HardClose>,
+}
+
+/// The window in which the sessions of a retired generation are closed between transactions.
+///
+/// It is withdrawn (`Ending::drain` is `None` again) if the lease is renewed after all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Its begin.
+    pub from: Time,
+    /// Its end, the hard close.
+    pub until: Time,
+}
+
+/// The order to close every session, whatever it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HardClose {
+    /// What the metric calls it: `LeaseEnd`, `Revoked` or `Shutdown`.
+    pub cause: Closed,
+    /// Until then a message that is half relayed may finish; afterwards it is cut.
+    pub cut_at: Time,
+    /// Until then the upstream's EOF is waited for.
+    pub gone_by: Time,
+}
+
+/// A credential with its lease, shared by the sessions that logged in with it.
+///
+/// Made by the driver of a route; sessions hold it through a [`Guard`].
+pub struct Generation {
+    number: u64,
+    username: String,
+    password: Secret,
+    lease_id: String,
+    /// Sessions, and logins on their way. `CLOSED` is added once, when nobody may enter any more.
+    entered: AtomicUsize,
+    /// Some session's upstream did not reach EOF before its guard was dropped.
+    stray: AtomicBool,
+    /// When the hard close begins, in nanoseconds since boot.
+    hard_close_at: AtomicU64,
+    ending: watch::Sender<Ending>,
+    /// Woken when the last guard is dropped.
+    left: Arc<Notify>,
+    accepted_by: Mutex<Vec<String>>,
+}
+
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+impl Generation {
+    /// A new generation. `left` is notified whenever its last session leaves.
+    #[must_use]
+    pub fn new(
+        number: u64,
+        username: String,
+        password: Secret,
+        lease_id: String,
+        hard_close_at: Time,
+        left: Arc<Notify>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            username,
+            password,
+            lease_id,
+            entered: AtomicUsize::new(0),
+            stray: AtomicBool::new(false),
+            hard_close_at: AtomicU64::new(hard_close_at.as_nanos()),
+            ending: watch::Sender::new(Ending {
+                drain: None,
+                hard_close: None,
+            }),
+            left,
+            accepted_by: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Counts from 1 per route and process.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The role to log in as.
+    #[must_use]
+    pub fn username(&self) -> &str {
+        &self.username
+    }
+
+    /// Its password.
+    #[must_use]
+    pub fn password(&self) -> &Secret {
+        &self.password
+    }
+
+    /// The whole lease_id. Logs and status show [`Generation::lease_id_tail`].
+    #[must_use]
+    pub fn lease_id(&self) -> &str {
+        &self.lease_id
+    }
+
+    /// The last eight characters of the lease_id, for logs and status.
+    #[must_use]
+    pub fn lease_id_tail(&self) -> &str {
+        let start = self.lease_id.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
+        self.lease_id.get(start..).unwrap_or("")
+    }
+
+    /// Counts a session (or a login on its way) in. `None` once the generation is closed.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>) -> Option<Guard> {
+        self.entered
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+                (n & CLOSED == 0).then_some(n + 1)
+            })
+            .ok()?;
+        Some(Guard {
+            generation: Arc::clone(self),
+            upstream_open: false,
+        })
+    }
+
+    /// How many sessions, and logins on their way, it has.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.entered.load(Ordering::Acquire) & !CLOSED
+    }
+
+    /// Closes it for good if nobody is in it; afterwards [`Generation::enter`] gives `None`. True once it is closed.
+    #[must_use]
+    pub fn close_if_empty(&self) -> bool {
+        match self
+            .entered
+            .compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => true,
+            Err(n) => n == CLOSED,
+        }
+    }
+
+    /// Whether a session's upstream was still open when the session was given up.
+    #[must_use]
+    pub fn has_stray(&self) -> bool {
+        self.stray.load(Ordering::Acquire)
+    }
+
+    /// When the hard close begins. It moves with each renewal; compare it at every wake-up.
+    #[must_use]
+    pub fn hard_close_at(&self) -> Time {
+        Time::from_nanos(self.hard_close_at.load(Ordering::Acquire))
+    }
+
+    /// The driver has had a renewal, or has learned of an earlier end.
+    pub fn set_hard_close_at(&self, at: Time) {
+        self.hard_close_at.store(at.as_nanos(), Ordering::Release);
+    }
+
+    /// What sessions have to do; changes wake them.
+    #[must_use]
+    pub fn ending(&self) -> watch::Receiver<Ending> {
+        self.ending.subscribe()
+    }
+
+    /// Tells the sessions.
+    pub fn set_ending(&self, ending: Ending) {
+        self.ending
+            .send_if_modified(|now| std::mem::replace(now, ending) != ending);
+    }
+
+    /// A host has let this credential in.
+    pub fn accepted_by(&self, host: &str) {
+        if let Ok(mut hosts) = self.accepted_by.lock()
+            && !hosts.iter().any(|known| known == host)
+        {
+            hosts.push(host.to_owned());
+        }
+    }
+
+    /// Whether this host, and whether another one, has let this credential in: `(this, another)`.
+    #[must_use]
+    pub fn was_accepted_by(&self, host: &str) -> (bool, bool) {
+        self.accepted_by.lock().map_or((false, false), |hosts| {
+            (
+                hosts.iter().any(|known| known == host),
+                hosts.iter().any(|known| known != host),
+            )
+        })
+    }
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generation")
+            .field("number", &self.number)
+            .field("sessions", &self.sessions())
+            .finish()
+    }
+}
+
+/// One session, or one login on its way, counted in a generation until dropped.
+///
+/// Between [`Guard::upstream_opened`] and [`Guard::upstream_gone`] the server may hold a session of this credential;
+/// a guard dropped in between marks the generation, so that its lease is left to lapse.
+#[derive(Debug)]
+pub struct Guard {
+    generation: Arc<Generation>,
+    upstream_open: bool,
+}
+
+impl Guard {
+    /// The generation it counts in.
+    #[must_use]
+    pub fn generation(&self) -> &Arc<Generation> {
+        &self.generation
+    }
+
+    /// From now on the server may hold a session.
+    pub fn upstream_opened(&mut self) {
+        self.upstream_open = true;
+    }
+
+    /// The upstream socket has reached EOF, or was never logged in.
+    pub fn upstream_gone(&mut self) {
+        self.upstream_open = false;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.upstream_open {
+            self.generation.stray.store(true, Ordering::Release);
+        }
+        if self.generation.entered.fetch_sub(1, Ordering::AcqRel) & !CLOSED == 1 {
+            self.generation.left.notify_one();
+        }
+    }
+}

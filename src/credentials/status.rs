@@ -1,0 +1,71 @@
+//! What `/status` shows. Floor 3. Times are RFC 3339 in UTC, spans are seconds.
+
+use serde::{Deserialize, Serialize};
+
+/// One route.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// Its name.
+    pub name: String,
+    /// Where its credential comes from.
+    pub vault_path: String,
+    /// `dynamic` or `static`.
+    pub kind: String,
+    /// Whether it has a usable credential.
+    pub ready: bool,
+    /// Time to the latest hard close of a usable credential.
+    pub runway_seconds: f64,
+    /// Sessions of all its generations.
+    pub sessions: usize,
+    /// What it will do next by itself: `renew`, `rotate`, `issue`, `prove`, `drain`, `end`, `none`.
+    pub next_action: String,
+    /// When.
+    pub next_action_at: Option<String>,
+    /// The latest error, if there was one.
+    pub last_error: Option<LastError>,
+    /// Its generations, oldest first.
+    pub generations: Vec<GenerationStatus>,
+}
+
+/// The latest error of a route.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LastError {
+    /// When it happened.
+    pub at: String,
+    /// A fixed phrase.
+    pub kind: String,
+}
+
+/// One generation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GenerationStatus {
+    /// Counts from 1 per route and process.
+    pub generation: u64,
+    /// `candidate`, `standby`, `current`, `retiring` or `lost`.
+    pub state: String,
+    /// The last eight characters of the lease_id.
+    pub lease_id: String,
+    /// The role in the database.
+    pub username: String,
+    /// When its creds request was sent.
+    pub issued_at: String,
+    /// When its sessions are closed at the latest; null for a static role.
+    pub ends_at: Option<String>,
+    /// When its sessions begin to be closed between transactions; null while it has no successor.
+    pub drain_at: Option<String>,
+    /// How often it has been renewed.
+    pub renewals: u32,
+    /// Its sessions.
+    pub sessions: usize,
+}
+
+/// Vault, as `/status` shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VaultStatus {
+    /// The address that answered last, or the first one.
+    pub addr: String,
+    /// Whether the latest request was answered.
+    pub reachable: bool,
+    /// When Vault last answered with success.
+    pub last_success: Option<String>,
+}

@@ -1,0 +1,27 @@
+//! leasehold: a PostgreSQL wire-protocol proxy. An app connects with no password; leasehold logs in upstream with the
+//! current dynamic credential of Vault or OpenBao, renews its lease, rotates in time, and ends sessions with the lease.
+//!
+//! A module imports only from floors below its own (`tests/floors.rs` holds it to that):
+//!
+//! | floor | modules | what they are |
+//! |---|---|---|
+//! | 0 | [`secret`], [`error`], [`metrics`] | words that every floor shares |
+//! | 1 | [`lease`], [`postgres::protocol`] | pure: no clock, no socket, no log; neither knows the other |
+//! | 2 | [`vault`], [`postgres::upstream`] | the two servers that leasehold talks to; neither knows the other |
+//! | 3 | [`credentials`] | drives the lease machines and Vault, publishes the current credential |
+//! | 4 | [`postgres::session`], [`postgres::relay`], [`postgres::cancel`] | a client and its leg |
+//! | 5 | [`listener`], [`shutdown`], [`admin`] | what the world connects to |
+//! | 6 | [`config`], [`app`] | what the user types, and how it all comes together |
+
+pub mod admin;
+pub mod app;
+pub mod config;
+pub mod credentials;
+pub mod error;
+pub mod lease;
+pub mod listener;
+pub mod metrics;
+pub mod postgres;
+pub mod secret;
+pub mod shutdown;
+pub mod vault;

@@ -1,0 +1,332 @@
+//! Every metric that leasehold keeps: its name, its labels, the function that moves it. Floor 0.
+//!
+//! Base units are seconds and bytes. A label is a route name from the configuration or a word of an enum here, never
+//! anything that a client or a server sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, counter, gauge, histogram};
+
+/// An enum whose variants are the values of one label.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// The word in the metric.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+    };
+}
+
+label! {
+    /// Why a session was closed.
+    Closed {
+        /// The client went.
+        Client = "client",
+        /// The server closed.
+        Upstream = "upstream",
+        /// Ended between transactions, in the drain window of a retired generation.
+        Drain = "drain",
+        /// Ended with 57P01 at the hard close.
+        LeaseEnd = "lease_end",
+        /// Cut at the end of the lease, in the middle of a message, without a word.
+        LeaseEndCut = "lease_end_cut",
+        /// The lease was lost, or ended by `rotate --drain`.
+        Revoked = "revoked",
+        /// leasehold shut down.
+        Shutdown = "shutdown",
+        /// A fault of the protocol or of a socket.
+        Error = "error",
+    }
+}
+
+label! {
+    /// Why a login failed.
+    LoginFailure {
+        /// No route for this user and database.
+        NoRoute = "no_route",
+        /// No usable credential within `login_wait`.
+        NoCredential = "no_credential",
+        /// The server refused the credential.
+        Refused = "refused",
+        /// No host could be reached.
+        Unreachable = "unreachable",
+        /// A limit on sessions.
+        Limit = "limit",
+        /// A bound on time passed.
+        Timeout = "timeout",
+        /// The server's own error, passed on.
+        UpstreamError = "upstream_error",
+        /// The client broke the protocol.
+        Protocol = "protocol",
+    }
+}
+
+label! {
+    /// How a creds request ended.
+    Issuance {
+        /// A credential.
+        Ok = "ok",
+        /// Vault said no.
+        Refused = "refused",
+        /// It did not answer, or failed.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// How a proof ended.
+    Proof {
+        /// The server let the candidate in.
+        Ok = "ok",
+        /// The server refused the candidate.
+        Refused = "refused",
+        /// No host could say.
+        Unprovable = "unprovable",
+    }
+}
+
+label! {
+    /// How a renewal of a lease ended.
+    Renewal {
+        /// Extended.
+        Ok = "ok",
+        /// Extended, by less than before: the last time.
+        Capped = "capped",
+        /// The policy forbids it.
+        Forbidden = "forbidden",
+        /// It cannot be extended, or is gone.
+        Terminal = "terminal",
+        /// It did not work this time.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// How a lease was given back.
+    Revocation {
+        /// By its own id.
+        Lease = "lease",
+        /// By the token that owned it.
+        Token = "token",
+        /// It could not be given back: it lapses.
+        Forbidden = "forbidden",
+        /// It did not work: it lapses.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// How a request to Vault ended.
+    VaultOutcome {
+        /// 2xx.
+        Ok = "ok",
+        /// 403.
+        Denied = "denied",
+        /// Another 4xx.
+        ClientError = "client_error",
+        /// 5xx, 429, 412, 472, 473, a redirect that is not followed.
+        ServerError = "server_error",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// No connection.
+        Unreachable = "unreachable",
+    }
+}
+
+label! {
+    /// What became of a CancelRequest.
+    Cancel {
+        /// Sent to the session's own server.
+        Known = "known",
+        /// Not ours, sent to every upstream.
+        Forwarded = "forwarded",
+        /// Beyond the rate.
+        Limited = "limited",
+        /// It did not get there, or nobody knows the key.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// Which way bytes went.
+    Direction {
+        /// From the client to the server.
+        Upstream = "upstream",
+        /// From the server to the client.
+        Client = "client",
+    }
+}
+
+/// The metrics of one route, looked up once.
+///
+/// A session and a generation hold it by `Arc`; nothing on the relay's path looks a metric up by name.
+pub struct RouteMetrics {
+    route: String,
+    /// `leasehold_sessions`
+    sessions: Gauge,
+    opened: Counter,
+    to_upstream: Counter,
+    to_client: Counter,
+}
+
+impl RouteMetrics {
+    /// The metrics of the route with this name. A recorder must have been installed before.
+    #[must_use]
+    pub fn new(route: &str) -> Arc<Self> {
+        let name = route.to_owned();
+        Arc::new(Self {
+            sessions: gauge!("leasehold_sessions", "route" => name.clone()),
+            opened: counter!("leasehold_sessions_opened_total", "route" => name.clone()),
+            to_upstream: counter!("leasehold_relayed_bytes_total", "route" => name.clone(), "direction" => "upstream"),
+            to_client: counter!("leasehold_relayed_bytes_total", "route" => name.clone(), "direction" => "client"),
+            route: name,
+        })
+    }
+
+    /// A session has had its ReadyForQuery. It is open until the guard is dropped.
+    #[must_use]
+    pub fn session_opened(self: &Arc<Self>) -> OpenSession {
+        self.opened.increment(1);
+        self.sessions.increment(1.0);
+        OpenSession {
+            metrics: Arc::clone(self),
+            closed: Closed::Error,
+        }
+    }
+
+    /// Bytes relayed.
+    pub fn relayed(&self, direction: Direction, bytes: u64) {
+        match direction {
+            Direction::Upstream => self.to_upstream.increment(bytes),
+            Direction::Client => self.to_client.increment(bytes),
+        }
+    }
+
+    /// StartupMessage to ReadyForQuery.
+    pub fn login_took(&self, span: Duration) {
+        histogram!("leasehold_login_seconds", "route" => self.route.clone()).record(span.as_secs_f64());
+    }
+
+    /// A login failed.
+    pub fn login_failed(&self, reason: LoginFailure) {
+        login_failed(&self.route, reason);
+    }
+
+    /// A login was refused in a way that puts the credential in doubt.
+    pub fn suspect_login(&self) {
+        counter!("leasehold_suspect_logins_total", "route" => self.route.clone()).increment(1);
+    }
+
+    /// How many generations are in this state (`candidate`, `standby`, `current`, `retiring`, `lost`).
+    pub fn generations(&self, state: &'static str, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        gauge!("leasehold_generations", "route" => self.route.clone(), "state" => state)
+            .set(f64::from(count));
+    }
+
+    /// Time to the latest hard close of a usable credential; 0 without one.
+    pub fn lease_runway(&self, span: Duration) {
+        gauge!("leasehold_lease_runway_seconds", "route" => self.route.clone()).set(span.as_secs_f64());
+    }
+
+    /// When the current lease ends, in seconds since 1970; 0 without one.
+    pub fn lease_ends(&self, unix_seconds: f64) {
+        gauge!("leasehold_lease_ends_timestamp_seconds", "route" => self.route.clone()).set(unix_seconds);
+    }
+
+    /// A creds request ended.
+    pub fn issuance(&self, outcome: Issuance) {
+        self.count("leasehold_issuances_total", outcome.as_str());
+    }
+
+    /// A proof ended.
+    pub fn proof(&self, outcome: Proof) {
+        self.count("leasehold_proofs_total", outcome.as_str());
+    }
+
+    /// A successor was published. `reason` is a word of `lease::Reason`.
+    pub fn rotated(&self, reason: &'static str) {
+        counter!("leasehold_rotations_total", "route" => self.route.clone(), "reason" => reason).increment(1);
+    }
+
+    /// A renewal of a lease ended.
+    pub fn renewal(&self, outcome: Renewal) {
+        self.count("leasehold_renewals_total", outcome.as_str());
+    }
+
+    /// A lease was given back, or could not be.
+    pub fn revocation(&self, outcome: Revocation) {
+        self.count("leasehold_revocations_total", outcome.as_str());
+    }
+
+    fn count(&self, name: &'static str, outcome: &'static str) {
+        counter!(name, "route" => self.route.clone(), "outcome" => outcome).increment(1);
+    }
+}
+
+/// One open session in `leasehold_sessions`; counted as closed when dropped.
+pub struct OpenSession {
+    metrics: Arc<RouteMetrics>,
+    closed: Closed,
+}
+
+impl OpenSession {
+    /// Ends it with its cause. Without a call the cause is `error`.
+    pub fn closed(mut self, cause: Closed) {
+        self.closed = cause;
+    }
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.metrics.sessions.decrement(1.0);
+        counter!("leasehold_sessions_closed_total", "route" => self.metrics.route.clone(), "cause" => self.closed.as_str())
+            .increment(1);
+    }
+}
+
+/// A login failed; `route` is `""` where none was found.
+pub fn login_failed(route: &str, reason: LoginFailure) {
+    counter!("leasehold_login_failures_total", "route" => route.to_owned(), "reason" => reason.as_str())
+        .increment(1);
+}
+
+/// A connection failed before its StartupMessage was whole. `reason` is a fixed word.
+pub fn handshake_failed(reason: &'static str) {
+    counter!("leasehold_handshake_failures_total", "reason" => reason).increment(1);
+}
+
+/// A request to Vault ended. `operation` is a fixed word.
+pub fn vault_request(operation: &'static str, outcome: VaultOutcome, took: Duration) {
+    counter!("leasehold_vault_requests_total", "operation" => operation, "outcome" => outcome.as_str())
+        .increment(1);
+    histogram!("leasehold_vault_request_seconds", "operation" => operation).record(took.as_secs_f64());
+}
+
+/// Vault answered with success at this wall-clock time, in seconds since 1970.
+pub fn vault_succeeded(unix_seconds: f64) {
+    gauge!("leasehold_vault_last_success_timestamp_seconds").set(unix_seconds);
+}
+
+/// A CancelRequest was handled.
+pub fn cancel_request(outcome: Cancel) {
+    counter!("leasehold_cancel_requests_total", "outcome" => outcome.as_str()).increment(1);
+}
+
+/// Lines of the log that could not be written.
+pub fn log_lines_dropped(lines: u64) {
+    counter!("leasehold_log_lines_dropped_total").increment(lines);
+}
+
+/// Sets `leasehold_build_info`.
+pub fn build_info() {
+    gauge!("leasehold_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}

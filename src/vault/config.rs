@@ -1,0 +1,66 @@
+//! What the vault module needs to know. Floor 2.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::secret::Secret;
+
+/// How to reach Vault, and how to log in. The meaning of each is that of the `vault` and `bao` command lines.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Base URLs, `http` or `https`, tried in order.
+    pub addrs: Vec<String>,
+    /// The namespace, sent as `X-Vault-Namespace`.
+    pub namespace: Option<String>,
+    /// A PEM file; where given, only its certificates are trusted.
+    pub ca_cert: Option<PathBuf>,
+    /// The same as text (`VAULT_CACERT_BYTES`); it beats `ca_cert`, as in the `vault` command line.
+    pub ca_cert_bytes: Option<String>,
+    /// A directory of PEM files.
+    pub ca_path: Option<PathBuf>,
+    /// A client certificate, with `client_key`.
+    pub client_cert: Option<PathBuf>,
+    /// Its key.
+    pub client_key: Option<PathBuf>,
+    /// The name to verify instead of the URL's host.
+    pub tls_server_name: Option<String>,
+    /// Whether the server's certificate goes unverified.
+    pub skip_verify: bool,
+    /// How long a request may take.
+    pub client_timeout: Duration,
+    /// How to log in.
+    pub auth: Auth,
+}
+
+/// An auth method. A mount has no `auth/` in front. Files are read again at each login.
+#[derive(Clone, Debug)]
+pub enum Auth {
+    /// A token handed to us.
+    Token {
+        /// The token.
+        token: Secret,
+    },
+    /// A file that somebody keeps a token in, such as Vault Agent's sink.
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// <https://developer.hashicorp.com/vault/api-docs/auth/kubernetes#login>
+    Kubernetes {
+        /// Default `kubernetes`.
+        mount: String,
+        /// The role of the auth method.
+        role: String,
+        /// Default `/var/run/secrets/kubernetes.io/serviceaccount/token`.
+        jwt_file: PathBuf,
+    },
+    /// <https://developer.hashicorp.com/vault/api-docs/auth/approle#login-with-approle>
+    AppRole {
+        /// Default `approle`.
+        mount: String,
+        /// The role_id.
+        role_id: String,
+        /// The file of the secret_id; without one none is sent (`bind_secret_id=false`).
+        secret_id_file: Option<PathBuf>,
+    },
+}
