@@ -1,0 +1,232 @@
+//! What goes into a [`Keeper`](super::Keeper), and what comes out. Floor 1.
+
+use std::time::Duration;
+
+use super::generation::{Cause, Ending};
+use super::{Reason, Time, TokenFacts, TokenId};
+
+/// What a route's configuration says of its lease.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// A fresh credential is published at this age.
+    pub rotate_after: Option<Duration>,
+    /// A generation is not renewed past this age.
+    pub max_age: Option<Duration>,
+    /// How long before the hard close sessions begin to be closed.
+    pub drain: Option<Duration>,
+    /// How long a successor must be published before an earlier lease is given back; zero with one upstream address.
+    pub replica_grace: Duration,
+    /// Grants out of turn at once.
+    pub issue_burst: u32,
+    /// One more grant out of turn each.
+    pub issue_interval: Duration,
+    /// Of the jitter; 0 is none.
+    pub seed: u64,
+}
+
+/// Why something asked of Vault did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// Not this time.
+    Transient,
+    /// No answer in time; it may have been done all the same.
+    TimedOut,
+    /// The token that asked is dead.
+    TokenDead,
+    /// The policy forbids it.
+    Forbidden,
+    /// The lease is gone, or its role is.
+    Gone,
+    /// The lease or token lives, but cannot be extended.
+    CannotExtend,
+    /// Vault said no, and will say so again.
+    Refused,
+}
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// Time has passed.
+    Tick,
+    /// The answer to [`Action::LogIn`]. A token that is known already is only looked at again.
+    LoggedIn(TokenId, TokenFacts),
+    /// No token.
+    LogInFailed(Failure),
+    /// The answer to [`Action::Issue`].
+    Granted {
+        /// When the request was sent.
+        sent_at: Time,
+        /// `lease_duration`.
+        lease: Duration,
+        /// `renewable`.
+        renewable: bool,
+    },
+    /// No credential.
+    IssueFailed(Failure),
+    /// A creds request that was given up has been settled: granted and given back, or refused, or given up for good.
+    LateReply(TokenId),
+    /// A host let the candidate in.
+    Proved(u64),
+    /// A host refused the candidate, none let it in.
+    ProofRefused(u64),
+    /// No host could say.
+    Unprovable(u64),
+    /// The answer to [`Action::RenewLease`].
+    LeaseRenewed {
+        /// Which.
+        number: u64,
+        /// When the request was sent.
+        sent_at: Time,
+        /// `lease_duration`.
+        lease: Duration,
+        /// `renewable`.
+        renewable: bool,
+    },
+    /// Not renewed.
+    LeaseRenewFailed(u64, Failure),
+    /// The answer to [`Action::RenewToken`].
+    TokenRenewed {
+        /// Which.
+        token: TokenId,
+        /// When the request was sent.
+        sent_at: Time,
+        /// `lease_duration`; `None` for a token without an end.
+        ttl: Option<Duration>,
+        /// `renewable`.
+        renewable: bool,
+    },
+    /// Not renewed.
+    TokenRenewFailed(TokenId, Failure),
+    /// The answer to [`Action::RevokeLease`].
+    LeaseRevoked(u64),
+    /// Not revoked.
+    LeaseRevokeFailed(u64, Failure),
+    /// The answer to [`Action::RevokeToken`].
+    TokenRevoked(TokenId),
+    /// Not revoked.
+    TokenRevokeFailed(TokenId, Failure),
+    /// Nobody is in this generation any more, nor can be. See [`Keeper::may_empty`].
+    Empty {
+        /// Which.
+        number: u64,
+        /// Whether a server session may still be open.
+        stray: bool,
+    },
+    /// A login with this generation was refused: is its lease alive? Answered by [`Action::Answer`].
+    Suspected(u64),
+    /// A session of this generation was denied what its role may do.
+    DenialSeen(u64),
+    /// This generation was refused twice though its lease lives.
+    Replace(u64),
+    /// Somebody asks for a fresh credential; with a drain, earlier generations end that long after.
+    Rotate(Option<Drain>),
+    /// Nothing is issued any more; what is there is given back when its sessions have gone.
+    Close,
+}
+
+/// How long earlier generations may go on after a rotation on command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Drain {
+    /// The route's own drain.
+    Default,
+    /// This long.
+    For(Duration),
+}
+
+/// What a check of a suspect lease said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It lives.
+    Alive,
+    /// It could not be asked, or was asked too recently.
+    Silent,
+    /// It is gone.
+    Lost,
+}
+
+/// What is to be done. Each request is answered by exactly one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Log in, or read the token handed to us.
+    LogIn {
+        /// How long it may take, where a lease depends on it.
+        within: Option<Duration>,
+    },
+    /// Ask for a credential.
+    Issue(TokenId),
+    /// Try the candidate.
+    Prove(u64),
+    /// Renew a lease under its token.
+    RenewLease(u64, TokenId, Duration),
+    /// Renew a token.
+    RenewToken(TokenId, Duration),
+    /// Give a lease back.
+    RevokeLease(u64, TokenId),
+    /// Give a token back.
+    RevokeToken(TokenId),
+    /// New sessions use this generation.
+    Publish(u64),
+    /// New sessions have to wait.
+    Unpublish,
+    /// Tell the sessions of a generation.
+    Tell(u64, Ending),
+    /// The generation has ended: drop its credential.
+    Forget(u64),
+    /// Drop the token.
+    ForgetToken(TokenId),
+    /// Answers [`Event::Suspected`].
+    Answer(u64, Verdict),
+    /// Answers [`Event::Replace`]: not now.
+    TooEarly(u64),
+    /// Answers [`Event::Rotate`]: nothing was published, nothing drained.
+    RotateFailed,
+    /// For the log and the metrics.
+    Note(Note),
+}
+
+/// What a machine found that nobody else can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Note {
+    /// A successor is needed; its issuance begins.
+    Issuing(Reason),
+    /// A credential was published.
+    Published {
+        /// Which.
+        number: u64,
+        /// What for.
+        reason: Reason,
+        /// Whether it was proved.
+        proved: bool,
+        /// Whether it is not the route's first.
+        successor: bool,
+    },
+    /// A renewal was granted only in part: the last one.
+    LeaseCapped(u64),
+    /// The token's renewal was granted only in part, or cannot be.
+    TokenEnding(TokenId),
+    /// A lease is gone before its end.
+    Lost(u64),
+    /// A grant is too short to be of use.
+    TooShort(u64),
+    /// A candidate was refused for good.
+    CandidateRefused(u64),
+    /// The sessions of a generation are closed.
+    Closing(u64, Cause),
+    /// What became of a lease at its end.
+    Returned(u64, Outcome),
+    /// A generation serves new sessions again, as its successor is gone.
+    Recalled(u64),
+}
+
+/// How a lease was given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// By itself.
+    Lease,
+    /// With its token.
+    Token,
+    /// Forbidden: it lapses.
+    Forbidden,
+    /// It did not work, or may not be: it lapses.
+    Failed,
+}

@@ -1,0 +1,209 @@
+//! One lease's life. Floor 1.
+
+use std::time::Duration;
+
+use super::schedule::{self, Jitter};
+use super::term::{Over, Renewal, Term};
+use super::token::{Bound, Revoking};
+use super::{Time, TokenId};
+
+/// One lease's life.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Generation {
+    pub(super) token: TokenId,
+    pub(super) issued_at: Time,
+    pub(super) as_issued: Duration,
+    pub(super) term: Term,
+    pub(super) state: State,
+    /// The end that a command has set, earlier than the lease's.
+    pub(super) cut_short_at: Option<Time>,
+    /// When a renewal was last asked for as a check.
+    pub(super) checked_at: Option<Time>,
+    /// Whether the renewal in flight answers a check, and what the renewal stood at before.
+    pub(super) check: Option<Renewal>,
+    /// What the driver was told last.
+    pub(super) told: Option<Ending>,
+}
+
+/// Where a generation stands.
+///
+/// ```text
+///  Candidate ─proved─▶ Current ─successor published─▶ Retiring ─last session gone─▶ Revoking ─▶ forgotten
+///     │ refused           │  ▲                            │                            ▲
+///     │                   │  └─── current lost, this ─────┤                            │
+///     │                   │       one still usable        │                            │
+///     │                   └──── hard close, or lost ──────┴──▶ Closing ──sessions gone─┘
+///     └────────────────────────────────────────────────────────────────────────────────┘
+/// ```
+/// "Ended" is not a state: a generation that has ended is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Issued, not yet proved.
+    Candidate,
+    /// Serves new logins.
+    Current {
+        /// When it was published.
+        published_at: Time,
+    },
+    /// Serves the sessions that it has.
+    Retiring {
+        /// When it was published.
+        published_at: Time,
+        /// When its successor was; `None` at shutdown, where there is none.
+        successor_at: Option<Time>,
+    },
+    /// Its sessions are being closed, whatever they do.
+    Closing {
+        /// Why.
+        cause: Cause,
+        /// Since when.
+        since: Time,
+    },
+    /// Its lease is being given back.
+    Revoking(Revoking),
+}
+
+/// Why the sessions of a generation are closed, whatever they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The lease, or the token that owns it, ends.
+    LeaseEnd,
+    /// The lease is gone.
+    Lost,
+    /// `rotate --drain` ended it.
+    CutShort,
+}
+
+/// What the sessions of a generation have to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ending {
+    /// The hard close as things stand.
+    pub hard_close_at: Time,
+    /// When the drain began, if it has.
+    pub drain_from: Option<Time>,
+    /// The hard close, once it has begun.
+    pub closing: Option<Closing>,
+}
+
+/// A hard close that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Closing {
+    /// Why.
+    pub cause: Cause,
+    /// Until then a message that is half relayed may finish.
+    pub cut_at: Time,
+    /// Until then the upstream's EOF is waited for.
+    pub gone_by: Time,
+}
+
+impl Generation {
+    pub(super) fn new(
+        token: TokenId,
+        sent_at: Time,
+        lease: Duration,
+        renewable: bool,
+        jitter: Jitter,
+    ) -> Self {
+        Self {
+            token,
+            issued_at: sent_at,
+            as_issued: lease,
+            term: Term::new(sent_at, Some(lease), renewable, jitter),
+            state: State::Candidate,
+            cut_short_at: None,
+            checked_at: None,
+            check: None,
+            told: None,
+        }
+    }
+
+    /// The end of the lease itself, as Vault said it.
+    #[must_use]
+    pub fn lease_ends_at(&self) -> Time {
+        self.term.ends_at()
+    }
+
+    /// When its creds request was sent.
+    #[must_use]
+    pub fn issued_at(&self) -> Time {
+        self.issued_at
+    }
+
+    /// How often it has been renewed.
+    #[must_use]
+    pub fn renewals(&self) -> u32 {
+        self.term.renewals()
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// When its renewal will be asked for.
+    #[must_use]
+    pub fn renew_at(&self) -> Option<Time> {
+        match self.term.renewal() {
+            Renewal::Scheduled(at) => Some(at),
+            Renewal::InFlight | Renewal::Over { .. } => None,
+        }
+    }
+
+    /// The moment by which every session must be gone: the end of the lease or of its token, each less its margin.
+    #[must_use]
+    pub fn end_at(&self, token: Bound) -> Time {
+        let end = self.term.end_at().min(token.end_at);
+        self.cut_short_at.map_or(end, |at| end.min(at + schedule::CANCEL_LEAD))
+    }
+
+    /// When the hard close begins.
+    #[must_use]
+    pub fn hard_close_at(&self, token: Bound) -> Time {
+        self.end_at(token) - schedule::CANCEL_LEAD
+    }
+
+    /// From when on its sessions are drained; `None` without a published successor.
+    #[must_use]
+    pub fn drain_at(&self, token: Bound, setting: Option<Duration>) -> Option<Time> {
+        let State::Retiring { successor_at: Some(successor_at), .. } = self.state else {
+            return None;
+        };
+        if self.cut_short_at.is_some() {
+            return Some(successor_at);
+        }
+        Some(self.would_drain_at(token, setting).max(successor_at))
+    }
+
+    /// From when on its sessions would be drained if it had a successor.
+    ///
+    /// Lease and token are renewed each at two thirds of its own usable life, so neither's last quarter is too early.
+    pub(super) fn would_drain_at(&self, token: Bound, setting: Option<Duration>) -> Time {
+        let drain = schedule::drain(setting, self.as_issued, self.term.usable().min(token.usable));
+        self.hard_close_at(token) - drain
+    }
+
+    /// Whether sessions may be opened with it, and go on.
+    pub(super) fn is_usable(&self, now: Time, token: Bound) -> bool {
+        matches!(self.state, State::Current { .. } | State::Retiring { .. })
+            && now < self.hard_close_at(token)
+    }
+
+    /// Whether it is renewed: it is current, or has sessions.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(self.state, State::Current { .. } | State::Retiring { .. })
+    }
+
+    /// Whether a renewal at `now` would pass `max_age`.
+    pub(super) fn would_pass(&self, now: Time, max_age: Option<Duration>) -> bool {
+        max_age.is_some_and(|age| now + self.term.longest() > self.issued_at + age)
+    }
+
+    /// Why a successor is needed by its renewal alone, and from when on.
+    pub(super) fn replace(&self) -> Option<(Over, Time)> {
+        match self.term.renewal() {
+            Renewal::Over { why, replace_at } => Some((why, replace_at)),
+            Renewal::Scheduled(_) | Renewal::InFlight => None,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! How a route comes to a fresh credential: one issuance at a time. Floor 1.
+
+use std::time::Duration;
+
+use super::schedule::{self, Jitter};
+use super::{Time, TokenId};
+
+/// Why a fresh credential is issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// There has never been one.
+    First,
+    /// `rotate_after` or `max_age`, or the previous one ended before its successor came.
+    Schedule,
+    /// The lease cannot be extended any more, or not in full.
+    Capped,
+    /// The lease is not renewable, or may not be renewed, or its renewals keep failing.
+    NotRenewable,
+    /// The token that owns the lease ends.
+    Token,
+    /// The lease is gone.
+    Revoked,
+    /// The server refuses the credential though its lease seems to live.
+    Refused,
+    /// Somebody asked.
+    Command,
+}
+
+impl Reason {
+    /// The word in the metric and the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Schedule => "schedule",
+            Self::Capped => "capped",
+            Self::NotRenewable => "not_renewable",
+            Self::Token => "token",
+            Self::Revoked => "revoked",
+            Self::Refused => "refused",
+            Self::Command => "command",
+        }
+    }
+
+    /// Whether its grants draw on the bucket.
+    pub(super) fn is_out_of_turn(self) -> bool {
+        matches!(self, Self::Revoked | Self::Refused)
+    }
+}
+
+/// One issuance at a time.
+///
+/// ```text
+///   Idle ──needed──▶ LoggingIn ──▶ Requesting ──granted──▶ Proving ──proved──▶ Idle
+///    ▲                   │ failed      │ failed               │ refused
+///    └──── time ──── BackOff ◀─────────┴──────────────────────┘
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Issuance {
+    pub(super) state: State,
+    pub(super) bucket: Bucket,
+    failures: u32,
+}
+
+/// Where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Nothing to do.
+    Idle,
+    /// A login is in flight.
+    LoggingIn {
+        /// What it is for.
+        reason: Reason,
+    },
+    /// A creds request is in flight.
+    Requesting {
+        /// What it is for.
+        reason: Reason,
+        /// Who asks.
+        token: TokenId,
+    },
+    /// A candidate is being proved.
+    Proving {
+        /// What it is for.
+        reason: Reason,
+        /// The candidate.
+        number: u64,
+        /// How often it has been tried.
+        tries: u32,
+        /// Whether some host has refused it.
+        refused: bool,
+        /// When it is tried again; `None` while a proof is in flight.
+        again_at: Option<Time>,
+    },
+    /// Waiting after a failure.
+    BackOff {
+        /// Until then.
+        until: Time,
+        /// Whether it waits out a refused proof, which is not Vault's absence.
+        slow: bool,
+    },
+}
+
+impl Issuance {
+    pub(super) fn new(burst: u32, interval: Duration) -> Self {
+        Self { state: State::Idle, bucket: Bucket::new(burst, interval), failures: 0 }
+    }
+
+    /// An attempt failed. `most` bounds the wait.
+    pub(super) fn fail(&mut self, now: Time, slow: bool, most: Duration, jitter: Jitter) {
+        let first = if slow { Duration::from_secs(5) } else { Duration::from_millis(500) };
+        self.state =
+            State::BackOff { until: now + schedule::back_off(self.failures, first, most, jitter), slow };
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// A credential was published.
+    pub(super) fn succeed(&mut self) {
+        self.state = State::Idle;
+        self.failures = 0;
+    }
+}
+
+/// Grants out of turn: `burst` at once, then one each `interval`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Bucket {
+    burst: u32,
+    interval: Duration,
+    left: u32,
+    /// When the next one is put in; counts only while `left` is below `burst`.
+    next_at: Time,
+}
+
+impl Bucket {
+    fn new(burst: u32, interval: Duration) -> Self {
+        Self { burst, interval, left: burst, next_at: Time::from_nanos(0) }
+    }
+
+    /// When a grant may be asked for: at once, or at that time.
+    pub(super) fn ready_at(&mut self, now: Time) -> Option<Time> {
+        self.refill(now);
+        (self.left == 0).then_some(self.next_at)
+    }
+
+    /// A grant has come.
+    pub(super) fn take(&mut self, now: Time) {
+        self.refill(now);
+        if self.left == self.burst {
+            self.next_at = now + self.interval;
+        }
+        self.left = self.left.saturating_sub(1);
+    }
+
+    fn refill(&mut self, now: Time) {
+        while self.left < self.burst && now >= self.next_at {
+            self.left += 1;
+            self.next_at = self.next_at + self.interval;
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! How the keeper comes to a fresh credential: what for, log in, ask, prove, publish. Floor 1.
+
+use std::time::Duration;
+
+use super::event::{Action, Drain, Failure, Note};
+use super::generation::{Generation, State};
+use super::keeper::Keeper;
+use super::term::Over;
+use super::token::{Token, TokenFacts, TokenId};
+use super::{Reason, Time, issuance, schedule};
+
+impl Keeper {
+    /// What a fresh credential is needed for: now, or else from when on.
+    pub(super) fn demand(&self, now: Time) -> Result<Reason, Time> {
+        if self.closed {
+            return Err(Time::NEVER);
+        }
+        if self.command.is_some() {
+            return Ok(Reason::Command);
+        }
+        let current = self.current.and_then(|number| Some((number, self.generations.get(&number)?)));
+        let Some((number, generation)) = current else {
+            return Ok(match (self.lost, self.has_published) {
+                (true, _) => Reason::Revoked,
+                (false, true) => Reason::Schedule,
+                (false, false) => Reason::First,
+            });
+        };
+        if self.lost {
+            // An earlier generation stands in for a lost one.
+            return Ok(Reason::Revoked);
+        }
+        if self.refused == Some(number) {
+            return Ok(Reason::Refused);
+        }
+        let token = self.tokens.get(&generation.token);
+        let draining_at = generation.would_drain_at(self.bound(generation), self.settings.drain);
+        let by_age = self.settings.rotate_after.map(|age| (generation.issued_at + age, Reason::Schedule));
+        let by_renewal = generation.replace().map(|(why, at)| match why {
+            Over::Capped | Over::Unneeded => (at, Reason::Capped),
+            Over::NotRenewable => (at, Reason::NotRenewable),
+            Over::MaxAge | Over::Endless => (at, Reason::Schedule),
+        });
+        // Renewals that keep failing while the end draws near: a fresh lease may come where a longer one does not.
+        let lease_failing = generation.term.is_failing().then_some((draining_at, Reason::NotRenewable));
+        let token_failing =
+            token.filter(|token| token.term.is_failing()).map(|_| (draining_at, Reason::Token));
+        let by_token = token.map(|token| (token.ending_at(), Reason::Token));
+        let all = [by_age, by_renewal, lease_failing, by_token, token_failing];
+        let due = all.iter().flatten().find(|(at, _)| *at <= now);
+        match due {
+            Some((_, reason)) => Ok(*reason),
+            None => Err(all.iter().flatten().map(|(at, _)| *at).min().unwrap_or(Time::NEVER)),
+        }
+    }
+
+    pub(super) fn issue(&mut self, now: Time) {
+        match self.issuance.state {
+            issuance::State::Idle => {}
+            issuance::State::BackOff { until, slow } => {
+                let most = now + Duration::from_secs(3);
+                let until = if slow || self.runs_until(now).is_some() { until } else { until.min(most) };
+                if now < until && self.command.is_none() {
+                    self.issuance.state = issuance::State::BackOff { until, slow };
+                    self.wake(now, until);
+                    return;
+                }
+                self.issuance.state = issuance::State::Idle;
+            }
+            issuance::State::Proving { number, again_at: Some(at), .. } => {
+                if now < at {
+                    self.wake(now, at);
+                } else {
+                    self.prove_again(number);
+                }
+                return;
+            }
+            issuance::State::LoggingIn { .. }
+            | issuance::State::Requesting { .. }
+            | issuance::State::Proving { again_at: None, .. } => return,
+        }
+        match self.demand(now) {
+            Ok(reason) => self.begin(now, reason),
+            Err(at) => self.wake(now, at),
+        }
+    }
+
+    fn begin(&mut self, now: Time, reason: Reason) {
+        if reason.is_out_of_turn()
+            && let Some(at) = self.issuance.bucket.ready_at(now)
+        {
+            self.wake(now, at);
+            return;
+        }
+        self.note(Note::Issuing(reason));
+        let spare = self.spare.filter(|id| self.tokens.get(id).is_some_and(|token| now < token.ending_at()));
+        if let Some(token) = spare {
+            self.request(reason, token);
+            return;
+        }
+        self.spare = None;
+        let within = self
+            .current
+            .and_then(|number| self.generations.get(&number))
+            .map(|generation| schedule::patience(generation.term.usable()));
+        self.issuance.state = issuance::State::LoggingIn { reason };
+        self.actions.push(Action::LogIn { within });
+    }
+
+    fn prove_again(&mut self, number: u64) {
+        if let issuance::State::Proving { again_at, tries, .. } = &mut self.issuance.state {
+            *again_at = None;
+            *tries += 1;
+            self.actions.push(Action::Prove(number));
+        }
+    }
+
+    pub(super) fn proved(&mut self, now: Time, number: u64) {
+        if matches!(self.issuance.state, issuance::State::Proving { number: n, .. } if n == number) {
+            self.publish(now, number, true);
+        }
+    }
+
+    /// A candidate that no host let in: tried again for a while if one refused it, as long as it lives if none could
+    /// say, unless it is needed at once.
+    pub(super) fn not_proved(&mut self, now: Time, number: u64, refused_now: bool) {
+        let issuance::State::Proving { reason, number: n, tries, refused, .. } = self.issuance.state else {
+            return;
+        };
+        let Some(generation) = self.generations.get(&number).filter(|_| n == number) else {
+            return;
+        };
+        let usable = self.hard_close_at(generation).since(generation.issued_at);
+        let patience = Duration::from_mins(1).min(usable / 2);
+        let refused = refused || refused_now;
+        if refused_now && now >= generation.issued_at + patience {
+            self.note(Note::CandidateRefused(number));
+            self.give_back(number);
+            self.fail(now, true);
+            return;
+        }
+        if !refused_now {
+            if self.is_pressing(now) {
+                self.publish(now, number, false);
+                return;
+            }
+            if self.command.is_some() {
+                self.give_back(number);
+                self.fail(now, false);
+                return;
+            }
+        }
+        let most = if self.runs_until(now).is_some() { 30 } else { 3 };
+        let jitter = self.jitter();
+        let wait = schedule::back_off(tries, Duration::from_millis(500), Duration::from_secs(most), jitter);
+        self.issuance.state =
+            issuance::State::Proving { reason, number, tries, refused, again_at: Some(now + wait) };
+    }
+
+    /// Whether a successor cannot wait for its proof: nothing is usable, or the current one's drain time has come.
+    fn is_pressing(&self, now: Time) -> bool {
+        if self.runs_until(now).is_none() {
+            return true;
+        }
+        self.current.and_then(|number| self.generations.get(&number)).is_some_and(|generation| {
+            now >= generation.would_drain_at(self.bound(generation), self.settings.drain)
+        })
+    }
+
+    fn publish(&mut self, now: Time, number: u64, proved: bool) {
+        let issuance::State::Proving { reason, .. } = self.issuance.state else {
+            return;
+        };
+        let command = self.command.take().flatten();
+        let route_drain = self.settings.drain;
+        for (n, generation) in &mut self.generations {
+            if let State::Current { published_at } = generation.state {
+                generation.state = State::Retiring { published_at, successor_at: Some(now) };
+            }
+            if let (true, Some(drain)) = (generation.is_kept() && *n != number, command) {
+                let span = match drain {
+                    Drain::For(span) => span,
+                    Drain::Default => {
+                        schedule::drain(route_drain, generation.as_issued, generation.term.usable())
+                    }
+                };
+                let at = now + span;
+                generation.cut_short_at = Some(generation.cut_short_at.map_or(at, |earlier| earlier.min(at)));
+            }
+        }
+        self.set_state(number, State::Current { published_at: now });
+        self.current = Some(number);
+        self.actions.push(Action::Publish(number));
+        self.note(Note::Published { number, reason, proved, successor: self.has_published });
+        self.has_published = true;
+        self.lost = false;
+        self.refused = None;
+        self.issuance.succeed();
+        // What the command cut short at once ends in this very review.
+        self.end_generations(now);
+    }
+
+    pub(super) fn granted(&mut self, now: Time, sent_at: Time, lease: Duration, renewable: bool) {
+        let issuance::State::Requesting { reason, token } = self.issuance.state else {
+            return;
+        };
+        let number = self.next_number;
+        self.next_number += 1;
+        let jitter = self.jitter();
+        let generation = Generation::new(token, sent_at, lease, renewable, jitter);
+        let usable = self.hard_close_at(&generation).since(sent_at);
+        self.generations.insert(number, generation);
+        if self.spare == Some(token) {
+            self.spare = None;
+        }
+        if reason.is_out_of_turn() {
+            self.issuance.bucket.take(now);
+        }
+        if self.closed {
+            self.issuance.state = issuance::State::Idle;
+            self.give_back(number);
+        } else if usable < schedule::LEAST_USABLE {
+            self.note(Note::TooShort(number));
+            self.give_back(number);
+            self.fail(now, false);
+        } else {
+            self.issuance.state =
+                issuance::State::Proving { reason, number, tries: 0, refused: false, again_at: None };
+            self.actions.push(Action::Prove(number));
+        }
+    }
+
+    pub(super) fn logged_in(&mut self, now: Time, token: TokenId, facts: TokenFacts) {
+        let issuance::State::LoggingIn { reason } = self.issuance.state else {
+            return;
+        };
+        let jitter = self.jitter();
+        self.tokens
+            .entry(token)
+            .and_modify(|held| held.looked_up(facts, jitter))
+            .or_insert_with(|| Token::new(facts, jitter));
+        if self.spare != Some(token) && facts.owned {
+            self.spare = Some(token);
+        }
+        // A successor that ends no later than what it replaces is of no use.
+        let ends_at = self.tokens.get(&token).map_or(Time::NEVER, Token::ends_at);
+        let current = self.current.and_then(|number| self.generations.get(&number));
+        let ended_at = current.map_or(Time::from_nanos(0), |current| self.bound(current).ends_at);
+        if self.closed {
+            self.spare = None;
+            self.issuance.state = issuance::State::Idle;
+        } else if reason == Reason::Token && ends_at <= ended_at + schedule::LEAST_USABLE {
+            self.spare = None;
+            self.fail(now, false);
+        } else {
+            self.request(reason, token);
+        }
+    }
+
+    pub(super) fn request(&mut self, reason: Reason, token: TokenId) {
+        self.issuance.state = issuance::State::Requesting { reason, token };
+        self.actions.push(Action::Issue(token));
+    }
+
+    pub(super) fn log_in_failed(&mut self, now: Time, failure: Failure) {
+        let issuance::State::LoggingIn { reason } = self.issuance.state else {
+            return;
+        };
+        // A login that is refused does not end the route while an earlier token lives: its lease comes under that one.
+        let refused = !matches!(failure, Failure::Transient | Failure::TimedOut);
+        let living = self
+            .tokens
+            .iter()
+            .filter(|(_, token)| token.revoking.is_none())
+            .filter(|(_, token)| {
+                schedule::usable(token.ends_at().since(now), token.term.margin()) >= schedule::LEAST_USABLE
+            })
+            .max_by_key(|(_, token)| token.ends_at())
+            .map(|(id, _)| *id);
+        match living {
+            Some(token) if refused && reason != Reason::Token && !self.closed => self.request(reason, token),
+            _ => self.fail(now, false),
+        }
+    }
+
+    pub(super) fn issue_failed(&mut self, now: Time, failure: Failure) {
+        let issuance::State::Requesting { token, .. } = self.issuance.state else {
+            return;
+        };
+        match failure {
+            Failure::TokenDead => self.token_dead(now, token),
+            Failure::TimedOut => {
+                // It may be granted yet: the token is held until that is settled, then revoked with what it owns.
+                if self.spare == Some(token) {
+                    self.spare = None;
+                }
+                if let Some(held) = self.tokens.get_mut(&token) {
+                    held.late += 1;
+                }
+            }
+            _ => {}
+        }
+        self.fail(now, false);
+    }
+
+    /// An attempt at a fresh credential failed.
+    pub(super) fn fail(&mut self, now: Time, slow: bool) {
+        let most = match (slow, self.runs_until(now)) {
+            (true, _) => Duration::from_mins(5),
+            (false, Some(_)) => Duration::from_secs(30),
+            (false, None) => Duration::from_secs(3),
+        };
+        let jitter = self.jitter();
+        self.issuance.fail(now, slow, most, jitter);
+        if self.closed {
+            self.issuance.state = issuance::State::Idle;
+        }
+        if self.command.take().is_some() {
+            self.actions.push(Action::RotateFailed);
+        }
+    }
+}

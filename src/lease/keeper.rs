@@ -1,0 +1,433 @@
+//! The keeper of one route's credentials: what has happened goes in, what is to be done comes out. Floor 1.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Time;
+use super::event::{Action, Drain, Event, Failure, Note, Outcome, Settings, Verdict};
+use super::generation::{Cause, Generation, State};
+use super::issuance::{self, Issuance};
+use super::schedule::{self, Jitter};
+use super::term::Renewal;
+use super::token::{Bound, Revoking, Token, TokenId};
+
+/// At most this many generations are kept for their sessions.
+pub(super) const MOST_RETIRING: usize = 8;
+/// A suspect lease is checked at most this often.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// A denial makes a check at most this often.
+const DENIAL_EVERY: Duration = Duration::from_secs(30);
+
+/// The keeper of one route's credentials.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Keeper {
+    pub(super) settings: Settings,
+    pub(super) tokens: BTreeMap<TokenId, Token>,
+    pub(super) generations: BTreeMap<u64, Generation>,
+    pub(super) current: Option<u64>,
+    pub(super) issuance: Issuance,
+    /// A token that was logged in for an issuance that failed, kept for the next one.
+    pub(super) spare: Option<TokenId>,
+    /// A rotation was asked for.
+    pub(super) command: Option<Option<Drain>>,
+    /// The current generation is refused and has to be replaced.
+    pub(super) refused: Option<u64>,
+    replace: ReplaceGate,
+    /// A current lease was lost and has no successor yet.
+    pub(super) lost: bool,
+    pub(super) has_published: bool,
+    pub(super) closed: bool,
+    pub(super) next_number: u64,
+    salt: u64,
+    pub(super) deadline: Time,
+    pub(super) actions: Vec<Action>,
+}
+
+/// A credential that is refused though its lease lives is replaced once a minute, then less often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct ReplaceGate {
+    opens_at: Time,
+    interval: Duration,
+}
+
+impl ReplaceGate {
+    const FIRST: Duration = Duration::from_mins(1);
+    const MOST: Duration = Duration::from_mins(10);
+
+    fn pass(&mut self, now: Time) -> bool {
+        if now < self.opens_at {
+            return false;
+        }
+        // Quiet for as long again: it starts afresh.
+        if now >= self.opens_at + self.interval {
+            self.interval = Self::FIRST;
+        }
+        self.opens_at = now + self.interval;
+        self.interval = (self.interval * 2).min(Self::MOST);
+        true
+    }
+}
+
+impl Keeper {
+    /// A route without a credential. It asks for one at the first event.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let issuance = Issuance::new(settings.issue_burst, settings.issue_interval);
+        Self {
+            settings,
+            tokens: BTreeMap::new(),
+            generations: BTreeMap::new(),
+            current: None,
+            issuance,
+            spare: None,
+            command: None,
+            refused: None,
+            replace: ReplaceGate { opens_at: Time::from_nanos(0), interval: ReplaceGate::FIRST },
+            lost: false,
+            has_published: false,
+            closed: false,
+            next_number: 1,
+            salt: 0,
+            deadline: Time::from_nanos(0),
+            actions: Vec::new(),
+        }
+    }
+
+    /// Takes in what has happened by `now`, and gives what is to be done, in order.
+    pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
+        self.take_in(now, event);
+        self.review(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When to come back with [`Event::Tick`] at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        self.deadline
+    }
+
+    /// The number of the generation that the latest grant made.
+    #[must_use]
+    pub fn latest(&self) -> u64 {
+        self.next_number - 1
+    }
+
+    /// The current generation.
+    #[must_use]
+    pub fn current(&self) -> Option<u64> {
+        self.current
+    }
+
+    /// The generations, oldest first.
+    pub fn generations(&self) -> impl Iterator<Item = (u64, &Generation)> {
+        self.generations.iter().map(|(number, generation)| (*number, generation))
+    }
+
+    /// Where the issuance stands.
+    #[must_use]
+    pub fn issuance(&self) -> issuance::State {
+        self.issuance.state
+    }
+
+    /// The tokens.
+    pub fn tokens(&self) -> impl Iterator<Item = (TokenId, &Token)> {
+        self.tokens.iter().map(|(id, token)| (*id, token))
+    }
+
+    /// How the token that owns this generation's lease bounds it.
+    pub(super) fn bound(&self, generation: &Generation) -> Bound {
+        self.tokens.get(&generation.token).map_or(Bound::NONE, Token::bound)
+    }
+
+    /// When the sessions of this generation are closed at the latest.
+    #[must_use]
+    pub fn hard_close_at(&self, generation: &Generation) -> Time {
+        generation.hard_close_at(self.bound(generation))
+    }
+
+    /// When the sessions of this generation begin to be drained; `None` without a successor.
+    #[must_use]
+    pub fn drain_at(&self, generation: &Generation) -> Option<Time> {
+        generation.drain_at(self.bound(generation), self.settings.drain)
+    }
+
+    /// The latest hard close of a usable generation.
+    #[must_use]
+    pub fn runs_until(&self, now: Time) -> Option<Time> {
+        self.generations
+            .values()
+            .filter(|generation| generation.is_usable(now, self.bound(generation)))
+            .map(|generation| self.hard_close_at(generation))
+            .max()
+    }
+
+    /// Whether this generation may end once nobody is in it: the driver then closes it to newcomers and says
+    /// [`Event::Empty`].
+    #[must_use]
+    pub fn may_empty(&self, now: Time, number: u64) -> bool {
+        self.generations.get(&number).is_some_and(|generation| match generation.state {
+            State::Closing { .. } => true,
+            State::Retiring { successor_at, .. } => self.grace_over(now, successor_at),
+            State::Candidate | State::Current { .. } | State::Revoking(_) => false,
+        })
+    }
+
+    /// With several upstream addresses a lagging one may still need the previous credential.
+    pub(super) fn grace_over(&self, now: Time, successor_at: Option<Time>) -> bool {
+        successor_at.is_none_or(|at| now >= at + self.settings.replica_grace)
+    }
+
+    pub(super) fn jitter(&mut self) -> Jitter {
+        self.salt = self.salt.wrapping_add(1);
+        Jitter::new(self.settings.seed, self.salt)
+    }
+
+    pub(super) fn note(&mut self, note: Note) {
+        self.actions.push(Action::Note(note));
+    }
+
+    fn take_in(&mut self, now: Time, event: Event) {
+        match event {
+            Event::Tick => {}
+            Event::LoggedIn(token, facts) => self.logged_in(now, token, facts),
+            Event::LogInFailed(failure) => self.log_in_failed(now, failure),
+            Event::Granted { sent_at, lease, renewable } => self.granted(now, sent_at, lease, renewable),
+            Event::IssueFailed(failure) => self.issue_failed(now, failure),
+            Event::LateReply(token) => {
+                if let Some(token) = self.tokens.get_mut(&token) {
+                    token.late = token.late.saturating_sub(1);
+                }
+            }
+            Event::Proved(number) => self.proved(now, number),
+            Event::ProofRefused(number) => self.not_proved(now, number, true),
+            Event::Unprovable(number) => self.not_proved(now, number, false),
+            Event::LeaseRenewed { number, sent_at, lease, renewable } => {
+                self.lease_renewed(now, number, sent_at, lease, renewable);
+            }
+            Event::LeaseRenewFailed(number, failure) => self.lease_renew_failed(now, number, failure),
+            Event::TokenRenewed { token, sent_at, ttl, renewable } => {
+                let jitter = self.jitter();
+                if let Some(held) = self.tokens.get_mut(&token)
+                    && held.term.renewed(now, sent_at, ttl, renewable, jitter)
+                {
+                    self.note(Note::TokenEnding(token));
+                }
+            }
+            Event::TokenRenewFailed(token, failure) => self.token_renew_failed(now, token, failure),
+            Event::LeaseRevoked(number) => self.returned(number, Outcome::Lease),
+            Event::LeaseRevokeFailed(number, failure) => self.lease_revoke_failed(now, number, failure),
+            Event::TokenRevoked(token) => self.token_gone(token, Outcome::Token),
+            Event::TokenRevokeFailed(token, failure) => self.token_revoke_failed(now, token, failure),
+            Event::Empty { number, stray } => self.emptied(now, number, stray),
+            Event::Suspected(number) => self.check(now, number, CHECK_EVERY, true),
+            Event::DenialSeen(number) => self.check(now, number, DENIAL_EVERY, false),
+            Event::Replace(number) => {
+                if self.current == Some(number) && self.refused != Some(number) {
+                    if self.replace.pass(now) {
+                        self.refused = Some(number);
+                    } else {
+                        self.actions.push(Action::TooEarly(number));
+                    }
+                }
+            }
+            Event::Rotate(drain) => {
+                if self.closed {
+                    self.actions.push(Action::RotateFailed);
+                } else {
+                    self.command = Some(drain.or_else(|| self.command.flatten()));
+                }
+            }
+            Event::Close => self.close_route(),
+        }
+    }
+
+    fn lease_renewed(&mut self, now: Time, number: u64, sent_at: Time, lease: Duration, renewable: bool) {
+        let jitter = self.jitter();
+        let Some(generation) = self.generations.get_mut(&number) else {
+            return;
+        };
+        let check = generation.check.take();
+        let capped = generation.term.renewed(now, sent_at, Some(lease), renewable, jitter);
+        if let Some(before) = check {
+            if let Renewal::Over { why, replace_at } = before {
+                generation.term.over(why, replace_at);
+            }
+            self.actions.push(Action::Answer(number, Verdict::Alive));
+        }
+        if capped {
+            self.note(Note::LeaseCapped(number));
+        }
+    }
+
+    fn lease_renew_failed(&mut self, now: Time, number: u64, failure: Failure) {
+        let jitter = self.jitter();
+        let Some(generation) = self.generations.get_mut(&number) else {
+            return;
+        };
+        let owner = generation.token;
+        let check = generation.check.take();
+        match (failure, check) {
+            (Failure::Gone | Failure::TokenDead, _) => {}
+            (_, Some(Renewal::Over { why, replace_at })) => generation.term.over(why, replace_at),
+            (failure, _) => generation.term.failed(now, failure, jitter),
+        }
+        match failure {
+            Failure::TokenDead => self.token_dead(now, owner),
+            Failure::Gone => self.lose(now, number),
+            _ => {}
+        }
+        if check.is_some() {
+            let verdict = match failure {
+                Failure::Gone | Failure::TokenDead => Verdict::Lost,
+                Failure::CannotExtend => Verdict::Alive,
+                Failure::Transient | Failure::TimedOut | Failure::Forbidden | Failure::Refused => {
+                    Verdict::Silent
+                }
+            };
+            self.actions.push(Action::Answer(number, verdict));
+        }
+    }
+
+    fn token_renew_failed(&mut self, now: Time, token: TokenId, failure: Failure) {
+        let jitter = self.jitter();
+        match failure {
+            Failure::TokenDead | Failure::Gone => self.token_dead(now, token),
+            failure => {
+                let Some(held) = self.tokens.get_mut(&token) else {
+                    return;
+                };
+                held.failed(now, failure, jitter);
+                if held.renew_at().is_none() {
+                    self.note(Note::TokenEnding(token));
+                }
+            }
+        }
+    }
+
+    /// A token is dead, and every lease that it owned.
+    pub(super) fn token_dead(&mut self, now: Time, token: TokenId) {
+        let owned: Vec<u64> = self.generations().filter(|(_, g)| g.token == token).map(|(n, _)| n).collect();
+        for number in owned {
+            self.lose(now, number);
+        }
+        if self.spare == Some(token) {
+            self.spare = None;
+        }
+        if let Some(held) = self.tokens.get_mut(&token) {
+            held.owned = false;
+        }
+    }
+
+    /// A lease is gone before its end.
+    pub(super) fn lose(&mut self, now: Time, number: u64) {
+        let Some(generation) = self.generations.get_mut(&number) else {
+            return;
+        };
+        match generation.state {
+            State::Candidate => {
+                self.forget(number);
+                if matches!(self.issuance.state, issuance::State::Proving { number: n, .. } if n == number) {
+                    self.fail(now, false);
+                }
+            }
+            State::Revoking(_) => self.forget(number),
+            State::Current { .. } | State::Retiring { .. } => {
+                generation.state = State::Closing { cause: Cause::Lost, since: now };
+                self.note(Note::Lost(number));
+                self.note(Note::Closing(number, Cause::Lost));
+                if self.current == Some(number) {
+                    self.current = None;
+                    self.lost = true;
+                    self.actions.push(Action::Unpublish);
+                }
+            }
+            State::Closing { .. } => {}
+        }
+    }
+
+    fn check(&mut self, now: Time, number: u64, every: Duration, answer: bool) {
+        let max_age = self.settings.max_age;
+        let Some(generation) = self.generations.get_mut(&number).filter(|g| g.is_kept()) else {
+            if answer {
+                self.actions.push(Action::Answer(number, Verdict::Lost));
+            }
+            return;
+        };
+        if generation.term.renewal() == Renewal::InFlight {
+            if answer {
+                generation.check.get_or_insert(Renewal::InFlight);
+            }
+            return;
+        }
+        let asked_lately = generation.checked_at.is_some_and(|at| now < at + every);
+        if asked_lately || generation.would_pass(now, max_age) {
+            if answer {
+                self.actions.push(Action::Answer(number, Verdict::Silent));
+            }
+            return;
+        }
+        generation.checked_at = Some(now);
+        generation.check = Some(generation.term.renewal());
+        self.ask_renewal(number);
+    }
+
+    pub(super) fn ask_renewal(&mut self, number: u64) {
+        let Some(generation) = self.generations.get_mut(&number) else {
+            return;
+        };
+        generation.term.asked();
+        let within = schedule::patience(generation.term.usable());
+        self.actions.push(Action::RenewLease(number, generation.token, within));
+    }
+
+    fn emptied(&mut self, now: Time, number: u64, stray: bool) {
+        let Some(generation) = self.generations.get_mut(&number) else {
+            return;
+        };
+        match generation.state {
+            State::Closing { cause: Cause::Lost, .. } => self.forget(number),
+            State::Closing { .. } | State::Retiring { .. } if stray => {
+                // A server session may still be open: the lease is left to lapse, and its token with it.
+                generation.state = State::Revoking(Revoking { tries: 0, again_at: Some(Time::NEVER) });
+                self.note(Note::Returned(number, Outcome::Failed));
+            }
+            State::Closing { .. } | State::Retiring { .. } if now < generation.lease_ends_at() => {
+                self.give_back(number);
+            }
+            State::Closing { .. } | State::Retiring { .. } => self.forget(number),
+            State::Candidate | State::Current { .. } | State::Revoking(_) => {}
+        }
+    }
+
+    fn close_route(&mut self) {
+        self.closed = true;
+        if let Some(number) = self.current.take()
+            && let Some(generation) = self.generations.get_mut(&number)
+            && let State::Current { published_at } = generation.state
+        {
+            generation.state = State::Retiring { published_at, successor_at: None };
+            self.actions.push(Action::Unpublish);
+        }
+        if let issuance::State::Proving { number, .. } = self.issuance.state {
+            self.give_back(number);
+        }
+        if !matches!(
+            self.issuance.state,
+            issuance::State::LoggingIn { .. } | issuance::State::Requesting { .. }
+        ) {
+            self.issuance.state = issuance::State::Idle;
+        }
+        self.spare = None;
+        if self.command.take().is_some() {
+            self.actions.push(Action::RotateFailed);
+        }
+    }
+
+    /// Whether nothing is left: no credential, no token, nothing in flight.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.generations.is_empty()
+            && self.tokens.is_empty()
+            && matches!(self.issuance.state, issuance::State::Idle | issuance::State::BackOff { .. })
+    }
+}

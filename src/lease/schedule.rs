@@ -1,0 +1,125 @@
+//! The arithmetic of leases: margins, usable life, renewal time, drain, back-off. Floor 1.
+
+use std::time::Duration;
+
+use super::Time;
+
+/// How long before `end_at` the hard close begins, so that a CancelRequest can land.
+pub const CANCEL_LEAD: Duration = Duration::from_secs(1);
+/// A grant with less usable life than this is given back.
+pub const LEAST_USABLE: Duration = Duration::from_secs(2);
+/// A grant shorter than the longest by more than this is capped. Vault rounds to whole seconds.
+pub const CAP_SLACK: Duration = Duration::from_secs(1);
+/// After a hard close the upstream's EOF is waited for at most this long.
+pub const GONE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What is kept between the end of a lease and `end_at`: 5 % of the lease, at least 2 s, at most 5 s.
+///
+/// Vault rounds a TTL to whole seconds and the roles' own expiry is Vault's to enforce, so the very end is not ours.
+#[must_use]
+pub fn margin(lease: Duration) -> Duration {
+    (lease / 20).clamp(Duration::from_secs(2), Duration::from_secs(5))
+}
+
+/// From the sending of a grant to the hard close that it alone would give.
+#[must_use]
+pub fn usable(grant: Duration, margin: Duration) -> Duration {
+    grant.saturating_sub(margin).saturating_sub(CANCEL_LEAD)
+}
+
+/// When to renew: at two thirds of the usable life, earlier by at most a tenth of that.
+#[must_use]
+pub fn renew_at(sent_at: Time, usable: Duration, jitter: Jitter) -> Time {
+    let two_thirds = usable * 2 / 3;
+    sent_at + (two_thirds - jitter.of(two_thirds / 10))
+}
+
+/// How long before the hard close a retired generation's sessions begin to be closed.
+///
+/// `setting`, or a tenth of the lease as issued and at most 5 minutes; never more than a quarter of the usable life,
+/// which is after the latest moment of a renewal.
+#[must_use]
+pub fn drain(setting: Option<Duration>, as_issued: Duration, usable: Duration) -> Duration {
+    setting.unwrap_or_else(|| (as_issued / 10).min(Duration::from_mins(5))).min(usable / 4)
+}
+
+/// The wait before try `attempt` (the first is 0): `first` doubled each time up to `most`, less up to a quarter.
+#[must_use]
+pub fn back_off(attempt: u32, first: Duration, most: Duration, jitter: Jitter) -> Duration {
+    let wait = first.saturating_mul(1 << attempt.min(20)).min(most);
+    wait - jitter.of(wait / 4)
+}
+
+/// How long a renewal, a look-up or a login may take: a quarter of the usable life, at least 2 s.
+#[must_use]
+pub fn patience(usable: Duration) -> Duration {
+    (usable / 4).max(Duration::from_secs(2))
+}
+
+/// A fraction that differs between processes and moments, and is the same for the same seed and salt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Jitter(u32);
+
+impl Jitter {
+    /// No jitter.
+    pub const NONE: Self = Self(0);
+
+    /// Seed 0 is [`Jitter::NONE`].
+    #[must_use]
+    pub fn new(seed: u64, salt: u64) -> Self {
+        if seed == 0 {
+            return Self::NONE;
+        }
+        // splitmix64: https://prng.di.unimi.it/splitmix64.c
+        let mut x = seed.wrapping_add(salt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Self(u32::try_from((x ^ (x >> 31)) >> 44).unwrap_or(0))
+    }
+
+    /// The fraction of `span`, below the whole.
+    #[must_use]
+    pub fn of(self, span: Duration) -> Duration {
+        // 20 bits of fraction; a span of a century still fits.
+        let nanos = span.as_nanos().saturating_mul(u128::from(self.0)) >> 20;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    #[test]
+    fn margin_is_five_percent_between_two_and_five_seconds() {
+        assert_eq!(margin(S(10)), S(2));
+        assert_eq!(margin(S(60)), S(3));
+        assert_eq!(margin(S(3600)), S(5));
+    }
+
+    #[test]
+    fn renewal_is_never_after_two_thirds_nor_a_tenth_before() {
+        let sent = Time::from_nanos(0);
+        for salt in 0..1000 {
+            let at = renew_at(sent, S(900), Jitter::new(7, salt));
+            assert!(at <= sent + S(600) && at > sent + S(540), "{at:?}");
+        }
+    }
+
+    #[test]
+    fn drain_begins_after_the_latest_renewal() {
+        for lease in [10, 20, 60, 600, 3600, 86_400] {
+            let usable = usable(S(lease), margin(S(lease)));
+            let drain = drain(Some(S(100_000)), S(lease), usable);
+            assert!(usable - drain > usable * 2 / 3, "lease {lease}");
+        }
+    }
+
+    #[test]
+    fn back_off_doubles_to_its_most() {
+        let waits: Vec<_> = (0..8).map(|n| back_off(n, S(1), S(30), Jitter::NONE).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
+    }
+}

@@ -1,0 +1,196 @@
+//! A grant of time that can be extended: what a lease and a token have in common. Floor 1.
+
+use std::time::Duration;
+
+use super::schedule::{self, Jitter};
+use super::{Failure, Time};
+
+/// A term and its renewal.
+///
+/// ```text
+///   Scheduled ──due──▶ InFlight ──granted in full──▶ Scheduled
+///       ▲                 │ transient: back-off ──────▶ Scheduled
+///       │                 │ granted less, or never again
+///       └── (never) ──── Over
+/// ```
+/// There is no state for "ended": the time says that.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Term {
+    /// When the request of the latest grant was sent.
+    sent_at: Time,
+    /// `sent_at` and the grant; [`Time::NEVER`] for a token without an end.
+    ends_at: Time,
+    /// The latest grant.
+    granted: Duration,
+    longest: Duration,
+    margin: Duration,
+    renewal: Renewal,
+    renewals: u32,
+    failures: u32,
+}
+
+/// Where the renewal of a term stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Renewal {
+    /// To be asked for at this time.
+    Scheduled(Time),
+    /// Asked for.
+    InFlight,
+    /// There will be none.
+    Over {
+        /// Why.
+        why: Over,
+        /// From then on a successor is needed.
+        replace_at: Time,
+    },
+}
+
+/// Why a term is not renewed any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Over {
+    /// The latest grant was shorter than an earlier one, or Vault said that it cannot be extended.
+    Capped,
+    /// It is not renewable, or the policy forbids it.
+    NotRenewable,
+    /// A renewal would pass `max_age`.
+    MaxAge,
+    /// Too many generations are retiring.
+    Unneeded,
+    /// It has no end.
+    Endless,
+}
+
+impl Term {
+    /// As first granted. `span` is `None` where there is no end.
+    pub fn new(sent_at: Time, span: Option<Duration>, renewable: bool, jitter: Jitter) -> Self {
+        let granted = span.unwrap_or(Duration::MAX);
+        let margin = schedule::margin(granted);
+        let mut term = Self {
+            sent_at,
+            ends_at: span.map_or(Time::NEVER, |span| sent_at + span),
+            granted,
+            longest: granted,
+            margin,
+            renewal: Renewal::Over { why: Over::Endless, replace_at: Time::NEVER },
+            renewals: 0,
+            failures: 0,
+        };
+        if span.is_some() {
+            term.plan(renewable, jitter);
+        }
+        term
+    }
+
+    /// Its end, without any margin.
+    pub fn ends_at(&self) -> Time {
+        self.ends_at
+    }
+
+    /// The moment by which what stands on it must be gone: its end, less the margin.
+    pub fn end_at(&self) -> Time {
+        self.ends_at - self.margin
+    }
+
+    /// What is kept before its end.
+    pub fn margin(&self) -> Duration {
+        self.margin
+    }
+
+    /// The longest grant that it has had.
+    pub fn longest(&self) -> Duration {
+        self.longest
+    }
+
+    /// Where its renewal stands.
+    pub fn renewal(&self) -> Renewal {
+        self.renewal
+    }
+
+    /// How often it has been renewed.
+    pub fn renewals(&self) -> u32 {
+        self.renewals
+    }
+
+    /// Whether its latest renewal failed, so that it is being tried again.
+    pub fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// The usable life of its latest grant.
+    pub fn usable(&self) -> Duration {
+        schedule::usable(self.granted, self.margin)
+    }
+
+    /// From when on a successor is needed; never, as long as it can be renewed.
+    pub fn replace_at(&self) -> Time {
+        match self.renewal {
+            Renewal::Over { replace_at, .. } => replace_at,
+            Renewal::Scheduled(_) | Renewal::InFlight => Time::NEVER,
+        }
+    }
+
+    /// The request is on its way.
+    pub fn asked(&mut self) {
+        self.renewal = Renewal::InFlight;
+    }
+
+    /// No renewal any more.
+    pub fn over(&mut self, why: Over, replace_at: Time) {
+        self.renewal = Renewal::Over { why, replace_at };
+    }
+
+    /// The reply to a renewal. True if it was granted less than before, so that this was the last one.
+    pub fn renewed(
+        &mut self,
+        now: Time,
+        sent_at: Time,
+        span: Option<Duration>,
+        renewable: bool,
+        jitter: Jitter,
+    ) -> bool {
+        self.failures = 0;
+        self.renewals += 1;
+        self.sent_at = sent_at;
+        let Some(span) = span else {
+            self.ends_at = Time::NEVER;
+            self.over(Over::Endless, Time::NEVER);
+            return false;
+        };
+        self.ends_at = sent_at + span;
+        self.granted = span;
+        if span + schedule::CAP_SLACK < self.longest {
+            self.over(Over::Capped, now);
+            return true;
+        }
+        self.longest = self.longest.max(span);
+        self.plan(renewable, jitter);
+        false
+    }
+
+    /// The renewal failed. What cannot be told from Vault's absence is tried again with back-off.
+    pub fn failed(&mut self, now: Time, failure: Failure, jitter: Jitter) {
+        match failure {
+            Failure::CannotExtend => self.over(Over::Capped, now),
+            Failure::Forbidden | Failure::Refused => self.over(Over::NotRenewable, now),
+            Failure::Transient | Failure::TimedOut | Failure::TokenDead | Failure::Gone => {
+                let wait = schedule::back_off(
+                    self.failures,
+                    Duration::from_millis(500),
+                    Duration::from_secs(30),
+                    jitter,
+                );
+                self.failures = self.failures.saturating_add(1);
+                self.renewal = Renewal::Scheduled(now + wait);
+            }
+        }
+    }
+
+    fn plan(&mut self, renewable: bool, jitter: Jitter) {
+        let at = schedule::renew_at(self.sent_at, self.usable(), jitter);
+        self.renewal = if renewable {
+            Renewal::Scheduled(at)
+        } else {
+            Renewal::Over { why: Over::NotRenewable, replace_at: at }
+        };
+    }
+}
