@@ -3,7 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use crate::secret::Secret;
+
+use super::Error;
 
 /// How to reach Vault, and how to log in. The meaning of each is that of the `vault` and `bao` command lines.
 #[derive(Clone, Debug)]
@@ -63,4 +67,35 @@ pub enum Auth {
         /// The file of the secret_id; without one none is sent (`bind_secret_id=false`).
         secret_id_file: Option<PathBuf>,
     },
+}
+
+impl Config {
+    /// Whether what does not need a file can work: addresses and TLS are checked where they are read.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if let Some(namespace) = &self.namespace
+            && HeaderValue::from_str(namespace).is_err()
+        {
+            return Err(Error::Header { what: "namespace" });
+        }
+        match &self.auth {
+            Auth::Token { token } if HeaderValue::from_str(token.expose()).is_err() => {
+                Err(Error::Header { what: "token" })
+            }
+            Auth::Token { token } => required("token", &[("a token", token.expose())]),
+            Auth::TokenFile { .. } => Ok(()),
+            Auth::Kubernetes { mount, role, .. } => {
+                required("kubernetes", &[("mount", mount), ("role", role)])
+            }
+            Auth::AppRole { mount, role_id, .. } => {
+                required("approle", &[("mount", mount), ("role_id", role_id)])
+            }
+        }
+    }
+}
+
+fn required(method: &'static str, settings: &[(&'static str, &str)]) -> Result<(), Error> {
+    match settings.iter().find(|(_, value)| value.is_empty()) {
+        Some((setting, _)) => Err(Error::AuthSetting { method, setting }),
+        None => Ok(()),
+    }
 }

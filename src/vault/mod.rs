@@ -1,5 +1,373 @@
 //! Vault and OpenBao, by their HTTP API: log in, issue, renew, revoke. Floor 2.
+//!
+//! It asks once and says what came back; when to ask again is for others to decide. vaultrs and rustify build the
+//! requests and do not leave this module; [`transport`] sends them, so that time, size, redirects and TLS are ours.
+//! The log targets `vaultrs` and `rustify` are noisy and are to be off.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `config`, `error` | what the module needs to know, and what is wrong with it |
+//! | `login` | each auth method |
+//! | `endpoints`, `replies` | requests that vaultrs lacks; what replies hold |
+//! | `classify`, `failure` | what an answer means, and how it is told |
+//! | `transport`, `tls`, `pace` | addresses, bounds, trust, and how often |
 
+mod classify;
 mod config;
+mod endpoints;
+mod error;
+mod failure;
+mod login;
+mod pace;
+mod replies;
+mod tls;
+mod transport;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
+use rustify::endpoint::Endpoint;
+use tokio::time::{Instant, sleep_until};
+use vaultrs::api::EndpointMiddleware;
+use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest, RevokeTokenSelfRequest};
+
+use crate::metrics::{self, VaultOutcome};
+use crate::secret::Secret;
+
+use classify::{Operation, classify, is_server_trouble};
+use endpoints::{Creds, ReadHealth, RenewLease, RevokeLease};
+use pace::Pace;
+use transport::{NoReply, Reply, Transport};
 
 pub use config::{Auth, Config};
+pub use error::Error;
+pub use failure::{Failure, Kind};
+pub use login::Login;
+pub use replies::{Grant, Renewed, TokenFacts};
+
+/// Vault, reached as one auth identity.
+///
+/// Each request is sent once. Its `within` bounds all of it: waiting for its turn, connecting, the answer. One who
+/// wants to hear of a late answer spawns it with a longer `within`, and gives up earlier by himself.
+pub struct Vault {
+    config: Config,
+    transport: Transport,
+    pace: Pace,
+    /// Held by the login in flight.
+    login: tokio::sync::Mutex<()>,
+    seen: Mutex<Seen>,
+}
+
+/// What people ask of Vault.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    reachable: bool,
+    last_success: Option<SystemTime>,
+}
+
+/// The state of a node, as its health tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Unsealed and active.
+    Active,
+    /// Unsealed; it forwards what it is asked.
+    Standby,
+    /// Of a cluster that takes over after a disaster; it serves nothing.
+    DisasterRecoverySecondary,
+    /// Unsealed; serves reads itself.
+    PerformanceStandby,
+    /// Not set up.
+    Uninitialized,
+    /// Sealed: it serves nothing until it is unsealed.
+    Sealed,
+}
+
+impl Vault {
+    /// Reads the TLS files and checks the rest of the configuration. Asks nothing.
+    ///
+    /// # Errors
+    ///
+    /// Names the file or key, and the reason.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        config.check()?;
+        Ok(Self {
+            transport: Transport::new(&config)?,
+            config,
+            pace: Pace::new(Instant::now()),
+            login: tokio::sync::Mutex::new(()),
+            seen: Mutex::default(),
+        })
+    }
+
+    /// The address that is asked first: the one that answered last, unless it failed since.
+    #[must_use]
+    pub fn addr(&self) -> String {
+        self.transport.addr()
+    }
+
+    /// Whether the latest request was answered, with whatever word.
+    #[must_use]
+    pub fn reachable(&self) -> bool {
+        self.seen().reachable
+    }
+
+    /// When Vault last answered with success.
+    #[must_use]
+    pub fn last_success(&self) -> Option<SystemTime> {
+        self.seen().last_success
+    }
+
+    /// Issues a credential at `path` (`{mount}/creds/{role}`).
+    ///
+    /// Not cancel safe: the credential would live on, unknown to anybody, until the token or the lease ends.
+    ///
+    /// # Errors
+    ///
+    /// With `outcome_unknown` a credential may have been made all the same.
+    pub async fn issue(&self, token: &Secret, path: &str, within: Duration) -> Result<Grant, Failure> {
+        let request = Creds { path: path.trim_matches('/').to_owned() };
+        let reply = self.ask(Operation::Issue, token, request, within).await?;
+        replies::grant(&reply.body).map_err(|why| {
+            Failure::local(Operation::Issue, Kind::Refused, why.as_str()).with_outcome_unknown()
+        })
+    }
+
+    /// Renews a lease by what its role gives. Cancel safe, except that a longer life may go unnoticed.
+    ///
+    /// # Errors
+    ///
+    /// `Gone` and `CannotExtend` are final.
+    pub async fn renew(&self, token: &Secret, lease_id: &str, within: Duration) -> Result<Renewed, Failure> {
+        let request = RenewLease { lease_id: lease_id.to_owned() };
+        let reply = self.ask(Operation::Renew, token, request, within).await?;
+        replies::renewed(&reply.body).map_err(|why| unreadable(Operation::Renew, why))
+    }
+
+    /// Renews the token by what its role gives. Cancel safe, except that a longer life may go unnoticed.
+    ///
+    /// * Path: `auth/token/renew-self`
+    /// * Method: POST
+    /// * Response: `auth`
+    /// * Reference: <https://developer.hashicorp.com/vault/api-docs/auth/token#renew-a-token-self>
+    ///
+    /// # Errors
+    ///
+    /// `TokenDead` and `CannotExtend` are final.
+    pub async fn renew_token(&self, token: &Secret, within: Duration) -> Result<Renewed, Failure> {
+        let request = RenewTokenSelfRequest { increment: None };
+        let reply = self.ask(Operation::RenewToken, token, request, within).await?;
+        replies::renewed_token(&reply.body).map_err(|why| unreadable(Operation::RenewToken, why))
+    }
+
+    /// Asks what a token is. Cancel safe. Costs a use of a token with a limited number.
+    ///
+    /// # Errors
+    ///
+    /// `Forbidden` where the token lives and may not ask.
+    pub async fn look_up_token(&self, token: &Secret, within: Duration) -> Result<TokenFacts, Failure> {
+        self.facts(token, Instant::now() + within).await
+    }
+
+    /// Revokes a lease, and waits until it is done. Cancel safe. One that is gone already is a success.
+    ///
+    /// # Errors
+    ///
+    /// `Forbidden` where the policy does not allow it, which is the default.
+    pub async fn revoke(&self, token: &Secret, lease_id: &str, within: Duration) -> Result<(), Failure> {
+        let request = RevokeLease { lease_id: lease_id.to_owned(), sync: true };
+        match self.ask(Operation::Revoke, token, request, within).await {
+            Err(failure) if failure.kind != Kind::Gone => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
+    /// Revokes the token, and with it every lease that it owns. Cancel safe.
+    ///
+    /// * Path: `auth/token/revoke-self`
+    /// * Method: POST
+    /// * Response: none
+    /// * Reference: <https://developer.hashicorp.com/vault/api-docs/auth/token#revoke-a-token-self>
+    ///
+    /// # Errors
+    ///
+    /// `TokenDead` where it is gone already.
+    pub async fn revoke_token(&self, token: &Secret, within: Duration) -> Result<(), Failure> {
+        let request = RevokeTokenSelfRequest {};
+        self.ask(Operation::RevokeToken, token, request, within).await?;
+        Ok(())
+    }
+
+    /// Asks the node that is asked first for its state. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// Where no node answers, or one with a status that means nothing.
+    pub async fn health(&self, within: Duration) -> Result<Health, Failure> {
+        let deadline = Instant::now() + within;
+        let request = self.build(Operation::Health, None, ReadHealth {})?;
+        let reply = self.exchange(Operation::Health, &request, deadline).await?;
+        match reply.status {
+            200..=299 => Ok(Health::Active),
+            429 => Ok(Health::Standby),
+            472 => Ok(Health::DisasterRecoverySecondary),
+            473 => Ok(Health::PerformanceStandby),
+            501 => Ok(Health::Uninitialized),
+            503 => Ok(Health::Sealed),
+            status => Err(Failure::answered(Operation::Health, Kind::Transient, status, "", &[])),
+        }
+    }
+
+    /// Looks the token up.
+    ///
+    /// * Path: `auth/token/lookup-self`
+    /// * Method: GET
+    /// * Response: `data` with `ttl`, `expire_time`, `renewable`, `type`, `num_uses`, `explicit_max_ttl`
+    /// * Reference: <https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self>
+    async fn facts(&self, token: &Secret, deadline: Instant) -> Result<TokenFacts, Failure> {
+        let request = LookupTokenSelfRequest {};
+        let reply = self.call(Operation::LookUp, Some(token), request, deadline, &[]).await?;
+        replies::token_facts(&reply.body).map_err(|why| unreadable(Operation::LookUp, why))
+    }
+
+    /// A request with a token. A 403 may mean a dead token or a policy: the token's own look-up tells which, and
+    /// where it does not, nothing is concluded.
+    async fn ask<E: Endpoint>(
+        &self,
+        operation: Operation,
+        token: &Secret,
+        endpoint: E,
+        within: Duration,
+    ) -> Result<Reply, Failure> {
+        let deadline = Instant::now() + within;
+        let failure = match self.call(operation, Some(token), endpoint, deadline, &[]).await {
+            Err(failure) if failure.kind == Kind::Forbidden => failure,
+            other => return other,
+        };
+        let kind = match self.facts(token, deadline).await {
+            Ok(_) => Kind::Forbidden,
+            Err(look_up) => match look_up.kind {
+                Kind::Forbidden | Kind::TokenDead => look_up.kind,
+                _ => Kind::Transient,
+            },
+        };
+        Err(failure.meaning(kind))
+    }
+
+    /// A request whose answer is a success, or a failure with its meaning. `secrets` were sent in its body.
+    async fn call<E: Endpoint>(
+        &self,
+        operation: Operation,
+        token: Option<&Secret>,
+        endpoint: E,
+        deadline: Instant,
+        secrets: &[&Secret],
+    ) -> Result<Reply, Failure> {
+        let request = self.build(operation, token, endpoint)?;
+        let reply = self.exchange(operation, &request, deadline).await?;
+        if (200..300).contains(&reply.status) {
+            return Ok(reply);
+        }
+        let errors = replies::errors(&reply.body);
+        let kind = classify(operation, reply.status, &errors);
+        let said = errors.first().map_or("", String::as_str);
+        let known: Vec<&Secret> = secrets.iter().copied().chain(token).collect();
+        Err(Failure::answered(operation, kind, reply.status, said, &known).retry_after(reply.retry_after))
+    }
+
+    /// vaultrs panics on a token or namespace that is no header value, so both are checked before: the namespace at
+    /// the start, the token here.
+    fn build<E: Endpoint>(
+        &self,
+        operation: Operation,
+        token: Option<&Secret>,
+        endpoint: E,
+    ) -> Result<http::Request<Vec<u8>>, Failure> {
+        let middleware = EndpointMiddleware {
+            token: token.map_or_else(String::new, |token| token.expose().to_owned()),
+            version: "v1".to_owned(),
+            wrap: None,
+            // Health is the same for all namespaces, and is not served in one.
+            namespace: self.config.namespace.clone().filter(|_| operation != Operation::Health),
+        };
+        let refuse = |why| Failure::local(operation, Kind::Refused, why);
+        if HeaderValue::from_str(&middleware.token).is_err() {
+            return Err(refuse("the token holds a character that no HTTP header may hold"));
+        }
+        endpoint
+            .with_middleware(&middleware)
+            .request(&self.transport.base())
+            .map_err(|_| refuse("the path cannot be put into a URL"))
+    }
+
+    /// Waits for its turn, sends, counts.
+    async fn exchange(
+        &self,
+        operation: Operation,
+        request: &http::Request<Vec<u8>>,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
+        let Some(slot) = self.pace.reserve(Instant::now(), deadline) else {
+            let why = "not sent: Vault fails, and no turn came in time";
+            return Err(Failure::local(operation, Kind::Transient, why));
+        };
+        sleep_until(slot).await;
+        let sent = Instant::now();
+        let result = self.transport.send(request, deadline).await;
+        let outcome = outcome(&result);
+        self.pace.went(outcome == VaultOutcome::Ok);
+        metrics::vault_request(operation.as_str(), outcome, sent.elapsed());
+        self.note(outcome);
+        result.map_err(|no_reply| match no_reply {
+            NoReply::NotSent(why) | NoReply::Redirected(why) => {
+                Failure::local(operation, Kind::Transient, &why)
+            }
+            NoReply::Lost(why) => Failure::local(operation, Kind::Transient, &why).with_outcome_unknown(),
+            NoReply::TimedOut => Failure::local(operation, Kind::TimedOut, "no answer in time"),
+        })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "people read the time of the last success")]
+    fn note(&self, outcome: VaultOutcome) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.reachable = !matches!(outcome, VaultOutcome::Timeout | VaultOutcome::Unreachable);
+        if outcome == VaultOutcome::Ok {
+            let now = SystemTime::now();
+            seen.last_success = Some(now);
+            metrics::vault_succeeded(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        }
+    }
+
+    fn seen(&self) -> Seen {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Vault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vault").field("addr", &self.addr()).finish_non_exhaustive()
+    }
+}
+
+/// The label of the metric.
+fn outcome(result: &Result<Reply, NoReply>) -> VaultOutcome {
+    match result {
+        Ok(reply) => match reply.status {
+            200..=299 => VaultOutcome::Ok,
+            403 => VaultOutcome::Denied,
+            status if is_server_trouble(status) => VaultOutcome::ServerError,
+            _ => VaultOutcome::ClientError,
+        },
+        Err(NoReply::Redirected(_)) => VaultOutcome::ServerError,
+        Err(NoReply::TimedOut) => VaultOutcome::Timeout,
+        Err(NoReply::NotSent(_) | NoReply::Lost(_)) => VaultOutcome::Unreachable,
+    }
+}
+
+/// A success that cannot be read: it was done, and we do not know what.
+fn unreadable(operation: Operation, why: replies::Unusable) -> Failure {
+    Failure::local(operation, Kind::Transient, why.as_str()).with_outcome_unknown()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! What an answer of Vault or OpenBao that is not a success means. Pure. Floor 2.
+//!
+//! It goes by status first, then by pieces of the text, which differ between Vault and OpenBao and from version to
+//! version. What is not known counts as transient: asking again is cheap, giving up a live lease is not.
+
+use super::failure::Kind;
+
+/// What was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    LogIn,
+    Issue,
+    Renew,
+    RenewToken,
+    LookUp,
+    Revoke,
+    RevokeToken,
+    Health,
+}
+
+impl Operation {
+    /// The word in logs and in the label `operation` of the metrics.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::LogIn => "login",
+            Self::Issue => "issue",
+            Self::Renew => "renew",
+            Self::RenewToken => "renew_token",
+            Self::LookUp => "look_up",
+            Self::Revoke => "revoke",
+            Self::RevokeToken => "revoke_token",
+            Self::Health => "health",
+        }
+    }
+}
+
+/// What it means that Vault answered `operation` with this status and these `errors`.
+///
+/// `Forbidden` stands for a 403 of any operation with a token but a look-up, and says no more than that: a dead token
+/// gets the same status, so the caller looks the token up to tell the two apart.
+pub(super) fn classify(operation: Operation, status: u16, errors: &[String]) -> Kind {
+    if is_server_trouble(status) {
+        return Kind::Transient;
+    }
+    let text = errors.join("\n").to_lowercase();
+    if contains_any(&text, NOT_THE_ACTIVE_NODE) {
+        return Kind::Transient;
+    }
+    match (operation, status) {
+        (Operation::LogIn, 400..=499) => Kind::Refused,
+        (Operation::LookUp, 403) => denied_look_up(&text),
+        (_, 403) => Kind::Forbidden,
+        (Operation::Renew, 400..=499) => renewal(&text),
+        (Operation::RenewToken, 400..=499) => token_renewal(&text),
+        (Operation::Revoke, 400..=499) => revocation(&text),
+        (Operation::Issue | Operation::RevokeToken, 400..=499) => Kind::Refused,
+        _ => Kind::Transient,
+    }
+}
+
+/// Statuses that speak of the server's state or of the way to it, not of the request: redirects, 408, 412 (a replica
+/// behind), 429 (quota), 472 and 473 (a secondary or standby), and all of 5xx.
+pub(super) fn is_server_trouble(status: u16) -> bool {
+    matches!(status, 300..=399 | 408 | 412 | 429 | 472 | 473 | 500..=599)
+}
+
+/// A 403 to lookup-self. A dead token has the bare text (with more in it since Vault 1.13), a policy a list of one.
+fn denied_look_up(text: &str) -> Kind {
+    let text = text.trim();
+    if text == "permission denied" || contains_any(text, &["invalid token", "bad token"]) {
+        Kind::TokenDead
+    } else if text.contains("permission denied") {
+        Kind::Forbidden
+    } else {
+        Kind::Transient
+    }
+}
+
+/// A 4xx to `sys/leases/renew`. An unreachable database is a 400 as well, so only known texts are final.
+fn renewal(text: &str) -> Kind {
+    if contains_any(text, &["lease not found", "lease expired", "invalid lease"]) || role_was_dropped(text) {
+        Kind::Gone
+    } else if contains_any(text, &["past the max ttl", "could not find role", "lease is not renewable"]) {
+        Kind::CannotExtend
+    } else {
+        Kind::Transient
+    }
+}
+
+/// SQLSTATE 42704 is "undefined object" of the statement that renews the role. A role missing in another way (28000
+/// at the login of Vault's own user, 3D000) is the server's configuration, and the lease lives.
+fn role_was_dropped(text: &str) -> bool {
+    text.contains("sqlstate 42704")
+        || (text.contains("does not exist") && text.contains("role \"v-") && !text.contains("sqlstate"))
+}
+
+/// A 4xx to `auth/token/renew-self`.
+fn token_renewal(text: &str) -> Kind {
+    if contains_any(text, &["not renewable", "past the max ttl", "cannot be renewed"]) {
+        Kind::CannotExtend
+    } else {
+        Kind::Transient
+    }
+}
+
+/// A 4xx to `sys/leases/revoke`. Today's servers answer 204 for a lease they do not know.
+fn revocation(text: &str) -> Kind {
+    if contains_any(text, &["lease not found", "invalid lease"]) { Kind::Gone } else { Kind::Transient }
+}
+
+fn contains_any(text: &str, pieces: &[&str]) -> bool {
+    pieces.iter().any(|piece| text.contains(piece))
+}
+
+/// Said with any status while a cluster changes its leader, or by a node that should have forwarded the request.
+/// Whole phrases, since a role may well be named `readonly`.
+const NOT_THE_ACTIVE_NODE: &[&str] = &[
+    "readonly storage",
+    "read-only storage",
+    "read-only transaction",
+    "node is not active",
+    "node not active",
+    "standby node",
+    "no active vault instance",
+    "no active openbao instance",
+    "vault is sealed",
+    "openbao is sealed",
+];
+
+#[cfg(test)]
+mod tests;

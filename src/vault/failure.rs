@@ -1,0 +1,184 @@
+//! What a request to Vault that did not succeed says of itself. Floor 2.
+//!
+//! Its text is for logs, at most one line, and holds no secret that was sent: a body is never kept, only the first
+//! of Vault's `errors`, with the request's own secrets taken out. It is never shown to a client of the proxy.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::Blame;
+use crate::secret::Secret;
+
+use super::classify::Operation;
+
+/// What a failure means for the one who asked.
+///
+/// | kind | meaning | what to do |
+/// |---|---|---|
+/// | `Transient` | it may work next time | ask again, later |
+/// | `TimedOut` | no answer in time | ask again, later; a reply may have been lost |
+/// | `TokenDead` | the token is no more, and its leases with it | log in |
+/// | `Forbidden` | the token lives, its policy says no | do without |
+/// | `Gone` | the lease, or what it stood for, is no more | issue |
+/// | `CannotExtend` | it lives on to its end, and no longer | rotate |
+/// | `Refused` | Vault will say the same until somebody acts | tell, and back off |
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The network, an overloaded, sealed or leaderless Vault, and whatever is not known to be something else.
+    Transient,
+    /// No answer within the bound; what became of the request is unknown.
+    TimedOut,
+    /// The token has expired or was revoked.
+    TokenDead,
+    /// The policy of the token forbids it.
+    Forbidden,
+    /// The lease is not known any more, has expired, or its role in the database was dropped.
+    Gone,
+    /// The lease or token lives, and cannot be renewed (maximum reached, Vault role missing, not renewable).
+    CannotExtend,
+    /// An unknown role, a bad login, a reply without a password.
+    Refused,
+}
+
+impl Kind {
+    /// The word used in logs and in the status.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::TimedOut => "timed_out",
+            Self::TokenDead => "token_dead",
+            Self::Forbidden => "forbidden",
+            Self::Gone => "gone",
+            Self::CannotExtend => "cannot_extend",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// A request that did not succeed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What it means.
+    pub kind: Kind,
+    /// The HTTP status, where there was an answer.
+    pub status: Option<u16>,
+    /// How long Vault (429, 503) asks to be left alone; at most 30 s.
+    pub retry_after: Option<Duration>,
+    /// Whether Vault may have done what was asked although its word did not arrive: a grant may have been lost.
+    pub outcome_unknown: bool,
+    operation: Operation,
+    reason: String,
+}
+
+impl Failure {
+    /// Who has to act.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        Blame::Vault
+    }
+
+    /// A failure without an answer, or before any question. `reason` is our own text or that of a socket.
+    pub(super) fn local(operation: Operation, kind: Kind, reason: &str) -> Self {
+        Self {
+            kind,
+            status: None,
+            retry_after: None,
+            outcome_unknown: kind == Kind::TimedOut,
+            operation,
+            reason: one_line(reason, &[]),
+        }
+    }
+
+    /// An answer that says no. `said` is the first of Vault's `errors`, from which `secrets` are taken out.
+    pub(super) fn answered(
+        operation: Operation,
+        kind: Kind,
+        status: u16,
+        said: &str,
+        secrets: &[&Secret],
+    ) -> Self {
+        Self {
+            kind,
+            status: Some(status),
+            retry_after: None,
+            outcome_unknown: false,
+            operation,
+            reason: one_line(said, secrets),
+        }
+    }
+
+    /// The same, with Vault's wish for peace.
+    pub(super) fn retry_after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
+    }
+
+    /// The same, with a meaning found out since.
+    pub(super) fn meaning(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// The same, where Vault may have done what was asked.
+    pub(super) fn with_outcome_unknown(self) -> Self {
+        Self { outcome_unknown: true, ..self }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.operation.as_str())?;
+        match (self.status, self.reason.is_empty()) {
+            (Some(status), true) => write!(f, "status {status}"),
+            (Some(status), false) => write!(f, "status {status}: {}", self.reason),
+            (None, _) => f.write_str(&self.reason),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Text from outside as one short line: secrets out, control characters and runs of blanks to one blank, cut.
+fn one_line(text: &str, secrets: &[&Secret]) -> String {
+    let mut text = text.to_owned();
+    for secret in secrets {
+        let secret = secret.expose();
+        if !secret.is_empty() {
+            text = text.replace(secret, "[redacted]");
+        }
+    }
+    let words: Vec<&str> =
+        text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty()).collect();
+    words.join(" ").chars().take(REASON_LIMIT).collect()
+}
+
+/// Enough for any sentence that Vault says; a cut keeps a log line a line.
+const REASON_LIMIT: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_line_without_secrets() {
+        let token = Secret::new("hvs.secret".to_owned());
+        let said = "1 error occurred:\n\t* bad \u{1b}[31mtoken hvs.secret\n\n";
+        let failure = Failure::answered(Operation::Issue, Kind::Refused, 400, said, &[&token]);
+        assert_eq!(failure.to_string(), "issue: status 400: 1 error occurred: * bad [31mtoken [redacted]");
+    }
+
+    #[test]
+    fn a_secret_is_taken_out_before_the_cut() {
+        let token = Secret::new("s".repeat(40));
+        let said = format!("{}{}", "x".repeat(190), token.expose());
+        let failure = Failure::answered(Operation::Issue, Kind::Refused, 400, &said, &[&token]);
+        assert!(!failure.to_string().contains("sss"));
+        assert!(failure.to_string().len() < 240);
+    }
+
+    #[test]
+    fn an_empty_secret_changes_nothing() {
+        let empty = Secret::new(String::new());
+        let failure = Failure::answered(Operation::LogIn, Kind::Refused, 400, "no", &[&empty]);
+        assert_eq!(failure.to_string(), "login: status 400: no");
+    }
+}

@@ -1,0 +1,209 @@
+//! Logging in, by each auth method. Floor 2.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::zeroize::Zeroizing;
+use tokio::time::{Instant, timeout_at};
+use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
+use vaultrs::api::auth::kubernetes::requests::LoginWithKubernetesRequest;
+
+use crate::secret::Secret;
+
+use super::classify::Operation;
+use super::replies::{self, TokenFacts};
+use super::transport::Reply;
+use super::{Auth, Failure, Kind, Vault};
+
+/// A token, and how long it lives.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// The token.
+    pub token: Secret,
+    /// It was handed to us (`token`, `token-file`): others may use it, so we never revoke it.
+    pub handed: bool,
+    /// What it has from the sending of the login; `None`: no end is known.
+    pub ttl: Option<Duration>,
+    /// Whether `ttl` is Vault's word. False only for a handed token that may not look itself up.
+    pub ttl_known: bool,
+    /// Whether it can be renewed.
+    pub renewable: bool,
+    /// A batch token can be neither renewed nor revoked.
+    pub batch: bool,
+    /// Uses left; 0 = without limit. Another number means that creds read with the last use are revoked at once.
+    pub num_uses: u64,
+    /// The end that no renewal passes, counted from the token's creation.
+    pub explicit_max_ttl: Option<Duration>,
+}
+
+impl Login {
+    fn new(token: Secret, handed: bool, facts: TokenFacts) -> Self {
+        Self {
+            token,
+            handed,
+            ttl: facts.ttl,
+            ttl_known: true,
+            renewable: facts.renewable,
+            batch: facts.batch,
+            num_uses: facts.num_uses,
+            explicit_max_ttl: facts.explicit_max_ttl,
+        }
+    }
+}
+
+impl Vault {
+    /// Logs in, or takes the token that was handed to us. One login at a time; a second caller waits for its turn.
+    /// All of it is bounded by `client_timeout`. `ttl` counts from before the call: take the time first.
+    ///
+    /// Not cancel safe: a token that Vault made may be lost, and lives until its end.
+    ///
+    /// # Errors
+    ///
+    /// `Refused` where Vault does not let us in or a handed token is dead; `Transient` where a file cannot be read.
+    pub async fn log_in(&self) -> Result<Login, Failure> {
+        let deadline = Instant::now() + self.config.client_timeout;
+        let Ok(_turn) = timeout_at(deadline, self.login.lock()).await else {
+            return Err(failed(Kind::Transient, "another login takes too long"));
+        };
+        match &self.config.auth {
+            Auth::Token { token } => self.take(token.clone(), deadline).await,
+            Auth::TokenFile { path } => {
+                let token = read_secret("token_file", path).await?;
+                self.take(token, deadline).await
+            }
+            Auth::Kubernetes { mount, role, jwt_file } => {
+                let jwt = read_secret("jwt_file", jwt_file).await?;
+                let reply = self.log_in_kubernetes(mount, role, &jwt, deadline).await?;
+                self.admit(&reply, deadline).await
+            }
+            Auth::AppRole { mount, role_id, secret_id_file } => {
+                let secret_id = match secret_id_file {
+                    Some(path) => read_secret("secret_id_file", path).await?,
+                    None => Secret::new(String::new()),
+                };
+                let reply = self.log_in_approle(mount, role_id, &secret_id, deadline).await?;
+                self.admit(&reply, deadline).await
+            }
+        }
+    }
+
+    /// Logs in with a service account's token.
+    ///
+    /// * Path: `auth/{mount}/login`
+    /// * Method: POST
+    /// * Response: `auth`
+    /// * Reference: <https://developer.hashicorp.com/vault/api-docs/auth/kubernetes#login>
+    async fn log_in_kubernetes(
+        &self,
+        mount: &str,
+        role: &str,
+        jwt: &Secret,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
+        let request = LoginWithKubernetesRequest {
+            mount: mount.to_owned(),
+            role: role.to_owned(),
+            jwt: jwt.expose().to_owned(),
+        };
+        self.call(Operation::LogIn, None, request, deadline, &[jwt]).await
+    }
+
+    /// Logs in with a role_id and a secret_id; an empty one counts as none.
+    ///
+    /// * Path: `auth/{mount}/login`
+    /// * Method: POST
+    /// * Response: `auth`
+    /// * Reference: <https://developer.hashicorp.com/vault/api-docs/auth/approle#login-with-approle>
+    async fn log_in_approle(
+        &self,
+        mount: &str,
+        role_id: &str,
+        secret_id: &Secret,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
+        let request = LoginWithApproleRequest {
+            mount: mount.to_owned(),
+            role_id: role_id.to_owned(),
+            secret_id: secret_id.expose().to_owned(),
+        };
+        self.call(Operation::LogIn, None, request, deadline, &[secret_id]).await
+    }
+
+    /// Takes the token out of a login's reply. A look-up refines what the reply says of it; where that fails, or
+    /// would cost one of the token's uses, the reply's word stands.
+    async fn admit(&self, reply: &Reply, deadline: Instant) -> Result<Login, Failure> {
+        let unusable =
+            |reason: replies::Unusable| failed(Kind::Refused, reason.as_str()).with_outcome_unknown();
+        let auth = replies::login(&reply.body).map_err(unusable)?;
+        let mut facts = auth.facts();
+        let token =
+            auth.client_token.filter(|token| !token.same(&Secret::new(String::new()))).ok_or_else(|| {
+                failed(Kind::Refused, "the login gives no token: it may ask for a second factor")
+            })?;
+        if facts.num_uses == 0 {
+            let within = (Instant::now() + REFINE_WITHIN).min(deadline);
+            if let Ok(found) = self.facts(&token, within).await {
+                facts = found;
+            }
+        }
+        Ok(Login::new(token, false, facts))
+    }
+
+    /// Looks up a token that was handed to us.
+    async fn take(&self, token: Secret, deadline: Instant) -> Result<Login, Failure> {
+        match self.facts(&token, deadline).await {
+            Ok(facts) => Ok(Login::new(token, true, facts)),
+            Err(failure) if failure.kind == Kind::Forbidden => {
+                Ok(Login { ttl_known: false, ..Login::new(token, true, UNKNOWN) })
+            }
+            Err(failure) if failure.kind == Kind::TokenDead => Err(failure.meaning(Kind::Refused)),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// What is assumed of a token that may not look itself up: no end, and nothing that it could do about one.
+const UNKNOWN: TokenFacts = TokenFacts {
+    ttl: None,
+    renewable: false,
+    batch: false,
+    num_uses: 0,
+    period: None,
+    explicit_max_ttl: None,
+    orphan: false,
+};
+
+/// Reads a file that holds one secret, without the white space around it. The error names the file.
+async fn read_secret(setting: &'static str, path: &Path) -> Result<Secret, Failure> {
+    let owned: PathBuf = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || -> std::io::Result<Zeroizing<String>> {
+        let mut text = Zeroizing::new(String::new());
+        File::open(owned)?.take(FILE_LIMIT).read_to_string(&mut text)?;
+        Ok(text)
+    });
+    let fail = |reason: &str| {
+        let text = format!("cannot use {setting} {}: {reason}", path.display());
+        failed(Kind::Transient, &text)
+    };
+    let text = match read.await {
+        Ok(Ok(text)) => text,
+        Ok(Err(error)) => return Err(fail(&error.to_string())),
+        Err(_) => return Err(fail("reading was interrupted")),
+    };
+    match text.trim() {
+        "" => Err(fail("it is empty")),
+        secret => Ok(Secret::new(secret.to_owned())),
+    }
+}
+
+fn failed(kind: Kind, reason: &str) -> Failure {
+    Failure::local(Operation::LogIn, kind, reason)
+}
+
+/// A service account's token has about 1 KiB, and the header that it may go into a few.
+const FILE_LIMIT: u64 = 64 * 1024;
+
+/// The login has succeeded already; its token is better than better facts of it.
+const REFINE_WITHIN: Duration = Duration::from_secs(2);

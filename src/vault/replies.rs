@@ -1,0 +1,232 @@
+//! What Vault's replies hold, read leniently: an unknown field is passed over, a missing one has its zero. Floor 2.
+//!
+//! Secrets go into [`Secret`] as they are read. An error of the parser is never kept, since it may quote the text.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::secret::Secret;
+
+/// A credential, and the lease that it lives by.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// The user name.
+    pub username: String,
+    /// The password.
+    pub password: Secret,
+    /// Never empty.
+    pub lease_id: String,
+    /// `lease_duration`, in whole seconds; counts from the sending of the request. The owning token may end sooner.
+    pub ttl: Duration,
+    /// Whether Vault renews it at all; stays true to its last second.
+    pub renewable: bool,
+}
+
+/// A lease or token after its renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// What it has from the sending of the request; zero for a token without an end.
+    pub ttl: Duration,
+    /// Whether it may be renewed again.
+    pub renewable: bool,
+}
+
+/// What Vault says of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenFacts {
+    /// What it has from the sending of the request; `None`: it does not end by itself.
+    pub ttl: Option<Duration>,
+    /// Whether it can be renewed.
+    pub renewable: bool,
+    /// A batch token can be neither renewed nor revoked.
+    pub batch: bool,
+    /// Uses left; 0 = without limit.
+    pub num_uses: u64,
+    /// What each renewal gives a periodic token, which has no maximum.
+    pub period: Option<Duration>,
+    /// The end that no renewal passes, counted from the token's creation.
+    pub explicit_max_ttl: Option<Duration>,
+    /// Whether it outlives the token it was made by.
+    pub orphan: bool,
+}
+
+/// The shell of every reply.
+#[derive(Deserialize)]
+pub(super) struct Envelope<T> {
+    #[serde(default)]
+    lease_id: Option<String>,
+    #[serde(default)]
+    lease_duration: Option<u64>,
+    #[serde(default)]
+    renewable: Option<bool>,
+    #[serde(default = "nothing")]
+    data: Option<T>,
+    #[serde(default)]
+    auth: Option<AuthReply>,
+}
+
+fn nothing<T>() -> Option<T> {
+    None
+}
+
+/// `auth` of a login or of a token's renewal.
+#[derive(Deserialize)]
+pub(super) struct AuthReply {
+    #[serde(default)]
+    pub(super) client_token: Option<Secret>,
+    #[serde(default)]
+    lease_duration: Option<u64>,
+    #[serde(default)]
+    renewable: Option<bool>,
+    #[serde(default)]
+    token_type: Option<String>,
+    #[serde(default)]
+    num_uses: Option<u64>,
+}
+
+/// `data` of a creds reply. Other credential types have other fields, and none of these.
+#[derive(Deserialize)]
+struct CredsData {
+    #[serde(default)]
+    username: Option<String>,
+    #[serde(default)]
+    password: Option<Secret>,
+}
+
+/// `data` of lookup-self, without the token that it repeats.
+#[derive(Deserialize)]
+struct LookUpData {
+    #[serde(default)]
+    ttl: Option<u64>,
+    #[serde(default)]
+    expire_time: Option<String>,
+    #[serde(default)]
+    renewable: Option<bool>,
+    #[serde(default, rename = "type")]
+    token_type: Option<String>,
+    #[serde(default)]
+    num_uses: Option<u64>,
+    #[serde(default)]
+    period: Option<u64>,
+    #[serde(default)]
+    explicit_max_ttl: Option<u64>,
+    #[serde(default)]
+    orphan: Option<bool>,
+}
+
+/// The body of an error.
+#[derive(Deserialize)]
+struct Errors {
+    #[serde(default)]
+    errors: Option<Vec<String>>,
+}
+
+/// `data` that is not looked at.
+type Unread = serde::de::IgnoredAny;
+
+/// Vault's `errors`; none where the body is not Vault's.
+pub(super) fn errors(body: &[u8]) -> Vec<String> {
+    serde_json::from_slice::<Errors>(body).ok().and_then(|reply| reply.errors).unwrap_or_default()
+}
+
+/// A creds reply; the error says what it lacks.
+pub(super) fn grant(body: &[u8]) -> Result<Grant, Unusable> {
+    let reply: Envelope<CredsData> = parse(body)?;
+    let lease_id = reply.lease_id.filter(|id| !id.is_empty()).ok_or(Unusable::NoLease)?;
+    let data = reply.data.ok_or(Unusable::NoPassword)?;
+    let (Some(username), Some(password)) = (data.username, data.password) else {
+        return Err(Unusable::NoPassword);
+    };
+    Ok(Grant {
+        username,
+        password,
+        lease_id,
+        ttl: seconds(reply.lease_duration),
+        renewable: reply.renewable.unwrap_or(false),
+    })
+}
+
+/// A renewed lease.
+pub(super) fn renewed(body: &[u8]) -> Result<Renewed, Unusable> {
+    let reply: Envelope<Unread> = parse(body)?;
+    Ok(Renewed {
+        ttl: seconds(Some(reply.lease_duration.ok_or(Unusable::NotJson)?)),
+        renewable: reply.renewable.unwrap_or(false),
+    })
+}
+
+/// A renewed token.
+pub(super) fn renewed_token(body: &[u8]) -> Result<Renewed, Unusable> {
+    let auth = login(body)?;
+    Ok(Renewed { ttl: seconds(auth.lease_duration), renewable: auth.renewable.unwrap_or(false) })
+}
+
+/// A login.
+pub(super) fn login(body: &[u8]) -> Result<AuthReply, Unusable> {
+    parse::<Envelope<Unread>>(body)?.auth.ok_or(Unusable::NoToken)
+}
+
+/// A looked-up token.
+pub(super) fn token_facts(body: &[u8]) -> Result<TokenFacts, Unusable> {
+    let reply: Envelope<LookUpData> = parse(body)?;
+    let data = reply.data.ok_or(Unusable::NotJson)?;
+    let span = |number: Option<u64>| number.filter(|&n| n > 0).map(Duration::from_secs);
+    Ok(TokenFacts {
+        ttl: span(data.ttl).or_else(|| data.expire_time.map(|_| Duration::ZERO)),
+        renewable: data.renewable.unwrap_or(false),
+        batch: data.token_type.as_deref() == Some("batch"),
+        num_uses: data.num_uses.unwrap_or(0),
+        period: span(data.period),
+        explicit_max_ttl: span(data.explicit_max_ttl),
+        orphan: data.orphan.unwrap_or(false),
+    })
+}
+
+impl AuthReply {
+    /// What the reply of the login itself says of its token. A `lease_duration` of 0 has no end.
+    pub(super) fn facts(&self) -> TokenFacts {
+        TokenFacts {
+            ttl: self.lease_duration.filter(|&n| n > 0).map(Duration::from_secs),
+            renewable: self.renewable.unwrap_or(false),
+            batch: self.token_type.as_deref() == Some("batch"),
+            num_uses: self.num_uses.unwrap_or(0),
+            period: None,
+            explicit_max_ttl: None,
+            orphan: false,
+        }
+    }
+}
+
+/// A reply of success that is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unusable {
+    NotJson,
+    NoLease,
+    NoPassword,
+    NoToken,
+}
+
+impl Unusable {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::NotJson => "the reply is not what Vault sends",
+            Self::NoLease => "the reply has no lease_id: this path does not make dynamic credentials",
+            Self::NoPassword => {
+                "the reply has no username and password: other credential types are not supported"
+            }
+            Self::NoToken => "the reply has no token",
+        }
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Unusable> {
+    serde_json::from_slice(body).map_err(|_| Unusable::NotJson)
+}
+
+fn seconds(number: Option<u64>) -> Duration {
+    Duration::from_secs(number.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests;

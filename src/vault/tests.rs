@@ -1,0 +1,263 @@
+//! The module against a scripted server: what a real Vault cannot be made to do.
+
+mod stub;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::*;
+use stub::Stub;
+
+const WITHIN: Duration = Duration::from_secs(10);
+const GRANT: &str = r#"{"lease_id":"database/creds/app/1","lease_duration":60,"renewable":true,
+    "data":{"username":"v-app","password":"s3cr3t-password"}}"#;
+const LIVES: &str =
+    r#"{"data":{"ttl":60,"expire_time":"2026-01-01T00:00:00Z","renewable":true,"type":"service"}}"#;
+
+fn config(addrs: &[&str]) -> Config {
+    Config {
+        addrs: addrs.iter().map(|addr| (*addr).to_owned()).collect(),
+        namespace: None,
+        ca_cert: None,
+        ca_cert_bytes: None,
+        ca_path: None,
+        client_cert: None,
+        client_key: None,
+        tls_server_name: None,
+        skip_verify: false,
+        client_timeout: WITHIN,
+        auth: Auth::Token { token: token() },
+    }
+}
+
+fn vault(addrs: &[&str]) -> Vault {
+    Vault::new(config(addrs)).unwrap()
+}
+
+fn token() -> Secret {
+    Secret::new("hvs.the-token".to_owned())
+}
+
+#[tokio::test]
+async fn a_request_has_token_namespace_and_path() {
+    let stub = Stub::replying([stub::ok(GRANT)]).await;
+    let mut config = config(&[&stub.addr]);
+    config.namespace = Some("team".to_owned());
+    let grant = Vault::new(config).unwrap().issue(&token(), "/database/creds/app", WITHIN).await.unwrap();
+    assert_eq!(grant.username, "v-app");
+    let seen = stub.seen().to_lowercase();
+    assert!(seen.starts_with("get /v1/database/creds/app http/1.1"), "{seen}");
+    assert!(seen.contains("x-vault-token: hvs.the-token"));
+    assert!(seen.contains("x-vault-namespace: team"));
+    assert!(seen.contains("x-vault-request: true"));
+}
+
+#[tokio::test]
+async fn a_redirect_to_a_stranger_gets_no_token() {
+    let stranger = Stub::replying([stub::ok(GRANT)]).await;
+    let stub = Stub::replying([stub::redirect(&format!("{}/v1/database/creds/app", stranger.addr))]).await;
+    let vault = vault(&[&stub.addr]);
+    let failure = vault.issue(&token(), "database/creds/app", WITHIN).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Transient);
+    assert!(failure.to_string().contains(&stranger.addr), "{failure}");
+    assert_eq!(stranger.seen(), "");
+}
+
+#[tokio::test]
+async fn a_redirect_to_a_configured_address_is_followed_once() {
+    let active = Stub::replying([stub::ok(GRANT)]).await;
+    let standby = Stub::replying([stub::redirect(&format!("{}/v1/database/creds/app", active.addr))]).await;
+    let vault = vault(&[&standby.addr, &active.addr]);
+    vault.issue(&token(), "database/creds/app", WITHIN).await.unwrap();
+    assert!(active.seen().contains("hvs.the-token"));
+    assert_eq!(vault.addr(), active.addr);
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_path_or_in_a_circle_is_transient() {
+    let elsewhere = Stub::replying([stub::redirect("/v1/other")]).await;
+    let failure = vault(&[&elsewhere.addr]).issue(&token(), "database/creds/app", WITHIN).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Transient);
+    let circle = Stub::replying([stub::redirect("/v1/x"), stub::redirect("/v1/x"), stub::ok(GRANT)]).await;
+    let failure = vault(&[&circle.addr]).issue(&token(), "x", WITHIN).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Transient);
+}
+
+#[tokio::test]
+async fn a_body_is_read_up_to_its_bound() {
+    let announced = "HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n{".to_owned();
+    let chunk = format!("10000\r\n{}\r\n", "a".repeat(0x10000));
+    let endless = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{}", chunk.repeat(20));
+    for reply in [announced, endless] {
+        let stub = Stub::replying([reply]).await;
+        let failure = vault(&[&stub.addr]).issue(&token(), "x", WITHIN).await.unwrap_err();
+        assert_eq!(failure.kind, Kind::Transient);
+        assert!(failure.outcome_unknown);
+        assert!(failure.to_string().contains("larger than 1 MiB"), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_does_not_connect_is_passed_over_within_two_seconds() {
+    let hangs = Stub::hanging().await;
+    let live = Stub::replying([stub::ok(GRANT), stub::ok(GRANT)]).await;
+    let mut config = config(&[&hangs.addr.replace("http", "https"), &live.addr]);
+    config.skip_verify = true;
+    let vault = Vault::new(config).unwrap();
+    let start = Instant::now();
+    vault.issue(&token(), "x", WITHIN).await.unwrap();
+    assert!((1900..4000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert_eq!(vault.addr(), live.addr);
+    let start = Instant::now();
+    vault.issue(&token(), "x", WITHIN).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_transient_and_nothing_was_sent() {
+    let gone = Stub::gone().await;
+    let vault = vault(&[&gone]);
+    let failure = vault.issue(&token(), "x", WITHIN).await.unwrap_err();
+    assert_eq!((failure.kind, failure.outcome_unknown), (Kind::Transient, false), "{failure}");
+    assert!(!vault.reachable());
+    assert!(vault.last_success().is_none());
+}
+
+#[tokio::test]
+async fn no_answer_in_time_leaves_the_outcome_unknown() {
+    let hangs = Stub::hanging().await;
+    let vault = vault(&[&hangs.addr]);
+    let within = Duration::from_millis(300);
+    let failure = vault.issue(&token(), "x", within).await.unwrap_err();
+    assert_eq!((failure.kind, failure.outcome_unknown), (Kind::TimedOut, true));
+}
+
+#[tokio::test]
+async fn a_connection_lost_before_the_answer_leaves_the_outcome_unknown() {
+    let stub = Stub::replying([String::new()]).await;
+    let failure = vault(&[&stub.addr]).issue(&token(), "x", WITHIN).await.unwrap_err();
+    assert_eq!((failure.kind, failure.outcome_unknown), (Kind::Transient, true), "{failure}");
+}
+
+#[tokio::test]
+async fn a_denial_is_told_from_a_dead_token_by_a_look_up() {
+    let dead = r#"{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}"#;
+    let denied = r#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#;
+    let cases = [
+        (stub::ok(LIVES), Kind::Forbidden),
+        (stub::status(403, denied), Kind::Forbidden),
+        (stub::status(403, dead), Kind::TokenDead),
+        (stub::status(503, r#"{"errors":["Vault is sealed"]}"#), Kind::Transient),
+    ];
+    for (look_up, kind) in cases {
+        let stub = Stub::replying([stub::status(403, denied), look_up]).await;
+        let failure = vault(&[&stub.addr]).renew(&token(), "l", WITHIN).await.unwrap_err();
+        assert_eq!((failure.kind, failure.status), (kind, Some(403)));
+    }
+}
+
+#[tokio::test]
+async fn a_failing_vault_is_asked_five_times_a_second() {
+    let sealed = stub::status(503, r#"{"errors":["Vault is sealed"]}"#);
+    let stub = Stub::replying(vec![sealed; 4]).await;
+    let vault = vault(&[&stub.addr]);
+    let start = Instant::now();
+    for _ in 0..4 {
+        vault.renew(&token(), "l", WITHIN).await.unwrap_err();
+    }
+    assert!(start.elapsed() >= Duration::from_millis(600));
+}
+
+#[tokio::test]
+async fn the_wish_to_be_left_alone_is_passed_on_with_a_cap() {
+    for (seconds, expected) in [("7", 7), ("3600", 30)] {
+        let reply = format!("HTTP/1.1 429 Too Many\r\nretry-after: {seconds}\r\ncontent-length: 0\r\n\r\n");
+        let stub = Stub::replying([reply]).await;
+        let failure = vault(&[&stub.addr]).issue(&token(), "x", WITHIN).await.unwrap_err();
+        assert_eq!(failure.retry_after, Some(Duration::from_secs(expected)));
+    }
+}
+
+#[tokio::test]
+async fn what_vault_says_is_kept_without_the_token() {
+    let said = r#"{"errors":["bad hvs.the-token here"],"data":{"password":"s3cr3t-password"}}"#;
+    let stub = Stub::replying([stub::status(400, said)]).await;
+    let failure = vault(&[&stub.addr]).issue(&token(), "x", WITHIN).await.unwrap_err();
+    assert_eq!(failure.to_string(), "issue: status 400: bad [redacted] here");
+    assert!(!format!("{failure:?}").contains("s3cr3t"));
+}
+
+#[tokio::test]
+async fn a_reply_that_cannot_be_read_shows_nothing_of_itself() {
+    let stub = Stub::replying([stub::ok(r#"{"lease_duration":"s3cr3t-password"}"#)]).await;
+    let failure = vault(&[&stub.addr]).issue(&token(), "x", WITHIN).await.unwrap_err();
+    assert!(failure.outcome_unknown);
+    assert!(!format!("{failure:?} {failure}").contains("s3cr3t"));
+}
+
+#[tokio::test]
+async fn a_token_that_is_no_header_is_refused() {
+    let token = Secret::new("two\nlines".to_owned());
+    let failure = vault(&["http://127.0.0.1:1"]).renew(&token, "l", WITHIN).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Refused);
+    assert!(!failure.to_string().contains("lines"));
+}
+
+#[tokio::test]
+async fn a_handed_token_that_may_not_look_itself_up_has_no_known_end() {
+    let denied = r#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#;
+    let stub = Stub::replying([stub::status(403, denied)]).await;
+    let login = vault(&[&stub.addr]).log_in().await.unwrap();
+    assert!(login.handed && !login.ttl_known && login.ttl.is_none());
+    let stub = Stub::replying([stub::status(403, r#"{"errors":["permission denied"]}"#)]).await;
+    let failure = vault(&[&stub.addr]).log_in().await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Refused);
+}
+
+#[tokio::test]
+async fn an_empty_or_missing_file_is_named() {
+    let mut config = config(&["http://127.0.0.1:1"]);
+    for path in ["/nonexistent/token", "/dev/null"] {
+        config.auth = Auth::TokenFile { path: PathBuf::from(path) };
+        let failure = Vault::new(config.clone()).unwrap().log_in().await.unwrap_err();
+        assert_eq!(failure.kind, Kind::Transient);
+        assert!(failure.to_string().contains(path), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_whose_look_up_fails_keeps_the_word_of_its_reply() {
+    let auth = r#"{"auth":{"client_token":"hvs.new","lease_duration":90,"renewable":true,
+        "token_type":"service","num_uses":0}}"#;
+    let stub = Stub::replying([stub::ok(auth), stub::status(500, "")]).await;
+    let mut config = config(&[&stub.addr]);
+    config.auth =
+        Auth::AppRole { mount: "approle".to_owned(), role_id: "r".to_owned(), secret_id_file: None };
+    let login = Vault::new(config).unwrap().log_in().await.unwrap();
+    assert_eq!(login.ttl, Some(Duration::from_secs(90)));
+    assert!(login.ttl_known && login.renewable && !login.handed);
+    assert!(stub.seen().contains("POST /v1/auth/approle/login"));
+}
+
+#[test]
+fn a_configuration_that_cannot_work_is_refused_with_its_reason() {
+    let say = |change: fn(&mut Config)| {
+        let mut config = config(&["https://127.0.0.1:8200"]);
+        change(&mut config);
+        Vault::new(config).unwrap_err().to_string()
+    };
+    assert!(say(|c| c.addrs.clear()).contains("no Vault address"));
+    assert!(say(|c| c.addrs = vec!["https://h:1/vault/".into()]).contains("has a path"));
+    assert!(say(|c| c.addrs = vec!["unix:///run/vault".into()]).contains("neither http"));
+    let with_password = say(|c| c.addrs = vec!["http://u:pw@h:1".into()]);
+    assert!(with_password.contains("number 1") && !with_password.contains("pw"));
+    assert!(say(|c| c.namespace = Some("a\nb".into())).contains("namespace"));
+    assert!(say(|c| c.ca_cert = Some("/nonexistent".into())).contains("/nonexistent"));
+    assert!(say(|c| c.ca_cert_bytes = Some("no".into())).contains("no certificate"));
+    assert!(say(|c| c.client_cert = Some("/x".into())).contains("go together"));
+    assert!(
+        say(|c| c.auth =
+            Auth::Kubernetes { mount: "kubernetes".into(), role: String::new(), jwt_file: "/j".into() })
+        .contains("needs role")
+    );
+}

@@ -1,0 +1,68 @@
+//! A server that gives scripted bytes, one reply a request, and remembers what it was sent.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+pub(super) struct Stub {
+    pub(super) addr: String,
+    seen: Arc<Mutex<String>>,
+}
+
+impl Stub {
+    /// Replies in turn, then hangs. An empty reply closes the connection.
+    pub(super) async fn replying(replies: impl IntoIterator<Item = String>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(String::new()));
+        let log = Arc::clone(&seen);
+        let mut replies: Vec<String> = replies.into_iter().collect();
+        replies.reverse();
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let Some(reply) = replies.pop() else {
+                    open.push(socket);
+                    continue;
+                };
+                let mut request = vec![0; 16 * 1024];
+                let count = socket.read(&mut request).await.unwrap();
+                log.lock().unwrap().push_str(&String::from_utf8_lossy(&request[..count]));
+                let reply = reply.replacen("\r\n", "\r\nconnection: close\r\n", 1);
+                let _ = socket.write_all(reply.as_bytes()).await;
+                let _ = socket.shutdown().await;
+            }
+        });
+        Self { addr, seen }
+    }
+
+    /// Accepts, and never says a word.
+    pub(super) async fn hanging() -> Self {
+        Self::replying([]).await
+    }
+
+    /// An address where nobody listens.
+    pub(super) async fn gone() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    }
+
+    /// All that was sent to it.
+    pub(super) fn seen(&self) -> String {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+pub(super) fn ok(body: &str) -> String {
+    status(200, body)
+}
+
+pub(super) fn status(status: u16, body: &str) -> String {
+    format!("HTTP/1.1 {status} Word\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+pub(super) fn redirect(location: &str) -> String {
+    format!("HTTP/1.1 307 Word\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n")
+}
