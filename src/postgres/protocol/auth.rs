@@ -94,14 +94,7 @@ impl<'a> Authentication<'a> {
         nonce: [u8; NONCE_LEN],
         terms: Terms,
     ) -> Self {
-        Self {
-            user,
-            password,
-            keys,
-            nonce,
-            terms,
-            state: State::Started,
-        }
+        Self { user, password, keys, nonce, terms, state: State::Started }
     }
 
     /// Takes the body of an `R` message: what follows its length.
@@ -124,14 +117,11 @@ impl<'a> Authentication<'a> {
             }
             (SASL_FINAL, State::Proved(proved)) => {
                 proved.verify(data)?;
-                Ok(Step::Wait(Self {
-                    state: State::Verified,
-                    ..self
-                }))
+                Ok(Step::Wait(Self { state: State::Verified, ..self }))
             }
-            (code @ (KERBEROS_V5 | GSS | SSPI), State::Started) => Err(Error::Unsupported {
-                method: foreign(code),
-            }),
+            (code @ (KERBEROS_V5 | GSS | SSPI), State::Started) => {
+                Err(Error::Unsupported { method: foreign(code) })
+            }
             (CLEARTEXT | MD5 | SASL | SASL_CONTINUE | SASL_FINAL, _) => Err(Error::OutOfTurn),
             (code, _) => Err(Error::Unknown { code }),
         }
@@ -156,17 +146,9 @@ impl<'a> Authentication<'a> {
 
     fn sasl(self, mechanisms: &[u8]) -> Result<Step<'a>, Error> {
         self.permit(Method::ScramSha256)?;
-        let offered = |name: &str| {
-            mechanisms
-                .split(|byte| *byte == 0)
-                .any(|word| word == name.as_bytes())
-        };
+        let offered = |name: &str| mechanisms.split(|byte| *byte == 0).any(|word| word == name.as_bytes());
         let gs2 = self.binding(offered(SCRAM_SHA_256), offered(SCRAM_SHA_256_PLUS))?;
-        let name = if matches!(gs2, Gs2::EndPoint(_)) {
-            SCRAM_SHA_256_PLUS
-        } else {
-            SCRAM_SHA_256
-        };
+        let name = if matches!(gs2, Gs2::EndPoint(_)) { SCRAM_SHA_256_PLUS } else { SCRAM_SHA_256 };
         let (first, scram) = Scram::new(gs2, &self.nonce);
         let mut message = terminated(name.as_bytes())?;
         let len = i32::try_from(first.len()).map_err(|_| Error::Malformed)?;
@@ -190,9 +172,7 @@ impl<'a> Authentication<'a> {
             _ if wanted == ChannelBinding::Require => Err(Error::NoChannelBinding),
             (Some(_), true, false) => Ok(Gs2::NotOffered),
             (None, true, _) => Ok(Gs2::Unsupported),
-            (_, false, _) => Err(Error::Unsupported {
-                method: "a SASL mechanism other than SCRAM-SHA-256",
-            }),
+            (_, false, _) => Err(Error::Unsupported { method: "a SASL mechanism other than SCRAM-SHA-256" }),
         }
     }
 
@@ -213,18 +193,13 @@ impl<'a> Authentication<'a> {
         message.push(b'p');
         message.extend_from_slice(&len.to_be_bytes());
         message.extend_from_slice(payload);
-        Step::Send {
-            message,
-            next: Self { state, ..self },
-        }
+        Step::Send { message, next: Self { state, ..self } }
     }
 }
 
 impl fmt::Debug for Authentication<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authentication")
-            .field("user", &self.user)
-            .finish_non_exhaustive()
+        f.debug_struct("Authentication").field("user", &self.user).finish_non_exhaustive()
     }
 }
 

@@ -99,11 +99,7 @@ impl FromStr for RequireAuth {
                 _ => return Err(RequireAuthError::Word),
             }
         }
-        Ok(Self(if negated {
-            List::AllBut(methods)
-        } else {
-            List::Only(methods)
-        }))
+        Ok(Self(if negated { List::AllBut(methods) } else { List::Only(methods) }))
     }
 }
 

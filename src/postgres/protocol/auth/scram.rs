@@ -88,20 +88,10 @@ impl Scram {
 
         let stored_key = digest::digest(&digest::SHA256, pair.client_key.as_slice());
         let signature = sign(stored_key.as_ref(), message.as_bytes());
-        let proof: Vec<u8> = pair
-            .client_key
-            .iter()
-            .zip(signature.as_ref())
-            .map(|(key, bit)| key ^ bit)
-            .collect();
+        let proof: Vec<u8> =
+            pair.client_key.iter().zip(signature.as_ref()).map(|(key, bit)| key ^ bit).collect();
         let client_final = format!("{without_proof},p={}", BASE64.encode(proof));
-        Ok((
-            client_final,
-            Proved {
-                message,
-                server_key: pair.server_key,
-            },
-        ))
+        Ok((client_final, Proved { message, server_key: pair.server_key }))
     }
 
     fn first_bare(&self) -> String {
@@ -206,26 +196,15 @@ impl fmt::Debug for Keys {
 fn derive(password: &Secret, salt: &[u8], iterations: NonZeroU32) -> Pair {
     // What SASLprep forbids goes through as it is, on PostgreSQL's side too.
     let prepared = stringprep::saslprep(password.expose()).map(|text| Zeroizing::new(text.into_owned()));
-    let text = prepared
-        .as_ref()
-        .map_or_else(|_| password.expose(), |text| text.as_str());
+    let text = prepared.as_ref().map_or_else(|_| password.expose(), |text| text.as_str());
     let mut salted = Zeroizing::new([0; digest::SHA256_OUTPUT_LEN]);
-    pbkdf2::derive(
-        pbkdf2::PBKDF2_HMAC_SHA256,
-        iterations,
-        salt,
-        text.as_bytes(),
-        salted.as_mut_slice(),
-    );
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, text.as_bytes(), salted.as_mut_slice());
     let key_of = |label: &[u8]| {
         let mut key = Key::default();
         key.copy_from_slice(sign(salted.as_slice(), label).as_ref());
         key
     };
-    Pair {
-        client_key: key_of(b"Client Key"),
-        server_key: key_of(b"Server Key"),
-    }
+    Pair { client_key: key_of(b"Client Key"), server_key: key_of(b"Server Key") }
 }
 
 fn sign(key: &[u8], message: &[u8]) -> hmac::Tag {
@@ -241,9 +220,7 @@ fn first_attributes(message: &str) -> Result<(&str, &str, NonZeroU32), Error> {
     let iterations = attribute("i=").ok_or(Error::Malformed)?;
     let iterations: NonZeroU32 = iterations.parse().map_err(|_| Error::Malformed)?;
     if iterations > MAX_ITERATIONS {
-        return Err(Error::Iterations {
-            asked: iterations.get(),
-        });
+        return Err(Error::Iterations { asked: iterations.get() });
     }
     Ok((nonce, salt, iterations))
 }

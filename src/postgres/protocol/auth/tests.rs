@@ -10,17 +10,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn terms(transport: Transport) -> Terms {
-    Terms {
-        transport,
-        channel_binding: ChannelBinding::Prefer,
-        require_auth: RequireAuth::default(),
-    }
+    Terms { transport, channel_binding: ChannelBinding::Prefer, require_auth: RequireAuth::default() }
 }
 
 fn tls() -> Transport {
-    Transport::Tls {
-        end_point: Some(vec![7; 32]),
-    }
+    Transport::Tls { end_point: Some(vec![7; 32]) }
 }
 
 fn request(code: i32, data: &[u8]) -> Vec<u8> {
@@ -51,10 +45,7 @@ struct Bench {
 
 impl Bench {
     fn new(password: &str) -> Self {
-        Self {
-            password: Secret::new(password.to_owned()),
-            keys: Keys::default(),
-        }
+        Self { password: Secret::new(password.to_owned()), keys: Keys::default() }
     }
 
     fn begin(&self, terms: Terms) -> Authentication<'_> {
@@ -79,10 +70,7 @@ impl Server {
             &mut salted,
         );
         let salt = BASE64.encode("0123456789abcdef");
-        Self {
-            salted,
-            first: format!("r={client_nonce}SERVER,s={salt},i=4096"),
-        }
+        Self { salted, first: format!("r={client_nonce}SERVER,s={salt},i=4096") }
     }
 
     fn key(&self, label: &[u8]) -> Vec<u8> {
@@ -94,28 +82,17 @@ impl Server {
         let bare = client_first.splitn(3, ',').nth(2).unwrap();
         let (without_proof, proof) = client_final.rsplit_once(",p=").unwrap();
         let message = format!("{bare},{},{without_proof}", self.first);
-        let stored = ring::digest::digest(&ring::digest::SHA256, &self.key(b"Client Key"))
-            .as_ref()
-            .to_vec();
+        let stored = ring::digest::digest(&ring::digest::SHA256, &self.key(b"Client Key")).as_ref().to_vec();
         let signature = hmac(&stored, message.as_bytes());
-        let expected: Vec<u8> = self
-            .key(b"Client Key")
-            .iter()
-            .zip(&signature)
-            .map(|(key, bit)| key ^ bit)
-            .collect();
+        let expected: Vec<u8> =
+            self.key(b"Client Key").iter().zip(&signature).map(|(key, bit)| key ^ bit).collect();
         assert_eq!(BASE64.decode(proof).unwrap(), expected, "client's proof");
-        format!(
-            "v={}",
-            BASE64.encode(hmac(&self.key(b"Server Key"), message.as_bytes()))
-        )
+        format!("v={}", BASE64.encode(hmac(&self.key(b"Server Key"), message.as_bytes())))
     }
 }
 
 fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
-    ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key), message)
-        .as_ref()
-        .to_vec()
+    ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key), message).as_ref().to_vec()
 }
 
 /// Mechanism and client-first-message of a SASLInitialResponse.
@@ -140,14 +117,9 @@ fn scram_binds_to_the_certificate_and_verifies_the_server() {
     assert!(first.starts_with("p=tls-server-end-point,,n=,r="));
 
     let server = Server::new("pencil", nonce_of(&first));
-    let (last, next) = sent(
-        next.handle(&request(SASL_CONTINUE, server.first.as_bytes()))
-            .unwrap(),
-    );
+    let (last, next) = sent(next.handle(&request(SASL_CONTINUE, server.first.as_bytes())).unwrap());
     let last = String::from_utf8(last).unwrap();
-    let bound = BASE64
-        .decode(last.split(',').next().unwrap().strip_prefix("c=").unwrap())
-        .unwrap();
+    let bound = BASE64.decode(last.split(',').next().unwrap().strip_prefix("c=").unwrap()).unwrap();
     assert_eq!(bound, [b"p=tls-server-end-point,,".as_slice(), &[7; 32]].concat());
 
     let verdict = server.finish(&first, &last);
@@ -162,51 +134,25 @@ fn gs2_flag_follows_transport_offer_and_policy() {
     let plain_offer = request(SASL, b"SCRAM-SHA-256\0\0");
     let none = Transport::Tls { end_point: None };
     let cases = [
-        (
-            tls(),
-            ChannelBinding::Prefer,
-            both_mechanisms(),
-            Some("p=tls-server-end-point,,"),
-        ),
+        (tls(), ChannelBinding::Prefer, both_mechanisms(), Some("p=tls-server-end-point,,")),
         (tls(), ChannelBinding::Prefer, plain_offer.clone(), Some("y,,")),
         (tls(), ChannelBinding::Disable, both_mechanisms(), Some("n,,")),
         (tls(), ChannelBinding::Require, plain_offer.clone(), None),
-        (
-            none.clone(),
-            ChannelBinding::Prefer,
-            both_mechanisms(),
-            Some("n,,"),
-        ),
-        (
-            none.clone(),
-            ChannelBinding::Prefer,
-            plain_offer.clone(),
-            Some("n,,"),
-        ),
+        (none.clone(), ChannelBinding::Prefer, both_mechanisms(), Some("n,,")),
+        (none.clone(), ChannelBinding::Prefer, plain_offer.clone(), Some("n,,")),
         (none, ChannelBinding::Require, both_mechanisms(), None),
-        (
-            Transport::Plain,
-            ChannelBinding::Prefer,
-            plain_offer.clone(),
-            Some("n,,"),
-        ),
+        (Transport::Plain, ChannelBinding::Prefer, plain_offer.clone(), Some("n,,")),
         (Transport::Local, ChannelBinding::Require, plain_offer, None),
     ];
     for (transport, channel_binding, offer, expected) in cases {
         let bench = Bench::new("pencil");
-        let terms = Terms {
-            channel_binding,
-            ..terms(transport.clone())
-        };
+        let terms = Terms { channel_binding, ..terms(transport.clone()) };
         let step = bench.begin(terms).handle(&offer);
         match expected {
             None => assert!(matches!(step, Err(Error::NoChannelBinding)), "{transport:?}"),
             Some(flag) => {
                 let (_, first) = initial(&sent(step.unwrap()).0);
-                assert!(
-                    first.starts_with(flag),
-                    "{transport:?} {channel_binding:?}: {first}"
-                );
+                assert!(first.starts_with(flag), "{transport:?} {channel_binding:?}: {first}");
             }
         }
     }
@@ -220,10 +166,7 @@ fn ok_is_not_believed_before_the_server_has_proved_itself() {
 
     let (_, next) = sent(bench.begin(terms(tls())).handle(&both_mechanisms()).unwrap());
     let server = Server::new("pencil", nonce_of(&initial(&message).1));
-    let (_, next) = sent(
-        next.handle(&request(SASL_CONTINUE, server.first.as_bytes()))
-            .unwrap(),
-    );
+    let (_, next) = sent(next.handle(&request(SASL_CONTINUE, server.first.as_bytes())).unwrap());
     assert!(matches!(next.handle(&request(OK, b"")), Err(Error::NotVerified)));
 }
 
@@ -232,16 +175,10 @@ fn a_server_that_does_not_know_the_password_is_refused() {
     let bench = Bench::new("pencil");
     let (message, next) = sent(bench.begin(terms(tls())).handle(&both_mechanisms()).unwrap());
     let server = Server::new("pencil", nonce_of(&initial(&message).1));
-    let (_, next) = sent(
-        next.handle(&request(SASL_CONTINUE, server.first.as_bytes()))
-            .unwrap(),
-    );
+    let (_, next) = sent(next.handle(&request(SASL_CONTINUE, server.first.as_bytes())).unwrap());
     let forged = format!("v={}", BASE64.encode([0; 32]));
     let outcome = next.handle(&request(SASL_FINAL, forged.as_bytes()));
-    assert!(matches!(
-        outcome,
-        Err(Error::Scram(scram::Error::ServerSignature))
-    ));
+    assert!(matches!(outcome, Err(Error::Scram(scram::Error::ServerSignature))));
 }
 
 #[test]
@@ -251,22 +188,14 @@ fn hostile_first_messages_are_refused() {
         (format!("r={ours},s=QUJD,i=4096"), scram::Error::Nonce),
         ("r=other,s=QUJD,i=4096".to_owned(), scram::Error::Nonce),
         (format!("r={ours}x,s=QUJD,i=0"), scram::Error::Malformed),
-        (
-            format!("r={ours}x,s=QUJD,i=100001"),
-            scram::Error::Iterations { asked: 100_001 },
-        ),
+        (format!("r={ours}x,s=QUJD,i=100001"), scram::Error::Iterations { asked: 100_001 }),
         (format!("r={ours}x,s=Q,i=1"), scram::Error::Malformed),
         (format!("m=x,r={ours}x,s=QUJD,i=1"), scram::Error::Malformed),
         (format!("r={ours}x,s=QUJD"), scram::Error::Malformed),
     ];
     for (first, expected) in cases {
         let bench = Bench::new("pencil");
-        let (_, next) = sent(
-            bench
-                .begin(terms(Transport::Plain))
-                .handle(&both_mechanisms())
-                .unwrap(),
-        );
+        let (_, next) = sent(bench.begin(terms(Transport::Plain)).handle(&both_mechanisms()).unwrap());
         match next.handle(&request(SASL_CONTINUE, first.as_bytes())) {
             Err(Error::Scram(error)) => assert_eq!(error, expected, "{first}"),
             other => panic!("{first}: {other:?}"),
@@ -277,43 +206,26 @@ fn hostile_first_messages_are_refused() {
 #[test]
 fn trust_needs_no_challenge() {
     let bench = Bench::new("pencil");
-    assert!(matches!(
-        bench
-            .begin(terms(Transport::Plain))
-            .handle(&request(OK, b""))
-            .unwrap(),
-        Step::Done
-    ));
+    assert!(matches!(bench.begin(terms(Transport::Plain)).handle(&request(OK, b"")).unwrap(), Step::Done));
 }
 
 #[test]
 fn cleartext_goes_only_over_tls_or_a_unix_socket() {
     let bench = Bench::new("pencil");
     for transport in [tls(), Transport::Local] {
-        let (message, next) = sent(
-            bench
-                .begin(terms(transport))
-                .handle(&request(CLEARTEXT, b""))
-                .unwrap(),
-        );
+        let (message, next) = sent(bench.begin(terms(transport)).handle(&request(CLEARTEXT, b"")).unwrap());
         assert_eq!(message, b"pencil\0");
         assert!(matches!(next.handle(&request(OK, b"")).unwrap(), Step::Done));
     }
-    let outcome = bench
-        .begin(terms(Transport::Plain))
-        .handle(&request(CLEARTEXT, b""));
+    let outcome = bench.begin(terms(Transport::Plain)).handle(&request(CLEARTEXT, b""));
     assert!(matches!(outcome, Err(Error::Cleartext)));
 }
 
 #[test]
 fn md5_is_answered_with_the_salted_hash() {
     let bench = Bench::new("pencil");
-    let (message, _) = sent(
-        bench
-            .begin(terms(Transport::Plain))
-            .handle(&request(MD5, &[1, 2, 3, 4]))
-            .unwrap(),
-    );
+    let (message, _) =
+        sent(bench.begin(terms(Transport::Plain)).handle(&request(MD5, &[1, 2, 3, 4])).unwrap());
     let expected = md5_hash(b"alice", b"pencil", [1, 2, 3, 4]);
     assert_eq!(message, [expected.as_bytes(), b"\0"].concat());
 }
@@ -329,16 +241,9 @@ fn require_auth_refuses_what_it_leaves_out() {
         ("none,md5", OK, true),
         ("gss", OK, false),
     ] {
-        let terms = Terms {
-            require_auth: list.parse().unwrap(),
-            ..terms(tls())
-        };
+        let terms = Terms { require_auth: list.parse().unwrap(), ..terms(tls()) };
         let outcome = bench.begin(terms).handle(&request(code, &[0; 4]));
-        assert_eq!(
-            !matches!(outcome, Err(Error::NotAllowed { .. })),
-            fine,
-            "{list} {code}"
-        );
+        assert_eq!(!matches!(outcome, Err(Error::NotAllowed { .. })), fine, "{list} {code}");
     }
     for list in ["", "md5,!none", "md5,md5", "MD5", "md5,"] {
         assert!(list.parse::<RequireAuth>().is_err(), "{list}");
@@ -352,9 +257,7 @@ fn kerberos_is_named_as_unsupported() {
         let outcome = bench.begin(terms(tls())).handle(&request(code, b""));
         assert!(matches!(outcome, Err(Error::Unsupported { .. })));
     }
-    let outcome = bench
-        .begin(terms(tls()))
-        .handle(&request(SASL, b"OAUTHBEARER\0\0"));
+    let outcome = bench.begin(terms(tls())).handle(&request(SASL, b"OAUTHBEARER\0\0"));
     assert!(matches!(outcome, Err(Error::Unsupported { .. })));
 }
 
@@ -363,29 +266,15 @@ fn rfc_7677_vector() {
     // The RFC's user name is "user", PostgreSQL's always empty; so only the keys can be compared with its messages.
     let keys = Keys::default();
     let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
-    let pair = keys.derived(
-        &Secret::new("pencil".to_owned()),
-        &salt,
-        NonZeroU32::new(4096).unwrap(),
-    );
+    let pair = keys.derived(&Secret::new("pencil".to_owned()), &salt, NonZeroU32::new(4096).unwrap());
     let message = "n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
                    s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
     let stored = ring::digest::digest(&ring::digest::SHA256, &pair.0);
-    let proof: Vec<u8> = pair
-        .0
-        .iter()
-        .zip(hmac(stored.as_ref(), message.as_bytes()))
-        .map(|(key, bit)| key ^ bit)
-        .collect();
-    assert_eq!(
-        BASE64.encode(proof),
-        "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
-    );
+    let proof: Vec<u8> =
+        pair.0.iter().zip(hmac(stored.as_ref(), message.as_bytes())).map(|(key, bit)| key ^ bit).collect();
+    assert_eq!(BASE64.encode(proof), "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
     let signature = hmac(&pair.1, message.as_bytes());
-    assert_eq!(
-        BASE64.encode(signature),
-        "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
-    );
+    assert_eq!(BASE64.encode(signature), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
 }
 
 proptest! {
