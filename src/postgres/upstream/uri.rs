@@ -85,6 +85,15 @@ impl Host {
             Place::Name(_) => None,
         }
     }
+
+    /// The name to find in a certificate; empty for a socket.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match &self.place {
+            Place::Name(name) => name,
+            Place::Directory(_) => "",
+        }
+    }
 }
 
 impl fmt::Display for Host {
