@@ -1,4 +1,6 @@
-//! The one place where the machines' time comes from. Floor 3.
+//! The one place where times come from. Floor 3.
+
+use std::time::SystemTime;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -11,4 +13,11 @@ pub fn now() -> Time {
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
     Time::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+}
+
+/// The wall clock, for what people read. It jumps: nothing is decided by it.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock for people")]
+pub fn wall() -> SystemTime {
+    SystemTime::now()
 }

@@ -1,9 +1,18 @@
 //! Drives the lease machines and Vault, and publishes the current credential of each route. Floor 3.
+//!
+//! [`start`] spawns one driver task a route. It owns the route's [`Keeper`](crate::lease::Keeper), its tokens and its
+//! credentials; others hold a [`Route`], by which they wait for the current credential, and [`Generation`]s, by which
+//! their sessions learn when to end.
 
 pub mod clock;
+mod driver;
 mod generation;
+mod requests;
 mod route;
 pub mod status;
+mod view;
 
+pub use driver::{RouteSettings, start};
 pub use generation::{Drain, Ending, Generation, Guard, HardClose};
+pub use requests::{Proof, Prove};
 pub use route::{DrainSpan, NoCredential, RotateFailed, Route, Verdict};

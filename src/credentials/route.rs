@@ -1,20 +1,49 @@
 //! The credentials of one route, as logins and operators see them. Floor 3.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::Generation;
-use super::status::RouteStatus;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
-/// The handle of a route's driver. Cheap to clone by `Arc`.
-pub struct Route {}
+use super::status::RouteStatus;
+use super::view::View;
+use super::{Generation, clock};
+
+/// The handle of a route's driver.
+pub struct Route {
+    pub(super) name: String,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) published: watch::Receiver<Option<Arc<Generation>>>,
+    pub(super) shared: Arc<Shared>,
+    /// Cancelled when the driver has given everything back.
+    pub(super) ended: CancellationToken,
+}
+
+/// What the driver leaves for its readers.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) view: std::sync::Mutex<View>,
+    pub(super) has_had_credential: AtomicBool,
+    pub(super) was_refused: AtomicBool,
+}
+
+/// What a handle asks of its driver.
+pub(super) enum Command {
+    Check(u64, oneshot::Sender<Verdict>),
+    Replace(u64, oneshot::Sender<()>),
+    Denial(u64),
+    Rotate(Option<DrainSpan>, oneshot::Sender<Result<u64, RotateFailed>>),
+    Close,
+}
 
 /// What a check of a suspect lease said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Vault renewed it: it lives.
+    /// It was renewed: it lives.
     Alive,
-    /// Vault could not be asked, or was asked too recently.
+    /// It could not be asked for, or was asked for too recently.
     Silent,
     /// It is gone. A fresh one is on its way: [`Route::current`] waits for it.
     Lost,
@@ -33,78 +62,6 @@ pub struct RotateFailed {
     pub reason: String,
 }
 
-impl Route {
-    /// The route's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        unimplemented!()
-    }
-
-    /// The current credential. Waits for one, at most this long.
-    ///
-    /// # Errors
-    /// [`NoCredential`] if there is none by then.
-    pub async fn current(&self, _within: Duration) -> Result<Arc<Generation>, NoCredential> {
-        unimplemented!()
-    }
-
-    /// The latest usable generation before this one, if there is one.
-    #[must_use]
-    pub fn before(&self, _number: u64) -> Option<Arc<Generation>> {
-        unimplemented!()
-    }
-
-    /// A login with this generation was refused with 28P01, or 28000 for the role itself: asks Vault whether its lease
-    /// lives. However many ask, Vault is asked once, and at most every 5 s.
-    pub async fn check(&self, _number: u64) -> Verdict {
-        unimplemented!()
-    }
-
-    /// This generation was refused twice though its lease seems to live: asks for a fresh one, which is issued at most
-    /// once a minute. `None` if it is too early for that, or none came in time.
-    pub async fn replace(&self, _number: u64, _within: Duration) -> Option<Arc<Generation>> {
-        unimplemented!()
-    }
-
-    /// A 42501 or 42704 passed by in a session of this generation: its lease is checked, at most every 30 s.
-    pub fn denial_passed_by(&self, _number: u64) {
-        unimplemented!()
-    }
-
-    /// Issues, proves and publishes a fresh credential now. With `drain` all earlier generations end that long after
-    /// publication and are revoked (`DrainSpan::Default`: the route's own drain). Gives the new generation's number.
-    ///
-    /// # Errors
-    /// If no fresh credential could be published; then nothing is drained.
-    pub async fn rotate(&self, _drain: Option<DrainSpan>) -> Result<u64, RotateFailed> {
-        unimplemented!()
-    }
-
-    /// What `/status` shows of the route.
-    #[must_use]
-    pub fn status(&self) -> RouteStatus {
-        unimplemented!()
-    }
-
-    /// Whether the route has a usable credential.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        unimplemented!()
-    }
-
-    /// Whether the route has had its first credential.
-    #[must_use]
-    pub fn has_had_credential(&self) -> bool {
-        unimplemented!()
-    }
-
-    /// Whether Vault has answered the route's first request with a refusal that is not transient.
-    #[must_use]
-    pub fn was_refused(&self) -> bool {
-        unimplemented!()
-    }
-}
-
 /// How long earlier generations may go on after a rotation on command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainSpan {
@@ -112,4 +69,124 @@ pub enum DrainSpan {
     Default,
     /// This long; zero is at once.
     For(Duration),
+}
+
+/// A check that has had no answer by then counts as silent.
+const CHECK_WAIT: Duration = Duration::from_secs(10);
+
+impl Route {
+    /// The route's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The current credential. Waits for one, at most this long.
+    ///
+    /// # Errors
+    /// [`NoCredential`] if there is none by then.
+    pub async fn current(&self, within: Duration) -> Result<Arc<Generation>, NoCredential> {
+        self.newer_than(0, within).await
+    }
+
+    /// The latest usable generation before this one, if there is one.
+    #[must_use]
+    pub fn before(&self, number: u64) -> Option<Arc<Generation>> {
+        let view = self.shared.view.lock().ok()?;
+        view.usable_before(clock::now(), number)
+    }
+
+    /// A login with this generation was refused with 28P01, or 28000 for the role itself: is its lease alive? However
+    /// many ask, one renewal is sent, and at most every 5 s.
+    pub async fn check(&self, number: u64) -> Verdict {
+        let (reply, verdict) = oneshot::channel();
+        if self.commands.send(Command::Check(number, reply)).await.is_err() {
+            return Verdict::Silent;
+        }
+        match tokio::time::timeout(CHECK_WAIT, verdict).await {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(_)) | Err(_) => Verdict::Silent,
+        }
+    }
+
+    /// This generation was refused twice though its lease seems to live: asks for a fresh one, which is issued at most
+    /// once a minute. `None` if it is too early for that, or none came in time.
+    pub async fn replace(&self, number: u64, within: Duration) -> Option<Arc<Generation>> {
+        let (reply, too_early) = oneshot::channel();
+        self.commands.send(Command::Replace(number, reply)).await.ok()?;
+        tokio::select! {
+            newer = self.newer_than(number, within) => newer.ok(),
+            // A dropped sender says nothing: the fresh one is on its way.
+            Ok(()) = too_early => None,
+        }
+    }
+
+    /// A 42501 or 42704 passed by in a session of this generation: its lease is checked, at most every 30 s.
+    pub fn denial_passed_by(&self, number: u64) {
+        // With a full queue the next one will do.
+        let _ = self.commands.try_send(Command::Denial(number));
+    }
+
+    /// Issues, proves and publishes a fresh credential now. With `drain` all earlier generations end that long after
+    /// publication and are revoked. Gives the new generation's number.
+    ///
+    /// # Errors
+    /// If no fresh credential could be published; then nothing is drained.
+    pub async fn rotate(&self, drain: Option<DrainSpan>) -> Result<u64, RotateFailed> {
+        let ended = || RotateFailed { reason: "leasehold is shutting down".to_owned() };
+        let (reply, done) = oneshot::channel();
+        self.commands.send(Command::Rotate(drain, reply)).await.map_err(|_| ended())?;
+        done.await.map_err(|_| ended())?
+    }
+
+    /// Issues nothing any more, and gives everything back when its sessions have gone; [`Route::ended`] tells.
+    pub async fn close(&self) {
+        // An error means that the driver has ended already.
+        let _ = self.commands.send(Command::Close).await;
+    }
+
+    /// Waits until everything has been given back. The caller bounds the wait.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// What `/status` shows of the route.
+    #[must_use]
+    pub fn status(&self) -> RouteStatus {
+        let now = clock::now();
+        self.shared
+            .view
+            .lock()
+            .map_or_else(|poisoned| poisoned.into_inner().status(now), |view| view.status(now))
+    }
+
+    /// Whether the route has a usable credential.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let now = clock::now();
+        self.published.borrow().as_ref().is_some_and(|generation| now < generation.hard_close_at())
+    }
+
+    /// Whether the route has had its first credential.
+    #[must_use]
+    pub fn has_had_credential(&self) -> bool {
+        self.shared.has_had_credential.load(Ordering::Acquire)
+    }
+
+    /// Whether the route's first request was answered with a refusal that is not transient.
+    #[must_use]
+    pub fn was_refused(&self) -> bool {
+        self.shared.was_refused.load(Ordering::Acquire)
+    }
+
+    async fn newer_than(&self, number: u64, within: Duration) -> Result<Arc<Generation>, NoCredential> {
+        let mut published = self.published.clone();
+        let usable = published.wait_for(|generation| {
+            generation.as_ref().is_some_and(|g| g.number() > number && clock::now() < g.hard_close_at())
+        });
+        match tokio::time::timeout(within, usable).await {
+            Ok(Ok(generation)) => generation.clone().ok_or(NoCredential),
+            Ok(Err(_)) | Err(_) => Err(NoCredential),
+        }
+    }
 }

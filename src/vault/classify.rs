@@ -7,14 +7,22 @@ use super::failure::Kind;
 
 /// What was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
+pub enum Operation {
+    /// A login.
     LogIn,
+    /// A credential.
     Issue,
+    /// The renewal of a lease.
     Renew,
+    /// The renewal of a token.
     RenewToken,
+    /// The facts of a token.
     LookUp,
+    /// The revocation of a lease.
     Revoke,
+    /// The revocation of a token.
     RevokeToken,
+    /// The health of a node.
     Health,
 }
 

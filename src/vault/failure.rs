@@ -72,6 +72,12 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The caller waited no longer for a request of this kind; what became of it is unknown.
+    #[must_use]
+    pub fn gave_up(operation: Operation) -> Self {
+        Self::local(operation, Kind::TimedOut, "no answer in time")
+    }
+
     /// Who has to act.
     #[must_use]
     pub fn blame(&self) -> Blame {

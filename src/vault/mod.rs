@@ -35,7 +35,8 @@ use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfReques
 use crate::metrics::{self, VaultOutcome};
 use crate::secret::Secret;
 
-use classify::{Operation, classify, is_server_trouble};
+pub use classify::Operation;
+use classify::{classify, is_server_trouble};
 use endpoints::{Creds, ReadHealth, RenewLease, RevokeLease};
 use pace::Pace;
 use transport::{NoReply, Reply, Transport};

@@ -1,0 +1,183 @@
+//! The requests of a driver, one tracked task each; each ends in one message to the driver. Floor 3.
+//!
+//! A request outlives the wait for it where it may have made something: a creds request that was given up is listened to
+//! once more as long, and what it brings late is given back.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::clock;
+use crate::lease::{Failure, Time, TokenId};
+use crate::secret::Secret;
+use crate::vault::{self, Grant, Login, Vault};
+
+/// What a proof found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A host let the candidate in.
+    Accepted,
+    /// A host refused it, and none let it in.
+    Refused,
+    /// No host could say.
+    Unprovable,
+}
+
+/// Logs in upstream with a candidate: user name and password.
+///
+/// The future ends within its own bounds, whatever the servers do.
+pub type Prove = Arc<dyn Fn(String, Secret) -> Pin<Box<dyn Future<Output = Proof> + Send>> + Send + Sync>;
+
+/// What a request brought.
+pub(super) enum Done {
+    LoggedIn(Time, Login),
+    LogInFailed(vault::Failure),
+    Granted(Time, Grant),
+    IssueFailed(vault::Failure),
+    /// A creds request that had been given up is settled.
+    LateReply(TokenId),
+    Proof(u64, Proof),
+    LeaseRenewed(u64, Time, vault::Renewed),
+    LeaseRenewFailed(u64, vault::Failure),
+    TokenRenewed(TokenId, Time, vault::Renewed),
+    TokenRenewFailed(TokenId, vault::Failure),
+    LeaseRevoked(u64, Result<(), vault::Failure>),
+    TokenRevoked(TokenId, Result<(), vault::Failure>),
+}
+
+/// Sends the requests of one route.
+#[derive(Clone)]
+pub(super) struct Requests {
+    pub(super) vault: Arc<Vault>,
+    pub(super) path: Arc<str>,
+    pub(super) client_timeout: Duration,
+    pub(super) prove: Prove,
+    pub(super) tasks: TaskTracker,
+    pub(super) done: mpsc::Sender<Done>,
+}
+
+impl Requests {
+    pub(super) fn log_in(&self, within: Option<Duration>) {
+        let within = within.unwrap_or(self.client_timeout).min(self.client_timeout);
+        self.spawn(|this| async move {
+            let sent_at = clock::now();
+            match tokio::time::timeout(within, this.vault.log_in()).await {
+                Ok(Ok(login)) => Done::LoggedIn(sent_at, login),
+                Ok(Err(failure)) => Done::LogInFailed(failure),
+                Err(_) => Done::LogInFailed(vault::Failure::gave_up(vault::Operation::LogIn)),
+            }
+        });
+    }
+
+    pub(super) fn issue(&self, id: TokenId, token: Secret) {
+        let within = self.client_timeout;
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            let sent_at = clock::now();
+            let request = this.vault.issue(&token, &this.path, within * 2);
+            tokio::pin!(request);
+            let failure = match tokio::time::timeout(within, &mut request).await {
+                Ok(Ok(grant)) => {
+                    this.tell(Done::Granted(sent_at, grant)).await;
+                    return;
+                }
+                Ok(Err(failure)) => {
+                    let lost = failure.outcome_unknown;
+                    this.tell(Done::IssueFailed(failure)).await;
+                    if lost {
+                        this.tell(Done::LateReply(id)).await;
+                    }
+                    return;
+                }
+                Err(_) => vault::Failure::gave_up(vault::Operation::Issue),
+            };
+            this.tell(Done::IssueFailed(failure)).await;
+            if let Ok(grant) = request.await {
+                tracing::warn!(
+                    lease.id = tail(&grant.lease_id),
+                    "a credential came too late and is given back"
+                );
+                if let Err(failure) = this.vault.revoke(&token, &grant.lease_id, within).await {
+                    tracing::warn!(error = %failure, "the late credential could not be revoked by itself");
+                }
+            }
+            this.tell(Done::LateReply(id)).await;
+        });
+    }
+
+    pub(super) fn prove(&self, number: u64, username: String, password: Secret) {
+        self.spawn(move |this| async move { Done::Proof(number, (this.prove)(username, password).await) });
+    }
+
+    pub(super) fn renew_lease(&self, number: u64, token: Secret, lease_id: String, within: Duration) {
+        let within = within.min(self.client_timeout);
+        self.spawn(move |this| async move {
+            let sent_at = clock::now();
+            match this.vault.renew(&token, &lease_id, within).await {
+                Ok(renewed) => Done::LeaseRenewed(number, sent_at, renewed),
+                Err(failure) => Done::LeaseRenewFailed(number, failure),
+            }
+        });
+    }
+
+    pub(super) fn renew_token(&self, id: TokenId, token: Secret, within: Duration) {
+        let within = within.min(self.client_timeout);
+        self.spawn(move |this| async move {
+            let sent_at = clock::now();
+            match this.vault.renew_token(&token, within).await {
+                Ok(renewed) => Done::TokenRenewed(id, sent_at, renewed),
+                Err(failure) => Done::TokenRenewFailed(id, failure),
+            }
+        });
+    }
+
+    pub(super) fn revoke_lease(&self, number: u64, token: Secret, lease_id: String) {
+        self.spawn(move |this| async move {
+            Done::LeaseRevoked(number, this.vault.revoke(&token, &lease_id, this.client_timeout).await)
+        });
+    }
+
+    pub(super) fn revoke_token(&self, id: TokenId, token: Secret) {
+        self.spawn(move |this| async move {
+            Done::TokenRevoked(id, this.vault.revoke_token(&token, this.client_timeout).await)
+        });
+    }
+
+    fn spawn<F: Future<Output = Done> + Send + 'static>(&self, request: impl FnOnce(Self) -> F) {
+        let this = self.clone();
+        let request = request(this.clone());
+        self.tasks.spawn(async move {
+            let done = request.await;
+            this.tell(done).await;
+        });
+    }
+
+    async fn tell(&self, done: Done) {
+        // Without a driver there is nobody left to mind.
+        let _ = self.done.send(done).await;
+    }
+}
+
+/// What a failure means to the machines.
+pub(super) fn meaning(failure: &vault::Failure) -> Failure {
+    match failure.kind {
+        _ if failure.outcome_unknown => Failure::TimedOut,
+        vault::Kind::Transient => Failure::Transient,
+        vault::Kind::TimedOut => Failure::TimedOut,
+        vault::Kind::TokenDead => Failure::TokenDead,
+        vault::Kind::Forbidden => Failure::Forbidden,
+        vault::Kind::Gone => Failure::Gone,
+        vault::Kind::CannotExtend => Failure::CannotExtend,
+        vault::Kind::Refused => Failure::Refused,
+    }
+}
+
+/// The last eight characters of a lease_id.
+pub(super) fn tail(lease_id: &str) -> &str {
+    let start = lease_id.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
+    lease_id.get(start..).unwrap_or("")
+}

@@ -1,0 +1,109 @@
+//! What the driver shows of its route. Floor 3.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::status::{GenerationStatus, LastError, RouteStatus};
+use super::{Generation, clock};
+use crate::lease::Time;
+use crate::lease::generation::{Cause, State};
+
+/// A snapshot of a route, made after each step of its driver.
+#[derive(Default)]
+pub(super) struct View {
+    pub(super) name: String,
+    pub(super) vault_path: String,
+    /// The latest hard close of a usable generation.
+    pub(super) runs_until: Option<Time>,
+    pub(super) next_action: (&'static str, Option<Time>),
+    pub(super) last_error: Option<LastError>,
+    pub(super) generations: Vec<GenerationView>,
+}
+
+/// One generation in a snapshot.
+pub(super) struct GenerationView {
+    pub(super) generation: Arc<Generation>,
+    pub(super) state: State,
+    pub(super) issued_at: Time,
+    pub(super) ends_at: Time,
+    pub(super) drain_at: Option<Time>,
+    pub(super) renewals: u32,
+}
+
+impl View {
+    pub(super) fn usable_before(&self, now: Time, number: u64) -> Option<Arc<Generation>> {
+        self.generations
+            .iter()
+            .rev()
+            .find(|view| {
+                view.generation.number() < number
+                    && matches!(view.state, State::Retiring { .. })
+                    && now < view.generation.hard_close_at()
+            })
+            .map(|view| Arc::clone(&view.generation))
+    }
+
+    pub(super) fn status(&self, now: Time) -> RouteStatus {
+        let runway = self.runs_until.map_or(Duration::ZERO, |until| until.since(now));
+        RouteStatus {
+            name: self.name.clone(),
+            vault_path: self.vault_path.clone(),
+            kind: "dynamic".to_owned(),
+            ready: !runway.is_zero(),
+            runway_seconds: runway.as_millis() as f64 / 1000.0,
+            sessions: self.generations.iter().map(|view| view.generation.sessions()).sum(),
+            next_action: self.next_action.0.to_owned(),
+            next_action_at: self.next_action.1.and_then(|at| wall(now, at)),
+            last_error: self.last_error.clone(),
+            generations: self.generations.iter().map(|view| view.status(now)).collect(),
+        }
+    }
+}
+
+impl GenerationView {
+    fn status(&self, now: Time) -> GenerationStatus {
+        GenerationStatus {
+            generation: self.generation.number(),
+            state: word(self.state).to_owned(),
+            lease_id: self.generation.lease_id_tail().to_owned(),
+            username: self.generation.username().to_owned(),
+            issued_at: wall(now, self.issued_at).unwrap_or_default(),
+            ends_at: wall(now, self.ends_at),
+            drain_at: self.drain_at.and_then(|at| wall(now, at)),
+            renewals: self.renewals,
+            sessions: self.generation.sessions(),
+        }
+    }
+}
+
+/// The word for a state in the status and the metric. A generation that is being closed or given back is retiring.
+pub(super) fn word(state: State) -> &'static str {
+    match state {
+        State::Candidate => "candidate",
+        State::Current { .. } => "current",
+        State::Closing { cause: Cause::Lost, .. } => "lost",
+        State::Retiring { .. } | State::Closing { .. } | State::Revoking(_) => "retiring",
+    }
+}
+
+/// The wall clock's word for a time, RFC 3339 in UTC. None for what never comes.
+fn wall(now: Time, at: Time) -> Option<String> {
+    if at == Time::NEVER {
+        return None;
+    }
+    let wall_now = clock::wall();
+    let wall =
+        if at >= now { wall_now.checked_add(at.since(now))? } else { wall_now.checked_sub(now.since(at))? };
+    Some(humantime::format_rfc3339_millis(wall).to_string())
+}
+
+/// The wall clock's word for now.
+pub(super) fn wall_now() -> String {
+    humantime::format_rfc3339_millis(clock::wall()).to_string()
+}
+
+/// Seconds since 1970 by the wall clock.
+pub(super) fn unix_seconds(now: Time, at: Time) -> f64 {
+    let wall = clock::wall() + at.since(now);
+    wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |span| span.as_secs_f64())
+}
