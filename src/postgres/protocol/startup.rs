@@ -1,1 +1,198 @@
-//! Floor 1.
+//! The packets that open a connection: no tag byte, a length, a code. Floor 1.
+//!
+//! Not here: the typed messages that follow ([`super::frame`]) and the password exchange ([`super::auth`]).
+
+use bytes::{Buf as _, BytesMut};
+
+use crate::error::{Blame, ClientFacing, SqlState};
+
+mod cancel;
+mod message;
+#[cfg(test)]
+mod tests;
+
+pub use cancel::{CancelKey, CancelRequest};
+pub use message::StartupMessage;
+
+/// The most bytes that may follow the length field of a startup packet; PostgreSQL's own bound.
+///
+/// Source: `MAX_STARTUP_PACKET_LENGTH`,
+/// <https://github.com/postgres/postgres/blob/master/src/include/libpq/pqcomm.h>
+pub const MAX_STARTUP: usize = 10_000;
+
+/// What a client can open a connection with.
+#[derive(Debug)]
+pub enum Packet {
+    /// The client asks for TLS; the answer is one byte, `S` or `N`. After `S` no byte may be left in the buffer:
+    /// what came before the handshake could be anybody's (CVE-2021-23214).
+    ///
+    /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-SSLREQUEST>
+    SslRequest,
+    /// The client asks for GSSAPI encryption; the answer is one byte, `G` or `N`.
+    ///
+    /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-GSSENCREQUEST>
+    GssEncRequest,
+    /// The client asks to cancel what another connection runs; nothing is answered.
+    Cancel(CancelRequest),
+    /// The client wants a session.
+    Startup(StartupMessage),
+}
+
+/// Takes one packet from the front of `buf` and leaves what follows it.
+///
+/// `Ok(None)`: more bytes are needed, nothing was taken. `Err`: the connection is dead.
+///
+/// # Errors
+///
+/// Whatever PostgreSQL would refuse too, and what [`Error`] lists.
+pub fn parse(buf: &mut BytesMut) -> Result<Option<Packet>, Error> {
+    if buf.first() == Some(&TLS_HANDSHAKE) {
+        return Err(Error::DirectTls);
+    }
+    let Some(length) = buf.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)) else {
+        return Ok(None);
+    };
+    let body_length = match usize::try_from(length).unwrap_or(usize::MAX).checked_sub(LENGTH_FIELD) {
+        Some(n) if n > MAX_STARTUP => return Err(Error::TooLong { length }),
+        Some(n) if n >= CODE_FIELD => n,
+        _ => return Err(Error::TooShort { length }),
+    };
+    if buf.len() < LENGTH_FIELD + body_length {
+        return Ok(None);
+    }
+    buf.advance(LENGTH_FIELD);
+    let mut body = buf.split_to(body_length);
+    match body.get_u32() {
+        SSL_REQUEST if body.is_empty() => Ok(Some(Packet::SslRequest)),
+        GSS_ENC_REQUEST if body.is_empty() => Ok(Some(Packet::GssEncRequest)),
+        SSL_REQUEST | GSS_ENC_REQUEST => Err(Error::Malformed),
+        CANCEL_REQUEST => match CancelRequest::from_backend_key_data(&body) {
+            Some(request) => Ok(Some(Packet::Cancel(request))),
+            None => Err(Error::CancelKey { length: body.len() }),
+        },
+        protocol if protocol >> 16 == 3 => {
+            StartupMessage::parse(protocol, body.freeze()).map(Packet::Startup).map(Some)
+        }
+        protocol if protocol >> 16 == 2 => Err(Error::Protocol2),
+        protocol => Err(Error::UnknownProtocol { major: protocol >> 16, minor: protocol & 0xffff }),
+    }
+}
+
+/// The packet that asks a server for TLS.
+///
+/// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-SSLREQUEST>
+#[must_use]
+pub fn ssl_request() -> [u8; 8] {
+    ((8 << 32) | u64::from(SSL_REQUEST)).to_be_bytes()
+}
+
+/// Why a startup packet was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Longer than [`MAX_STARTUP`] allows; also what any other protocol's text looks like.
+    #[error("a startup packet of {length} bytes is too long")]
+    TooLong {
+        /// As the packet claims.
+        length: u32,
+    },
+    /// Too short to hold a code.
+    #[error("a startup packet of {length} bytes is too short")]
+    TooShort {
+        /// As the packet claims.
+        length: u32,
+    },
+    /// A TLS ClientHello with no SSLRequest before it (`sslnegotiation=direct`).
+    #[error("the client began with a TLS handshake")]
+    DirectTls,
+    /// A client from before PostgreSQL 7.4.
+    #[error("the client speaks protocol 2")]
+    Protocol2,
+    /// Neither a request code nor a version that is known.
+    #[error("unknown protocol {major}.{minor}")]
+    UnknownProtocol {
+        /// The upper half of the code.
+        major: u32,
+        /// The lower half of the code.
+        minor: u32,
+    },
+    /// Names and values do not end where the packet ends, or a request has a body.
+    #[error("malformed startup packet")]
+    Malformed,
+    /// No user name, or an empty one.
+    #[error("no user name in the startup packet")]
+    MissingUser,
+    /// A CancelRequest whose key is not 4 to 256 bytes long.
+    #[error("a cancel request with {length} bytes of process id and key")]
+    CancelKey {
+        /// Bytes after the code.
+        length: usize,
+    },
+    /// What leasehold puts into the packet for the upstream made it longer than [`MAX_STARTUP`] allows.
+    #[error("the startup packet for the upstream is too long")]
+    RewrittenTooLong,
+    /// A name or value for the upstream holds a NUL byte.
+    #[error("a NUL byte in a startup parameter for the upstream")]
+    Nul,
+}
+
+impl Error {
+    /// Who has to act.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::TooLong { .. }
+            | Self::TooShort { .. }
+            | Self::DirectTls
+            | Self::Protocol2
+            | Self::UnknownProtocol { .. }
+            | Self::Malformed
+            | Self::MissingUser
+            | Self::CancelKey { .. }
+            | Self::RewrittenTooLong => Blame::Client,
+            Self::Nul => Blame::Config,
+        }
+    }
+
+    /// What the client sees; `None`: it could not read it, or does not wait for an answer.
+    #[must_use]
+    pub fn client_facing(&self) -> Option<ClientFacing> {
+        let (sqlstate, message, hint) = match self {
+            Self::DirectTls | Self::CancelKey { .. } => return None,
+            Self::TooLong { .. } | Self::TooShort { .. } => {
+                (SqlState::ProtocolViolation, "invalid length of startup packet", None)
+            }
+            Self::Malformed => (SqlState::ProtocolViolation, "invalid startup packet layout", None),
+            Self::Protocol2 | Self::UnknownProtocol { .. } => (
+                SqlState::FeatureNotSupported,
+                "unsupported frontend protocol",
+                Some("Connect with protocol 3.0 or later."),
+            ),
+            Self::MissingUser => (
+                SqlState::InvalidAuthorizationSpecification,
+                "no user name in the startup packet",
+                Some("Connect with a user name; no password is needed."),
+            ),
+            Self::RewrittenTooLong => (
+                SqlState::ProtocolViolation,
+                "startup packet too long",
+                Some("Shorten the startup parameters."),
+            ),
+            Self::Nul => (SqlState::ConnectionFailure, "the startup packet cannot be sent upstream", None),
+        };
+        Some(ClientFacing { sqlstate, message: message.into(), detail: None, hint })
+    }
+}
+
+/// Bytes of the length field, which counts itself.
+const LENGTH_FIELD: usize = 4;
+/// Bytes of the code or protocol version that follows.
+const CODE_FIELD: usize = 4;
+/// The content type of a TLS handshake record: <https://www.rfc-editor.org/rfc/rfc8446#section-5.1>. As the first byte
+/// of a length it would mean a third of a gibibyte.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-CANCELREQUEST>
+const CANCEL_REQUEST: u32 = 80_877_102;
+/// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-SSLREQUEST>
+const SSL_REQUEST: u32 = 80_877_103;
+/// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-GSSENCREQUEST>
+const GSS_ENC_REQUEST: u32 = 80_877_104;

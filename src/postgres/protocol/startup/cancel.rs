@@ -1,0 +1,91 @@
+//! The key that cancels a session's statement, and the request that carries it. Floor 1.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use bytes::{BufMut as _, BytesMut};
+use secrecy::zeroize::Zeroizing;
+
+use super::CANCEL_REQUEST;
+
+/// A process id and its key: the body of BackendKeyData and of CancelRequest alike.
+///
+/// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-CANCELREQUEST>
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CancelRequest {
+    /// The server process, or whatever stands for it in a key that a proxy made.
+    pub process_id: i32,
+    /// What proves that the request comes from the session's own client.
+    pub key: CancelKey,
+}
+
+impl CancelRequest {
+    /// Reads the body of a BackendKeyData message. `None`: no process id, or no key of a legal length.
+    ///
+    /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-BACKENDKEYDATA>
+    #[must_use]
+    pub fn from_backend_key_data(body: &[u8]) -> Option<Self> {
+        let (process_id, key) = body.split_first_chunk()?;
+        Some(Self { process_id: i32::from_be_bytes(*process_id), key: CancelKey::new(key)? })
+    }
+
+    /// The packet to send over a connection of its own.
+    #[must_use]
+    pub fn encode(&self) -> BytesMut {
+        let mut packet = BytesMut::with_capacity(12 + self.key.expose().len());
+        put_length(&mut packet, 12 + self.key.expose().len());
+        packet.put_u32(CANCEL_REQUEST);
+        self.put_body(packet)
+    }
+
+    /// The BackendKeyData message that hands this key to a client. A client of protocol 3.0 must not be given a key of
+    /// other than 4 bytes.
+    #[must_use]
+    pub fn backend_key_data(&self) -> BytesMut {
+        let mut message = BytesMut::with_capacity(9 + self.key.expose().len());
+        message.put_u8(b'K');
+        put_length(&mut message, 8 + self.key.expose().len());
+        self.put_body(message)
+    }
+
+    fn put_body(&self, mut to: BytesMut) -> BytesMut {
+        to.put_i32(self.process_id);
+        to.put_slice(self.key.expose());
+        to
+    }
+}
+
+/// A secret of 4 to 256 bytes: 4 under protocol 3.0, 32 from PostgreSQL 18 under 3.2. Cleared on drop.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CancelKey(Zeroizing<Vec<u8>>);
+
+impl CancelKey {
+    /// `None`: no legal length.
+    #[must_use]
+    pub fn new(key: &[u8]) -> Option<Self> {
+        (4..=256).contains(&key.len()).then(|| Self(Zeroizing::new(key.to_vec())))
+    }
+
+    /// The bytes. Call it only where they go onto the wire.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Hash for CancelKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.expose().hash(state);
+    }
+}
+
+impl fmt::Debug for CancelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CancelKey([redacted])")
+    }
+}
+
+fn put_length(to: &mut BytesMut, length: usize) {
+    // A key has at most 256 bytes, so this is never cut.
+    to.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+}

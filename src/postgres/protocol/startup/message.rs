@@ -1,0 +1,165 @@
+//! The StartupMessage: parameters as raw bytes, in their order, so that the upstream sees what the client sent. Floor 1.
+
+use std::fmt;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+use super::{Error, LENGTH_FIELD, MAX_STARTUP};
+
+/// A client's wish for a session: protocol 3.x and its parameters, duplicates kept. Names and values are bytes of an
+/// unknown encoding; `options` may hold secrets, so `Debug` shows only names.
+///
+/// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-STARTUPMESSAGE>
+#[derive(Clone, PartialEq, Eq)]
+pub struct StartupMessage {
+    protocol: u32,
+    parameters: Vec<(Bytes, Bytes)>,
+}
+
+impl StartupMessage {
+    /// An empty message of protocol 3.`minor`, for leasehold's own logins.
+    #[must_use]
+    pub fn new(minor: u16) -> Self {
+        Self { protocol: (3 << 16) | u32::from(minor), parameters: Vec::new() }
+    }
+
+    /// With one parameter more at the end.
+    #[must_use]
+    pub fn with(mut self, name: &[u8], value: &[u8]) -> Self {
+        self.parameters.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value)));
+        self
+    }
+
+    /// Reads the packet's body behind the protocol version.
+    pub(super) fn parse(protocol: u32, body: Bytes) -> Result<Self, Error> {
+        let mut parameters = Vec::new();
+        let mut rest = body;
+        loop {
+            let name = cut_string(&mut rest).ok_or(Error::Malformed)?;
+            if name.is_empty() {
+                break;
+            }
+            parameters.push((name, cut_string(&mut rest).ok_or(Error::Malformed)?));
+        }
+        if !rest.is_empty() {
+            return Err(Error::Malformed);
+        }
+        let message = Self { protocol, parameters };
+        if message.user().is_empty() { Err(Error::MissingUser) } else { Ok(message) }
+    }
+
+    /// The version: 3 in the upper 16 bits, the minor version in the lower.
+    #[must_use]
+    pub fn protocol(&self) -> u32 {
+        self.protocol
+    }
+
+    /// Never empty in a message from a client.
+    #[must_use]
+    pub fn user(&self) -> &[u8] {
+        self.parameter(b"user").unwrap_or_default()
+    }
+
+    /// The database that the client named. `None`: none, or an empty name; PostgreSQL then takes the user name.
+    #[must_use]
+    pub fn database(&self) -> Option<&[u8]> {
+        self.parameter(b"database").filter(|name| !name.is_empty())
+    }
+
+    /// The value of the last parameter of that name, the one that PostgreSQL goes by.
+    #[must_use]
+    pub fn parameter(&self, name: &[u8]) -> Option<&[u8]> {
+        self.parameters.iter().rev().find(|(n, _)| n == name).map(|(_, value)| &**value)
+    }
+
+    /// The packet for the upstream: every parameter byte for byte and in its order, except `user` and `database`, which
+    /// are replaced or added, and `options`, which gets ` -c role=…` appended when `set_role` is given.
+    ///
+    /// `database` is always sent: where it is missing PostgreSQL takes the user name, here a dynamic one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RewrittenTooLong`] if PostgreSQL would refuse its length, [`Error::Nul`] if a string cannot be sent.
+    pub fn for_upstream(
+        &self,
+        user: &str,
+        database: &[u8],
+        set_role: Option<&str>,
+    ) -> Result<BytesMut, Error> {
+        let role = set_role.map(|role| with_role(self.parameter(b"options").unwrap_or_default(), role));
+        let mut replaced = vec![(&b"user"[..], user.as_bytes()), (b"database", database)];
+        replaced.extend(role.as_deref().map(|options| (&b"options"[..], options)));
+
+        let mut packet = BytesMut::with_capacity(512);
+        packet.put_u32(0);
+        packet.put_u32(self.protocol);
+        for (name, value) in &replaced {
+            if self.parameter(name).is_none() {
+                put_parameter(&mut packet, name, value)?;
+            }
+        }
+        for (name, value) in &self.parameters {
+            let replacement = replaced.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
+            put_parameter(&mut packet, name, replacement.unwrap_or(value))?;
+        }
+        packet.put_u8(0);
+
+        let length = u32::try_from(packet.len()).map_err(|_| Error::RewrittenTooLong)?;
+        if packet.len() > LENGTH_FIELD + MAX_STARTUP {
+            return Err(Error::RewrittenTooLong);
+        }
+        if let Some(field) = packet.first_chunk_mut() {
+            *field = length.to_be_bytes();
+        }
+        Ok(packet)
+    }
+}
+
+impl fmt::Debug for StartupMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.parameters.iter().map(|(name, _)| String::from_utf8_lossy(name)).collect();
+        f.debug_struct("StartupMessage")
+            .field("protocol", &format_args!("{}.{}", self.protocol >> 16, self.protocol & 0xffff))
+            .field("parameters", &names)
+            .finish()
+    }
+}
+
+fn cut_string(from: &mut Bytes) -> Option<Bytes> {
+    let end = from.iter().position(|&byte| byte == 0)?;
+    let string = from.split_to(end);
+    *from = from.slice(1..);
+    Some(string)
+}
+
+fn put_parameter(to: &mut BytesMut, name: &[u8], value: &[u8]) -> Result<(), Error> {
+    if name.is_empty() || name.contains(&0) || value.contains(&0) {
+        return Err(Error::Nul);
+    }
+    to.put_slice(name);
+    to.put_u8(0);
+    to.put_slice(value);
+    to.put_u8(0);
+    Ok(())
+}
+
+/// The client's `options` and then the role. The server splits the string at white space; a backslash takes the next
+/// byte's meaning away. One left dangling at the client's end means nothing there, but would glue ours to it.
+///
+/// <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-OPTIONS>
+fn with_role(options: &[u8], role: &str) -> Vec<u8> {
+    let backslashes = options.iter().rev().take_while(|&&byte| byte == b'\\').count();
+    let kept = options.len() - backslashes % 2;
+    let mut out: Vec<u8> = options.iter().copied().take(kept).collect();
+    if !out.is_empty() {
+        out.push(b' ');
+    }
+    out.extend_from_slice(b"-c role=");
+    for byte in role.bytes() {
+        if matches!(byte, b' ' | b'\\' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c) {
+            out.push(b'\\');
+        }
+        out.push(byte);
+    }
+    out
+}
