@@ -32,6 +32,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::uri::{ClientFiles, RootCert, SslMode, SslNegotiation, TlsWords};
+use crate::postgres::protocol::startup::ssl_request;
 use verify::{Flaw, Level, Trust, Verifier};
 
 pub use certificate::end_point;
@@ -104,7 +105,7 @@ impl Tls {
 ///
 /// The answer is one byte. More than that would be read as if it had come encrypted (CVE-2021-23222).
 async fn request(tcp: &mut TcpStream) -> Result<bool, Error> {
-    tcp.write_all(&SSL_REQUEST).await.map_err(Error::Request)?;
+    tcp.write_all(&ssl_request()).await.map_err(Error::Request)?;
     let mut answer = [0; 2];
     match (tcp.read(&mut answer).await.map_err(Error::Request)?, answer) {
         (0, _) => Err(Error::Request(io::ErrorKind::UnexpectedEof.into())),
@@ -278,6 +279,3 @@ impl Error {
 
 /// Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
 const ALPN: &[u8] = b"postgresql";
-
-/// Source: <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-SSLREQUEST>
-const SSL_REQUEST: [u8; 8] = ((8_u64 << 32) | 80_877_103).to_be_bytes();
