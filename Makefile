@@ -6,7 +6,7 @@
 .PHONY: demo test bench fmt install
 
 demo: install
-	tests/demo/demo.sh
+	python3 tests/demo/demo.py
 
 test: install
 	cargo fmt --check
