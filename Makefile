@@ -5,7 +5,7 @@
 
 .PHONY: demo test bench fmt install
 
-demo: install
+demo:
 	python3 tests/demo/demo.py
 
 test: install

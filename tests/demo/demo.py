@@ -93,7 +93,7 @@ class Demo:
 
     def start_servers(self):
         step("A PostgreSQL and an OpenBao, set up as a platform team would")
-        install.ensure()
+        install.ensure("postgres", "openbao")
         servers = Servers()
         self.undo.callback(servers.close)
         self.dir = servers.do(dir=True)["dir"]
