@@ -1,1 +1,187 @@
-//! Floor 4.
+//! CancelRequests: which client key stands for which server's, and what becomes of a request. Floor 4.
+//!
+//! A request comes on a connection of its own and gets no reply; its connection is closed once the server has closed
+//! the one that it was sent on, so the client knows that it was delivered.
+//!
+//! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS>
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::credentials::clock;
+use crate::lease::Time;
+use crate::metrics::{self, Cancel};
+use crate::postgres::protocol::startup::CancelRequest;
+use crate::postgres::session::Routes;
+use crate::postgres::upstream::CancelTarget;
+
+/// What is done with a request whose key is not in the table: another instance's session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unknown {
+    /// It is closed silently.
+    #[default]
+    Off,
+    /// It is sent to every upstream host, within bounds.
+    Forward,
+}
+
+/// The table of all sessions' keys.
+pub struct Cancels {
+    targets: Mutex<HashMap<CancelRequest, Entry>>,
+    unknown: Unknown,
+    bucket: Mutex<Bucket>,
+    in_flight: Semaphore,
+}
+
+struct Entry {
+    target: Arc<CancelTarget>,
+    /// Tells this entry from a later one under the same key: two servers may make the same one.
+    session: u64,
+}
+
+impl Cancels {
+    /// An empty table.
+    #[must_use]
+    pub fn new(unknown: Unknown) -> Self {
+        Self {
+            targets: Mutex::default(),
+            unknown,
+            bucket: Mutex::new(Bucket::full(clock::now())),
+            in_flight: Semaphore::new(MAX_IN_FLIGHT),
+        }
+    }
+
+    /// Enters the key that a session's client was given. It is removed when the registration is dropped.
+    pub(super) fn register(
+        self: &Arc<Self>,
+        key: CancelRequest,
+        target: Arc<CancelTarget>,
+        session: u64,
+    ) -> Registration {
+        let entry = Entry { target, session };
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), entry);
+        Registration { cancels: Arc::clone(self), key, session }
+    }
+
+    /// Handles one request to its end: the server has closed, or the bound has passed.
+    pub(super) async fn handle(&self, request: &CancelRequest, routes: &Routes) {
+        let known = self
+            .targets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(request)
+            .map(|entry| Arc::clone(&entry.target));
+        let outcome = match known {
+            Some(target) => match target.send(SEND_WITHIN).await {
+                Ok(()) => Cancel::Known,
+                Err(error) => {
+                    tracing::warn!(error = %error, "a cancel request did not reach its server");
+                    Cancel::Failed
+                }
+            },
+            None if self.unknown == Unknown::Forward => self.forward(request, routes).await,
+            None => Cancel::Failed,
+        };
+        metrics::cancel_request(outcome);
+    }
+
+    /// Sends a key that is not ours to the distinct hosts of all routes.
+    async fn forward(&self, request: &CancelRequest, routes: &Routes) -> Cancel {
+        let allowed = self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(clock::now());
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            return Cancel::Limited;
+        };
+        if !allowed {
+            return Cancel::Limited;
+        }
+        let mut sending = tokio::task::JoinSet::new();
+        for target in distinct_hosts(request, routes) {
+            sending.spawn(async move { target.send(SEND_WITHIN).await.is_ok() });
+        }
+        let mut outcome = Cancel::Failed;
+        while let Some(sent) = sending.join_next().await {
+            if matches!(sent, Ok(true)) {
+                outcome = Cancel::Forwarded;
+            }
+        }
+        outcome
+    }
+}
+
+/// One target for each host, at most [`MAX_HOSTS`].
+fn distinct_hosts(request: &CancelRequest, routes: &Routes) -> Vec<CancelTarget> {
+    let mut names: Vec<String> = Vec::new();
+    let mut targets = Vec::new();
+    for route in routes.iter() {
+        for host in 0..route.upstream.hosts() {
+            let name = route.upstream.host_name(host).to_owned();
+            if targets.len() < MAX_HOSTS && !names.contains(&name) {
+                names.push(name);
+                targets.extend(route.upstream.cancel_target(host, request.clone()));
+            }
+        }
+    }
+    targets
+}
+
+/// A session's key in the table, until dropped.
+pub(super) struct Registration {
+    cancels: Arc<Cancels>,
+    key: CancelRequest,
+    session: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut targets = self.cancels.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        if targets.get(&self.key).is_some_and(|entry| entry.session == self.session) {
+            targets.remove(&self.key);
+        }
+    }
+}
+
+/// Lets so many unknown keys through: they cost every upstream a connection.
+struct Bucket {
+    tokens: f64,
+    filled_at: Time,
+}
+
+impl Bucket {
+    fn full(now: Time) -> Self {
+        Self { tokens: BURST, filled_at: now }
+    }
+
+    fn take(&mut self, now: Time) -> bool {
+        let grown = now.since(self.filled_at).as_secs_f64() * KEYS_PER_SECOND;
+        self.tokens = (self.tokens + grown).min(BURST);
+        self.filled_at = now;
+        let allowed = self.tokens >= 1.0;
+        if allowed {
+            self.tokens -= 1.0;
+        }
+        allowed
+    }
+}
+
+const SEND_WITHIN: Duration = Duration::from_secs(5);
+const MAX_HOSTS: usize = 8;
+const MAX_IN_FLIGHT: usize = 4;
+const KEYS_PER_SECOND: f64 = 5.0;
+const BURST: f64 = 10.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_are_limited_to_five_a_second_after_ten() {
+        let begin = Time::from_nanos(0);
+        let mut bucket = Bucket::full(begin);
+        assert_eq!((0..20).filter(|_| bucket.take(begin)).count(), 10);
+        let later = begin + Duration::from_secs(1);
+        assert_eq!((0..20).filter(|_| bucket.take(later)).count(), 5);
+    }
+}
