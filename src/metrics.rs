@@ -196,10 +196,7 @@ impl RouteMetrics {
     pub fn session_opened(self: &Arc<Self>) -> OpenSession {
         self.opened.increment(1);
         self.sessions.increment(1.0);
-        OpenSession {
-            metrics: Arc::clone(self),
-            closed: Closed::Error,
-        }
+        OpenSession { metrics: Arc::clone(self), closed: Closed::Error }
     }
 
     /// Bytes relayed.

@@ -87,10 +87,7 @@ impl Generation {
             stray: AtomicBool::new(false),
             hard_close_at: AtomicU64::new(hard_close_at.as_nanos()),
             published_at: AtomicU64::new(clock::now().as_nanos()),
-            ending: watch::Sender::new(Ending {
-                drain: None,
-                hard_close: None,
-            }),
+            ending: watch::Sender::new(Ending { drain: None, hard_close: None }),
             left,
             accepted_by: Mutex::new(Vec::new()),
         })
@@ -131,14 +128,9 @@ impl Generation {
     #[must_use]
     pub fn enter(self: &Arc<Self>) -> Option<Guard> {
         self.entered
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
-                (n & CLOSED == 0).then_some(n + 1)
-            })
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n & CLOSED == 0).then_some(n + 1))
             .ok()?;
-        Some(Guard {
-            generation: Arc::clone(self),
-            upstream_open: false,
-        })
+        Some(Guard { generation: Arc::clone(self), upstream_open: false })
     }
 
     /// How many sessions, and logins on their way, it has.
@@ -150,10 +142,7 @@ impl Generation {
     /// Closes it for good if nobody is in it; afterwards [`Generation::enter`] gives `None`. True once it is closed.
     #[must_use]
     pub fn close_if_empty(&self) -> bool {
-        match self
-            .entered
-            .compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire)
-        {
+        match self.entered.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => true,
             Err(n) => n == CLOSED,
         }
@@ -195,8 +184,7 @@ impl Generation {
 
     /// Tells the sessions.
     pub fn set_ending(&self, ending: Ending) {
-        self.ending
-            .send_if_modified(|now| std::mem::replace(now, ending) != ending);
+        self.ending.send_if_modified(|now| std::mem::replace(now, ending) != ending);
     }
 
     /// A host has let this credential in.
@@ -212,10 +200,7 @@ impl Generation {
     #[must_use]
     pub fn was_accepted_by(&self, host: &str) -> (bool, bool) {
         self.accepted_by.lock().map_or((false, false), |hosts| {
-            (
-                hosts.iter().any(|known| known == host),
-                hosts.iter().any(|known| known != host),
-            )
+            (hosts.iter().any(|known| known == host), hosts.iter().any(|known| known != host))
         })
     }
 }

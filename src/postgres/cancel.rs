@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::credentials::clock;
 use crate::lease::Time;
 use crate::metrics::{self, Cancel};
 use crate::postgres::protocol::startup::CancelRequest;
-use crate::postgres::session::Routes;
+use crate::postgres::session::{Routes, SessionRoute};
 use crate::postgres::upstream::CancelTarget;
 
 /// What is done with a request whose key is not in the table: another instance's session.
@@ -97,9 +98,10 @@ impl Cancels {
         if !allowed {
             return Cancel::Limited;
         }
-        let mut sending = tokio::task::JoinSet::new();
-        for target in distinct_hosts(request, routes) {
-            sending.spawn(async move { target.send(SEND_WITHIN).await.is_ok() });
+        let mut sending = JoinSet::new();
+        for (route, host) in distinct_hosts(routes) {
+            let request = request.clone();
+            sending.spawn(async move { route.upstream.cancel(host, &request, SEND_WITHIN).await.is_ok() });
         }
         let mut outcome = Cancel::Failed;
         while let Some(sent) = sending.join_next().await {
@@ -111,20 +113,19 @@ impl Cancels {
     }
 }
 
-/// One target for each host, at most [`MAX_HOSTS`].
-fn distinct_hosts(request: &CancelRequest, routes: &Routes) -> Vec<CancelTarget> {
-    let mut names: Vec<String> = Vec::new();
-    let mut targets = Vec::new();
+/// Each host once, at most [`MAX_HOSTS`].
+fn distinct_hosts(routes: &Routes) -> Vec<(Arc<SessionRoute>, usize)> {
+    let mut found: Vec<(Arc<SessionRoute>, usize)> = Vec::new();
     for route in routes.iter() {
         for host in 0..route.upstream.hosts() {
-            let name = route.upstream.host_name(host).to_owned();
-            if targets.len() < MAX_HOSTS && !names.contains(&name) {
-                names.push(name);
-                targets.extend(route.upstream.cancel_target(host, request.clone()));
+            let name = route.upstream.host_name(host);
+            let known = found.iter().any(|(other, at)| other.upstream.host_name(*at) == name);
+            if !known && found.len() < MAX_HOSTS {
+                found.push((Arc::clone(route), host));
             }
         }
     }
-    targets
+    found
 }
 
 /// A session's key in the table, until dropped.

@@ -1,1 +1,291 @@
-//! Floor 1.
+//! The client side of PostgreSQL's authentication conversation: bodies of `R` messages in, answers out. Floor 1.
+//!
+//! It reads no socket and makes no random numbers: the nonce comes in. Framing is not its business either.
+//!
+//! ```text
+//! Started ── Ok ───────────────────────────────────────────────▶ Done   (trust)
+//!    ├────── cleartext, md5 ─▶ Answered ── Ok ─────────────────▶ Done
+//!    └────── SASL ─▶ First ── Continue ─▶ Proved ── Final ─▶ Verified ── Ok ─▶ Done
+//! ```
+//!
+//! An Ok in `First` or `Proved` is refused: the server has not shown that it knows the password.
+//!
+//! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
+
+pub mod method;
+pub mod scram;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use postgres_protocol::authentication::md5_hash;
+use secrecy::zeroize::Zeroizing;
+
+use crate::secret::Secret;
+use method::{ChannelBinding, Method, RequireAuth};
+use scram::{Gs2, Keys, NONCE_LEN, Scram};
+
+/// What the conversation runs over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP without TLS: a cleartext password is never sent here.
+    Plain,
+    /// A Unix socket.
+    Local,
+    /// TLS.
+    Tls {
+        /// The `tls-server-end-point` data of RFC 5929; `None` where the certificate's signature does not define one.
+        end_point: Option<Vec<u8>>,
+    },
+}
+
+/// What the user demands of the conversation.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// What carries it.
+    pub transport: Transport,
+    /// `channel_binding` of the URI.
+    pub channel_binding: ChannelBinding,
+    /// `require_auth`.
+    pub require_auth: RequireAuth,
+}
+
+/// One conversation. It is consumed by each step, so a stale state cannot be used again.
+pub struct Authentication<'a> {
+    user: &'a str,
+    password: &'a Secret,
+    keys: &'a Keys,
+    nonce: [u8; NONCE_LEN],
+    terms: Terms,
+    state: State,
+}
+
+enum State {
+    Started,
+    Answered,
+    First(Scram),
+    Proved(scram::Proved),
+    Verified,
+}
+
+/// What to do after an `R` message.
+pub enum Step<'a> {
+    /// Send `message`, a whole frame, and go on with `next`.
+    Send {
+        /// The frame; it may hold a password.
+        message: Zeroizing<Vec<u8>>,
+        /// The conversation from here.
+        next: Authentication<'a>,
+    },
+    /// Nothing to send; read the next message.
+    Wait(Authentication<'a>),
+    /// AuthenticationOk, and it may be trusted.
+    Done,
+}
+
+impl<'a> Authentication<'a> {
+    /// Begins. `nonce` must be fresh random bytes; `keys` remembers what SCRAM derived from the password.
+    #[must_use]
+    pub fn new(
+        user: &'a str,
+        password: &'a Secret,
+        keys: &'a Keys,
+        nonce: [u8; NONCE_LEN],
+        terms: Terms,
+    ) -> Self {
+        Self { user, password, keys, nonce, terms, state: State::Started }
+    }
+
+    /// Takes the body of an `R` message: what follows its length.
+    ///
+    /// # Errors
+    /// The server asked for something that cannot or must not be done; the connection is of no further use.
+    pub fn handle(mut self, body: &[u8]) -> Result<Step<'a>, Error> {
+        let (code, data) = body.split_first_chunk::<4>().ok_or(Error::Malformed)?;
+        let state = std::mem::replace(&mut self.state, State::Answered);
+        match (i32::from_be_bytes(*code), state) {
+            (OK, State::Started) => self.permit(Method::None).map(|()| Step::Done),
+            (OK, State::Answered | State::Verified) => Ok(Step::Done),
+            (OK, State::First(_) | State::Proved(_)) => Err(Error::NotVerified),
+            (CLEARTEXT, State::Started) => self.cleartext(),
+            (MD5, State::Started) => self.md5(data),
+            (SASL, State::Started) => self.sasl(data),
+            (SASL_CONTINUE, State::First(scram)) => {
+                let (message, proved) = scram.prove(data, self.password, self.keys)?;
+                Ok(self.send(message.as_bytes(), State::Proved(proved)))
+            }
+            (SASL_FINAL, State::Proved(proved)) => {
+                proved.verify(data)?;
+                Ok(Step::Wait(Self { state: State::Verified, ..self }))
+            }
+            (code @ (KERBEROS_V5 | GSS | SSPI), State::Started) => {
+                Err(Error::Unsupported { method: foreign(code) })
+            }
+            (CLEARTEXT | MD5 | SASL | SASL_CONTINUE | SASL_FINAL, _) => Err(Error::OutOfTurn),
+            (code, _) => Err(Error::Unknown { code }),
+        }
+    }
+
+    fn cleartext(self) -> Result<Step<'a>, Error> {
+        self.permit(Method::Password)?;
+        if self.terms.transport == Transport::Plain {
+            return Err(Error::Cleartext);
+        }
+        let message = terminated(self.password.expose().as_bytes())?;
+        Ok(self.send(&message, State::Answered))
+    }
+
+    fn md5(self, data: &[u8]) -> Result<Step<'a>, Error> {
+        self.permit(Method::Md5)?;
+        let salt = <[u8; 4]>::try_from(data).map_err(|_| Error::Malformed)?;
+        let hash = md5_hash(self.user.as_bytes(), self.password.expose().as_bytes(), salt);
+        let message = terminated(hash.as_bytes())?;
+        Ok(self.send(&message, State::Answered))
+    }
+
+    fn sasl(self, mechanisms: &[u8]) -> Result<Step<'a>, Error> {
+        self.permit(Method::ScramSha256)?;
+        let offered = |name: &str| mechanisms.split(|byte| *byte == 0).any(|word| word == name.as_bytes());
+        let gs2 = self.binding(offered(SCRAM_SHA_256), offered(SCRAM_SHA_256_PLUS))?;
+        let name = if matches!(gs2, Gs2::EndPoint(_)) { SCRAM_SHA_256_PLUS } else { SCRAM_SHA_256 };
+        let (first, scram) = Scram::new(gs2, &self.nonce);
+        let mut message = terminated(name.as_bytes())?;
+        let len = i32::try_from(first.len()).map_err(|_| Error::Malformed)?;
+        message.extend_from_slice(&len.to_be_bytes());
+        message.extend_from_slice(first.as_bytes());
+        Ok(self.send(&message, State::First(scram)))
+    }
+
+    /// Chooses the mechanism and its GS2 flag. A `y` where the server offered PLUS makes PostgreSQL abort, so without
+    /// an end point the flag is `n`.
+    ///
+    /// Source: <https://www.postgresql.org/docs/current/sasl-authentication.html#SASL-SCRAM-SHA-256>
+    fn binding(&self, scram: bool, plus: bool) -> Result<Gs2, Error> {
+        let wanted = self.terms.channel_binding;
+        let end_point = match &self.terms.transport {
+            Transport::Tls { end_point } if wanted != ChannelBinding::Disable => end_point.as_deref(),
+            _ => None,
+        };
+        match (end_point, scram, plus) {
+            (Some(end_point), _, true) => Ok(Gs2::EndPoint(end_point.to_vec())),
+            _ if wanted == ChannelBinding::Require => Err(Error::NoChannelBinding),
+            (Some(_), true, false) => Ok(Gs2::NotOffered),
+            (None, true, _) => Ok(Gs2::Unsupported),
+            (_, false, _) => Err(Error::Unsupported { method: "a SASL mechanism other than SCRAM-SHA-256" }),
+        }
+    }
+
+    /// Refuses a method that `require_auth` leaves out, and one that cannot bind where binding is required.
+    fn permit(&self, method: Method) -> Result<(), Error> {
+        if !self.terms.require_auth.allows(method) {
+            return Err(Error::NotAllowed { method });
+        }
+        if self.terms.channel_binding == ChannelBinding::Require && method != Method::ScramSha256 {
+            return Err(Error::NoChannelBinding);
+        }
+        Ok(())
+    }
+
+    fn send(self, payload: &[u8], state: State) -> Step<'a> {
+        let len = u32::try_from(payload.len() + 4).unwrap_or(u32::MAX);
+        let mut message = Zeroizing::new(Vec::with_capacity(payload.len() + 5));
+        message.push(b'p');
+        message.extend_from_slice(&len.to_be_bytes());
+        message.extend_from_slice(payload);
+        Step::Send { message, next: Self { state, ..self } }
+    }
+}
+
+impl fmt::Debug for Authentication<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authentication").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Send { .. } => "Send([redacted])",
+            Self::Wait(_) => "Wait",
+            Self::Done => "Done",
+        })
+    }
+}
+
+/// Why the conversation cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A message too short, or not of its own form.
+    #[error("malformed authentication message")]
+    Malformed,
+    /// A message that has no place here.
+    #[error("authentication message out of turn")]
+    OutOfTurn,
+    /// A code that the protocol does not list.
+    #[error("unknown authentication request {code}")]
+    Unknown {
+        /// The code.
+        code: i32,
+    },
+    /// A method that leasehold does not speak.
+    #[error("server asks for {method}, which is not supported")]
+    Unsupported {
+        /// What it is called.
+        method: &'static str,
+    },
+    /// A cleartext password over TCP without TLS.
+    #[error("server asks for a cleartext password over a connection without TLS")]
+    Cleartext,
+    /// A password with a zero byte.
+    #[error("password holds a zero byte")]
+    Password,
+    /// `require_auth` forbids it.
+    #[error("server asks for method {method}, which require_auth does not allow")]
+    NotAllowed {
+        /// The method.
+        method: Method,
+    },
+    /// `channel_binding=require`, and the server or the transport has none.
+    #[error("channel_binding=require, but the server did not bind the login to its TLS certificate")]
+    NoChannelBinding,
+    /// AuthenticationOk before the server proved itself.
+    #[error("server said ok before it showed that it knows the password")]
+    NotVerified,
+    /// SCRAM went wrong.
+    #[error("SCRAM failed")]
+    Scram(#[from] scram::Error),
+}
+
+fn terminated(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+    if text.contains(&0) {
+        return Err(Error::Password);
+    }
+    let mut terminated = Zeroizing::new(Vec::with_capacity(text.len() + 1));
+    terminated.extend_from_slice(text);
+    terminated.push(0);
+    Ok(terminated)
+}
+
+fn foreign(code: i32) -> &'static str {
+    match code {
+        KERBEROS_V5 => "Kerberos V5",
+        GSS => "GSSAPI",
+        _ => "SSPI",
+    }
+}
+
+const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
+const SCRAM_SHA_256_PLUS: &str = "SCRAM-SHA-256-PLUS";
+
+// Source: https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-AUTHENTICATIONOK
+// and the messages after it.
+const OK: i32 = 0;
+const KERBEROS_V5: i32 = 2;
+const CLEARTEXT: i32 = 3;
+const MD5: i32 = 5;
+const GSS: i32 = 7;
+const SSPI: i32 = 9;
+const SASL: i32 = 10;
+const SASL_CONTINUE: i32 = 11;
+const SASL_FINAL: i32 = 12;

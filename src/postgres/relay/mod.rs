@@ -49,6 +49,15 @@ pub(super) struct Session {
     pub(super) stop: watch::Receiver<Stop>,
 }
 
+/// What was read before the relay began.
+#[derive(Default)]
+pub(super) struct Early {
+    /// Behind its StartupMessage.
+    pub(super) of_client: Box<[u8]>,
+    /// Behind its first ReadyForQuery.
+    pub(super) of_upstream: Box<[u8]>,
+}
+
 /// Told of a 42501 or 42704 that passed by, with the generation's number.
 pub(super) type Denied = Arc<dyn Fn(u64) + Send + Sync>;
 
@@ -95,8 +104,8 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    /// `early` is what the client sent after its StartupMessage and before it was let in.
-    pub(super) fn new(client: C, upstream: U, early: Box<[u8]>, session: Session) -> Box<Self> {
+    /// `early` comes before all that the streams hold.
+    pub(super) fn new(client: C, upstream: U, early: Early, session: Session) -> Box<Self> {
         let Session {
             guard,
             metrics,
@@ -107,8 +116,8 @@ where
         Box::new(Self {
             client,
             upstream,
-            to_upstream: Pipe::new(early),
-            to_client: Pipe::new(Box::default()),
+            to_upstream: Pipe::new(early.of_client),
+            to_client: Pipe::new(early.of_upstream),
             phase: Phase::default(),
             ends: Ends::new(rand::random()),
             ending: Watched::new(guard.generation().ending()),

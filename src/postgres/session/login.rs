@@ -20,6 +20,7 @@ use crate::error::{ClientFacing, SqlState};
 use crate::metrics::LoginFailure;
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::{self, StartupMessage};
+use crate::postgres::upstream::refusal::Refusal;
 use crate::postgres::upstream::{Leg, LoginError};
 
 /// One client's wish, and where it leads.
@@ -48,7 +49,7 @@ pub(super) enum Error {
     #[error("the upstream refused the credential")]
     CredentialRefused,
     #[error("the upstream refused the login")]
-    Refused { error: Bytes },
+    Refused(Refusal),
     #[error("no upstream host let the session in")]
     Upstream(#[source] LoginError),
     #[error("the startup message cannot be sent upstream")]
@@ -61,8 +62,8 @@ impl Error {
         match self {
             Self::NoCredential => LoginFailure::NoCredential,
             Self::CredentialRefused => LoginFailure::Refused,
-            Self::Refused { .. } => LoginFailure::UpstreamError,
-            Self::Upstream(LoginError::TimedOut) => LoginFailure::Timeout,
+            Self::Refused(_) => LoginFailure::UpstreamError,
+            Self::Upstream(LoginError::TimedOut { .. }) => LoginFailure::Timeout,
             Self::Upstream(_) => LoginFailure::Unreachable,
             Self::Startup(_) => LoginFailure::Protocol,
         }
@@ -71,7 +72,7 @@ impl Error {
     /// The message that the client gets: the server's own, byte for byte, where there is one.
     pub(super) fn message(&self) -> Bytes {
         let facing = match self {
-            Self::Refused { error } => return error.clone(),
+            Self::Refused(refusal) => return refusal.error.clone(),
             Self::Upstream(error) => error.client_facing(),
             Self::Startup(error) => error.client_facing().unwrap_or(NO_CREDENTIAL),
             Self::NoCredential => NO_CREDENTIAL,
@@ -176,14 +177,12 @@ impl Login<'_> {
                 Answer::Lagging => lagging = true,
                 Answer::Failed(Error::Upstream(error)) => {
                     // What a server said tells more than that another one is silent.
-                    if !matches!(failed, Some(Error::Refused { .. })) {
+                    if !matches!(failed, Some(Error::Refused(_))) {
                         failed = Some(Error::Upstream(error));
                     }
                 }
-                Answer::Failed(Error::Refused { error })
-                    if error_response::sqlstate(&error) == Some(CANNOT_CONNECT_NOW) =>
-                {
-                    failed = Some(Error::Refused { error });
+                Answer::Failed(Error::Refused(refusal)) if refusal.sqlstate == CANNOT_CONNECT_NOW => {
+                    failed = Some(Error::Refused(refusal));
                 }
                 answer => return answer,
             }
@@ -209,13 +208,13 @@ impl Login<'_> {
             };
             if !error.is_suspect() {
                 return Answer::Failed(match error {
-                    LoginError::Refused { error, .. } => Error::Refused { error },
+                    LoginError::Refused(refusal) => Error::Refused(refusal),
                     error => Error::Upstream(error),
                 });
             }
             self.route.metrics.suspect_login();
             let verdict = self.route.credentials.check(generation.number()).await;
-            let accepted = generation.was_accepted_by(&self.route.upstream.host_name(host));
+            let accepted = generation.was_accepted_by(self.route.upstream.host_name(host));
             let young = clock::now().since(generation.published_at()) < self.grace;
             match next(verdict, accepted, young, retried) {
                 Next::Lost => return Answer::Lost,
@@ -302,7 +301,7 @@ const CREDENTIAL_REFUSED: ClientFacing = ClientFacing {
 };
 
 /// A server that starts or stops.
-const CANNOT_CONNECT_NOW: &[u8] = b"57P03";
+const CANNOT_CONNECT_NOW: [u8; 5] = *b"57P03";
 /// The current one, a fresh one for each way in which it can fail, and some that were closed meanwhile.
 const MAX_GENERATIONS: usize = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

@@ -1,1 +1,114 @@
-//! Floor 2.
+//! The upstream server: where it is, how to reach it, and the one way to get a session with it. Floor 2.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`uri`] | the URI that a user types |
+//! | [`dial`] | sockets and the stream over them |
+//! | [`tls`] | `sslmode`, certificates, channel binding |
+//! | [`login`] | the login: a [`Leg`] or a [`LoginError`] |
+//! | [`cancel`] | the way to cancel a leg's statement |
+//! | [`refusal`] | the server's own error in place of a session |
+
+pub mod cancel;
+mod conversation;
+pub mod dial;
+pub mod login;
+pub mod refusal;
+pub mod tls;
+pub mod uri;
+
+use std::time::Duration;
+
+use rand::seq::SliceRandom as _;
+
+use crate::postgres::protocol::auth::method::{ChannelBinding, RequireAuth};
+use crate::postgres::protocol::auth::scram;
+use tls::Tls;
+use uri::{Host, LoadBalanceHosts, TcpWords, Uri};
+
+pub use cancel::CancelTarget;
+pub use conversation::Fault;
+pub use login::{Error as LoginError, Leg};
+
+/// What holds for logins and does not stand in the URI.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// From TCP to ReadyForQuery, per host, where the URI has no `connect_timeout`.
+    pub connect_timeout: Duration,
+    /// `require_auth`.
+    pub require_auth: RequireAuth,
+}
+
+/// An upstream: one cluster of one or more hosts. Share one, since it remembers what SCRAM derived from passwords.
+#[derive(Debug)]
+pub struct Upstream {
+    hosts: Vec<(Host, String)>,
+    database: Option<String>,
+    connect_timeout: Duration,
+    tls: Option<Tls>,
+    tcp: TcpWords,
+    balance: LoadBalanceHosts,
+    channel_binding: ChannelBinding,
+    require_auth: RequireAuth,
+    keys: scram::Keys,
+}
+
+impl Upstream {
+    /// Reads the certificate files that the URI names. Blocks on them.
+    ///
+    /// # Errors
+    /// A file cannot be used, or the system has no roots where it must.
+    pub fn new(uri: Uri, settings: Settings) -> Result<Self, tls::FileError> {
+        let only_sockets = uri.hosts.iter().all(|host| host.socket().is_some());
+        let tls = if only_sockets { None } else { Tls::new(&uri.tls)? };
+        Ok(Self {
+            hosts: uri.hosts.into_iter().map(|host| (host.clone(), host.to_string())).collect(),
+            database: uri.database,
+            connect_timeout: uri.connect_timeout.unwrap_or(settings.connect_timeout),
+            tls,
+            tcp: uri.tcp,
+            balance: uri.load_balance_hosts,
+            channel_binding: uri.channel_binding,
+            require_auth: settings.require_auth,
+            keys: scram::Keys::default(),
+        })
+    }
+
+    /// How many hosts there are.
+    #[must_use]
+    pub fn hosts(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// A host as configured, with its port; empty for a number that is no host's.
+    #[must_use]
+    pub fn host_name(&self, host: usize) -> &str {
+        self.hosts.get(host).map_or("", |(_, name)| name)
+    }
+
+    /// The hosts in the order in which to try them: as written, or shuffled by `load_balance_hosts=random`.
+    #[must_use]
+    pub fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.hosts.len()).collect();
+        if self.balance == LoadBalanceHosts::Random {
+            order.shuffle(&mut rand::rng());
+        }
+        order
+    }
+
+    /// The database of the URI.
+    #[must_use]
+    pub fn database(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+
+    /// The bound on a login at one host.
+    #[must_use]
+    pub fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    fn host(&self, host: usize) -> Option<&Host> {
+        self.hosts.get(host).map(|(host, _)| host)
+    }
+}

@@ -1,0 +1,118 @@
+//! What a user may demand of authentication: `channel_binding` and `require_auth`, both with libpq's meaning. Floor 1.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Whether SCRAM must be bound to the server's TLS certificate.
+///
+/// Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-CHANNEL-BINDING>
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Never.
+    Disable,
+    /// Where both sides can.
+    #[default]
+    Prefer,
+    /// Or there is no login.
+    Require,
+}
+
+/// A way to authenticate, by libpq's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// A cleartext password.
+    Password,
+    /// An MD5 hash of it.
+    Md5,
+    /// SCRAM-SHA-256, with or without channel binding.
+    ScramSha256,
+    /// The server asked for nothing.
+    None,
+}
+
+impl Method {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Md5 => "md5",
+            Self::ScramSha256 => "scram-sha-256",
+            Self::None => "none",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which methods may be used; the default is all.
+///
+/// Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-REQUIRE-AUTH>
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequireAuth(List);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum List {
+    #[default]
+    All,
+    Only(Vec<Method>),
+    AllBut(Vec<Method>),
+}
+
+impl RequireAuth {
+    /// Whether `method` may be used.
+    #[must_use]
+    pub fn allows(&self, method: Method) -> bool {
+        match &self.0 {
+            List::All => true,
+            List::Only(methods) => methods.contains(&method),
+            List::AllBut(methods) => !methods.contains(&method),
+        }
+    }
+}
+
+impl FromStr for RequireAuth {
+    type Err = RequireAuthError;
+
+    /// Reads `scram-sha-256,md5` or `!password,!md5`. The words `gss`, `sspi` and `oauth` are known but never used here.
+    fn from_str(text: &str) -> Result<Self, RequireAuthError> {
+        let negated = text.starts_with('!');
+        let mut methods = Vec::new();
+        let mut seen = Vec::new();
+        for word in text.split(',') {
+            if word.starts_with('!') != negated {
+                return Err(RequireAuthError::Mixed);
+            }
+            let word = word.strip_prefix('!').unwrap_or(word);
+            if seen.contains(&word) {
+                return Err(RequireAuthError::Twice);
+            }
+            seen.push(word);
+            match word {
+                "password" => methods.push(Method::Password),
+                "md5" => methods.push(Method::Md5),
+                "scram-sha-256" => methods.push(Method::ScramSha256),
+                "none" => methods.push(Method::None),
+                "gss" | "sspi" | "oauth" => {}
+                _ => return Err(RequireAuthError::Word),
+            }
+        }
+        Ok(Self(if negated { List::AllBut(methods) } else { List::Only(methods) }))
+    }
+}
+
+/// Why a `require_auth` cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequireAuthError {
+    /// A word that libpq does not know.
+    #[error("require_auth takes password, md5, gss, sspi, scram-sha-256, oauth and none")]
+    Word,
+    /// Some words with `!`, some without.
+    #[error("require_auth takes words either all with ! or all without")]
+    Mixed,
+    /// A word twice.
+    #[error("require_auth names a method twice")]
+    Twice,
+}

@@ -1,0 +1,341 @@
+//! The conversation against RFC 7677's vector, `postgres_protocol` and a scripted server.
+
+use std::num::NonZeroU32;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use postgres_protocol::authentication::sasl;
+use proptest::prelude::*;
+
+use super::*;
+
+fn terms(transport: Transport) -> Terms {
+    Terms { transport, channel_binding: ChannelBinding::Prefer, require_auth: RequireAuth::default() }
+}
+
+fn tls() -> Transport {
+    Transport::Tls { end_point: Some(vec![7; 32]) }
+}
+
+fn request(code: i32, data: &[u8]) -> Vec<u8> {
+    [&code.to_be_bytes(), data].concat()
+}
+
+fn both_mechanisms() -> Vec<u8> {
+    request(SASL, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")
+}
+
+fn sent(step: Step<'_>) -> (Vec<u8>, Authentication<'_>) {
+    match step {
+        Step::Send { message, next } => {
+            assert_eq!(message[0], b'p');
+            let len = u32::from_be_bytes(message[1..5].try_into().unwrap());
+            assert_eq!(len as usize, message.len() - 1);
+            (message[5..].to_vec(), next)
+        }
+        other => panic!("nothing to send: {other:?}"),
+    }
+}
+
+/// What a test needs to begin a conversation.
+struct Bench {
+    password: Secret,
+    keys: Keys,
+}
+
+impl Bench {
+    fn new(password: &str) -> Self {
+        Self { password: Secret::new(password.to_owned()), keys: Keys::default() }
+    }
+
+    fn begin(&self, terms: Terms) -> Authentication<'_> {
+        Authentication::new("alice", &self.password, &self.keys, [9; NONCE_LEN], terms)
+    }
+}
+
+/// The server's side of SCRAM, written from the RFC.
+struct Server {
+    salted: [u8; 32],
+    first: String,
+}
+
+impl Server {
+    fn new(password: &str, client_nonce: &str) -> Self {
+        let mut salted = [0; 32];
+        ring::pbkdf2::derive(
+            ring::pbkdf2::PBKDF2_HMAC_SHA256,
+            NonZeroU32::new(4096).unwrap(),
+            b"0123456789abcdef",
+            password.as_bytes(),
+            &mut salted,
+        );
+        let salt = BASE64.encode("0123456789abcdef");
+        Self { salted, first: format!("r={client_nonce}SERVER,s={salt},i=4096") }
+    }
+
+    fn key(&self, label: &[u8]) -> Vec<u8> {
+        hmac(&self.salted, label)
+    }
+
+    /// Checks the client's proof; returns the server-final-message.
+    fn finish(&self, client_first: &str, client_final: &str) -> String {
+        let bare = client_first.splitn(3, ',').nth(2).unwrap();
+        let (without_proof, proof) = client_final.rsplit_once(",p=").unwrap();
+        let message = format!("{bare},{},{without_proof}", self.first);
+        let stored = ring::digest::digest(&ring::digest::SHA256, &self.key(b"Client Key")).as_ref().to_vec();
+        let signature = hmac(&stored, message.as_bytes());
+        let expected: Vec<u8> =
+            self.key(b"Client Key").iter().zip(&signature).map(|(key, bit)| key ^ bit).collect();
+        assert_eq!(BASE64.decode(proof).unwrap(), expected, "client's proof");
+        format!("v={}", BASE64.encode(hmac(&self.key(b"Server Key"), message.as_bytes())))
+    }
+}
+
+fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
+    ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key), message).as_ref().to_vec()
+}
+
+/// Mechanism and client-first-message of a SASLInitialResponse.
+fn initial(message: &[u8]) -> (String, String) {
+    let end = message.iter().position(|byte| *byte == 0).unwrap();
+    let len = u32::from_be_bytes(message[end + 1..end + 5].try_into().unwrap());
+    assert_eq!(len as usize, message.len() - end - 5);
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (text(&message[..end]), text(&message[end + 5..]))
+}
+
+fn nonce_of(client_first: &str) -> &str {
+    client_first.rsplit_once("r=").unwrap().1
+}
+
+#[test]
+fn scram_binds_to_the_certificate_and_verifies_the_server() {
+    let bench = Bench::new("pencil");
+    let (message, next) = sent(bench.begin(terms(tls())).handle(&both_mechanisms()).unwrap());
+    let (mechanism, first) = initial(&message);
+    assert_eq!(mechanism, "SCRAM-SHA-256-PLUS");
+    assert!(first.starts_with("p=tls-server-end-point,,n=,r="));
+
+    let server = Server::new("pencil", nonce_of(&first));
+    let (last, next) = sent(next.handle(&request(SASL_CONTINUE, server.first.as_bytes())).unwrap());
+    let last = String::from_utf8(last).unwrap();
+    let bound = BASE64.decode(last.split(',').next().unwrap().strip_prefix("c=").unwrap()).unwrap();
+    assert_eq!(bound, [b"p=tls-server-end-point,,".as_slice(), &[7; 32]].concat());
+
+    let verdict = server.finish(&first, &last);
+    let Step::Wait(next) = next.handle(&request(SASL_FINAL, verdict.as_bytes())).unwrap() else {
+        panic!("final message is not answered")
+    };
+    assert!(matches!(next.handle(&request(OK, b"")).unwrap(), Step::Done));
+}
+
+#[test]
+fn gs2_flag_follows_transport_offer_and_policy() {
+    let plain_offer = request(SASL, b"SCRAM-SHA-256\0\0");
+    let none = Transport::Tls { end_point: None };
+    let cases = [
+        (tls(), ChannelBinding::Prefer, both_mechanisms(), Some("p=tls-server-end-point,,")),
+        (tls(), ChannelBinding::Prefer, plain_offer.clone(), Some("y,,")),
+        (tls(), ChannelBinding::Disable, both_mechanisms(), Some("n,,")),
+        (tls(), ChannelBinding::Require, plain_offer.clone(), None),
+        (none.clone(), ChannelBinding::Prefer, both_mechanisms(), Some("n,,")),
+        (none.clone(), ChannelBinding::Prefer, plain_offer.clone(), Some("n,,")),
+        (none, ChannelBinding::Require, both_mechanisms(), None),
+        (Transport::Plain, ChannelBinding::Prefer, plain_offer.clone(), Some("n,,")),
+        (Transport::Local, ChannelBinding::Require, plain_offer, None),
+    ];
+    for (transport, channel_binding, offer, expected) in cases {
+        let bench = Bench::new("pencil");
+        let terms = Terms { channel_binding, ..terms(transport.clone()) };
+        let step = bench.begin(terms).handle(&offer);
+        match expected {
+            None => assert!(matches!(step, Err(Error::NoChannelBinding)), "{transport:?}"),
+            Some(flag) => {
+                let (_, first) = initial(&sent(step.unwrap()).0);
+                assert!(first.starts_with(flag), "{transport:?} {channel_binding:?}: {first}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ok_is_not_believed_before_the_server_has_proved_itself() {
+    let bench = Bench::new("pencil");
+    let (message, next) = sent(bench.begin(terms(tls())).handle(&both_mechanisms()).unwrap());
+    assert!(matches!(next.handle(&request(OK, b"")), Err(Error::NotVerified)));
+
+    let (_, next) = sent(bench.begin(terms(tls())).handle(&both_mechanisms()).unwrap());
+    let server = Server::new("pencil", nonce_of(&initial(&message).1));
+    let (_, next) = sent(next.handle(&request(SASL_CONTINUE, server.first.as_bytes())).unwrap());
+    assert!(matches!(next.handle(&request(OK, b"")), Err(Error::NotVerified)));
+}
+
+#[test]
+fn a_server_that_does_not_know_the_password_is_refused() {
+    let bench = Bench::new("pencil");
+    let (message, next) = sent(bench.begin(terms(tls())).handle(&both_mechanisms()).unwrap());
+    let server = Server::new("pencil", nonce_of(&initial(&message).1));
+    let (_, next) = sent(next.handle(&request(SASL_CONTINUE, server.first.as_bytes())).unwrap());
+    let forged = format!("v={}", BASE64.encode([0; 32]));
+    let outcome = next.handle(&request(SASL_FINAL, forged.as_bytes()));
+    assert!(matches!(outcome, Err(Error::Scram(scram::Error::ServerSignature))));
+}
+
+#[test]
+fn hostile_first_messages_are_refused() {
+    let ours = BASE64.encode([9; NONCE_LEN]);
+    let cases = [
+        (format!("r={ours},s=QUJD,i=4096"), scram::Error::Nonce),
+        ("r=other,s=QUJD,i=4096".to_owned(), scram::Error::Nonce),
+        (format!("r={ours}x,s=QUJD,i=0"), scram::Error::Malformed),
+        (format!("r={ours}x,s=QUJD,i=100001"), scram::Error::Iterations { asked: 100_001 }),
+        (format!("r={ours}x,s=Q,i=1"), scram::Error::Malformed),
+        (format!("m=x,r={ours}x,s=QUJD,i=1"), scram::Error::Malformed),
+        (format!("r={ours}x,s=QUJD"), scram::Error::Malformed),
+    ];
+    for (first, expected) in cases {
+        let bench = Bench::new("pencil");
+        let (_, next) = sent(bench.begin(terms(Transport::Plain)).handle(&both_mechanisms()).unwrap());
+        match next.handle(&request(SASL_CONTINUE, first.as_bytes())) {
+            Err(Error::Scram(error)) => assert_eq!(error, expected, "{first}"),
+            other => panic!("{first}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn trust_needs_no_challenge() {
+    let bench = Bench::new("pencil");
+    assert!(matches!(bench.begin(terms(Transport::Plain)).handle(&request(OK, b"")).unwrap(), Step::Done));
+}
+
+#[test]
+fn cleartext_goes_only_over_tls_or_a_unix_socket() {
+    let bench = Bench::new("pencil");
+    for transport in [tls(), Transport::Local] {
+        let (message, next) = sent(bench.begin(terms(transport)).handle(&request(CLEARTEXT, b"")).unwrap());
+        assert_eq!(message, b"pencil\0");
+        assert!(matches!(next.handle(&request(OK, b"")).unwrap(), Step::Done));
+    }
+    let outcome = bench.begin(terms(Transport::Plain)).handle(&request(CLEARTEXT, b""));
+    assert!(matches!(outcome, Err(Error::Cleartext)));
+}
+
+#[test]
+fn md5_is_answered_with_the_salted_hash() {
+    let bench = Bench::new("pencil");
+    let (message, _) =
+        sent(bench.begin(terms(Transport::Plain)).handle(&request(MD5, &[1, 2, 3, 4])).unwrap());
+    let expected = md5_hash(b"alice", b"pencil", [1, 2, 3, 4]);
+    assert_eq!(message, [expected.as_bytes(), b"\0"].concat());
+}
+
+#[test]
+fn require_auth_refuses_what_it_leaves_out() {
+    let bench = Bench::new("pencil");
+    for (list, code, fine) in [
+        ("scram-sha-256", OK, false),
+        ("scram-sha-256", MD5, false),
+        ("!md5,!none", OK, false),
+        ("!md5", OK, true),
+        ("none,md5", OK, true),
+        ("gss", OK, false),
+    ] {
+        let terms = Terms { require_auth: list.parse().unwrap(), ..terms(tls()) };
+        let outcome = bench.begin(terms).handle(&request(code, &[0; 4]));
+        assert_eq!(!matches!(outcome, Err(Error::NotAllowed { .. })), fine, "{list} {code}");
+    }
+    for list in ["", "md5,!none", "md5,md5", "MD5", "md5,"] {
+        assert!(list.parse::<RequireAuth>().is_err(), "{list}");
+    }
+}
+
+#[test]
+fn kerberos_is_named_as_unsupported() {
+    let bench = Bench::new("pencil");
+    for code in [KERBEROS_V5, GSS, SSPI] {
+        let outcome = bench.begin(terms(tls())).handle(&request(code, b""));
+        assert!(matches!(outcome, Err(Error::Unsupported { .. })));
+    }
+    let outcome = bench.begin(terms(tls())).handle(&request(SASL, b"OAUTHBEARER\0\0"));
+    assert!(matches!(outcome, Err(Error::Unsupported { .. })));
+}
+
+#[test]
+fn rfc_7677_vector() {
+    // The RFC's user name is "user", PostgreSQL's always empty; so only the keys can be compared with its messages.
+    let keys = Keys::default();
+    let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+    let pair = keys.derived(&Secret::new("pencil".to_owned()), &salt, NonZeroU32::new(4096).unwrap());
+    let message = "n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+                   s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    let stored = ring::digest::digest(&ring::digest::SHA256, &pair.0);
+    let proof: Vec<u8> =
+        pair.0.iter().zip(hmac(stored.as_ref(), message.as_bytes())).map(|(key, bit)| key ^ bit).collect();
+    assert_eq!(BASE64.encode(proof), "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
+    let signature = hmac(&pair.1, message.as_bytes());
+    assert_eq!(BASE64.encode(signature), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn speaks_as_postgres_protocol_does(
+        password in "\\PC{1,24}",
+        salt in prop::collection::vec(any::<u8>(), 1..32),
+        iterations in 1_u32..64,
+        bound in any::<bool>(),
+    ) {
+        let (binding, gs2) = if bound {
+            (sasl::ChannelBinding::tls_server_end_point(vec![7; 48]), Gs2::EndPoint(vec![7; 48]))
+        } else {
+            (sasl::ChannelBinding::unrequested(), Gs2::NotOffered)
+        };
+        let mut theirs = sasl::ScramSha256::new(password.as_bytes(), binding);
+        let first = String::from_utf8(theirs.message().to_vec()).unwrap();
+        let (our_first, ours) = Scram::with_nonce(gs2, nonce_of(&first).to_owned());
+        prop_assert_eq!(&our_first, &first);
+
+        let server_first = format!("r={}SERVER,s={},i={iterations}", nonce_of(&first), BASE64.encode(&salt));
+        theirs.update(server_first.as_bytes()).unwrap();
+        let keys = Keys::default();
+        let secret = Secret::new(password);
+        let (our_last, _) = ours.prove(server_first.as_bytes(), &secret, &keys).unwrap();
+        prop_assert_eq!(our_last.as_bytes(), theirs.message());
+
+        // A second login finds the keys; they must still be the same.
+        let (_, again) = Scram::with_nonce(Gs2::NotOffered, nonce_of(&first).to_owned());
+        let (second, _) = again.prove(server_first.as_bytes(), &secret, &keys).unwrap();
+        if !bound {
+            prop_assert_eq!(second, our_last);
+        }
+    }
+
+    #[test]
+    fn no_body_panics(
+        bodies in prop::collection::vec((0_i32..14, prop::collection::vec(any::<u8>(), 0..40)), 1..5),
+    ) {
+        let bench = Bench::new("pencil");
+        let mut conversation = bench.begin(terms(tls()));
+        for (code, data) in bodies {
+            match conversation.handle(&request(code, &data)) {
+                Ok(Step::Send { next, .. } | Step::Wait(next)) => conversation = next,
+                Ok(Step::Done) | Err(_) => break,
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_are_remembered_per_password_and_bounded() {
+    let keys = Keys::default();
+    let rounds = NonZeroU32::new(2).unwrap();
+    for i in 0..40 {
+        let secret = Secret::new(format!("password {i}"));
+        let fresh = keys.derived(&secret, b"salt", rounds);
+        assert_eq!(keys.derived(&secret, b"salt", rounds), fresh);
+        assert_ne!(keys.derived(&secret, b"other", rounds), fresh);
+    }
+    assert!(keys.len() <= 8);
+}

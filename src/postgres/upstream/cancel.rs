@@ -1,0 +1,155 @@
+//! The way to cancel what a leg runs: the same address, the same TLS, a connection of its own. Floor 2.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use secrecy::zeroize::Zeroizing;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use super::Upstream;
+use super::dial::{self, Address, Socket, Stream};
+use super::tls::{self, Answer, Tls};
+use super::uri::{SslMode, TcpWords};
+use crate::postgres::protocol::startup::CancelRequest;
+
+/// What cancels a leg's statement. Outlives the leg, and needs no credential.
+#[derive(Clone)]
+pub struct CancelTarget {
+    address: Address,
+    tcp: TcpWords,
+    tls: Option<(Tls, String)>,
+    packet: Zeroizing<Vec<u8>>,
+}
+
+impl CancelTarget {
+    /// `key_data` is the body of BackendKeyData: process id and key, as CancelRequest repeats them. `None`: there is no
+    /// key in it, or one longer than the protocol allows.
+    pub(super) fn new(
+        address: Address,
+        tcp: TcpWords,
+        tls: Option<(Tls, String)>,
+        key_data: &[u8],
+    ) -> Option<Self> {
+        let len = u32::try_from(key_data.len()).ok().filter(|len| KEY_DATA.contains(len))? + 8;
+        let mut packet = Zeroizing::new(Vec::with_capacity(key_data.len() + 8));
+        packet.extend_from_slice(&len.to_be_bytes());
+        packet.extend_from_slice(&CANCEL_REQUEST.to_be_bytes());
+        packet.extend_from_slice(key_data);
+        Some(Self { address, tcp, tls, packet })
+    }
+
+    /// Where the server process runs.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The server's process id, 0 if it said none.
+    #[must_use]
+    pub fn process_id(&self) -> i32 {
+        self.packet.get(8..12).and_then(|id| id.try_into().ok()).map_or(0, i32::from_be_bytes)
+    }
+
+    /// Sends CancelRequest and waits until the server has closed, which it does once the signal is sent. It never says
+    /// whether there was anything to cancel.
+    ///
+    /// # Errors
+    /// The server could not be told in time.
+    pub async fn send(&self, within: Duration) -> Result<(), CancelError> {
+        timeout(within, Box::pin(self.deliver())).await.map_err(|_| CancelError::TimedOut { within })?
+    }
+
+    async fn deliver(&self) -> Result<(), CancelError> {
+        let (socket, _) = dial::connect(&self.address, &self.tcp).await.map_err(CancelError::Unreachable)?;
+        self.deliver_over(socket).await
+    }
+
+    async fn deliver_over(&self, socket: Socket) -> Result<(), CancelError> {
+        let mut stream = match (socket, &self.tls) {
+            (Socket::Unix(unix), _) => Stream::Unix(unix),
+            (Socket::Tcp(tcp), None) => Stream::Tcp(tcp),
+            (Socket::Tcp(tcp), Some((tls, host))) => {
+                match tls.start(tcp, host).await.map_err(CancelError::Tls)? {
+                    Answer::Tls(stream) => Stream::Tls(stream),
+                    Answer::No(_) => return Err(CancelError::Tls(tls::Error::NotOffered)),
+                }
+            }
+        };
+        stream.write_all(&self.packet).await.map_err(CancelError::Lost)?;
+        stream.flush().await.map_err(CancelError::Lost)?;
+        let mut nothing = [0; 64];
+        // A server that closes without the TLS farewell, or with a reset, has closed all the same.
+        while matches!(stream.read(&mut nothing).await, Ok(read) if read > 0) {}
+        Ok(())
+    }
+}
+
+impl Upstream {
+    /// Sends a CancelRequest that belongs to no leg of ours to one host, as [`CancelTarget::send`] does.
+    ///
+    /// # Errors
+    /// The server could not be told in time.
+    pub async fn cancel(
+        &self,
+        host: usize,
+        request: &CancelRequest,
+        within: Duration,
+    ) -> Result<(), CancelError> {
+        let delivering = Box::pin(self.deliver_foreign(host, request));
+        timeout(within, delivering).await.map_err(|_| CancelError::TimedOut { within })?
+    }
+
+    async fn deliver_foreign(&self, host: usize, request: &CancelRequest) -> Result<(), CancelError> {
+        let nowhere = || CancelError::Unreachable(io::ErrorKind::NotFound.into());
+        let host = self.host(host).ok_or_else(nowhere)?;
+        let (socket, address) =
+            dial::dial(host, &self.tcp, self.balance).await.map_err(CancelError::Unreachable)?;
+        // A server takes a cancel without TLS whatever pg_hba.conf says, so only a mode that insists has it.
+        let insists = |tls: &&Tls| !matches!(tls.mode, SslMode::Disable | SslMode::Allow | SslMode::Prefer);
+        let tls = self.tls.as_ref().filter(insists).map(|tls| (tls.clone(), host.name().to_owned()));
+        let packet = request.encode();
+        let key_data = packet.get(LENGTH_AND_CODE..).unwrap_or_default();
+        let target = CancelTarget::new(address, self.tcp.clone(), tls, key_data).ok_or_else(nowhere)?;
+        target.deliver_over(socket).await
+    }
+}
+
+impl fmt::Debug for CancelTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelTarget")
+            .field("address", &self.address)
+            .field("tls", &self.tls.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a cancel was not delivered.
+#[derive(Debug, thiserror::Error)]
+pub enum CancelError {
+    /// No connection.
+    #[error("cannot reach the server to cancel")]
+    Unreachable(#[source] io::Error),
+    /// No TLS, where the leg has it.
+    #[error("no TLS with the server to cancel")]
+    Tls(#[source] tls::Error),
+    /// The connection broke.
+    #[error("connection lost before the cancel was sent")]
+    Lost(#[source] io::Error),
+    /// Not in time.
+    #[error("server did not take the cancel within {within:?}")]
+    TimedOut {
+        /// The time it had.
+        within: Duration,
+    },
+}
+
+/// Source: <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-CANCELREQUEST>
+const CANCEL_REQUEST: u32 = 80_877_102;
+
+/// What stands ahead of process id and key.
+const LENGTH_AND_CODE: usize = 8;
+
+/// Bytes of process id and key: 4, and 4 to 256.
+const KEY_DATA: std::ops::RangeInclusive<u32> = 8..=260;

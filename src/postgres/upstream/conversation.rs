@@ -1,0 +1,175 @@
+//! The conversation from StartupMessage to the first ReadyForQuery, over a stream that is already as private as it
+//! will be. Floor 2.
+//!
+//! Messages are cut by their length before anything looks into them, and kept byte for byte.
+//!
+//! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use super::refusal::Refusal;
+use crate::postgres::protocol::auth::{self, Authentication, Step};
+
+/// A session that is ready for its first query.
+pub(super) struct Ready {
+    /// What the client has to get, in an order that it accepts.
+    pub(super) prologue: BytesMut,
+    /// The body of BackendKeyData.
+    pub(super) key: Option<Bytes>,
+    /// What came behind ReadyForQuery.
+    pub(super) rest: BytesMut,
+}
+
+/// Sends `startup` and goes on until ReadyForQuery. Not cancel safe: afterwards the stream can only be closed.
+pub(super) async fn converse<S>(
+    stream: &mut S,
+    startup: &[u8],
+    authentication: Authentication<'_>,
+) -> Result<Ready, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut wire = Wire { stream, buffer: BytesMut::with_capacity(CHUNK), received: 0 };
+    wire.send(startup).await?;
+    let mut prologue = BytesMut::new();
+    authenticate(&mut wire, authentication, &mut prologue).await?;
+    let mut key = None;
+    loop {
+        let frame = wire.frame().await?;
+        prologue.extend_from_slice(&frame);
+        match frame.first() {
+            Some(b'S' | b'N' | b'A') => {}
+            Some(b'K') if key.is_none() => key = Some(frame.freeze().slice(HEADER..)),
+            Some(b'Z') => return Ok(Ready { prologue, key, rest: wire.buffer }),
+            Some(b'E') => return Err(Failure::Refused(Refusal::read(frame.freeze(), true))),
+            _ => return Err(Failure::Protocol(Fault::Unexpected)),
+        }
+    }
+}
+
+/// Goes on until AuthenticationOk, which ends `prologue`. A notice that came earlier is put behind it: libpq takes none
+/// before.
+async fn authenticate<S>(
+    wire: &mut Wire<'_, S>,
+    mut authentication: Authentication<'_>,
+    prologue: &mut BytesMut,
+) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut notices = BytesMut::new();
+    loop {
+        let frame = wire.frame().await?;
+        match frame.first() {
+            Some(b'R') => match authentication.handle(body(&frame))? {
+                Step::Send { message, next } => {
+                    wire.send(&message).await?;
+                    authentication = next;
+                }
+                Step::Wait(next) => authentication = next,
+                Step::Done => {
+                    prologue.extend_from_slice(&frame);
+                    prologue.extend_from_slice(&notices);
+                    return Ok(());
+                }
+            },
+            // NegotiateProtocolVersion
+            Some(b'v') if prologue.is_empty() => prologue.extend_from_slice(&frame),
+            Some(b'N') => notices.extend_from_slice(&frame),
+            Some(b'E') => return Err(Failure::Refused(Refusal::read(frame.freeze(), false))),
+            _ => return Err(Failure::Protocol(Fault::Unexpected)),
+        }
+    }
+}
+
+/// Cuts messages out of a stream. It is no `AsyncRead`, so cut and uncut bytes cannot be mixed up.
+struct Wire<'a, S> {
+    stream: &'a mut S,
+    buffer: BytesMut,
+    received: usize,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<'_, S> {
+    async fn send(&mut self, message: &[u8]) -> Result<(), Failure> {
+        self.stream.write_all(message).await.map_err(Failure::Lost)?;
+        self.stream.flush().await.map_err(Failure::Lost)
+    }
+
+    /// One whole message. Memory grows with what has come, not with what a length claims.
+    async fn frame(&mut self) -> Result<BytesMut, Failure> {
+        loop {
+            if let Some(len) = frame_len(&self.buffer)?
+                && self.buffer.len() >= len
+            {
+                return Ok(self.buffer.split_to(len));
+            }
+            self.buffer.reserve(CHUNK);
+            match self.stream.read_buf(&mut self.buffer).await.map_err(Failure::Lost)? {
+                0 => return Err(Failure::Closed),
+                read => self.received += read,
+            }
+            if self.received > MAX_RECEIVED {
+                return Err(Failure::Protocol(Fault::TooLong));
+            }
+        }
+    }
+}
+
+/// The length of the message at the front, tag included. `Ok(None)`: more bytes are needed.
+fn frame_len(buffer: &[u8]) -> Result<Option<usize>, Failure> {
+    let Some(&[_, a, b, c, d]) = buffer.first_chunk::<HEADER>() else { return Ok(None) };
+    match usize::try_from(u32::from_be_bytes([a, b, c, d])) {
+        Ok(len) if len < 4 => Err(Failure::Protocol(Fault::TooShort)),
+        Ok(len) if len < MAX_RECEIVED => Ok(Some(len + 1)),
+        _ => Err(Failure::Protocol(Fault::TooLong)),
+    }
+}
+
+fn body(frame: &[u8]) -> &[u8] {
+    frame.get(HEADER..).unwrap_or_default()
+}
+
+/// Why no session came of it.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Refused(Refusal),
+    Auth(auth::Error),
+    Protocol(Fault),
+    Closed,
+    Lost(io::Error),
+}
+
+impl From<auth::Error> for Failure {
+    fn from(error: auth::Error) -> Self {
+        Self::Auth(error)
+    }
+}
+
+/// How a server breaks the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A message that has no place in a login, or has come twice.
+    #[error("unexpected message")]
+    Unexpected,
+    /// A length less than its own field.
+    #[error("message with an impossible length")]
+    TooShort,
+    /// More than a login can need.
+    #[error("more than a mebibyte before the first ReadyForQuery")]
+    TooLong,
+}
+
+/// Tag and length.
+const HEADER: usize = 5;
+
+/// What is read at once; a login's answer fits.
+const CHUNK: usize = 2048;
+
+/// The most bytes of a server before it is ready: PostgreSQL's answer is under 1 KiB, yet notices may join it.
+const MAX_RECEIVED: usize = 1 << 20;

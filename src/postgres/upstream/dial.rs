@@ -1,0 +1,174 @@
+//! A socket to one host: DNS at each connect, TCP or Unix, and the stream that a session runs over. Floor 2.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rand::seq::SliceRandom as _;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+use super::uri::{Host, LoadBalanceHosts, Place, TcpWords};
+
+/// A connection to the server. It is a few words long whatever it carries.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP without TLS.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Where a connection went, so that a cancel can follow it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A resolved address.
+    Tcp(SocketAddr),
+    /// The file of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// A connected socket, before TLS.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Resolves the host and connects to the first of its addresses that answers. The caller bounds the whole.
+pub(super) async fn dial(
+    host: &Host,
+    words: &TcpWords,
+    balance: LoadBalanceHosts,
+) -> io::Result<(Socket, Address)> {
+    let name = match (&host.place, host.socket()) {
+        (_, Some(path)) => return connect(&Address::Unix(path), words).await,
+        (Place::Name(name), None) => name,
+        (Place::Directory(_), None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
+    };
+    let mut addresses: Vec<SocketAddr> = lookup_host((name.as_str(), host.port)).await?.collect();
+    if balance == LoadBalanceHosts::Random {
+        addresses.shuffle(&mut rand::rng());
+    }
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "name has no address");
+    let last = addresses.len().saturating_sub(1);
+    for (index, address) in addresses.into_iter().enumerate() {
+        let address = Address::Tcp(address);
+        let attempt = connect(&address, words);
+        let outcome = if index == last {
+            attempt.await
+        } else {
+            timeout(PASS_OVER_AFTER, attempt).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        };
+        match outcome {
+            Ok(connected) => return Ok(connected),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// Connects to one address.
+pub(super) async fn connect(address: &Address, words: &TcpWords) -> io::Result<(Socket, Address)> {
+    let socket = match address {
+        Address::Tcp(to) => {
+            let stream = TcpStream::connect(to).await?;
+            set_options(&stream, words)?;
+            Socket::Tcp(stream)
+        }
+        Address::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+    };
+    Ok((socket, address.clone()))
+}
+
+fn set_options(stream: &TcpStream, words: &TcpWords) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    if words.keepalives {
+        let mut keepalive = TcpKeepalive::new();
+        if let Some(idle) = words.keepalives_idle {
+            keepalive = keepalive.with_time(idle);
+        }
+        if let Some(interval) = words.keepalives_interval {
+            keepalive = keepalive.with_interval(interval);
+        }
+        if let Some(count) = words.keepalives_count {
+            keepalive = keepalive.with_retries(count);
+        }
+        // On Linux this sets only what was given, and does not by itself turn keepalives on.
+        socket.set_keepalive(true)?;
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    #[cfg(target_os = "linux")]
+    if words.user_timeout.is_some() {
+        socket.set_tcp_user_timeout(words.user_timeout)?;
+    }
+    Ok(())
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// How long an address of a host may keep the next one waiting; the last one may use all that is left.
+const PASS_OVER_AFTER: Duration = Duration::from_secs(2);

@@ -1,0 +1,273 @@
+//! The one function that makes legs: dial, TLS, authentication, up to ReadyForQuery. Floor 2.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::time::timeout;
+
+use super::Upstream;
+use super::cancel::CancelTarget;
+use super::conversation::{Failure, Fault, Ready, converse};
+use super::dial::{self, Address, Socket, Stream};
+use super::refusal::Refusal;
+use super::tls::{self, Answer, Tls};
+use super::uri::{Host, SslMode};
+use crate::error::{Blame, ClientFacing, SqlState};
+use crate::postgres::protocol::auth::{self, Authentication, Terms, Transport};
+use crate::secret::Secret;
+
+/// A session with the server, ready for its first query.
+pub struct Leg {
+    /// The connection. Nothing has been read beyond `rest`.
+    pub stream: Stream,
+    /// What the client has to get first, as the server sent it: NegotiateProtocolVersion if any, AuthenticationOk, then
+    /// all up to and with the first ReadyForQuery. It holds the cancel key.
+    pub prologue: BytesMut,
+    /// What the server has sent behind ReadyForQuery; nearly always empty. It comes before anything of `stream`.
+    pub rest: BytesMut,
+    /// What cancels its statements; `None` where the server gave no key.
+    pub cancel: Option<CancelTarget>,
+    /// The host as configured, with its port.
+    pub host: String,
+}
+
+impl fmt::Debug for Leg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leg").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+impl Upstream {
+    /// Logs in at one host, within [`Upstream::connect_timeout`]. `startup` is the whole StartupMessage for the server.
+    ///
+    /// Dropping the future closes the connection, which ends the server's process.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn login(
+        &self,
+        host: usize,
+        startup: &[u8],
+        user: &str,
+        password: &Secret,
+    ) -> Result<Leg, Error> {
+        let host = self.host(host).ok_or_else(|| Error::Unreachable(io::ErrorKind::NotFound.into()))?;
+        let login = Login { upstream: self, host, startup, user, password };
+        let within = self.connect_timeout();
+        timeout(within, Box::pin(login.run())).await.map_err(|_| Error::TimedOut { within })?
+    }
+}
+
+/// A login under way.
+struct Login<'a> {
+    upstream: &'a Upstream,
+    host: &'a Host,
+    startup: &'a [u8],
+    user: &'a str,
+    password: &'a Secret,
+}
+
+impl Login<'_> {
+    /// One attempt; a second the other way where `sslmode` is `allow` or `prefer` and TLS may be what failed.
+    async fn run(&self) -> Result<Leg, Error> {
+        let tls = self.upstream.tls.as_ref().filter(|_| self.host.socket().is_none());
+        let (first, second) = match tls {
+            None => (Encryption::No, None),
+            Some(tls) => match tls.mode {
+                SslMode::Disable => (Encryption::No, None),
+                SslMode::Allow => (Encryption::No, Some(Encryption::Must(tls))),
+                SslMode::Prefer => (Encryption::May(tls), Some(Encryption::No)),
+                SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => (Encryption::Must(tls), None),
+            },
+        };
+        let failure = match (self.attempt(first).await, second) {
+            (Ok(leg), _) => return Ok(leg),
+            (Err(Attempt { error, tls }), Some(_)) if first.is_other_way(tls) && error.may_be_about_tls() => {
+                error
+            }
+            (Err(Attempt { error, .. }), _) => return Err(error),
+        };
+        match second {
+            Some(second) => self.attempt(second).await.map_err(|again| match again.error {
+                Error::Tls(tls::Error::NotOffered) => failure,
+                error => error,
+            }),
+            None => Err(failure),
+        }
+    }
+
+    async fn attempt(&self, encryption: Encryption<'_>) -> Result<Leg, Attempt> {
+        let (mut stream, address) = self
+            .connect(encryption)
+            .await
+            .map_err(|error| Attempt { tls: !matches!(encryption, Encryption::No), error })?;
+        let tls = matches!(stream, Stream::Tls(_));
+        let ready =
+            self.converse(&mut stream).await.map_err(|failure| Attempt { tls, error: failure.into() })?;
+        let used = encryption.tls().filter(|_| tls).map(|tls| (tls.clone(), self.host.name().to_owned()));
+        let tcp = self.upstream.tcp.clone();
+        let cancel = ready.key.and_then(|key| CancelTarget::new(address, tcp, used, &key));
+        let host = self.host.to_string();
+        Ok(Leg { stream, prologue: ready.prologue, rest: ready.rest, cancel, host })
+    }
+
+    async fn connect(&self, encryption: Encryption<'_>) -> Result<(Stream, Address), Error> {
+        let (socket, address) = dial::dial(self.host, &self.upstream.tcp, self.upstream.balance)
+            .await
+            .map_err(Error::Unreachable)?;
+        let stream = match (socket, encryption) {
+            (Socket::Unix(unix), _) => Stream::Unix(unix),
+            (Socket::Tcp(tcp), Encryption::No) => Stream::Tcp(tcp),
+            (Socket::Tcp(tcp), Encryption::May(tls) | Encryption::Must(tls)) => {
+                match (tls.start(tcp, self.host.name()).await?, encryption) {
+                    (Answer::Tls(stream), _) => Stream::Tls(stream),
+                    (Answer::No(tcp), Encryption::May(_)) => Stream::Tcp(tcp),
+                    (Answer::No(_), _) => return Err(Error::Tls(tls::Error::NotOffered)),
+                }
+            }
+        };
+        Ok((stream, address))
+    }
+
+    async fn converse(&self, stream: &mut Stream) -> Result<Ready, Failure> {
+        let transport = match stream {
+            Stream::Tcp(_) => Transport::Plain,
+            Stream::Unix(_) => Transport::Local,
+            Stream::Tls(stream) => {
+                let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                Transport::Tls { end_point: leaf.and_then(tls::end_point) }
+            }
+        };
+        let terms = Terms {
+            transport,
+            channel_binding: self.upstream.channel_binding,
+            require_auth: self.upstream.require_auth.clone(),
+        };
+        let keys = &self.upstream.keys;
+        let authentication = Authentication::new(self.user, self.password, keys, rand::random(), terms);
+        converse(stream, self.startup, authentication).await
+    }
+}
+
+/// Whether an attempt is to use TLS.
+#[derive(Clone, Copy)]
+enum Encryption<'a> {
+    No,
+    May(&'a Tls),
+    Must(&'a Tls),
+}
+
+impl<'a> Encryption<'a> {
+    fn tls(self) -> Option<&'a Tls> {
+        match self {
+            Self::No => None,
+            Self::May(tls) | Self::Must(tls) => Some(tls),
+        }
+    }
+
+    /// Whether an attempt that used TLS, or did not, leaves the other way to try.
+    fn is_other_way(self, used_tls: bool) -> bool {
+        self.tls().is_some() == used_tls
+    }
+}
+
+/// An attempt that failed, and whether it used or tried TLS.
+struct Attempt {
+    error: Error,
+    tls: bool,
+}
+
+/// Why there is no leg.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection.
+    #[error("cannot reach the upstream server")]
+    Unreachable(#[source] io::Error),
+    /// No TLS, where it must be.
+    #[error("no TLS with the upstream server")]
+    Tls(#[from] tls::Error),
+    /// Not in time.
+    #[error("upstream server was not ready within {within:?}")]
+    TimedOut {
+        /// The time it had.
+        within: Duration,
+    },
+    /// The server said no.
+    #[error("upstream server refused with {}", .0.sqlstate())]
+    Refused(Refusal),
+    /// No agreement on how to authenticate.
+    #[error("cannot authenticate at the upstream server")]
+    Auth(#[source] auth::Error),
+    /// The server broke the protocol.
+    #[error("upstream server broke the protocol")]
+    Protocol(#[source] Fault),
+    /// The server closed without a word.
+    #[error("upstream server closed the connection during the login")]
+    Closed,
+    /// The connection broke.
+    #[error("connection to the upstream server was lost during the login")]
+    Lost(#[source] io::Error),
+}
+
+impl Error {
+    /// Whether the credential itself may be at fault.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.is_suspect())
+    }
+
+    /// Who has to act.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        Blame::Upstream
+    }
+
+    /// What a client may see. A refusal that is not suspect has its own frame, which goes to the client instead.
+    #[must_use]
+    pub fn client_facing(&self) -> ClientFacing {
+        let (sqlstate, message, hint) = match self {
+            Self::Unreachable(_) => (UNABLE, "cannot reach the upstream server", None),
+            Self::TimedOut { .. } => (UNABLE, "the upstream server did not answer in time", None),
+            Self::Tls(_) => (UNABLE, "no TLS with the upstream server", Some(SEE_LOG)),
+            Self::Auth(_) => (UNABLE, "cannot authenticate at the upstream server", Some(SEE_LOG)),
+            Self::Refused(refusal) if refusal.is_suspect() => (
+                SqlState::InvalidAuthorizationSpecification,
+                "the upstream server refused the credential",
+                Some(SEE_LOG),
+            ),
+            Self::Refused(_) => (UNABLE, "the upstream server refused the session", Some(SEE_LOG)),
+            Self::Protocol(_) => {
+                (SqlState::ConnectionFailure, "the upstream server broke the protocol", None)
+            }
+            Self::Closed | Self::Lost(_) => {
+                (SqlState::ConnectionFailure, "the upstream server closed the connection", None)
+            }
+        };
+        ClientFacing { sqlstate, message: message.into(), detail: None, hint }
+    }
+
+    fn may_be_about_tls(&self) -> bool {
+        match self {
+            Self::Tls(_) | Self::Auth(auth::Error::Cleartext) => true,
+            Self::Refused(refusal) => refusal.may_be_about_tls(),
+            _ => false,
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(refusal) => Self::Refused(refusal),
+            Failure::Auth(error) => Self::Auth(error),
+            Failure::Protocol(fault) => Self::Protocol(fault),
+            Failure::Closed => Self::Closed,
+            Failure::Lost(error) => Self::Lost(error),
+        }
+    }
+}
+
+const UNABLE: SqlState = SqlState::SqlclientUnableToEstablishSqlconnection;
+const SEE_LOG: &str = "The log of leasehold says why.";

@@ -1,0 +1,72 @@
+//! The server's own error in place of a session, kept byte for byte. Floor 2.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// An ErrorResponse that ended a login.
+///
+/// Source: <https://www.postgresql.org/docs/current/protocol-error-fields.html>
+#[derive(Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The whole frame, for the client.
+    pub error: Bytes,
+    /// Its SQLSTATE; `XX000` where it has none.
+    pub sqlstate: [u8; 5],
+    /// Whether AuthenticationOk came before.
+    pub after_authentication: bool,
+    suspect: bool,
+}
+
+impl Refusal {
+    pub(super) fn read(error: Bytes, after_authentication: bool) -> Self {
+        let sqlstate = field(&error, b'C').and_then(|code| code.try_into().ok()).unwrap_or(*b"XX000");
+        // A role that was dropped or may not log in is found out after the password was accepted, in this routine;
+        // pg_hba.conf refuses with 28000 too, from another.
+        let suspect = match &sqlstate {
+            b"28P01" => true,
+            b"28000" => field(&error, b'R') == Some(b"InitializeSessionUserId"),
+            _ => false,
+        };
+        Self { error, sqlstate, after_authentication, suspect }
+    }
+
+    /// Whether the credential itself may be at fault: 28P01, or 28000 of a role that is gone or may not log in.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
+    /// Whether the server took the credential before it refused for another reason, as with 3D000.
+    #[must_use]
+    pub fn proves_credential(&self) -> bool {
+        self.after_authentication && !self.suspect
+    }
+
+    /// Whether TLS or its absence may be the reason: pg_hba.conf has `hostssl` and `hostnossl`.
+    pub(super) fn may_be_about_tls(&self) -> bool {
+        !self.after_authentication && !self.suspect && self.sqlstate == *b"28000"
+    }
+
+    /// The SQLSTATE as text.
+    #[must_use]
+    pub fn sqlstate(&self) -> &str {
+        std::str::from_utf8(&self.sqlstate).unwrap_or("XX000")
+    }
+}
+
+/// The server's text may name roles and databases, so it is not shown.
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusal")
+            .field("sqlstate", &self.sqlstate())
+            .field("after_authentication", &self.after_authentication)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A field of an ErrorResponse frame, by its type byte.
+fn field(frame: &[u8], wanted: u8) -> Option<&[u8]> {
+    let mut fields = frame.get(5..)?.split(|byte| *byte == 0);
+    fields.find_map(|field| field.split_first().filter(|(kind, _)| **kind == wanted).map(|(_, text)| text))
+}

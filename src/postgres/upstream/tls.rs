@@ -1,0 +1,258 @@
+//! TLS to the server: the request for it, and `sslmode` as libpq means it. Floor 2.
+//!
+//! | `sslmode` | TLS | certificate |
+//! |---|---|---|
+//! | `disable` | never | |
+//! | `allow` | if the server refuses without | the chain, where `sslrootcert` is given |
+//! | `prefer` | if the server can | the same |
+//! | `require` | always | the same |
+//! | `verify-ca` | always | the chain |
+//! | `verify-full` | always | chain and name |
+//!
+//! In every mode the handshake's signature must fit the certificate shown.
+//!
+//! Source: <https://www.postgresql.org/docs/current/libpq-ssl.html>
+
+mod certificate;
+mod verify;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::uri::{RootCert, SslMode, SslNegotiation, TlsWords};
+use verify::{LeafIsCa, Level, Trust, Verifier};
+
+pub use certificate::end_point;
+
+/// How to speak TLS with one upstream.
+#[derive(Clone, Debug)]
+pub(super) struct Tls {
+    config: Arc<ClientConfig>,
+    negotiation: SslNegotiation,
+    pub(super) mode: SslMode,
+}
+
+/// What the server made of the request for TLS.
+pub(super) enum Answer {
+    /// It speaks TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// It does not; the connection goes on without.
+    No(TcpStream),
+}
+
+impl Tls {
+    /// Reads the files that the words name. Blocks on them. `None`: `sslmode=disable`.
+    pub(super) fn new(words: &TlsWords) -> Result<Option<Self>, FileError> {
+        let level = match (words.mode, &words.root_cert) {
+            (SslMode::Disable, _) => return Ok(None),
+            (SslMode::VerifyFull, _) => Level::ChainAndName,
+            (SslMode::VerifyCa, _) | (_, Some(RootCert::File(_))) => Level::Chain,
+            (SslMode::Allow | SslMode::Prefer | SslMode::Require, _) => Level::Nothing,
+        };
+        let trust = match (level, &words.root_cert) {
+            (Level::Nothing, _) => Trust::nobody(),
+            (_, Some(RootCert::File(path))) => trust_in_file(path)?,
+            (_, Some(RootCert::System) | None) => trust_in_system()?,
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = Verifier::new(level, trust, provider.signature_verification_algorithms);
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(FileError::Provider)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match &words.client {
+            None => builder.with_no_client_auth(),
+            Some(files) => {
+                let key = PrivateKeyDer::from_pem_file(&files.key)
+                    .map_err(|source| FileError::Pem { path: files.key.clone(), source })?;
+                builder
+                    .with_client_auth_cert(certificates(&files.cert)?, key)
+                    .map_err(|source| FileError::ClientCertificate { path: files.cert.clone(), source })?
+            }
+        };
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // PostgreSQL gives no tickets, so a store for them would stay empty.
+        config.resumption = Resumption::disabled();
+        Ok(Some(Self { config: Arc::new(config), negotiation: words.negotiation, mode: words.mode }))
+    }
+
+    /// Asks for TLS and shakes hands. Not cancel safe.
+    pub(super) async fn start(&self, mut tcp: TcpStream, host: &str) -> Result<Answer, Error> {
+        if self.negotiation == SslNegotiation::Postgres && !request(&mut tcp).await? {
+            return Ok(Answer::No(tcp));
+        }
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| Error::HostName)?;
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let stream = Box::pin(connector.connect(name, tcp)).await.map_err(Error::of_handshake)?;
+        if self.negotiation == SslNegotiation::Direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+            return Err(Error::NoAlpn);
+        }
+        Ok(Answer::Tls(Box::new(stream)))
+    }
+}
+
+/// Sends SSLRequest; whether the server agreed.
+///
+/// The answer is one byte. More than that would be read as if it had come encrypted (CVE-2021-23222).
+async fn request(tcp: &mut TcpStream) -> Result<bool, Error> {
+    tcp.write_all(&SSL_REQUEST).await.map_err(Error::Request)?;
+    let mut answer = [0; 2];
+    match (tcp.read(&mut answer).await.map_err(Error::Request)?, answer) {
+        (0, _) => Err(Error::Request(io::ErrorKind::UnexpectedEof.into())),
+        (1, [b'S', _]) => Ok(true),
+        (1, [b'N', _]) => Ok(false),
+        (1, _) => Err(Error::NotPostgres),
+        // An error of a server that cannot take the connection begins with E; nothing vouches for its text.
+        (_, [b'E', _]) => Err(Error::NotPostgres),
+        _ => Err(Error::Stuffed),
+    }
+}
+
+fn trust_in_file(path: &Path) -> Result<Trust, FileError> {
+    let mut trust = Trust::nobody();
+    for certificate in certificates(path)? {
+        // What cannot be a root can still be the server's own certificate.
+        let _ = trust.roots.add(certificate.clone());
+        trust.own.push(certificate);
+    }
+    Ok(trust)
+}
+
+fn trust_in_system() -> Result<Trust, FileError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(FileError::NoSystemRoots);
+    }
+    Ok(Trust { roots, own: Vec::new() })
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let pem = |source| FileError::Pem { path: path.to_owned(), source };
+    let certificates: Vec<_> =
+        CertificateDer::pem_file_iter(path).map_err(pem)?.collect::<Result<_, _>>().map_err(pem)?;
+    if certificates.is_empty() {
+        return Err(FileError::Empty { path: path.to_owned() });
+    }
+    Ok(certificates)
+}
+
+/// Why the files of the URI cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// A file is missing or is not PEM.
+    #[error("cannot read {}", path.display())]
+    Pem {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// A file without a certificate.
+    #[error("no certificate in {}", path.display())]
+    Empty {
+        /// Which.
+        path: PathBuf,
+    },
+    /// No roots on this machine.
+    #[error("the system has no root certificates; name a file with sslrootcert")]
+    NoSystemRoots,
+    /// `sslcert` and `sslkey` do not fit.
+    #[error("cannot use {} with its key", path.display())]
+    ClientCertificate {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+    /// rustls cannot be set up.
+    #[error("no TLS here")]
+    Provider(#[source] rustls::Error),
+}
+
+/// Why there is no TLS with the server; each says which word would mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// SSLRequest could not be sent, or was not answered.
+    #[error("server did not answer the request for TLS")]
+    Request(#[source] io::Error),
+    /// An answer that is neither yes nor no.
+    #[error(
+        "server answered the request for TLS with neither S nor N; is it a PostgreSQL server, and has it room?"
+    )]
+    NotPostgres,
+    /// Bytes behind the answer.
+    #[error("bytes came before the TLS handshake: something between here and the server adds to its traffic")]
+    Stuffed,
+    /// It does not speak TLS.
+    #[error("server does not support TLS; sslmode=disable or sslmode=prefer would connect without")]
+    NotOffered,
+    /// A host that can stand in no certificate.
+    #[error(
+        "host is neither a DNS name nor an address, so TLS cannot name it; sslmode=disable would connect without TLS"
+    )]
+    HostName,
+    /// `sslnegotiation=direct` with a server older than PostgreSQL 17, or not PostgreSQL.
+    #[error("server did not choose the ALPN protocol postgresql; sslnegotiation=postgres would ask it first")]
+    NoAlpn,
+    /// The classic self-signed server certificate, not in `sslrootcert`.
+    #[error(
+        "server's certificate is its own CA; put that very certificate into the file of sslrootcert, \
+         or sslmode=require without sslrootcert would connect without checking it"
+    )]
+    LeafIsCa,
+    /// Signed by a stranger.
+    #[error(
+        "server's certificate is signed by none of the roots; name its CA's file with sslrootcert, \
+         or sslmode=require without sslrootcert would connect without checking it"
+    )]
+    UnknownIssuer,
+    /// Of another host. Names in the certificate's common name do not count.
+    #[error(
+        "server's certificate has no subject alternative name for this host; \
+         sslmode=verify-ca would not compare names"
+    )]
+    WrongName(#[source] rustls::Error),
+    /// Another fault of the certificate.
+    #[error("server's certificate is not valid; sslmode=require without sslrootcert would not check it")]
+    Certificate(#[source] rustls::Error),
+    /// The handshake failed.
+    #[error("TLS handshake failed")]
+    Handshake(#[source] io::Error),
+}
+
+impl Error {
+    fn of_handshake(error: io::Error) -> Self {
+        let Some(rustls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+            return Self::Handshake(error);
+        };
+        match rustls {
+            rustls::Error::InvalidCertificate(fault) => match fault {
+                CertificateError::UnknownIssuer => Self::UnknownIssuer,
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                    Self::WrongName(rustls.clone())
+                }
+                CertificateError::Other(other) if other.0.is::<LeafIsCa>() => Self::LeafIsCa,
+                _ => Self::Certificate(rustls.clone()),
+            },
+            _ => Self::Handshake(error),
+        }
+    }
+}
+
+/// Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
+const ALPN: &[u8] = b"postgresql";
+
+/// Source: <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-SSLREQUEST>
+const SSL_REQUEST: [u8; 8] = ((8_u64 << 32) | 80_877_103).to_be_bytes();

@@ -1,0 +1,97 @@
+//! What rustls does not tell of a server's certificate: its signature's hash, its lifetime, whether it is a CA. Floor 2.
+
+use ring::digest::{self, Algorithm};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use x509_cert::Certificate;
+use x509_cert::der::asn1::{ContextSpecific, ObjectIdentifier};
+use x509_cert::der::{Any, Decode as _, Encode as _, SliceReader, TagNumber};
+use x509_cert::ext::pkix::BasicConstraints;
+use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
+
+/// The `tls-server-end-point` data of a server's certificate: its hash, by the hash of its own signature, where MD5 and
+/// SHA-1 count as SHA-256. `None`: the signature has no hash of its own, as with Ed25519.
+///
+/// Source: RFC 5929 section 4.1.
+#[must_use]
+pub fn end_point(leaf: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let algorithm = signature_hash(&Leaf::read(leaf)?.0.signature_algorithm)?;
+    Some(digest::digest(algorithm, leaf).as_ref().to_vec())
+}
+
+/// A server's certificate, read.
+pub(super) struct Leaf(Certificate);
+
+/// Where a moment lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lifetime {
+    Ahead,
+    Running,
+    Over,
+}
+
+impl Leaf {
+    /// `None`: it is not a certificate.
+    pub(super) fn read(leaf: &CertificateDer<'_>) -> Option<Self> {
+        Certificate::from_der(leaf).ok().map(Self)
+    }
+
+    pub(super) fn lifetime(&self, now: UnixTime) -> Lifetime {
+        let validity = &self.0.tbs_certificate.validity;
+        if now.as_secs() < validity.not_before.to_unix_duration().as_secs() {
+            Lifetime::Ahead
+        } else if now.as_secs() > validity.not_after.to_unix_duration().as_secs() {
+            Lifetime::Over
+        } else {
+            Lifetime::Running
+        }
+    }
+
+    pub(super) fn is_ca(&self) -> bool {
+        let constraints = self.0.tbs_certificate.get::<BasicConstraints>();
+        constraints.ok().flatten().is_some_and(|(_, constraints)| constraints.ca)
+    }
+}
+
+fn signature_hash(signature: &AlgorithmIdentifierOwned) -> Option<&'static Algorithm> {
+    if signature.oid == RSA_PSS {
+        return pss_hash(signature.parameters.as_ref()?);
+    }
+    SIGNATURES.iter().find(|(oid, _)| *oid == signature.oid).map(|(_, algorithm)| *algorithm)
+}
+
+/// The first field of `RSASSA-PSS-params`, `hashAlgorithm [0]`; absent: SHA-1.
+///
+/// Source: RFC 4055 section 3.1.
+fn pss_hash(parameters: &Any) -> Option<&'static Algorithm> {
+    let encoded = parameters.to_der().ok()?;
+    let body = Any::from_der(&encoded).ok()?;
+    let mut reader = SliceReader::new(body.value()).ok()?;
+    let field =
+        ContextSpecific::<AlgorithmIdentifierRef<'_>>::decode_explicit(&mut reader, TagNumber::N0).ok()?;
+    let oid = field.map_or(SHA1, |field| field.value.oid);
+    HASHES.iter().find(|(known, _)| *known == oid).map(|(_, algorithm)| *algorithm)
+}
+
+const RSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
+const SHA1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.14.3.2.26");
+
+const HASHES: [(ObjectIdentifier, &Algorithm); 5] = [
+    (ObjectIdentifier::new_unwrap("1.2.840.113549.2.5"), &digest::SHA256),
+    (SHA1, &digest::SHA256),
+    (ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1"), &digest::SHA256),
+    (ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2"), &digest::SHA384),
+    (ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3"), &digest::SHA512),
+];
+
+/// RSA (PKCS #1 v1.5) with MD5, SHA-1, SHA-256, SHA-384, SHA-512; ECDSA with SHA-1, SHA-256, SHA-384, SHA-512.
+const SIGNATURES: [(ObjectIdentifier, &Algorithm); 9] = [
+    (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.4"), &digest::SHA256),
+    (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.5"), &digest::SHA256),
+    (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11"), &digest::SHA256),
+    (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12"), &digest::SHA384),
+    (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.13"), &digest::SHA512),
+    (ObjectIdentifier::new_unwrap("1.2.840.10045.4.1"), &digest::SHA256),
+    (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2"), &digest::SHA256),
+    (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3"), &digest::SHA384),
+    (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.4"), &digest::SHA512),
+];

@@ -1,0 +1,132 @@
+//! The check of a server's certificate, as deep as `sslmode` asks. Floor 2.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
+
+use super::certificate::{Leaf, Lifetime};
+
+/// How much of a certificate is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    Nothing,
+    Chain,
+    ChainAndName,
+}
+
+/// Who is trusted.
+#[derive(Debug)]
+pub(super) struct Trust {
+    /// May sign a server's certificate.
+    pub(super) roots: RootCertStore,
+    /// May be a server's certificate: those of `sslrootcert`, so that PostgreSQL's classic self-signed `server.crt`
+    /// can be trusted, as by libpq, though it is marked as a CA.
+    pub(super) own: Vec<CertificateDer<'static>>,
+}
+
+impl Trust {
+    pub(super) fn nobody() -> Self {
+        Self { roots: RootCertStore::empty(), own: Vec::new() }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Verifier {
+    level: Level,
+    trust: Trust,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    pub(super) fn new(level: Level, trust: Trust, algorithms: WebPkiSupportedAlgorithms) -> Self {
+        Self { level, trust, algorithms }
+    }
+
+    fn verify_chain(
+        &self,
+        leaf: &CertificateDer<'_>,
+        parsed: &ParsedCertificate<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        if self.trust.own.iter().any(|own| own == leaf) {
+            return match Leaf::read(leaf).map(|leaf| leaf.lifetime(now)) {
+                Some(Lifetime::Running) => Ok(()),
+                Some(Lifetime::Over) => Err(CertificateError::Expired.into()),
+                Some(Lifetime::Ahead) => Err(CertificateError::NotValidYet.into()),
+                None => Err(CertificateError::BadEncoding.into()),
+            };
+        }
+        let roots = &self.trust.roots;
+        verify_server_cert_signed_by_trust_anchor(parsed, roots, intermediates, now, self.algorithms.all)
+            .map_err(|error| match error {
+                // webpki calls a CA in a server's place by a name of its own, before it looks for an issuer.
+                Error::InvalidCertificate(CertificateError::Other(_))
+                    if Leaf::read(leaf).is_some_and(|leaf| leaf.is_ca()) =>
+                {
+                    CertificateError::Other(OtherError(Arc::new(LeafIsCa))).into()
+                }
+                other => other,
+            })
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.level >= Level::Chain {
+            let parsed = ParsedCertificate::try_from(leaf)?;
+            self.verify_chain(leaf, &parsed, intermediates, now)?;
+            if self.level == Level::ChainAndName {
+                verify_server_name(&parsed, name)?;
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, leaf, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, leaf, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// A certificate that is marked as a CA, in a server's place, and not in `sslrootcert`.
+#[derive(Debug)]
+pub(super) struct LeafIsCa;
+
+impl fmt::Display for LeafIsCa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("certificate is a CA")
+    }
+}
+
+impl std::error::Error for LeafIsCa {}

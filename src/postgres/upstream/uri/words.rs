@@ -1,0 +1,153 @@
+//! The query words of a URI, but for `host` and `port`. Floor 2.
+//!
+//! Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS>
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{
+    ChannelBinding, ClientFiles, Error, Host, LoadBalanceHosts, RootCert, SslMode, SslNegotiation, TcpWords,
+    TlsWords, Uri,
+};
+
+/// What has been read so far; a later word beats an earlier one.
+#[derive(Default)]
+pub(super) struct Words {
+    pub(super) database: Option<String>,
+    tls: TlsWords,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    tcp: TcpWords,
+    connect_timeout: Option<Duration>,
+    channel_binding: ChannelBinding,
+    load_balance_hosts: LoadBalanceHosts,
+}
+
+impl Words {
+    /// Takes one word and its value, both decoded. An empty value of a path, a number or `dbname` is none.
+    pub(super) fn take(&mut self, word: &str, value: String) -> Result<(), Error> {
+        match word {
+            "user" | "password" | "passfile" => return Err(Error::Credentials),
+            "dbname" => self.database = Some(value).filter(|name| !name.is_empty()),
+            "sslmode" => self.tls.mode = ssl_mode(&value)?,
+            "sslnegotiation" => {
+                self.tls.negotiation = choose(
+                    "sslnegotiation",
+                    "postgres or direct",
+                    &value,
+                    &[("postgres", SslNegotiation::Postgres), ("direct", SslNegotiation::Direct)],
+                )?;
+            }
+            "sslrootcert" => {
+                self.tls.root_cert = path(value).map(|path| match path.to_str() {
+                    Some("system") => RootCert::System,
+                    _ => RootCert::File(path),
+                });
+            }
+            "sslcert" => self.cert = path(value),
+            "sslkey" => self.key = path(value),
+            "connect_timeout" => self.connect_timeout = seconds("connect_timeout", &value)?,
+            "keepalives" => self.tcp.keepalives = integer("keepalives", &value)?.unwrap_or(1) != 0,
+            "keepalives_idle" => self.tcp.keepalives_idle = seconds("keepalives_idle", &value)?,
+            "keepalives_interval" => self.tcp.keepalives_interval = seconds("keepalives_interval", &value)?,
+            "keepalives_count" => self.tcp.keepalives_count = positive("keepalives_count", &value)?,
+            "tcp_user_timeout" => {
+                let milliseconds = positive("tcp_user_timeout", &value)?;
+                self.tcp.user_timeout = milliseconds.map(|ms| Duration::from_millis(ms.into()));
+            }
+            "channel_binding" => {
+                let words = [
+                    ("disable", ChannelBinding::Disable),
+                    ("prefer", ChannelBinding::Prefer),
+                    ("require", ChannelBinding::Require),
+                ];
+                let takes = "disable, prefer or require";
+                self.channel_binding = choose("channel_binding", takes, &value, &words)?;
+            }
+            "load_balance_hosts" => {
+                let words = [("disable", LoadBalanceHosts::Disable), ("random", LoadBalanceHosts::Random)];
+                self.load_balance_hosts = choose("load_balance_hosts", "disable or random", &value, &words)?;
+            }
+            "sslcrl" => return Err(Error::NotYet { word: "sslcrl" }),
+            "target_session_attrs" => {
+                return Err(Error::NotYet { word: "target_session_attrs" });
+            }
+            _ => return Err(Error::Unknown { word: shown(word) }),
+        }
+        Ok(())
+    }
+
+    /// Checks the words against one another.
+    pub(super) fn finish(mut self, hosts: Vec<Host>) -> Result<Uri, Error> {
+        if self.tls.root_cert == Some(RootCert::System) && self.tls.mode != SslMode::VerifyFull {
+            return Err(Error::WeakMode);
+        }
+        if self.tls.negotiation == SslNegotiation::Direct && self.tls.mode < SslMode::Require {
+            return Err(Error::WeakDirect);
+        }
+        self.tls.client = match (self.cert, self.key) {
+            (Some(cert), Some(key)) => Some(ClientFiles { cert, key }),
+            (None, None) => None,
+            _ => return Err(Error::HalfPair),
+        };
+        Ok(Uri {
+            hosts,
+            database: self.database,
+            tls: self.tls,
+            tcp: self.tcp,
+            connect_timeout: self.connect_timeout,
+            channel_binding: self.channel_binding,
+            load_balance_hosts: self.load_balance_hosts,
+        })
+    }
+}
+
+fn ssl_mode(value: &str) -> Result<SslMode, Error> {
+    let words = [
+        ("disable", SslMode::Disable),
+        ("allow", SslMode::Allow),
+        ("prefer", SslMode::Prefer),
+        ("require", SslMode::Require),
+        ("verify-ca", SslMode::VerifyCa),
+        ("verify-full", SslMode::VerifyFull),
+    ];
+    choose("sslmode", "disable, allow, prefer, require, verify-ca or verify-full", value, &words)
+}
+
+fn choose<T: Copy>(
+    word: &'static str,
+    takes: &'static str,
+    value: &str,
+    words: &[(&str, T)],
+) -> Result<T, Error> {
+    let found = words.iter().find(|(name, _)| *name == value);
+    found.map(|(_, choice)| *choice).ok_or(Error::Value { word, takes })
+}
+
+fn path(value: String) -> Option<PathBuf> {
+    Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty())
+}
+
+fn seconds(word: &'static str, value: &str) -> Result<Option<Duration>, Error> {
+    Ok(positive(word, value)?.map(|seconds| Duration::from_secs(seconds.into())))
+}
+
+/// As libpq: zero and less mean the default.
+fn positive(word: &'static str, value: &str) -> Result<Option<u32>, Error> {
+    Ok(integer(word, value)?.and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0))
+}
+
+/// libpq's integers have 32 bits and may stand between blanks.
+fn integer(word: &'static str, value: &str) -> Result<Option<i32>, Error> {
+    let value = value.trim_ascii();
+    if value.is_empty() {
+        return Ok(None);
+    }
+    value.parse().map(Some).map_err(|_| Error::Value { word, takes: "a whole number" })
+}
+
+/// A piece of a password with a `?` in it could come here; only what looks like a word is shown.
+fn shown(word: &str) -> String {
+    let plain = word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if plain && !word.is_empty() && word.len() <= 40 { word.to_owned() } else { "(not a word)".to_owned() }
+}
