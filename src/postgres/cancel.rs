@@ -174,8 +174,80 @@ const KEYS_PER_SECOND: f64 = 5.0;
 const BURST: f64 = 10.0;
 
 #[cfg(test)]
-mod tests {
+pub(in crate::postgres) mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::postgres::protocol::auth::method::RequireAuth;
+    use crate::postgres::upstream::uri::Uri;
+    use crate::postgres::upstream::{Leg, Settings, Upstream};
+    use crate::secret::Secret;
+
+    /// AuthenticationOk, BackendKeyData of process 7 with the key 1 2 3 4, ReadyForQuery.
+    const LET_IN: &[u8] = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x07\x01\x02\x03\x04Z\0\0\0\x05I";
+    /// The CancelRequest for it.
+    pub(in crate::postgres) const CANCEL: [u8; 16] =
+        [0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e, 0, 0, 0, 7, 1, 2, 3, 4];
+
+    /// A server that lets its first client in, the client's leg, and the server's end of it.
+    pub(in crate::postgres) async fn leg() -> (TcpListener, Leg, tokio::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("postgresql://{}/shop?sslmode=disable", listener.local_addr().unwrap());
+        let settings =
+            Settings { connect_timeout: Duration::from_secs(5), require_auth: RequireAuth::default() };
+        let upstream = Upstream::new(Uri::parse(&uri).unwrap(), settings).unwrap();
+        let secret = Secret::new("secret".to_owned());
+        let startup = b"\0\0\0\x0f\0\x03\0\0user\0v\0";
+        let letting_in = async {
+            let (mut server, _) = listener.accept().await.unwrap();
+            let mut hello = [0; 15];
+            server.read_exact(&mut hello).await.unwrap();
+            server.write_all(LET_IN).await.unwrap();
+            server
+        };
+        let (leg, server) = tokio::join!(upstream.login(0, startup, "v", &secret), letting_in);
+        (listener, leg.unwrap(), server)
+    }
+
+    fn request(key: &[u8]) -> CancelRequest {
+        CancelRequest::from_backend_key_data(key).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_known_key_reaches_its_server_until_the_session_is_over() {
+        let (listener, leg, _server) = leg().await;
+        let cancels = Arc::new(Cancels::new(Unknown::Off));
+        // The client's key need not be the server's.
+        let key = request(&[9; 40]);
+        let registration = cancels.register(key.clone(), Arc::new(leg.cancel.unwrap()), 1);
+        let routes = Routes::default();
+        let accepting = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut packet = [0; 16];
+            stream.read_exact(&mut packet).await.unwrap();
+            packet
+        };
+        let ((), packet) = tokio::join!(cancels.handle(&key, &routes), accepting);
+        assert_eq!(packet, CANCEL);
+        drop(registration);
+        cancels.handle(&key, &routes).await;
+        assert!(cancels.targets.lock().unwrap().is_empty());
+        let nobody = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+        assert!(nobody.is_err(), "a key was used beyond its session");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_two_servers_made_is_the_later_sessions() {
+        let (_listener, leg, _server) = leg().await;
+        let cancels = Arc::new(Cancels::new(Unknown::Off));
+        let target = Arc::new(leg.cancel.unwrap());
+        let key = request(&[9; 8]);
+        let earlier = cancels.register(key.clone(), Arc::clone(&target), 1);
+        let _later = cancels.register(key.clone(), target, 2);
+        drop(earlier);
+        assert_eq!(cancels.targets.lock().unwrap().len(), 1);
+    }
 
     #[test]
     fn unknown_keys_are_limited_to_five_a_second_after_ten() {

@@ -37,12 +37,7 @@ where
 
     /// Between transactions: nothing is under way in either direction.
     async fn close_idle(self: Box<Self>, cause: Closed, send_within: Duration) -> Closed {
-        let Self {
-            mut client,
-            upstream,
-            guard,
-            ..
-        } = *self;
+        let Self { mut client, upstream, guard, .. } = *self;
         let last = error_response::fatal(&facing(cause));
         let gone_by = timer::now() + GONE_WITHIN;
         tokio::join!(
@@ -54,21 +49,8 @@ where
 
     /// Whatever it does. The client is read no more; a message that it has in part may become whole.
     async fn close_hard(self: Box<Self>, close: HardClose) -> Closed {
-        let Self {
-            client,
-            mut upstream,
-            to_upstream,
-            mut to_client,
-            phase,
-            guard,
-            cancel,
-            ..
-        } = *self;
-        let HardClose {
-            cause,
-            cut_at,
-            gone_by,
-        } = close;
+        let Self { client, mut upstream, to_upstream, mut to_client, phase, guard, cancel, .. } = *self;
+        let HardClose { cause, cut_at, gone_by } = close;
         // After a suspend the bounds may have passed long ago.
         let gone_by = gone_by.max(timer::now() + AT_LEAST);
         let busy = phase.statement_running();
@@ -93,11 +75,7 @@ where
         };
         let stopping = stop_statement(cancel.as_deref().filter(|_| busy), gone_by);
         let (cut, ()) = tokio::join!(ending, stopping);
-        if cut && cause == Closed::LeaseEnd {
-            Closed::LeaseEndCut
-        } else {
-            cause
-        }
+        if cut && cause == Closed::LeaseEnd { Closed::LeaseEndCut } else { cause }
     }
 
     /// The upstream is no more: the client gets what it still has coming, and learns of a loss where it can.
@@ -107,21 +85,16 @@ where
         in_order: bool,
         send_within: Duration,
     ) -> Closed {
-        let Self {
-            mut client,
-            upstream,
-            to_upstream,
-            mut to_client,
-            phase,
-            mut guard,
-            ..
-        } = *self;
+        let Self { mut client, upstream, to_upstream, mut to_client, phase, mut guard, .. } = *self;
         if gone {
             guard.upstream_gone();
+        } else {
+            warn_of_stray(&guard);
         }
         // The lease need not wait for a client that reads slowly.
         drop((upstream, guard));
-        let asked_for = phase.terminated() || !to_upstream.is_open();
+        // A sink that failed closes its source too, but that was not the client's doing.
+        let asked_for = phase.terminated() || (!to_upstream.is_open() && to_upstream.has_sink());
         if to_client.has_sink() {
             let mut last = to_client.take_pending();
             if !in_order && !asked_for && to_client.scanner.at_boundary() {
@@ -232,11 +205,15 @@ pub(in crate::postgres) async fn part_from_upstream<U>(
     if gone.await == Ok(true) {
         guard.upstream_gone();
     } else {
-        tracing::warn!(
-            lease.generation = guard.generation().number(),
-            "upstream did not close: its session may outlive this one"
-        );
+        warn_of_stray(&guard);
     }
+}
+
+fn warn_of_stray(guard: &Guard) {
+    tracing::warn!(
+        lease.generation = guard.generation().number(),
+        "upstream did not close: its session may outlive this one"
+    );
 }
 
 /// Reads and discards. True at the end of the socket.
@@ -247,10 +224,7 @@ async fn read_to_end<S: AsyncRead + Unpin>(stream: &mut S) -> bool {
             Ok(0) => return true,
             Ok(_) => {}
             Err(error) => {
-                return matches!(
-                    super::upstream_failed(error.kind()),
-                    Done::UpstreamGone { .. }
-                );
+                return matches!(super::upstream_failed(error.kind()), Done::UpstreamGone { .. });
             }
         }
     }
@@ -269,11 +243,9 @@ fn facing(cause: Closed) -> ClientFacing {
             "The lease of the credential that this session logged in with was revoked or lost.",
             RECONNECT,
         ),
-        Closed::Drain => (
-            "terminating connection because its database credential is being retired",
-            NOT_RUN,
-            RECONNECT,
-        ),
+        Closed::Drain => {
+            ("terminating connection because its database credential is being retired", NOT_RUN, RECONNECT)
+        }
         _ => (
             "terminating connection because its database credential has come to its end",
             "The lease of the credential that this session logged in with cannot be extended.",

@@ -81,9 +81,7 @@ impl Ends {
         match stop {
             Stop::Forced => return Order::Now(by_the_clock(now, Closed::Shutdown)),
             Stop::Closing => {
-                return Order::WhenIdle {
-                    cause: Closed::Shutdown,
-                };
+                return Order::WhenIdle { cause: Closed::Shutdown };
             }
             Stop::Running => {}
         }
@@ -95,9 +93,7 @@ impl Ends {
         if now >= moment {
             Order::WhenIdle { cause: Closed::Drain }
         } else {
-            Order::Relay {
-                look_at: Some(moment),
-            }
+            Order::Relay { look_at: Some(moment) }
         }
     }
 
@@ -120,11 +116,7 @@ impl Ends {
 
 /// The bounds of a hard close that begins at this time without a word of the generation's driver.
 fn by_the_clock(at: Time, cause: Closed) -> HardClose {
-    HardClose {
-        cause,
-        cut_at: at + HALF_MESSAGE_FOR,
-        gone_by: at + GONE_WITHIN,
-    }
+    HardClose { cause, cut_at: at + HALF_MESSAGE_FOR, gone_by: at + GONE_WITHIN }
 }
 
 /// What to do with the client in a hard close. `half` is whether a message to it is neither whole nor written.
@@ -151,19 +143,10 @@ mod tests {
         Time::from_nanos(seconds * 1_000_000_000)
     }
 
-    const QUIET: Ending = Ending {
-        drain: None,
-        hard_close: None,
-    };
+    const QUIET: Ending = Ending { drain: None, hard_close: None };
 
     fn draining(from: u64, until: u64) -> Ending {
-        Ending {
-            drain: Some(Drain {
-                from: at(from),
-                until: at(until),
-            }),
-            hard_close: None,
-        }
+        Ending { drain: Some(Drain { from: at(from), until: at(until) }), hard_close: None }
     }
 
     #[test]
@@ -177,10 +160,7 @@ mod tests {
         for share in [0, 1, u32::MAX / 2, u32::MAX] {
             let mut ends = Ends::new(share);
             let order = ends.order(at(0), true, at(200), draining(100, 200), Stop::Running);
-            let Order::Relay {
-                look_at: Some(moment),
-            } = order
-            else {
+            let Order::Relay { look_at: Some(moment) } = order else {
                 panic!("{order:?}");
             };
             assert!(moment >= at(100) && moment <= at(150), "{moment:?}");
@@ -218,15 +198,8 @@ mod tests {
 
     #[test]
     fn the_drivers_word_beats_the_clock_and_the_stop() {
-        let close = HardClose {
-            cause: Closed::Revoked,
-            cut_at: at(1),
-            gone_by: at(2),
-        };
-        let ending = Ending {
-            drain: None,
-            hard_close: Some(close),
-        };
+        let close = HardClose { cause: Closed::Revoked, cut_at: at(1), gone_by: at(2) };
+        let ending = Ending { drain: None, hard_close: Some(close) };
         let order = Ends::new(0).order(at(10), true, at(5), ending, Stop::Forced);
         assert_eq!(order, Order::Now(close));
     }

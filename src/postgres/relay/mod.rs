@@ -106,13 +106,7 @@ where
 {
     /// `early` comes before all that the streams hold.
     pub(super) fn new(client: C, upstream: U, early: Early, session: Session) -> Box<Self> {
-        let Session {
-            guard,
-            metrics,
-            denied,
-            cancel,
-            stop,
-        } = session;
+        let Session { guard, metrics, denied, cancel, stop } = session;
         Box::new(Self {
             client,
             upstream,
@@ -198,12 +192,10 @@ where
     fn step_to_client(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Step {
         let phase = &mut self.phase;
         let mut denied = false;
-        let step = self
-            .to_client
-            .step(cx, buffer, &mut self.upstream, &mut self.client, |frame| {
-                phase.backend(frame.tag, frame.body);
-                denied |= frame.tag == b'E' && is_denial(frame.body);
-            });
+        let step = self.to_client.step(cx, buffer, &mut self.upstream, &mut self.client, |frame| {
+            phase.backend(frame.tag, frame.body);
+            denied |= frame.tag == b'E' && is_denial(frame.body);
+        });
         if denied {
             (self.denied)(self.guard.generation().number());
         }
@@ -212,10 +204,9 @@ where
 
     fn step_to_upstream(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Step {
         let phase = &mut self.phase;
-        self.to_upstream
-            .step(cx, buffer, &mut self.client, &mut self.upstream, |frame| {
-                phase.frontend(frame.tag);
-            })
+        self.to_upstream.step(cx, buffer, &mut self.client, &mut self.upstream, |frame| {
+            phase.frontend(frame.tag);
+        })
     }
 
     /// The server learns by a half close and finishes as it would without a proxy.

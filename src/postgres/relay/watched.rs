@@ -24,30 +24,18 @@ impl<T: Copy + Send + Sync + 'static> Watched<T> {
             // The sender is gone: the value is final.
             std::future::pending::<()>().await;
         });
-        Self {
-            latest,
-            bell,
-            waker: None,
-        }
+        Self { latest, bell, waker: None }
     }
 
     /// The value of now; the task is woken when it changes.
     pub(super) fn look(&mut self, cx: &mut Context<'_>) -> T {
-        let same_task = self
-            .waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()));
+        let same_task = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if !same_task || self.latest.has_changed().unwrap_or(false) {
             // First the bell, then the value: a change in between rings, one before is seen.
             let _ = self.bell.as_mut().poll(cx);
             self.waker = Some(cx.waker().clone());
         }
         *self.latest.borrow_and_update()
-    }
-
-    /// The value of now, without a wake-up.
-    pub(super) fn value(&self) -> T {
-        *self.latest.borrow()
     }
 }
 
@@ -62,13 +50,11 @@ mod tests {
     async fn a_change_wakes_however_often_it_was_looked_at() {
         let sender = watch::Sender::new(0);
         let mut watched = Watched::new(sender.subscribe());
-        let task = tokio::spawn(poll_fn(move |cx| {
-            if watched.look(cx) == 3 {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        }));
+        let task = tokio::spawn(poll_fn(
+            move |cx| {
+                if watched.look(cx) == 3 { Poll::Ready(()) } else { Poll::Pending }
+            },
+        ));
         for value in 1..=3 {
             tokio::task::yield_now().await;
             sender.send_replace(value);

@@ -34,10 +34,7 @@ pub(super) struct Knock<S> {
 /// What a client wants.
 pub(super) enum Asked<S> {
     /// A session.
-    Session {
-        client: Waiting<S>,
-        startup: StartupMessage,
-    },
+    Session { client: Waiting<S>, startup: StartupMessage },
     /// To stop what another session runs.
     Cancel { client: S, request: CancelRequest },
 }
@@ -102,12 +99,7 @@ impl Error {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Knock<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self {
-            stream,
-            buffer: BytesMut::new(),
-            asked_for_tls: false,
-            asked_for_gss: false,
-        }
+        Self { stream, buffer: BytesMut::new(), asked_for_tls: false, asked_for_gss: false }
     }
 
     /// Reads until the client has said what it wants, at most for `handshake_within`. A client that cannot be served
@@ -117,21 +109,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Knock<S> {
         handshake_within: Duration,
         send_within: Duration,
     ) -> Result<Asked<S>, Error> {
-        let asked = timeout(handshake_within, self.read_packet())
-            .await
-            .unwrap_or(Err(Error::TimedOut));
+        let asked = timeout(handshake_within, self.read_packet()).await.unwrap_or(Err(Error::TimedOut));
         match asked {
-            Ok(Packet::Startup(startup)) => Ok(Asked::Session {
-                client: Waiting {
-                    stream: self.stream,
-                    early: self.buffer,
-                },
-                startup,
-            }),
-            Ok(Packet::Cancel(request)) => Ok(Asked::Cancel {
-                client: self.stream,
-                request,
-            }),
+            Ok(Packet::Startup(startup)) => {
+                Ok(Asked::Session { client: Waiting { stream: self.stream, early: self.buffer }, startup })
+            }
+            Ok(Packet::Cancel(request)) => Ok(Asked::Cancel { client: self.stream, request }),
             // Both are answered within `read_packet`.
             Ok(Packet::SslRequest | Packet::GssEncRequest) => Err(Error::AskedTwice),
             Err(error) => {
@@ -340,10 +323,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_waiting_client_that_hangs_up_is_noticed() {
         let (near, far) = duplex(64);
-        let mut waiting = Waiting {
-            stream: far,
-            early: BytesMut::new(),
-        };
+        let mut waiting = Waiting { stream: far, early: BytesMut::new() };
         drop(near);
         waiting.gone().await;
     }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use super::routes::SessionRoute;
 use crate::credentials::{Generation, Guard, Verdict, clock};
-use crate::error::{ClientFacing, SqlState};
+use crate::error::{Blame, ClientFacing, SqlState};
 use crate::metrics::LoginFailure;
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::{self, StartupMessage};
@@ -66,6 +66,17 @@ impl Error {
             Self::Upstream(LoginError::TimedOut { .. }) => LoginFailure::Timeout,
             Self::Upstream(_) => LoginFailure::Unreachable,
             Self::Startup(_) => LoginFailure::Protocol,
+        }
+    }
+
+    /// Who has to act.
+    pub(super) fn blame(&self) -> Blame {
+        match self {
+            // Whoever hands out the credentials is behind it; which of the two, its own log says.
+            Self::NoCredential => Blame::Leasehold,
+            Self::CredentialRefused | Self::Refused(_) => Blame::Upstream,
+            Self::Upstream(error) => error.blame(),
+            Self::Startup(error) => error.blame(),
         }
     }
 
@@ -129,11 +140,8 @@ impl Login<'_> {
                 }
                 Answer::Lost => generation = self.current().await?,
                 Answer::Lagging => {
-                    generation = self
-                        .route
-                        .credentials
-                        .before(generation.number())
-                        .ok_or(Error::CredentialRefused)?;
+                    generation =
+                        self.route.credentials.before(generation.number()).ok_or(Error::CredentialRefused)?;
                 }
                 Answer::Refused if replaced => return Err(Error::CredentialRefused),
                 Answer::Refused => {
@@ -152,24 +160,20 @@ impl Login<'_> {
     }
 
     async fn current(&self) -> Result<Arc<Generation>, Error> {
-        self.route
-            .credentials
-            .current(self.wait)
-            .await
-            .map_err(|_| Error::NoCredential)
+        self.route.credentials.current(self.wait).await.map_err(|_| Error::NoCredential)
     }
 
     /// Tries the hosts in their order. A server's own error is final unless it is about the credential, or the server
     /// is not ready and there are others.
     async fn try_hosts(&self, generation: &Generation) -> Answer {
-        let startup =
-            match self
-                .startup
-                .for_upstream(generation.username(), self.database, self.route.set_role.as_deref())
-            {
-                Ok(startup) => startup,
-                Err(error) => return Answer::Failed(Error::Startup(error)),
-            };
+        let startup = match self.startup.for_upstream(
+            generation.username(),
+            self.database,
+            self.route.set_role.as_deref(),
+        ) {
+            Ok(startup) => startup,
+            Err(error) => return Answer::Failed(Error::Startup(error)),
+        };
         let mut lagging = false;
         let mut failed: Option<Error> = None;
         for host in self.route.upstream.order() {
@@ -279,11 +283,7 @@ pub(super) fn too_many(detail: &'static str) -> ClientFacing {
 
 /// A name as a client sent it, cut and made fit for one line.
 fn shown(name: &[u8]) -> String {
-    String::from_utf8_lossy(name)
-        .chars()
-        .take(SHOWN_CHARACTERS)
-        .flat_map(char::escape_debug)
-        .collect()
+    String::from_utf8_lossy(name).chars().take(SHOWN_CHARACTERS).flat_map(char::escape_debug).collect()
 }
 
 const NO_CREDENTIAL: ClientFacing = ClientFacing {

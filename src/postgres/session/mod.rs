@@ -12,6 +12,7 @@ mod knock;
 mod login;
 mod routes;
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -29,7 +30,8 @@ use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::frame::Scanner;
 use crate::postgres::protocol::startup::{CancelRequest, StartupMessage};
 use crate::postgres::relay::{self, Early, Relay, Stop};
-use crate::postgres::upstream::{Leg, Stream};
+use crate::postgres::upstream::Leg;
+use crate::postgres::upstream::dial::Stream;
 
 pub use client::Client;
 use knock::{Asked, Knock, Waiting};
@@ -65,12 +67,7 @@ pub struct Limits {
 impl Shared {
     /// For these routes. `stop` is what the process asks of its sessions.
     #[must_use]
-    pub fn new(
-        routes: Routes,
-        limits: Limits,
-        cancels: Cancels,
-        stop: watch::Receiver<Stop>,
-    ) -> Arc<Self> {
+    pub fn new(routes: Routes, limits: Limits, cancels: Cancels, stop: watch::Receiver<Stop>) -> Arc<Self> {
         Arc::new(Self {
             routes: RwLock::new(Arc::new(routes)),
             limits,
@@ -102,7 +99,7 @@ impl Shared {
 /// Not cancel safe: dropped, it leaves the server's session uncounted for. To end it early use [`Stop`].
 pub async fn serve(client: Client, shared: Arc<Shared>, id: u64) {
     // Both are boxed: while a session is idle its task holds two pointers, not the states of its begin and its end.
-    let Some(mut open) = Box::pin(begin(client, shared, id)).await else {
+    let Some(mut open) = Box::pin(begin_unless_stopped(client, shared, id)).await else {
         return;
     };
     let done = (&mut *open.relay).await;
@@ -128,6 +125,22 @@ where
         let cause = self.relay.close(done, self.send_timeout).await;
         tracing::debug!(cause = cause.as_str(), "session closed");
         self.counted.closed(cause);
+    }
+}
+
+/// A client that is not in yet when sessions are ended by force is just closed.
+async fn begin_unless_stopped(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Client, Stream>> {
+    let mut stop = shared.stop.clone();
+    let forced = async {
+        if stop.wait_for(|stop| *stop == Stop::Forced).await.is_err() {
+            // Nobody is left to say so.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = forced => None,
+        open = begin(client, shared, id) => open,
     }
 }
 
@@ -218,13 +231,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
         };
         let seats = self.take_seats(&route)?;
         let Limits { login_wait, replica_grace, .. } = self.shared.limits;
-        let login = Login {
-            route: &route,
-            startup: &self.startup,
-            database,
-            wait: login_wait,
-            grace: replica_grace,
-        };
+        let login =
+            Login { route: &route, startup: &self.startup, database, wait: login_wait, grace: replica_grace };
         let outcome = tokio::select! {
             biased;
             outcome = Box::pin(login.run()) => outcome,
@@ -237,21 +245,20 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
             Ok(logged_in) => Ok(Entry { route, logged_in, seats }),
             Err(error) => {
                 route.metrics.login_failed(error.reason());
-                tracing::debug!(route = route.credentials.name(), error = %error, "login failed");
+                log_failure(route.credentials.name(), &error);
                 Err(Turned::Away(error.message()))
             }
         }
     }
 
     fn take_seats(&self, route: &SessionRoute) -> Result<(Seat, Seat), Turned> {
-        let seats = route
-            .seats
-            .take(route.max_sessions)
-            .ok_or("The route has as many sessions as it may.")
-            .and_then(|mine| {
-                let all = self.shared.seats.take(self.shared.limits.max_sessions);
-                Ok((mine, all.ok_or("The proxy has as many sessions as it may.")?))
-            });
+        let seats =
+            route.seats.take(route.max_sessions).ok_or("The route has as many sessions as it may.").and_then(
+                |mine| {
+                    let all = self.shared.seats.take(self.shared.limits.max_sessions);
+                    Ok((mine, all.ok_or("The proxy has as many sessions as it may.")?))
+                },
+            );
         seats.map_err(|detail| {
             route.metrics.login_failed(LoginFailure::Limit);
             Turned::away(&login::too_many(detail))
@@ -264,9 +271,9 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
         let LoggedIn { leg, guard } = logged_in;
         let Leg { stream, prologue, rest, cancel, .. } = leg;
         let cancel = cancel.map(Arc::new);
-        let registration = key_of(&prologue).zip(cancel.as_ref()).map(|(key, target)| {
-            self.shared.cancels.register(key, Arc::clone(target), self.id)
-        });
+        let registration = key_of(&prologue)
+            .zip(cancel.as_ref())
+            .map(|(key, target)| self.shared.cancels.register(key, Arc::clone(target), self.id));
         let send_timeout = self.shared.limits.send_timeout;
         let letting_in = async {
             self.client.stream.write_all(&prologue).await?;
@@ -299,6 +306,34 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
             _registration: registration,
             _seats: seats,
         })
+    }
+}
+
+/// A server's own answer is the client's affair; that nothing can be had from it is the operator's.
+fn log_failure(route: &str, error: &login::Error) {
+    let blame = error.blame().as_str();
+    match error {
+        login::Error::Refused(_) | login::Error::Startup(_) => {
+            tracing::debug!(route, error.blame = blame, error = %Chain(error), "login failed");
+        }
+        login::Error::NoCredential | login::Error::CredentialRefused | login::Error::Upstream(_) => {
+            tracing::warn!(route, error.blame = blame, error = %Chain(error), "login failed");
+        }
+    }
+}
+
+/// An error and all that caused it, in one line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.0, f)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
     }
 }
 

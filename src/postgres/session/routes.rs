@@ -78,10 +78,7 @@ impl Routes {
 
     /// The first one that takes both names.
     pub(super) fn pick(&self, user: &[u8], database: &[u8]) -> Option<Arc<SessionRoute>> {
-        self.0
-            .iter()
-            .find(|route| route.user.takes(user) && route.database.takes(database))
-            .map(Arc::clone)
+        self.0.iter().find(|route| route.user.takes(user) && route.database.takes(database)).map(Arc::clone)
     }
 
     /// All of them.
@@ -99,9 +96,7 @@ impl Seats {
     pub(super) fn take(&self, limit: usize) -> Option<Seat> {
         let limit = if limit == 0 { usize::MAX } else { limit };
         self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-                (taken < limit).then_some(taken + 1)
-            })
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < limit).then_some(taken + 1))
             .ok()?;
         Some(Seat(Self(Arc::clone(&self.0))))
     }
