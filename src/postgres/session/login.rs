@@ -37,7 +37,7 @@ pub(super) struct Login<'a> {
 
 /// A session upstream.
 pub(super) struct LoggedIn {
-    pub(super) leg: Leg,
+    pub(super) leg: Box<Leg>,
     pub(super) guard: Guard,
 }
 
@@ -95,7 +95,7 @@ impl Error {
 
 /// What all hosts together made of one generation.
 enum Answer {
-    Leg(Leg),
+    Leg(Box<Leg>),
     /// Its lease is gone; a fresh one is on its way.
     Lost,
     /// No host took it, and those that refused it lag behind.
@@ -207,7 +207,7 @@ impl Login<'_> {
                 .login(host, startup, generation.username(), generation.password())
                 .await
             {
-                Ok(leg) => return Answer::Leg(leg),
+                Ok(leg) => return Answer::Leg(Box::new(leg)),
                 Err(error) => error,
             };
             if !error.is_suspect() {

@@ -27,7 +27,6 @@ use crate::lease::Time;
 use crate::metrics::{self, Closed, LoginFailure, OpenSession};
 use crate::postgres::cancel::{Cancels, Registration};
 use crate::postgres::protocol::error_response;
-use crate::postgres::protocol::frame::Scanner;
 use crate::postgres::protocol::startup::{CancelRequest, StartupMessage};
 use crate::postgres::relay::{self, Early, Relay, Stop};
 use crate::postgres::upstream::Leg;
@@ -269,11 +268,12 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
     async fn open(mut self, entry: Entry) -> Option<Open<C, Stream>> {
         let Entry { route, logged_in, seats } = entry;
         let LoggedIn { leg, guard } = logged_in;
-        let Leg { stream, prologue, rest, cancel, .. } = leg;
+        let Leg { stream, prologue, rest, cancel, .. } = *leg;
         let cancel = cancel.map(Arc::new);
-        let registration = key_of(&prologue)
-            .zip(cancel.as_ref())
-            .map(|(key, target)| self.shared.cancels.register(key, Arc::clone(target), self.id));
+        // The client is given the server's own key; no more than this line relies on it.
+        let registration = cancel.as_ref().map(|target| {
+            self.shared.cancels.register(target.request().clone(), Arc::clone(target), self.id)
+        });
         let send_timeout = self.shared.limits.send_timeout;
         let letting_in = async {
             self.client.stream.write_all(&prologue).await?;
@@ -337,21 +337,6 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// The key that the client is about to be given.
-fn key_of(prologue: &[u8]) -> Option<CancelRequest> {
-    let mut key = None;
-    // The prologue came in whole messages, so its end is the only one that this can meet.
-    let _ = Scanner::default().feed(prologue, |frame| {
-        if frame.tag == BACKEND_KEY_DATA {
-            key = CancelRequest::from_backend_key_data(frame.body);
-        }
-    });
-    key
-}
-
 fn boxed(bytes: &[u8]) -> Box<[u8]> {
     bytes.to_vec().into_boxed_slice()
 }
-
-/// Source: <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-BACKENDKEYDATA>
-const BACKEND_KEY_DATA: u8 = b'K';
