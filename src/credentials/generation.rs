@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, watch};
 
-use super::clock;
 use crate::lease::Time;
 use crate::metrics::Closed;
 use crate::secret::Secret;

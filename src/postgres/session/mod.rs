@@ -36,7 +36,7 @@ pub use client::Client;
 use knock::{Asked, Knock, Waiting};
 use login::{LoggedIn, Login};
 use routes::Seat;
-pub use routes::{Match, Routes, Seats, SessionRoute};
+pub use routes::{LastDatabase, Match, Routes, Seats, SessionRoute};
 
 /// What all sessions share.
 pub struct Shared {
@@ -241,7 +241,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
             }
         };
         match outcome {
-            Ok(logged_in) => Ok(Entry { route, logged_in, seats }),
+            Ok(logged_in) => {
+                route.last_database.note(database);
+                Ok(Entry { route, logged_in, seats })
+            }
             Err(error) => {
                 route.metrics.login_failed(error.reason());
                 log_failure(route.credentials.name(), &error);

@@ -1,7 +1,7 @@
 //! Which credentials and which upstream a client gets, and how many may have them. Floor 4.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::credentials::Route;
 use crate::metrics::RouteMetrics;
@@ -43,7 +43,7 @@ pub struct SessionRoute {
     /// Its credentials.
     pub credentials: Arc<Route>,
     /// Where it leads.
-    pub upstream: Upstream,
+    pub upstream: Arc<Upstream>,
     /// `role` for each session.
     pub set_role: Option<String>,
     /// Its metrics.
@@ -52,6 +52,8 @@ pub struct SessionRoute {
     pub max_sessions: usize,
     /// How many it has.
     pub seats: Seats,
+    /// The database that a client got last; proofs of new credentials log in to it.
+    pub last_database: LastDatabase,
     /// Told when the server denies a session something, see [`SessionRoute::denials`].
     pub denied: Arc<dyn Fn(u64) + Send + Sync>,
 }
@@ -84,6 +86,26 @@ impl Routes {
     /// All of them.
     pub(in crate::postgres) fn iter(&self) -> impl Iterator<Item = &Arc<SessionRoute>> {
         self.0.iter()
+    }
+}
+
+/// The database that a client of a route got last.
+#[derive(Clone, Debug, Default)]
+pub struct LastDatabase(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl LastDatabase {
+    /// A client got this one.
+    pub(super) fn note(&self, name: &[u8]) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_deref() != Some(name) {
+            *last = Some(name.to_vec());
+        }
+    }
+
+    /// The name, if any client has got in.
+    #[must_use]
+    pub fn get(&self) -> Option<Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
