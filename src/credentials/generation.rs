@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, watch};
 
+use super::clock;
 use crate::lease::Time;
 use crate::metrics::Closed;
 use crate::secret::Secret;
@@ -56,6 +57,8 @@ pub struct Generation {
     stray: AtomicBool,
     /// When the hard close begins, in nanoseconds since boot.
     hard_close_at: AtomicU64,
+    /// When it was published, in nanoseconds since boot.
+    published_at: AtomicU64,
     ending: watch::Sender<Ending>,
     /// Woken when the last guard is dropped.
     left: Arc<Notify>,
@@ -83,6 +86,7 @@ impl Generation {
             entered: AtomicUsize::new(0),
             stray: AtomicBool::new(false),
             hard_close_at: AtomicU64::new(hard_close_at.as_nanos()),
+            published_at: AtomicU64::new(clock::now().as_nanos()),
             ending: watch::Sender::new(Ending { drain: None, hard_close: None }),
             left,
             accepted_by: Mutex::new(Vec::new()),
@@ -159,6 +163,17 @@ impl Generation {
     /// The driver has had a renewal, or has learned of an earlier end.
     pub fn set_hard_close_at(&self, at: Time) {
         self.hard_close_at.store(at.as_nanos(), Ordering::Release);
+    }
+
+    /// When it became the current one; before that, when it was made.
+    #[must_use]
+    pub fn published_at(&self) -> Time {
+        Time::from_nanos(self.published_at.load(Ordering::Acquire))
+    }
+
+    /// The driver has published it.
+    pub fn set_published_at(&self, at: Time) {
+        self.published_at.store(at.as_nanos(), Ordering::Release);
     }
 
     /// What sessions have to do; changes wake them.
