@@ -1,0 +1,140 @@
+//! The relay between two in-memory sockets, with a scripted server.
+
+mod drain;
+mod hard_close;
+mod passing;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, yield_now};
+
+use super::*;
+use crate::credentials::{Drain, Ending, Generation};
+use crate::lease::Time;
+use crate::postgres::protocol::frame::Scanner;
+use crate::secret::Secret;
+
+/// A session of which a test holds both ends.
+struct Bench {
+    client: DuplexStream,
+    server: DuplexStream,
+    generation: Arc<Generation>,
+    stop: watch::Sender<Stop>,
+    denials: Arc<AtomicU64>,
+    session: JoinHandle<(Done, Closed)>,
+}
+
+impl Bench {
+    fn new(capacity: usize) -> Self {
+        Self::with_early(capacity, Early::default())
+    }
+
+    fn with_early(capacity: usize, early: Early) -> Self {
+        let (client, of_client) = duplex(capacity);
+        let (server, of_server) = duplex(capacity);
+        let left = Arc::new(Notify::new());
+        let secret = Secret::new("secret".to_owned());
+        let generation =
+            Generation::new(3, "v-app".to_owned(), secret, "lease".to_owned(), Time::NEVER, left);
+        let mut guard = generation.enter().unwrap();
+        guard.upstream_opened();
+        let stop = watch::Sender::new(Stop::Running);
+        let denials = Arc::new(AtomicU64::new(0));
+        let denied = Arc::clone(&denials);
+        let session = Session {
+            guard,
+            metrics: RouteMetrics::new("app"),
+            denied: Arc::new(move |number| {
+                denied.fetch_add(number, Ordering::Relaxed);
+            }),
+            cancel: None,
+            stop: stop.subscribe(),
+        };
+        let mut relay = Relay::new(of_client, of_server, early, session);
+        let session = tokio::spawn(async move {
+            let done = (&mut *relay).await;
+            (done, relay.close(done, Duration::from_secs(30)).await)
+        });
+        Self { client, server, generation, stop, denials, session }
+    }
+
+    fn drain(&self, from: Time, until: Time) {
+        self.generation.set_ending(Ending { drain: Some(Drain { from, until }), hard_close: None });
+    }
+
+    fn hard_close(&self, cut_in: Duration, gone_in: Duration) {
+        let now = timer::now();
+        let close = HardClose { cause: Closed::LeaseEnd, cut_at: now + cut_in, gone_by: now + gone_in };
+        self.generation.set_ending(Ending { drain: None, hard_close: Some(close) });
+    }
+}
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut message = vec![tag];
+    message.extend_from_slice(&u32::try_from(body.len() + 4).unwrap().to_be_bytes());
+    message.extend_from_slice(body);
+    message
+}
+
+fn begin() -> Vec<u8> {
+    message(b'Q', b"BEGIN\0")
+}
+
+fn begun() -> Vec<u8> {
+    [message(b'C', b"BEGIN\0"), message(b'Z', b"T")].concat()
+}
+
+/// The messages of a stream, which must end with a whole one.
+fn frames(stream: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut scanner = Scanner::default();
+    let mut frames = Vec::new();
+    scanner.feed(stream, |frame| frames.push((frame.tag, frame.body.to_vec()))).unwrap();
+    assert!(scanner.at_boundary(), "the stream ends within a message");
+    frames
+}
+
+fn is_57p01(frame: &(u8, Vec<u8>)) -> bool {
+    frame.0 == b'E' && error_response::sqlstate(&frame.1) == Some(b"57P01")
+}
+
+async fn read_all(stream: &mut DuplexStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).await.unwrap();
+    all
+}
+
+/// Some megabytes of messages of all sizes.
+fn traffic(random: &mut StdRng, tag: u8) -> Vec<u8> {
+    let mut all = Vec::new();
+    for _ in 0..random.random_range(1..60) {
+        let limit = *[1, 16, 4_000, 100_000].get(random.random_range(0..4)).unwrap();
+        let mut body = vec![0; random.random_range(0..limit)];
+        random.fill_bytes(&mut body);
+        all.extend_from_slice(&message(tag, &body));
+    }
+    all
+}
+
+/// A server that answers each BEGIN, and closes at Terminate or its client's end. Gives all it has read.
+async fn serve(mut server: DuplexStream) -> Vec<u8> {
+    let (mut read, mut answered) = (Vec::new(), 0);
+    loop {
+        let mut chunk = [0; 64];
+        let n = server.read(&mut chunk).await.unwrap();
+        read.extend_from_slice(&chunk[..n]);
+        let begins = read.windows(begin().len()).filter(|window| *window == begin()).count();
+        while answered < begins {
+            answered += 1;
+            let _ = server.write_all(&begun()).await;
+        }
+        if n == 0 || read.ends_with(&message(b'X', b"")) {
+            return read;
+        }
+    }
+}
