@@ -63,6 +63,8 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 pub(super) async fn serve(config: Config) -> Result<(), Error> {
     let recorder = admin::install_recorder().map_err(|_| Error::Recorder)?;
     metrics::build_info();
+    // A counter without labels is there from the start: an alert on its growth needs the zero.
+    metrics::log_lines_dropped(0);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

@@ -166,7 +166,7 @@ where
         }
         Err(error) => {
             metrics::handshake_failed(error.word());
-            tracing::debug!(error = %error, "a client did not get as far as its startup message");
+            tracing::debug!(error = %Chain(&error), "a client did not get as far as its startup message");
             None
         }
     }
