@@ -19,7 +19,7 @@ use crate::metrics::{self, RouteMetrics};
 use crate::postgres::cancel::{Cancels, Unknown};
 use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::relay::Stop;
-use crate::postgres::session::{self, LastDatabase, Match, Routes, Seats, SessionRoute, Shared};
+use crate::postgres::session::{self, Complaints, LastDatabase, Match, Routes, Seats, SessionRoute, Shared};
 use crate::postgres::upstream::uri::{self, Uri};
 use crate::postgres::upstream::{self, Upstream};
 use crate::shutdown::{Outcome, Phase, Shutdown, Signals};
@@ -227,6 +227,7 @@ fn start_routes(
             seats: Seats::default(),
             denied: SessionRoute::denials(&credentials),
             last_database,
+            complaints: Complaints::default(),
         }));
         routes.push(credentials);
     }
