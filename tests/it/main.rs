@@ -16,4 +16,9 @@
 mod bench;
 mod harness;
 mod main_job;
+mod process;
+mod process_commands;
+mod process_endpoints;
+mod process_logs;
+mod process_stop;
 mod routes;
