@@ -22,3 +22,4 @@ mod process_endpoints;
 mod process_logs;
 mod process_stop;
 mod routes;
+mod secrets;
