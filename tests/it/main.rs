@@ -18,6 +18,7 @@ mod harness;
 mod main_job;
 mod process;
 mod process_commands;
+mod process_crowd;
 mod process_endpoints;
 mod process_logs;
 mod process_stop;

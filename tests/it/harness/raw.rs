@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -99,6 +100,14 @@ impl Raw {
         let tag = char::from(self.read.get_u8());
         self.read.advance(4);
         Some(Frame { tag, body: self.read.split_to(length - 4).freeze() })
+    }
+
+    /// The same from a server that is given longer.
+    pub(crate) async fn recv_within(&mut self, within: Duration) -> Option<Frame> {
+        if self.read.is_empty() {
+            tokio::time::timeout(within, self.stream.readable()).await.expect("a message in time").ok()?;
+        }
+        self.recv().await
     }
 
     /// All messages up to and with the first whose tag is one of `tags`; fewer at the end.
