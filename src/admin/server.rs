@@ -27,7 +27,7 @@ use crate::error::Blame;
 
 /// Why an address could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("{listener}: cannot listen on {addr}: {source}")]
+#[error("{listener}: cannot listen on {addr}")]
 pub struct Error {
     listener: &'static str,
     addr: Address,

@@ -30,11 +30,11 @@ use crate::vault::{self, Vault};
 pub(super) enum Error {
     #[error("metrics: a recorder is installed already")]
     Recorder,
-    #[error("vault: {0}")]
+    #[error("vault")]
     Vault(#[from] vault::Error),
-    #[error("route {route}: upstream: {source}")]
+    #[error("route {route}: upstream")]
     Uri { route: String, source: uri::Error },
-    #[error("route {route}: upstream: {source}")]
+    #[error("route {route}: upstream")]
     Upstream { route: String, source: upstream::tls::FileError },
     #[error(transparent)]
     Listen(#[from] listener::Error),
