@@ -6,6 +6,7 @@ mod serve;
 use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -86,10 +87,21 @@ fn wrong_value(error: &clap::Error) -> Option<String> {
     Some(format!("error: {flag}: {reason}\n\nFor more information, try '--help'."))
 }
 
+/// The exit code matters more than the line: a stderr that nobody reads may be full, and its lock held by the log.
 fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
-    let _ = writeln!(io::stderr(), "leasehold: {error}");
+    let line = format!("leasehold: {error}\n");
+    let (done, said) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let _ = io::stderr().write_all(line.as_bytes());
+        // Whoever waited may have given up.
+        let _ = done.send(());
+    });
+    let _ = said.recv_timeout(LAST_WORD);
     ExitCode::from(code)
 }
+
+/// How long the end of the process waits for whoever reads stderr.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// `EX_USAGE` of `sysexits.h`.
 const USAGE: u8 = 64;

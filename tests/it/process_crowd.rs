@@ -147,7 +147,13 @@ async fn without_file_descriptors_it_waits_and_then_goes_on() {
     eventually(SOON, async || same(since.elapsed() > Duration::from_secs(1), true)).await;
     assert!(busy() - ticks < 60, "{} ticks", busy() - ticks);
 
-    drop(silent);
+    let probe = TcpStream::connect(&leasehold.listening("http")[0]).await.unwrap();
+    eventually(SOON, async || same(leasehold.log().messages("cannot accept, retrying").is_empty(), false))
+        .await;
+    let since = Instant::now();
+    eventually(SOON, async || same(since.elapsed() > Duration::from_secs(1), true)).await;
+    assert_eq!(leasehold.log().messages("cannot accept, retrying").len(), 1, "once is enough");
+    drop((probe, silent));
 
     eventually(SOON, async || leasehold.try_connect("app", db.name()).await.map(drop)).await;
     assert_eq!(leasehold.http("/livez").await.status, 200);

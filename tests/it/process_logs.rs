@@ -1,13 +1,13 @@
 //! Its log: formats, a reader that has gone, a reader that does not read, how much is said.
 
 use std::fs::File;
-use std::io::Read as _;
-use std::process::Stdio;
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
 
 use tokio::task::JoinSet;
 
 use crate::harness::{Fault, Mode, SOON, Spec, bench, eventually, leasehold, same};
-use crate::process::OnSockets;
+use crate::process::{BINARY, OnSockets};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_are_text_for_people_or_one_json_object_each() {
@@ -123,4 +123,23 @@ async fn logins_that_fail_by_the_hundred_are_a_few_lines_with_a_count() {
         same(usize::try_from(logged("left_out")).unwrap() + lines >= 300, true)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stderr_that_is_full_does_not_hold_up_a_failing_start() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = held.local_addr().unwrap().to_string();
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    // What a pipe holds.
+    writer.write_all(&[b'.'; 64 * 1024]).unwrap();
+    let mut command = Command::new(BINARY);
+    command.args(["run", "--upstream=postgresql://db/", "--vault-path=database/creds/app", "--admin=off"]);
+    command
+        .args(["--listen=127.0.0.1:0", "--http", &addr])
+        .env_clear()
+        .env("VAULT_TOKEN", "t")
+        .stderr(writer);
+    let mut child = command.spawn().unwrap();
+    let ended = eventually(SOON, async || child.try_wait().unwrap().ok_or("it runs")).await;
+    assert_eq!(ended.code(), Some(71));
 }
