@@ -21,6 +21,7 @@ mod process_commands;
 mod process_crowd;
 mod process_endpoints;
 mod process_logs;
+mod process_metrics;
 mod process_stop;
 mod routes;
 mod secrets;
