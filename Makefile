@@ -1,0 +1,25 @@
+# make demo [KEEP=1]   shows what leasehold does, on a real OpenBao and a real PostgreSQL
+# make test            all that must hold before a change lands
+# make bench           how fast it is, next to a direct connection
+# make fmt             formats the code
+
+.PHONY: demo test bench fmt install
+
+demo: install
+	tests/demo/demo.sh
+
+test: install
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	cargo test --locked
+
+bench: install
+	benches/run.sh
+
+fmt:
+	cargo fmt
+
+install:
+	python3 tests/bench/install.py
+
+export KEEP

@@ -1,0 +1,141 @@
+//! A client that speaks the wire protocol byte by byte.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::soon;
+
+/// A connection. Every read has a bound.
+pub(crate) struct Raw {
+    stream: TcpStream,
+    read: BytesMut,
+}
+
+/// A message from the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) tag: char,
+    pub(crate) body: Bytes,
+}
+
+impl Raw {
+    /// 3.0, as in a StartupMessage.
+    pub(crate) const PROTOCOL_3_0: i32 = 0x0003_0000;
+    /// 3.2: cancel keys are longer.
+    pub(crate) const PROTOCOL_3_2: i32 = 0x0003_0002;
+
+    pub(crate) async fn connect(addr: SocketAddr) -> Self {
+        let stream = soon("a connection", TcpStream::connect(addr)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, read: BytesMut::new() }
+    }
+
+    /// Connects and logs in without a password; the frames up to the first ReadyForQuery or ErrorResponse.
+    pub(crate) async fn login(addr: SocketAddr, user: &str, database: &str) -> (Self, Vec<Frame>) {
+        let mut raw = Self::connect(addr).await;
+        raw.startup(Self::PROTOCOL_3_0, &[("user", user), ("database", database)]).await;
+        let frames = raw.until("ZE").await;
+        (raw, frames)
+    }
+
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
+        soon("a write", self.stream.write_all(bytes)).await.unwrap();
+    }
+
+    /// A packet without a tag: an int32 length, a code, a body.
+    pub(crate) async fn packet(&mut self, code: i32, body: &[u8]) {
+        let mut bytes = BytesMut::new();
+        bytes.put_i32(i32::try_from(body.len()).unwrap() + 8);
+        bytes.put_i32(code);
+        bytes.put_slice(body);
+        self.write(&bytes).await;
+    }
+
+    pub(crate) async fn startup(&mut self, protocol: i32, parameters: &[(&str, &str)]) {
+        let mut body = BytesMut::new();
+        for (name, value) in parameters {
+            for text in [name, value] {
+                body.put_slice(text.as_bytes());
+                body.put_u8(0);
+            }
+        }
+        body.put_u8(0);
+        self.packet(protocol, &body).await;
+    }
+
+    /// A message with a tag.
+    pub(crate) async fn send(&mut self, tag: char, body: &[u8]) {
+        let mut bytes = BytesMut::new();
+        bytes.put_u8(u8::try_from(tag).unwrap());
+        bytes.put_i32(i32::try_from(body.len()).unwrap() + 4);
+        bytes.put_slice(body);
+        self.write(&bytes).await;
+    }
+
+    /// A Query and all that comes of it, up to ReadyForQuery.
+    pub(crate) async fn query(&mut self, sql: &str) -> Vec<Frame> {
+        self.send('Q', format!("{sql}\0").as_bytes()).await;
+        self.until("Z").await
+    }
+
+    /// One byte, as SSLRequest is answered.
+    pub(crate) async fn byte(&mut self) -> Option<u8> {
+        self.fill(1).await.then(|| self.read.get_u8())
+    }
+
+    /// The next message; `None` at the end, or where the connection was reset.
+    pub(crate) async fn recv(&mut self) -> Option<Frame> {
+        if !self.fill(5).await {
+            return None;
+        }
+        let length = usize::try_from(i32::from_be_bytes(self.read[1..5].try_into().unwrap())).unwrap();
+        if !self.fill(1 + length).await {
+            return None;
+        }
+        let tag = char::from(self.read.get_u8());
+        self.read.advance(4);
+        Some(Frame { tag, body: self.read.split_to(length - 4).freeze() })
+    }
+
+    /// All messages up to and with the first whose tag is one of `tags`; fewer at the end.
+    pub(crate) async fn until(&mut self, tags: &str) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.recv().await {
+            let last = tags.contains(frame.tag);
+            frames.push(frame);
+            if last {
+                break;
+            }
+        }
+        frames
+    }
+
+    /// Whether so many bytes are there; waits for them.
+    async fn fill(&mut self, wanted: usize) -> bool {
+        while self.read.len() < wanted {
+            match soon("a read", self.stream.read_buf(&mut self.read)).await {
+                Ok(read) if read > 0 => {}
+                Ok(_) | Err(_) => return false,
+            }
+        }
+        true
+    }
+}
+
+impl Frame {
+    /// The fields of an ErrorResponse or NoticeResponse by their letter: `C` SQLSTATE, `M` message, `D`, `H`.
+    pub(crate) fn fields(&self) -> BTreeMap<char, String> {
+        assert!("EN".contains(self.tag), "{self:?} has no fields");
+        self.body
+            .split(|byte| *byte == 0)
+            .filter_map(|field| {
+                let (letter, text) = field.split_first()?;
+                Some((char::from(*letter), String::from_utf8_lossy(text).into_owned()))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,90 @@
+//! The main job: an app with no password, on the current credential, over a rotation.
+
+use crate::harness::{Fault, SOON, Spec, bench, eventually, leasehold, same};
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the binary"]
+async fn select_through_leasehold_needs_no_password() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+
+    let session = leasehold.connect("app", db.name()).await;
+
+    assert_eq!(session.value("SELECT 40 + 2").await, "42");
+    assert_eq!(db.roles().await, [session.user().await]);
+    assert_eq!(leasehold.metrics().await.get("sessions", &[("route", "app")]), 1.0);
+    let status = leasehold.status().await;
+    assert_eq!(status["state"], "serving");
+    assert_eq!(status["routes"][0]["generations"][0]["username"], session.user().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the binary"]
+async fn a_rotation_leaves_old_sessions_and_takes_new_ones_along() {
+    let db = bench().postgres_18().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let old = leasehold.connect("app", db.name()).await;
+    let old_user = old.user().await;
+
+    let rotated = leasehold.command(&["rotate"]).await;
+    assert!(rotated.status.success(), "{rotated:?}");
+
+    let new = leasehold.connect("app", db.name()).await;
+    let new_user = new.user().await;
+    assert_ne!(new_user, old_user);
+    assert_eq!(old.user().await, old_user, "the old session runs on");
+    assert_eq!(leasehold.generations().await.len(), 2);
+    old.close().await;
+    // Its own token is revoked, as this policy does not let leasehold revoke a lease.
+    eventually(SOON, async || same(db.roles().await, [new_user.clone()])).await;
+    assert_eq!(leasehold.metrics().await.get("revocations_total", &[("outcome", "token")]), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the binary"]
+async fn sigterm_gives_every_lease_back() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let mut leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("app", db.name()).await;
+
+    assert_eq!(leasehold.stop().await.code(), Some(0));
+
+    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    assert!(vault.leases(&setup.path).await.is_empty());
+    assert!(db.roles().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the binary"]
+async fn no_secret_of_the_vault_traffic_is_in_the_log() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
+    let leasehold = leasehold()
+        .upstream(&db)
+        .vault_addr(&format!("http://{}", fault.addr()))
+        .login(&setup)
+        .flag("--log-level", "trace")
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    leasehold.connect("app", db.name()).await.close().await;
+
+    let secrets = fault.secrets();
+    assert!(secrets.len() >= 3, "a token, a password and a secret_id passed");
+    let outputs =
+        [leasehold.log().0, leasehold.http("/metrics").await.text, leasehold.status().await.to_string()];
+    for secret in secrets {
+        assert!(outputs.iter().all(|output| !output.contains(&secret)), "{secret} was shown");
+    }
+}
