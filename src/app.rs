@@ -1,9 +1,71 @@
 //! How it all comes together. Floor 6.
 
+use std::future::Future;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::Parser as _;
+
+use crate::cli;
+use crate::config::{Cli, Command, Config, Environment};
+
 /// Runs the command line.
+///
+/// Exit codes: 64 usage, 78 configuration, 71 the machine refuses (no thread, no address), 69 no leasehold at the
+/// admin address, 1 a command's negative answer.
 #[must_use]
 pub fn main() -> ExitCode {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return usage(&error),
+    };
+    let env = Environment::of_process();
+    match command {
+        Command::Run(flags) => match Config::load(&flags, &env) {
+            Ok(config) => serve(config),
+            Err(error) => complain(&error, error.exit_code()),
+        },
+        Command::Status(flags) => ask(cli::status(&flags, &env)),
+        Command::Rotate(flags) => ask(cli::rotate(&flags, &env)),
+        Command::Wait(flags) => ask(cli::wait(&flags, &env)),
+        Command::Shutdown(flags) => ask(cli::shutdown(&flags, &env)),
+    }
+}
+
+/// Serves until it is told to stop.
+pub async fn run(_config: Config) -> ExitCode {
     ExitCode::SUCCESS
 }
+
+fn serve(config: Config) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(config)),
+        Err(error) => complain(&error, OS_ERROR),
+    }
+}
+
+/// A command needs no second thread.
+fn ask(command: impl Future<Output = Result<(), cli::Error>>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => cli::finish(runtime.block_on(command)),
+        Err(error) => complain(&error, OS_ERROR),
+    }
+}
+
+/// Help and version go to stdout and are no error.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Without a stdout or stderr the exit code has to do.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}
+
+fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    let _ = writeln!(io::stderr(), "leasehold: {error}");
+    ExitCode::from(code)
+}
+
+/// `EX_USAGE` of `sysexits.h`.
+const USAGE: u8 = 64;
+
+/// `EX_OSERR` of `sysexits.h`.
+const OS_ERROR: u8 = 71;

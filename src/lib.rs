@@ -10,16 +10,18 @@
 //! | 2 | [`vault`], [`postgres::upstream`] | the two servers that leasehold talks to; neither knows the other |
 //! | 3 | [`credentials`] | drives the lease machines and Vault, publishes the current credential |
 //! | 4 | [`postgres::session`], [`postgres::relay`], [`postgres::cancel`] | a client and its leg |
-//! | 5 | [`listener`], [`shutdown`], [`admin`] | what the world connects to |
-//! | 6 | [`config`], [`app`] | what the user types, and how it all comes together |
+//! | 5 | [`listener`], [`shutdown`], [`admin`], [`log`] | what the world connects to, and reads |
+//! | 6 | [`config`], [`cli`], [`app`] | what the user types, and how it all comes together |
 
 pub mod admin;
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod credentials;
 pub mod error;
 pub mod lease;
 pub mod listener;
+pub mod log;
 pub mod metrics;
 pub mod postgres;
 pub mod secret;

@@ -1,1 +1,324 @@
-//! Floor 5.
+//! The end of the process: what asks for it, and its phases. Floor 5.
+//!
+//! ```text
+//!           first request          min delay            max delay, counted
+//! Serving ───────────────▶ Draining ────────▶ Closing ─── from the request ──▶ Forced ──▶ Done
+//!                          not ready,         listeners    or no session left   all are closed,
+//!                          still accepting    closed, idle                      leases given back
+//!                                             sessions too
+//! a second signal, in any phase: now, whatever is left
+//! ```
+//!
+//! `/quitquitquit` asks as the first signal does, however often it is called, so that a container's stop hook and the
+//! signal that follows it end the process in order.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+/// How long a shutdown waits. Both count from the request, and `min` is not longer than `max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delays {
+    /// Until then new connections are accepted.
+    pub min: Duration,
+    /// Then every session is closed.
+    pub max: Duration,
+}
+
+/// How far the shutdown is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Not asked for.
+    Serving,
+    /// Asked for: not ready, but new connections are accepted.
+    Draining,
+    /// Listeners are closed; sessions are closed between transactions.
+    Closing,
+    /// Every session is closed, whatever it does.
+    Forced,
+    /// Nothing is left to wait for.
+    Done,
+}
+
+/// How the waiting for sessions ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// In order: leases may be given back now.
+    InOrder,
+    /// A second signal: stop at once.
+    Now,
+}
+
+/// Where shutdowns are asked for and watched. Clones are one and the same.
+#[derive(Clone, Debug)]
+pub struct Shutdown(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    phase: watch::Sender<Phase>,
+    requests: watch::Sender<Requests>,
+    delays: Delays,
+}
+
+impl Shutdown {
+    /// Serving.
+    #[must_use]
+    pub fn new(delays: Delays) -> Self {
+        Self(Arc::new(Inner {
+            phase: watch::Sender::new(Phase::Serving),
+            requests: watch::Sender::new(Requests::None),
+            delays,
+        }))
+    }
+
+    /// Asks for it, as `/quitquitquit` does. Asking again changes nothing.
+    pub fn ask(&self) {
+        self.note(Request::Command);
+    }
+
+    /// Asks for it, as SIGTERM and SIGINT do. Asking again means now.
+    pub fn signal(&self) {
+        self.note(Request::Signal);
+    }
+
+    fn note(&self, request: Request) {
+        self.0.requests.send_if_modified(|requests| {
+            let next = requests.after(request);
+            std::mem::replace(requests, next) != next
+        });
+        // At once, not when `run` comes to it: readiness must be false from the very instant.
+        self.enter(Phase::Draining);
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.0.phase.borrow()
+    }
+
+    /// Whether it has been asked for.
+    #[must_use]
+    pub fn is_requested(&self) -> bool {
+        self.phase() > Phase::Serving
+    }
+
+    /// The phases as they come.
+    #[must_use]
+    pub fn phases(&self) -> watch::Receiver<Phase> {
+        self.0.phase.subscribe()
+    }
+
+    /// Waits until it is asked for.
+    pub async fn requested(&self) {
+        self.reached(Phase::Draining).await;
+    }
+
+    /// Waits until it is this far, or further.
+    pub async fn reached(&self, phase: Phase) {
+        let mut phases = self.phases();
+        // The sender lives in self, so the channel cannot close while this waits.
+        let _ = phases.wait_for(|now| *now >= phase).await;
+    }
+
+    /// Waits for the second signal.
+    pub async fn insisted(&self) {
+        let mut requests = self.0.requests.subscribe();
+        let _ = requests.wait_for(|requests| *requests == Requests::Insisted).await;
+    }
+
+    /// Goes through the phases up to Forced. `sessions_gone` ends when no session is left; it is polled only while
+    /// Closing. Once it returns `InOrder`, give leases back, but race that with [`Shutdown::insisted`]; then
+    /// call [`Shutdown::done`].
+    pub async fn run(&self, sessions_gone: impl Future<Output = ()>) -> Outcome {
+        self.requested().await;
+        let asked_at = Instant::now();
+        let Delays { min, max } = self.0.delays;
+        let outcome = tokio::select! {
+            biased;
+            () = self.insisted() => Outcome::Now,
+            () = self.close(asked_at + min, asked_at + max, sessions_gone) => Outcome::InOrder,
+        };
+        self.enter(Phase::Forced);
+        outcome
+    }
+
+    async fn close(&self, min: Instant, max: Instant, sessions_gone: impl Future<Output = ()>) {
+        sleep_until(min).await;
+        self.enter(Phase::Closing);
+        // Whichever comes first; a bound that passes is no failure.
+        let _ = tokio::time::timeout_at(max, sessions_gone).await;
+    }
+
+    /// Nothing is left to wait for.
+    pub fn done(&self) {
+        self.enter(Phase::Done);
+    }
+
+    /// Phases only go on.
+    fn enter(&self, phase: Phase) {
+        self.0.phase.send_if_modified(|now| {
+            let further = phase > *now;
+            if further {
+                *now = phase;
+            }
+            further
+        });
+    }
+}
+
+/// Who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Request {
+    Command,
+    Signal,
+}
+
+/// What has been asked for so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Requests {
+    None,
+    Commanded,
+    Signalled,
+    Insisted,
+}
+
+impl Requests {
+    fn after(self, request: Request) -> Self {
+        match (self, request) {
+            (Self::None, Request::Command) => Self::Commanded,
+            (Self::None | Self::Commanded, Request::Signal) => Self::Signalled,
+            (Self::Signalled | Self::Insisted, Request::Signal) => Self::Insisted,
+            (requests, Request::Command) => requests,
+        }
+    }
+}
+
+/// The signals that leasehold handles, from the moment they are installed.
+#[derive(Debug)]
+pub struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    /// Takes SIGTERM, SIGINT and SIGHUP over from their default, which ends the process.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn install() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Passes them on, for ever. SIGHUP has no meaning yet, but must not end the process.
+    pub async fn watch(mut self, shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => {
+                    tracing::info!(signal = "TERM", "shutdown requested");
+                    shutdown.signal();
+                }
+                _ = self.int.recv() => {
+                    tracing::info!(signal = "INT", "shutdown requested");
+                    shutdown.signal();
+                }
+                _ = self.hup.recv() => {
+                    tracing::warn!(signal = "HUP", "reload is not supported yet, nothing changed");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3_600);
+    const SHORT: Duration = Duration::from_millis(20);
+
+    fn shutdown(min: Duration, max: Duration) -> Shutdown {
+        Shutdown::new(Delays { min, max })
+    }
+
+    #[test]
+    fn a_command_asks_once_and_a_second_signal_insists() {
+        let after =
+            |requests: &[Request]| requests.iter().fold(Requests::None, |all, request| all.after(*request));
+        use Request::{Command, Signal};
+        assert_eq!(after(&[Command, Command, Command]), Requests::Commanded);
+        assert_eq!(after(&[Command, Signal]), Requests::Signalled);
+        assert_eq!(after(&[Signal, Command]), Requests::Signalled);
+        assert_eq!(after(&[Signal, Signal]), Requests::Insisted);
+        assert_eq!(after(&[Command, Signal, Command, Signal]), Requests::Insisted);
+        assert_eq!(after(&[Signal, Signal, Command]), Requests::Insisted);
+    }
+
+    #[tokio::test]
+    async fn it_is_draining_from_the_instant_of_the_request() {
+        let shutdown = shutdown(LONG, LONG);
+        assert!(!shutdown.is_requested());
+        shutdown.signal();
+        assert_eq!(shutdown.phase(), Phase::Draining);
+    }
+
+    #[tokio::test]
+    async fn it_ends_in_order_when_no_session_is_left() {
+        let shutdown = shutdown(Duration::ZERO, LONG);
+        shutdown.ask();
+        assert_eq!(shutdown.run(ready(())).await, Outcome::InOrder);
+        assert_eq!(shutdown.phase(), Phase::Forced);
+        shutdown.done();
+        assert_eq!(shutdown.phase(), Phase::Done);
+    }
+
+    #[tokio::test]
+    async fn sessions_that_stay_are_closed_at_the_maximum() {
+        let shutdown = shutdown(Duration::ZERO, SHORT);
+        shutdown.signal();
+        assert_eq!(shutdown.run(pending()).await, Outcome::InOrder);
+        assert_eq!(shutdown.phase(), Phase::Forced);
+    }
+
+    #[tokio::test]
+    async fn it_accepts_until_the_minimum_even_with_no_session() {
+        let shutdown = shutdown(SHORT, LONG);
+        shutdown.signal();
+        let asked_at = Instant::now();
+        assert_eq!(shutdown.run(ready(())).await, Outcome::InOrder);
+        assert!(asked_at.elapsed() >= SHORT);
+    }
+
+    #[tokio::test]
+    async fn a_second_signal_ends_it_in_the_minimum_delay() {
+        let shutdown = shutdown(LONG, LONG);
+        shutdown.signal();
+        let running = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { shutdown.run(pending()).await }
+        });
+        tokio::task::yield_now().await;
+        shutdown.signal();
+        assert_eq!(running.await.unwrap(), Outcome::Now);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_sees_the_phases_go_on_only() {
+        let shutdown = shutdown(Duration::ZERO, LONG);
+        shutdown.done();
+        shutdown.signal();
+        assert_eq!(shutdown.phase(), Phase::Done);
+        shutdown.reached(Phase::Closing).await;
+    }
+}

@@ -78,10 +78,11 @@ impl Config {
             return Err(Error::Header { what: "namespace" });
         }
         match &self.auth {
-            Auth::Token { token } if HeaderValue::from_str(token.expose()).is_err() => {
-                Err(Error::Header { what: "token" })
+            Auth::Token { token } => {
+                let text = token.expose();
+                HeaderValue::from_str(text).map_err(|_| Error::Header { what: "token" })?;
+                required("token", &[("a token", text)])
             }
-            Auth::Token { token } => required("token", &[("a token", token.expose())]),
             Auth::TokenFile { .. } => Ok(()),
             Auth::Kubernetes { mount, role, .. } => {
                 required("kubernetes", &[("mount", mount), ("role", role)])

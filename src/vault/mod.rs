@@ -1,7 +1,7 @@
 //! Vault and OpenBao, by their HTTP API: log in, issue, renew, revoke. Floor 2.
 //!
 //! It asks once and says what came back; when to ask again is for others to decide. vaultrs and rustify build the
-//! requests and do not leave this module; [`transport`] sends them, so that time, size, redirects and TLS are ours.
+//! requests and do not leave this module; `transport` sends them, so that time, size, redirects and TLS are ours.
 //! The log targets `vaultrs` and `rustify` are noisy and are to be off.
 //!
 //! | file | what it is |

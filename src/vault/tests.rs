@@ -3,7 +3,7 @@
 mod stub;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::*;
 use stub::Stub;
@@ -237,6 +237,67 @@ async fn a_login_whose_look_up_fails_keeps_the_word_of_its_reply() {
     assert_eq!(login.ttl, Some(Duration::from_secs(90)));
     assert!(login.ttl_known && login.renewable && !login.handed);
     assert!(stub.seen().contains("POST /v1/auth/approle/login"));
+}
+
+#[tokio::test]
+async fn a_kubernetes_login_sends_role_and_token_of_the_service_account() {
+    let auth = r#"{"auth":{"client_token":"hvs.new","lease_duration":90,"num_uses":1}}"#;
+    let stub = Stub::replying([stub::ok(auth)]).await;
+    let jwt_file = std::env::temp_dir().join(format!("leasehold-jwt-{}", std::process::id()));
+    std::fs::write(&jwt_file, "eyJ.a.jwt\n").unwrap();
+    let mut config = config(&[&stub.addr]);
+    config.auth = Auth::Kubernetes {
+        mount: "team/kubernetes".to_owned(),
+        role: "app".to_owned(),
+        jwt_file: jwt_file.clone(),
+    };
+    let login = Vault::new(config).unwrap().log_in().await.unwrap();
+    std::fs::remove_file(jwt_file).unwrap();
+    assert_eq!((login.token.expose(), login.num_uses), ("hvs.new", 1));
+    let seen = stub.seen();
+    assert!(seen.starts_with("POST /v1/auth/team/kubernetes/login"), "{seen}");
+    assert!(seen.contains(r#"{"role":"app","jwt":"eyJ.a.jwt"}"#), "{seen}");
+}
+
+#[tokio::test]
+async fn nothing_secret_is_logged_at_trace() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let unusable = stub::ok(r#"{"lease_id":"l","data":{"password":"s3cr3t-password"}}"#);
+    let replies = [stub::ok(LIVES), stub::ok(GRANT), unusable, stub::status(400, GRANT)];
+    let stub = Stub::replying(replies).await;
+    let vault = vault(&[&stub.addr]);
+    let login = vault.log_in().await.unwrap();
+    let grant = vault.issue(&login.token, "database/creds/app", WITHIN).await.unwrap();
+    let unusable = vault.issue(&login.token, "x", WITHIN).await.unwrap_err();
+    let failed = vault.revoke(&login.token, "l", WITHIN).await.unwrap_err();
+    let shown = format!("{vault:?} {login:?} {grant:?} {unusable:?} {unusable} {failed:?} {failed}");
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(logged.contains("rustify"), "the log is captured");
+    for text in [shown, logged] {
+        assert!(!text.contains("hvs.the-token") && !text.contains("s3cr3t-password"), "{text}");
+    }
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]

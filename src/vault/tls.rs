@@ -11,6 +11,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use secrecy::zeroize::Zeroizing;
 
 use super::{Config, Error};
 
@@ -114,8 +115,12 @@ fn certificates(what: &'static str, origin: &str, pem: &[u8]) -> Result<Vec<Cert
     }
 }
 
-fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|source| Error::Unreadable { what, path: path.to_owned(), source })
+fn read(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    fs::read(path).map(Zeroizing::new).map_err(|source| Error::Unreadable {
+        what,
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Takes any certificate. The signature of the handshake is still checked, so the peer holds the key of the

@@ -4,13 +4,13 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use secrecy::zeroize::Zeroizing;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::dial::{self, Address, Socket, Stream};
 use super::tls::{self, Answer, Tls};
 use super::uri::TcpWords;
+use crate::postgres::protocol::startup::CancelRequest;
 
 /// What cancels a leg's statement. Outlives the leg, and needs no credential.
 #[derive(Clone)]
@@ -18,24 +18,17 @@ pub struct CancelTarget {
     address: Address,
     tcp: TcpWords,
     tls: Option<(Tls, String)>,
-    packet: Zeroizing<Vec<u8>>,
+    request: CancelRequest,
 }
 
 impl CancelTarget {
-    /// `key_data` is the body of BackendKeyData: process id and key, as CancelRequest repeats them. `None`: there is no
-    /// key in it, or one longer than the protocol allows.
     pub(super) fn new(
         address: Address,
         tcp: TcpWords,
         tls: Option<(Tls, String)>,
-        key_data: &[u8],
-    ) -> Option<Self> {
-        let len = u32::try_from(key_data.len()).ok().filter(|len| KEY_DATA.contains(len))? + 8;
-        let mut packet = Zeroizing::new(Vec::with_capacity(key_data.len() + 8));
-        packet.extend_from_slice(&len.to_be_bytes());
-        packet.extend_from_slice(&CANCEL_REQUEST.to_be_bytes());
-        packet.extend_from_slice(key_data);
-        Some(Self { address, tcp, tls, packet })
+        request: CancelRequest,
+    ) -> Self {
+        Self { address, tcp, tls, request }
     }
 
     /// Where the server process runs.
@@ -44,10 +37,10 @@ impl CancelTarget {
         &self.address
     }
 
-    /// The server's process id, 0 if it said none.
+    /// The server's process id and key, as BackendKeyData gave them.
     #[must_use]
-    pub fn process_id(&self) -> i32 {
-        self.packet.get(8..12).and_then(|id| id.try_into().ok()).map_or(0, i32::from_be_bytes)
+    pub fn request(&self) -> &CancelRequest {
+        &self.request
     }
 
     /// Sends CancelRequest and waits until the server has closed, which it does once the signal is sent. It never says
@@ -71,7 +64,7 @@ impl CancelTarget {
                 }
             }
         };
-        stream.write_all(&self.packet).await.map_err(CancelError::Lost)?;
+        stream.write_all(&self.request.encode()).await.map_err(CancelError::Lost)?;
         stream.flush().await.map_err(CancelError::Lost)?;
         let mut nothing = [0; 64];
         // A server that closes without the TLS farewell, or with a reset, has closed all the same.
@@ -108,9 +101,3 @@ pub enum CancelError {
         within: Duration,
     },
 }
-
-/// Source: <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-CANCELREQUEST>
-const CANCEL_REQUEST: u32 = 80_877_102;
-
-/// Bytes of process id and key: 4, and 4 to 256.
-const KEY_DATA: std::ops::RangeInclusive<u32> = 8..=260;

@@ -10,18 +10,19 @@ mod tests;
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::refusal::Refusal;
 use crate::postgres::protocol::auth::{self, Authentication, Step};
+use crate::postgres::protocol::startup::CancelRequest;
 
 /// A session that is ready for its first query.
 pub(super) struct Ready {
     /// What the client has to get, in an order that it accepts.
     pub(super) prologue: BytesMut,
-    /// The body of BackendKeyData.
-    pub(super) key: Option<Bytes>,
+    /// BackendKeyData; `None` where there was none, or one with a key of no legal length.
+    pub(super) key: Option<CancelRequest>,
     /// What came behind ReadyForQuery.
     pub(super) rest: BytesMut,
 }
@@ -45,7 +46,7 @@ where
         prologue.extend_from_slice(&frame);
         match frame.first() {
             Some(b'S' | b'N' | b'A') => {}
-            Some(b'K') if key.is_none() => key = Some(frame.freeze().slice(HEADER..)),
+            Some(b'K') if key.is_none() => key = CancelRequest::from_backend_key_data(body(&frame)),
             Some(b'Z') => return Ok(Ready { prologue, key, rest: wire.buffer }),
             Some(b'E') => return Err(Failure::Refused(Refusal::read(frame.freeze(), true))),
             _ => return Err(Failure::Protocol(Fault::Unexpected)),

@@ -108,7 +108,7 @@ impl Login<'_> {
             self.converse(&mut stream).await.map_err(|failure| Attempt { tls, error: failure.into() })?;
         let used = encryption.tls().filter(|_| tls).map(|tls| (tls.clone(), self.host.name().to_owned()));
         let tcp = self.upstream.tcp.clone();
-        let cancel = ready.key.and_then(|key| CancelTarget::new(address, tcp, used, &key));
+        let cancel = ready.key.map(|key| CancelTarget::new(address, tcp, used, key));
         let host = self.host.to_string();
         Ok(Leg { stream, prologue: ready.prologue, rest: ready.rest, cancel, host })
     }

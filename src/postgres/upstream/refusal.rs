@@ -4,6 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::postgres::protocol::error_response::Fields;
+
 /// An ErrorResponse that ended a login.
 ///
 /// Source: <https://www.postgresql.org/docs/current/protocol-error-fields.html>
@@ -20,12 +22,14 @@ pub struct Refusal {
 
 impl Refusal {
     pub(super) fn read(error: Bytes, after_authentication: bool) -> Self {
-        let sqlstate = field(&error, b'C').and_then(|code| code.try_into().ok()).unwrap_or(*b"XX000");
+        // Behind tag and length.
+        let fields = Fields::new(error.get(5..).unwrap_or_default());
+        let sqlstate = fields.sqlstate().and_then(|code| code.try_into().ok()).unwrap_or(*b"XX000");
         // A role that was dropped or may not log in is found out after the password was accepted, in this routine;
         // pg_hba.conf refuses with 28000 too, from another.
         let suspect = match &sqlstate {
             b"28P01" => true,
-            b"28000" => field(&error, b'R') == Some(b"InitializeSessionUserId"),
+            b"28000" => fields.routine() == Some(b"InitializeSessionUserId"),
             _ => false,
         };
         Self { error, sqlstate, after_authentication, suspect }
@@ -63,10 +67,4 @@ impl fmt::Debug for Refusal {
             .field("after_authentication", &self.after_authentication)
             .finish_non_exhaustive()
     }
-}
-
-/// A field of an ErrorResponse frame, by its type byte.
-fn field(frame: &[u8], wanted: u8) -> Option<&[u8]> {
-    let mut fields = frame.get(5..)?.split(|byte| *byte == 0);
-    fields.find_map(|field| field.split_first().filter(|(kind, _)| **kind == wanted).map(|(_, text)| text))
 }

@@ -21,16 +21,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{CertificateError, ClientConfig, InconsistentKeys, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::uri::{RootCert, SslMode, SslNegotiation, TlsWords};
-use verify::{LeafIsCa, Level, Trust, Verifier};
+use super::uri::{ClientFiles, RootCert, SslMode, SslNegotiation, TlsWords};
+use crate::postgres::protocol::startup::ssl_request;
+use verify::{Flaw, Level, Trust, Verifier};
 
 pub use certificate::end_point;
 
@@ -66,20 +69,14 @@ impl Tls {
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = Verifier::new(level, trust, provider.signature_verification_algorithms);
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(FileError::Provider)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &words.client {
             None => builder.with_no_client_auth(),
-            Some(files) => {
-                let key = PrivateKeyDer::from_pem_file(&files.key)
-                    .map_err(|source| FileError::Pem { path: files.key.clone(), source })?;
-                builder
-                    .with_client_auth_cert(certificates(&files.cert)?, key)
-                    .map_err(|source| FileError::ClientCertificate { path: files.cert.clone(), source })?
-            }
+            Some(files) => builder.with_client_cert_resolver(Arc::new(client_certificate(files, &provider)?)),
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
         // PostgreSQL gives no tickets, so a store for them would stay empty.
@@ -94,9 +91,11 @@ impl Tls {
         }
         let name = ServerName::try_from(host.to_owned()).map_err(|_| Error::HostName)?;
         let connector = TlsConnector::from(Arc::clone(&self.config));
-        let stream = Box::pin(connector.connect(name, tcp)).await.map_err(Error::of_handshake)?;
+        let stream = Box::pin(connector.connect(name, tcp))
+            .await
+            .map_err(|error| Error::of_handshake(error, self.negotiation))?;
         if self.negotiation == SslNegotiation::Direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
-            return Err(Error::NoAlpn);
+            return Err(Error::NotDirect);
         }
         Ok(Answer::Tls(Box::new(stream)))
     }
@@ -106,16 +105,15 @@ impl Tls {
 ///
 /// The answer is one byte. More than that would be read as if it had come encrypted (CVE-2021-23222).
 async fn request(tcp: &mut TcpStream) -> Result<bool, Error> {
-    tcp.write_all(&SSL_REQUEST).await.map_err(Error::Request)?;
+    tcp.write_all(&ssl_request()).await.map_err(Error::Request)?;
     let mut answer = [0; 2];
     match (tcp.read(&mut answer).await.map_err(Error::Request)?, answer) {
         (0, _) => Err(Error::Request(io::ErrorKind::UnexpectedEof.into())),
         (1, [b'S', _]) => Ok(true),
         (1, [b'N', _]) => Ok(false),
-        (1, _) => Err(Error::NotPostgres),
-        // An error of a server that cannot take the connection begins with E; nothing vouches for its text.
-        (_, [b'E', _]) => Err(Error::NotPostgres),
-        _ => Err(Error::Stuffed),
+        (2, [b'S' | b'N', _]) => Err(Error::Stuffed),
+        // Also E, of a server that has no room; nothing vouches for its text.
+        _ => Err(Error::NotPostgres),
     }
 }
 
@@ -136,6 +134,19 @@ fn trust_in_system() -> Result<Trust, FileError> {
         return Err(FileError::NoSystemRoots);
     }
     Ok(Trust { roots, own: Vec::new() })
+}
+
+/// rustls would refuse a certificate of X.509 version 1 here; but it is for the server to judge.
+fn client_certificate(files: &ClientFiles, provider: &CryptoProvider) -> Result<SingleCertAndKey, FileError> {
+    let unfit = |source| FileError::ClientCertificate { path: files.cert.clone(), source };
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .map_err(|source| FileError::Pem { path: files.key.clone(), source })?;
+    let key = provider.key_provider.load_private_key(key).map_err(unfit)?;
+    let certified = CertifiedKey::new(certificates(&files.cert)?, key);
+    match certified.keys_match() {
+        Err(error @ rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(unfit(error)),
+        _ => Ok(SingleCertAndKey::from(certified)),
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
@@ -203,15 +214,20 @@ pub enum Error {
         "host is neither a DNS name nor an address, so TLS cannot name it; sslmode=disable would connect without TLS"
     )]
     HostName,
-    /// `sslnegotiation=direct` with a server older than PostgreSQL 17, or not PostgreSQL.
-    #[error("server did not choose the ALPN protocol postgresql; sslnegotiation=postgres would ask it first")]
-    NoAlpn,
+    /// `sslnegotiation=direct` with a server older than PostgreSQL 17, or none of PostgreSQL.
+    #[error("server did not take TLS from the first byte; sslnegotiation=postgres would ask for it first")]
+    NotDirect,
     /// The classic self-signed server certificate, not in `sslrootcert`.
     #[error(
         "server's certificate is its own CA; put that very certificate into the file of sslrootcert, \
          or sslmode=require without sslrootcert would connect without checking it"
     )]
     LeafIsCa,
+    /// Of X.509 version 1, in whatever mode.
+    #[error(
+        "server's certificate is of X.509 version 1; issue one of version 3, with a subject alternative name"
+    )]
+    Version,
     /// Signed by a stranger.
     #[error(
         "server's certificate is signed by none of the roots; name its CA's file with sslrootcert, \
@@ -233,26 +249,33 @@ pub enum Error {
 }
 
 impl Error {
-    fn of_handshake(error: io::Error) -> Self {
-        let Some(rustls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
-            return Self::Handshake(error);
-        };
-        match rustls {
-            rustls::Error::InvalidCertificate(fault) => match fault {
-                CertificateError::UnknownIssuer => Self::UnknownIssuer,
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                    Self::WrongName(rustls.clone())
-                }
-                CertificateError::Other(other) if other.0.is::<LeafIsCa>() => Self::LeafIsCa,
-                _ => Self::Certificate(rustls.clone()),
-            },
+    /// Unwraps what rustls found wrong with the certificate.
+    fn of_handshake(error: io::Error, negotiation: SslNegotiation) -> Self {
+        let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match (rustls, negotiation) {
+            (Some(rustls::Error::InvalidCertificate(fault)), _) => Self::of_certificate(fault),
+            (Some(rustls::Error::NoApplicationProtocol), _) | (None, SslNegotiation::Direct) => {
+                Self::NotDirect
+            }
             _ => Self::Handshake(error),
+        }
+    }
+
+    fn of_certificate(fault: &CertificateError) -> Self {
+        match fault {
+            CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                Self::WrongName(fault.clone().into())
+            }
+            CertificateError::Other(other) => match other.0.downcast_ref() {
+                Some(Flaw::Ca) => Self::LeafIsCa,
+                Some(Flaw::Version) => Self::Version,
+                None => Self::Certificate(fault.clone().into()),
+            },
+            _ => Self::Certificate(fault.clone().into()),
         }
     }
 }
 
 /// Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
 const ALPN: &[u8] = b"postgresql";
-
-/// Source: <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-SSLREQUEST>
-const SSL_REQUEST: [u8; 8] = ((8_u64 << 32) | 80_877_103).to_be_bytes();

@@ -1,1 +1,149 @@
-//! x
+//! Logins against a scripted server, over a pipe.
+
+use tokio::io::DuplexStream;
+
+use super::*;
+use crate::postgres::protocol::auth::method::{ChannelBinding, RequireAuth};
+use crate::postgres::protocol::auth::scram::Keys;
+use crate::postgres::protocol::auth::{Terms, Transport};
+use crate::secret::Secret;
+
+const STARTUP: &[u8] = b"\0\0\0\x08\0\x03\0\0";
+const OK: &[u8] = b"R\0\0\0\x08\0\0\0\0";
+const MD5: &[u8] = b"R\0\0\0\x0c\0\0\0\x05salt";
+const NEGOTIATE: &[u8] = b"v\0\0\0\x0c\0\x03\0\0\0\0\0\0";
+const NOTICE: &[u8] = b"N\0\0\0\x05\0";
+const STATUS: &[u8] = b"S\0\0\0\x08a\0b\0";
+const KEY: &[u8] = b"K\0\0\0\x0c\0\0\0\x07\x01\x02\x03\x04";
+const READY: &[u8] = b"Z\0\0\0\x05I";
+
+fn error(sqlstate: &str, routine: &str) -> Vec<u8> {
+    let body = format!("SFATAL\0C{sqlstate}\0Mno\0R{routine}\0\0");
+    let len = u32::try_from(body.len() + 4).unwrap();
+    [b"E".as_slice(), &len.to_be_bytes(), body.as_bytes()].concat()
+}
+
+/// Plays `messages` once the startup message is there, `step` bytes at a time; then closes.
+async fn login(messages: &[&[u8]], step: usize) -> Result<Ready, Failure> {
+    let (mut ours, mut theirs) = tokio::io::duplex(64);
+    let script = messages.concat();
+    let play = async move {
+        let mut startup = [0; STARTUP.len()];
+        theirs.read_exact(&mut startup).await.unwrap();
+        assert_eq!(startup, STARTUP);
+        for chunk in script.chunks(step) {
+            if theirs.write_all(chunk).await.is_err() {
+                break;
+            }
+        }
+        drain(&mut theirs).await;
+    };
+    let talk = async move {
+        let password = Secret::new("pencil".to_owned());
+        let keys = Keys::default();
+        let terms = Terms {
+            transport: Transport::Local,
+            channel_binding: ChannelBinding::Prefer,
+            require_auth: RequireAuth::default(),
+        };
+        converse(&mut ours, STARTUP, Authentication::new("alice", &password, &keys, [1; 18], terms)).await
+    };
+    tokio::join!(play, talk).1
+}
+
+/// Closes our side, then reads what is left, so that the other side sees the end and not a broken pipe.
+async fn drain(theirs: &mut DuplexStream) {
+    theirs.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    let _ = theirs.read_to_end(&mut rest).await;
+}
+
+#[tokio::test]
+async fn prologue_is_what_the_server_sent_however_it_comes_in() {
+    let after = [STATUS, b"A"].concat();
+    for step in [1, 3, 1000] {
+        let ready = login(&[NEGOTIATE, MD5, OK, STATUS, NOTICE, KEY, READY, &after], step).await.unwrap();
+        assert_eq!(ready.prologue, [NEGOTIATE, OK, STATUS, NOTICE, KEY, READY].concat());
+        assert_eq!(ready.key.unwrap().backend_key_data(), KEY);
+        assert!(after.starts_with(&ready.rest));
+    }
+}
+
+#[tokio::test]
+async fn bytes_behind_ready_for_query_are_kept() {
+    let ready = login(&[OK, READY, STATUS], 1000).await.unwrap();
+    assert_eq!(ready.rest, STATUS);
+    assert!(ready.key.is_none());
+}
+
+#[tokio::test]
+async fn notice_before_authentication_moves_behind_it() {
+    let ready = login(&[NOTICE, NEGOTIATE, OK, READY], 1000).await.unwrap();
+    assert_eq!(ready.prologue, [NEGOTIATE, OK, NOTICE, READY].concat());
+}
+
+#[tokio::test]
+async fn refusals_are_kept_whole_and_judged() {
+    for (ok, sqlstate, routine, suspect, proves) in [
+        (false, "28P01", "auth_failed", true, false),
+        (false, "28000", "ClientAuthentication", false, false),
+        (true, "28000", "InitializeSessionUserId", true, false),
+        (true, "53300", "InitializeSessionUserId", false, true),
+        (true, "3D000", "InitPostgres", false, true),
+        (false, "57P03", "ProcessStartupPacket", false, false),
+    ] {
+        let sent = error(sqlstate, routine);
+        let messages: &[&[u8]] = if ok { &[OK, STATUS, &sent] } else { &[&sent] };
+        match login(messages, 1000).await {
+            Err(Failure::Refused(refusal)) => {
+                assert_eq!(refusal.error, sent);
+                assert_eq!(refusal.sqlstate(), sqlstate);
+                assert_eq!(refusal.is_suspect(), suspect, "{sqlstate} {routine}");
+                assert_eq!(refusal.proves_credential(), proves, "{sqlstate} {routine}");
+            }
+            other => panic!("{sqlstate}: {:?}", other.err()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn malformed_refusal_is_still_one() {
+    for frame in [b"E\0\0\0\x04".as_slice(), b"E\0\0\0\x06C2", b"E\0\0\0\x0aCabc\0\0"] {
+        match login(&[frame], 1000).await {
+            Err(Failure::Refused(refusal)) => assert_eq!(refusal.sqlstate(), "XX000"),
+            other => panic!("{:?}", other.err()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_breaks_the_protocol_is_left() {
+    let long = [b"N".as_slice(), &0x7fff_ffff_u32.to_be_bytes()].concat();
+    for (message, fault) in [
+        (b"T\0\0\0\x06\0\0".as_slice(), Fault::Unexpected),
+        (b"R\0\0\0\x03", Fault::TooShort),
+        (&long, Fault::TooLong),
+        (READY, Fault::Unexpected),
+        (&[NEGOTIATE, NEGOTIATE].concat(), Fault::Unexpected),
+        (&[OK, KEY, KEY].concat(), Fault::Unexpected),
+        (&[OK, OK].concat(), Fault::Unexpected),
+    ] {
+        match login(&[message], 1000).await {
+            Err(Failure::Protocol(seen)) => assert_eq!(seen, fault, "{message:?}"),
+            other => panic!("{message:?}: {:?}", other.err()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn endless_notices_are_cut_off() {
+    let notices = NOTICE.repeat(MAX_RECEIVED / NOTICE.len() + 1);
+    assert!(matches!(login(&[OK, &notices], 60_000).await, Err(Failure::Protocol(Fault::TooLong))));
+}
+
+#[tokio::test]
+async fn a_close_is_told_from_a_refusal() {
+    for messages in [[].as_slice(), &[&OK[..4]], &[OK, STATUS]] {
+        assert!(matches!(login(messages, 1000).await, Err(Failure::Closed)));
+    }
+}

@@ -2,11 +2,11 @@
 
 use ring::digest::{self, Algorithm};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use x509_cert::Certificate;
 use x509_cert::der::asn1::{ContextSpecific, ObjectIdentifier};
 use x509_cert::der::{Any, Decode as _, Encode as _, SliceReader, TagNumber};
 use x509_cert::ext::pkix::BasicConstraints;
 use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
+use x509_cert::{Certificate, Version};
 
 /// The `tls-server-end-point` data of a server's certificate: its hash, by the hash of its own signature, where MD5 and
 /// SHA-1 count as SHA-256. `None`: the signature has no hash of its own, as with Ed25519.
@@ -44,6 +44,10 @@ impl Leaf {
         } else {
             Lifetime::Running
         }
+    }
+
+    pub(super) fn is_version_3(&self) -> bool {
+        self.0.tbs_certificate.version == Version::V3
     }
 
     pub(super) fn is_ca(&self) -> bool {
@@ -95,3 +99,33 @@ const SIGNATURES: [(ObjectIdentifier, &Algorithm); 9] = [
     (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3"), &digest::SHA384),
     (ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.4"), &digest::SHA512),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signed_by(algorithm: &'static rcgen::SignatureAlgorithm) -> CertificateDer<'static> {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        rcgen::CertificateParams::new(vec!["db".to_owned()]).unwrap().self_signed(&key).unwrap().der().clone()
+    }
+
+    #[test]
+    fn end_point_follows_the_hash_of_the_signature() {
+        let leaf = signed_by(&rcgen::PKCS_ECDSA_P256_SHA256);
+        assert_eq!(end_point(&leaf).unwrap(), digest::digest(&digest::SHA256, &leaf).as_ref());
+        let leaf = signed_by(&rcgen::PKCS_ECDSA_P384_SHA384);
+        assert_eq!(end_point(&leaf).unwrap(), digest::digest(&digest::SHA384, &leaf).as_ref());
+        assert_eq!(end_point(&signed_by(&rcgen::PKCS_ED25519)), None);
+        assert_eq!(end_point(&CertificateDer::from(vec![0x30, 0])), None);
+    }
+
+    #[test]
+    fn lifetime_has_two_ends() {
+        let leaf = Leaf::read(&signed_by(&rcgen::PKCS_ED25519)).unwrap();
+        let at = |seconds| leaf.lifetime(UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)));
+        assert_eq!(at(0), Lifetime::Ahead);
+        assert_eq!(at(1_800_000_000), Lifetime::Running);
+        assert_eq!(at(100_000_000_000), Lifetime::Over);
+        assert!(!leaf.is_ca());
+    }
+}

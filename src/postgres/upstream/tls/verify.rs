@@ -70,7 +70,7 @@ impl Verifier {
                 Error::InvalidCertificate(CertificateError::Other(_))
                     if Leaf::read(leaf).is_some_and(|leaf| leaf.is_ca()) =>
                 {
-                    CertificateError::Other(OtherError(Arc::new(LeafIsCa))).into()
+                    Flaw::Ca.into()
                 }
                 other => other,
             })
@@ -86,6 +86,9 @@ impl ServerCertVerifier for Verifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if Leaf::read(leaf).is_some_and(|leaf| !leaf.is_version_3()) {
+            return Err(Flaw::Version.into());
+        }
         if self.level >= Level::Chain {
             let parsed = ParsedCertificate::try_from(leaf)?;
             self.verify_chain(leaf, &parsed, intermediates, now)?;
@@ -119,14 +122,28 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// A certificate that is marked as a CA, in a server's place, and not in `sslrootcert`.
-#[derive(Debug)]
-pub(super) struct LeafIsCa;
+/// Faults that rustls has no name for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// Marked as a CA, in a server's place, and not in `sslrootcert`.
+    Ca,
+    /// Of an X.509 version before 3, as the plain `openssl x509 -req` made them for long; rustls cannot read it.
+    Version,
+}
 
-impl fmt::Display for LeafIsCa {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("certificate is a CA")
+impl From<Flaw> for Error {
+    fn from(flaw: Flaw) -> Self {
+        CertificateError::Other(OtherError(Arc::new(flaw))).into()
     }
 }
 
-impl std::error::Error for LeafIsCa {}
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ca => "certificate is a CA",
+            Self::Version => "certificate is not of X.509 version 3",
+        })
+    }
+}
+
+impl std::error::Error for Flaw {}

@@ -32,8 +32,8 @@ fn hosts_are_read_in_every_form_libpq_knows() {
     assert_eq!(hosts("postgres:///db?host=a,b&port=7"), [name("a", 7), name("b", 7)]);
     assert_eq!(hosts("postgres://x:9/?host=::1"), [name("::1", 9)]);
     let socket = Host { place: Place::Directory("/var/run/pg".into()), port: 5432 };
-    assert_eq!(hosts("postgres://%2Fvar%2Frun%2Fpg/db"), [socket.clone()]);
-    assert_eq!(hosts("postgres:///db?host=/var/run/pg"), [socket.clone()]);
+    assert_eq!(hosts("postgres://%2Fvar%2Frun%2Fpg/db"), std::slice::from_ref(&socket));
+    assert_eq!(hosts("postgres:///db?host=/var/run/pg"), std::slice::from_ref(&socket));
     assert_eq!(socket.socket().unwrap(), PathBuf::from("/var/run/pg/.s.PGSQL.5432"));
     assert_eq!(socket.to_string(), "/var/run/pg/.s.PGSQL.5432");
     assert_eq!(name("::1", 5432).to_string(), "[::1]:5432");

@@ -1,0 +1,165 @@
+//! When the process counts as started, and as ready. Pure. Floor 5.
+
+use std::time::Duration;
+
+/// What probes need to know of one route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteHealth {
+    /// Its name.
+    pub name: String,
+    /// Whether it has a usable credential.
+    pub ready: bool,
+    /// Whether it has had its first one.
+    pub has_had_credential: bool,
+    /// Whether its first request met a refusal that is not transient.
+    pub was_refused: bool,
+    /// Seconds to the latest hard close of a usable credential.
+    pub runway_seconds: f64,
+    /// The fixed phrase of its latest error.
+    pub last_error: Option<String>,
+}
+
+/// What a probe says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// 200 or 503.
+    pub ok: bool,
+    /// Why: one line a route.
+    pub detail: String,
+}
+
+/// Whether at least one route has had a credential, and every other one has had one or a refusal that will not go away
+/// by itself. The caller latches it.
+#[must_use]
+pub fn has_started(routes: &[RouteHealth]) -> bool {
+    routes.is_empty()
+        || (routes.iter().any(|route| route.has_had_credential)
+            && routes.iter().all(|route| route.has_had_credential || route.was_refused))
+}
+
+/// What `/startup` says.
+#[must_use]
+pub fn startup(started: bool, routes: &[RouteHealth]) -> Probe {
+    let detail = if started {
+        "started\n".to_owned()
+    } else {
+        routes
+            .iter()
+            .map(|route| {
+                let word = match (route.has_had_credential, route.was_refused) {
+                    (true, _) => "has had a credential".to_owned(),
+                    (false, true) => format!("refused{}", cause(route)),
+                    (false, false) => format!("waits for its first credential{}", cause(route)),
+                };
+                format!("{}: {word}\n", route.name)
+            })
+            .collect()
+    };
+    Probe { ok: started, detail }
+}
+
+/// What `/readyz` says: started, not draining, and at least one of these routes usable.
+#[must_use]
+pub fn readiness(started: bool, draining: bool, routes: &[RouteHealth]) -> Probe {
+    let mut detail = String::new();
+    if draining {
+        detail.push_str("shutting down\n");
+    }
+    if !started {
+        detail.push_str("starting\n");
+    }
+    for route in routes {
+        let word = if route.ready {
+            format!("ready, runway {}", span(route.runway_seconds))
+        } else {
+            format!("no usable credential{}", cause(route))
+        };
+        detail.push_str(&format!("{}: {word}\n", route.name));
+    }
+    Probe { ok: started && !draining && routes.iter().any(|route| route.ready), detail }
+}
+
+fn cause(route: &RouteHealth) -> String {
+    match &route.last_error {
+        Some(error) => format!(" ({error})"),
+        None => String::new(),
+    }
+}
+
+/// Whole seconds, as people read them.
+fn span(seconds: f64) -> String {
+    let whole = Duration::try_from_secs_f64(seconds.floor()).unwrap_or_default();
+    humantime::format_duration(whole).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(name: &str) -> RouteHealth {
+        RouteHealth {
+            name: name.to_owned(),
+            ready: false,
+            has_had_credential: false,
+            was_refused: false,
+            runway_seconds: 0.0,
+            last_error: None,
+        }
+    }
+
+    fn usable(name: &str) -> RouteHealth {
+        RouteHealth { ready: true, has_had_credential: true, runway_seconds: 3_541.2, ..route(name) }
+    }
+
+    fn refused(name: &str) -> RouteHealth {
+        RouteHealth { was_refused: true, last_error: Some("permission denied".to_owned()), ..route(name) }
+    }
+
+    #[test]
+    fn startup_waits_for_every_route_that_may_still_come() {
+        assert!(!has_started(&[usable("a"), route("b")]));
+        assert!(has_started(&[usable("a"), refused("b")]));
+        assert!(has_started(&[usable("a"), usable("b")]));
+    }
+
+    #[test]
+    fn startup_needs_one_credential_at_least() {
+        assert!(!has_started(&[refused("a"), refused("b")]));
+    }
+
+    #[test]
+    fn startup_needs_nothing_where_no_route_is_eager() {
+        assert!(has_started(&[]));
+    }
+
+    #[test]
+    fn startup_says_which_route_it_waits_for() {
+        let probe = startup(false, &[usable("a"), refused("b"), route("c")]);
+        assert!(!probe.ok);
+        assert_eq!(
+            probe.detail,
+            "a: has had a credential\nb: refused (permission denied)\nc: waits for its first credential\n"
+        );
+    }
+
+    #[test]
+    fn one_usable_route_is_enough_to_be_ready() {
+        let probe = readiness(true, false, &[usable("a"), refused("b")]);
+        assert!(probe.ok);
+        assert_eq!(probe.detail, "a: ready, runway 59m 1s\nb: no usable credential (permission denied)\n");
+    }
+
+    #[test]
+    fn draining_or_starting_is_not_ready() {
+        assert!(!readiness(true, true, &[usable("a")]).ok);
+        assert!(!readiness(false, false, &[usable("a")]).ok);
+        assert!(readiness(true, true, &[usable("a")]).detail.starts_with("shutting down\n"));
+    }
+
+    #[test]
+    fn a_lost_credential_is_not_ready_though_started() {
+        let lost = RouteHealth { ready: false, ..usable("a") };
+        assert!(has_started(std::slice::from_ref(&lost)));
+        assert!(!readiness(true, false, &[lost]).ok);
+    }
+}

@@ -1,0 +1,89 @@
+//! What operators and probes talk to: two HTTP servers, one for probes and metrics, one for commands. Floor 5.
+//!
+//! | path | methods | `http` | `admin` | |
+//! |---|---|---|---|---|
+//! | `/livez`, `/liveness` | GET | yes | yes | the process alone |
+//! | `/startup` | GET | yes | yes | latched, see [`health`] |
+//! | `/readyz`, `/readiness` | GET | yes | yes | `?route=` asks one |
+//! | `/metrics` | GET | yes | yes | Prometheus' text |
+//! | `/status` | GET | no | yes | a [`Status`] |
+//! | `/rotate` | POST | no | yes | `?route=` one, `?drain=` or `?drain=60s` |
+//! | `/quitquitquit` | GET, POST | no | yes | as SIGTERM |
+
+pub mod health;
+
+mod guard;
+mod handler;
+mod recorder;
+mod server;
+mod status;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::credentials::Route;
+use crate::credentials::status::VaultStatus;
+use crate::shutdown::Shutdown;
+
+pub use recorder::install_recorder;
+pub use server::{Error, Server, bind_admin, bind_http};
+pub use status::{Rotated, RotatedRoute, State, Status};
+
+/// What is served.
+pub struct Process {
+    /// All routes, in the order of the configuration.
+    pub routes: Vec<Arc<Route>>,
+    /// Where a shutdown is asked for.
+    pub shutdown: Shutdown,
+    /// The state of the secret server.
+    pub vault_status: Box<dyn Fn() -> VaultStatus + Send + Sync>,
+    /// The metrics as text.
+    pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
+    started: AtomicBool,
+}
+
+impl Process {
+    /// Not started yet.
+    #[must_use]
+    pub fn new(
+        routes: Vec<Arc<Route>>,
+        shutdown: Shutdown,
+        vault_status: Box<dyn Fn() -> VaultStatus + Send + Sync>,
+        render_metrics: Box<dyn Fn() -> String + Send + Sync>,
+    ) -> Self {
+        Self { routes, shutdown, vault_status, render_metrics, started: AtomicBool::new(false) }
+    }
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("routes", &self.routes.len())
+            .field("shutdown", &self.shutdown)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An admin address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// TCP, on loopback.
+    Tcp(SocketAddr),
+    /// A Unix socket, by its whole path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

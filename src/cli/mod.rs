@@ -1,0 +1,215 @@
+//! The commands that talk to a running leasehold, by its admin address. Floor 6.
+//!
+//! Exit codes: 0 done, 1 a negative answer, 69 nobody there.
+
+mod client;
+mod table;
+
+use std::io::{self, IsTerminal as _, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::admin::{Address, Rotated, Status};
+use crate::config::{self, AdminFlags, Environment, RotateFlags, ShutdownFlags, StatusFlags, WaitFlags};
+use crate::credentials::{DrainSpan, clock};
+
+use client::Client;
+
+/// Why a command did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration does not say where to ask.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The configuration says that there is nobody to ask.
+    #[error("admin: is off, so this leasehold takes no commands")]
+    Off,
+    /// Nobody answers there.
+    #[error("no leasehold at {addr}: {reason}")]
+    Nobody {
+        /// Where.
+        addr: Address,
+        /// One line.
+        reason: String,
+    },
+    /// It said no.
+    #[error("{0}")]
+    Negative(String),
+    /// The output cannot be written.
+    #[error("cannot write: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Error {
+    /// As in `sysexits.h`.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(error) => error.exit_code(),
+            Self::Off | Self::Nobody { .. } => 69,
+            Self::Negative(_) | Self::Output(_) => 1,
+        }
+    }
+}
+
+/// `leasehold status`
+///
+/// # Errors
+/// If nobody answers, or the output cannot be written.
+pub async fn status(flags: &StatusFlags, env: &Environment) -> Result<(), Error> {
+    let client = connect(&flags.at, env)?;
+    let mut out = io::stdout();
+    loop {
+        let answer = client.ask(&Method::GET, "/status", QUICK).await?;
+        let text = if flags.json {
+            answer.text()
+        } else {
+            table::render(&client.document::<Status>(&answer)?, clock::wall())
+        };
+        if flags.watch && out.is_terminal() {
+            // Clear, and go to the upper left corner.
+            out.write_all(b"\x1b[2J\x1b[H")?;
+        }
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        if !flags.watch {
+            return Ok(());
+        }
+        sleep(WATCH_EVERY).await;
+        if !flags.json && !out.is_terminal() {
+            out.write_all(b"\n")?;
+        }
+    }
+}
+
+/// `leasehold rotate`
+///
+/// # Errors
+/// If nobody answers, or a route got no fresh credential.
+pub async fn rotate(flags: &RotateFlags, env: &Environment) -> Result<(), Error> {
+    let client = connect(&flags.at, env)?;
+    let path = rotate_path(flags);
+    let answer = client.ask(&Method::POST, &path, ROTATION).await?;
+    if !matches!(answer.code, StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE) {
+        return Err(Error::Negative(answer.line()));
+    }
+    let rotated: Rotated = client.document(&answer)?;
+    let mut out = io::stdout();
+    let mut failed = Vec::new();
+    for route in rotated.routes {
+        match (route.generation, route.error) {
+            (Some(generation), None) => {
+                writeln!(out, "{}: generation {generation} is published", table::clean(&route.name))?;
+            }
+            (_, error) => failed.push(table::clean(&format!(
+                "{}: {}",
+                route.name,
+                error.unwrap_or_else(|| "no answer".to_owned())
+            ))),
+        }
+    }
+    out.flush()?;
+    if failed.is_empty() { Ok(()) } else { Err(Error::Negative(failed.join("; "))) }
+}
+
+/// `leasehold wait`
+///
+/// # Errors
+/// If it is not ready in time: 69 if it never answered, else its reason.
+pub async fn wait(flags: &WaitFlags, env: &Environment) -> Result<(), Error> {
+    let client = connect(&flags.at, env)?;
+    let until = Instant::now() + flags.max;
+    let mut reason = None;
+    loop {
+        let asked = timeout_at(until, client.ask(&Method::GET, "/readyz", QUICK)).await;
+        match asked {
+            Ok(Ok(answer)) if answer.code == StatusCode::OK => return Ok(()),
+            Ok(Ok(answer)) => reason = Some(Error::Negative(format!("not ready: {}", answer.line()))),
+            Ok(Err(error)) if !matches!(reason, Some(Error::Negative(_))) => reason = Some(error),
+            Ok(Err(_)) | Err(_) => {}
+        }
+        if Instant::now() + POLL_EVERY >= until {
+            return Err(reason.unwrap_or_else(|| client.nobody("no answer in time")));
+        }
+        sleep(POLL_EVERY).await;
+    }
+}
+
+/// `leasehold shutdown`
+///
+/// # Errors
+/// If nobody answers, or, with `--wait`, it has not gone after ten minutes.
+pub async fn shutdown(flags: &ShutdownFlags, env: &Environment) -> Result<(), Error> {
+    let client = connect(&flags.at, env)?;
+    let answer = client.ask(&Method::POST, "/quitquitquit", QUICK).await?;
+    if answer.code != StatusCode::OK {
+        return Err(Error::Negative(answer.line()));
+    }
+    let until = Instant::now() + GONE_BY;
+    while flags.wait && client.is_there().await {
+        if Instant::now() >= until {
+            return Err(Error::Negative("it has not stopped in ten minutes".to_owned()));
+        }
+        sleep(POLL_EVERY).await;
+    }
+    Ok(())
+}
+
+/// What is printed, and what the process answers. A reader that has gone, as in `leasehold status | head`, is no fault.
+#[must_use]
+pub fn finish(result: Result<(), Error>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a stderr the exit code has to do.
+            let _ = writeln!(io::stderr(), "leasehold: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn rotate_path(flags: &RotateFlags) -> String {
+    let mut query = url::form_urlencoded::Serializer::for_suffix("/rotate?".to_owned(), "/rotate?".len());
+    if let Some(route) = &flags.route {
+        query.append_pair("route", route);
+    }
+    match flags.drain {
+        None => {}
+        Some(DrainSpan::Default) => {
+            query.append_pair("drain", "");
+        }
+        Some(DrainSpan::For(span)) => {
+            query.append_pair("drain", &humantime::format_duration(span).to_string());
+        }
+    }
+    query.finish()
+}
+
+fn connect(flags: &AdminFlags, env: &Environment) -> Result<Client, Error> {
+    match config::admin_address(flags, env)? {
+        Some(addr) => Ok(Client::new(addr)),
+        None => Err(Error::Off),
+    }
+}
+
+/// For an answer that needs no work.
+const QUICK: Duration = Duration::from_secs(10);
+
+/// The server's own bound, and a little more.
+const ROTATION: Duration = Duration::from_secs(310);
+
+/// Between two looks of `wait` and `shutdown --wait`.
+const POLL_EVERY: Duration = Duration::from_millis(200);
+
+/// Between two tables of `status --watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// Longer than any orchestrator's patience.
+const GONE_BY: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,41 @@
+//! The environment, as a value. Floor 6.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The variables that leasehold reads, taken once. Tests make their own.
+///
+/// Holds tokens: it has no Debug of its content.
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// What this process was started with. A variable that is not UTF-8 counts as absent.
+    #[must_use]
+    pub fn of_process() -> Self {
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect()
+    }
+
+    /// A variable; an empty one counts as absent.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+impl FromIterator<(String, String)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
+        let ours = |name: &str| {
+            name == "HOME" || ["LEASEHOLD_", "BAO_", "VAULT_"].iter().any(|prefix| name.starts_with(prefix))
+        };
+        Self(variables.into_iter().filter(|(name, _)| ours(name)).collect())
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}

@@ -1,0 +1,106 @@
+//! What can be wrong with the configuration. Floor 6.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::error::Blame;
+
+/// Why there is no configuration. The text is one line: where, which key, why.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line contradicts itself or the file.
+    #[error("{origin}: {reason}")]
+    Usage {
+        /// The flag or variable.
+        origin: Origin,
+        /// Why, without the value.
+        reason: String,
+    },
+    /// A value is wrong.
+    #[error("{origin}: {reason}")]
+    Invalid {
+        /// Where it stands.
+        origin: Origin,
+        /// Why, without secrets.
+        reason: String,
+    },
+    /// A value is missing.
+    #[error("{key}: {reason}")]
+    Missing {
+        /// The key with its tables.
+        key: String,
+        /// Where it may be written.
+        reason: String,
+    },
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// 64 for usage, 78 for configuration, as in `sysexits.h`.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage { .. } => 64,
+            Self::Invalid { .. } | Self::Missing { .. } | Self::File { .. } => 78,
+        }
+    }
+
+    /// Always the configuration.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        Blame::Config
+    }
+
+    pub(super) fn invalid(origin: Origin, reason: impl fmt::Display) -> Self {
+        Self::Invalid { origin, reason: reason.to_string() }
+    }
+}
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// On the command line: `--a-b`.
+    Flag(String),
+    /// In the environment: the variable's name.
+    Env(String),
+    /// In the file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// The key with its tables, where it is known.
+        key: String,
+    },
+    /// Nowhere: the default of this key.
+    Default(String),
+}
+
+impl Origin {
+    /// Whether it was written for leasehold, and not taken from the ambient environment or the defaults.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        match self {
+            Self::Flag(_) | Self::File { .. } => true,
+            Self::Env(name) => name.starts_with("LEASEHOLD_"),
+            Self::Default(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) | Self::Env(name) => f.write_str(name),
+            Self::File { path, line, key } => write!(f, "{}:{line}: {key}", path.display()),
+            Self::Default(key) => write!(f, "{key} (default)"),
+        }
+    }
+}

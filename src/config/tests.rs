@@ -1,0 +1,546 @@
+//! What the configuration promises. Floor 6.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser as _;
+
+use super::merge::Sources;
+use super::*;
+
+const ROUTE: [&str; 4] = ["--upstream", "postgresql://db:5432/", "--vault-path", "database/creds/app-role"];
+
+fn env(variables: &[(&str, &str)]) -> Environment {
+    [("VAULT_TOKEN", "hvs.ambient")]
+        .iter()
+        .chain(variables)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn flags(args: &[&str]) -> RunFlags {
+    let cli = Cli::try_parse_from(["leasehold", "run"].iter().chain(args)).unwrap();
+    match cli.command {
+        Command::Run(flags) => *flags,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Loads with a file of this text.
+fn load(text: &str, args: &[&str], variables: &[(&str, &str)]) -> Result<Config, Error> {
+    let path = Temporary::new(text);
+    let mut flags = flags(args);
+    if !text.is_empty() {
+        flags.general.at.config = Some(path.0.clone());
+    }
+    Config::load(&flags, &env(variables))
+}
+
+fn load_route(args: &[&str], variables: &[(&str, &str)]) -> Result<Config, Error> {
+    let args: Vec<_> = ROUTE.iter().chain(args).copied().collect();
+    load("", &args, variables)
+}
+
+/// The error without the directory of the file.
+fn complaint(result: Result<Config, Error>) -> String {
+    let text = result.unwrap_err().to_string();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    match text.split_once(".toml") {
+        Some((path, rest)) if path.starts_with('/') => format!("FILE{rest}"),
+        _ => text,
+    }
+}
+
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(text: &str) -> Self {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path =
+            std::env::temp_dir().join(format!("leasehold-config-{}-{number}.toml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn clap_finds_no_fault_with_the_definition() {
+    command().debug_assert();
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let config = load_route(&[], &[]).unwrap();
+    let listen: Vec<_> =
+        config.listen.iter().map(|listen| (listen.address.to_string(), listen.optional)).collect();
+    assert_eq!(listen, [("127.0.0.1:6432".to_owned(), false), ("[::1]:6432".to_owned(), true)]);
+    assert_eq!(config.http.unwrap().to_string(), "127.0.0.1:9090");
+    assert_eq!(config.admin.unwrap().to_string(), "127.0.0.1:9091");
+    assert_eq!(config.log.level, crate::log::Level::Info);
+    assert_eq!(config.log.format, None);
+    assert_eq!(config.sigterm.min, Duration::ZERO);
+    assert_eq!(config.sigterm.max, Duration::from_secs(20));
+    assert_eq!(config.vault.addrs, ["https://127.0.0.1:8200"]);
+    assert_eq!(config.vault.client_timeout, Duration::from_secs(60));
+    assert!(!config.vault.skip_verify);
+    assert_eq!(
+        config.limits,
+        Limits {
+            handshake_timeout: Duration::from_secs(15),
+            login_wait: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            send_timeout: Duration::from_secs(30),
+            max_sessions: 0,
+            replica_grace: Duration::from_secs(30),
+            issue_burst: 3,
+            issue_interval: Duration::from_secs(60),
+        }
+    );
+    assert_eq!(config.cancel.unknown, UnknownCancel::Off);
+    assert_eq!(
+        config.routes,
+        [RouteConfig {
+            name: "app-role".to_owned(),
+            matching: Match { user: Pattern::Any, database: Pattern::Any },
+            upstream: "postgresql://db:5432/".to_owned(),
+            vault_path: "database/creds/app-role".to_owned(),
+            rotate_after: None,
+            max_age: None,
+            drain: None,
+            set_role: None,
+            probe_database: None,
+            max_sessions: 0,
+        }]
+    );
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn flag_beats_environment_beats_file() {
+    let file = "http = '127.0.0.1:1'\n[vault]\naddr = 'https://file:8200'\n";
+    let with = |args: &[&str], variables: &[(&str, &str)]| {
+        let args: Vec<_> = ROUTE.iter().chain(args).copied().collect();
+        let config = load(file, &args, variables).unwrap();
+        (config.http.unwrap().port(), config.vault.addrs)
+    };
+    let variables = [
+        ("LEASEHOLD_HTTP", "127.0.0.1:2"),
+        ("LEASEHOLD_VAULT_ADDR", "https://env:8200, https://env2:8200"),
+        ("BAO_ADDR", "https://ambient:8200"),
+    ];
+    assert_eq!(with(&[], &[]), (1, vec!["https://file:8200".to_owned()]));
+    assert_eq!(
+        with(&[], &variables),
+        (2, vec!["https://env:8200".to_owned(), "https://env2:8200".to_owned()])
+    );
+    assert_eq!(
+        with(&["--http=127.0.0.1:3", "--vault-addr=https://flag:8200/"], &variables),
+        (3, vec!["https://flag:8200".to_owned()])
+    );
+    let ambient = [("BAO_ADDR", "https://ambient:8200")];
+    assert_eq!(with(&[], &ambient).1, ["https://file:8200"]);
+}
+
+#[test]
+fn bao_beats_vault_and_each_variable_stands_by_itself() {
+    let vault = load_route(
+        &[],
+        &[
+            ("BAO_ADDR", "https://bao:8200"),
+            ("VAULT_ADDR", "https://vault:8200"),
+            ("VAULT_NAMESPACE", "team"),
+            ("BAO_CACERT", ""),
+            ("VAULT_CACERT", "/ca.pem"),
+            ("VAULT_CACERT_BYTES", "PEM"),
+            ("VAULT_CAPATH", "/ca.d"),
+            ("VAULT_CLIENT_CERT", "/cert.pem"),
+            ("BAO_CLIENT_KEY", "/key.pem"),
+            ("VAULT_TLS_SERVER_NAME", "vault.example"),
+            ("VAULT_SKIP_VERIFY", "f"),
+            ("VAULT_CLIENT_TIMEOUT", "45"),
+        ],
+    )
+    .unwrap()
+    .vault;
+    assert_eq!(vault.addrs, ["https://bao:8200"]);
+    assert_eq!(vault.namespace.as_deref(), Some("team"));
+    assert_eq!(vault.ca_cert, Some("/ca.pem".into()));
+    assert_eq!(vault.ca_cert_bytes.as_deref(), Some("PEM"));
+    assert_eq!(vault.ca_path, Some("/ca.d".into()));
+    assert_eq!(vault.client_cert, Some("/cert.pem".into()));
+    assert_eq!(vault.client_key, Some("/key.pem".into()));
+    assert_eq!(vault.tls_server_name.as_deref(), Some("vault.example"));
+    assert!(!vault.skip_verify);
+    assert_eq!(vault.client_timeout, Duration::from_secs(45));
+}
+
+#[test]
+fn a_written_ca_is_not_replaced_by_an_ambient_one() {
+    let vault =
+        load_route(&["--vault-ca-path=/ours"], &[("VAULT_CACERT", "/ca.pem"), ("VAULT_CACERT_BYTES", "PEM")])
+            .unwrap()
+            .vault;
+    assert_eq!((vault.ca_cert, vault.ca_cert_bytes), (None, None));
+    assert_eq!(vault.ca_path, Some("/ours".into()));
+}
+
+#[test]
+fn client_timeouts_are_those_of_go() {
+    let seconds = |text| values::go_duration(text).map(|span| span.as_secs_f64()).ok();
+    assert_eq!(seconds("45"), Some(45.0));
+    assert_eq!(seconds("1m30s"), Some(90.0));
+    assert_eq!(seconds("1.5h"), Some(5_400.0));
+    assert_eq!(seconds("500ms"), Some(0.5));
+    for bad in ["", "s", "5x", "-5s", "0", "0s", "1m30", "9999999999h", "1..2s"] {
+        assert_eq!(seconds(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn skip_verify_is_read_as_gos_bool_and_warned_of() {
+    let config = load_route(&[], &[("VAULT_SKIP_VERIFY", "T")]).unwrap();
+    assert!(config.vault.skip_verify);
+    assert!(config.warnings[0].starts_with("VAULT_SKIP_VERIFY: "), "{:?}", config.warnings);
+    assert_eq!(
+        complaint(load_route(&[], &[("VAULT_SKIP_VERIFY", "yes")])),
+        "VAULT_SKIP_VERIFY: neither true nor false"
+    );
+}
+
+#[test]
+fn plain_http_beyond_loopback_is_warned_of() {
+    let warnings = |addr| load_route(&["--vault-addr", addr], &[]).unwrap().warnings.len();
+    assert_eq!(warnings("http://vault:8200"), 1);
+    assert_eq!(warnings("http://127.0.0.1:8200"), 0);
+    assert_eq!(warnings("https://vault:8200"), 0);
+}
+
+#[test]
+fn the_token_comes_from_the_environment_then_from_the_home_directory() {
+    let token = |variables: &[(&str, &str)]| {
+        let env: Environment =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        match Config::load(&flags(&ROUTE), &env).map(|config| config.vault.auth) {
+            Ok(crate::vault::Auth::Token { token }) => Ok(token.expose().to_owned()),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let home = std::env::temp_dir().join(format!("leasehold-home-{}", std::process::id()));
+    std::fs::create_dir_all(&home).unwrap();
+    let home_text = home.to_str().unwrap();
+    assert!(token(&[("HOME", home_text)]).unwrap_err().contains(".vault-token"));
+    std::fs::write(home.join(".vault-token"), "hvs.home\n").unwrap();
+    assert_eq!(token(&[("HOME", home_text)]).unwrap(), "hvs.home");
+    assert_eq!(token(&[("HOME", home_text), ("VAULT_TOKEN", "hvs.v")]).unwrap(), "hvs.v");
+    assert_eq!(token(&[("BAO_TOKEN", " s.b\n"), ("VAULT_TOKEN", "hvs.v")]).unwrap(), "s.b");
+    let bad = token(&[("BAO_TOKEN", "two\nlines")]).unwrap_err();
+    assert_eq!(bad, "BAO_TOKEN: holds a character that cannot stand in an HTTP header");
+    std::fs::remove_dir_all(&home).unwrap();
+}
+
+#[test]
+fn no_debug_shows_the_token() {
+    let config = load_route(&[], &[]).unwrap();
+    assert!(!format!("{config:?}").contains("ambient"));
+    assert!(!format!("{:?}", env(&[])).contains("ambient"));
+}
+
+#[test]
+fn each_method_reads_its_own_keys_and_no_other() {
+    let auth = |args: &[&str]| load_route(args, &[]).map(|config| config.vault.auth);
+    match auth(&["--vault-auth-method=kubernetes", "--vault-auth-role=app"]).unwrap() {
+        crate::vault::Auth::Kubernetes { mount, role, jwt_file } => {
+            assert_eq!((mount.as_str(), role.as_str()), ("kubernetes", "app"));
+            assert_eq!(jwt_file, PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount/token"));
+        }
+        other => panic!("{other:?}"),
+    }
+    match auth(&["--vault-auth-method=approle", "--vault-auth-role-id=x", "--vault-auth-mount=/a/b/"])
+        .unwrap()
+    {
+        crate::vault::Auth::AppRole { mount, role_id, secret_id_file } => {
+            assert_eq!((mount.as_str(), role_id.as_str()), ("a/b", "x"));
+            assert_eq!(secret_id_file, None);
+        }
+        other => panic!("{other:?}"),
+    }
+    let complaint = |args: &[&str]| complaint(load_route(args, &[]));
+    assert_eq!(
+        complaint(&["--vault-auth-method=approle"]),
+        "vault.auth.role_id: the method approle needs it"
+    );
+    assert_eq!(
+        complaint(&["--vault-auth-method=token-file"]),
+        "vault.auth.token_file: the method token-file needs it"
+    );
+    assert_eq!(complaint(&["--vault-auth-role=app"]), "--vault-auth-role: the method token does not read it");
+}
+
+#[test]
+fn what_comes_later_is_refused_by_name() {
+    assert_eq!(complaint(load_route(&["--state-file=/x"], &[])), "--state-file: not supported yet");
+    assert_eq!(complaint(load_route(&[], &[("LEASEHOLD_WARM", "3")])), "LEASEHOLD_WARM: not supported yet");
+    assert_eq!(complaint(load("[tls]\ncert_file = 'x'\n", &ROUTE, &[])), "FILE:1: tls: not supported yet");
+    assert_eq!(
+        complaint(load("[vault.auth]\nmethod = 'jwt'\n", &ROUTE, &[])),
+        "FILE:2: vault.auth.method: jwt: not supported yet"
+    );
+    assert_eq!(complaint(load("[defaults]\nlazy = true\n", &ROUTE, &[])), "FILE:2: lazy: not supported yet");
+    assert!(Cli::try_parse_from(["leasehold", "run", "--vault-auth-method=cert"]).is_err());
+    let run = command().find_subcommand("run").unwrap().clone().render_long_help().to_string();
+    for hidden in UnbuiltFlags::KEYS {
+        assert!(!run.contains(&merge::flag_name(hidden)), "{hidden}");
+    }
+}
+
+#[test]
+fn a_wrong_file_is_one_line_with_file_line_and_key() {
+    let complaint = |text: &str| complaint(load(text, &ROUTE, &[]));
+    let unknown = complaint("\n[vault]\nadr = 'x'\n");
+    assert!(unknown.starts_with("FILE:3: vault.adr: unknown field `adr`"), "{unknown}");
+    assert_eq!(complaint("listen_public = 'hunter2'\n"), "FILE:1: listen_public: expected a boolean");
+    assert_eq!(
+        complaint("[limits]\nlogin_wait = '10'\n"),
+        "FILE:2: limits.login_wait: not a duration such as 500ms, 2m or 1h30m"
+    );
+    assert_eq!(complaint("listen = 5\n"), "FILE:1: listen: expected a string or a list of strings");
+    assert!(complaint("[vault\n").starts_with("FILE:1: "));
+    assert!(
+        load("", &["--config=/nonexistent/x.toml"], &[])
+            .unwrap_err()
+            .to_string()
+            .starts_with("/nonexistent/x.toml: cannot be read: ")
+    );
+}
+
+#[test]
+fn listeners_beyond_this_machine_need_leave() {
+    for open in ["0.0.0.0:6432", "[::]:6432", "10.1.2.3:6432", "[::ffff:10.1.2.3]:6432"] {
+        let refused = load_route(&["--listen", open], &[]).unwrap_err();
+        assert_eq!(refused.exit_code(), 78);
+        assert!(refused.to_string().starts_with("--listen: "), "{refused}");
+        assert!(refused.to_string().contains("--listen-public"), "{refused}");
+        let config = load_route(&["--listen", open, "--listen-public"], &[]).unwrap();
+        assert_eq!(config.cancel.unknown, UnknownCancel::Forward);
+    }
+    for private in ["127.9.9.9:1", "[::1]:1", "/run/leasehold"] {
+        load_route(&["--listen", private], &[]).unwrap();
+    }
+}
+
+#[test]
+fn a_directory_is_a_unix_socket() {
+    let path = |text| match values::listen(text).unwrap().address {
+        ListenAddress::Unix(path) => path,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(path("/run/lh"), PathBuf::from("/run/lh/.s.PGSQL.6432"));
+    assert_eq!(path("/run/lh/:5433"), PathBuf::from("/run/lh/.s.PGSQL.5433"));
+    for bad in ["/run:x", "/run:0", "localhost:1", "6432", "", &format!("/{}", "x".repeat(100))] {
+        assert!(values::listen(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn listen_is_a_list_in_each_source() {
+    let count = |result: Result<Config, Error>| result.unwrap().listen.len();
+    assert_eq!(count(load_route(&["--listen=127.0.0.1:0,/run"], &[])), 2);
+    assert_eq!(count(load_route(&["--listen=127.0.0.1:0", "--listen=127.0.0.1:0"], &[])), 2);
+    assert_eq!(count(load_route(&[], &[("LEASEHOLD_LISTEN", "127.0.0.1:1, /run, [::1]:1")])), 3);
+    assert_eq!(count(load("listen = ['127.0.0.1:1', '/run']", &ROUTE, &[])), 2);
+    assert_eq!(count(load("listen = '127.0.0.1:1,/run'", &ROUTE, &[])), 2);
+    assert!(load_route(&["--listen=/run,/run"], &[]).is_err());
+    assert_eq!(
+        complaint(load("listen = []", &ROUTE, &[])),
+        "FILE:1: listen: neither an IP address with a port (127.0.0.1:6432, [::1]:6432) nor a directory (/dir, /dir:port)"
+    );
+}
+
+#[test]
+fn admin_is_loopback_or_a_socket_or_off() {
+    let admin = |text: &str| load("", &ROUTE, &[("LEASEHOLD_ADMIN", text)]).map(|config| config.admin);
+    assert_eq!(admin("off").unwrap(), None);
+    assert_eq!(admin("/run/lh.sock").unwrap().unwrap().to_string(), "/run/lh.sock");
+    for bad in ["0.0.0.0:9091", "10.0.0.1:9091", "/run/", "x"] {
+        assert_eq!(admin(bad).unwrap_err().exit_code(), 78, "{bad}");
+    }
+    let config = load_route(&["--http=0.0.0.0:9090", "--admin=off"], &[]).unwrap();
+    assert!(config.http.is_some());
+}
+
+#[test]
+fn delays_of_the_shutdown_fit_together() {
+    assert_eq!(
+        complaint(load_route(&["--min-sigterm-delay=30s"], &[])),
+        "--min-sigterm-delay: is longer than max_sigterm_delay, and both count from SIGTERM"
+    );
+}
+
+const TWO: &str = "\
+[defaults]
+drain = '2m'
+[[route]]
+name = 'readonly'
+user = 'readonly'
+upstream = 'postgresql://replica/'
+vault_path = 'database/creds/readonly-role'
+drain = '1m'
+[[route]]
+user = 'app'
+database = 'shop'
+upstream = 'postgresql://primary/'
+vault_path = '/nested/mount/creds/app-role/'
+set_role = 'app_owner'
+max_sessions = 7
+";
+
+#[test]
+fn routes_are_tried_in_order_by_user_and_database() {
+    let config = load(TWO, &[], &[]).unwrap();
+    assert_eq!(config.routes[0].name, "readonly");
+    assert_eq!(config.routes[0].drain, Some(Duration::from_secs(60)));
+    assert_eq!(config.routes[1].name, "app-role");
+    assert_eq!(config.routes[1].drain, Some(Duration::from_secs(120)));
+    assert_eq!(config.routes[1].vault_path, "nested/mount/creds/app-role");
+    assert_eq!(config.routes[1].max_sessions, 7);
+    assert_eq!(config.route_for(b"readonly", b"anything"), Some(0));
+    assert_eq!(config.route_for(b"app", b"shop"), Some(1));
+    assert_eq!(config.route_for(b"app", b"app"), None);
+    assert_eq!(config.route_for(b"\xff", b"shop"), None);
+}
+
+#[test]
+fn several_routes_need_a_user_each_and_differ() {
+    let with = |from: &str, to: &str| complaint(load(&TWO.replace(from, to), &[], &[]));
+    assert_eq!(
+        with("user = 'app'\n", ""),
+        "FILE:9: route.user: with several routes each needs the user that it is for, or \"*\""
+    );
+    assert_eq!(
+        with("user = 'app'\ndatabase = 'shop'", "user = 'readonly'"),
+        "FILE:9: route.user: routes readonly and app-role have the same user and database"
+    );
+    assert_eq!(
+        with("name = 'readonly'", "name = 'app-role'"),
+        "FILE:9: route.name: there are two routes named app-role"
+    );
+}
+
+#[test]
+fn a_route_by_flags_and_one_by_file_exclude_each_other() {
+    let by_flag = load(TWO, &["--drain=1m"], &[]).unwrap_err();
+    assert_eq!(by_flag.exit_code(), 64);
+    assert!(by_flag.to_string().starts_with("--drain: "), "{by_flag}");
+    let by_env = load(TWO, &[], &[("LEASEHOLD_UPSTREAM", "postgresql://x/")]).unwrap_err();
+    assert_eq!(by_env.exit_code(), 64);
+    assert!(by_env.to_string().starts_with("LEASEHOLD_UPSTREAM: "), "{by_env}");
+}
+
+#[test]
+fn a_route_by_flags_stands_on_the_defaults_of_the_file() {
+    let config =
+        load("[defaults]\ndrain = '3m'\nmax_age = '1h'\n", &[&ROUTE[..], &["--drain=1m"]].concat(), &[]);
+    let route = &config.unwrap().routes[0];
+    assert_eq!(route.drain, Some(Duration::from_secs(60)));
+    assert_eq!(route.max_age, Some(Duration::from_secs(3_600)));
+}
+
+#[test]
+fn a_route_is_needed_and_each_of_its_halves() {
+    assert!(complaint(load("", &[], &[])).starts_with("upstream: is needed: --upstream, LEASEHOLD_UPSTREAM"));
+    assert!(complaint(load("", &ROUTE[..2], &[])).starts_with("vault_path: is needed"));
+    assert_eq!(
+        complaint(load("[[route]]\nupstream = 'postgresql://x/'\n", &[], &[])),
+        "FILE:1: route.vault_path: is needed in each [[route]]"
+    );
+}
+
+#[test]
+fn vault_paths_lead_to_creds() {
+    for good in ["database/creds/app", "/a/b/creds/app/", "creds/creds/creds"] {
+        values::vault_path(good).unwrap();
+    }
+    for bad in [
+        "creds/app",
+        "database/roles/app",
+        "database/creds/",
+        "a/../creds/x",
+        "a//creds/x",
+        "a/creds/x?y",
+        "",
+    ] {
+        assert!(values::vault_path(bad).is_err(), "{bad}");
+    }
+    assert!(values::vault_path("db/static-creds/app").unwrap_err().0.contains("not supported yet"));
+}
+
+#[test]
+fn ages_fit_together() {
+    assert_eq!(
+        complaint(load_route(&["--max-age=1h", "--drain=1h"], &[])),
+        "--drain: drain is not shorter than max_age"
+    );
+    assert!(load_route(&["--max-age=1h", "--rotate-after=2h"], &[]).is_err());
+    assert!(Cli::try_parse_from(["leasehold", "run", "--rotate-after=0s"]).is_err());
+}
+
+#[test]
+fn a_password_in_the_upstream_is_refused_and_not_repeated() {
+    let refused =
+        load("", &["--upstream=postgresql://app:hunter2@db/", "--vault-path=db/creds/x"], &[]).unwrap_err();
+    assert!(refused.to_string().starts_with("--upstream: "), "{refused}");
+    assert!(!format!("{refused} {refused:?}").contains("hunter2"));
+}
+
+#[test]
+fn vault_addresses_are_base_urls() {
+    for good in ["https://vault:8200", "http://[::1]:8200/", "https://gw/vault"] {
+        values::vault_addr(good).unwrap();
+    }
+    for bad in ["vault:8200", "unix:///run/v.sock", "https://u:p@vault", "https://v/?x=1", "https://v/#f", ""]
+    {
+        assert!(values::vault_addr(bad).is_err(), "{bad}");
+    }
+}
+
+/// The one rule for names, held by flags and file alike.
+#[test]
+fn every_flag_is_a_key_of_the_file() {
+    let run = command();
+    let run = run.find_subcommand("run").unwrap();
+    let mut seen = 0;
+    for argument in run.get_arguments().filter_map(clap::Arg::get_long) {
+        if ["config", "help", "version"].contains(&argument) {
+            continue;
+        }
+        let key = argument.replace('-', "_");
+        let (table, key) = ["vault_auth_", "vault_", "limits_", "cancel_", "tls_"]
+            .iter()
+            .find_map(|prefix| {
+                Some((prefix.trim_end_matches('_').replace('_', "."), key.strip_prefix(prefix)?))
+            })
+            .filter(|(_, rest)| key != "vault_path" && *rest != "path")
+            .unwrap_or_else(|| (String::new(), key.as_str()));
+        let env = env(&[]);
+        let known = |text: String| match Sources::of_text(&text, &env) {
+            Ok(_) => true,
+            Err(error) => !error.to_string().contains("unknown field"),
+        };
+        let in_table = match table.as_str() {
+            "" => known(format!("{key} = {{}}")) || known(format!("[[route]]\n{key} = {{}}")),
+            table => known(format!("[{table}]\n{key} = {{}}")),
+        };
+        assert!(in_table, "--{argument}");
+        seen += 1;
+    }
+    assert!(seen > 50, "{seen}");
+}

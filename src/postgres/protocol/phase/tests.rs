@@ -1,0 +1,478 @@
+//! The phase of scripted sessions, and of random ones against a model of the server.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::model::{Message, Server, Statement};
+use super::{MAX_OUTSTANDING, Phase};
+
+/// Follows a script of words: `>` and the types that the client sends, `<` and those that the server sends, where
+/// ReadyForQuery is written as `i`, `t` or `e`, its status. ParameterDescription, also a `t`, is left out.
+fn after(script: &str) -> Phase {
+    let mut phase = Phase::default();
+    play(&mut phase, script);
+    phase
+}
+
+fn play(phase: &mut Phase, script: &str) {
+    for word in script.split_whitespace() {
+        let (side, tags) = word.split_at(1);
+        for tag in tags.bytes() {
+            match (side, tag) {
+                (">", _) => phase.frontend(tag),
+                (_, b'i' | b't' | b'e') => phase.backend(b'Z', &[tag.to_ascii_uppercase()]),
+                _ => phase.backend(tag, b""),
+            }
+        }
+    }
+}
+
+/// Between transactions at the end of each of the scripts, and nowhere before.
+fn between_only_after(script: &str) {
+    let words: Vec<_> = script.split_whitespace().collect();
+    for end in 1..words.len() {
+        let front = words[..end].join(" ");
+        assert!(!after(&front).between_transactions(), "{front}");
+    }
+    let phase = after(script);
+    assert!(phase.between_transactions(), "{script}: {phase:?}");
+    assert!(!phase.statement_running(), "{script}");
+}
+
+fn never_between(script: &str) {
+    let phase = after(script);
+    assert!(!phase.between_transactions(), "{script}: {phase:?}");
+}
+
+#[test]
+fn new_session_is_between_transactions() {
+    assert!(Phase::default().between_transactions());
+    assert!(!Phase::default().statement_running());
+}
+
+#[test]
+fn simple_query_ends_with_ready() {
+    between_only_after(">Q <TDDC <i");
+    between_only_after(">Q <CTDCC <i");
+    between_only_after(">Q <I <i");
+    between_only_after(">Q <E <i");
+    between_only_after(">Q <HddcC <i");
+    between_only_after(">QQ <C <i <E <i");
+}
+
+#[test]
+fn transaction_is_not_between() {
+    never_between(">Q <C <t");
+    never_between(">Q <C <t >Q <E <e");
+    between_only_after(">Q <C <t >Q <C <i");
+}
+
+#[test]
+fn extended_query_ends_with_sync() {
+    between_only_after(">PBDES <12 <nC <i");
+    between_only_after(">PDS <1 <T <i");
+    between_only_after(">PDS <1 <n <i");
+    between_only_after(">BES <2DDs <i");
+    between_only_after(">BES <2I <i");
+    between_only_after(">CS <3 <i");
+    between_only_after(">S <i");
+}
+
+#[test]
+fn pipeline_owes_one_ready_a_sync() {
+    between_only_after(">PBES >PBES >PBES <12C <t <12 <E <e <12C <i");
+}
+
+#[test]
+fn begin_behind_flush_is_not_between_though_all_is_answered() {
+    never_between(">PBEH <12C");
+    assert!(!after(">PBEH <12C").statement_running());
+    between_only_after(">PBEH <12C >S <i");
+}
+
+#[test]
+fn begin_behind_a_pipelined_sync_is_not_between() {
+    never_between(">PBES >PBE <12C <i <12C");
+}
+
+#[test]
+fn lone_flush_and_late_copy_messages_change_nothing() {
+    let mut phase = Phase::default();
+    for script in [">H", ">dd", ">c", ">f", "<N", "<A", "<S"] {
+        play(&mut phase, script);
+        assert!(phase.between_transactions(), "{script}");
+    }
+}
+
+#[test]
+fn error_skips_to_the_next_sync() {
+    between_only_after(">PBES <E <i");
+    between_only_after(">PBES <1E <i");
+    between_only_after(">PBES >PBES <1E <i <12C <i");
+    between_only_after(">P <E >BE >S <i");
+}
+
+#[test]
+fn error_skips_queries_too() {
+    between_only_after(">PQS <E <i");
+    between_only_after(">P <E >Q >FS <i");
+    between_only_after(">P <E >Q >S >Q <i <C <i");
+}
+
+#[test]
+fn error_of_commit_at_sync_skips_nothing() {
+    between_only_after(">PBES >Q <12C <E <i <C <i");
+}
+
+#[test]
+fn copy_in_swallows_syncs() {
+    between_only_after(">PBDES <12nG >dd >cS <C <i");
+    between_only_after(">PBESdcS <12G <C <i");
+    between_only_after(">PBEH <12G >dd >c <C >S <i");
+    between_only_after(">Q <G >dSdH >c <C <i");
+    between_only_after(">Q <G >SSc <C <i");
+}
+
+#[test]
+fn queries_behind_a_copy_in_are_kept() {
+    between_only_after(">Q <G >dcQ <C <i <C <i");
+    between_only_after(">PBES <12G >dcS >PBES <C <i <12C <i");
+}
+
+#[test]
+fn two_copies_in_one_query_work() {
+    between_only_after(">Q <G >d >c <C <G >d >c <C <i");
+    between_only_after(">Qdcdc <G <C <G <C <i");
+}
+
+#[test]
+fn failed_simple_copy_leaves_messages_that_are_ignored() {
+    between_only_after(">Q <G >d <E <i");
+    between_only_after(">Qdc <G <E <i");
+    let mut phase = after(">Q <G >d <E <i");
+    play(&mut phase, ">ddc");
+    assert!(phase.between_transactions());
+    between_only_after(">Q <G >d >f <E <i");
+    between_only_after(">QdcQ <E <i <C <i");
+}
+
+#[test]
+fn failed_extended_copy_without_an_early_sync_is_exact() {
+    between_only_after(">PBEH <12G >d <E >cS <i");
+    between_only_after(">PBEH <12G >dcS <E <i");
+}
+
+#[test]
+fn failed_extended_copy_counts_as_busy_until_the_next_content() {
+    // Whether the first Sync was swallowed cannot be seen: both readings begin with E and Z.
+    let swallowed = ">PBES <12G >dcS <E <i";
+    never_between(swallowed);
+    between_only_after(&format!("{swallowed} >Q <C <i"));
+    between_only_after(&format!("{swallowed} >Q <E <i"));
+    between_only_after(&format!("{swallowed} >PBES <1 <2C <i"));
+    between_only_after(&format!("{swallowed} >PBES <E <i"));
+    between_only_after(&format!("{swallowed} >F <V <i"));
+    between_only_after(&format!("{swallowed} >Q <G >c <C <i"));
+    between_only_after(&format!("{swallowed} <i"));
+}
+
+#[test]
+fn function_call_ends_with_ready() {
+    between_only_after(">F <V <i");
+    between_only_after(">F <E <i");
+}
+
+#[test]
+fn replication_is_busy_until_its_ready() {
+    between_only_after(">Q <W <dd >d >dd <d >c <cC <i");
+    between_only_after(">Q <W >d <E <i");
+}
+
+#[test]
+fn asynchronous_messages_answer_nothing() {
+    between_only_after(">Q <NAS <C <NAS <i");
+    assert!(after("<E").between_transactions());
+}
+
+#[test]
+fn error_behind_extended_requests_without_sync_is_never_between_again() {
+    never_between(">PDH <1T <E >S <i");
+    never_between(">PDHQ <1T <E >S <i");
+    never_between(">PDHF <1T <E >S <i <i");
+    between_only_after(">PDHQ <1T <C <i");
+}
+
+#[test]
+fn goodbye_is_remembered_and_asks_for_nothing() {
+    let phase = after(">X");
+    assert!(phase.terminated() && phase.between_transactions());
+    let phase = after(">QX");
+    assert!(phase.terminated() && phase.statement_running());
+}
+
+#[test]
+fn unknown_message_is_never_between_again() {
+    never_between(">z");
+    never_between(">z >Q <C <i");
+    assert!(after(">zX").terminated());
+    assert!(after(">z").statement_running());
+}
+
+#[test]
+fn reply_that_nothing_asked_for_is_never_between_again() {
+    never_between("<C");
+    never_between(">PBES <C");
+    never_between(">S <1 <i");
+}
+
+#[test]
+fn too_many_outstanding_are_never_between_again_and_take_no_memory() {
+    let mut phase = Phase::default();
+    (0..MAX_OUTSTANDING).for_each(|_| phase.frontend(b'Q'));
+    assert_eq!(phase.outstanding.len(), MAX_OUTSTANDING);
+    phase.frontend(b'Q');
+    assert_eq!(phase.outstanding.capacity(), 0);
+    (0..=MAX_OUTSTANDING).for_each(|_| play(&mut phase, "<C <i"));
+    assert!(!phase.between_transactions());
+}
+
+#[test]
+fn memory_of_a_long_pipeline_is_given_back() {
+    let mut phase = Phase::default();
+    (0..10_000).for_each(|_| phase.frontend(b'Q'));
+    (0..10_000).for_each(|_| play(&mut phase, "<C <i"));
+    assert!(phase.between_transactions());
+    assert!(phase.outstanding.capacity() <= 64);
+}
+
+fn fails() -> impl Strategy<Value = bool> {
+    prop::bool::weighted(0.15)
+}
+
+fn statement() -> impl Strategy<Value = Statement> {
+    prop_oneof![
+        Just(Statement::Done),
+        Just(Statement::Rows),
+        Just(Statement::Empty),
+        Just(Statement::Suspended),
+        Just(Statement::Fails),
+        Just(Statement::Begin),
+        Just(Statement::Commit),
+        Just(Statement::CopyOut),
+    ]
+}
+
+fn sync() -> impl Strategy<Value = Message> {
+    fails().prop_map(|commit_fails| Message::Sync { commit_fails })
+}
+
+fn pipelined() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        3 => fails().prop_map(|fails| Message::Parse { fails }),
+        3 => fails().prop_map(|fails| Message::Bind { fails }),
+        2 => (any::<bool>(), fails()).prop_map(|(rows, fails)| Message::Describe { rows, fails }),
+        4 => statement().prop_map(Message::Execute),
+        1 => Just(Message::Close),
+        3 => sync(),
+        1 => Just(Message::Flush),
+        1 => prop_oneof![Just(Message::CopyDone), Just(Message::CopyFail)],
+    ]
+}
+
+/// Extended messages with a Sync now and then; if `odd`, queries that no Sync precedes, and no Sync at the end. Without,
+/// a query only where an earlier error makes the server skip it.
+fn pipeline(odd: bool) -> BoxedStrategy<Vec<Message>> {
+    let query = prop_oneof![
+        vec(statement(), 1..4).prop_map(Message::Query),
+        fails().prop_map(|fails| Message::FunctionCall { fails }),
+    ];
+    if odd {
+        return vec(prop_oneof![8 => pipelined(), 1 => query], 1..10).boxed();
+    }
+    let skipped = (prop::option::weighted(0.2, query), sync()).prop_map(|(query, sync)| match query {
+        Some(query) => vec![Message::Parse { fails: true }, query, sync],
+        None => vec![sync],
+    });
+    (vec(pipelined(), 1..10), skipped).prop_map(|(messages, end)| [messages, end].concat()).boxed()
+}
+
+/// COPY's data, stray Syncs among it if wanted, and its end.
+fn copy_data(syncs: bool) -> impl Strategy<Value = Vec<Message>> {
+    let data = fails().prop_map(|bad| Message::CopyData { bad });
+    let middle = if syncs { prop_oneof![4 => data, 1 => sync()].boxed() } else { data.boxed() };
+    let end = prop_oneof![4 => Just(Message::CopyDone), 1 => Just(Message::CopyFail)];
+    (vec(middle, 0..4), end).prop_map(|(mut messages, end)| {
+        messages.push(end);
+        messages
+    })
+}
+
+fn copy_in() -> impl Strategy<Value = Statement> {
+    fails().prop_map(|fails_at_once| Statement::CopyIn { fails_at_once })
+}
+
+/// COPY FROM STDIN by simple queries, two of them in one string, and the way libpq sends it by extended ones.
+fn copies(stray: bool) -> impl Strategy<Value = Vec<Message>> {
+    let simple = (copy_in(), copy_data(stray))
+        .prop_map(|(copy, data)| [vec![Message::Query(vec![Statement::Done, copy])], data].concat());
+    let double =
+        (copy_in(), copy_data(stray), copy_in(), copy_data(false)).prop_map(|(one, first, two, second)| {
+            [vec![Message::Query(vec![one, Statement::Done, two])], first, second].concat()
+        });
+    let extended = (fails(), copy_in(), any::<bool>(), copy_data(stray), sync()).prop_map(
+        move |(fails, copy, early, data, last)| {
+            let mut messages =
+                vec![Message::Parse { fails }, Message::Bind { fails: false }, Message::Execute(copy)];
+            messages.push(if early { Message::Sync { commit_fails: false } } else { Message::Flush });
+            [messages, data, vec![last]].concat()
+        },
+    );
+    let both = fails().prop_map(|bad| {
+        let data = Message::CopyData { bad };
+        vec![
+            Message::Sync { commit_fails: false },
+            Message::Query(vec![Statement::CopyBoth]),
+            data,
+            Message::CopyDone,
+        ]
+    });
+    prop_oneof![simple, double, extended, both]
+}
+
+fn program(odd: bool) -> impl Strategy<Value = Vec<Message>> {
+    let part = prop_oneof![
+        2 => vec(statement(), 1..3).prop_map(|statements| vec![Message::Query(statements)]),
+        1 => fails().prop_map(|fails| vec![Message::FunctionCall { fails }]),
+        3 => pipeline(odd),
+        2 => copies(odd),
+    ];
+    vec(part, 0..8).prop_map(|parts| parts.concat())
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    Client,
+    Server,
+    Delivery,
+    Timeout,
+    Notice,
+}
+
+fn turns(timeouts: bool) -> impl Strategy<Value = Vec<Turn>> {
+    let usual = prop_oneof![Just(Turn::Client), Just(Turn::Server), Just(Turn::Delivery), Just(Turn::Notice)];
+    let turn =
+        if timeouts { prop_oneof![8 => usual, 1 => Just(Turn::Timeout)].boxed() } else { usual.boxed() };
+    // Runs make a client that is far ahead, and one that waits for each reply.
+    vec((turn, 1..12_usize), 0..60).prop_map(|runs| {
+        runs.into_iter().flat_map(|(turn, times)| std::iter::repeat_n(turn, times)).collect()
+    })
+}
+
+#[derive(Default)]
+struct Session {
+    phase: Phase,
+    server: Server,
+}
+
+impl Session {
+    fn play(&mut self, program: Vec<Message>, turns: Vec<Turn>) {
+        let mut program = program.into_iter();
+        for turn in turns {
+            match turn {
+                Turn::Client => {
+                    if let Some(message) = program.next() {
+                        self.send(message);
+                    }
+                }
+                Turn::Server => self.server.step(),
+                Turn::Delivery => self.deliver(),
+                Turn::Timeout => self.server.time_out(),
+                Turn::Notice => self.phase.backend(b'N', b""),
+            }
+            self.check();
+        }
+        program.for_each(|message| self.send(message));
+        self.settle();
+    }
+
+    fn send(&mut self, message: Message) {
+        self.phase.frontend(message.tag());
+        self.server.unread.push_back(message);
+        self.check();
+    }
+
+    fn deliver(&mut self) {
+        if let Some((tag, status)) = self.server.replies.pop_front() {
+            self.phase.backend(tag, &[status]);
+            self.check();
+        }
+    }
+
+    fn settle(&mut self) {
+        while !self.server.unread.is_empty() {
+            self.server.step();
+            self.check();
+        }
+        while !self.server.replies.is_empty() {
+            self.deliver();
+        }
+    }
+
+    /// Tenet: no running session is ended early.
+    fn check(&self) {
+        assert!(
+            !self.phase.between_transactions() || self.server.is_idle(),
+            "{:?} {:?}",
+            self.phase,
+            self.server
+        );
+    }
+}
+
+/// A COPY FROM STDIN that fails behind a Sync: what the replies leave open.
+fn may_leave_a_doubt(program: &[Message]) -> bool {
+    let fails_at_once = |statement: &Statement| *statement == Statement::CopyIn { fails_at_once: true };
+    let copies = |statement: &Statement| matches!(statement, Statement::CopyIn { .. });
+    program.iter().any(|message| matches!(message, Message::Execute(statement) if copies(statement)))
+        && program.iter().any(|message| match message {
+            Message::CopyFail | Message::CopyData { bad: true } => true,
+            Message::Execute(statement) => fails_at_once(statement),
+            _ => false,
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn between_is_never_claimed_too_early(program in program(true), turns in turns(true)) {
+        Session::default().play(program, turns);
+    }
+
+    #[test]
+    fn between_is_seen_when_all_is_answered(program in program(false), turns in turns(false)) {
+        let mut session = Session::default();
+        let doubt = may_leave_a_doubt(&program);
+        session.play(program, turns);
+        if !doubt {
+            prop_assert_eq!(session.phase.between_transactions(), session.server.outside_transaction());
+            prop_assert!(!session.phase.statement_running());
+        }
+        session.send(Message::Sync { commit_fails: false });
+        session.settle();
+        session.send(Message::Query(vec![Statement::Rows]));
+        session.settle();
+        prop_assert!(!session.phase.statement_running());
+        prop_assert_eq!(session.phase.between_transactions(), session.server.outside_transaction());
+    }
+
+    #[test]
+    fn no_messages_panic(messages in vec((any::<bool>(), prop_oneof![
+        prop::sample::select(&b"PBDESCQFdcfHX"[..]), prop::sample::select(&b"123TntCIsEZGWHVdc"[..]), any::<u8>(),
+    ]), 0..200)) {
+        let mut phase = Phase::default();
+        for (from_client, tag) in messages {
+            if from_client { phase.frontend(tag) } else { phase.backend(tag, b"I") }
+        }
+    }
+}
