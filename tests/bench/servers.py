@@ -205,6 +205,8 @@ class Postgres(Server):
                 "log": self.log, **self.tls}
 
     def _programs(self, version):
+        if version == "18":
+            install.ensure("postgres-18")
         found = install.postgres(version)
         if found is None or not os.path.exists(os.path.join(found, "postgres")):
             raise Failed(f"no PostgreSQL of version {version}: run tests/bench/install.py")
@@ -477,13 +479,13 @@ def _tail(path, lines=30):
 def main():
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches the caller; it closes our stdin
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    install.ensure()
+    install.ensure("postgres", "openbao")
     supervisor = Supervisor()
     try:
         for line in sys.stdin:
             try:
                 reply = supervisor.obey(json.loads(line))
-            except (Failed, OSError, KeyError, TypeError, ValueError, shutil.Error) as error:
+            except EXPECTED as error:
                 reply = {"error": f"{type(error).__name__}: {error}", "log": _tail(getattr(error, "log", None) or "")}
             print(json.dumps(reply), flush=True)
     except BrokenPipeError:
@@ -493,6 +495,8 @@ def main():
         supervisor.close()
 
 
+# What a command can fail with: the server's fault, the machine's, or a wrong command.
+EXPECTED = (Failed, install.Missing, subprocess.CalledProcessError, OSError, KeyError, TypeError, ValueError, shutil.Error)
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
 
