@@ -476,6 +476,9 @@ def measure(endpoints, options, sessions, postgres):
         ("COPY in", lambda endpoint: bulk(endpoint, "COPY in", lambda client: client.copy_in(copy, options.copy_mb << 20))),
         ("connect", lambda endpoint: connects(endpoint, options.connects)),
     ]
+    for endpoint in endpoints:
+        # Caches fill, and PgBouncer opens its server sessions, one after the other, for all rounds to come.
+        transactions(endpoint, 64, 1)
     rounds = {}
     for name, test in tests:
         for number in range(options.rounds):
