@@ -1,8 +1,12 @@
 //! How it all comes together. Floor 6.
 
+mod proof;
+mod serve;
+
 use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 
@@ -22,7 +26,7 @@ pub fn main() -> ExitCode {
     let env = Environment::of_process();
     match command {
         Command::Run(flags) => match Config::load(&flags, &env) {
-            Ok(config) => serve(config),
+            Ok(config) => run(config),
             Err(error) => complain(&error, error.exit_code()),
         },
         Command::Status(flags) => ask(cli::status(&flags, &env)),
@@ -32,15 +36,22 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Serves until it is told to stop.
-pub async fn run(_config: Config) -> ExitCode {
-    ExitCode::SUCCESS
-}
-
-fn serve(config: Config) -> ExitCode {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(run(config)),
-        Err(error) => complain(&error, OS_ERROR),
+fn run(config: Config) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, OS_ERROR),
+    };
+    // The guard writes what is left of the log when it is dropped, after everything else.
+    let _log = match crate::log::init(&config.log) {
+        Ok(guard) => guard,
+        Err(error) => return complain(&error, OS_ERROR),
+    };
+    let served = runtime.block_on(serve::serve(config));
+    // What is still in flight is not waited for.
+    runtime.shutdown_timeout(Duration::ZERO);
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&proof::Chain(&error), error.exit_code()),
     }
 }
 
@@ -59,7 +70,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
-fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
+fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     let _ = writeln!(io::stderr(), "leasehold: {error}");
     ExitCode::from(code)
 }

@@ -1,1 +1,238 @@
-//! Floor 5.
+//! Where clients connect: TCP and Unix sockets, and the loops that accept. Floor 5.
+
+mod unix;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+use crate::credentials::clock;
+use crate::lease::Time;
+use crate::postgres::session::{Client, Shared, serve};
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// An IP address and a port; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// The file of a Unix socket, `/dir/.s.PGSQL.<port>`.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// The Unix socket that PostgreSQL clients look for in this directory.
+    #[must_use]
+    pub fn in_directory(directory: &std::path::Path, port: u16) -> Self {
+        Self::Unix(directory.join(format!(".s.PGSQL.{port}")))
+    }
+
+    /// Whether only this machine can reach it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system refused.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// Where.
+        address: Address,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process answers there.
+    #[error("another process answers on {path}")]
+    Answered {
+        /// The socket's file.
+        path: PathBuf,
+    },
+    /// A file that is no socket is in the way.
+    #[error("{path} is no socket, so it is not replaced")]
+    InTheWay {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The socket's file cannot be given mode 0660.
+    #[error("cannot set mode 0660 on {path}")]
+    Mode {
+        /// The socket's file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A bound address. Nobody is accepted before [`Listener::run`]; connections wait in the backlog.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Bound,
+    address: Address,
+}
+
+#[derive(Debug)]
+enum Bound {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        /// Removed when the socket is closed.
+        _file: unix::File,
+    },
+}
+
+impl Listener {
+    /// Binds the address. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn bind(address: &Address) -> Result<Self, Error> {
+        let failed = |source| Error::Bind { address: address.clone(), source };
+        let (socket, address) = match address {
+            Address::Tcp(wanted) => {
+                let listener = bind_tcp(*wanted).map_err(failed)?;
+                let bound = listener.local_addr().map_err(failed)?;
+                (Bound::Tcp(listener), Address::Tcp(bound))
+            }
+            Address::Unix(path) => {
+                let (listener, file) = unix::bind(path, BACKLOG)?;
+                (Bound::Unix { listener, _file: file }, address.clone())
+            }
+        };
+        tracing::info!(listener = "client", addr = %address, "listening");
+        Ok(Self { socket, address })
+    }
+
+    /// The address, with the port that was taken.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Accepts clients until `stop`, and serves each in a task of `sessions`. Connections that are still in the
+    /// backlog then are refused by the system.
+    pub async fn run(self, shared: Arc<Shared>, sessions: TaskTracker, stop: CancellationToken) {
+        let mut complaint = Complaint::default();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                accepted = self.accept() => accepted,
+            };
+            match accepted {
+                Ok(client) => {
+                    let id = shared.next_id();
+                    let span = tracing::debug_span!("session", session.id = id, client.addr = %Peer(&client));
+                    sessions.spawn(serve(client, Arc::clone(&shared), id).instrument(span));
+                }
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    complaint.make(&self.address, &error);
+                    let pause = PAUSE.mul_f64(rand::random_range(0.5..1.5));
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Client> {
+        match &self.socket {
+            Bound::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Client::Tcp(stream))
+            }
+            Bound::Unix { listener, .. } => Ok(Client::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::1]` and `[::]` stand beside their IPv4 kin and do not take their clients.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// A client that gave up while it waited, or whose socket has already failed.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Where a client comes from, written only where a log asks for it.
+struct Peer<'a>(&'a Client);
+
+impl fmt::Display for Peer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Client::Tcp(stream) => match stream.peer_addr() {
+                Ok(address) => address.fmt(f),
+                Err(_) => f.write_str("gone"),
+            },
+            Client::Unix(_) => f.write_str("unix"),
+        }
+    }
+}
+
+/// Says that accepting fails, now and then.
+#[derive(Default)]
+struct Complaint {
+    made_at: Option<Time>,
+}
+
+impl Complaint {
+    fn make(&mut self, address: &Address, error: &io::Error) {
+        let now = clock::now();
+        if self.made_at.is_none_or(|at| now.since(at) >= COMPLAIN_EVERY) {
+            self.made_at = Some(now);
+            tracing::warn!(addr = %address, error = %error, "cannot accept clients, retrying");
+        }
+    }
+}
+
+/// Room for a burst of reconnecting clients while a core is busy.
+const BACKLOG: i32 = 1024;
+/// What cannot be accepted for want of file descriptors stays ready: without a pause the loop would spin.
+const PAUSE: Duration = Duration::from_millis(100);
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);

@@ -1,1 +1,260 @@
-//! Floor 4.
+//! CancelRequests: which client key stands for which server's, and what becomes of a request. Floor 4.
+//!
+//! A request comes on a connection of its own and gets no reply; its connection is closed once the server has closed
+//! the one that it was sent on, so the client knows that it was delivered.
+//!
+//! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS>
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::credentials::clock;
+use crate::lease::Time;
+use crate::metrics::{self, Cancel};
+use crate::postgres::protocol::startup::CancelRequest;
+use crate::postgres::session::{Routes, SessionRoute};
+use crate::postgres::upstream::CancelTarget;
+
+/// What is done with a request whose key is not in the table: another instance's session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unknown {
+    /// It is closed silently.
+    #[default]
+    Off,
+    /// It is sent to every upstream host, within bounds.
+    Forward,
+}
+
+/// The table of all sessions' keys.
+pub struct Cancels {
+    targets: Mutex<HashMap<CancelRequest, Entry>>,
+    unknown: Unknown,
+    bucket: Mutex<Bucket>,
+    in_flight: Semaphore,
+}
+
+struct Entry {
+    target: Arc<CancelTarget>,
+    /// Tells this entry from a later one under the same key: two servers may make the same one.
+    session: u64,
+}
+
+impl Cancels {
+    /// An empty table.
+    #[must_use]
+    pub fn new(unknown: Unknown) -> Self {
+        Self {
+            targets: Mutex::default(),
+            unknown,
+            bucket: Mutex::new(Bucket::full(clock::now())),
+            in_flight: Semaphore::new(MAX_IN_FLIGHT),
+        }
+    }
+
+    /// Enters the key that a session's client was given. It is removed when the registration is dropped.
+    pub(super) fn register(
+        self: &Arc<Self>,
+        key: CancelRequest,
+        target: Arc<CancelTarget>,
+        session: u64,
+    ) -> Registration {
+        let entry = Entry { target, session };
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), entry);
+        Registration { cancels: Arc::clone(self), key, session }
+    }
+
+    /// Handles one request to its end: the server has closed, or the bound has passed.
+    pub(super) async fn handle(&self, request: &CancelRequest, routes: &Routes) {
+        let known = self
+            .targets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(request)
+            .map(|entry| Arc::clone(&entry.target));
+        let outcome = match known {
+            Some(target) => match target.send(SEND_WITHIN).await {
+                Ok(()) => Cancel::Known,
+                Err(error) => {
+                    tracing::warn!(error = %error, "a cancel request did not reach its server");
+                    Cancel::Failed
+                }
+            },
+            None if self.unknown == Unknown::Forward => self.forward(request, routes).await,
+            None => Cancel::Failed,
+        };
+        metrics::cancel_request(outcome);
+    }
+
+    /// Sends a key that is not ours to the distinct hosts of all routes.
+    async fn forward(&self, request: &CancelRequest, routes: &Routes) -> Cancel {
+        let allowed = self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(clock::now());
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            return Cancel::Limited;
+        };
+        if !allowed {
+            return Cancel::Limited;
+        }
+        let mut sending = JoinSet::new();
+        for (route, host) in distinct_hosts(routes) {
+            let request = request.clone();
+            sending.spawn(async move { route.upstream.cancel(host, &request, SEND_WITHIN).await.is_ok() });
+        }
+        let mut outcome = Cancel::Failed;
+        while let Some(sent) = sending.join_next().await {
+            if matches!(sent, Ok(true)) {
+                outcome = Cancel::Forwarded;
+            }
+        }
+        outcome
+    }
+}
+
+/// Each host once, at most [`MAX_HOSTS`].
+fn distinct_hosts(routes: &Routes) -> Vec<(Arc<SessionRoute>, usize)> {
+    let mut found: Vec<(Arc<SessionRoute>, usize)> = Vec::new();
+    for route in routes.iter() {
+        for host in 0..route.upstream.hosts() {
+            let name = route.upstream.host_name(host);
+            let known = found.iter().any(|(other, at)| other.upstream.host_name(*at) == name);
+            if !known && found.len() < MAX_HOSTS {
+                found.push((Arc::clone(route), host));
+            }
+        }
+    }
+    found
+}
+
+/// A session's key in the table, until dropped.
+pub(super) struct Registration {
+    cancels: Arc<Cancels>,
+    key: CancelRequest,
+    session: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut targets = self.cancels.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        if targets.get(&self.key).is_some_and(|entry| entry.session == self.session) {
+            targets.remove(&self.key);
+        }
+    }
+}
+
+/// Lets so many unknown keys through: they cost every upstream a connection.
+struct Bucket {
+    tokens: f64,
+    filled_at: Time,
+}
+
+impl Bucket {
+    fn full(now: Time) -> Self {
+        Self { tokens: BURST, filled_at: now }
+    }
+
+    fn take(&mut self, now: Time) -> bool {
+        let grown = now.since(self.filled_at).as_secs_f64() * KEYS_PER_SECOND;
+        self.tokens = (self.tokens + grown).min(BURST);
+        self.filled_at = now;
+        let allowed = self.tokens >= 1.0;
+        if allowed {
+            self.tokens -= 1.0;
+        }
+        allowed
+    }
+}
+
+const SEND_WITHIN: Duration = Duration::from_secs(5);
+const MAX_HOSTS: usize = 8;
+const MAX_IN_FLIGHT: usize = 4;
+const KEYS_PER_SECOND: f64 = 5.0;
+const BURST: f64 = 10.0;
+
+#[cfg(test)]
+pub(in crate::postgres) mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::postgres::protocol::auth::method::RequireAuth;
+    use crate::postgres::upstream::uri::Uri;
+    use crate::postgres::upstream::{Leg, Settings, Upstream};
+    use crate::secret::Secret;
+
+    /// AuthenticationOk, BackendKeyData of process 7 with the key 1 2 3 4, ReadyForQuery.
+    const LET_IN: &[u8] = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x07\x01\x02\x03\x04Z\0\0\0\x05I";
+    /// The CancelRequest for it.
+    pub(in crate::postgres) const CANCEL: [u8; 16] =
+        [0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e, 0, 0, 0, 7, 1, 2, 3, 4];
+
+    /// A server that lets its first client in, the client's leg, and the server's end of it.
+    pub(in crate::postgres) async fn leg() -> (TcpListener, Leg, tokio::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("postgresql://{}/shop?sslmode=disable", listener.local_addr().unwrap());
+        let settings =
+            Settings { connect_timeout: Duration::from_secs(5), require_auth: RequireAuth::default() };
+        let upstream = Upstream::new(Uri::parse(&uri).unwrap(), settings).unwrap();
+        let secret = Secret::new("secret".to_owned());
+        let startup = b"\0\0\0\x0f\0\x03\0\0user\0v\0";
+        let letting_in = async {
+            let (mut server, _) = listener.accept().await.unwrap();
+            let mut hello = [0; 15];
+            server.read_exact(&mut hello).await.unwrap();
+            server.write_all(LET_IN).await.unwrap();
+            server
+        };
+        let (leg, server) = tokio::join!(upstream.login(0, startup, "v", &secret), letting_in);
+        (listener, leg.unwrap(), server)
+    }
+
+    fn request(key: &[u8]) -> CancelRequest {
+        CancelRequest::from_backend_key_data(key).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_known_key_reaches_its_server_until_the_session_is_over() {
+        let (listener, leg, _server) = leg().await;
+        let cancels = Arc::new(Cancels::new(Unknown::Off));
+        // The client's key need not be the server's.
+        let key = request(&[9; 40]);
+        let registration = cancels.register(key.clone(), Arc::new(leg.cancel.unwrap()), 1);
+        let routes = Routes::default();
+        let accepting = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut packet = [0; 16];
+            stream.read_exact(&mut packet).await.unwrap();
+            packet
+        };
+        let ((), packet) = tokio::join!(cancels.handle(&key, &routes), accepting);
+        assert_eq!(packet, CANCEL);
+        drop(registration);
+        cancels.handle(&key, &routes).await;
+        assert!(cancels.targets.lock().unwrap().is_empty());
+        let nobody = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+        assert!(nobody.is_err(), "a key was used beyond its session");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_two_servers_made_is_the_later_sessions() {
+        let (_listener, leg, _server) = leg().await;
+        let cancels = Arc::new(Cancels::new(Unknown::Off));
+        let target = Arc::new(leg.cancel.unwrap());
+        let key = request(&[9; 8]);
+        let earlier = cancels.register(key.clone(), Arc::clone(&target), 1);
+        let _later = cancels.register(key.clone(), target, 2);
+        drop(earlier);
+        assert_eq!(cancels.targets.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn unknown_keys_are_limited_to_five_a_second_after_ten() {
+        let begin = Time::from_nanos(0);
+        let mut bucket = Bucket::full(begin);
+        assert_eq!((0..20).filter(|_| bucket.take(begin)).count(), 10);
+        let later = begin + Duration::from_secs(1);
+        assert_eq!((0..20).filter(|_| bucket.take(later)).count(), 5);
+    }
+}

@@ -3,7 +3,6 @@
 use crate::harness::{Fault, SOON, Spec, bench, eventually, leasehold, same};
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the binary"]
 async fn select_through_leasehold_needs_no_password() {
     let db = bench().postgres().await.database().await;
     let vault = bench().vault().await;
@@ -22,7 +21,6 @@ async fn select_through_leasehold_needs_no_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the binary"]
 async fn a_rotation_leaves_old_sessions_and_takes_new_ones_along() {
     let db = bench().postgres_18().await.database().await;
     let vault = bench().vault().await;
@@ -47,7 +45,6 @@ async fn a_rotation_leaves_old_sessions_and_takes_new_ones_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the binary"]
 async fn sigterm_gives_every_lease_back() {
     let db = bench().postgres().await.database().await;
     let vault = bench().vault().await;
@@ -64,7 +61,6 @@ async fn sigterm_gives_every_lease_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the binary"]
 async fn no_secret_of_the_vault_traffic_is_in_the_log() {
     let db = bench().postgres().await.database().await;
     let vault = bench().vault().await;

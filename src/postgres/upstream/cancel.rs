@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use super::Upstream;
 use super::dial::{self, Address, Socket, Stream};
 use super::tls::{self, Answer, Tls};
-use super::uri::TcpWords;
+use super::uri::{SslMode, TcpWords};
 use crate::postgres::protocol::startup::CancelRequest;
 
 /// What cancels a leg's statement. Outlives the leg, and needs no credential.
@@ -54,6 +55,10 @@ impl CancelTarget {
 
     async fn deliver(&self) -> Result<(), CancelError> {
         let (socket, _) = dial::connect(&self.address, &self.tcp).await.map_err(CancelError::Unreachable)?;
+        self.deliver_over(socket).await
+    }
+
+    async fn deliver_over(&self, socket: Socket) -> Result<(), CancelError> {
         let mut stream = match (socket, &self.tls) {
             (Socket::Unix(unix), _) => Stream::Unix(unix),
             (Socket::Tcp(tcp), None) => Stream::Tcp(tcp),
@@ -70,6 +75,33 @@ impl CancelTarget {
         // A server that closes without the TLS farewell, or with a reset, has closed all the same.
         while matches!(stream.read(&mut nothing).await, Ok(read) if read > 0) {}
         Ok(())
+    }
+}
+
+impl Upstream {
+    /// Sends a CancelRequest that belongs to no leg of ours to one host, as [`CancelTarget::send`] does.
+    ///
+    /// # Errors
+    /// The server could not be told in time.
+    pub async fn cancel(
+        &self,
+        host: usize,
+        request: &CancelRequest,
+        within: Duration,
+    ) -> Result<(), CancelError> {
+        let delivering = Box::pin(self.deliver_foreign(host, request));
+        timeout(within, delivering).await.map_err(|_| CancelError::TimedOut { within })?
+    }
+
+    async fn deliver_foreign(&self, host: usize, request: &CancelRequest) -> Result<(), CancelError> {
+        let nowhere = || CancelError::Unreachable(io::ErrorKind::NotFound.into());
+        let host = self.host(host).ok_or_else(nowhere)?;
+        let (socket, address) =
+            dial::dial(host, &self.tcp, self.balance).await.map_err(CancelError::Unreachable)?;
+        // A server takes a cancel without TLS whatever pg_hba.conf says, so only a mode that insists has it.
+        let insists = |tls: &&Tls| !matches!(tls.mode, SslMode::Disable | SslMode::Allow | SslMode::Prefer);
+        let tls = self.tls.as_ref().filter(insists).map(|tls| (tls.clone(), host.name().to_owned()));
+        CancelTarget::new(address, self.tcp.clone(), tls, request.clone()).deliver_over(socket).await
     }
 }
 

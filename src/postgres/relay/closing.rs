@@ -1,0 +1,290 @@
+//! How a session is ended, so that the client learns why, the server stops, and both let go. Floor 4.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use super::ends::{Word, word};
+use super::pipe::Pipe;
+use super::{Done, Relay, timer};
+use crate::credentials::{Guard, HardClose};
+use crate::error::{ClientFacing, SqlState};
+use crate::lease::Time;
+use crate::metrics::Closed;
+use crate::postgres::protocol::error_response;
+use crate::postgres::upstream::CancelTarget;
+
+impl<C, U> Relay<C, U>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Ends the session. `send_within` bounds what the client is told; a hard close has its own, shorter bounds.
+    ///
+    /// Not cancel safe: dropped, it leaves the server's session uncounted for.
+    pub(in crate::postgres) async fn close(self: Box<Self>, done: Done, send_within: Duration) -> Closed {
+        match done {
+            Done::Idle(cause) => self.close_idle(cause, send_within).await,
+            Done::Hard(close) => self.close_hard(close).await,
+            Done::UpstreamGone { in_order } => self.close_after_upstream(true, in_order, send_within).await,
+            Done::UpstreamLost => self.close_after_upstream(false, false, send_within).await,
+            Done::ClientUnreadable => self.close_unreadable(Some(&UNREADABLE), send_within).await,
+            Done::UpstreamUnreadable => self.close_unreadable(None, send_within).await,
+        }
+    }
+
+    /// Between transactions: nothing is under way in either direction.
+    async fn close_idle(self: Box<Self>, cause: Closed, send_within: Duration) -> Closed {
+        let Self { mut client, upstream, guard, .. } = *self;
+        let last = error_response::fatal(&facing(cause));
+        let gone_by = timer::now() + GONE_WITHIN;
+        tokio::join!(
+            part_from_client(&mut client, &last, send_within),
+            part_from_upstream(upstream, guard, true, gone_by),
+        );
+        cause
+    }
+
+    /// Whatever it does. The client is read no more; a message that it has in part may become whole.
+    async fn close_hard(self: Box<Self>, close: HardClose) -> Closed {
+        let Self { client, mut upstream, to_upstream, mut to_client, phase, guard, cancel, .. } = *self;
+        let HardClose { cause, cut_at, gone_by } = close;
+        // After a suspend the bounds may have passed long ago.
+        let gone_by = gone_by.max(timer::now() + AT_LEAST);
+        let busy = phase.statement_running();
+        let terminate = to_upstream.at_boundary() && to_upstream.is_open();
+        let mut client = to_client.has_sink().then_some(client);
+        let ending = async {
+            let mut cut = false;
+            if let Some(reader) = &mut client
+                && !finish_message(&mut to_client, &mut upstream, reader, cut_at).await
+            {
+                client = None;
+                cut = true;
+            }
+            let telling = async {
+                if let Some(client) = &mut client {
+                    let last = error_response::fatal(&facing(cause));
+                    part_from_client(client, &last, gone_by.since(timer::now())).await;
+                }
+            };
+            tokio::join!(telling, part_from_upstream(upstream, guard, terminate, gone_by));
+            cut
+        };
+        let stopping = stop_statement(cancel.as_deref().filter(|_| busy), gone_by);
+        let (cut, ()) = tokio::join!(ending, stopping);
+        if cut && cause == Closed::LeaseEnd { Closed::LeaseEndCut } else { cause }
+    }
+
+    /// The upstream is no more: the client gets what it still has coming, and learns of a loss where it can.
+    async fn close_after_upstream(
+        self: Box<Self>,
+        gone: bool,
+        in_order: bool,
+        send_within: Duration,
+    ) -> Closed {
+        let Self { mut client, upstream, to_upstream, mut to_client, phase, mut guard, .. } = *self;
+        if gone {
+            guard.upstream_gone();
+        } else {
+            warn_of_stray(&guard);
+        }
+        // The lease need not wait for a client that reads slowly.
+        drop((upstream, guard));
+        // A sink that failed closes its source too, but that was not the client's doing.
+        let asked_for = phase.terminated() || (!to_upstream.is_open() && to_upstream.has_sink());
+        if to_client.has_sink() {
+            let mut last = to_client.take_pending();
+            if !in_order && !asked_for && to_client.scanner.at_boundary() {
+                last.extend_from_slice(&error_response::fatal(&UPSTREAM_LOST));
+            }
+            part_from_client(&mut client, &last, send_within).await;
+        }
+        if asked_for { Closed::Client } else { Closed::Upstream }
+    }
+
+    /// One side broke the protocol: its last chunk was not forwarded, and what it meant is not known.
+    async fn close_unreadable(self: Box<Self>, word: Option<&ClientFacing>, send_within: Duration) -> Closed {
+        let Self { mut client, upstream, mut to_client, guard, .. } = *self;
+        let mut last = to_client.take_pending();
+        if let Some(word) = word
+            && to_client.scanner.at_boundary()
+        {
+            last.extend_from_slice(&error_response::fatal(word));
+        }
+        let gone_by = timer::now() + GONE_WITHIN;
+        tokio::join!(
+            part_from_client(&mut client, &last, send_within),
+            part_from_upstream(upstream, guard, false, gone_by),
+        );
+        Closed::Error
+    }
+}
+
+/// Relays the rest of a message that the client has in part. False if that did not come about by `cut_at`.
+async fn finish_message<C, U>(to_client: &mut Pipe, upstream: &mut U, client: &mut C, cut_at: Time) -> bool
+where
+    C: AsyncWrite + Unpin,
+    U: AsyncRead + Unpin,
+{
+    let half = !to_client.at_boundary();
+    let within = match word(half, timer::now(), cut_at) {
+        Word::Speak => return true,
+        Word::Cut => return false,
+        Word::Finish(within) => within,
+    };
+    let finishing = async {
+        client.write_all(&to_client.take_pending()).await?;
+        let mut buffer = vec![0; super::buffer::READ_BYTES];
+        while !to_client.scanner.at_boundary() {
+            let read = upstream.read(&mut buffer).await?;
+            if read == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            let chunk = buffer.get(..read).unwrap_or_default();
+            let end = to_client.scanner.to_boundary(chunk);
+            let rest = chunk.get(..end).unwrap_or(chunk);
+            to_client.scanner.feed(rest, |_| {}).map_err(|_| std::io::ErrorKind::InvalidData)?;
+            client.write_all(rest).await?;
+        }
+        client.flush().await
+    };
+    matches!(timeout(within, finishing).await, Ok(Ok(())))
+}
+
+/// Asks the server to give up the statement that runs. Neither a lost socket nor a Terminate would stop it.
+async fn stop_statement(target: Option<&CancelTarget>, gone_by: Time) {
+    if let Some(target) = target {
+        let sent = target.send(gone_by.since(timer::now())).await;
+        if let Err(error) = sent {
+            tracing::warn!(error = %error, "the running statement could not be cancelled");
+        }
+    }
+}
+
+/// Sends the last bytes and closes in the order that lets them arrive: a socket closed with unread bytes in it is
+/// reset, and a reset may overtake what was sent.
+pub(in crate::postgres) async fn part_from_client<C>(client: &mut C, last: &[u8], within: Duration)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    let telling = async {
+        client.write_all(last).await?;
+        client.flush().await?;
+        client.shutdown().await
+    };
+    if matches!(timeout(within, telling).await, Ok(Ok(()))) {
+        let _ = timeout(LINGER_FOR.min(within), read_to_end(client)).await;
+    }
+}
+
+/// Leaves the server, and waits until it has let go of the session. Reads meanwhile: a server that cannot write does
+/// not read either.
+pub(in crate::postgres) async fn part_from_upstream<U>(
+    upstream: U,
+    mut guard: Guard,
+    terminate: bool,
+    gone_by: Time,
+) where
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut from, mut to) = tokio::io::split(upstream);
+    let leaving = async {
+        if terminate && to.write_all(&TERMINATE).await.is_err() {
+            return;
+        }
+        let _ = to.flush().await;
+        let _ = to.shutdown().await;
+    };
+    let gone = timeout(gone_by.since(timer::now()), async {
+        let (gone, ()) = tokio::join!(read_to_end(&mut from), leaving);
+        gone
+    });
+    if gone.await == Ok(true) {
+        guard.upstream_gone();
+    } else {
+        warn_of_stray(&guard);
+    }
+}
+
+fn warn_of_stray(guard: &Guard) {
+    tracing::warn!(
+        lease.generation = guard.generation().number(),
+        "upstream did not close: its session may outlive this one"
+    );
+}
+
+/// Reads and discards. True at the end of the socket.
+async fn read_to_end<S: AsyncRead + Unpin>(stream: &mut S) -> bool {
+    let mut scrap = vec![0; SCRAP_BYTES];
+    loop {
+        match stream.read(&mut scrap).await {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => {
+                return matches!(super::upstream_failed(error.kind()), Done::UpstreamGone { .. });
+            }
+        }
+    }
+}
+
+/// What a client sees of its session's end.
+fn facing(cause: Closed) -> ClientFacing {
+    let (message, detail, hint) = match cause {
+        Closed::Shutdown => (
+            "terminating connection because the proxy is shutting down",
+            NOT_RUN,
+            "Reconnect: another instance may be ready.",
+        ),
+        Closed::Revoked => (
+            "terminating connection because its database credential is no longer valid",
+            "The lease of the credential that this session logged in with was revoked or lost.",
+            RECONNECT,
+        ),
+        Closed::Drain => {
+            ("terminating connection because its database credential is being retired", NOT_RUN, RECONNECT)
+        }
+        _ => (
+            "terminating connection because its database credential has come to its end",
+            "The lease of the credential that this session logged in with cannot be extended.",
+            RECONNECT,
+        ),
+    };
+    ClientFacing {
+        sqlstate: SqlState::AdminShutdown,
+        message: Cow::Borrowed(message),
+        detail: Some(detail),
+        hint: Some(hint),
+    }
+}
+
+const NOT_RUN: &str = "The session was between transactions; nothing sent since then was run.";
+const RECONNECT: &str = "Reconnect: a new session logs in with the current credential.";
+
+const UPSTREAM_LOST: ClientFacing = ClientFacing {
+    sqlstate: SqlState::ConnectionFailure,
+    message: Cow::Borrowed("the connection to the database server was lost"),
+    detail: Some("Whether a statement that was running took effect is not known."),
+    hint: Some("Reconnect, and look before you repeat."),
+};
+
+const UNREADABLE: ClientFacing = ClientFacing {
+    sqlstate: SqlState::ProtocolViolation,
+    message: Cow::Borrowed("invalid message length"),
+    detail: None,
+    hint: None,
+};
+
+/// Terminate.
+///
+/// Source: <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-TERMINATE>
+const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
+/// Long enough for a client across a network to read its last message, short enough to hold up nobody.
+const LINGER_FOR: Duration = Duration::from_secs(1);
+/// How long a server that was idle is waited for.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// What a server is given even if all bounds have passed in a suspend.
+const AT_LEAST: Duration = Duration::from_secs(1);
+const SCRAP_BYTES: usize = 8 * 1024;

@@ -1,0 +1,263 @@
+//! The hot path: one future a session carries both directions, from one borrowed buffer, without a channel. Floor 4.
+//!
+//! It forwards bytes as they are and follows framing and phase only to know when the session may be ended. How it is
+//! ended is in [`closing`]; when, in [`ends`].
+
+mod buffer;
+mod closing;
+mod ends;
+mod pipe;
+#[cfg(test)]
+mod tests;
+mod timer;
+mod watched;
+
+pub(super) use closing::{part_from_client, part_from_upstream};
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+use crate::credentials::{Guard, HardClose};
+use crate::metrics::{Closed, Direction, RouteMetrics};
+use crate::postgres::protocol::error_response;
+use crate::postgres::protocol::phase::Phase;
+use crate::postgres::upstream::CancelTarget;
+
+pub use ends::Stop;
+use ends::{Ends, Order};
+use pipe::{Pipe, Step};
+use timer::Timer;
+use watched::Watched;
+
+/// What a relay needs beside its two streams.
+pub(super) struct Session {
+    /// The session's place in its generation.
+    pub(super) guard: Guard,
+    /// The metrics of its route.
+    pub(super) metrics: Arc<RouteMetrics>,
+    /// Called with the generation's number when the server denies something as though the role had lost its rights.
+    pub(super) denied: Denied,
+    /// Where its CancelRequest goes.
+    pub(super) cancel: Option<Arc<CancelTarget>>,
+    /// What the process asks of its sessions.
+    pub(super) stop: watch::Receiver<Stop>,
+}
+
+/// What was read before the relay began.
+#[derive(Default)]
+pub(super) struct Early {
+    /// Behind its StartupMessage.
+    pub(super) of_client: Box<[u8]>,
+    /// Behind its first ReadyForQuery.
+    pub(super) of_upstream: Box<[u8]>,
+}
+
+/// Told of a 42501 or 42704 that passed by, with the generation's number.
+pub(super) type Denied = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// A client and its upstream, logged in, both at their first ReadyForQuery. Ready when the session has to be closed,
+/// which is then done by [`Relay::close`].
+pub(super) struct Relay<C, U> {
+    client: C,
+    upstream: U,
+    to_upstream: Pipe,
+    to_client: Pipe,
+    phase: Phase,
+    ends: Ends,
+    ending: Watched<crate::credentials::Ending>,
+    stop: Watched<Stop>,
+    timer: Timer,
+    guard: Guard,
+    metrics: Arc<RouteMetrics>,
+    denied: Denied,
+    cancel: Option<Arc<CancelTarget>>,
+}
+
+/// Why the relay has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    /// The session is between transactions and has to end.
+    Idle(Closed),
+    /// The session has to end whatever it does.
+    Hard(HardClose),
+    /// The upstream's socket is at its end: the server has let go of the session.
+    UpstreamGone {
+        /// In order, by a FIN; otherwise by a reset.
+        in_order: bool,
+    },
+    /// The upstream's socket has failed; the server may still hold the session.
+    UpstreamLost,
+    /// The client sent what is no message.
+    ClientUnreadable,
+    /// The server sent what is no message.
+    UpstreamUnreadable,
+}
+
+impl<C, U> Relay<C, U>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    /// `early` comes before all that the streams hold.
+    pub(super) fn new(client: C, upstream: U, early: Early, session: Session) -> Box<Self> {
+        let Session { guard, metrics, denied, cancel, stop } = session;
+        Box::new(Self {
+            client,
+            upstream,
+            to_upstream: Pipe::new(early.of_client),
+            to_client: Pipe::new(early.of_upstream),
+            phase: Phase::default(),
+            ends: Ends::new(rand::random()),
+            ending: Watched::new(guard.generation().ending()),
+            stop: Watched::new(stop),
+            timer: Timer::default(),
+            guard,
+            metrics,
+            denied,
+            cancel,
+        })
+    }
+
+    /// Both directions in turns, until neither can move or the session has to end. What the server said is forwarded
+    /// before an end is decided, and after the decision no client byte is read.
+    fn turn(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Done> {
+        let order = self.order(cx);
+        if let Order::Now(close) = order {
+            return Poll::Ready(Done::Hard(close));
+        }
+        for _ in 0..STEPS_PER_POLL {
+            let down = self.step_to_client(cx, buffer);
+            match down {
+                Step::SourceEnded => return Poll::Ready(Done::UpstreamGone { in_order: true }),
+                Step::SourceFailed(kind) => return Poll::Ready(upstream_failed(kind)),
+                Step::Unreadable => return Poll::Ready(Done::UpstreamUnreadable),
+                Step::SinkFailed => self.client_has_gone(),
+                Step::Moved | Step::Blocked => {}
+            }
+            if let Order::WhenIdle { cause } = order
+                && self.is_idle()
+            {
+                return Poll::Ready(Done::Idle(cause));
+            }
+            let up = self.step_to_upstream(cx, buffer);
+            match up {
+                Step::SourceFailed(_) => self.client_has_gone(),
+                Step::SinkFailed => {
+                    // What the server said last is still to be read.
+                    self.to_upstream.end_source();
+                    self.to_upstream.lose_sink();
+                }
+                Step::Unreadable => return Poll::Ready(Done::ClientUnreadable),
+                Step::SourceEnded | Step::Moved | Step::Blocked => {}
+            }
+            if down == Step::Blocked && up == Step::Blocked {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// What has to be done about the session's end. Registers all wake-ups that may change it.
+    fn order(&mut self, cx: &mut Context<'_>) -> Order {
+        let ending = self.ending.look(cx);
+        let stop = self.stop.look(cx);
+        let now = timer::now();
+        let hard_close_at = self.guard.generation().hard_close_at();
+        let idle = ending.drain.is_some() && self.is_idle();
+        let order = self.ends.order(now, idle, hard_close_at, ending, stop);
+        let look_at = match order {
+            Order::Relay { look_at } => look_at,
+            Order::WhenIdle { .. } | Order::Now(_) => None,
+        };
+        self.timer.wake_at(cx, now, look_at);
+        order
+    }
+
+    /// Whether the session can be ended without anybody losing anything.
+    fn is_idle(&self) -> bool {
+        self.phase.between_transactions()
+            && !self.phase.terminated()
+            && self.to_upstream.at_boundary()
+            && self.to_client.at_boundary()
+            && self.to_upstream.is_open()
+    }
+
+    fn step_to_client(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Step {
+        let phase = &mut self.phase;
+        let mut denied = false;
+        let step = self.to_client.step(cx, buffer, &mut self.upstream, &mut self.client, |frame| {
+            phase.backend(frame.tag, frame.body);
+            denied |= frame.tag == b'E' && is_denial(frame.body);
+        });
+        if denied {
+            (self.denied)(self.guard.generation().number());
+        }
+        step
+    }
+
+    fn step_to_upstream(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Step {
+        let phase = &mut self.phase;
+        self.to_upstream.step(cx, buffer, &mut self.client, &mut self.upstream, |frame| {
+            phase.frontend(frame.tag);
+        })
+    }
+
+    /// The server learns by a half close and finishes as it would without a proxy.
+    fn client_has_gone(&mut self) {
+        self.to_client.lose_sink();
+        self.to_upstream.end_source();
+    }
+
+    fn count(&mut self) {
+        let up = self.to_upstream.take_moved();
+        if up > 0 {
+            self.metrics.relayed(Direction::Upstream, up);
+        }
+        let down = self.to_client.take_moved();
+        if down > 0 {
+            self.metrics.relayed(Direction::Client, down);
+        }
+    }
+}
+
+impl<C, U> Future for Relay<C, U>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    type Output = Done;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Done> {
+        let this = self.get_mut();
+        let done = buffer::lend(|buffer| this.turn(cx, buffer));
+        this.count();
+        done
+    }
+}
+
+/// A reset, and TCP's end without TLS's, say as much as a FIN: the server's socket is no more.
+fn upstream_failed(kind: io::ErrorKind) -> Done {
+    match kind {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => {
+            Done::UpstreamGone { in_order: false }
+        }
+        _ => Done::UpstreamLost,
+    }
+}
+
+/// 42501 insufficient_privilege, 42704 undefined_object: what a session meets whose role was dropped.
+///
+/// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+fn is_denial(body: &[u8]) -> bool {
+    matches!(error_response::sqlstate(body), Some(b"42501" | b"42704"))
+}
+
+/// A session that never runs dry lets the others have their turn after half a megabyte each way.
+const STEPS_PER_POLL: usize = 16;

@@ -1,0 +1,266 @@
+//! One direction of a session: reads, scans, writes on at once; owns bytes only while the other side is full. Floor 4.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::postgres::protocol::frame::{Frame, Scanner};
+
+/// One direction.
+pub(super) struct Pipe {
+    /// Read before the relay began; the first that it forwards.
+    early: Box<[u8]>,
+    pub(super) scanner: Scanner,
+    /// Read and scanned, not yet written. Without capacity while empty.
+    pending: Vec<u8>,
+    /// How much of `pending` is written.
+    written: usize,
+    /// The sink took bytes that it may still hold back (TLS).
+    unflushed: bool,
+    source: Source,
+    sink: Sink,
+    /// Bytes read since they were last counted.
+    moved: u64,
+}
+
+/// What is still to come from the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// Perhaps more.
+    Open,
+    /// Nothing; the sink is not told yet.
+    Ended,
+    /// Nothing, and the sink knows.
+    Told,
+}
+
+/// What the sink does with bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sink {
+    /// It takes them.
+    Open,
+    /// It is gone; they are dropped.
+    Gone,
+}
+
+/// What one step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Bytes moved: there may be more.
+    Moved,
+    /// Nothing to do until a wake-up.
+    Blocked,
+    /// The source has ended in order.
+    SourceEnded,
+    /// The source has failed.
+    SourceFailed(io::ErrorKind),
+    /// The sink has failed.
+    SinkFailed,
+    /// What came from the source is no message. It is not forwarded.
+    Unreadable,
+}
+
+impl Pipe {
+    /// `early`: what was read from the source before the relay began.
+    pub(super) fn new(early: Box<[u8]>) -> Self {
+        Self {
+            early,
+            scanner: Scanner::default(),
+            pending: Vec::new(),
+            written: 0,
+            unflushed: false,
+            source: Source::Open,
+            sink: Sink::Open,
+            moved: 0,
+        }
+    }
+
+    /// Whether all that was read is written, and ended with a whole message.
+    pub(super) fn at_boundary(&self) -> bool {
+        self.is_written() && self.scanner.at_boundary()
+    }
+
+    /// Whether all that was read has left this process.
+    pub(super) fn is_written(&self) -> bool {
+        self.pending.is_empty() && !self.unflushed
+    }
+
+    /// Whether more may come from the source.
+    pub(super) fn is_open(&self) -> bool {
+        self.source == Source::Open
+    }
+
+    /// Whether the sink still takes bytes.
+    pub(super) fn has_sink(&self) -> bool {
+        self.sink == Sink::Open
+    }
+
+    /// Nothing more is read. Once the rest is written the sink is told.
+    pub(super) fn end_source(&mut self) {
+        if self.source == Source::Open {
+            self.source = Source::Ended;
+        }
+    }
+
+    /// What is to be written from now on is dropped.
+    pub(super) fn lose_sink(&mut self) {
+        self.sink = Sink::Gone;
+        self.drop_pending();
+    }
+
+    /// The bytes that were read and are not written.
+    pub(super) fn take_pending(&mut self) -> Vec<u8> {
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.drain(..self.written.min(pending.len()));
+        self.written = 0;
+        pending
+    }
+
+    /// How many bytes were read since the last call.
+    pub(super) fn take_moved(&mut self) -> u64 {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// One read and what follows from it. Every message whose header has been read is shown to `saw`, before any of
+    /// its bytes is written.
+    pub(super) fn step<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        from: &mut R,
+        to: &mut W,
+        saw: impl FnMut(Frame<'_>),
+    ) -> Step
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        match self.write_pending(cx, to) {
+            Poll::Pending => return Step::Blocked,
+            Poll::Ready(Err(_)) => return Step::SinkFailed,
+            Poll::Ready(Ok(())) => {}
+        }
+        if self.source != Source::Open {
+            return self.tell_sink(cx, to);
+        }
+        if !self.early.is_empty() {
+            let early = std::mem::take(&mut self.early);
+            return self.forward(cx, &early, to, saw);
+        }
+        let mut read = ReadBuf::new(buffer);
+        match Pin::new(from).poll_read(cx, &mut read) {
+            Poll::Pending => return Step::Blocked,
+            Poll::Ready(Err(error)) => return Step::SourceFailed(error.kind()),
+            Poll::Ready(Ok(())) => {}
+        }
+        let chunk = read.filled();
+        if chunk.is_empty() {
+            self.end_source();
+            return Step::SourceEnded;
+        }
+        self.forward(cx, chunk, to, saw)
+    }
+
+    fn forward<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunk: &[u8],
+        to: &mut W,
+        saw: impl FnMut(Frame<'_>),
+    ) -> Step {
+        if self.scanner.feed(chunk, saw).is_err() {
+            return Step::Unreadable;
+        }
+        self.moved += chunk.len() as u64;
+        match self.write(cx, chunk, to) {
+            Ok(()) => Step::Moved,
+            Err(_) => Step::SinkFailed,
+        }
+    }
+
+    /// Writes a chunk; what the sink does not take now becomes `pending`, which is empty before.
+    fn write<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunk: &[u8],
+        to: &mut W,
+    ) -> io::Result<()> {
+        if self.sink == Sink::Gone {
+            return Ok(());
+        }
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            match Pin::new(&mut *to).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => rest = rest.get(written..).unwrap_or_default(),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    self.pending = rest.to_vec();
+                    return Ok(());
+                }
+            }
+        }
+        self.flush(cx, to)
+    }
+
+    fn write_pending<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+    ) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.pending.get(self.written..)
+            && !rest.is_empty()
+        {
+            match Pin::new(&mut *to).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.written += written;
+                    self.unflushed = true;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if !self.pending.is_empty() {
+            self.pending = Vec::new();
+            self.written = 0;
+        }
+        if self.unflushed {
+            self.flush(cx, to)?;
+            if self.unflushed {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn flush<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> io::Result<()> {
+        match Pin::new(to).poll_flush(cx) {
+            Poll::Pending => self.unflushed = true,
+            Poll::Ready(done) => {
+                self.unflushed = false;
+                done?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_sink<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Step {
+        if self.source == Source::Ended && self.sink == Sink::Open {
+            match Pin::new(to).poll_shutdown(cx) {
+                Poll::Pending => return Step::Blocked,
+                // A sink that cannot be told has gone, which the other direction learns.
+                Poll::Ready(_) => self.source = Source::Told,
+            }
+        }
+        Step::Blocked
+    }
+
+    fn drop_pending(&mut self) {
+        self.pending = Vec::new();
+        self.written = 0;
+        self.unflushed = false;
+    }
+}

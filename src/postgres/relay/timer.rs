@@ -1,0 +1,62 @@
+//! The one timer of a session: it exists only while a drain's moment is awaited. Floor 4.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Context;
+
+use tokio::time::Sleep;
+
+use crate::lease::Time;
+
+/// Wakes the task at a time of the boot-time clock.
+#[derive(Default)]
+pub(super) struct Timer(Option<Armed>);
+
+struct Armed {
+    at: Time,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Timer {
+    /// Wakes the task at this time, or a little before it; without one, no more.
+    pub(super) fn wake_at(&mut self, cx: &mut Context<'_>, now: Time, at: Option<Time>) {
+        let Some(at) = at else {
+            self.0 = None;
+            return;
+        };
+        if let Some(armed) = &mut self.0
+            && armed.at == at
+            && armed.sleep.as_mut().poll(cx).is_pending()
+        {
+            return;
+        }
+        let mut sleep = Box::pin(tokio::time::sleep(at.since(now)));
+        if sleep.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        self.0 = Some(Armed { at, sleep });
+    }
+}
+
+#[cfg(not(test))]
+pub(super) use crate::credentials::clock::now;
+#[cfg(test)]
+pub(super) use test_clock::now;
+
+/// The tests' clock: it stands still and jumps with tokio's.
+#[cfg(test)]
+pub(super) mod test_clock {
+    use std::sync::OnceLock;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use crate::lease::Time;
+
+    static BEGIN: OnceLock<Instant> = OnceLock::new();
+
+    pub(in crate::postgres::relay) fn now() -> Time {
+        let begin = *BEGIN.get_or_init(Instant::now);
+        Time::from_nanos(0) + Duration::from_secs(1_000_000) + Instant::now().saturating_duration_since(begin)
+    }
+}

@@ -1,0 +1,346 @@
+//! From a StartupMessage to a leg: which credential, which host, and what a refusal means. Floor 4.
+//!
+//! ```text
+//!   current ──▶ enter ──▶ each host in turn ──ready──▶ leg
+//!      ▲                      │ suspect refusal: the lease is checked
+//!      │  lost ◀──────────────┤
+//!      │  replaced ◀──────────┤ twice by a host that is not lagging
+//!      └─ the one before ◀────┘ by lagging hosts only
+//! ```
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::routes::SessionRoute;
+use crate::credentials::{Generation, Guard, Verdict, clock};
+use crate::error::{Blame, ClientFacing, SqlState};
+use crate::metrics::LoginFailure;
+use crate::postgres::protocol::error_response;
+use crate::postgres::protocol::startup::{self, StartupMessage};
+use crate::postgres::upstream::refusal::Refusal;
+use crate::postgres::upstream::{Leg, LoginError};
+
+/// One client's wish, and where it leads.
+pub(super) struct Login<'a> {
+    pub(super) route: &'a SessionRoute,
+    pub(super) startup: &'a StartupMessage,
+    /// The database that the upstream is asked for.
+    pub(super) database: &'a [u8],
+    /// How long a credential is waited for.
+    pub(super) wait: Duration,
+    /// How long after its publication a credential may be unknown to a host.
+    pub(super) grace: Duration,
+}
+
+/// A session upstream.
+pub(super) struct LoggedIn {
+    pub(super) leg: Box<Leg>,
+    pub(super) guard: Guard,
+}
+
+/// Why there is none.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("there is no usable credential")]
+    NoCredential,
+    #[error("the upstream refused the credential")]
+    CredentialRefused,
+    #[error("the upstream refused the login")]
+    Refused(Refusal),
+    #[error("no upstream host let the session in")]
+    Upstream(#[source] LoginError),
+    #[error("the startup message cannot be sent upstream")]
+    Startup(#[source] startup::Error),
+}
+
+impl Error {
+    /// The word in `leasehold_login_failures_total`.
+    pub(super) fn reason(&self) -> LoginFailure {
+        match self {
+            Self::NoCredential => LoginFailure::NoCredential,
+            Self::CredentialRefused => LoginFailure::Refused,
+            Self::Refused(_) => LoginFailure::UpstreamError,
+            Self::Upstream(LoginError::TimedOut { .. }) => LoginFailure::Timeout,
+            Self::Upstream(_) => LoginFailure::Unreachable,
+            Self::Startup(_) => LoginFailure::Protocol,
+        }
+    }
+
+    /// Who has to act.
+    pub(super) fn blame(&self) -> Blame {
+        match self {
+            // Whoever hands out the credentials is behind it; which of the two, its own log says.
+            Self::NoCredential => Blame::Leasehold,
+            Self::CredentialRefused | Self::Refused(_) => Blame::Upstream,
+            Self::Upstream(error) => error.blame(),
+            Self::Startup(error) => error.blame(),
+        }
+    }
+
+    /// The message that the client gets: the server's own, byte for byte, where there is one.
+    pub(super) fn message(&self) -> Bytes {
+        let facing = match self {
+            Self::Refused(refusal) => return refusal.error.clone(),
+            Self::Upstream(error) => error.client_facing(),
+            Self::Startup(error) => error.client_facing().unwrap_or(NO_CREDENTIAL),
+            Self::NoCredential => NO_CREDENTIAL,
+            Self::CredentialRefused => CREDENTIAL_REFUSED,
+        };
+        error_response::fatal(&facing).freeze()
+    }
+}
+
+/// What all hosts together made of one generation.
+enum Answer {
+    Leg(Box<Leg>),
+    /// Its lease is gone; a fresh one is on its way.
+    Lost,
+    /// No host took it, and those that refused it lag behind.
+    Lagging,
+    /// A host that does not lag refused it twice.
+    Refused,
+    Failed(Error),
+}
+
+/// What a suspect refusal calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The lease is gone.
+    Lost,
+    /// The host lags, and may catch up.
+    WaitForHost,
+    /// The host lags, and has had its time.
+    OtherHost,
+    /// Once more: the password may just have been set.
+    Retry,
+    /// The credential is no good.
+    Replace,
+}
+
+impl Login<'_> {
+    /// Logs in. No byte of it reaches the client, so all is tried again as often as it makes sense.
+    ///
+    /// Not cancel safe: dropped, it leaves a server session that ends when the socket's end is noticed.
+    pub(super) async fn run(&self) -> Result<LoggedIn, Error> {
+        let mut generation = self.current().await?;
+        let mut replaced = false;
+        for _ in 0..MAX_GENERATIONS {
+            let Some(mut guard) = generation.enter() else {
+                generation = self.current().await?;
+                continue;
+            };
+            match self.try_hosts(&generation).await {
+                Answer::Leg(leg) => {
+                    guard.upstream_opened();
+                    generation.accepted_by(&leg.host);
+                    return Ok(LoggedIn { leg, guard });
+                }
+                Answer::Lost => generation = self.current().await?,
+                Answer::Lagging => {
+                    generation =
+                        self.route.credentials.before(generation.number()).ok_or(Error::CredentialRefused)?;
+                }
+                Answer::Refused if replaced => return Err(Error::CredentialRefused),
+                Answer::Refused => {
+                    replaced = true;
+                    generation = self
+                        .route
+                        .credentials
+                        .replace(generation.number(), self.wait)
+                        .await
+                        .ok_or(Error::CredentialRefused)?;
+                }
+                Answer::Failed(error) => return Err(error),
+            }
+        }
+        Err(Error::CredentialRefused)
+    }
+
+    async fn current(&self) -> Result<Arc<Generation>, Error> {
+        self.route.credentials.current(self.wait).await.map_err(|_| Error::NoCredential)
+    }
+
+    /// Tries the hosts in their order. A server's own error is final unless it is about the credential, or the server
+    /// is not ready and there are others.
+    async fn try_hosts(&self, generation: &Generation) -> Answer {
+        let startup = match self.startup.for_upstream(
+            generation.username(),
+            self.database,
+            self.route.set_role.as_deref(),
+        ) {
+            Ok(startup) => startup,
+            Err(error) => return Answer::Failed(Error::Startup(error)),
+        };
+        let mut lagging = false;
+        let mut failed: Option<Error> = None;
+        for host in self.route.upstream.order() {
+            match self.try_host(host, &startup, generation).await {
+                Answer::Lagging => lagging = true,
+                Answer::Failed(Error::Upstream(error)) => {
+                    // What a server said tells more than that another one is silent.
+                    if !matches!(failed, Some(Error::Refused(_))) {
+                        failed = Some(Error::Upstream(error));
+                    }
+                }
+                Answer::Failed(Error::Refused(refusal)) if refusal.sqlstate == CANNOT_CONNECT_NOW => {
+                    failed = Some(Error::Refused(refusal));
+                }
+                answer => return answer,
+            }
+        }
+        match failed {
+            Some(error) if !lagging => Answer::Failed(error),
+            _ => Answer::Lagging,
+        }
+    }
+
+    async fn try_host(&self, host: usize, startup: &[u8], generation: &Generation) -> Answer {
+        let mut pause = FIRST_PAUSE;
+        let mut retried = false;
+        loop {
+            let error = match self
+                .route
+                .upstream
+                .login(host, startup, generation.username(), generation.password())
+                .await
+            {
+                Ok(leg) => return Answer::Leg(Box::new(leg)),
+                Err(error) => error,
+            };
+            if !error.is_suspect() {
+                return Answer::Failed(match error {
+                    LoginError::Refused(refusal) => Error::Refused(refusal),
+                    error => Error::Upstream(error),
+                });
+            }
+            self.route.metrics.suspect_login();
+            let verdict = self.route.credentials.check(generation.number()).await;
+            let accepted = generation.was_accepted_by(self.route.upstream.host_name(host));
+            let young = clock::now().since(generation.published_at()) < self.grace;
+            match next(verdict, accepted, young, retried) {
+                Next::Lost => return Answer::Lost,
+                Next::OtherHost => return Answer::Lagging,
+                Next::Replace => return Answer::Refused,
+                Next::Retry => retried = true,
+                Next::WaitForHost => {
+                    tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+}
+
+/// `accepted`: whether this host, and whether another one, has let the credential in. `young`: whether the credential
+/// may not have reached every host yet. `retried`: whether this host has refused it before.
+fn next(verdict: Verdict, accepted: (bool, bool), young: bool, retried: bool) -> Next {
+    let (by_this, by_another) = accepted;
+    match verdict {
+        Verdict::Lost => Next::Lost,
+        Verdict::Alive | Verdict::Silent if young => Next::WaitForHost,
+        Verdict::Alive | Verdict::Silent if !by_this && by_another => Next::OtherHost,
+        Verdict::Alive | Verdict::Silent if retried => Next::Replace,
+        Verdict::Alive | Verdict::Silent => Next::Retry,
+    }
+}
+
+/// No route for these names.
+pub(super) fn no_route(user: &[u8], database: &[u8]) -> ClientFacing {
+    ClientFacing {
+        sqlstate: SqlState::InvalidAuthorizationSpecification,
+        message: Cow::Owned(format!(
+            "no route for user \"{}\" and database \"{}\"",
+            shown(user),
+            shown(database)
+        )),
+        detail: None,
+        hint: Some("Connect with a user and database that a configured route takes."),
+    }
+}
+
+/// The upstream's address names another database.
+pub(super) fn other_database(asked: &[u8]) -> ClientFacing {
+    ClientFacing {
+        sqlstate: SqlState::InvalidCatalogName,
+        message: Cow::Owned(format!("database \"{}\" is not served here", shown(asked))),
+        detail: Some("The route leads to one database, and this is not its name."),
+        hint: Some("Name no database, or the one in the route's upstream address."),
+    }
+}
+
+/// A limit on sessions.
+pub(super) fn too_many(detail: &'static str) -> ClientFacing {
+    ClientFacing {
+        sqlstate: SqlState::TooManyConnections,
+        message: Cow::Borrowed("too many sessions"),
+        detail: Some(detail),
+        hint: Some("Close sessions, or raise max_sessions."),
+    }
+}
+
+/// A name as a client sent it, cut and made fit for one line.
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).chars().take(SHOWN_CHARACTERS).flat_map(char::escape_debug).collect()
+}
+
+const NO_CREDENTIAL: ClientFacing = ClientFacing {
+    sqlstate: SqlState::CannotConnectNow,
+    message: Cow::Borrowed("no database credential is available yet"),
+    detail: Some("None could be obtained in time."),
+    hint: Some("Try again in a moment; the proxy's log and status say what is missing."),
+};
+
+const CREDENTIAL_REFUSED: ClientFacing = ClientFacing {
+    sqlstate: SqlState::InvalidAuthorizationSpecification,
+    message: Cow::Borrowed("the database server refused the proxy's credential"),
+    detail: Some("It was refused more than once, and no fresh one may be asked for yet."),
+    hint: Some("Try again in a minute; the proxy's log says more."),
+};
+
+/// A server that starts or stops.
+const CANNOT_CONNECT_NOW: [u8; 5] = *b"57P03";
+/// The current one, a fresh one for each way in which it can fail, and some that were closed meanwhile.
+const MAX_GENERATIONS: usize = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// PostgreSQL cuts names at 63 bytes.
+const SHOWN_CHARACTERS: usize = 63;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_lease_is_never_retried() {
+        assert_eq!(next(Verdict::Lost, (true, true), true, false), Next::Lost);
+    }
+
+    #[test]
+    fn a_host_that_lags_never_replaces_the_credential() {
+        for verdict in [Verdict::Alive, Verdict::Silent] {
+            for retried in [false, true] {
+                assert_eq!(next(verdict, (false, true), false, retried), Next::OtherHost);
+                assert_eq!(next(verdict, (false, false), true, retried), Next::WaitForHost);
+                assert_eq!(next(verdict, (true, false), true, retried), Next::WaitForHost);
+            }
+        }
+    }
+
+    #[test]
+    fn an_old_credential_is_retried_once_and_then_replaced() {
+        for accepted in [(false, false), (true, false), (true, true)] {
+            assert_eq!(next(Verdict::Alive, accepted, false, false), Next::Retry);
+            assert_eq!(next(Verdict::Silent, accepted, false, true), Next::Replace);
+        }
+    }
+
+    #[test]
+    fn foreign_names_are_cut_and_escaped() {
+        let message = no_route(b"a\"\n\xff", &[b'x'; 100]).message;
+        assert!(message.starts_with("no route for user \"a\\\"\\n\u{fffd}\" and database \"xxx"));
+        assert_eq!(message.matches('x').count(), SHOWN_CHARACTERS);
+    }
+}

@@ -1,0 +1,345 @@
+//! One client, from its first byte to its last: what it asks for, its login upstream, its relay, its end. Floor 4.
+//!
+//! ```text
+//!   accepted ──▶ Knock ──▶ Waiting ──▶ Login ──▶ Relay ──▶ closed
+//!                  │ CancelRequest       │ refused, hung up
+//!                  ▼                     ▼
+//!               cancel                closed
+//! ```
+
+mod client;
+mod knock;
+mod login;
+mod routes;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::credentials::clock;
+use crate::error::ClientFacing;
+use crate::lease::Time;
+use crate::metrics::{self, Closed, LoginFailure, OpenSession};
+use crate::postgres::cancel::{Cancels, Registration};
+use crate::postgres::protocol::error_response;
+use crate::postgres::protocol::startup::{CancelRequest, StartupMessage};
+use crate::postgres::relay::{self, Early, Relay, Stop};
+use crate::postgres::upstream::Leg;
+use crate::postgres::upstream::dial::Stream;
+
+pub use client::Client;
+use knock::{Asked, Knock, Waiting};
+use login::{LoggedIn, Login};
+use routes::Seat;
+pub use routes::{LastDatabase, Match, Routes, Seats, SessionRoute};
+
+/// What all sessions share.
+pub struct Shared {
+    routes: RwLock<Arc<Routes>>,
+    limits: Limits,
+    cancels: Arc<Cancels>,
+    stop: watch::Receiver<Stop>,
+    seats: Seats,
+    last_id: AtomicU64,
+}
+
+/// The bounds of `[limits]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From accept to the whole StartupMessage.
+    pub handshake_timeout: Duration,
+    /// How long a login waits for a credential.
+    pub login_wait: Duration,
+    /// For writing handshake, error or close messages.
+    pub send_timeout: Duration,
+    /// How long after its publication a credential may be unknown to a host.
+    pub replica_grace: Duration,
+    /// Sessions of all routes; 0 is no limit.
+    pub max_sessions: usize,
+}
+
+impl Shared {
+    /// For these routes. `stop` is what the process asks of its sessions.
+    #[must_use]
+    pub fn new(routes: Routes, limits: Limits, cancels: Cancels, stop: watch::Receiver<Stop>) -> Arc<Self> {
+        Arc::new(Self {
+            routes: RwLock::new(Arc::new(routes)),
+            limits,
+            cancels: Arc::new(cancels),
+            stop,
+            seats: Seats::default(),
+            last_id: AtomicU64::new(0),
+        })
+    }
+
+    /// Other routes for new sessions; those that exist keep theirs.
+    pub fn set_routes(&self, routes: Routes) {
+        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
+    }
+
+    /// A number for a session, from 1.
+    #[must_use]
+    pub fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Serves one client to its end. `id` is from [`Shared::next_id`].
+///
+/// Not cancel safe: dropped, it leaves the server's session uncounted for. To end it early use [`Stop`].
+pub async fn serve(client: Client, shared: Arc<Shared>, id: u64) {
+    // Both are boxed: while a session is idle its task holds two pointers, not the states of its begin and its end.
+    let Some(mut open) = Box::pin(begin_unless_stopped(client, shared, id)).await else {
+        return;
+    };
+    let done = (&mut *open.relay).await;
+    Box::pin(open.close(done)).await;
+}
+
+/// A session whose client has had its first ReadyForQuery.
+struct Open<C, U> {
+    relay: Box<Relay<C, U>>,
+    counted: OpenSession,
+    send_timeout: Duration,
+    /// Held until the server has let go.
+    _registration: Option<Registration>,
+    _seats: (Seat, Seat),
+}
+
+impl<C, U> Open<C, U>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    async fn close(self, done: relay::Done) {
+        let cause = self.relay.close(done, self.send_timeout).await;
+        tracing::debug!(cause = cause.as_str(), "session closed");
+        self.counted.closed(cause);
+    }
+}
+
+/// A client that is not in yet when sessions are ended by force is just closed.
+async fn begin_unless_stopped(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Client, Stream>> {
+    let mut stop = shared.stop.clone();
+    let forced = async {
+        if stop.wait_for(|stop| *stop == Stop::Forced).await.is_err() {
+            // Nobody is left to say so.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = forced => None,
+        open = begin(client, shared, id) => open,
+    }
+}
+
+async fn begin<C>(client: C, shared: Arc<Shared>, id: u64) -> Option<Open<C, Stream>>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    let Limits { handshake_timeout, send_timeout, .. } = shared.limits;
+    match Knock::new(client).answer(handshake_timeout, send_timeout).await {
+        Ok(Asked::Session { client, startup }) => {
+            let begun = clock::now();
+            let mut entering = Entering { client, startup, shared, id, begun };
+            match entering.enter().await {
+                Ok(entry) => entering.open(entry).await,
+                Err(Turned::Away(message)) => {
+                    let client = &mut entering.client.stream;
+                    relay::part_from_client(client, &message, send_timeout).await;
+                    None
+                }
+                Err(Turned::Gone) => None,
+            }
+        }
+        Ok(Asked::Cancel { client, request }) => {
+            answer_cancel(client, &request, &shared).await;
+            None
+        }
+        Err(error) => {
+            metrics::handshake_failed(error.word());
+            tracing::debug!(error = %error, "a client did not get as far as its startup message");
+            None
+        }
+    }
+}
+
+/// No reply. The close tells the client that the request was delivered.
+async fn answer_cancel<C: AsyncWrite + Unpin>(mut client: C, request: &CancelRequest, shared: &Shared) {
+    shared.cancels.handle(request, &shared.routes()).await;
+    let _ = timeout(shared.limits.send_timeout, client.shutdown()).await;
+}
+
+/// A client that has said what it wants.
+struct Entering<C> {
+    client: Waiting<C>,
+    startup: StartupMessage,
+    shared: Arc<Shared>,
+    id: u64,
+    begun: Time,
+}
+
+/// What a client that gets in gets.
+struct Entry {
+    route: Arc<SessionRoute>,
+    logged_in: LoggedIn,
+    seats: (Seat, Seat),
+}
+
+/// Why a client does not get in.
+enum Turned {
+    /// It is told so.
+    Away(bytes::Bytes),
+    /// It hung up.
+    Gone,
+}
+
+impl Turned {
+    fn away(facing: &ClientFacing) -> Self {
+        Self::Away(error_response::fatal(facing).freeze())
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
+    async fn enter(&mut self) -> Result<Entry, Turned> {
+        let user = self.startup.user();
+        let named = self.startup.database();
+        // PostgreSQL's own rule: a client that names no database means the one of its name.
+        let database = named.unwrap_or(user);
+        let Some(route) = self.shared.routes().pick(user, database) else {
+            metrics::login_failed("", LoginFailure::NoRoute);
+            return Err(Turned::away(&login::no_route(user, database)));
+        };
+        let database = match (route.upstream.database(), named) {
+            (Some(fixed), Some(named)) if fixed.as_bytes() != named => {
+                route.metrics.login_failed(LoginFailure::NoRoute);
+                return Err(Turned::away(&login::other_database(named)));
+            }
+            (Some(fixed), _) => fixed.as_bytes(),
+            (None, _) => database,
+        };
+        let seats = self.take_seats(&route)?;
+        let Limits { login_wait, replica_grace, .. } = self.shared.limits;
+        let login =
+            Login { route: &route, startup: &self.startup, database, wait: login_wait, grace: replica_grace };
+        let outcome = tokio::select! {
+            biased;
+            outcome = Box::pin(login.run()) => outcome,
+            () = self.client.gone() => {
+                tracing::debug!("the client hung up during its login");
+                return Err(Turned::Gone);
+            }
+        };
+        match outcome {
+            Ok(logged_in) => {
+                route.last_database.note(database);
+                Ok(Entry { route, logged_in, seats })
+            }
+            Err(error) => {
+                route.metrics.login_failed(error.reason());
+                log_failure(route.credentials.name(), &error);
+                Err(Turned::Away(error.message()))
+            }
+        }
+    }
+
+    fn take_seats(&self, route: &SessionRoute) -> Result<(Seat, Seat), Turned> {
+        let seats =
+            route.seats.take(route.max_sessions).ok_or("The route has as many sessions as it may.").and_then(
+                |mine| {
+                    let all = self.shared.seats.take(self.shared.limits.max_sessions);
+                    Ok((mine, all.ok_or("The proxy has as many sessions as it may.")?))
+                },
+            );
+        seats.map_err(|detail| {
+            route.metrics.login_failed(LoginFailure::Limit);
+            Turned::away(&login::too_many(detail))
+        })
+    }
+
+    /// Lets the client in: it gets all that the server said, and its key is entered before it can know it.
+    async fn open(mut self, entry: Entry) -> Option<Open<C, Stream>> {
+        let Entry { route, logged_in, seats } = entry;
+        let LoggedIn { leg, guard } = logged_in;
+        let Leg { stream, prologue, rest, cancel, .. } = *leg;
+        let cancel = cancel.map(Arc::new);
+        // The client is given the server's own key; no more than this line relies on it.
+        let registration = cancel.as_ref().map(|target| {
+            self.shared.cancels.register(target.request().clone(), Arc::clone(target), self.id)
+        });
+        let send_timeout = self.shared.limits.send_timeout;
+        let letting_in = async {
+            self.client.stream.write_all(&prologue).await?;
+            self.client.stream.flush().await
+        };
+        let counted = route.metrics.session_opened();
+        if !matches!(timeout(send_timeout, letting_in).await, Ok(Ok(()))) {
+            relay::part_from_upstream(stream, guard, true, clock::now() + send_timeout).await;
+            counted.closed(Closed::Client);
+            return None;
+        }
+        route.metrics.login_took(clock::now().since(self.begun));
+        tracing::debug!(
+            route = route.credentials.name(),
+            lease.generation = guard.generation().number(),
+            "session opened"
+        );
+        let session = relay::Session {
+            guard,
+            metrics: Arc::clone(&route.metrics),
+            denied: Arc::clone(&route.denied),
+            cancel,
+            stop: self.shared.stop.clone(),
+        };
+        let early = Early { of_client: boxed(&self.client.early), of_upstream: boxed(&rest) };
+        Some(Open {
+            relay: Relay::new(self.client.stream, stream, early, session),
+            counted,
+            send_timeout,
+            _registration: registration,
+            _seats: seats,
+        })
+    }
+}
+
+/// A server's own answer is the client's affair; that nothing can be had from it is the operator's.
+fn log_failure(route: &str, error: &login::Error) {
+    let blame = error.blame().as_str();
+    match error {
+        login::Error::Refused(_) | login::Error::Startup(_) => {
+            tracing::debug!(route, error.blame = blame, error = %Chain(error), "login failed");
+        }
+        login::Error::NoCredential | login::Error::CredentialRefused | login::Error::Upstream(_) => {
+            tracing::warn!(route, error.blame = blame, error = %Chain(error), "login failed");
+        }
+    }
+}
+
+/// An error and all that caused it, in one line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.0, f)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+fn boxed(bytes: &[u8]) -> Box<[u8]> {
+    bytes.to_vec().into_boxed_slice()
+}

@@ -1,0 +1,158 @@
+//! Which credentials and which upstream a client gets, and how many may have them. Floor 4.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::credentials::Route;
+use crate::metrics::RouteMetrics;
+use crate::postgres::upstream::Upstream;
+
+/// What a route asks of a name that a client sends. Names are bytes: PostgreSQL gives them no encoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// `*`
+    Any,
+    /// This name alone.
+    Only(Vec<u8>),
+}
+
+impl Match {
+    /// From the configuration, where `*` is any name.
+    #[must_use]
+    pub fn new(pattern: &str) -> Self {
+        match pattern {
+            "*" => Self::Any,
+            name => Self::Only(name.as_bytes().to_vec()),
+        }
+    }
+
+    fn takes(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(only) => only == name,
+        }
+    }
+}
+
+/// One route as sessions use it.
+pub struct SessionRoute {
+    /// The users it is for.
+    pub user: Match,
+    /// The databases it is for.
+    pub database: Match,
+    /// Its credentials.
+    pub credentials: Arc<Route>,
+    /// Where it leads.
+    pub upstream: Arc<Upstream>,
+    /// `role` for each session.
+    pub set_role: Option<String>,
+    /// Its metrics.
+    pub metrics: Arc<RouteMetrics>,
+    /// How many sessions it may have, logins on their way included; 0 is no limit.
+    pub max_sessions: usize,
+    /// How many it has.
+    pub seats: Seats,
+    /// The database that a client got last; proofs of new credentials log in to it.
+    pub last_database: LastDatabase,
+    /// Told when the server denies a session something, see [`SessionRoute::denials`].
+    pub denied: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+impl SessionRoute {
+    /// Passes on to these credentials that a 42501 or 42704 passed by in a session of a generation.
+    #[must_use]
+    pub fn denials(credentials: &Arc<Route>) -> Arc<dyn Fn(u64) + Send + Sync> {
+        let credentials = Arc::clone(credentials);
+        Arc::new(move |number| credentials.denial_passed_by(number))
+    }
+}
+
+/// The routes in the order of the configuration.
+#[derive(Default)]
+pub struct Routes(Vec<Arc<SessionRoute>>);
+
+impl Routes {
+    /// These, in this order.
+    #[must_use]
+    pub fn new(routes: Vec<Arc<SessionRoute>>) -> Self {
+        Self(routes)
+    }
+
+    /// The first one that takes both names.
+    pub(super) fn pick(&self, user: &[u8], database: &[u8]) -> Option<Arc<SessionRoute>> {
+        self.0.iter().find(|route| route.user.takes(user) && route.database.takes(database)).map(Arc::clone)
+    }
+
+    /// All of them.
+    pub(in crate::postgres) fn iter(&self) -> impl Iterator<Item = &Arc<SessionRoute>> {
+        self.0.iter()
+    }
+}
+
+/// The database that a client of a route got last.
+#[derive(Clone, Debug, Default)]
+pub struct LastDatabase(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl LastDatabase {
+    /// A client got this one.
+    pub(super) fn note(&self, name: &[u8]) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_deref() != Some(name) {
+            *last = Some(name.to_vec());
+        }
+    }
+
+    /// The name, if any client has got in.
+    #[must_use]
+    pub fn get(&self) -> Option<Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Counts sessions against a limit.
+#[derive(Clone, Debug, Default)]
+pub struct Seats(Arc<AtomicUsize>);
+
+impl Seats {
+    /// Takes a seat unless that would be more than `limit`; 0 is no limit.
+    pub(super) fn take(&self, limit: usize) -> Option<Seat> {
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < limit).then_some(taken + 1))
+            .ok()?;
+        Some(Seat(Self(Arc::clone(&self.0))))
+    }
+}
+
+/// One session, counted until dropped.
+#[derive(Debug)]
+pub(super) struct Seat(Seats);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_matched_byte_for_byte() {
+        assert!(Match::new("*").takes(b"\xff"));
+        assert!(Match::new("app").takes(b"app"));
+        assert!(!Match::new("app").takes(b"App"));
+    }
+
+    #[test]
+    fn a_seat_is_free_again_when_dropped() {
+        let seats = Seats::default();
+        let one = seats.take(1);
+        assert!(one.is_some());
+        assert!(seats.take(1).is_none());
+        drop(one);
+        assert!(seats.take(1).is_some());
+        assert!(seats.take(0).is_some());
+    }
+}
