@@ -236,3 +236,58 @@ const BACKLOG: i32 = 1024;
 /// What cannot be accepted for want of file descriptors stays ready: without a pause the loop would spin.
 const PAUSE: Duration = Duration::from_millis(100);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::postgres::cancel::{Cancels, Unknown};
+    use crate::postgres::relay::Stop;
+    use crate::postgres::session::{Limits, Routes};
+
+    #[tokio::test]
+    async fn a_client_is_served_until_the_listener_is_stopped() {
+        let within = Duration::from_secs(5);
+        let limits = Limits {
+            handshake_timeout: within,
+            login_wait: within,
+            send_timeout: within,
+            replica_grace: within,
+            max_sessions: 0,
+        };
+        let process = watch::Sender::new(Stop::Running);
+        let cancels = Cancels::new(Unknown::Off);
+        let shared = Shared::new(Routes::default(), limits, cancels, process.subscribe());
+        let listener = Listener::bind(&Address::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        let Address::Tcp(address) = *listener.address() else { panic!("it is TCP") };
+        assert_ne!(address.port(), 0);
+        let (sessions, stop) = (TaskTracker::new(), CancellationToken::new());
+        let running = tokio::spawn(listener.run(shared, sessions.clone(), stop.clone()));
+
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'N');
+        stop.cancel();
+        running.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+        drop(client);
+        sessions.close();
+        sessions.wait().await;
+    }
+
+    #[test]
+    fn only_loopback_and_sockets_are_local() {
+        let tcp = |text: &str| Address::Tcp(text.parse().unwrap());
+        for local in
+            [tcp("127.0.0.2:1"), tcp("[::1]:1"), tcp("[::ffff:127.0.0.1]:1"), Address::Unix("/s".into())]
+        {
+            assert!(local.is_local(), "{local}");
+        }
+        for public in [tcp("0.0.0.0:1"), tcp("[::]:1"), tcp("10.0.0.1:1")] {
+            assert!(!public.is_local(), "{public}");
+        }
+    }
+}

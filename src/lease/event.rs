@@ -112,7 +112,8 @@ pub enum Event {
         /// Whether a server session may still be open.
         stray: bool,
     },
-    /// A login with this generation was refused: is its lease alive? Answered by [`Action::Answer`].
+    /// A login with this generation was refused: is its lease alive? Answered by [`Action::Answer`], or by
+    /// [`Action::Forget`], which says that it is gone.
     Suspected(u64),
     /// A session of this generation was denied what its role may do.
     DenialSeen(u64),

@@ -19,6 +19,7 @@ impl Keeper {
         self.deadline = Time::NEVER;
         self.end_generations(now);
         self.elect(now);
+        self.press(now);
         self.renew_leases(now);
         self.renew_tokens(now);
         self.issue(now);
@@ -41,7 +42,7 @@ impl Keeper {
                 continue;
             };
             let hard_close_at = self.hard_close_at(generation);
-            let cut_short = generation.cut_short_at.is_some_and(|at| now >= at);
+            let cut_short = generation.cut_short.is_some_and(|cut| now >= cut.at);
             let proving =
                 matches!(self.issuance.state, issuance::State::Proving { number: n, .. } if n == number);
             match generation.state {
@@ -77,7 +78,7 @@ impl Keeper {
             .generations
             .iter()
             .rev()
-            .find(|(_, g)| g.cut_short_at.is_none() && g.is_usable(now, self.bound(g)))
+            .find(|(_, g)| g.is_usable(now, self.bound(g)))
             .map(|(number, _)| *number);
         let Some(number) = latest else { return };
         if let Some(State::Retiring { published_at, .. }) = self.generations.get(&number).map(|g| g.state) {
@@ -302,8 +303,8 @@ impl Keeper {
                 State::Closing { cause, since } => {
                     let lease_end = generation.lease_ends_at().min(bound.ends_at);
                     let gone_by = match cause {
-                        Cause::LeaseEnd => lease_end.min(since + schedule::GONE_WITHIN),
-                        Cause::Lost | Cause::CutShort => since + schedule::GONE_WITHIN,
+                        Cause::LeaseEnd | Cause::CutShort => lease_end.min(since + schedule::GONE_WITHIN),
+                        Cause::Lost => since + schedule::GONE_WITHIN,
                     };
                     let cut_at = (since + schedule::CANCEL_LEAD).min(gone_by);
                     Ending {

@@ -16,8 +16,7 @@ use crate::credentials::clock;
 use crate::lease::Time;
 use crate::metrics::{self, Cancel};
 use crate::postgres::protocol::startup::CancelRequest;
-use crate::postgres::session::{Routes, SessionRoute};
-use crate::postgres::upstream::CancelTarget;
+use crate::postgres::upstream::{CancelTarget, Upstream};
 
 /// What is done with a request whose key is not in the table: another instance's session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,8 +66,13 @@ impl Cancels {
         Registration { cancels: Arc::clone(self), key, session }
     }
 
-    /// Handles one request to its end: the server has closed, or the bound has passed.
-    pub(super) async fn handle(&self, request: &CancelRequest, routes: &Routes) {
+    /// Handles one request to its end: the server has closed, or the bound has passed. `upstreams` are where a request
+    /// goes that is not ours.
+    pub(super) async fn handle(
+        &self,
+        request: &CancelRequest,
+        upstreams: impl FnOnce() -> Vec<Arc<Upstream>>,
+    ) {
         let known = self
             .targets
             .lock()
@@ -83,14 +87,14 @@ impl Cancels {
                     Cancel::Failed
                 }
             },
-            None if self.unknown == Unknown::Forward => self.forward(request, routes).await,
+            None if self.unknown == Unknown::Forward => self.forward(request, upstreams()).await,
             None => Cancel::Failed,
         };
         metrics::cancel_request(outcome);
     }
 
-    /// Sends a key that is not ours to the distinct hosts of all routes.
-    async fn forward(&self, request: &CancelRequest, routes: &Routes) -> Cancel {
+    /// Sends a key that is not ours to all distinct hosts.
+    async fn forward(&self, request: &CancelRequest, upstreams: Vec<Arc<Upstream>>) -> Cancel {
         let allowed = self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(clock::now());
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Cancel::Limited;
@@ -99,9 +103,9 @@ impl Cancels {
             return Cancel::Limited;
         }
         let mut sending = JoinSet::new();
-        for (route, host) in distinct_hosts(routes) {
+        for (upstream, host) in distinct_hosts(&upstreams) {
             let request = request.clone();
-            sending.spawn(async move { route.upstream.cancel(host, &request, SEND_WITHIN).await.is_ok() });
+            sending.spawn(async move { upstream.cancel(host, &request, SEND_WITHIN).await.is_ok() });
         }
         let mut outcome = Cancel::Failed;
         while let Some(sent) = sending.join_next().await {
@@ -114,14 +118,14 @@ impl Cancels {
 }
 
 /// Each host once, at most [`MAX_HOSTS`].
-fn distinct_hosts(routes: &Routes) -> Vec<(Arc<SessionRoute>, usize)> {
-    let mut found: Vec<(Arc<SessionRoute>, usize)> = Vec::new();
-    for route in routes.iter() {
-        for host in 0..route.upstream.hosts() {
-            let name = route.upstream.host_name(host);
-            let known = found.iter().any(|(other, at)| other.upstream.host_name(*at) == name);
+fn distinct_hosts(upstreams: &[Arc<Upstream>]) -> Vec<(Arc<Upstream>, usize)> {
+    let mut found: Vec<(Arc<Upstream>, usize)> = Vec::new();
+    for upstream in upstreams {
+        for host in 0..upstream.hosts() {
+            let name = upstream.host_name(host);
+            let known = found.iter().any(|(other, at)| other.host_name(*at) == name);
             if !known && found.len() < MAX_HOSTS {
-                found.push((Arc::clone(route), host));
+                found.push((Arc::clone(upstream), host));
             }
         }
     }
@@ -181,7 +185,7 @@ pub(in crate::postgres) mod tests {
     use super::*;
     use crate::postgres::protocol::auth::method::RequireAuth;
     use crate::postgres::upstream::uri::Uri;
-    use crate::postgres::upstream::{Leg, Settings, Upstream};
+    use crate::postgres::upstream::{Leg, Settings};
     use crate::secret::Secret;
 
     /// AuthenticationOk, BackendKeyData of process 7 with the key 1 2 3 4, ReadyForQuery.
@@ -221,20 +225,53 @@ pub(in crate::postgres) mod tests {
         // The client's key need not be the server's.
         let key = request(&[9; 40]);
         let registration = cancels.register(key.clone(), Arc::new(leg.cancel.unwrap()), 1);
-        let routes = Routes::default();
         let accepting = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut packet = [0; 16];
             stream.read_exact(&mut packet).await.unwrap();
             packet
         };
-        let ((), packet) = tokio::join!(cancels.handle(&key, &routes), accepting);
+        let ((), packet) = tokio::join!(cancels.handle(&key, Vec::new), accepting);
         assert_eq!(packet, CANCEL);
         drop(registration);
-        cancels.handle(&key, &routes).await;
+        cancels.handle(&key, Vec::new).await;
         assert!(cancels.targets.lock().unwrap().is_empty());
         let nobody = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
         assert!(nobody.is_err(), "a key was used beyond its session");
+    }
+
+    fn upstream(hosts: &str) -> Arc<Upstream> {
+        let uri = Uri::parse(&format!("postgresql://{hosts}/?sslmode=disable")).unwrap();
+        let settings =
+            Settings { connect_timeout: Duration::from_secs(5), require_auth: RequireAuth::default() };
+        Arc::new(Upstream::new(uri, settings).unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_unknown_key_goes_to_every_host_once() {
+        let one = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let two = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (a, b) = (one.local_addr().unwrap(), two.local_addr().unwrap());
+        let upstreams = vec![upstream(&format!("{a},{b}")), upstream(&a.to_string())];
+        let heard = |listener: TcpListener| async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut packet = Vec::new();
+            let _ = tokio::time::timeout(Duration::from_millis(50), stream.read_to_end(&mut packet)).await;
+            drop(stream);
+            let again = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+            (packet, again.is_ok())
+        };
+        let cancels = Cancels::new(Unknown::Forward);
+        let key = request(&[0, 0, 0, 7, 1, 2, 3, 4]);
+        let ((), first, second) = tokio::join!(cancels.handle(&key, || upstreams), heard(one), heard(two));
+        assert_eq!(first, (CANCEL.to_vec(), false));
+        assert_eq!(second, (CANCEL.to_vec(), false));
+    }
+
+    #[test]
+    fn at_most_eight_hosts_are_asked() {
+        let many: Vec<String> = (1..=20).map(|n| format!("127.0.0.{n}:5432")).collect();
+        assert_eq!(distinct_hosts(&[upstream(&many.join(","))]).len(), MAX_HOSTS);
     }
 
     #[tokio::test]

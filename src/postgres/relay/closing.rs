@@ -38,7 +38,7 @@ where
     /// Between transactions: nothing is under way in either direction.
     async fn close_idle(self: Box<Self>, cause: Closed, send_within: Duration) -> Closed {
         let Self { mut client, upstream, guard, .. } = *self;
-        let last = error_response::fatal(&facing(cause));
+        let last = error_response::fatal(&facing(cause, true));
         let gone_by = timer::now() + GONE_WITHIN;
         tokio::join!(
             part_from_client(&mut client, &last, send_within),
@@ -66,7 +66,7 @@ where
             }
             let telling = async {
                 if let Some(client) = &mut client {
-                    let last = error_response::fatal(&facing(cause));
+                    let last = error_response::fatal(&facing(cause, false));
                     part_from_client(client, &last, gone_by.since(timer::now())).await;
                 }
             };
@@ -230,12 +230,12 @@ async fn read_to_end<S: AsyncRead + Unpin>(stream: &mut S) -> bool {
     }
 }
 
-/// What a client sees of its session's end.
-fn facing(cause: Closed) -> ClientFacing {
+/// What a client sees of its session's end. `idle`: the session was between transactions.
+fn facing(cause: Closed, idle: bool) -> ClientFacing {
     let (message, detail, hint) = match cause {
         Closed::Shutdown => (
             "terminating connection because the proxy is shutting down",
-            NOT_RUN,
+            "Whether a statement that was running took effect is not known.",
             "Reconnect: another instance may be ready.",
         ),
         Closed::Revoked => (
@@ -255,9 +255,14 @@ fn facing(cause: Closed) -> ClientFacing {
     ClientFacing {
         sqlstate: SqlState::AdminShutdown,
         message: Cow::Borrowed(message),
-        detail: Some(detail),
+        detail: Some(if idle { NOT_RUN } else { detail }),
         hint: Some(hint),
     }
+}
+
+/// What a client sees that is not in yet when the process stops.
+pub(in crate::postgres) fn stopped() -> ClientFacing {
+    ClientFacing { detail: None, ..facing(Closed::Shutdown, false) }
 }
 
 const NOT_RUN: &str = "The session was between transactions; nothing sent since then was run.";

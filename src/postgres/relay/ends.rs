@@ -89,7 +89,7 @@ impl Ends {
             self.chosen = None;
             return Order::Relay { look_at: None };
         };
-        let moment = self.moment(drain, idle);
+        let moment = self.moment(now, drain, idle);
         if now >= moment {
             Order::WhenIdle { cause: Closed::Drain }
         } else {
@@ -97,18 +97,19 @@ impl Ends {
         }
     }
 
-    /// Sessions that are idle when they first see the window end in its first half, the others may take nearly all
-    /// of it; the last tenth is left for those that are busy at their moment.
-    fn moment(&mut self, drain: Drain, idle: bool) -> Time {
+    /// Sessions that are idle when they first see the window end in the first half of what is left of it, the others
+    /// may take nearly all; the last tenth is left for those that are busy at their moment.
+    fn moment(&mut self, now: Time, drain: Drain, idle: bool) -> Time {
         if let Some((chosen_for, moment)) = self.chosen
             && chosen_for == drain
         {
             return moment;
         }
         let tenths = if idle { 5 } else { 9 };
-        let window = drain.until.since(drain.from);
+        let begin = drain.from.max(now);
+        let window = drain.until.since(begin);
         let share = f64::from(self.share) / (f64::from(u32::MAX) + 1.0);
-        let moment = drain.from + (window * tenths / 10).mul_f64(share);
+        let moment = begin + (window * tenths / 10).mul_f64(share);
         self.chosen = Some((drain, moment));
         moment
     }
@@ -172,8 +173,15 @@ mod tests {
     #[test]
     fn a_busy_session_has_its_moment_before_the_last_tenth() {
         let mut ends = Ends::new(u32::MAX);
-        let order = ends.order(at(189), false, at(200), draining(100, 200), Stop::Running);
+        let order = ends.order(at(0), false, at(200), draining(100, 200), Stop::Running);
         assert!(matches!(order, Order::Relay { look_at: Some(moment) } if moment <= at(190)));
+    }
+
+    #[test]
+    fn a_session_that_comes_late_has_its_share_of_what_is_left() {
+        let mut ends = Ends::new(u32::MAX / 2);
+        let order = ends.order(at(180), true, at(200), draining(100, 200), Stop::Running);
+        assert!(matches!(order, Order::Relay { look_at: Some(moment) } if moment > at(180)));
     }
 
     #[test]

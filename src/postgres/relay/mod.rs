@@ -12,7 +12,7 @@ mod tests;
 mod timer;
 mod watched;
 
-pub(super) use closing::{part_from_client, part_from_upstream};
+pub(super) use closing::{part_from_client, part_from_upstream, stopped};
 
 use std::future::Future;
 use std::io;

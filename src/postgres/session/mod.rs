@@ -88,6 +88,15 @@ impl Shared {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Ends when sessions are ended by force.
+    async fn forced(&self) {
+        let mut stop = self.stop.clone();
+        if stop.wait_for(|stop| *stop == Stop::Forced).await.is_err() {
+            // Nobody is left to say so.
+            std::future::pending::<()>().await;
+        }
+    }
+
     fn routes(&self) -> Arc<Routes> {
         Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -98,7 +107,7 @@ impl Shared {
 /// Not cancel safe: dropped, it leaves the server's session uncounted for. To end it early use [`Stop`].
 pub async fn serve(client: Client, shared: Arc<Shared>, id: u64) {
     // Both are boxed: while a session is idle its task holds two pointers, not the states of its begin and its end.
-    let Some(mut open) = Box::pin(begin_unless_stopped(client, shared, id)).await else {
+    let Some(mut open) = Box::pin(begin(client, shared, id)).await else {
         return;
     };
     let done = (&mut *open.relay).await;
@@ -127,28 +136,17 @@ where
     }
 }
 
-/// A client that is not in yet when sessions are ended by force is just closed.
-async fn begin_unless_stopped(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Client, Stream>> {
-    let mut stop = shared.stop.clone();
-    let forced = async {
-        if stop.wait_for(|stop| *stop == Stop::Forced).await.is_err() {
-            // Nobody is left to say so.
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        biased;
-        () = forced => None,
-        open = begin(client, shared, id) => open,
-    }
-}
-
 async fn begin<C>(client: C, shared: Arc<Shared>, id: u64) -> Option<Open<C, Stream>>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     let Limits { handshake_timeout, send_timeout, .. } = shared.limits;
-    match Knock::new(client).answer(handshake_timeout, send_timeout).await {
+    let asked = tokio::select! {
+        biased;
+        () = shared.forced() => return None,
+        asked = Knock::new(client).answer(handshake_timeout, send_timeout) => asked,
+    };
+    match asked {
         Ok(Asked::Session { client, startup }) => {
             let begun = clock::now();
             let mut entering = Entering { client, startup, shared, id, begun };
@@ -176,7 +174,7 @@ where
 
 /// No reply. The close tells the client that the request was delivered.
 async fn answer_cancel<C: AsyncWrite + Unpin>(mut client: C, request: &CancelRequest, shared: &Shared) {
-    shared.cancels.handle(request, &shared.routes()).await;
+    shared.cancels.handle(request, || shared.routes().upstreams()).await;
     let _ = timeout(shared.limits.send_timeout, client.shutdown()).await;
 }
 
@@ -239,6 +237,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
                 tracing::debug!("the client hung up during its login");
                 return Err(Turned::Gone);
             }
+            () = self.shared.forced() => return Err(Turned::away(&relay::stopped())),
         };
         match outcome {
             Ok(logged_in) => {
@@ -254,17 +253,17 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
     }
 
     fn take_seats(&self, route: &SessionRoute) -> Result<(Seat, Seat), Turned> {
-        let seats =
-            route.seats.take(route.max_sessions).ok_or("The route has as many sessions as it may.").and_then(
-                |mine| {
-                    let all = self.shared.seats.take(self.shared.limits.max_sessions);
-                    Ok((mine, all.ok_or("The proxy has as many sessions as it may.")?))
-                },
-            );
-        seats.map_err(|detail| {
+        let full = |detail| {
             route.metrics.login_failed(LoginFailure::Limit);
             Turned::away(&login::too_many(detail))
-        })
+        };
+        let Some(of_route) = route.seats.take(route.max_sessions) else {
+            return Err(full("The route has as many sessions as it may."));
+        };
+        let Some(of_all) = self.shared.seats.take(self.shared.limits.max_sessions) else {
+            return Err(full("The proxy has as many sessions as it may."));
+        };
+        Ok((of_route, of_all))
     }
 
     /// Lets the client in: it gets all that the server said, and its key is entered before it can know it.
@@ -342,4 +341,66 @@ impl fmt::Display for Chain<'_> {
 
 fn boxed(bytes: &[u8]) -> Box<[u8]> {
     bytes.to_vec().into_boxed_slice()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::postgres::cancel::Unknown;
+
+    /// A session without any route, and its client's end.
+    fn session() -> (impl Future<Output = ()> + Send + 'static, UnixStream, watch::Sender<Stop>) {
+        let (near, client) = UnixStream::pair().unwrap();
+        let within = Duration::from_secs(5);
+        let limits = Limits {
+            handshake_timeout: within,
+            login_wait: within,
+            send_timeout: within,
+            replica_grace: within,
+            max_sessions: 0,
+        };
+        let stop = watch::Sender::new(Stop::Running);
+        let shared = Shared::new(Routes::default(), limits, Cancels::new(Unknown::Off), stop.subscribe());
+        (serve(Client::Unix(near), shared, 1), client, stop)
+    }
+
+    #[tokio::test]
+    async fn the_task_of_a_session_is_small() {
+        let (session, ..) = session();
+        let bytes = size_of_val(&session);
+        assert!(bytes <= 256, "{bytes} bytes");
+    }
+
+    #[tokio::test]
+    async fn a_client_without_a_route_is_told_so() {
+        let (session, mut client, _stop) = session();
+        let session = tokio::spawn(session);
+        client.write_all(b"\0\0\0\x12\0\x03\0\0user\0app\0\0").await.unwrap();
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(error_response::sqlstate(heard.get(5..).unwrap()), Some(&b"28000"[..]));
+        drop(client);
+        session.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_unknown_cancel_is_closed_silently() {
+        let (session, mut client, _stop) = session();
+        let session = tokio::spawn(session);
+        client.write_all(&crate::postgres::cancel::tests::CANCEL).await.unwrap();
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        session.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_says_nothing_does_not_hold_up_a_forced_stop() {
+        let (session, mut client, stop) = session();
+        let session = tokio::spawn(session);
+        stop.send_replace(Stop::Forced);
+        session.await.unwrap();
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    }
 }

@@ -42,7 +42,7 @@ pub struct SessionRoute {
     pub database: Match,
     /// Its credentials.
     pub credentials: Arc<Route>,
-    /// Where it leads.
+    /// Where it leads. The proof of its credentials logs in at the same one.
     pub upstream: Arc<Upstream>,
     /// `role` for each session.
     pub set_role: Option<String>,
@@ -83,9 +83,9 @@ impl Routes {
         self.0.iter().find(|route| route.user.takes(user) && route.database.takes(database)).map(Arc::clone)
     }
 
-    /// All of them.
-    pub(in crate::postgres) fn iter(&self) -> impl Iterator<Item = &Arc<SessionRoute>> {
-        self.0.iter()
+    /// Where they lead.
+    pub(super) fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        self.0.iter().map(|route| Arc::clone(&route.upstream)).collect()
     }
 }
 

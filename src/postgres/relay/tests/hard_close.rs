@@ -1,0 +1,176 @@
+//! A session is ended whatever it does.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_hard_close_never_speaks_within_a_message() {
+    for seed in 0..200 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let bench = Bench::new(random.random_range(1..5_000));
+        let mut sent = traffic(&mut random, b'D');
+        sent.truncate(60_000);
+        let rest = message(b'D', &[9; 10_000]);
+        let cut = random.random_range(0..=rest.len());
+        let whole = {
+            let mut scanner = Scanner::default();
+            scanner.feed(&sent, |_| {}).unwrap();
+            scanner.at_boundary()
+        };
+        if whole {
+            sent.extend_from_slice(&rest[..cut]);
+        }
+        let Bench { mut client, server, generation, session, .. } = bench;
+        let (mut reads, mut writes) = tokio::io::split(server);
+        let before = random.random_range(0..200);
+        let closing = async {
+            for _ in 0..before {
+                yield_now().await;
+            }
+            let now = timer::now();
+            let close = HardClose {
+                cause: Closed::LeaseEnd,
+                cut_at: now + Duration::from_secs(1),
+                gone_by: now + Duration::from_secs(3),
+            };
+            generation.set_ending(Ending { drain: None, hard_close: Some(close) });
+        };
+        let serving = async {
+            let _ = writes.write_all(&sent).await;
+            if whole {
+                yield_now().await;
+                let _ = writes.write_all(&rest[cut..]).await;
+            }
+            let mut read = Vec::new();
+            reads.read_to_end(&mut read).await.unwrap();
+            assert_eq!(read, message(b'X', b""));
+            let _ = writes.shutdown().await;
+        };
+        let ((), (), heard) = tokio::join!(closing, serving, read_all(&mut client));
+        drop(client);
+        let (_, cause) = session.await.unwrap();
+        if cause == Closed::LeaseEnd {
+            let heard = frames(&heard);
+            assert!(is_57p01(heard.last().unwrap()), "seed {seed}");
+            assert!(heard.iter().rev().skip(1).all(|frame| frame.0 == b'D'), "seed {seed}");
+        } else {
+            assert_eq!(cause, Closed::LeaseEndCut, "seed {seed}");
+            assert!(!whole, "seed {seed}: a message that came whole was cut");
+            assert!(sent.starts_with(&heard), "seed {seed}: something was said within a message");
+        }
+        assert!(!generation.has_stray(), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_message_that_never_ends_is_cut() {
+    let bench = Bench::new(64 * 1024);
+    let Bench { mut client, mut server, generation, session, .. } = bench;
+    let half = message(b'D', &[9; 10_000])[..5_000].to_vec();
+    server.write_all(&half).await.unwrap();
+    let mut heard = vec![0; half.len()];
+    client.read_exact(&mut heard).await.unwrap();
+    let now = timer::now();
+    let close = HardClose {
+        cause: Closed::LeaseEnd,
+        cut_at: now + Duration::from_secs(1),
+        gone_by: now + Duration::from_secs(3),
+    };
+    generation.set_ending(Ending { drain: None, hard_close: Some(close) });
+    assert_eq!(read_all(&mut client).await, b"");
+    assert!(timer::now() >= close.cut_at && timer::now() < close.gone_by);
+    // The server pays no heed.
+    assert_eq!(session.await.unwrap().1, Closed::LeaseEndCut);
+    assert!(timer::now() >= close.gone_by);
+    assert!(generation.has_stray());
+    drop(server);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_message_of_the_client_is_not_followed_by_terminate() {
+    let mut bench = Bench::new(1024);
+    bench.client.write_all(&begin()[..7]).await.unwrap();
+    let mut read = vec![0; 7];
+    bench.server.read_exact(&mut read).await.unwrap();
+    bench.hard_close(Duration::from_secs(1), Duration::from_secs(3));
+    assert_eq!(read_all(&mut bench.server).await, b"");
+    drop(bench.server);
+    assert!(is_57p01(&frames(&read_all(&mut bench.client).await)[0]));
+    drop(bench.client);
+    assert_eq!(bench.session.await.unwrap().1, Closed::LeaseEnd);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clock_is_looked_at_before_the_client_is_read() {
+    let Bench { mut client, server, generation, session, .. } = Bench::new(1024);
+    yield_now().await;
+    // Nobody says so; a suspend may have swallowed the timers.
+    generation.set_hard_close_at(timer::now());
+    client.write_all(&begin()).await.unwrap();
+    let server = tokio::spawn(serve(server));
+    assert!(is_57p01(&frames(&read_all(&mut client).await)[0]));
+    assert_eq!(server.await.unwrap(), message(b'X', b""));
+    assert_eq!(session.await.unwrap().1, Closed::LeaseEnd);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_stop_ends_a_transaction() {
+    let Bench { mut client, server, session, stop, .. } = Bench::new(1024);
+    let server = tokio::spawn(serve(server));
+    client.write_all(&begin()).await.unwrap();
+    let mut heard = vec![0; begun().len()];
+    client.read_exact(&mut heard).await.unwrap();
+    stop.send_replace(Stop::Forced);
+    assert!(is_57p01(&frames(&read_all(&mut client).await)[0]));
+    drop(client);
+    assert_eq!(session.await.unwrap().1, Closed::Shutdown);
+    assert_eq!(server.await.unwrap(), [begin(), message(b'X', b"")].concat());
+}
+
+#[tokio::test]
+async fn a_hard_close_cancels_the_statement_that_runs() {
+    let (listener, leg, mut server) = crate::postgres::cancel::tests::leg().await;
+    let (mut client, of_client) = duplex(1024);
+    let left = Arc::new(Notify::new());
+    let secret = Secret::new("secret".to_owned());
+    let generation = Generation::new(3, "v".to_owned(), secret, "lease".to_owned(), Time::NEVER, left);
+    let mut guard = generation.enter().unwrap();
+    guard.upstream_opened();
+    let stop = watch::Sender::new(Stop::Running);
+    let session = Session {
+        guard,
+        metrics: RouteMetrics::new("app"),
+        denied: Arc::new(|_| {}),
+        cancel: leg.cancel.map(Arc::new),
+        stop: stop.subscribe(),
+    };
+    let mut relay = Relay::new(of_client, leg.stream, Early::default(), session);
+    let session = tokio::spawn(async move {
+        let done = (&mut *relay).await;
+        relay.close(done, Duration::from_secs(5)).await
+    });
+    client.write_all(&begin()).await.unwrap();
+    let mut read = vec![0; begin().len()];
+    server.read_exact(&mut read).await.unwrap();
+    let now = timer::now();
+    let close = HardClose {
+        cause: Closed::Revoked,
+        cut_at: now + Duration::from_secs(1),
+        gone_by: now + Duration::from_secs(5),
+    };
+    generation.set_ending(Ending { drain: None, hard_close: Some(close) });
+    let (mut cancel, _) = listener.accept().await.unwrap();
+    let mut packet = [0; 16];
+    cancel.read_exact(&mut packet).await.unwrap();
+    assert_eq!(packet, crate::postgres::cancel::tests::CANCEL);
+    drop(cancel);
+    // Only now does the server come round to reading, and to closing.
+    let mut last = Vec::new();
+    server.read_to_end(&mut last).await.unwrap();
+    assert_eq!(last, message(b'X', b""));
+    assert_eq!(generation.sessions(), 1);
+    drop(server);
+    assert!(is_57p01(&frames(&read_all(&mut client).await)[0]));
+    drop(client);
+    assert_eq!(session.await.unwrap(), Closed::Revoked);
+    assert!(!generation.has_stray());
+}

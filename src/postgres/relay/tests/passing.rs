@@ -1,0 +1,148 @@
+//! What passes, and that it passes unchanged.
+
+use super::*;
+
+async fn write_in_chunks(stream: &mut (impl AsyncWrite + Unpin), all: &[u8], mut random: StdRng) {
+    let mut rest = all;
+    while !rest.is_empty() {
+        let (chunk, after) = rest.split_at(random.random_range(1..=rest.len().min(40_000)));
+        stream.write_all(chunk).await.unwrap();
+        rest = after;
+        if random.random() {
+            yield_now().await;
+        }
+    }
+    stream.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_pass_unchanged_both_ways_however_they_are_cut() {
+    for seed in 0..40 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let Bench { client, server, session, .. } = Bench::new(random.random_range(1..70_000));
+        let (up, down) = (traffic(&mut random, b'd'), traffic(&mut random, b'D'));
+        let (mut client_reads, mut client_writes) = tokio::io::split(client);
+        let (mut server_reads, mut server_writes) = tokio::io::split(server);
+        let (mut heard_by_server, mut heard_by_client) = (Vec::new(), Vec::new());
+        let (one, two) = (StdRng::seed_from_u64(seed + 1000), StdRng::seed_from_u64(seed + 2000));
+        let (_, heard, (), _) = tokio::join!(
+            write_in_chunks(&mut client_writes, &up, one),
+            async {
+                // A server closes once its client has: so nothing of either direction is cut short.
+                server_reads.read_to_end(&mut heard_by_server).await.unwrap();
+                heard_by_server
+            },
+            async {
+                let (first, last) = down.split_at(down.len() / 2);
+                server_writes.write_all(first).await.unwrap();
+                write_in_chunks(&mut server_writes, last, two).await;
+            },
+            client_reads.read_to_end(&mut heard_by_client),
+        );
+        assert!(heard_by_client == down, "seed {seed}: towards the client");
+        // Once the server has closed, nobody reads what the client still sends.
+        assert!(up.starts_with(&heard), "seed {seed}: towards the server");
+        session.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_a_client_sends_arrives_before_its_half_close() {
+    for seed in 0..40 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let Bench { mut client, mut server, session, .. } = Bench::new(random.random_range(1..70_000));
+        let up = traffic(&mut random, b'd');
+        let one = StdRng::seed_from_u64(seed + 1000);
+        let (_, heard) = tokio::join!(write_in_chunks(&mut client, &up, one), read_all(&mut server));
+        assert!(heard == up, "seed {seed}");
+        server.write_all(&begun()).await.unwrap();
+        drop(server);
+        assert_eq!(read_all(&mut client).await, begun());
+        assert_eq!(session.await.unwrap(), (Done::UpstreamGone { in_order: true }, Closed::Client));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_holds_up_its_server_alone() {
+    const CAPACITY: usize = 4096;
+    let Bench { mut client, mut server, session, .. } = Bench::new(CAPACITY);
+    let rows = message(b'D', &[7; 1_000_000]);
+    let took = tokio::time::timeout(Duration::from_secs(1), server.write_all(&rows)).await;
+    assert!(took.is_err(), "a million bytes were taken from the server");
+    client.write_all(&begin()).await.unwrap();
+    let mut heard = vec![0; begin().len()];
+    server.read_exact(&mut heard).await.unwrap();
+    assert_eq!(heard, begin());
+    drop(server);
+    let relayed = read_all(&mut client).await.len();
+    assert!(relayed <= 2 * CAPACITY + buffer::READ_BYTES, "{relayed} bytes were buffered");
+    assert_eq!(session.await.unwrap().1, Closed::Upstream);
+}
+
+#[tokio::test(start_paused = true)]
+async fn early_bytes_come_first() {
+    let early =
+        Early { of_client: begin().into_boxed_slice(), of_upstream: message(b'N', b"\0").into_boxed_slice() };
+    let Bench { mut client, mut server, session, .. } = Bench::with_early(1024, early);
+    client.write_all(&message(b'X', b"")).await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(read_all(&mut server).await, [begin(), message(b'X', b"")].concat());
+    server.write_all(&begun()).await.unwrap();
+    drop(server);
+    assert_eq!(read_all(&mut client).await, [message(b'N', b"\0"), begun()].concat());
+    assert_eq!(session.await.unwrap().1, Closed::Client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_vanishes_is_counted_until_its_server_has_gone() {
+    let Bench { mut client, mut server, session, generation, .. } = Bench::new(1024);
+    client.write_all(&begin()).await.unwrap();
+    drop(client);
+    assert_eq!(read_all(&mut server).await, begin());
+    server.write_all(&message(b'D', &[1; 100_000])).await.unwrap();
+    assert_eq!(generation.sessions(), 1);
+    drop(server);
+    assert_eq!(session.await.unwrap().1, Closed::Client);
+    assert_eq!((generation.sessions(), generation.has_stray()), (0, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_servers_last_word_reaches_the_client() {
+    let Bench { mut client, mut server, session, .. } = Bench::new(1024);
+    let last = message(b'E', b"SFATAL\0C57P05\0Mterminating\0\0");
+    server.write_all(&last).await.unwrap();
+    drop(server);
+    assert_eq!(read_all(&mut client).await, last);
+    assert_eq!(session.await.unwrap().1, Closed::Upstream);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_that_passes_is_told_with_its_generation() {
+    let Bench { mut client, mut server, denials, .. } = Bench::new(1024);
+    let denial = message(b'E', b"SERROR\0VERROR\0C42501\0Mpermission denied\0\0");
+    server.write_all(&denial).await.unwrap();
+    let mut heard = vec![0; denial.len()];
+    client.read_exact(&mut heard).await.unwrap();
+    assert_eq!(heard, denial);
+    assert_eq!(denials.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_message_ends_the_session_and_goes_nowhere() {
+    let Bench { mut client, server, session, .. } = Bench::new(1024);
+    let server = tokio::spawn(serve(server));
+    client.write_all(b"Q\0\0\0\0rubbish").await.unwrap();
+    let heard = frames(&read_all(&mut client).await);
+    assert_eq!(error_response::sqlstate(&heard[0].1), Some(&b"08P01"[..]));
+    drop(client);
+    assert_eq!(session.await.unwrap().1, Closed::Error);
+    assert_eq!(server.await.unwrap(), b"");
+}
+
+#[test]
+fn an_idle_session_is_small() {
+    use crate::postgres::session::Client;
+    use crate::postgres::upstream::dial::Stream;
+    let bytes = size_of::<Relay<Client, Stream>>();
+    assert!(bytes <= 512, "{bytes} bytes");
+}
