@@ -192,7 +192,8 @@ impl Keeper {
 
     fn take_in(&mut self, now: Time, event: Event) {
         match event {
-            Event::Tick => {}
+            // Only a static role's password can be unchanged.
+            Event::Tick | Event::Unchanged { .. } => {}
             Event::LoggedIn(token, facts) => self.logged_in(now, token, facts),
             Event::LogInFailed(failure) => self.log_in_failed(now, failure),
             Event::Granted { sent_at, lease, renewable } => self.granted(now, sent_at, lease, renewable),

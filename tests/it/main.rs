@@ -17,3 +17,4 @@ mod bench;
 mod harness;
 mod main_job;
 mod routes;
+mod static_role;

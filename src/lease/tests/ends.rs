@@ -1,4 +1,4 @@
-//! DESIGN, "Bounds" and P4: the hard close, and what the sessions are told.
+//! The hard close, and what the sessions are told.
 
 use super::script::*;
 use crate::lease::generation::{Cause, Closing};

@@ -702,7 +702,7 @@ impl<'a> World<'a> {
                 self.published = None;
                 Ok(())
             }
-            Action::Tell(..) | Action::TooEarly(_) | Action::RotateFailed => Ok(()),
+            Action::Tell(..) | Action::TooEarly(_) | Action::RotateFailed | Action::RotateDone(_) => Ok(()),
             Action::Forget(number) => {
                 let open = self.sessions.values().any(|session| session.number == number);
                 promise!(!open, "generation {number} is forgotten with sessions");

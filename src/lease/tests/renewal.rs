@@ -1,4 +1,4 @@
-//! DESIGN, "Renewal".
+//! Renewals of leases and tokens.
 //!
 //! A lease of 105 s is the usual one: its margin is 5.25 → 5 s, its usable life 99 s, two thirds are second 66, a
 //! quarter is 24.75 s.
