@@ -1,5 +1,6 @@
 //! How it all comes together. Floor 6.
 
+mod live;
 mod proof;
 mod serve;
 
@@ -12,6 +13,7 @@ use clap::Parser as _;
 
 use crate::cli;
 use crate::config::{Cli, Command, Config, Environment};
+use live::Source;
 
 /// Runs the command line.
 ///
@@ -26,17 +28,18 @@ pub fn main() -> ExitCode {
     let env = Environment::of_process();
     match command {
         Command::Run(flags) => match Config::load(&flags, &env) {
-            Ok(config) => run(config),
+            Ok(config) => run(config, Source { flags: *flags, env }),
             Err(error) => complain(&error, error.exit_code()),
         },
         Command::Status(flags) => ask(cli::status(&flags, &env)),
         Command::Rotate(flags) => ask(cli::rotate(&flags, &env)),
+        Command::Reload(flags) => ask(cli::reload(&flags, &env)),
         Command::Wait(flags) => ask(cli::wait(&flags, &env)),
         Command::Shutdown(flags) => ask(cli::shutdown(&flags, &env)),
     }
 }
 
-fn run(config: Config) -> ExitCode {
+fn run(config: Config, source: Source) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, OS_ERROR),
@@ -47,7 +50,7 @@ fn run(config: Config) -> ExitCode {
         Err(error) => return complain(&error, OS_ERROR),
     };
     keep_memory_private();
-    let served = runtime.block_on(serve::serve(config));
+    let served = runtime.block_on(serve::serve(config, source));
     // What is still in flight is not waited for.
     runtime.shutdown_timeout(Duration::ZERO);
     match served {

@@ -25,6 +25,7 @@ fn process() -> Arc<Process> {
             last_success: None,
         }),
         Box::new(|| "leasehold_build_info 1\n".to_owned()),
+        mpsc::channel(1).0,
     ))
 }
 

@@ -118,6 +118,8 @@ fn defaults_are_those_of_the_contract() {
             set_role: None,
             probe_database: None,
             max_sessions: 0,
+            lazy: false,
+            idle_after: Duration::from_mins(5),
         }]
     );
     assert!(config.warnings.is_empty());
@@ -294,7 +296,7 @@ fn what_comes_later_is_refused_by_name() {
         complaint(load("[vault.auth]\nmethod = 'jwt'\n", &ROUTE, &[])),
         "FILE:2: vault.auth.method: jwt: not supported yet"
     );
-    assert_eq!(complaint(load("[defaults]\nlazy = true\n", &ROUTE, &[])), "FILE:2: lazy: not supported yet");
+    assert_eq!(complaint(load("[defaults]\nwarm = 2\n", &ROUTE, &[])), "FILE:2: warm: not supported yet");
     assert!(Cli::try_parse_from(["leasehold", "run", "--vault-auth-method=cert"]).is_err());
     let run = command().find_subcommand("run").unwrap().clone().render_long_help().to_string();
     for hidden in UnbuiltFlags::KEYS {

@@ -19,7 +19,13 @@ impl Keeper {
             return Ok(Reason::Command);
         }
         let current = self.current.and_then(|number| Some((number, self.generations.get(&number)?)));
+        if self.reload && self.wanted {
+            return Ok(Reason::Reload);
+        }
         let Some((number, generation)) = current else {
+            if !self.wanted {
+                return Err(Time::NEVER);
+            }
             return Ok(match (self.lost, self.has_published) {
                 (true, _) => Reason::Revoked,
                 (false, true) => Reason::Schedule,
@@ -221,6 +227,7 @@ impl Keeper {
         self.has_published = true;
         self.lost = false;
         self.refused = None;
+        self.reload = false;
         self.issuance.succeed();
         // What the command cut short at once ends in this very review.
         self.end_generations(now);
@@ -242,7 +249,7 @@ impl Keeper {
         if reason.is_out_of_turn() {
             self.issuance.bucket.take(now);
         }
-        if self.closed {
+        if self.closed || !self.wanted || std::mem::take(&mut self.discard) {
             self.issuance.state = issuance::State::Idle;
             self.give_back(number);
         } else if usable < schedule::LEAST_USABLE {
@@ -268,7 +275,7 @@ impl Keeper {
         if self.spare != Some(token) && facts.owned {
             self.spare = Some(token);
         }
-        if self.closed {
+        if self.closed || !self.wanted {
             self.spare = None;
             self.issuance.state = issuance::State::Idle;
         } else if !self.is_of_use(reason, token) {
@@ -291,7 +298,12 @@ impl Keeper {
             Reason::Token => owner_ends_at,
             // A lease that its token cuts short is capped, or not renewable, because of that token.
             Reason::Capped | Reason::NotRenewable => owner_ends_at.min(current.lease_ends_at()),
-            Reason::First | Reason::Schedule | Reason::Revoked | Reason::Refused | Reason::Command => {
+            Reason::First
+            | Reason::Schedule
+            | Reason::Revoked
+            | Reason::Refused
+            | Reason::Command
+            | Reason::Reload => {
                 return true;
             }
         };
@@ -354,6 +366,7 @@ impl Keeper {
             (false, None) => Duration::from_secs(3),
         };
         let jitter = self.jitter();
+        self.discard = false;
         self.issuance.fail(now, slow, most, jitter);
         if self.closed {
             self.issuance.state = issuance::State::Idle;
