@@ -15,4 +15,5 @@
 
 mod bench;
 mod harness;
+mod lease;
 mod main_job;

@@ -28,11 +28,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use fault::{Fault, Mode};
-pub(crate) use leasehold::leasehold;
-pub(crate) use postgres::connect;
+pub(crate) use leasehold::{Leasehold, leasehold};
+pub(crate) use postgres::{Database, Session, connect};
 pub(crate) use raw::Raw;
 pub(crate) use servers::bench;
-pub(crate) use vault::{Spec, Storage, through};
+pub(crate) use vault::{Setup, Spec, Storage, Vault, through};
 
 /// Long enough for anything that should happen at once, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
