@@ -2,12 +2,16 @@
 //!
 //! Machines are shown by scripts beside them; here it is shown that PostgreSQL and OpenBao agree.
 
+mod auth;
 mod endings;
+mod giving_back;
+mod healing;
 mod outage;
 mod policy;
 mod proof;
 mod renewal;
 mod rotation;
+mod shutdown;
 
 use std::time::Duration;
 

@@ -105,6 +105,9 @@ async fn a_lease_that_ends_without_vault_takes_its_sessions_and_vaults_return_he
     eventually(SOON * 2, async || crate::harness::same(leasehold.http("/readyz").await.status, 503)).await;
 
     assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("sessions_closed_total", &[("cause", "drain")]), 0.0, "it had no successor");
+    assert_eq!(metrics.get("lease_runway_seconds", &[]), 0.0);
     let Err(refused) = leasehold.try_connect("app", db.name()).await else {
         panic!("no credential is usable")
     };
