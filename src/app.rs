@@ -46,12 +46,26 @@ fn run(config: Config) -> ExitCode {
         Ok(guard) => guard,
         Err(error) => return complain(&error, OS_ERROR),
     };
+    keep_memory_private();
     let served = runtime.block_on(serve::serve(config));
     // What is still in flight is not waited for.
     runtime.shutdown_timeout(Duration::ZERO);
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&proof::Chain(&error), error.exit_code()),
+    }
+}
+
+/// Passwords and tokens live in this memory: no core dump, and no other process of the same user looks into it.
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // A kernel that refuses leaves what the operator has set up.
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps cannot be switched off");
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the process stays dumpable");
     }
 }
 

@@ -14,7 +14,7 @@ pub struct RouteHealth {
     /// Whether its first request met a refusal that is not transient.
     pub was_refused: bool,
     /// Seconds to the latest hard close of a usable credential.
-    pub runway_seconds: f64,
+    pub runway_seconds: Option<f64>,
     /// The fixed phrase of its latest error.
     pub last_error: Option<String>,
 }
@@ -69,10 +69,10 @@ pub fn readiness(started: bool, draining: bool, routes: &[RouteHealth]) -> Probe
         detail.push_str("starting\n");
     }
     for route in routes {
-        let word = if route.ready {
-            format!("ready, runway {}", span(route.runway_seconds))
-        } else {
-            format!("no usable credential{}", cause(route))
+        let word = match route.runway_seconds {
+            Some(seconds) if route.ready => format!("ready, runway {}", span(seconds)),
+            None if route.ready => "ready".to_owned(),
+            _ => format!("no usable credential{}", cause(route)),
         };
         detail.push_str(&format!("{}: {word}\n", route.name));
     }
@@ -102,13 +102,13 @@ mod tests {
             ready: false,
             has_had_credential: false,
             was_refused: false,
-            runway_seconds: 0.0,
+            runway_seconds: Some(0.0),
             last_error: None,
         }
     }
 
     fn usable(name: &str) -> RouteHealth {
-        RouteHealth { ready: true, has_had_credential: true, runway_seconds: 3_541.2, ..route(name) }
+        RouteHealth { ready: true, has_had_credential: true, runway_seconds: Some(3_541.2), ..route(name) }
     }
 
     fn refused(name: &str) -> RouteHealth {

@@ -61,6 +61,13 @@ pub enum Event {
         /// `renewable`.
         renewable: bool,
     },
+    /// The answer to [`Action::Issue`] for a static role whose password is still the current one.
+    Unchanged {
+        /// When the request was sent.
+        sent_at: Time,
+        /// `data.ttl`.
+        lease: Duration,
+    },
     /// No credential.
     IssueFailed(Failure),
     /// A creds request that was given up has been settled: granted and given back, or refused, or given up for good.
@@ -112,7 +119,8 @@ pub enum Event {
         /// Whether a server session may still be open.
         stray: bool,
     },
-    /// A login with this generation was refused: is its lease alive? Answered by [`Action::Answer`].
+    /// A login with this generation was refused: is its lease alive? Answered by [`Action::Answer`], or by
+    /// [`Action::Forget`], which says that it is gone.
     Suspected(u64),
     /// A session of this generation was denied what its role may do.
     DenialSeen(u64),
@@ -178,6 +186,8 @@ pub enum Action {
     Answer(u64, Verdict),
     /// Answers [`Event::Replace`]: not now.
     TooEarly(u64),
+    /// Answers [`Event::Rotate`] for a static role: this is current, read just now.
+    RotateDone(u64),
     /// Answers [`Event::Rotate`]: nothing was published, nothing drained.
     RotateFailed,
     /// For the log and the metrics.

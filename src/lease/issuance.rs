@@ -87,7 +87,7 @@ pub enum State {
         number: u64,
         /// How often it has been tried.
         tries: u32,
-        /// Whether some host has refused it.
+        /// Whether a host refused it the last time.
         refused: bool,
         /// When it is tried again; `None` while a proof is in flight.
         again_at: Option<Time>,
@@ -133,6 +133,8 @@ pub struct Bucket {
 
 impl Bucket {
     fn new(burst: u32, interval: Duration) -> Self {
+        // Without any, a lost lease would never be replaced.
+        let burst = burst.max(1);
         Self { burst, interval, left: burst, next_at: Time::from_nanos(0) }
     }
 

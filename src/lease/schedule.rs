@@ -27,10 +27,11 @@ pub fn usable(grant: Duration, margin: Duration) -> Duration {
     grant.saturating_sub(margin).saturating_sub(CANCEL_LEAD)
 }
 
-/// When to renew: at two thirds of the usable life, earlier by at most a tenth of that.
+/// When to renew: at two thirds of the usable life, earlier by at most a tenth of that; never within a second, so that
+/// a token too short to be of use is not renewed in a hot loop.
 #[must_use]
 pub fn renew_at(sent_at: Time, usable: Duration, jitter: Jitter) -> Time {
-    let two_thirds = usable * 2 / 3;
+    let two_thirds = (usable.saturating_mul(2) / 3).max(Duration::from_secs(1));
     sent_at + (two_thirds - jitter.of(two_thirds / 10))
 }
 

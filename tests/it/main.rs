@@ -17,3 +17,5 @@ mod bench;
 mod harness;
 mod lease;
 mod main_job;
+mod routes;
+mod static_role;

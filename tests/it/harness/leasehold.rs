@@ -232,6 +232,15 @@ impl Leasehold {
         .await;
     }
 
+    /// Waits until this route has a credential.
+    pub(crate) async fn wait_ready_route(&self, route: &str) {
+        eventually(SOON, async || {
+            let reply = self.http(&format!("/readyz?route={route}")).await;
+            if reply.status == 200 { Ok(()) } else { Err(reply) }
+        })
+        .await;
+    }
+
     /// `GET /metrics`.
     pub(crate) async fn metrics(&self) -> Metrics {
         Metrics::parse(&self.http("/metrics").await.text)

@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use fault::{Fault, Mode};
-pub(crate) use leasehold::{Leasehold, leasehold};
+pub(crate) use leasehold::{Builder, Leasehold, leasehold};
 pub(crate) use postgres::{Database, Session, connect};
 pub(crate) use raw::Raw;
 pub(crate) use servers::bench;
