@@ -360,11 +360,7 @@ impl Keeper {
 
     /// An attempt at a fresh credential failed.
     pub(super) fn fail(&mut self, now: Time, slow: bool) {
-        let most = match (slow, self.runs_until(now)) {
-            (true, _) => Duration::from_mins(5),
-            (false, Some(_)) => Duration::from_secs(30),
-            (false, None) => Duration::from_secs(3),
-        };
+        let most = if slow { Duration::from_mins(5) } else { self.longest_wait(now) };
         let jitter = self.jitter();
         self.discard = false;
         self.issuance.fail(now, slow, most, jitter);
@@ -372,6 +368,11 @@ impl Keeper {
             self.issuance.state = issuance::State::Idle;
         }
         self.fail_command();
+    }
+
+    /// The longest wait between two tries to come to a fresh credential.
+    fn longest_wait(&self, now: Time) -> Duration {
+        self.runs_until(now).map_or(Duration::from_secs(3), |until| schedule::longest_wait(until.since(now)))
     }
 
     pub(super) fn fail_command(&mut self) {

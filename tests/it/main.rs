@@ -15,6 +15,7 @@
 
 mod bench;
 mod harness;
+mod lease;
 mod main_job;
 mod reload;
 mod routes;

@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 pub(crate) use fault::{Fault, Mode};
 pub(crate) use leasehold::{Builder, Leasehold, leasehold};
-pub(crate) use postgres::{Database, connect};
+pub(crate) use postgres::{Database, Session, connect};
 pub(crate) use raw::Raw;
 pub(crate) use servers::bench;
 pub(crate) use vault::{Setup, Spec, Storage, Vault, through};
