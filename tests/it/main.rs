@@ -16,3 +16,4 @@
 mod bench;
 mod harness;
 mod main_job;
+mod protocol_knock;
