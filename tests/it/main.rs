@@ -17,3 +17,4 @@ mod bench;
 mod harness;
 mod main_job;
 mod protocol_knock;
+mod protocol_parameters;
