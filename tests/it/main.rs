@@ -18,3 +18,4 @@ mod harness;
 mod main_job;
 mod protocol_knock;
 mod protocol_parameters;
+mod protocol_version;
