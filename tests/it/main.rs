@@ -19,3 +19,4 @@ mod main_job;
 mod protocol_knock;
 mod protocol_parameters;
 mod protocol_version;
+mod session_drain;

@@ -85,6 +85,11 @@ impl Raw {
             && tokio::time::timeout(MOMENT, self.stream.read_buf(&mut self.read)).await.is_err()
     }
 
+    /// Whether nothing has come so far.
+    pub(crate) fn stays_quiet(&mut self) -> bool {
+        self.read.is_empty() && self.stream.try_read_buf(&mut self.read).is_err()
+    }
+
     /// A message with a tag, as bytes.
     pub(crate) fn message(tag: char, body: &[u8]) -> Vec<u8> {
         let mut bytes = BytesMut::new();
