@@ -20,3 +20,4 @@ mod protocol_knock;
 mod protocol_parameters;
 mod protocol_version;
 mod session_drain;
+mod session_end;

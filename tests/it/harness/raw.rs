@@ -47,6 +47,11 @@ impl Raw {
         soon("a write", self.stream.write_all(bytes)).await.unwrap();
     }
 
+    /// A write that may fail, as to a server that has gone.
+    pub(crate) async fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        soon("a write", self.stream.write_all(bytes)).await
+    }
+
     /// A packet without a tag: an int32 length, a code, a body.
     pub(crate) async fn packet(&mut self, code: i32, body: &[u8]) {
         let mut bytes = BytesMut::new();
