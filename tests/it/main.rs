@@ -21,3 +21,4 @@ mod protocol_parameters;
 mod protocol_version;
 mod session_drain;
 mod session_end;
+mod session_race;
