@@ -22,3 +22,4 @@ mod protocol_version;
 mod session_drain;
 mod session_end;
 mod session_race;
+mod session_relay;

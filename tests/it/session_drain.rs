@@ -68,7 +68,7 @@ fn under_way(
 }
 
 const COPY_IN: &str = "COPY numbers FROM STDIN";
-const FIRST_AND_MORE: &str = "COPY (SELECT generate_series(1, 1000000)) TO STDOUT";
+const FIRST_AND_MORE: &str = "COPY (SELECT repeat('x', 100000) FROM generate_series(1, 300)) TO STDOUT";
 
 #[rustfmt::skip]
 fn cases() -> Vec<Case> {
@@ -167,7 +167,7 @@ async fn a_drain_ends_a_session_between_transactions_and_only_there() {
         sessions.into_iter().partition(|(case, _)| case.then.is_none());
 
     // The idle ones have their moment in the first half of it.
-    scene.rotate(&["--drain=8s"]).await;
+    scene.rotate(&["--drain=10s"]).await;
     for (case, raw) in &mut idle {
         drained(raw, case.name).await;
     }
