@@ -18,6 +18,7 @@ mod harness;
 mod main_job;
 mod protocol_knock;
 mod protocol_parameters;
+mod protocol_tls;
 mod protocol_version;
 mod session_drain;
 mod session_end;
