@@ -7,9 +7,11 @@ mod serve;
 use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Parser as _;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::cli;
 use crate::config::{Cli, Command, Config, Environment};
@@ -83,14 +85,40 @@ fn ask(command: impl Future<Output = Result<(), cli::Error>>) -> ExitCode {
 /// Help and version go to stdout and are no error.
 fn usage(error: &clap::Error) -> ExitCode {
     // Without a stdout or stderr the exit code has to do.
-    let _ = error.print();
+    let _ = match wrong_value(error) {
+        Some(text) => writeln!(io::stderr(), "{text}"),
+        None => error.print(),
+    };
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
+/// What to say of a value that its flag does not take. clap would repeat the value, and one may have put a secret where
+/// none belongs.
+fn wrong_value(error: &clap::Error) -> Option<String> {
+    let flag = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::ValueValidation | ErrorKind::InvalidValue, Some(ContextValue::String(flag))) => flag,
+        _ => return None,
+    };
+    let reason =
+        std::error::Error::source(error).map_or_else(|| "needs a value".to_owned(), ToString::to_string);
+    Some(format!("error: {flag}: {reason}\n\nFor more information, try '--help'."))
+}
+
+/// The exit code matters more than the line: a stderr that nobody reads may be full, and its lock held by the log.
 fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
-    let _ = writeln!(io::stderr(), "leasehold: {error}");
+    let line = format!("leasehold: {error}\n");
+    let (done, said) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let _ = io::stderr().write_all(line.as_bytes());
+        // Whoever waited may have given up.
+        let _ = done.send(());
+    });
+    let _ = said.recv_timeout(LAST_WORD);
     ExitCode::from(code)
 }
+
+/// How long the end of the process waits for whoever reads stderr.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// `EX_USAGE` of `sysexits.h`.
 const USAGE: u8 = 64;

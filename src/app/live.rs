@@ -13,7 +13,7 @@ use crate::credentials::{self, Kind, Route, RouteSettings};
 use crate::lease;
 use crate::metrics::RouteMetrics;
 use crate::postgres::protocol::auth::method::RequireAuth;
-use crate::postgres::session::{LastDatabase, Match, Routes, Seats, SessionRoute, Shared};
+use crate::postgres::session::{Complaints, LastDatabase, Match, Routes, Seats, SessionRoute, Shared};
 use crate::postgres::upstream::uri::Uri;
 use crate::postgres::upstream::{self, Upstream};
 use crate::shutdown::Shutdown;
@@ -246,6 +246,7 @@ impl Live {
                 seats: running.seats.clone(),
                 denied: SessionRoute::denials(&running.credentials),
                 last_database: running.last_database.clone(),
+                complaints: Complaints::default(),
             })
         });
         self.shared.set_routes(Routes::new(table.collect()));

@@ -27,11 +27,11 @@ use crate::vault::{self, Vault};
 pub(super) enum Error {
     #[error("metrics: a recorder is installed already")]
     Recorder,
-    #[error("vault: {0}")]
+    #[error("vault")]
     Vault(#[from] vault::Error),
-    #[error("route {route}: upstream: {source}")]
+    #[error("route {route}: upstream")]
     Uri { route: String, source: uri::Error },
-    #[error("route {route}: upstream: {source}")]
+    #[error("route {route}: upstream")]
     Upstream { route: String, source: upstream::tls::FileError },
     #[error(transparent)]
     Listen(#[from] listener::Error),
@@ -60,6 +60,8 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 pub(super) async fn serve(config: Config, source: Source) -> Result<(), Error> {
     let recorder = admin::install_recorder().map_err(|_| Error::Recorder)?;
     metrics::build_info();
+    // A counter without labels is there from the start: an alert on its growth needs the zero.
+    metrics::log_lines_dropped(0);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

@@ -134,6 +134,14 @@ impl Raw {
         Some(Frame { tag, body: self.read.split_to(length - 4).freeze() })
     }
 
+    /// The same from a server that is given longer.
+    pub(crate) async fn recv_within(&mut self, within: Duration) -> Option<Frame> {
+        if self.read.is_empty() {
+            tokio::time::timeout(within, self.stream.readable()).await.expect("a message in time").ok()?;
+        }
+        self.recv().await
+    }
+
     /// All messages up to and with the first whose tag is one of `tags`; fewer at the end.
     pub(crate) async fn until(&mut self, tags: &str) -> Vec<Frame> {
         let mut frames = Vec::new();
