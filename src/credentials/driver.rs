@@ -507,6 +507,12 @@ impl Driver {
                 tracing::warn!(lease.generation = number, "the lease is gone before its end");
                 self.remember("lease lost");
             }
+            Note::TokenOfNoUse(_) => {
+                tracing::warn!(
+                    "no fresh credential: the token at hand ends too soon for one; hand over one that lives longer"
+                );
+                self.remember("issue: the token ends too soon");
+            }
             Note::TooShort(number) => {
                 tracing::error!(
                     lease.generation = number,

@@ -225,6 +225,8 @@ pub enum Note {
     LeaseCapped(u64),
     /// The token's renewal was granted only in part, or cannot be.
     TokenEnding(TokenId),
+    /// The token at hand ends too soon for a lease under it to be of use: none is asked for.
+    TokenOfNoUse(TokenId),
     /// A lease is gone before its end.
     Lost(u64),
     /// A grant is too short to be of use.

@@ -103,7 +103,8 @@ impl Keeper {
         }
         self.note(Note::Issuing(reason));
         let spare = self.spare.filter(|id| {
-            self.tokens.get(id).is_some_and(|token| now < token.ending_at()) && self.is_of_use(reason, *id)
+            self.tokens.get(id).is_some_and(|token| now < token.ending_at())
+                && self.is_of_use(now, reason, *id)
         });
         if let Some(token) = spare {
             self.request(reason, token);
@@ -278,18 +279,26 @@ impl Keeper {
         if self.closed || !self.wanted {
             self.spare = None;
             self.issuance.state = issuance::State::Idle;
-        } else if !self.is_of_use(reason, token) {
+        } else if !self.is_of_use(now, reason, token) {
             self.spare = None;
+            self.note(Note::TokenOfNoUse(token));
             self.fail(now, false);
         } else {
             self.request(reason, token);
         }
     }
 
-    /// Whether a lease under this token would end later than the current one, where that is what it is issued for.
-    fn is_of_use(&self, reason: Reason, token: TokenId) -> bool {
-        let current = self.current.and_then(|number| self.generations.get(&number));
-        let (Some(current), Some(token)) = (current, self.tokens.get(&token)) else {
+    /// Whether a lease under this token would end later than the current one, where that is what it is issued for. One
+    /// that was handed to us must have life left in any case: each lease under it would be made to lapse unused.
+    fn is_of_use(&self, now: Time, reason: Reason, token: TokenId) -> bool {
+        let Some(token) = self.tokens.get(&token) else {
+            return true;
+        };
+        let left = schedule::usable(token.ends_at().since(now), token.term.margin());
+        if !token.owned && left < schedule::LEAST_USABLE {
+            return false;
+        }
+        let Some(current) = self.current.and_then(|number| self.generations.get(&number)) else {
             return true;
         };
         let owner_ends_at = self.bound(current).ends_at;
@@ -331,7 +340,7 @@ impl Keeper {
             .max_by_key(|(_, token)| token.ends_at())
             .map(|(id, _)| *id);
         match living {
-            Some(token) if refused && !self.closed && self.is_of_use(reason, token) => {
+            Some(token) if refused && !self.closed && self.is_of_use(now, reason, token) => {
                 self.request(reason, token);
             }
             _ => self.fail(now, false),

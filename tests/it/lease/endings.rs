@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Logins, Orphans, SOON, until_metric, work_table, work_until_error};
-use crate::harness::{Fault, Mode, Spec, bench, eventually, leasehold, same, through};
+use crate::harness::{Fault, Mode, Setup, Spec, Vault, bench, eventually, leasehold, same, through};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_ends_before_its_lease_is_replaced_in_time_and_its_sessions_end_first() {
@@ -143,4 +143,81 @@ async fn twenty_clients_that_wait_for_the_first_credential_make_one_request() {
         .sum();
     assert_eq!(asked, 1);
     assert_eq!(db.roles().await.len(), 1);
+}
+
+/// A token of twelve seconds that somebody hands to leasehold.
+async fn short_token(vault: &Vault, setup: &Setup) -> String {
+    let body = json!({"policies": [setup.id()], "ttl": "12s", "explicit_max_ttl": "12s", "no_parent": true});
+    let reply = vault.write("auth/token/create", body).await;
+    reply["auth"]["client_token"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_file_that_is_renewed_in_time_carries_every_login_over() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let file = bench().directory().await.join("token");
+    std::fs::write(&file, short_token(&vault, &setup).await).unwrap();
+    let leasehold = leasehold()
+        .upstream(&db)
+        .vault(&vault)
+        .path(&setup.path)
+        .flag("--vault-auth-method", "token-file")
+        .flag("--vault-auth-token-file", file.to_str().unwrap())
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    let orphans = Orphans::watch(&db).await;
+    let logins = Logins::through(&leasehold, &db);
+    let session = leasehold.connect("app", db.name()).await;
+    let first = session.user().await;
+
+    // Its end is seen, and the file holds nothing better yet.
+    let looked_up = [("operation", "look_up"), ("outcome", "ok")];
+    until_metric(&leasehold, SOON, "vault_requests_total", &looked_up, 2.0).await;
+    assert_eq!(leasehold.metrics().await.get("issuances_total", &[]), 1.0, "nothing is issued for it");
+    let next = file.with_extension("next");
+    std::fs::write(&next, short_token(&vault, &setup).await).unwrap();
+    std::fs::rename(&next, &file).unwrap();
+
+    until_metric(&leasehold, SOON, "rotations_total", &[("reason", "token")], 1.0).await;
+    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    eventually(SOON, async || same(db.roles().await.contains(&first), false)).await;
+    logins.all_succeeded().await;
+    orphans.none_was_seen().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handed_token_that_ends_ends_its_sessions_first() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold()
+        .upstream(&db)
+        .vault(&vault)
+        .path(&setup.path)
+        .env("BAO_TOKEN", &short_token(&vault, &setup).await)
+        .flag("--limits-login-wait", "500ms")
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    let orphans = Orphans::watch(&db).await;
+    let idle = leasehold.connect("app", db.name()).await;
+    let busy = leasehold.connect("app", db.name()).await;
+    busy.batch_execute("BEGIN; SELECT 1").await.unwrap();
+
+    assert_eq!(leasehold.generations().await.len(), 1);
+    eventually(SOON * 2, async || same(leasehold.http("/readyz").await.status, 503)).await;
+
+    assert_eq!(idle.ended().await.as_deref(), Some("57P01"));
+    assert_eq!(busy.ended().await.as_deref(), Some("57P01"));
+    assert!(!db.roles().await.is_empty(), "the token, and with it the role, is still there");
+    eventually(SOON, async || same(db.roles().await.len(), 0)).await;
+    orphans.none_was_seen().await;
+    let Err(refused) = leasehold.try_connect("app", db.name()).await else { panic!("no token is left") };
+    assert_eq!(refused.code().map(|code| code.code()), Some("57P03"));
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("issuances_total", &[("outcome", "ok")]), 1.0);
+    assert_eq!(metrics.get("sessions_closed_total", &[("cause", "lease_end")]), 2.0);
 }

@@ -7,7 +7,7 @@ use tokio_postgres::Config;
 use tokio_util::sync::CancellationToken;
 
 use super::{Orphans, SOON, until_metric};
-use crate::harness::{Fault, Mode, Spec, bench, connect, eventually, leasehold, same, through};
+use crate::harness::{Fault, Mode, Spec, Storage, bench, connect, eventually, leasehold, same, through};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_rotations_under_load_fail_no_login_close_no_session_and_lose_no_write() {
@@ -190,4 +190,24 @@ async fn a_rotate_that_fails_exits_1_and_drains_nothing() {
     assert_eq!(generations.len(), 1);
     assert_eq!(generations[0]["state"], "current");
     assert!(generations[0]["drain_at"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotate_against_a_sealed_vault_fails_and_a_later_one_succeeds() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().own_vault(Storage::Raft).await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("app", db.name()).await;
+    let user = session.user().await;
+    vault.seal().await;
+
+    let rotated = leasehold.command(&["rotate", "--drain"]).await;
+
+    assert_eq!(rotated.status.code(), Some(1), "{rotated:?}");
+    vault.unseal().await;
+    assert!(leasehold.command(&["rotate"]).await.status.success());
+    assert_eq!(session.user().await, user, "the drain of the first went with it");
+    assert_ne!(leasehold.connect("app", db.name()).await.user().await, user);
 }
