@@ -95,10 +95,10 @@ fn usage(error: &clap::Error) -> ExitCode {
 /// What to say of a value that its flag does not take. clap would repeat the value, and one may have put a secret where
 /// none belongs.
 fn wrong_value(error: &clap::Error) -> Option<String> {
-    let flag = match (error.kind(), error.get(ContextKind::InvalidArg)) {
-        (ErrorKind::ValueValidation | ErrorKind::InvalidValue, Some(ContextValue::String(flag))) => flag,
-        _ => return None,
-    };
+    if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
+        return None;
+    }
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return None };
     let reason =
         std::error::Error::source(error).map_or_else(|| "needs a value".to_owned(), ToString::to_string);
     Some(format!("error: {flag}: {reason}\n\nFor more information, try '--help'."))
