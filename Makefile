@@ -1,6 +1,6 @@
 # make demo [KEEP=1]   shows what leasehold does, on a real OpenBao and a real PostgreSQL
 # make test            all that must hold before a change lands
-# make bench           how fast it is, next to a direct connection
+# make bench           how fast it is, beside a direct connection and PgBouncer
 # make fmt             formats the code
 
 .PHONY: demo test bench fmt install
@@ -14,7 +14,7 @@ test: install
 	cargo test --locked
 
 bench: install
-	benches/run.sh
+	python3 benches/run.py
 
 fmt:
 	cargo fmt

@@ -1,5 +1,6 @@
 //! How it all comes together. Floor 6.
 
+mod live;
 mod proof;
 mod serve;
 
@@ -14,6 +15,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::cli;
 use crate::config::{Cli, Command, Config, Environment};
+use live::Source;
 
 /// Runs the command line.
 ///
@@ -28,17 +30,18 @@ pub fn main() -> ExitCode {
     let env = Environment::of_process();
     match command {
         Command::Run(flags) => match Config::load(&flags, &env) {
-            Ok(config) => run(config),
+            Ok(config) => run(config, Source { flags: *flags, env }),
             Err(error) => complain(&error, error.exit_code()),
         },
         Command::Status(flags) => ask(cli::status(&flags, &env)),
         Command::Rotate(flags) => ask(cli::rotate(&flags, &env)),
+        Command::Reload(flags) => ask(cli::reload(&flags, &env)),
         Command::Wait(flags) => ask(cli::wait(&flags, &env)),
         Command::Shutdown(flags) => ask(cli::shutdown(&flags, &env)),
     }
 }
 
-fn run(config: Config) -> ExitCode {
+fn run(config: Config, source: Source) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, OS_ERROR),
@@ -48,12 +51,26 @@ fn run(config: Config) -> ExitCode {
         Ok(guard) => guard,
         Err(error) => return complain(&error, OS_ERROR),
     };
-    let served = runtime.block_on(serve::serve(config));
+    keep_memory_private();
+    let served = runtime.block_on(serve::serve(config, source));
     // What is still in flight is not waited for.
     runtime.shutdown_timeout(Duration::ZERO);
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&proof::Chain(&error), error.exit_code()),
+    }
+}
+
+/// Passwords and tokens live in this memory: no core dump, and no other process of the same user looks into it.
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // A kernel that refuses leaves what the operator has set up.
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps cannot be switched off");
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the process stays dumpable");
     }
 }
 
@@ -81,9 +98,7 @@ fn wrong_value(error: &clap::Error) -> Option<String> {
     if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
         return None;
     }
-    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
-        return None;
-    };
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return None };
     let reason =
         std::error::Error::source(error).map_or_else(|| "needs a value".to_owned(), ToString::to_string);
     Some(format!("error: {flag}: {reason}\n\nFor more information, try '--help'."))

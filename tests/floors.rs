@@ -34,7 +34,9 @@ const RULES: &[Rule] = &[
     rule("listener", 5, &["vault"], &[], &[]),
     rule("shutdown", 5, &["vault"], &[], &[]),
     rule("admin", 5, &["vault"], &[], POSTGRES),
+    rule("log", 5, &["vault"], &[], &[]),
     rule("config", 6, &[], &[], &[]),
+    rule("cli", 6, &["vault"], &[], &[]),
     rule("app", 6, &[], &[], &[]),
     rule("main", 6, &[], &[], &[]),
 ];

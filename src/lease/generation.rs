@@ -16,13 +16,31 @@ pub struct Generation {
     pub(super) term: Term,
     pub(super) state: State,
     /// The end that a command has set, earlier than the lease's.
-    pub(super) cut_short_at: Option<Time>,
+    pub(super) cut_short: Option<CutShort>,
     /// When a renewal was last asked for as a check.
     pub(super) checked_at: Option<Time>,
-    /// Whether the renewal in flight answers a check, and what the renewal stood at before.
-    pub(super) check: Option<Renewal>,
+    /// The check that the renewal in flight answers.
+    pub(super) check: Option<Check>,
     /// What the driver was told last.
     pub(super) told: Option<Ending>,
+}
+
+/// A renewal that is asked for to see whether the lease lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Check {
+    /// What its renewal stood at before.
+    pub before: Renewal,
+    /// Whether a login waits for the answer.
+    pub is_awaited: bool,
+}
+
+/// An end that a command has set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CutShort {
+    /// From when on its sessions are drained.
+    pub from: Time,
+    /// When the hard close begins.
+    pub at: Time,
 }
 
 /// Where a generation stands.
@@ -110,7 +128,7 @@ impl Generation {
             as_issued: lease,
             term: Term::new(sent_at, Some(lease), renewable, jitter),
             state: State::Candidate,
-            cut_short_at: None,
+            cut_short: None,
             checked_at: None,
             check: None,
             told: None,
@@ -154,7 +172,7 @@ impl Generation {
     #[must_use]
     pub fn end_at(&self, token: Bound) -> Time {
         let end = self.term.end_at().min(token.end_at);
-        self.cut_short_at.map_or(end, |at| end.min(at + schedule::CANCEL_LEAD))
+        self.cut_short.map_or(end, |cut| end.min(cut.at + schedule::CANCEL_LEAD))
     }
 
     /// When the hard close begins.
@@ -169,10 +187,8 @@ impl Generation {
         let State::Retiring { successor_at: Some(successor_at), .. } = self.state else {
             return None;
         };
-        if self.cut_short_at.is_some() {
-            return Some(successor_at);
-        }
-        Some(self.would_drain_at(token, setting).max(successor_at))
+        let from = self.cut_short.map_or_else(|| self.would_drain_at(token, setting), |cut| cut.from);
+        Some(from.max(successor_at))
     }
 
     /// From when on its sessions would be drained if it had a successor.
@@ -183,9 +199,10 @@ impl Generation {
         self.hard_close_at(token) - drain
     }
 
-    /// Whether sessions may be opened with it, and go on.
+    /// Whether sessions may be opened with it, and go on. What a command has ended takes no newcomers.
     pub(super) fn is_usable(&self, now: Time, token: Bound) -> bool {
         matches!(self.state, State::Current { .. } | State::Retiring { .. })
+            && self.cut_short.is_none()
             && now < self.hard_close_at(token)
     }
 

@@ -24,6 +24,8 @@ pub enum Reason {
     Refused,
     /// Somebody asked.
     Command,
+    /// The configuration has changed.
+    Reload,
 }
 
 impl Reason {
@@ -39,6 +41,7 @@ impl Reason {
             Self::Revoked => "revoked",
             Self::Refused => "refused",
             Self::Command => "command",
+            Self::Reload => "reload",
         }
     }
 
@@ -87,7 +90,7 @@ pub enum State {
         number: u64,
         /// How often it has been tried.
         tries: u32,
-        /// Whether some host has refused it.
+        /// Whether a host refused it the last time.
         refused: bool,
         /// When it is tried again; `None` while a proof is in flight.
         again_at: Option<Time>,
@@ -133,6 +136,8 @@ pub struct Bucket {
 
 impl Bucket {
     fn new(burst: u32, interval: Duration) -> Self {
+        // Without any, a lost lease would never be replaced.
+        let burst = burst.max(1);
         Self { burst, interval, left: burst, next_at: Time::from_nanos(0) }
     }
 

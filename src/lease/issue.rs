@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::event::{Action, Drain, Failure, Note};
-use super::generation::{Generation, State};
+use super::generation::{CutShort, Generation, State};
 use super::keeper::Keeper;
 use super::term::Over;
 use super::token::{Token, TokenFacts, TokenId};
@@ -19,7 +19,13 @@ impl Keeper {
             return Ok(Reason::Command);
         }
         let current = self.current.and_then(|number| Some((number, self.generations.get(&number)?)));
+        if self.reload && self.wanted {
+            return Ok(Reason::Reload);
+        }
         let Some((number, generation)) = current else {
+            if !self.wanted {
+                return Err(Time::NEVER);
+            }
             return Ok(match (self.lost, self.has_published) {
                 (true, _) => Reason::Revoked,
                 (false, true) => Reason::Schedule,
@@ -67,9 +73,12 @@ impl Keeper {
                 }
                 self.issuance.state = issuance::State::Idle;
             }
-            issuance::State::Proving { number, again_at: Some(at), .. } => {
+            issuance::State::Proving { number, again_at: Some(at), refused, .. } => {
                 if now < at {
                     self.wake(now, at);
+                    if !refused {
+                        self.wake(now, self.presses_at(now));
+                    }
                 } else {
                     self.prove_again(number);
                 }
@@ -93,7 +102,10 @@ impl Keeper {
             return;
         }
         self.note(Note::Issuing(reason));
-        let spare = self.spare.filter(|id| self.tokens.get(id).is_some_and(|token| now < token.ending_at()));
+        let spare = self.spare.filter(|id| {
+            self.tokens.get(id).is_some_and(|token| now < token.ending_at())
+                && self.is_of_use(now, reason, *id)
+        });
         if let Some(token) = spare {
             self.request(reason, token);
             return;
@@ -124,47 +136,66 @@ impl Keeper {
     /// A candidate that no host let in: tried again for a while if one refused it, as long as it lives if none could
     /// say, unless it is needed at once.
     pub(super) fn not_proved(&mut self, now: Time, number: u64, refused_now: bool) {
-        let issuance::State::Proving { reason, number: n, tries, refused, .. } = self.issuance.state else {
+        let issuance::State::Proving { reason, number: n, tries, .. } = self.issuance.state else {
             return;
         };
         let Some(generation) = self.generations.get(&number).filter(|_| n == number) else {
             return;
         };
         let usable = self.hard_close_at(generation).since(generation.issued_at);
-        let patience = Duration::from_mins(1).min(usable / 2);
-        let refused = refused || refused_now;
-        if refused_now && now >= generation.issued_at + patience {
+        let patience_ends_at = generation.issued_at + Duration::from_mins(1).min(usable / 2);
+        if refused_now && now >= patience_ends_at {
             self.note(Note::CandidateRefused(number));
             self.give_back(number);
             self.fail(now, true);
             return;
         }
         if !refused_now {
-            if self.is_pressing(now) {
+            if now >= self.presses_at(now) {
                 self.publish(now, number, false);
                 return;
             }
-            if self.command.is_some() {
+            if reason == Reason::Command {
                 self.give_back(number);
                 self.fail(now, false);
                 return;
             }
+            self.fail_command();
         }
         let most = if self.runs_until(now).is_some() { 30 } else { 3 };
         let jitter = self.jitter();
         let wait = schedule::back_off(tries, Duration::from_millis(500), Duration::from_secs(most), jitter);
-        self.issuance.state =
-            issuance::State::Proving { reason, number, tries, refused, again_at: Some(now + wait) };
+        let mut again_at = now + wait;
+        if refused_now {
+            again_at = again_at.min(patience_ends_at);
+        }
+        self.issuance.state = issuance::State::Proving {
+            reason,
+            number,
+            tries,
+            refused: refused_now,
+            again_at: Some(again_at),
+        };
     }
 
-    /// Whether a successor cannot wait for its proof: nothing is usable, or the current one's drain time has come.
-    fn is_pressing(&self, now: Time) -> bool {
+    /// From when on a successor cannot wait for its proof: nothing is usable, or the current one's drain time has come.
+    fn presses_at(&self, now: Time) -> Time {
         if self.runs_until(now).is_none() {
-            return true;
+            return now;
         }
-        self.current.and_then(|number| self.generations.get(&number)).is_some_and(|generation| {
-            now >= generation.would_drain_at(self.bound(generation), self.settings.drain)
+        self.current.and_then(|number| self.generations.get(&number)).map_or(Time::NEVER, |generation| {
+            generation.would_drain_at(self.bound(generation), self.settings.drain)
         })
+    }
+
+    /// A candidate that no host could judge waits for its next proof no longer than until it is needed.
+    pub(super) fn press(&mut self, now: Time) {
+        if let issuance::State::Proving { number, again_at: Some(_), refused: false, .. } =
+            self.issuance.state
+            && now >= self.presses_at(now)
+        {
+            self.publish(now, number, false);
+        }
     }
 
     fn publish(&mut self, now: Time, number: u64, proved: bool) {
@@ -184,8 +215,10 @@ impl Keeper {
                         schedule::drain(route_drain, generation.as_issued, generation.term.usable())
                     }
                 };
-                let at = now + span;
-                generation.cut_short_at = Some(generation.cut_short_at.map_or(at, |earlier| earlier.min(at)));
+                let cut = CutShort { from: now, at: now + span };
+                if generation.cut_short.is_none_or(|earlier| cut.at < earlier.at) {
+                    generation.cut_short = Some(cut);
+                }
             }
         }
         self.set_state(number, State::Current { published_at: now });
@@ -195,6 +228,7 @@ impl Keeper {
         self.has_published = true;
         self.lost = false;
         self.refused = None;
+        self.reload = false;
         self.issuance.succeed();
         // What the command cut short at once ends in this very review.
         self.end_generations(now);
@@ -216,7 +250,7 @@ impl Keeper {
         if reason.is_out_of_turn() {
             self.issuance.bucket.take(now);
         }
-        if self.closed {
+        if self.closed || !self.wanted || std::mem::take(&mut self.discard) {
             self.issuance.state = issuance::State::Idle;
             self.give_back(number);
         } else if usable < schedule::LEAST_USABLE {
@@ -242,19 +276,47 @@ impl Keeper {
         if self.spare != Some(token) && facts.owned {
             self.spare = Some(token);
         }
-        // A successor that ends no later than what it replaces is of no use.
-        let ends_at = self.tokens.get(&token).map_or(Time::NEVER, Token::ends_at);
-        let current = self.current.and_then(|number| self.generations.get(&number));
-        let ended_at = current.map_or(Time::from_nanos(0), |current| self.bound(current).ends_at);
-        if self.closed {
+        if self.closed || !self.wanted {
             self.spare = None;
             self.issuance.state = issuance::State::Idle;
-        } else if reason == Reason::Token && ends_at <= ended_at + schedule::LEAST_USABLE {
+        } else if !self.is_of_use(now, reason, token) {
             self.spare = None;
+            self.note(Note::TokenOfNoUse(token));
             self.fail(now, false);
         } else {
             self.request(reason, token);
         }
+    }
+
+    /// Whether a lease under this token would end later than the current one, where that is what it is issued for. One
+    /// that was handed to us must have life left in any case: each lease under it would be made to lapse unused.
+    fn is_of_use(&self, now: Time, reason: Reason, token: TokenId) -> bool {
+        let Some(token) = self.tokens.get(&token) else {
+            return true;
+        };
+        let left = schedule::usable(token.ends_at().since(now), token.term.margin());
+        if !token.owned && left < schedule::LEAST_USABLE {
+            return false;
+        }
+        let Some(current) = self.current.and_then(|number| self.generations.get(&number)) else {
+            return true;
+        };
+        let owner_ends_at = self.bound(current).ends_at;
+        let ends_at = match reason {
+            _ if self.command.is_some() => return true,
+            Reason::Token => owner_ends_at,
+            // A lease that its token cuts short is capped, or not renewable, because of that token.
+            Reason::Capped | Reason::NotRenewable => owner_ends_at.min(current.lease_ends_at()),
+            Reason::First
+            | Reason::Schedule
+            | Reason::Revoked
+            | Reason::Refused
+            | Reason::Command
+            | Reason::Reload => {
+                return true;
+            }
+        };
+        token.ends_at() > ends_at + schedule::LEAST_USABLE
     }
 
     pub(super) fn request(&mut self, reason: Reason, token: TokenId) {
@@ -278,7 +340,9 @@ impl Keeper {
             .max_by_key(|(_, token)| token.ends_at())
             .map(|(id, _)| *id);
         match living {
-            Some(token) if refused && reason != Reason::Token && !self.closed => self.request(reason, token),
+            Some(token) if refused && !self.closed && self.is_of_use(now, reason, token) => {
+                self.request(reason, token);
+            }
             _ => self.fail(now, false),
         }
     }
@@ -305,16 +369,22 @@ impl Keeper {
 
     /// An attempt at a fresh credential failed.
     pub(super) fn fail(&mut self, now: Time, slow: bool) {
-        let most = match (slow, self.runs_until(now)) {
-            (true, _) => Duration::from_mins(5),
-            (false, Some(_)) => Duration::from_secs(30),
-            (false, None) => Duration::from_secs(3),
-        };
+        let most = if slow { Duration::from_mins(5) } else { self.longest_wait(now) };
         let jitter = self.jitter();
+        self.discard = false;
         self.issuance.fail(now, slow, most, jitter);
         if self.closed {
             self.issuance.state = issuance::State::Idle;
         }
+        self.fail_command();
+    }
+
+    /// The longest wait between two tries to come to a fresh credential.
+    fn longest_wait(&self, now: Time) -> Duration {
+        self.runs_until(now).map_or(Duration::from_secs(3), |until| schedule::longest_wait(until.since(now)))
+    }
+
+    pub(super) fn fail_command(&mut self) {
         if self.command.take().is_some() {
             self.actions.push(Action::RotateFailed);
         }

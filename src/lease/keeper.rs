@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Time;
 use super::event::{Action, Drain, Event, Failure, Note, Outcome, Settings, Verdict};
-use super::generation::{Cause, Generation, State};
+use super::generation::{Cause, Check, Generation, State};
 use super::issuance::{self, Issuance};
 use super::schedule::{self, Jitter};
 use super::term::Renewal;
@@ -37,6 +37,12 @@ pub struct Keeper {
     pub(super) lost: bool,
     pub(super) has_published: bool,
     pub(super) closed: bool,
+    /// Somebody needs a credential; false only for a lazy route without sessions.
+    pub(super) wanted: bool,
+    /// The configuration has changed since the latest publication.
+    pub(super) reload: bool,
+    /// The grant in flight was asked for by an earlier configuration.
+    pub(super) discard: bool,
     pub(super) next_number: u64,
     salt: u64,
     pub(super) deadline: Time,
@@ -73,6 +79,7 @@ impl Keeper {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let issuance = Issuance::new(settings.issue_burst, settings.issue_interval);
+        let wanted = !settings.lazy;
         Self {
             settings,
             tokens: BTreeMap::new(),
@@ -86,6 +93,9 @@ impl Keeper {
             lost: false,
             has_published: false,
             closed: false,
+            wanted,
+            reload: false,
+            discard: false,
             next_number: 1,
             salt: 0,
             deadline: Time::from_nanos(0),
@@ -174,12 +184,16 @@ impl Keeper {
 
     /// With several upstream addresses a lagging one may still need the previous credential.
     pub(super) fn grace_over(&self, now: Time, successor_at: Option<Time>) -> bool {
-        successor_at.is_none_or(|at| now >= at + self.settings.replica_grace)
+        self.closed || successor_at.is_none_or(|at| now >= at + self.settings.replica_grace)
     }
 
     pub(super) fn jitter(&mut self) -> Jitter {
         self.salt = self.salt.wrapping_add(1);
         Jitter::new(self.settings.seed, self.salt)
+    }
+
+    fn is_revoking(&self, token: TokenId) -> bool {
+        self.tokens.get(&token).is_some_and(|token| token.revoking.is_some())
     }
 
     pub(super) fn note(&mut self, note: Note) {
@@ -188,7 +202,8 @@ impl Keeper {
 
     fn take_in(&mut self, now: Time, event: Event) {
         match event {
-            Event::Tick => {}
+            // Only a static role's password can be unchanged.
+            Event::Tick | Event::Unchanged { .. } => {}
             Event::LoggedIn(token, facts) => self.logged_in(now, token, facts),
             Event::LogInFailed(failure) => self.log_in_failed(now, failure),
             Event::Granted { sent_at, lease, renewable } => self.granted(now, sent_at, lease, renewable),
@@ -216,8 +231,11 @@ impl Keeper {
             Event::TokenRenewFailed(token, failure) => self.token_renew_failed(now, token, failure),
             Event::LeaseRevoked(number) => self.returned(number, Outcome::Lease),
             Event::LeaseRevokeFailed(number, failure) => self.lease_revoke_failed(now, number, failure),
-            Event::TokenRevoked(token) => self.token_gone(token, Outcome::Token),
-            Event::TokenRevokeFailed(token, failure) => self.token_revoke_failed(now, token, failure),
+            Event::TokenRevoked(token) if self.is_revoking(token) => self.token_gone(token, Outcome::Token),
+            Event::TokenRevokeFailed(token, failure) if self.is_revoking(token) => {
+                self.token_revoke_failed(now, token, failure);
+            }
+            Event::TokenRevoked(_) | Event::TokenRevokeFailed(..) => {}
             Event::Empty { number, stray } => self.emptied(now, number, stray),
             Event::Suspected(number) => self.check(now, number, CHECK_EVERY, true),
             Event::DenialSeen(number) => self.check(now, number, DENIAL_EVERY, false),
@@ -237,7 +255,11 @@ impl Keeper {
                     self.command = Some(drain.or_else(|| self.command.flatten()));
                 }
             }
-            Event::Close => self.close_route(),
+            Event::Wanted => self.wanted = true,
+            Event::Idle => self.idle(),
+            Event::Reload => self.reload(),
+            Event::Retire => self.close_route(Some(now)),
+            Event::Close => self.close_route(None),
         }
     }
 
@@ -248,15 +270,12 @@ impl Keeper {
         };
         let check = generation.check.take();
         let capped = generation.term.renewed(now, sent_at, Some(lease), renewable, jitter);
-        if let Some(before) = check {
-            if let Renewal::Over { why, replace_at } = before {
-                generation.term.over(why, replace_at);
-            }
-            self.actions.push(Action::Answer(number, Verdict::Alive));
-        }
-        if capped {
+        if let Some(before @ Renewal::Over { .. }) = check.map(|check| check.before) {
+            generation.term.restore(before);
+        } else if capped {
             self.note(Note::LeaseCapped(number));
         }
+        self.answer(number, check, Verdict::Alive);
     }
 
     fn lease_renew_failed(&mut self, now: Time, number: u64, failure: Failure) {
@@ -266,9 +285,13 @@ impl Keeper {
         };
         let owner = generation.token;
         let check = generation.check.take();
-        match (failure, check) {
+        match (failure, check.map(|check| check.before)) {
             (Failure::Gone | Failure::TokenDead, _) => {}
-            (_, Some(Renewal::Over { why, replace_at })) => generation.term.over(why, replace_at),
+            (_, Some(before @ Renewal::Over { .. })) => generation.term.restore(before),
+            // A check before its time that came to nothing is no failed renewal.
+            (Failure::Transient | Failure::TimedOut, Some(before @ Renewal::Scheduled(_))) => {
+                generation.term.restore(before);
+            }
             (failure, _) => generation.term.failed(now, failure, jitter),
         }
         match failure {
@@ -276,14 +299,16 @@ impl Keeper {
             Failure::Gone => self.lose(now, number),
             _ => {}
         }
-        if check.is_some() {
-            let verdict = match failure {
-                Failure::Gone | Failure::TokenDead => Verdict::Lost,
-                Failure::CannotExtend => Verdict::Alive,
-                Failure::Transient | Failure::TimedOut | Failure::Forbidden | Failure::Refused => {
-                    Verdict::Silent
-                }
-            };
+        let verdict = match failure {
+            Failure::Gone | Failure::TokenDead => Verdict::Lost,
+            Failure::CannotExtend => Verdict::Alive,
+            Failure::Transient | Failure::TimedOut | Failure::Forbidden | Failure::Refused => Verdict::Silent,
+        };
+        self.answer(number, check, verdict);
+    }
+
+    fn answer(&mut self, number: u64, check: Option<Check>, verdict: Verdict) {
+        if check.is_some_and(|check| check.is_awaited) {
             self.actions.push(Action::Answer(number, verdict));
         }
     }
@@ -314,7 +339,10 @@ impl Keeper {
             self.spare = None;
         }
         if let Some(held) = self.tokens.get_mut(&token) {
-            held.owned = false;
+            held.term.died(now);
+            for number in std::mem::take(&mut held.owed) {
+                self.note(Note::Returned(number, Outcome::Token));
+            }
         }
     }
 
@@ -354,9 +382,8 @@ impl Keeper {
             return;
         };
         if generation.term.renewal() == Renewal::InFlight {
-            if answer {
-                generation.check.get_or_insert(Renewal::InFlight);
-            }
+            let renewal = Check { before: Renewal::InFlight, is_awaited: false };
+            generation.check.get_or_insert(renewal).is_awaited |= answer;
             return;
         }
         let asked_lately = generation.checked_at.is_some_and(|at| now < at + every);
@@ -367,7 +394,7 @@ impl Keeper {
             return;
         }
         generation.checked_at = Some(now);
-        generation.check = Some(generation.term.renewal());
+        generation.check = Some(Check { before: generation.term.renewal(), is_awaited: answer });
         self.ask_renewal(number);
     }
 
@@ -395,17 +422,55 @@ impl Keeper {
                 self.give_back(number);
             }
             State::Closing { .. } | State::Retiring { .. } => self.forget(number),
-            State::Candidate | State::Current { .. } | State::Revoking(_) => {}
+            // Recalled in the moment in which the driver closed it to newcomers.
+            State::Current { .. } => {
+                self.current = None;
+                self.actions.push(Action::Unpublish);
+                self.give_back(number);
+            }
+            State::Candidate | State::Revoking(_) => {}
         }
     }
 
-    fn close_route(&mut self) {
+    fn close_route(&mut self, successor_at: Option<Time>) {
         self.closed = true;
+        self.stop(successor_at);
+        self.fail_command();
+    }
+
+    /// A lazy route has had no session for long enough.
+    fn idle(&mut self) {
+        if self.settings.lazy && !self.closed {
+            self.wanted = false;
+            self.lost = false;
+            self.refused = None;
+            self.reload = false;
+            self.stop(None);
+        }
+    }
+
+    /// What was asked for by the old configuration is of no use.
+    fn reload(&mut self) {
+        self.reload = self.has_published && !self.closed;
+        self.spare = None;
+        match self.issuance.state {
+            issuance::State::Proving { number, .. } => {
+                self.give_back(number);
+                self.issuance.state = issuance::State::Idle;
+            }
+            issuance::State::BackOff { .. } => self.issuance.state = issuance::State::Idle,
+            issuance::State::Requesting { .. } => self.discard = true,
+            issuance::State::Idle | issuance::State::LoggingIn { .. } => {}
+        }
+    }
+
+    /// Ends the current generation's service, and whatever is being issued.
+    fn stop(&mut self, successor_at: Option<Time>) {
         if let Some(number) = self.current.take()
             && let Some(generation) = self.generations.get_mut(&number)
             && let State::Current { published_at } = generation.state
         {
-            generation.state = State::Retiring { published_at, successor_at: None };
+            generation.state = State::Retiring { published_at, successor_at };
             self.actions.push(Action::Unpublish);
         }
         if let issuance::State::Proving { number, .. } = self.issuance.state {
@@ -418,9 +483,12 @@ impl Keeper {
             self.issuance.state = issuance::State::Idle;
         }
         self.spare = None;
-        if self.command.take().is_some() {
-            self.actions.push(Action::RotateFailed);
-        }
+    }
+
+    /// Other settings from now on; [`Event::Reload`] says whether a fresh credential is needed for it.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.wanted |= !settings.lazy;
+        self.settings = settings;
     }
 
     /// Whether nothing is left: no credential, no token, nothing in flight.

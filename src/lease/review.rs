@@ -3,8 +3,6 @@
 //! Nothing here is triggered: [`Keeper::review`] looks at everything it has and does what is due, so that it does not
 //! matter which event brought the moment. Doing it twice does nothing more.
 
-use std::time::Duration;
-
 use super::Time;
 use super::event::{Action, Failure, Note, Outcome};
 use super::generation::{Cause, Closing, Ending, State};
@@ -19,6 +17,7 @@ impl Keeper {
         self.deadline = Time::NEVER;
         self.end_generations(now);
         self.elect(now);
+        self.press(now);
         self.renew_leases(now);
         self.renew_tokens(now);
         self.issue(now);
@@ -41,7 +40,7 @@ impl Keeper {
                 continue;
             };
             let hard_close_at = self.hard_close_at(generation);
-            let cut_short = generation.cut_short_at.is_some_and(|at| now >= at);
+            let cut_short = generation.cut_short.is_some_and(|cut| now >= cut.at);
             let proving =
                 matches!(self.issuance.state, issuance::State::Proving { number: n, .. } if n == number);
             match generation.state {
@@ -70,14 +69,14 @@ impl Keeper {
 
     /// Without a current generation the latest that is still usable serves again.
     fn elect(&mut self, now: Time) {
-        if self.current.is_some() || self.closed {
+        if self.current.is_some() || self.closed || !self.wanted {
             return;
         }
         let latest = self
             .generations
             .iter()
             .rev()
-            .find(|(_, g)| g.cut_short_at.is_none() && g.is_usable(now, self.bound(g)))
+            .find(|(_, g)| g.is_usable(now, self.bound(g)))
             .map(|(number, _)| *number);
         let Some(number) = latest else { return };
         if let Some(State::Retiring { published_at, .. }) = self.generations.get(&number).map(|g| g.state) {
@@ -198,7 +197,7 @@ impl Keeper {
         let Some(generation) = self.generations.get_mut(&number) else {
             return;
         };
-        let State::Revoking(Revoking { tries, .. }) = generation.state else {
+        let State::Revoking(revoking) = generation.state else {
             return;
         };
         match failure {
@@ -215,9 +214,7 @@ impl Keeper {
                 }
             }
             Failure::Transient | Failure::TimedOut | Failure::CannotExtend | Failure::Refused => {
-                let wait =
-                    schedule::back_off(tries, Duration::from_millis(500), Duration::from_secs(30), jitter);
-                generation.state = State::Revoking(Revoking { tries: tries + 1, again_at: Some(now + wait) });
+                generation.state = State::Revoking(revoking.again(now, jitter));
             }
         }
     }
@@ -274,10 +271,7 @@ impl Keeper {
                 let Some(token) = self.tokens.get_mut(&id) else {
                     return;
                 };
-                let tries = token.revoking.map_or(0, |revoking| revoking.tries);
-                let wait =
-                    schedule::back_off(tries, Duration::from_millis(500), Duration::from_secs(30), jitter);
-                token.revoking = Some(Revoking { tries: tries + 1, again_at: Some(now + wait) });
+                token.revoking = token.revoking.map(|revoking| revoking.again(now, jitter));
             }
         }
     }
@@ -302,8 +296,8 @@ impl Keeper {
                 State::Closing { cause, since } => {
                     let lease_end = generation.lease_ends_at().min(bound.ends_at);
                     let gone_by = match cause {
-                        Cause::LeaseEnd => lease_end.min(since + schedule::GONE_WITHIN),
-                        Cause::Lost | Cause::CutShort => since + schedule::GONE_WITHIN,
+                        Cause::LeaseEnd | Cause::CutShort => lease_end.min(since + schedule::GONE_WITHIN),
+                        Cause::Lost => since + schedule::GONE_WITHIN,
                     };
                     let cut_at = (since + schedule::CANCEL_LEAD).min(gone_by);
                     Ending {

@@ -27,10 +27,11 @@ pub fn usable(grant: Duration, margin: Duration) -> Duration {
     grant.saturating_sub(margin).saturating_sub(CANCEL_LEAD)
 }
 
-/// When to renew: at two thirds of the usable life, earlier by at most a tenth of that.
+/// When to renew: at two thirds of the usable life, earlier by at most a tenth of that; never within a second, so that
+/// a token too short to be of use is not renewed in a hot loop.
 #[must_use]
 pub fn renew_at(sent_at: Time, usable: Duration, jitter: Jitter) -> Time {
-    let two_thirds = usable * 2 / 3;
+    let two_thirds = (usable.saturating_mul(2) / 3).max(Duration::from_secs(1));
     sent_at + (two_thirds - jitter.of(two_thirds / 10))
 }
 
@@ -48,6 +49,14 @@ pub fn drain(setting: Option<Duration>, as_issued: Duration, usable: Duration) -
 pub fn back_off(attempt: u32, first: Duration, most: Duration, jitter: Jitter) -> Duration {
     let wait = first.saturating_mul(1 << attempt.min(20)).min(most);
     wait - jitter.of(wait / 4)
+}
+
+/// The longest wait between tries of what has to succeed within `left`: a third of it, between 1 s and 30 s.
+///
+/// Back-off alone would sleep through the end of a short lease though Vault has long been back.
+#[must_use]
+pub fn longest_wait(left: Duration) -> Duration {
+    (left / 3).clamp(Duration::from_secs(1), Duration::from_secs(30))
 }
 
 /// How long a renewal, a look-up or a login may take: a quarter of the usable life, at least 2 s.

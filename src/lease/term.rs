@@ -134,6 +134,17 @@ impl Term {
         self.renewal = Renewal::InFlight;
     }
 
+    /// It is dead before its end.
+    pub fn died(&mut self, now: Time) {
+        self.ends_at = self.ends_at.min(now);
+        self.over(Over::NotRenewable, now);
+    }
+
+    /// A check came to nothing: its renewal stands as it stood before.
+    pub fn restore(&mut self, before: Renewal) {
+        self.renewal = before;
+    }
+
     /// No renewal any more.
     pub fn over(&mut self, why: Over, replace_at: Time) {
         self.renewal = Renewal::Over { why, replace_at };
@@ -158,7 +169,7 @@ impl Term {
         };
         self.ends_at = sent_at + span;
         self.granted = span;
-        if span + schedule::CAP_SLACK < self.longest {
+        if span.saturating_add(schedule::CAP_SLACK) < self.longest {
             self.over(Over::Capped, now);
             return true;
         }
@@ -171,14 +182,11 @@ impl Term {
     pub fn failed(&mut self, now: Time, failure: Failure, jitter: Jitter) {
         match failure {
             Failure::CannotExtend => self.over(Over::Capped, now),
-            Failure::Forbidden | Failure::Refused => self.over(Over::NotRenewable, now),
+            // From two thirds on, as if it had never been renewable.
+            Failure::Forbidden | Failure::Refused => self.plan(false, jitter),
             Failure::Transient | Failure::TimedOut | Failure::TokenDead | Failure::Gone => {
-                let wait = schedule::back_off(
-                    self.failures,
-                    Duration::from_millis(500),
-                    Duration::from_secs(30),
-                    jitter,
-                );
+                let most = schedule::longest_wait((self.end_at() - schedule::CANCEL_LEAD).since(now));
+                let wait = schedule::back_off(self.failures, Duration::from_millis(500), most, jitter);
                 self.failures = self.failures.saturating_add(1);
                 self.renewal = Renewal::Scheduled(now + wait);
             }

@@ -1,1 +1,20 @@
-//! Scripts for the machines.
+//! Scripts for the machines, and a simulator that drives them over simulated weeks.
+//!
+//! | file | what it holds the machines to |
+//! |---|---|
+//! | `renewal`, `rotation`, `proof`, `ends`, `giving_back`, `bounds` | one rule each test, as a script |
+//! | `world`, `promises` | a model of Vault, database and sessions, and the promises P2 to P7 checked after each step |
+//! | `static_role` | the small machine of a static role, as scripts |
+//! | `properties` | random worlds, random event sequences, and three bugs planted on purpose |
+
+mod bounds;
+mod ends;
+mod giving_back;
+mod promises;
+mod proof;
+mod properties;
+mod renewal;
+mod rotation;
+mod script;
+mod static_role;
+mod world;

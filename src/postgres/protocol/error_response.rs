@@ -4,7 +4,9 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-error-fields.html>
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BytesMut;
+use pgwire::messages::Message as _;
+use pgwire::messages::response::ErrorResponse;
 
 use crate::error::ClientFacing;
 
@@ -16,24 +18,18 @@ mod tests;
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ERRORRESPONSE>
 #[must_use]
 pub fn fatal(facing: &ClientFacing) -> BytesMut {
-    let mut body = BytesMut::with_capacity(256);
-    put_field(&mut body, SEVERITY_LOCALIZED, "FATAL");
-    put_field(&mut body, SEVERITY, "FATAL");
-    put_field(&mut body, SQLSTATE, facing.sqlstate.code());
-    put_field(&mut body, MESSAGE, &facing.message);
-    if let Some(detail) = facing.detail {
-        put_field(&mut body, DETAIL, detail);
-    }
-    if let Some(hint) = facing.hint {
-        put_field(&mut body, HINT, hint);
-    }
-    body.put_u8(0);
-
-    let mut message = BytesMut::with_capacity(5 + body.len());
-    message.put_u8(b'E');
-    // Text of leasehold's own, far below 4 GiB.
-    message.put_u32(u32::try_from(4 + body.len()).unwrap_or(u32::MAX));
-    message.unsplit(body);
+    let mut fields = vec![
+        (SEVERITY_LOCALIZED, "FATAL".to_owned()),
+        (SEVERITY, "FATAL".to_owned()),
+        (SQLSTATE, facing.sqlstate.code().to_owned()),
+        // The message may hold what a client sent: a NUL would end it early.
+        (MESSAGE, facing.message.replace('\0', "")),
+    ];
+    fields.extend(facing.detail.map(|detail| (DETAIL, detail.to_owned())));
+    fields.extend(facing.hint.map(|hint| (HINT, hint.to_owned())));
+    let mut message = BytesMut::with_capacity(256);
+    #[expect(clippy::expect_used, reason = "encoding an ErrorResponse has no case that fails")]
+    ErrorResponse::new(fields).encode(&mut message).expect("text fits into a message");
     message
 }
 
@@ -96,13 +92,6 @@ impl<'a> Iterator for Fields<'a> {
         self.rest = terminated.get(1..)?;
         Some((code, value))
     }
-}
-
-fn put_field(to: &mut BytesMut, code: u8, value: &str) {
-    to.put_u8(code);
-    // A NUL would end the value early and make fields of what follows.
-    to.extend(value.bytes().filter(|byte| *byte != 0));
-    to.put_u8(0);
 }
 
 const SEVERITY_LOCALIZED: u8 = b'S';

@@ -230,6 +230,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
         };
         let seats = self.take_seats(&route)?;
         let Limits { login_wait, replica_grace, .. } = self.shared.limits;
+        // A single host lags behind nobody.
+        let replica_grace = if route.upstream.hosts() > 1 { replica_grace } else { Duration::ZERO };
         let login =
             Login { route: &route, startup: &self.startup, database, wait: login_wait, grace: replica_grace };
         let outcome = tokio::select! {

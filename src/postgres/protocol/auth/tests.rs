@@ -104,8 +104,9 @@ fn initial(message: &[u8]) -> (String, String) {
     (text(&message[..end]), text(&message[end + 5..]))
 }
 
+/// A nonce has no comma, but may well have an `r=` in it.
 fn nonce_of(client_first: &str) -> &str {
-    client_first.rsplit_once("r=").unwrap().1
+    client_first.rsplit_once(",r=").unwrap().1
 }
 
 #[test]
@@ -201,6 +202,17 @@ fn hostile_first_messages_are_refused() {
             other => panic!("{first}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_nonce_may_look_like_an_attribute() {
+    let nonce = "abr=c=i=~r=";
+    let (first, scram) = Scram::with_nonce(Gs2::EndPoint(vec![7; 32]), nonce.to_owned());
+    assert_eq!(nonce_of(&first), nonce);
+    let server = Server::new("pencil", nonce);
+    let secret = Secret::new("pencil".to_owned());
+    let (last, proved) = scram.prove(server.first.as_bytes(), &secret, &Keys::default()).unwrap();
+    proved.verify(server.finish(&first, &last).as_bytes()).unwrap();
 }
 
 #[test]

@@ -1,0 +1,197 @@
+//! A login refused upstream, and how often what may be asked.
+
+use super::script::*;
+use crate::lease::{Action, Event, Failure, Note, Reason, Settings, TokenId, Verdict};
+
+const LEASE: f64 = 105.0;
+const LONG: f64 = 100_005.0;
+
+fn long() -> Story {
+    Story::serving(settings(), LONG, endless())
+}
+
+#[test]
+fn however_many_suspect_a_lease_it_is_checked_once() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(1.0, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
+    for _ in 0..20 {
+        story.at(1.1, Event::Suspected(1)).does([]);
+    }
+    story.at(1.2, renewed(1, 1.0, LEASE)).does([Action::Answer(1, Verdict::Alive)]);
+}
+
+#[test]
+fn a_check_waits_for_a_renewal_that_is_in_flight() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.at(66.1, Event::Suspected(1)).does([]);
+    story.at(66.2, renewed(1, 66.0, LEASE)).does([Action::Answer(1, Verdict::Alive)]);
+}
+
+#[test]
+fn a_suspect_lease_is_checked_every_five_seconds_at_most() {
+    let mut story = long();
+    story.at(1.0, Event::Suspected(1));
+    story.at(1.0, renewed(1, 1.0, LONG)).does([Action::Answer(1, Verdict::Alive)]);
+    story.at(5.9, Event::Suspected(1)).does([Action::Answer(1, Verdict::Silent)]);
+    story.at(6.0, Event::Suspected(1));
+    story.at(6.0, renewed(1, 6.0, LONG)).does([Action::Answer(1, Verdict::Alive)]);
+}
+
+#[test]
+fn denials_make_a_check_every_thirty_seconds_at_most_and_no_answer() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(1.0, Event::DenialSeen(1)).does([renew(1, T1, 24.75)]);
+    story.at(1.1, Event::DenialSeen(1)).does([]);
+    story.at(1.2, renewed(1, 1.0, LEASE)).does([]);
+    story.at(30.9, Event::DenialSeen(1)).does([]);
+    story.at(31.0, Event::DenialSeen(1)).does([renew(1, T1, 24.75)]);
+    story.at(31.1, Event::Suspected(1)).does([]);
+    story.at(31.2, renewed(1, 31.0, LEASE)).does([Action::Answer(1, Verdict::Alive)]);
+}
+
+#[test]
+fn a_suspect_generation_that_is_lost_or_unknown_is_answered_at_once() {
+    let mut story = long();
+    story.at(1.0, Event::Suspected(7)).does([Action::Answer(7, Verdict::Lost)]);
+}
+
+#[test]
+fn a_lost_lease_makes_one_issuance_however_many_ask() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(1.0, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
+    story.at(1.1, not_renewed(1, Failure::Gone)).does([
+        Action::Unpublish,
+        Action::Answer(1, Verdict::Lost),
+        LOG_IN,
+    ]);
+    for _ in 0..20 {
+        story.at(1.2, Event::Suspected(1)).does([Action::Answer(1, Verdict::Lost)]);
+    }
+    story.issued(1.3, 2, T2, endless(), LEASE);
+}
+
+#[test]
+fn grants_out_of_turn_are_three_at_once_then_one_a_minute() {
+    let mut story = long();
+    let lose = |story: &mut Story, now: f64, number: u64| {
+        story.at(now, Event::Suspected(number));
+        story.at(now, not_renewed(number, Failure::Gone));
+        story.at(now, empty(number));
+    };
+    for number in 1..=3 {
+        let now = 10.0 + number as f64;
+        lose(&mut story, now, number);
+        story.issued(now, number + 1, TokenId(number + 1), endless(), LONG);
+    }
+    // The first of them was taken at second 11: the next comes in a minute later.
+    lose(&mut story, 20.0, 4);
+    assert_eq!(story.keeper.issuance(), crate::lease::issuance::State::Idle);
+    story.at(20.0, Event::TokenRevoked(TokenId(1)));
+    story.at(71.0, Event::Tick).does([LOG_IN]).notes(Note::Issuing(Reason::Revoked));
+}
+
+#[test]
+fn a_request_that_brought_no_grant_takes_nothing_from_the_bucket() {
+    let mut story = long();
+    story.at(1.0, Event::Suspected(1));
+    story.at(1.0, not_renewed(1, Failure::Gone));
+    let mut now = 1.0;
+    for wait in [0.5, 1.0, 2.0, 3.0, 3.0, 3.0, 3.0] {
+        story.at(now, Event::LogInFailed(Failure::Transient)).does([]);
+        now += wait;
+        story.at(now, Event::Tick).does([LOG_IN]);
+    }
+}
+
+#[test]
+fn grants_in_turn_do_not_draw_on_the_bucket() {
+    let mut story =
+        Story::serving(Settings { rotate_after: Some(secs(10.0)), ..settings() }, LONG, endless());
+    for number in 2..10 {
+        let now = 10.0 * (number - 1) as f64;
+        story.at(now, Event::Tick).does([log_in(24_999.75)]);
+        story.issued(now, number, TokenId(number), endless(), LONG);
+        story.at(now, empty(number - 1));
+    }
+}
+
+#[test]
+fn a_bucket_of_zero_still_lets_one_through() {
+    let mut story = Story::serving(Settings { issue_burst: 0, ..settings() }, LONG, endless());
+    story.at(1.0, Event::Suspected(1));
+    story.at(1.0, not_renewed(1, Failure::Gone)).does([
+        Action::Unpublish,
+        Action::Answer(1, Verdict::Lost),
+        LOG_IN,
+    ]);
+}
+
+#[test]
+fn a_refused_credential_is_replaced_once_a_minute_and_then_less_often() {
+    let mut story = long();
+    let mut number = 1;
+    let mut replace = |story: &mut Story, now: f64| {
+        let word = Event::Replace(number);
+        story.at(now, word);
+        if story.keeper.issuance() == crate::lease::issuance::State::Idle {
+            story.does([Action::TooEarly(number)]);
+            return false;
+        }
+        number += 1;
+        story.issued(now, number, TokenId(number), endless(), LONG);
+        story.at(now, empty(number - 1));
+        true
+    };
+    // At once, then after 1, 2, 4, 8, 10, 10 minutes; not a moment before.
+    let mut now = 100.0;
+    assert!(replace(&mut story, now));
+    for wait in [60.0, 120.0, 240.0, 480.0, 600.0, 600.0] {
+        assert!(!replace(&mut story, now + wait - 0.1), "{wait}");
+        now += wait;
+        assert!(replace(&mut story, now), "{wait}");
+    }
+    // After a quiet time as long again it starts afresh.
+    now += 1200.0;
+    assert!(replace(&mut story, now));
+    assert!(replace(&mut story, now + 60.0));
+}
+
+#[test]
+fn a_word_about_a_generation_that_is_not_current_replaces_nothing() {
+    let mut story =
+        Story::serving(Settings { rotate_after: Some(secs(10.0)), ..settings() }, LONG, endless());
+    story.at(10.0, Event::Tick);
+    story.issued(10.0, 2, T2, endless(), LONG);
+    story.at(11.0, Event::Replace(1)).does([]);
+}
+
+#[test]
+fn beyond_eight_retiring_the_oldest_is_no_longer_renewed() {
+    let mut story =
+        Story::serving(Settings { rotate_after: Some(secs(5.0)), ..settings() }, LEASE, endless());
+    for number in 2..=11 {
+        let now = 5.0 * (number - 1) as f64;
+        story.at(now, Event::Tick).does([log_in(24.75)]);
+        story.issued(now, number, TokenId(number), endless(), LEASE);
+    }
+    // Ten are retiring: 1 and 2 are not renewed at 66 and 71, the third is at 76.
+    story.at(55.0, Event::Tick).does([log_in(24.75)]);
+    story.at(55.0, Event::LogInFailed(Failure::Transient));
+    let renewals: Vec<_> =
+        story.pass(76.0).into_iter().filter(|(_, a)| matches!(a, Action::RenewLease(..))).collect();
+    assert_eq!(renewals, [(at(76.0), renew(3, T3, 24.75))]);
+}
+
+#[test]
+fn one_issuance_at_a_time() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(1.0, Event::Rotate(None)).does([log_in(24.75)]);
+    story.at(1.0, Event::Rotate(None)).does([]);
+    story.at(1.0, Event::Replace(1)).does([]);
+    story.at(1.0, Event::LoggedIn(T2, endless())).does([Action::Issue(T2)]);
+    story.at(1.0, Event::Rotate(None)).does([]);
+    story.granted(1.0, 2, LEASE);
+    story.at(1.0, Event::Rotate(None)).does([]);
+    story.at(1.0, Event::Proved(2)).does([Action::Publish(2)]);
+}

@@ -1,0 +1,179 @@
+//! The proof of a candidate.
+
+use super::script::*;
+use crate::lease::{Action, Event, Failure, Note, Reason, Settings};
+
+const LEASE: f64 = 105.0;
+
+/// Generation 1 serves; 2 is a candidate since second 10.
+fn story() -> Story {
+    let mut story =
+        Story::serving(Settings { rotate_after: Some(secs(10.0)), ..settings() }, LEASE, endless());
+    story.at(10.0, Event::Tick);
+    story.at(10.0, Event::LoggedIn(T2, own(10_000.0)));
+    story.granted(10.0, 2, LEASE);
+    story
+}
+
+#[test]
+fn a_refused_candidate_is_tried_for_half_its_usable_life_then_revoked() {
+    let mut story = story();
+    // Half of 99 s: until second 59.5.
+    let mut now = 10.0;
+    for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0] {
+        story.at(now, Event::ProofRefused(2)).does([]);
+        now += wait;
+        story.at(now, Event::Tick).does([Action::Prove(2)]);
+    }
+    story.at(now, Event::ProofRefused(2)).does([]);
+    story.at(59.5, Event::Tick).does([Action::Prove(2)]);
+    story.at(59.5, Event::ProofRefused(2)).does([Action::RevokeLease(2, T2)]);
+    story.notes(Note::CandidateRefused(2));
+    assert_eq!(story.keeper.current(), Some(1));
+}
+
+#[test]
+fn a_refused_candidate_is_tried_for_a_minute_at_most() {
+    let mut story = Story::new(settings());
+    story.at(0.0, Event::Tick);
+    story.at(0.0, Event::LoggedIn(T1, endless()));
+    story.granted(0.0, 1, 3600.0);
+    let mut now = 0.0;
+    while now < 60.0 {
+        story.at(now, Event::ProofRefused(1)).does([]);
+        let (when, action) = story.pass(now + 4.0)[0];
+        assert_eq!(action, Action::Prove(1));
+        now = when.as_nanos() as f64 / 1e9;
+    }
+    assert!(now <= 60.0, "{now}");
+    story.at(now, Event::ProofRefused(1)).does([Action::RevokeLease(1, T1)]);
+}
+
+#[test]
+fn after_refused_candidates_the_back_off_grows_to_five_minutes() {
+    let mut story = Story::new(settings());
+    story.at(0.0, Event::Tick);
+    let mut now = 0.0;
+    for (number, wait) in
+        [(1, 5.0), (2, 10.0), (3, 20.0), (4, 40.0), (5, 80.0), (6, 160.0), (7, 300.0), (8, 300.0)]
+    {
+        let token = crate::lease::TokenId(number);
+        story.at(now, Event::LoggedIn(token, crate::lease::TokenFacts { sent_at: at(now), ..endless() }));
+        story.granted(now, number, LEASE);
+        now += 50.0;
+        story.at(now, Event::ProofRefused(number)).does([Action::RevokeLease(number, token)]);
+        story.at(now, Event::LeaseRevoked(number)).does([Action::Forget(number), Action::RevokeToken(token)]);
+        story.at(now, Event::TokenRevoked(token)).does([Action::ForgetToken(token)]);
+        now += wait;
+        story.at(now, Event::Tick).does([LOG_IN]);
+    }
+}
+
+#[test]
+fn an_unprovable_candidate_is_tried_again_and_never_issued_again() {
+    let mut story = story();
+    let mut now = 10.0;
+    for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0] {
+        story.at(now, Event::Unprovable(2)).does([]);
+        now += wait;
+        story.at(now, Event::Tick).does([Action::Prove(2)]);
+    }
+    story.at(now, Event::Proved(2));
+    assert_eq!(story.keeper.current(), Some(2));
+}
+
+#[test]
+fn an_unprovable_candidate_is_published_unproved_when_nothing_is_usable() {
+    let mut story = Story::new(settings());
+    story.at(0.0, Event::Tick);
+    story.at(0.0, Event::LoggedIn(T1, endless()));
+    story.granted(0.0, 1, LEASE);
+    story.at(1.0, Event::Unprovable(1)).does([Action::Publish(1)]);
+    story.notes(Note::Published { number: 1, reason: Reason::First, proved: false, successor: false });
+}
+
+#[test]
+fn an_unprovable_candidate_is_published_unproved_when_the_drain_of_the_old_one_has_come() {
+    let mut story = story();
+    let mut now = 10.0;
+    for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0] {
+        story.at(now, Event::Unprovable(2)).does([]);
+        now += wait;
+        story.at(now, Event::Tick).does([Action::Prove(2)]);
+    }
+    story.at(now, Event::Unprovable(2)).does([]);
+    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.at(now + 30.0, Event::Tick).does([Action::Prove(2)]);
+    // The next try would come after the drain of the first has begun, at 88.5: that moment does not wait for it.
+    story.at(now + 30.5, Event::Unprovable(2)).does([]);
+    story.at(88.5, Event::Tick);
+    assert_eq!(story.keeper.current(), Some(2));
+    assert_eq!(story.told(1).drain_from, Some(at(88.5)));
+}
+
+#[test]
+fn an_unprovable_candidate_is_published_unproved_at_once_when_the_current_one_is_lost() {
+    let mut story = story();
+    for (now, _) in [(10.0, ()), (10.5, ()), (11.5, ()), (13.5, ())] {
+        story.at(now, Event::Tick);
+        story.at(now, Event::Unprovable(2)).does([]);
+    }
+    story.at(13.6, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
+    story.at(13.6, not_renewed(1, Failure::Gone));
+    assert_eq!(story.keeper.current(), Some(2));
+}
+
+#[test]
+fn a_refused_candidate_is_not_published_unproved() {
+    let mut story = Story::new(settings());
+    story.at(0.0, Event::Tick);
+    story.at(0.0, Event::LoggedIn(T1, endless()));
+    story.granted(0.0, 1, LEASE);
+    story.at(1.0, Event::ProofRefused(1)).does([]);
+    story.at(1.5, Event::Tick).does([Action::Prove(1)]);
+}
+
+#[test]
+fn a_candidate_that_ends_unproved_is_given_back() {
+    // The renewals of the first go on, so nothing presses.
+    let mut story = story();
+    let mut proofs = 0;
+    while story.now < at(108.9) {
+        let due = story.keeper.next_deadline();
+        let second = due.as_nanos() as f64 / 1e9;
+        if second > 108.9 {
+            break;
+        }
+        for (_, action) in story.pass(second) {
+            match action {
+                Action::RenewLease(1, ..) => drop(story.at(second, renewed(1, second, LEASE))),
+                Action::Prove(2) => {
+                    proofs += 1;
+                    story.at(second, Event::Unprovable(2)).does([]);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        if proofs == 0 {
+            story.at(second, Event::Unprovable(2));
+        }
+    }
+    story.at(109.0, Event::Tick).does([Action::RevokeLease(2, T2)]);
+    assert_eq!(story.keeper.current(), Some(1));
+}
+
+#[test]
+fn an_unprovable_candidate_of_a_command_is_given_back_and_the_command_fails() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(10.0, Event::Rotate(None));
+    story.at(10.0, Event::LoggedIn(T2, endless()));
+    story.granted(10.0, 2, LEASE);
+    story.at(10.0, Event::Unprovable(2)).does([Action::RevokeLease(2, T2), Action::RotateFailed]);
+}
+
+#[test]
+fn a_late_proof_of_a_candidate_that_is_gone_does_nothing() {
+    let mut story = story();
+    story.at(11.0, Event::Close).does([Action::Unpublish, Action::RevokeLease(2, T2)]);
+    story.at(12.0, Event::Proved(2)).does([]);
+}

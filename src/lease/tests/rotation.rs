@@ -1,0 +1,225 @@
+//! What makes a rotation, and when a retired generation is drained.
+
+use super::script::*;
+use crate::lease::generation::Cause;
+use crate::lease::{Action, Drain, Event, Failure, Note, Reason, Settings};
+
+const LEASE: f64 = 105.0;
+
+#[test]
+fn the_first_credential_is_published_once_it_is_proved() {
+    let mut story = Story::new(settings());
+    story.at(0.0, Event::Tick).does([LOG_IN]).notes(Note::Issuing(Reason::First));
+    story.at(1.0, Event::LoggedIn(T1, endless())).does([Action::Issue(T1)]);
+    story.at(2.0, granted(1.0, LEASE, true)).does([Action::Prove(1)]);
+    story.at(3.0, Event::Proved(1)).does([Action::Publish(1)]);
+    story.notes(Note::Published { number: 1, reason: Reason::First, proved: true, successor: false });
+    assert_eq!(story.told(1).hard_close_at, at(1.0 + 99.0));
+}
+
+#[test]
+fn rotate_after_rotates_at_that_age() {
+    let mut story =
+        Story::serving(Settings { rotate_after: Some(secs(50.0)), ..settings() }, LEASE, endless());
+    story.at(50.0, Event::Tick).does([log_in(24.75)]).notes(Note::Issuing(Reason::Schedule));
+    story.issued(50.0, 2, T2, endless(), LEASE);
+    // Counted from the sending of its creds request.
+    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.at(100.0, Event::Tick).does([log_in(24.75)]);
+}
+
+#[test]
+fn a_retired_generation_is_renewed_as_long_as_it_has_sessions() {
+    let mut story =
+        Story::serving(Settings { rotate_after: Some(secs(50.0)), ..settings() }, LEASE, endless());
+    story.at(50.0, Event::Tick);
+    story.issued(50.0, 2, T2, endless(), LEASE);
+    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.at(66.0, renewed(1, 66.0, LEASE)).does([]);
+    story.at(70.0, empty(1)).does([Action::RevokeLease(1, T1)]);
+}
+
+#[test]
+fn only_a_generation_with_a_published_successor_is_drained() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(66.0, Event::Tick);
+    story.at(66.0, not_renewed(1, Failure::CannotExtend)).does([log_in(24.75)]);
+    // The drain would begin at 99 − 10.5, but nothing is there to take over.
+    assert_eq!(story.drain_at(1), None);
+    story.at(66.0, Event::LogInFailed(Failure::Transient));
+    story.pass(91.0);
+    assert_eq!(story.drain_at(1), None);
+}
+
+#[test]
+fn the_drain_begins_at_its_time_when_the_successor_came_before() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(66.0, Event::Tick);
+    story.at(66.0, not_renewed(1, Failure::CannotExtend));
+    story.issued(66.0, 2, T2, endless(), LEASE);
+    assert_eq!(story.told(1).drain_from, None);
+    story.at(88.5, Event::Tick).does([]);
+    assert_eq!(story.told(1).drain_from, Some(at(88.5)));
+}
+
+#[test]
+fn the_drain_begins_with_the_publication_of_a_late_successor() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(66.0, Event::Tick);
+    story.at(66.0, not_renewed(1, Failure::CannotExtend));
+    story.at(67.0, Event::LoggedIn(T2, endless()));
+    story.granted(67.0, 2, LEASE);
+    story.at(95.0, Event::Proved(2)).does([Action::Publish(2)]);
+    assert_eq!(story.told(1).drain_from, Some(at(95.0)));
+}
+
+#[test]
+fn a_drain_is_withdrawn_when_the_lease_is_renewed_after_all() {
+    let mut story =
+        Story::serving(Settings { rotate_after: Some(secs(50.0)), ..settings() }, LEASE, endless());
+    story.at(50.0, Event::Tick);
+    story.issued(50.0, 2, T2, endless(), LEASE);
+    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.at(88.5, Event::Tick);
+    assert_eq!(story.told(1).drain_from, Some(at(88.5)));
+    story.at(90.0, renewed(1, 89.0, LEASE)).does([]);
+    assert_eq!(story.told(1).drain_from, None);
+}
+
+#[test]
+fn a_drain_is_never_more_than_a_quarter_of_the_usable_life() {
+    let settings = Settings { drain: Some(secs(1000.0)), rotate_after: Some(secs(10.0)), ..settings() };
+    let mut story = Story::serving(settings, LEASE, endless());
+    story.at(10.0, Event::Tick);
+    story.issued(10.0, 2, T2, endless(), LEASE);
+    assert_eq!(story.drain_at(1), Some(at(99.0 - 24.75)));
+}
+
+#[test]
+fn the_current_generation_without_a_successor_serves_to_its_own_end() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.at(88.5, Event::Tick);
+    story.at(99.0, Event::Tick).does([Action::Unpublish, LOG_IN]).is_closing(1, Cause::LeaseEnd);
+    story.notes(Note::Issuing(Reason::Schedule));
+}
+
+#[test]
+fn an_earlier_generation_serves_again_when_its_successor_is_lost() {
+    let mut story =
+        Story::serving(Settings { rotate_after: Some(secs(50.0)), ..settings() }, LEASE, endless());
+    story.at(50.0, Event::Tick);
+    story.issued(50.0, 2, T2, endless(), LEASE);
+    story.at(60.0, Event::Suspected(2)).does([renew(2, T2, 24.75)]);
+    story.at(60.0, not_renewed(2, Failure::Gone)).does([
+        Action::Unpublish,
+        Action::Answer(2, super::super::Verdict::Lost),
+        Action::Publish(1),
+        log_in(24.75),
+    ]);
+    story.notes(Note::Recalled(1)).notes(Note::Issuing(Reason::Revoked));
+    story.issued(60.0, 3, T3, endless(), LEASE);
+    assert_eq!(story.keeper.current(), Some(3));
+}
+
+#[test]
+fn a_recalled_generation_is_not_drained() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(66.0, Event::Tick);
+    story.at(66.0, not_renewed(1, Failure::CannotExtend));
+    story.issued(66.0, 2, T2, endless(), LEASE);
+    story.at(90.0, Event::Suspected(2));
+    story.at(90.0, not_renewed(2, Failure::Gone));
+    assert_eq!((story.keeper.current(), story.told(1).drain_from), (Some(1), None));
+}
+
+#[test]
+fn a_generation_that_was_closed_to_newcomers_is_not_published_again() {
+    // The driver saw it empty in the very moment in which its successor was lost.
+    let mut story =
+        Story::serving(Settings { rotate_after: Some(secs(50.0)), ..settings() }, LEASE, endless());
+    story.at(50.0, Event::Tick);
+    story.issued(50.0, 2, T2, endless(), LEASE);
+    story.at(60.0, Event::Suspected(2));
+    story.at(60.0, not_renewed(2, Failure::Gone));
+    story.at(60.0, empty(1)).does([Action::Unpublish, Action::RevokeLease(1, T1)]);
+}
+
+#[test]
+fn a_command_rotates_now_and_drains_nothing() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(10.0, Event::Rotate(None)).does([log_in(24.75)]).notes(Note::Issuing(Reason::Command));
+    story.issued(10.0, 2, T2, endless(), LEASE);
+    assert_eq!(story.hard_close_at(1), at(99.0));
+}
+
+#[test]
+fn a_command_with_a_drain_cuts_every_earlier_generation_short() {
+    let mut story =
+        Story::serving(Settings { rotate_after: Some(secs(20.0)), ..settings() }, LEASE, endless());
+    story.at(20.0, Event::Tick);
+    story.issued(20.0, 2, T2, endless(), LEASE);
+    story.at(30.0, Event::Rotate(Some(Drain::For(secs(15.0))))).does([log_in(24.75)]);
+    story.issued(32.0, 3, T3, endless(), LEASE);
+    for number in [1, 2] {
+        let told = story.told(number);
+        assert_eq!((told.hard_close_at, told.drain_from), (at(47.0), Some(at(32.0))), "{number}");
+    }
+    story.at(47.0, Event::Tick).does([]).is_closing(1, Cause::CutShort).is_closing(2, Cause::CutShort);
+}
+
+#[test]
+fn a_command_with_a_drain_of_zero_ends_them_at_once() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(30.0, Event::Rotate(Some(Drain::For(secs(0.0)))));
+    story.issued(30.0, 2, T2, endless(), LEASE);
+    story.is_closing(1, Cause::CutShort);
+}
+
+#[test]
+fn a_generation_cut_short_never_serves_again() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(10.0, Event::Rotate(Some(Drain::For(secs(50.0)))));
+    story.issued(10.0, 2, T2, endless(), LEASE);
+    story.at(20.0, Event::Suspected(2));
+    story.at(20.0, not_renewed(2, Failure::Gone));
+    assert_eq!(story.keeper.current(), None);
+    // Nothing is usable by newcomers, so nothing is waited for longer than 3 s.
+    assert_eq!(story.keeper.runs_until(story.now), None);
+}
+
+#[test]
+fn a_command_that_fails_drains_nothing() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(10.0, Event::Rotate(Some(Drain::For(secs(0.0))))).does([log_in(24.75)]);
+    story.at(10.0, Event::LogInFailed(Failure::Transient)).does([Action::RotateFailed]);
+    assert_eq!((story.keeper.current(), story.hard_close_at(1)), (Some(1), at(99.0)));
+    // And it is not tried again by itself.
+    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+}
+
+#[test]
+fn a_command_does_not_wait_for_a_back_off() {
+    let mut story =
+        Story::serving(Settings { rotate_after: Some(secs(10.0)), ..settings() }, LEASE, endless());
+    story.at(10.0, Event::Tick);
+    story.at(10.0, Event::LogInFailed(Failure::Transient)).does([]);
+    story.at(10.1, Event::Rotate(None)).does([log_in(24.75)]);
+}
+
+#[test]
+fn a_command_during_a_vain_login_for_a_longer_token_is_obeyed() {
+    let mut story = Story::serving(settings(), 1005.0, handed(45.0));
+    story.pass(28.0);
+    story.at(28.0, token_renewed(T1, 28.0, 40.0)).does([log_in(249.75)]);
+    story.at(28.1, Event::Rotate(None)).does([]);
+    let facts = crate::lease::TokenFacts { sent_at: at(28.0), ttl: Some(secs(40.0)), ..handed(0.0) };
+    story.at(28.2, Event::LoggedIn(T1, facts)).does([Action::Issue(T1)]);
+}
+
+#[test]
+fn a_command_after_the_close_fails() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(10.0, Event::Close).does([Action::Unpublish]);
+    story.at(10.0, Event::Rotate(None)).does([Action::RotateFailed]);
+}

@@ -1,0 +1,200 @@
+//! The words of the scripts: `story.at(second, event).does([actions])`.
+
+use std::time::Duration;
+
+use crate::lease::generation::{Cause, Ending};
+use crate::lease::{Action, Event, Failure, Keeper, Note, Settings, Time, TokenFacts, TokenId};
+
+pub(super) const T1: TokenId = TokenId(1);
+pub(super) const T2: TokenId = TokenId(2);
+pub(super) const T3: TokenId = TokenId(3);
+
+pub(super) fn secs(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+pub(super) fn at(seconds: f64) -> Time {
+    Time::from_nanos(0) + secs(seconds)
+}
+
+/// Without jitter, so that times are exact.
+pub(super) fn settings() -> Settings {
+    Settings {
+        rotate_after: None,
+        max_age: None,
+        drain: None,
+        replica_grace: Duration::ZERO,
+        lazy: false,
+        issue_burst: 3,
+        issue_interval: Duration::from_mins(1),
+        seed: 0,
+    }
+}
+
+/// One keeper and what it has said last.
+pub(super) struct Story {
+    pub(super) keeper: Keeper,
+    pub(super) now: Time,
+    /// What is to be done, without notes and what sessions are told.
+    done: Vec<Action>,
+    notes: Vec<Note>,
+    told: Vec<(u64, Ending)>,
+}
+
+impl Story {
+    pub(super) fn new(settings: Settings) -> Self {
+        let (done, notes, told) = (Vec::new(), Vec::new(), Vec::new());
+        Self { keeper: Keeper::new(settings), now: Time::from_nanos(0), done, notes, told }
+    }
+
+    /// A route that serves generation 1 under token 1 since second 0.
+    pub(super) fn serving(settings: Settings, lease: f64, token: TokenFacts) -> Self {
+        let mut story = Self::new(settings);
+        story.at(0.0, Event::Tick).does([LOG_IN]);
+        story.issued(0.0, 1, T1, token, lease);
+        story
+    }
+
+    /// A fresh credential comes, from the login on, at once, and is proved.
+    pub(super) fn issued(&mut self, second: f64, number: u64, id: TokenId, token: TokenFacts, lease: f64) {
+        self.at(second, Event::LoggedIn(id, TokenFacts { sent_at: at(second), ..token }));
+        assert_eq!(self.done, [Action::Issue(id)]);
+        self.granted(second, number, lease);
+        self.at(second, Event::Proved(number));
+        assert!(self.done.contains(&Action::Publish(number)), "{:?}", self.done);
+    }
+
+    pub(super) fn granted(&mut self, second: f64, number: u64, lease: f64) {
+        self.at(second, granted(second, lease, true));
+        assert_eq!(self.done, [Action::Prove(number)]);
+    }
+
+    /// Time goes on to this second, through every deadline on the way, at which nothing may be asked of anybody.
+    /// Then the event.
+    pub(super) fn at(&mut self, second: f64, event: Event) -> &mut Self {
+        let now = at(second);
+        for _ in 0..1000 {
+            let due = self.keeper.next_deadline();
+            if due >= now || due <= self.now {
+                break;
+            }
+            self.hear(due, Event::Tick);
+            assert!(self.done.is_empty(), "at {due:?} already: {:?}", self.done);
+        }
+        self.hear(now, event);
+        self
+    }
+
+    /// Time goes on to this second, whatever is done on the way.
+    pub(super) fn pass(&mut self, second: f64) -> Vec<(Time, Action)> {
+        let mut all = Vec::new();
+        for _ in 0..10_000 {
+            let due = self.keeper.next_deadline();
+            if due > at(second) {
+                break;
+            }
+            self.hear(due, Event::Tick);
+            all.extend(self.done.iter().map(|action| (due, *action)));
+        }
+        all
+    }
+
+    fn hear(&mut self, now: Time, event: Event) {
+        assert!(now >= self.now, "time runs forward");
+        self.now = now;
+        (self.done, self.notes) = (Vec::new(), Vec::new());
+        for action in self.keeper.handle(now, event) {
+            match action {
+                Action::Note(note) => self.notes.push(note),
+                Action::Tell(number, ending) => self.told.push((number, ending)),
+                action => self.done.push(action),
+            }
+        }
+        assert!(self.keeper.next_deadline() > now, "a deadline that has passed");
+        assert_eq!(self.keeper.handle(now, Event::Tick), [], "a second look does more");
+    }
+
+    pub(super) fn does<const N: usize>(&mut self, actions: [Action; N]) -> &mut Self {
+        assert_eq!(self.done, actions, "at {:?}", self.now);
+        self
+    }
+
+    pub(super) fn notes(&mut self, note: Note) -> &mut Self {
+        assert!(self.notes.contains(&note), "{note:?} is not in {:?}", self.notes);
+        self
+    }
+
+    pub(super) fn does_not_note(&mut self, note: Note) -> &mut Self {
+        assert!(!self.notes.contains(&note), "{note:?} is in {:?}", self.notes);
+        self
+    }
+
+    /// The latest word to the sessions of a generation.
+    pub(super) fn told(&self, number: u64) -> Ending {
+        let word = self.told.iter().rev().find(|(n, _)| *n == number);
+        word.unwrap_or_else(|| panic!("nothing told to {number}: {:?}", self.told)).1
+    }
+
+    pub(super) fn is_closing(&mut self, number: u64, cause: Cause) -> &mut Self {
+        assert_eq!(self.told(number).closing.map(|closing| closing.cause), Some(cause));
+        self
+    }
+
+    pub(super) fn hard_close_at(&self, number: u64) -> Time {
+        let generation = self.keeper.generations().find(|(n, _)| *n == number).expect("a generation").1;
+        self.keeper.hard_close_at(generation)
+    }
+
+    pub(super) fn drain_at(&self, number: u64) -> Option<Time> {
+        let generation = self.keeper.generations().find(|(n, _)| *n == number).expect("a generation").1;
+        self.keeper.drain_at(generation)
+    }
+}
+
+pub(super) const LOG_IN: Action = Action::LogIn { within: None };
+
+pub(super) fn log_in(within: f64) -> Action {
+    Action::LogIn { within: Some(secs(within)) }
+}
+
+/// A token that we logged in for.
+pub(super) fn own(ttl: f64) -> TokenFacts {
+    TokenFacts { sent_at: at(0.0), ttl: Some(secs(ttl)), renewable: true, owned: true }
+}
+
+/// One that nothing ends.
+pub(super) fn endless() -> TokenFacts {
+    TokenFacts { sent_at: at(0.0), ttl: None, renewable: false, owned: true }
+}
+
+pub(super) fn handed(ttl: f64) -> TokenFacts {
+    TokenFacts { owned: false, ..own(ttl) }
+}
+
+pub(super) fn batch(ttl: f64) -> TokenFacts {
+    TokenFacts { renewable: false, owned: false, ..own(ttl) }
+}
+
+pub(super) fn granted(sent: f64, lease: f64, renewable: bool) -> Event {
+    Event::Granted { sent_at: at(sent), lease: secs(lease), renewable }
+}
+
+pub(super) fn renewed(number: u64, sent: f64, lease: f64) -> Event {
+    Event::LeaseRenewed { number, sent_at: at(sent), lease: secs(lease), renewable: true }
+}
+
+pub(super) fn not_renewed(number: u64, failure: Failure) -> Event {
+    Event::LeaseRenewFailed(number, failure)
+}
+
+pub(super) fn token_renewed(token: TokenId, sent: f64, ttl: f64) -> Event {
+    Event::TokenRenewed { token, sent_at: at(sent), ttl: Some(secs(ttl)), renewable: true }
+}
+
+pub(super) fn empty(number: u64) -> Event {
+    Event::Empty { number, stray: false }
+}
+
+pub(super) fn renew(number: u64, token: TokenId, within: f64) -> Action {
+    Action::RenewLease(number, token, secs(within))
+}
