@@ -17,7 +17,6 @@ use crate::lease;
 use crate::listener::{self, Listener};
 use crate::metrics::{self, RouteMetrics};
 use crate::postgres::cancel::{Cancels, Unknown};
-use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::relay::Stop;
 use crate::postgres::session::{self, LastDatabase, Match, Routes, Seats, SessionRoute, Shared};
 use crate::postgres::upstream::uri::{self, Uri};
@@ -145,17 +144,17 @@ pub(super) async fn serve(config: Config) -> Result<(), Error> {
 
 /// Where each route leads, and what its proofs need.
 fn places(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
-    let settings = upstream::Settings {
-        connect_timeout: config.limits.connect_timeout,
-        require_auth: RequireAuth::default(),
-    };
     config
         .routes
         .iter()
         .map(|route| {
             let name = || route.name.clone();
             let uri = Uri::parse(&route.upstream).map_err(|source| Error::Uri { route: name(), source })?;
-            let upstream = Upstream::new(uri, settings.clone());
+            let settings = upstream::Settings {
+                connect_timeout: config.limits.connect_timeout,
+                require_auth: route.require_auth.clone(),
+            };
+            let upstream = Upstream::new(uri, settings);
             upstream.map(Arc::new).map_err(|source| Error::Upstream { route: name(), source })
         })
         .collect()

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::values::{self, Bad};
+use crate::postgres::protocol::auth::method::RequireAuth;
 
 /// One route, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct RouteConfig {
     pub probe_database: Option<String>,
     /// 0 is no limit.
     pub max_sessions: usize,
+    /// How leasehold may authenticate upstream.
+    pub require_auth: RequireAuth,
 }
 
 /// Which clients a route is for.

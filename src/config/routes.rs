@@ -10,6 +10,7 @@ use super::flags::RouteFlags;
 use super::merge::{Found, Sources, env_name, flag_name, parsed};
 use super::route::{Match, Pattern, RouteConfig, validate_upstream};
 use super::values::{self, Bad};
+use crate::postgres::protocol::auth::method::RequireAuth;
 
 /// The routes of the file, or the one of flags and environment.
 pub(super) fn merge(sources: &Sources<'_>, flags: &RouteFlags) -> Result<Vec<RouteConfig>, Error> {
@@ -116,6 +117,13 @@ impl Reader<'_> {
                 values::count,
                 0,
             )?,
+            require_auth: sources.pick_or(
+                "require_auth",
+                flags.require_auth.as_ref(),
+                file.require_auth.as_ref(),
+                values::require_auth,
+                RequireAuth::default(),
+            )?,
         })
     }
 
@@ -182,6 +190,10 @@ impl Reader<'_> {
             max_sessions: self
                 .either_number("max_sessions", &route.max_sessions, &defaults.max_sessions)?
                 .unwrap_or(0),
+            require_auth: self
+                .either("require_auth", &route.require_auth, &defaults.require_auth, values::require_auth)?
+                .map(|found| found.value)
+                .unwrap_or_default(),
         })
     }
 
@@ -236,6 +248,7 @@ impl Reader<'_> {
             ("set_role", flags.set_role.is_some()),
             ("probe_database", flags.probe_database.is_some()),
             ("max_sessions", flags.max_sessions.is_some()),
+            ("require_auth", flags.require_auth.is_some()),
         ];
         given.into_iter().find_map(|(key, set)| {
             if set {
@@ -255,7 +268,6 @@ impl Reader<'_> {
             ("standby", &route.standby),
             ("warm", &route.warm),
             ("reuse", &route.reuse),
-            ("require_auth", &route.require_auth),
             ("tag_application_name", &route.tag_application_name),
             ("route.vault", &route.vault),
         ])

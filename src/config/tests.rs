@@ -7,6 +7,7 @@ use clap::Parser as _;
 
 use super::merge::Sources;
 use super::*;
+use crate::postgres::protocol::auth::method::RequireAuth;
 
 const ROUTE: [&str; 4] = ["--upstream", "postgresql://db:5432/", "--vault-path", "database/creds/app-role"];
 
@@ -118,6 +119,7 @@ fn defaults_are_those_of_the_contract() {
             set_role: None,
             probe_database: None,
             max_sessions: 0,
+            require_auth: RequireAuth::default(),
         }]
     );
     assert!(config.warnings.is_empty());
@@ -401,6 +403,7 @@ upstream = 'postgresql://primary/'
 vault_path = '/nested/mount/creds/app-role/'
 set_role = 'app_owner'
 max_sessions = 7
+require_auth = 'scram-sha-256'
 ";
 
 #[test]
@@ -412,6 +415,8 @@ fn routes_are_tried_in_order_by_user_and_database() {
     assert_eq!(config.routes[1].drain, Some(Duration::from_secs(120)));
     assert_eq!(config.routes[1].vault_path, "nested/mount/creds/app-role");
     assert_eq!(config.routes[1].max_sessions, 7);
+    assert_eq!(config.routes[0].require_auth, RequireAuth::default());
+    assert_eq!(config.routes[1].require_auth, "scram-sha-256".parse().unwrap());
     assert_eq!(config.route_for(b"readonly", b"anything"), Some(0));
     assert_eq!(config.route_for(b"app", b"shop"), Some(1));
     assert_eq!(config.route_for(b"app", b"app"), None);
