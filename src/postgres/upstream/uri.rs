@@ -33,6 +33,8 @@ pub struct Uri {
     pub channel_binding: ChannelBinding,
     /// `load_balance_hosts`.
     pub load_balance_hosts: LoadBalanceHosts,
+    /// `target_session_attrs`.
+    pub target_session_attrs: TargetSessionAttrs,
 }
 
 impl Uri {
@@ -211,6 +213,24 @@ pub enum LoadBalanceHosts {
     Disable,
     /// In a random order, and a host's addresses too.
     Random,
+}
+
+/// `target_session_attrs`: which servers may serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetSessionAttrs {
+    /// Every one.
+    #[default]
+    Any,
+    /// One where transactions may write by default.
+    ReadWrite,
+    /// One where they may not.
+    ReadOnly,
+    /// One that is no hot standby.
+    Primary,
+    /// A hot standby.
+    Standby,
+    /// A hot standby, or where there is none whichever there is.
+    PreferStandby,
 }
 
 /// Why a URI cannot be read. No text repeats a value.
