@@ -126,6 +126,8 @@ pub struct TlsWords {
     pub negotiation: SslNegotiation,
     /// `sslrootcert`; `None`: the system's roots.
     pub root_cert: Option<RootCert>,
+    /// `sslcrl`: a PEM file of revocation lists.
+    pub crl: Option<PathBuf>,
     /// `sslcert` and `sslkey`.
     pub client: Option<ClientFiles>,
 }
@@ -277,12 +279,6 @@ pub enum Error {
         /// The word, where it looks like one.
         word: String,
     },
-    /// A word that a later version will know.
-    #[error("{word} in upstream is not supported yet")]
-    NotYet {
-        /// The word.
-        word: &'static str,
-    },
     /// A value that the word does not take.
     #[error("{word} in upstream takes {takes}")]
     Value {
@@ -297,6 +293,9 @@ pub enum Error {
     /// `sslnegotiation=direct` with a mode that may do without TLS.
     #[error("sslnegotiation=direct takes sslmode=require or stronger")]
     WeakDirect,
+    /// `sslcrl` where no certificate is checked.
+    #[error("sslcrl has no effect: name an sslrootcert too, or take sslmode=verify-ca or verify-full")]
+    UselessList,
     /// `sslcert` without `sslkey` or the reverse.
     #[error("sslcert and sslkey go together")]
     HalfPair,

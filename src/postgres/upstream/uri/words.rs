@@ -45,6 +45,7 @@ impl Words {
                     _ => RootCert::File(path),
                 });
             }
+            "sslcrl" => self.tls.crl = path(value),
             "sslcert" => self.cert = path(value),
             "sslkey" => self.key = path(value),
             "connect_timeout" => self.connect_timeout = seconds("connect_timeout", &value)?,
@@ -69,7 +70,6 @@ impl Words {
                 let words = [("disable", LoadBalanceHosts::Disable), ("random", LoadBalanceHosts::Random)];
                 self.load_balance_hosts = choose("load_balance_hosts", "disable or random", &value, &words)?;
             }
-            "sslcrl" => return Err(Error::NotYet { word: "sslcrl" }),
             "target_session_attrs" => self.target_session_attrs = target(&value)?,
             _ => return Err(Error::Unknown { word: shown(word) }),
         }
@@ -83,6 +83,11 @@ impl Words {
         }
         if self.tls.negotiation == SslNegotiation::Direct && self.tls.mode < SslMode::Require {
             return Err(Error::WeakDirect);
+        }
+        // libpq would pass over it in silence.
+        let unchecked = (SslMode::Allow..=SslMode::Require).contains(&self.tls.mode);
+        if self.tls.crl.is_some() && unchecked && self.tls.root_cert.is_none() {
+            return Err(Error::UselessList);
         }
         self.tls.client = match (self.cert, self.key) {
             (Some(cert), Some(key)) => Some(ClientFiles { cert, key }),
