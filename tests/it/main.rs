@@ -18,3 +18,5 @@ mod harness;
 mod main_job;
 mod routes;
 mod static_role;
+mod upstream;
+mod upstream_tls;

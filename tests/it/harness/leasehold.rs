@@ -27,6 +27,7 @@ pub(crate) struct Builder {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     config: Option<String>,
+    hosts: Option<PathBuf>,
 }
 
 impl Builder {
@@ -90,6 +91,11 @@ impl Builder {
         Self { config: Some(text.to_owned()), ..self }
     }
 
+    /// This file is its `/etc/hosts`: it runs in a mount namespace of its own.
+    pub(crate) fn hosts_file(self, path: &Path) -> Self {
+        Self { hosts: Some(path.to_owned()), ..self }
+    }
+
     /// Runs it, and waits until all its listeners are bound.
     pub(crate) async fn start(self) -> Leasehold {
         let mut process = self.spawn().await;
@@ -119,7 +125,15 @@ impl Builder {
 
     async fn spawn(self) -> Leasehold {
         let directory = bench().directory().await;
-        let mut command = Command::new(BINARY);
+        let mut command = match &self.hosts {
+            None => Command::new(BINARY),
+            Some(hosts) => {
+                let mut command = Command::new("unshare");
+                let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+                command.args(["--mount", "--map-root-user", "sh", "-c", script]).arg(hosts).arg(BINARY);
+                command
+            }
+        };
         command.arg("run").args(&self.arguments);
         let said = |name: &str| self.arguments.iter().any(|argument| argument == name);
         for (name, value) in DEFAULTS {

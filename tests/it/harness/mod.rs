@@ -16,6 +16,7 @@
 mod fault;
 mod http;
 mod leasehold;
+mod pki;
 mod postgres;
 mod raw;
 mod servers;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 
 pub(crate) use fault::{Fault, Mode};
 pub(crate) use leasehold::{Builder, Leasehold, leasehold};
+pub(crate) use pki::{Authority, Files};
 pub(crate) use postgres::{Database, connect};
 pub(crate) use raw::Raw;
 pub(crate) use servers::bench;
