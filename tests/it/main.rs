@@ -16,6 +16,7 @@
 mod bench;
 mod harness;
 mod main_job;
+mod replica;
 mod routes;
 mod static_role;
 mod upstream;

@@ -31,7 +31,7 @@ use tokio::time::Instant;
 pub(crate) use fault::{Fault, Mode};
 pub(crate) use leasehold::{Builder, Leasehold, leasehold};
 pub(crate) use pki::{Authority, Files};
-pub(crate) use postgres::{Database, connect};
+pub(crate) use postgres::{Database, Server, Session, connect};
 pub(crate) use raw::Raw;
 pub(crate) use servers::bench;
 pub(crate) use vault::{Setup, Spec, Storage, Vault, through};
