@@ -16,6 +16,7 @@
 mod fault;
 mod http;
 mod leasehold;
+mod pki;
 mod postgres;
 mod raw;
 mod scene;
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 
 pub(crate) use fault::{Fault, Mode};
 pub(crate) use leasehold::{Builder, Leasehold, field, leasehold};
+pub(crate) use pki::{Authority, Files};
 pub(crate) use postgres::{Database, Server, Session, connect};
 pub(crate) use raw::{Frame, Raw, key, startup_body, tags};
 pub(crate) use scene::Scene;
