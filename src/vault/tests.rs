@@ -232,7 +232,7 @@ async fn a_login_whose_look_up_fails_keeps_the_word_of_its_reply() {
     let stub = Stub::replying([stub::ok(auth), stub::status(500, "")]).await;
     let mut config = config(&[&stub.addr]);
     config.auth =
-        Auth::AppRole { mount: "approle".to_owned(), role_id: "r".to_owned(), secret_id_file: None };
+        Auth::AppRole { mount: "approle".to_owned(), role_id: "r".to_owned(), secret_id: SecretId::Absent };
     let login = Vault::new(config).unwrap().log_in().await.unwrap();
     assert_eq!(login.ttl, Some(Duration::from_secs(90)));
     assert!(login.ttl_known && login.renewable && !login.handed);

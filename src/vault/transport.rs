@@ -23,6 +23,8 @@ pub(super) struct Transport {
     /// The address that is asked first: the one that answered last, or the one after it when that failed. So a dead
     /// address does not cost its two seconds on every request.
     first: AtomicUsize,
+    /// Our certificate, where we have one.
+    identity: Option<Arc<tls::Identity>>,
 }
 
 /// An answer, of any status.
@@ -51,14 +53,24 @@ impl Transport {
             urls.push(parse(place, text)?);
         }
         let in_use = urls.iter().any(|url| url.scheme() == "https");
-        let tls = tls::client_config(config, in_use)?;
+        let (tls, identity) = tls::client_config(config, in_use)?;
         let addresses: Result<Vec<_>, _> =
             urls.into_iter().map(|url| Address::new(url, &tls, config.tls_server_name.as_deref())).collect();
         let addresses = addresses?;
         if addresses.is_empty() {
             return Err(Error::NoAddress);
         }
-        Ok(Self { addresses, first: AtomicUsize::new(0) })
+        Ok(Self { addresses, first: AtomicUsize::new(0), identity })
+    }
+
+    /// Reads the client certificate again, if there is one; where that fails the earlier one stays.
+    pub(super) async fn refresh_identity(&self) {
+        let Some(identity) = self.identity.clone() else { return };
+        let refreshed = tokio::task::spawn_blocking(move || identity.refresh()).await;
+        if let Ok(Err(error)) = refreshed {
+            let reason = error.source().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(%error, reason, "the client certificate cannot be read again: the earlier one is shown");
+        }
     }
 
     /// The address that answered last, as it was configured; before any answer the first.
