@@ -201,7 +201,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Asks the node that is asked first for its state. Cancel safe.
+    /// The state of the first node that serves; where none does, that of the last one asked. Cancel safe.
     ///
     /// # Errors
     ///

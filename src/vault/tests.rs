@@ -84,6 +84,61 @@ async fn a_redirect_to_another_path_or_in_a_circle_is_transient() {
 }
 
 #[tokio::test]
+async fn a_node_that_serves_nothing_is_passed_over_at_once() {
+    for status in [472, 473, 503] {
+        let idle = Stub::replying([stub::status(status, r#"{"errors":["Vault is sealed"]}"#)]).await;
+        let live = Stub::replying([stub::ok(GRANT), stub::ok(GRANT)]).await;
+        let vault = vault(&[&idle.addr, &live.addr]);
+        vault.issue(&token(), "x", WITHIN).await.unwrap();
+        assert_eq!(vault.addr(), live.addr);
+        vault.issue(&token(), "x", WITHIN).await.unwrap();
+        assert_eq!(idle.seen().matches("GET").count(), 1, "it is not asked first again");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_may_have_acted_is_the_only_one_asked() {
+    for status in [412, 429, 500, 502, 504] {
+        let first = Stub::replying([stub::status(status, "{}")]).await;
+        let second = Stub::replying([stub::ok(GRANT)]).await;
+        let failure = vault(&[&first.addr, &second.addr]).issue(&token(), "x", WITHIN).await.unwrap_err();
+        assert_eq!((failure.kind, failure.status), (Kind::Transient, Some(status)));
+        assert_eq!(second.seen(), "");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_redirects_to_a_stranger_is_passed_over() {
+    let stranger = Stub::replying([stub::ok(GRANT)]).await;
+    let standby = Stub::replying([stub::redirect(&format!("{}/v1/x", stranger.addr))]).await;
+    let live = Stub::replying([stub::ok(GRANT)]).await;
+    vault(&[&standby.addr, &live.addr]).issue(&token(), "x", WITHIN).await.unwrap();
+    assert_eq!(stranger.seen(), "");
+}
+
+#[tokio::test]
+async fn where_no_node_serves_the_most_telling_answer_stands() {
+    let sealed = || Stub::replying([stub::status(503, r#"{"errors":["Vault is sealed"]}"#)]);
+    let gone = Stub::gone().await;
+    for addrs in [[sealed().await.addr, gone.clone()], [gone.clone(), sealed().await.addr]] {
+        let failure = vault(&[&addrs[0], &addrs[1]]).issue(&token(), "x", WITHIN).await.unwrap_err();
+        assert_eq!(failure.status, Some(503), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn another_scheme_is_another_place() {
+    let stub = Stub::replying([stub::ok(GRANT)]).await;
+    let secure = stub.addr.replace("http:", "https:");
+    let standby = Stub::replying([stub::redirect(&format!("{}/v1/x", stub.addr))]).await;
+    let mut config = config(&[&standby.addr, &secure]);
+    config.skip_verify = true;
+    let failure = Vault::new(config).unwrap().issue(&token(), "x", WITHIN).await.unwrap_err();
+    assert!(failure.to_string().contains("not one of the configured addresses"), "{failure}");
+    assert!(!stub.seen().contains("hvs.the-token"));
+}
+
+#[tokio::test]
 async fn a_body_is_read_up_to_its_bound() {
     let announced = "HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n{".to_owned();
     let chunk = format!("10000\r\n{}\r\n", "a".repeat(0x10000));

@@ -99,20 +99,38 @@ impl Transport {
         }
     }
 
+    /// A node that certainly did nothing (it was not reached, serves nothing, or sends us where we do not go) is passed
+    /// over for the next. Where none does better, the most telling of their answers stands.
     async fn try_in_turn(&self, request: &http::Request<Vec<u8>>, first: usize) -> Result<Reply, NoReply> {
-        let mut unreachable = NoReply::NotSent("no address".to_owned());
+        let mut best = Err(NoReply::NotSent("no address".to_owned()));
         for turn in 0..self.addresses.len() {
             let index = (first + turn) % self.addresses.len();
             let Some(address) = self.addresses.get(index) else {
                 break;
             };
-            match address.attempt(request).await {
-                Ok(Answer::Reply(reply)) => return Ok(self.answered(index, reply)),
-                Ok(Answer::Elsewhere(target)) => return self.follow(index, target, request).await,
+            let answer = match address.attempt(request).await {
+                Ok(Answer::Reply(reply)) => Ok(self.answered(index, reply)),
+                Ok(Answer::Elsewhere(target)) => self.follow(index, target, request).await,
+                Err(no_reply) => Err(no_reply),
+            };
+            match answer {
+                Ok(reply) if serves_nothing(reply.status) => {
+                    tracing::debug!(vault.addr = %origin(&address.url), status = reply.status, "address passed over");
+                    best = Ok(reply);
+                }
+                Ok(reply) => return Ok(reply),
                 Err(NoReply::NotSent(reason)) => {
                     tracing::debug!(vault.addr = %origin(&address.url), error = %reason, "address passed over");
                     self.pass_over(index);
-                    unreachable = NoReply::NotSent(reason);
+                    if matches!(best, Err(NoReply::NotSent(_))) {
+                        best = Err(NoReply::NotSent(reason));
+                    }
+                }
+                Err(NoReply::Redirected(reason)) => {
+                    tracing::debug!(vault.addr = %origin(&address.url), error = %reason, "address passed over");
+                    if best.is_err() {
+                        best = Err(NoReply::Redirected(reason));
+                    }
                 }
                 Err(lost) => {
                     self.pass_over(index);
@@ -120,7 +138,7 @@ impl Transport {
                 }
             }
         }
-        Err(unreachable)
+        best
     }
 
     /// Follows a redirect from the address at `index`, where its target is one of ours.
@@ -241,6 +259,12 @@ impl Address {
         let location = response.headers().get(LOCATION)?.to_str().ok()?;
         self.url.join(location).ok()
     }
+}
+
+/// A secondary or standby that will not forward, a sealed node, one that knows no leader: it has not done what it was
+/// asked. Other 5xx may follow a deed.
+fn serves_nothing(status: u16) -> bool {
+    matches!(status, 472 | 473 | 503)
 }
 
 /// Reads at most [`BODY_LIMIT`] bytes of the body.
