@@ -104,7 +104,13 @@ fn role_was_dropped(text: &str) -> bool {
 
 /// A 4xx to `auth/token/renew-self`. The token of a `cert` login is bound to the certificate that it was made with.
 fn token_renewal(text: &str) -> Kind {
-    let known = ["not renewable", "past the max ttl", "cannot be renewed", "client identity during renewal"];
+    let known = [
+        "not renewable",
+        "past the max ttl",
+        "cannot be renewed",
+        "client identity during renewal",
+        "invalid certificate or no client certificate",
+    ];
     if contains_any(text, &known) { Kind::CannotExtend } else { Kind::Transient }
 }
 

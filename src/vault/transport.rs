@@ -54,8 +54,11 @@ impl Transport {
         }
         let in_use = urls.iter().any(|url| url.scheme() == "https");
         let (tls, identity) = tls::client_config(config, in_use)?;
+        // A connection speaks for the certificate that it was made with, so with one of our own none is kept.
+        let idle = if identity.is_some() { 0 } else { usize::MAX };
+        let server_name = config.tls_server_name.as_deref();
         let addresses: Result<Vec<_>, _> =
-            urls.into_iter().map(|url| Address::new(url, &tls, config.tls_server_name.as_deref())).collect();
+            urls.into_iter().map(|url| Address::new(url, &tls, server_name, idle)).collect();
         let addresses = addresses?;
         if addresses.is_empty() {
             return Err(Error::NoAddress);
@@ -207,7 +210,12 @@ enum Answer {
 }
 
 impl Address {
-    fn new(url: Url, tls: &rustls::ClientConfig, server_name: Option<&str>) -> Result<Self, Error> {
+    fn new(
+        url: Url,
+        tls: &rustls::ClientConfig,
+        server_name: Option<&str>,
+        idle: usize,
+    ) -> Result<Self, Error> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.clone())
             .no_proxy()
@@ -217,6 +225,7 @@ impl Address {
             .http1_only()
             .connect_timeout(CONNECT_WITHIN)
             .pool_idle_timeout(IDLE_FOR)
+            .pool_max_idle_per_host(idle)
             .user_agent(concat!("leasehold/", env!("CARGO_PKG_VERSION")));
         let mut target = url.clone();
         let mut host = None;
