@@ -17,3 +17,6 @@ mod bench;
 mod harness;
 mod main_job;
 mod routes;
+mod vault_login;
+mod vault_tokens;
+mod vault_wrapped;

@@ -15,6 +15,7 @@
 
 mod fault;
 mod http;
+mod identity;
 mod leasehold;
 mod postgres;
 mod raw;
@@ -28,7 +29,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use fault::{Fault, Mode};
-pub(crate) use leasehold::{Builder, leasehold};
+pub(crate) use identity::{Certificate, Issuer, TokenReview};
+pub(crate) use leasehold::{Builder, Leasehold, leasehold};
 pub(crate) use postgres::{Database, connect};
 pub(crate) use raw::Raw;
 pub(crate) use servers::bench;
