@@ -124,7 +124,7 @@ impl Wrapped {
             );
         }
         self.fate = Fate::Alarmed;
-        failed(Kind::Refused, "the wrapping token was used before by somebody else, or has expired")
+        failed(Kind::Refused, "the wrapping token has been used, or has expired")
     }
 
     /// The token was made by another request than it should.
