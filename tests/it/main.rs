@@ -17,6 +17,8 @@ mod bench;
 mod harness;
 mod main_job;
 mod routes;
+mod vault_addresses;
 mod vault_login;
+mod vault_proxy;
 mod vault_tokens;
 mod vault_wrapped;

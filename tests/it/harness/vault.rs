@@ -60,6 +60,15 @@ impl Vault {
         Self { _owned: owned, ..vault }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The status of its health: 200 active, 429 standby, 503 sealed.
+    pub(crate) async fn health(&self) -> u16 {
+        self.request(Method::GET, "sys/health", "", None).await.status
+    }
+
     /// A request with a token of the caller's, whatever comes of it.
     pub(crate) async fn request(
         &self,
