@@ -10,8 +10,9 @@
 //! | `login`, `wrapped` | each auth method; a secret_id that comes wrapped |
 //! | `endpoints`, `replies` | requests that vaultrs lacks; what replies hold |
 //! | `classify`, `failure` | what an answer means, and how it is told |
-//! | `transport`, `tls`, `pace` | addresses, bounds, trust, and how often |
+//! | `transport`, `address`, `tls`, `pace` | addresses, bounds, trust, and how often |
 
+mod address;
 mod classify;
 mod config;
 mod endpoints;

@@ -4,17 +4,16 @@
 //! once, by us, and only to the same path at another of the configured addresses: the token goes nowhere else.
 
 use std::error::Error as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{CONTENT_LENGTH, HOST, HeaderValue, LOCATION, RETRY_AFTER};
 use secrecy::zeroize::Zeroizing;
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
+use super::address::{Fixed, authority, origin, parse, plain_host};
 use super::{Config, Error, tls};
 
 /// The addresses of Vault, and a client for each.
@@ -312,62 +311,6 @@ fn no_reply(error: reqwest::Error) -> NoReply {
         NoReply::NotSent(format!("cannot connect: {reason}"))
     } else {
         NoReply::Lost(format!("the connection was lost: {reason}"))
-    }
-}
-
-/// Leads every name to one host.
-struct Fixed(String);
-
-impl Resolve for Fixed {
-    fn resolve(&self, _name: Name) -> Resolving {
-        let host = self.0.clone();
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// A base URL. Its text goes into the error only where it cannot hold a password.
-fn parse(place: usize, text: &str) -> Result<Url, Error> {
-    let refuse = |reason| {
-        let addr = if text.contains('@') {
-            format!("number {}", place + 1)
-        } else {
-            text.escape_default().to_string()
-        };
-        Err(Error::Address { addr, reason })
-    };
-    let Ok(url) = Url::parse(text.trim()) else {
-        return refuse("is not a URL");
-    };
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return refuse("is neither http:// nor https:// with a host");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return refuse("holds a user or password, which Vault does not take");
-    }
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return refuse("has a path; only scheme, host and port are supported");
-    }
-    Ok(url)
-}
-
-/// Scheme, host and port, as in `https://vault:8200`.
-fn origin(url: &Url) -> String {
-    format!("{}://{}", url.scheme(), authority(url))
-}
-
-fn authority(url: &Url) -> &str {
-    url.authority().rsplit_once('@').map_or_else(|| url.authority(), |(_, host)| host)
-}
-
-/// The host without the brackets of IPv6.
-fn plain_host(url: &Url) -> String {
-    match url.host() {
-        Some(Host::Ipv6(address)) => address.to_string(),
-        Some(other) => other.to_string(),
-        None => String::new(),
     }
 }
 
