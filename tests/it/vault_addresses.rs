@@ -41,6 +41,7 @@ async fn dead_and_sealed_addresses_are_passed_over() {
     assert_eq!(leasehold.connect("app", db.name()).await.value("SELECT 40 + 2").await, "42");
     let status = leasehold.status().await;
     assert_eq!(status["vault"]["addr"], vault.addr);
+    leasehold.wait_log("\"published\"").await;
     let log = leasehold.log();
     assert_eq!(log.messages("could not log in").len(), 0, "the first try found the third address");
     assert_eq!(log.messages("address passed over").len(), 2);

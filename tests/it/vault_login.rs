@@ -26,7 +26,7 @@ async fn watched(db: &Database, vault: &Vault) -> (Fault, Builder) {
 async fn fails_to_rotate(leasehold: &Leasehold, db: &Database, named: &str) {
     let rotated = leasehold.command(&["rotate"]).await;
     assert_eq!(rotated.status.code(), Some(1), "{rotated:?}");
-    eventually(SOON, async || same(leasehold.log().0.contains(named), true)).await;
+    leasehold.wait_log(named).await;
     assert_eq!(leasehold.http("/readyz").await.status, 200);
     assert_eq!(leasehold.connect("app", db.name()).await.value("SELECT 1").await, "1");
     let status = leasehold.status().await;
@@ -55,7 +55,7 @@ async fn userpass_reads_its_password_file_at_each_login() {
     vault.write(&format!("{user}/password"), json!({"password": "second-password"})).await;
     // The login is refused, and the token that lives carries the next lease.
     leasehold.rotate().await;
-    assert!(leasehold.log().0.contains("invalid username or password"));
+    leasehold.wait_log("invalid username or password").await;
     std::fs::write(&file, "second-password\n").unwrap();
     leasehold.rotate().await;
 
@@ -194,7 +194,7 @@ async fn cert_logs_in_with_the_client_certificate_of_the_moment() {
     // One that is no pair is not shown; the earlier one is.
     std::fs::write(setup.directory().join("key.pem"), &third.key).unwrap();
     leasehold.rotate().await;
-    assert!(leasehold.log().0.contains("the client certificate cannot be read again"));
+    leasehold.wait_log("the client certificate cannot be read again").await;
     let key = second.key.lines().nth(1).unwrap().to_owned();
     leasehold.shows_none_of([key]).await;
 }

@@ -57,6 +57,7 @@ impl Platform {
             if tries >= 3.0 { Ok(()) } else { Err((tries, denied)) }
         })
         .await;
+        leasehold.wait_log(words).await;
         let errors = leasehold.log().at("ERROR");
         assert_eq!(errors.len(), 1, "{errors:?}");
         assert!(errors[0].starts_with("ALARM: ") && errors[0].contains(words), "{errors:?}");
@@ -90,6 +91,7 @@ async fn a_wrapped_secret_id_is_unwrapped_once_and_kept() {
     assert_eq!(platform.asked("sys/wrapping/unwrap"), 2);
     platform.put("s.nonsense-in-the-file");
     leasehold.rotate().await;
+    leasehold.wait_log("ALARM: ").await;
     assert_eq!(leasehold.log().at("ERROR").len(), 1, "it is an alarm all the same");
 
     let secrets = platform.fault.secrets();

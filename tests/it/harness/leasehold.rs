@@ -294,6 +294,12 @@ impl Leasehold {
         assert!(rotated.status.success(), "{rotated:?}");
     }
 
+    /// Waits until these words are in the log, which is written a moment after the deed.
+    pub(crate) async fn wait_log(&self, words: &str) {
+        eventually(SOON, async || if self.log().0.contains(words) { Ok(()) } else { Err(words.to_owned()) })
+            .await;
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
