@@ -37,7 +37,7 @@ pub struct Config {
 }
 
 /// An auth method. A mount has no `auth/` in front. Files are read again at each login.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
     /// A token handed to us.
     Token {
@@ -97,7 +97,7 @@ pub enum Auth {
 }
 
 /// Where AppRole's secret_id comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretId {
     /// None is sent (`bind_secret_id=false`).
     Absent,

@@ -15,8 +15,26 @@
 
 mod bench;
 mod harness;
+mod lease;
 mod main_job;
+mod process;
+mod process_commands;
+mod process_crowd;
+mod process_endpoints;
+mod process_logs;
+mod process_stop;
+mod protocol_knock;
+mod protocol_parameters;
+mod protocol_tls;
+mod protocol_version;
+mod reload;
 mod routes;
+mod secrets;
+mod session_drain;
+mod session_end;
+mod session_race;
+mod session_relay;
+mod static_role;
 mod vault_addresses;
 mod vault_login;
 mod vault_proxy;

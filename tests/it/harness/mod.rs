@@ -19,6 +19,7 @@ mod identity;
 mod leasehold;
 mod postgres;
 mod raw;
+mod scene;
 mod servers;
 mod vault;
 
@@ -30,9 +31,10 @@ use tokio::time::Instant;
 
 pub(crate) use fault::{Fault, Mode};
 pub(crate) use identity::{Certificate, Issuer, TokenReview};
-pub(crate) use leasehold::{Builder, Leasehold, leasehold};
-pub(crate) use postgres::{Database, connect};
-pub(crate) use raw::Raw;
+pub(crate) use leasehold::{Builder, Leasehold, field, leasehold};
+pub(crate) use postgres::{Database, Server, Session, connect};
+pub(crate) use raw::{Frame, Raw, key, startup_body, tags};
+pub(crate) use scene::Scene;
 pub(crate) use servers::bench;
 pub(crate) use vault::{Setup, Spec, Storage, Vault, through};
 
