@@ -60,10 +60,10 @@ pub(super) struct Auth {
     pub(super) secret_id_file: Option<Spanned<String>>,
     pub(super) jwt_file: Option<Spanned<String>>,
     pub(super) token_file: Option<Spanned<String>>,
-    pub(super) secret_id_wrapped: Unbuilt,
-    pub(super) username: Unbuilt,
-    pub(super) password_file: Unbuilt,
-    pub(super) cert_name: Unbuilt,
+    pub(super) secret_id_wrapped: Option<Spanned<bool>>,
+    pub(super) username: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) cert_name: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]

@@ -149,13 +149,13 @@ pub struct VaultFlags {
     /// How long a request may take [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = values::span)]
     pub vault_client_timeout: Option<Duration>,
-    /// token, token-file, kubernetes or approle [default: token]
+    /// token, token-file, kubernetes, approle, jwt, cert or userpass [default: token]
     #[arg(long, value_name = "METHOD", value_parser = super::auth::Method::parse)]
     pub vault_auth_method: Option<super::auth::Method>,
     /// Where the method is mounted [default: the method's name]
     #[arg(long, value_name = "PATH", value_parser = values::mount)]
     pub vault_auth_mount: Option<String>,
-    /// Role of kubernetes
+    /// Role of kubernetes or jwt; of approle, what a wrapped secret_id must have been made for
     #[arg(long, value_name = "NAME", value_parser = values::text)]
     pub vault_auth_role: Option<String>,
     /// role_id of approle
@@ -164,13 +164,26 @@ pub struct VaultFlags {
     /// File of approle's secret_id
     #[arg(long, value_name = "FILE", value_parser = values::path)]
     pub vault_auth_secret_id_file: Option<PathBuf>,
-    /// File of kubernetes' service account token
-    /// [default: /var/run/secrets/kubernetes.io/serviceaccount/token]
+    /// The file holds a wrapping token, to be exchanged for the secret_id once
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = values::boolean)]
+    pub vault_auth_secret_id_wrapped: Option<bool>,
+    /// File of the JWT of jwt, or of kubernetes' service account
+    /// [default of kubernetes: /var/run/secrets/kubernetes.io/serviceaccount/token]
     #[arg(long, value_name = "FILE", value_parser = values::path)]
     pub vault_auth_jwt_file: Option<PathBuf>,
     /// File of token-file
     #[arg(long, value_name = "FILE", value_parser = values::path)]
     pub vault_auth_token_file: Option<PathBuf>,
+    /// User of userpass
+    #[arg(long, value_name = "NAME", value_parser = values::segment)]
+    pub vault_auth_username: Option<String>,
+    /// File of userpass' password
+    #[arg(long, value_name = "FILE", value_parser = values::path)]
+    pub vault_auth_password_file: Option<PathBuf>,
+    /// Certificate role of cert [default: Vault tries each]
+    #[arg(long, value_name = "NAME", value_parser = values::text)]
+    pub vault_auth_cert_name: Option<String>,
 }
 
 /// The only route, where the file has no `[[route]]`.
@@ -269,19 +282,11 @@ pub struct UnbuiltFlags {
     tls_key_file: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
     tls_client_ca_file: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
-    vault_auth_secret_id_wrapped: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
-    vault_auth_username: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
-    vault_auth_password_file: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
-    vault_auth_cert_name: Option<Option<String>>,
 }
 
 impl UnbuiltFlags {
     /// The keys, as in the file with their tables.
-    pub(super) const KEYS: [&'static str; 13] = [
+    pub(super) const KEYS: [&'static str; 9] = [
         "state_file",
         "probe_sql",
         "standby",
@@ -291,10 +296,6 @@ impl UnbuiltFlags {
         "tls.cert_file",
         "tls.key_file",
         "tls.client_ca_file",
-        "vault.auth.secret_id_wrapped",
-        "vault.auth.username",
-        "vault.auth.password_file",
-        "vault.auth.cert_name",
     ];
 
     pub(super) fn refuse(&self) -> Result<(), Error> {
@@ -308,10 +309,6 @@ impl UnbuiltFlags {
             &self.tls_cert_file,
             &self.tls_key_file,
             &self.tls_client_ca_file,
-            &self.vault_auth_secret_id_wrapped,
-            &self.vault_auth_username,
-            &self.vault_auth_password_file,
-            &self.vault_auth_cert_name,
         ];
         for (key, value) in Self::KEYS.into_iter().zip(given) {
             if value.is_some() {

@@ -39,3 +39,8 @@ mod session_relay;
 mod static_role;
 mod upstream;
 mod upstream_tls;
+mod vault_addresses;
+mod vault_login;
+mod vault_proxy;
+mod vault_tokens;
+mod vault_wrapped;

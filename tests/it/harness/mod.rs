@@ -15,6 +15,7 @@
 
 mod fault;
 mod http;
+mod identity;
 mod leasehold;
 mod pki;
 mod postgres;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use fault::{Fault, Mode};
+pub(crate) use identity::{Certificate, Issuer, TokenReview};
 pub(crate) use leasehold::{Builder, Leasehold, field, leasehold};
 pub(crate) use pki::{Authority, Files};
 pub(crate) use postgres::{Database, Server, Session, connect};
