@@ -1,9 +1,10 @@
 //! Many clients at once: a thousand sessions, a storm with nothing to let it in, no file descriptors left.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::harness::{Fault, Leasehold, Mode, Raw, SOON, Spec, bench, eventually, leasehold, same};
 

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::harness::{Builder, Database, Raw, SOON, Setup, Spec, Vault, bench, eventually, leasehold, same};
 use crate::process::OnSockets;
