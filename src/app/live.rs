@@ -12,7 +12,6 @@ use crate::config::{Config, Environment, Pattern, RouteConfig, RunFlags};
 use crate::credentials::{self, Kind, Route, RouteSettings};
 use crate::lease;
 use crate::metrics::RouteMetrics;
-use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::session::{Complaints, LastDatabase, Match, Routes, Seats, SessionRoute, Shared};
 use crate::postgres::upstream::uri::Uri;
 use crate::postgres::upstream::{self, Upstream};
@@ -49,17 +48,17 @@ struct Running {
 
 /// Where each route leads.
 pub(super) fn places(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
-    let settings = upstream::Settings {
-        connect_timeout: config.limits.connect_timeout,
-        require_auth: RequireAuth::default(),
-    };
     config
         .routes
         .iter()
         .map(|route| {
             let name = || route.name.clone();
             let uri = Uri::parse(&route.upstream).map_err(|source| Error::Uri { route: name(), source })?;
-            let upstream = Upstream::new(uri, settings.clone());
+            let settings = upstream::Settings {
+                connect_timeout: config.limits.connect_timeout,
+                require_auth: route.require_auth.clone(),
+            };
+            let upstream = Upstream::new(uri, settings);
             upstream.map(Arc::new).map_err(|source| Error::Upstream { route: name(), source })
         })
         .collect()

@@ -1,14 +1,11 @@
 //! The proof of a candidate: our own login upstream. Floor 6.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::credentials::{Proof, Prove};
 use crate::postgres::protocol::startup::StartupMessage;
 use crate::postgres::session::LastDatabase;
-use crate::postgres::upstream::{Leg, LoginError, Upstream};
+use crate::postgres::upstream::{LoginError, Upstream};
 use crate::secret::Secret;
 
 /// Where a route's proofs log in.
@@ -18,9 +15,6 @@ pub(crate) struct Prover {
     pub(crate) database: Option<String>,
     pub(crate) last_database: LastDatabase,
 }
-
-/// How long the server may take to let a proof's session go.
-const GOODBYE: Duration = Duration::from_secs(5);
 
 impl Prover {
     /// The function that the driver of the route calls.
@@ -41,15 +35,18 @@ impl Prover {
             return Proof::Refused;
         };
         let mut refused = false;
-        for host in self.upstream.order() {
-            let outcome = self.upstream.login(host, &startup, username, password).await;
-            let name = self.upstream.host_name(host);
+        for turn in self.upstream.order() {
+            let outcome = self.upstream.login(turn, &startup, username, password).await;
+            let name = self.upstream.host_name(turn.host);
+            let accepted = || Proof::Accepted { host: name.to_owned() };
             match outcome {
                 Ok(leg) => {
-                    part(leg).await;
-                    return Proof::Accepted;
+                    leg.part().await;
+                    return accepted();
                 }
-                Err(LoginError::Refused(refusal)) if refusal.proves_credential() => return Proof::Accepted,
+                // It let the credential in, whatever it is for sessions.
+                Err(LoginError::Unsuitable) => return accepted(),
+                Err(LoginError::Refused(refusal)) if refusal.proves_credential() => return accepted(),
                 Err(LoginError::Refused(refusal)) if refusal.sqlstate().starts_with("28") => {
                     tracing::warn!(
                         upstream.addr = name,
@@ -71,18 +68,6 @@ impl Prover {
             .or_else(|| self.last_database.get())
             .unwrap_or_else(|| b"postgres".to_vec())
     }
-}
-
-/// Ends the session and waits until the server has.
-async fn part(mut leg: Leg) {
-    let goodbye = async {
-        leg.stream.write_all(b"X\0\0\0\x04").await?;
-        leg.stream.flush().await?;
-        while leg.stream.read(&mut [0; 64]).await? > 0 {}
-        Ok::<(), std::io::Error>(())
-    };
-    // A server that does not answer any more has no session to lose.
-    let _ = tokio::time::timeout(GOODBYE, goodbye).await;
 }
 
 /// An error with its causes, in one line.

@@ -102,11 +102,11 @@ pub(super) struct Route {
     pub(super) max_sessions: Option<Spanned<u32>>,
     pub(super) lazy: Option<Spanned<bool>>,
     pub(super) idle_after: Option<Spanned<String>>,
+    pub(super) require_auth: Option<Spanned<String>>,
     pub(super) probe_sql: Unbuilt,
     pub(super) standby: Unbuilt,
     pub(super) warm: Unbuilt,
     pub(super) reuse: Unbuilt,
-    pub(super) require_auth: Unbuilt,
     pub(super) tag_application_name: Unbuilt,
     pub(super) vault: Unbuilt,
 }

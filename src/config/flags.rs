@@ -13,6 +13,7 @@ use super::{Listen, OrOff, UnknownCancel, values};
 use crate::admin::Address;
 use crate::credentials::DrainSpan;
 use crate::log::{Format, Level};
+use crate::postgres::protocol::auth::method::RequireAuth;
 
 /// The whole command line as clap knows it, for its own help, shell completion and tests.
 #[must_use]
@@ -221,6 +222,9 @@ pub struct RouteFlags {
     /// How long a lazy route keeps its credential without a session [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = values::span)]
     pub idle_after: Option<Duration>,
+    /// How leasehold may authenticate at PostgreSQL, as libpq's require_auth [default: any way it can]
+    #[arg(long, value_name = "METHODS", value_parser = values::require_auth)]
+    pub require_auth: Option<RequireAuth>,
 }
 
 /// `[limits]` and `[cancel]`.
@@ -271,8 +275,6 @@ pub struct UnbuiltFlags {
     #[arg(long, hide = true, num_args = 0..=1)]
     reuse: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
-    require_auth: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
     tag_application_name: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
     tls_cert_file: Option<Option<String>>,
@@ -284,13 +286,12 @@ pub struct UnbuiltFlags {
 
 impl UnbuiltFlags {
     /// The keys, as in the file with their tables.
-    pub(super) const KEYS: [&'static str; 10] = [
+    pub(super) const KEYS: [&'static str; 9] = [
         "state_file",
         "probe_sql",
         "standby",
         "warm",
         "reuse",
-        "require_auth",
         "tag_application_name",
         "tls.cert_file",
         "tls.key_file",
@@ -304,7 +305,6 @@ impl UnbuiltFlags {
             &self.standby,
             &self.warm,
             &self.reuse,
-            &self.require_auth,
             &self.tag_application_name,
             &self.tls_cert_file,
             &self.tls_key_file,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::values::{self, Bad};
+use crate::postgres::protocol::auth::method::RequireAuth;
 
 /// One route, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct RouteConfig {
     pub lazy: bool,
     /// How long a lazy route keeps its credential without a session.
     pub idle_after: Duration,
+    /// How leasehold may authenticate upstream.
+    pub require_auth: RequireAuth,
 }
 
 /// Which clients a route is for.

@@ -11,6 +11,7 @@ use super::merge::{Found, Sources, env_name, flag_name, parsed};
 use super::route::{Match, Pattern, RouteConfig, validate_upstream};
 use super::values::{self, Bad};
 use crate::credentials::Kind;
+use crate::postgres::protocol::auth::method::RequireAuth;
 
 /// The routes of the file, or the one of flags and environment.
 pub(super) fn merge(sources: &Sources<'_>, flags: &RouteFlags) -> Result<Vec<RouteConfig>, Error> {
@@ -127,6 +128,13 @@ impl Reader<'_> {
                 IDLE_AFTER,
             )?,
             vault_path: vault_path.value,
+            require_auth: sources.pick_or(
+                "require_auth",
+                flags.require_auth.as_ref(),
+                file.require_auth.as_ref(),
+                values::require_auth,
+                RequireAuth::default(),
+            )?,
         })
     }
 
@@ -199,6 +207,10 @@ impl Reader<'_> {
                 .either("idle_after", &route.idle_after, &defaults.idle_after, values::span)?
                 .map_or(IDLE_AFTER, |found| found.value),
             vault_path: vault_path.value,
+            require_auth: self
+                .either("require_auth", &route.require_auth, &defaults.require_auth, values::require_auth)?
+                .map(|found| found.value)
+                .unwrap_or_default(),
         })
     }
 
@@ -266,6 +278,7 @@ impl Reader<'_> {
             ("max_sessions", flags.max_sessions.is_some()),
             ("lazy", flags.lazy.is_some()),
             ("idle_after", flags.idle_after.is_some()),
+            ("require_auth", flags.require_auth.is_some()),
         ];
         given.into_iter().find_map(|(key, set)| {
             if set {
@@ -283,7 +296,6 @@ impl Reader<'_> {
             ("standby", &route.standby),
             ("warm", &route.warm),
             ("reuse", &route.reuse),
-            ("require_auth", &route.require_auth),
             ("tag_application_name", &route.tag_application_name),
             ("route.vault", &route.vault),
         ])

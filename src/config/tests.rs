@@ -7,6 +7,7 @@ use clap::Parser as _;
 
 use super::merge::Sources;
 use super::*;
+use crate::postgres::protocol::auth::method::RequireAuth;
 
 const ROUTE: [&str; 4] = ["--upstream", "postgresql://db:5432/", "--vault-path", "database/creds/app-role"];
 
@@ -120,6 +121,7 @@ fn defaults_are_those_of_the_contract() {
             max_sessions: 0,
             lazy: false,
             idle_after: Duration::from_mins(5),
+            require_auth: RequireAuth::default(),
         }]
     );
     assert!(config.warnings.is_empty());
@@ -439,6 +441,7 @@ upstream = 'postgresql://primary/'
 vault_path = '/nested/mount/creds/app-role/'
 set_role = 'app_owner'
 max_sessions = 7
+require_auth = 'scram-sha-256'
 ";
 
 #[test]
@@ -450,6 +453,8 @@ fn routes_are_tried_in_order_by_user_and_database() {
     assert_eq!(config.routes[1].drain, Some(Duration::from_secs(120)));
     assert_eq!(config.routes[1].vault_path, "nested/mount/creds/app-role");
     assert_eq!(config.routes[1].max_sessions, 7);
+    assert_eq!(config.routes[0].require_auth, RequireAuth::default());
+    assert_eq!(config.routes[1].require_auth, "scram-sha-256".parse().unwrap());
     assert_eq!(config.route_for(b"readonly", b"anything"), Some(0));
     assert_eq!(config.route_for(b"app", b"shop"), Some(1));
     assert_eq!(config.route_for(b"app", b"app"), None);

@@ -360,13 +360,18 @@ impl Driver {
     }
 
     fn proof(&mut self, number: u64, proof: Proof) {
-        let (outcome, event) = match proof {
-            Proof::Accepted => (metrics::Proof::Ok, Event::Proved(number)),
+        let (outcome, event) = match &proof {
+            Proof::Accepted { host } => {
+                if let Some(generation) = self.generations.get(&number) {
+                    generation.accepted_by(host);
+                }
+                (metrics::Proof::Ok, Event::Proved(number))
+            }
             Proof::Refused => (metrics::Proof::Refused, Event::ProofRefused(number)),
             Proof::Unprovable => (metrics::Proof::Unprovable, Event::Unprovable(number)),
         };
         self.metrics.proof(outcome);
-        if proof != Proof::Accepted {
+        if outcome != metrics::Proof::Ok {
             tracing::warn!(lease.generation = number, outcome = outcome.as_str(), "not proved");
             self.remember(match proof {
                 Proof::Refused => "prove: the server refuses the new credential",

@@ -5,9 +5,10 @@ It reads one JSON command per line and answers each with one JSON line, in order
 {"error": "...", "log": "the end of the server's log"}. `name` is the caller's, unique while the server exists.
 
   {"start": "postgres", "name": N, "version": "system"|"18", "conf": {"max_connections": "20"}, "hba": [LINE, ...],
-   "ssl": true | {"digest": "sha384"} | {"cert": PATH, "key": PATH, "ca": PATH}}
+   "ssl": true | {"digest": "sha384"} | {"cert": PATH, "key": PATH, "ca": PATH}, "standby_of": N}
       -> name pid host port socket_dir data_dir superuser password log [ca cert key]
          hba lines stand before "host all all all scram-sha-256"; the superuser gets in whatever they say
+         a standby streams from N, which is stopped for a moment so that its data can be copied
   {"start": "openbao", "name": N, "storage": "dev"|"raft", "tls": false|true, "join": NAME OF A RAFT SERVER}
       -> name pid host port addr root_token log [ca] [unseal_key]       unsealed; dev is in memory; one that joins is
          a standby with the other's token and key
@@ -155,13 +156,16 @@ class Server:
 class Postgres(Server):
     SIGNALS = {"TERM": signal.SIGTERM, "KILL": signal.SIGKILL, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
-    def __init__(self, run, name, version="system", conf=None, hba=(), ssl=None):
+    def __init__(self, run, name, version="system", conf=None, hba=(), ssl=None, standby_of=None):
         super().__init__(run, name)
         self.bin = self._programs(version)
         self.data = os.path.join(self.dir, "data")
         self.sockets = os.path.join(run.dir, "s")
         os.makedirs(self.sockets, mode=0o755, exist_ok=True)
-        shutil.copytree(self._template(version), self.data, symlinks=True)
+        if standby_of is None:
+            shutil.copytree(self._template(version), self.data, symlinks=True)
+        else:
+            conf = {**(conf or {}), **self._clone(standby_of)}
         os.chmod(self.data, 0o700)
         self.tls = _certificates(self.dir, ssl) if ssl else {}
         settings = {
@@ -219,6 +223,17 @@ class Postgres(Server):
         if not os.path.isdir(copy):
             shutil.copytree(os.path.dirname(found), copy, symlinks=True)
         return os.path.join(copy, "bin")
+
+    def _clone(self, primary):
+        """Copies the data of a primary, cold, since not every bundle has pg_basebackup; the settings of a standby."""
+        primary.stop("fast")
+        try:
+            shutil.copytree(primary.data, self.data, symlinks=True)
+        finally:
+            primary.start()
+        open(os.path.join(self.data, "standby.signal"), "w").close()
+        where = f"host=127.0.0.1 port={primary.port} user={SUPERUSER} password={PASSWORD}"
+        return {"primary_conninfo": where, "wal_retrieve_retry_interval": "100ms"}
 
     def _template(self, version):
         """A fresh cluster of this version, made by initdb once and kept under .dev/."""
@@ -401,7 +416,7 @@ class Supervisor:
             raise Failed(f"cannot start a {kind}")
         if name in self.servers or os.path.exists(os.path.join(self.run.dir, name)):
             raise Failed(f"there is a {name} already")
-        for other in ("join", "to"):
+        for other in ("standby_of", "join", "to"):
             if other in options:
                 options[other] = self._named(options[other])
         server = self.servers[name] = self.KINDS[kind](self.run, name, **options)

@@ -182,7 +182,7 @@ async fn a_port_in_use_ends_it_with_71_and_says_which() {
         let (status, log) =
             leasehold().upstream(&db).vault(&vault).login(&setup).flag(listener, &addr).run_to_end().await;
         assert_eq!(status.code(), Some(71), "{listener}: {}", log.0);
-        let said = log.0.lines().last().unwrap();
+        let said = log.0.lines().find(|line| line.starts_with("leasehold: ")).unwrap();
         assert!(said.contains(&addr) && said.matches("in use").count() == 1, "{listener}: {said}");
     }
     assert!(vault.leases(&setup.path).await.is_empty(), "nothing was asked of Vault");

@@ -49,7 +49,7 @@ async fn accepts(addr: SocketAddr) -> bool {
 async fn until_the_minimum_it_is_not_ready_but_lets_clients_in_and_then_closes_idle_sessions_alone() {
     let platform = Platform::new().await;
     let db = &platform.db;
-    let mut leasehold = platform.leasehold("2s", "60s").start().await;
+    let mut leasehold = platform.leasehold("4s", "60s").start().await;
     leasehold.wait_ready().await;
     let idle = leasehold.connect("app", db.name()).await;
     let (mut busy, _) = Raw::login(leasehold.addr(), "app", db.name()).await;
@@ -67,12 +67,11 @@ async fn until_the_minimum_it_is_not_ready_but_lets_clients_in_and_then_closes_i
     let late = leasehold.connect("app", db.name()).await;
     assert_eq!(late.value("SELECT 1").await, "1");
     assert_eq!(idle.value("SELECT 2").await, "2");
-    assert!(asked_at.elapsed() < Duration::from_secs(2), "the machine is too slow for this test");
 
     assert_eq!(idle.ended().await.as_deref(), Some("57P01"));
-    assert!(asked_at.elapsed() >= Duration::from_secs(2));
+    assert!(asked_at.elapsed() >= Duration::from_secs(4));
     assert_eq!(late.ended().await.as_deref(), Some("57P01"));
-    assert!(!accepts(leasehold.addr()).await, "the listener is closed");
+    eventually(SOON, async || same(accepts(leasehold.addr()).await, false)).await;
     let inserted = busy.query("INSERT INTO kept VALUES (1)").await;
     assert!(inserted.iter().any(|frame| frame.tag == 'C'), "the open transaction goes on: {inserted:?}");
     // It is still there to be asked.

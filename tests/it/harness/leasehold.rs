@@ -28,6 +28,7 @@ pub(crate) struct Builder {
     environment: Vec<(String, String)>,
     config: Option<String>,
     files: Option<u32>,
+    hosts: Option<PathBuf>,
 }
 
 impl Builder {
@@ -101,6 +102,11 @@ impl Builder {
         Self { files: Some(files), ..self }
     }
 
+    /// This file is its `/etc/hosts`: it runs in a mount namespace of its own.
+    pub(crate) fn hosts_file(self, path: &Path) -> Self {
+        Self { hosts: Some(path.to_owned()), ..self }
+    }
+
     /// Runs it, and waits until all its listeners are bound.
     pub(crate) async fn start(self) -> Leasehold {
         let mut process = self.spawn().await;
@@ -130,12 +136,18 @@ impl Builder {
 
     async fn spawn(self) -> Leasehold {
         let directory = bench().directory().await;
-        let mut command = match self.files {
-            None => Command::new(BINARY),
-            Some(files) => {
+        let mut command = match (self.files, &self.hosts) {
+            (None, None) => Command::new(BINARY),
+            (Some(files), _) => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), BINARY]);
                 shell
+            }
+            (None, Some(hosts)) => {
+                let mut command = Command::new("unshare");
+                let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+                command.args(["--mount", "--map-root-user", "sh", "-c", script]).arg(hosts).arg(BINARY);
+                command
             }
         };
         command.arg("run").args(&self.arguments);
