@@ -137,7 +137,9 @@ impl Live {
             Config::load(&self.source.flags, &self.source.env).map_err(|error| error.to_string())?;
         let restart = self.keep_what_needs_a_restart(&mut new);
         let places = places(&new).map_err(|error| Chain(&error).to_string())?;
-        let vault = Vault::new(new.vault.clone()).map_err(|error| format!("vault: {error}"))?;
+        let vault = Vault::new(new.vault.clone())
+            .map_err(|error| format!("vault: {error}"))?
+            .succeeding(&self.current_vault());
         let login_changed =
             new.vault.auth != self.config.vault.auth || new.vault.namespace != self.config.vault.namespace;
         *self.vault.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(vault);

@@ -25,7 +25,7 @@ mod tls;
 mod transport;
 mod wrapped;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
@@ -59,7 +59,7 @@ pub struct Vault {
     transport: Transport,
     pace: Pace,
     /// Held by the login in flight, with what it may have unwrapped.
-    login: tokio::sync::Mutex<Wrapped>,
+    login: Arc<tokio::sync::Mutex<Wrapped>>,
     seen: Mutex<Seen>,
 }
 
@@ -99,9 +99,18 @@ impl Vault {
             transport: Transport::new(&config)?,
             config,
             pace: Pace::new(Instant::now()),
-            login: tokio::sync::Mutex::default(),
+            login: Arc::default(),
             seen: Mutex::default(),
         })
+    }
+
+    /// Takes over what an earlier one knows, where both log in alike: a wrapped secret_id can be had once only, and one
+    /// login at a time is in flight.
+    #[must_use]
+    pub fn succeeding(self, earlier: &Self) -> Self {
+        let alike =
+            self.config.auth == earlier.config.auth && self.config.namespace == earlier.config.namespace;
+        Self { login: if alike { Arc::clone(&earlier.login) } else { self.login }, ..self }
     }
 
     /// The address that is asked first: the one that answered last, unless it failed since.

@@ -242,7 +242,7 @@ async fn nothing_secret_is_logged_at_trace() {
 
 /// What was logged.
 #[derive(Clone, Default)]
-struct Log(std::sync::Arc<Mutex<Vec<u8>>>);
+struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {

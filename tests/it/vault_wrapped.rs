@@ -78,6 +78,7 @@ async fn a_wrapped_secret_id_is_unwrapped_once_and_kept() {
 
     leasehold.rotate().await;
     std::fs::remove_file(platform.setup.secret_id_file()).unwrap();
+    assert!(leasehold.command(&["reload"]).await.status.success());
     leasehold.rotate().await;
 
     assert_eq!(leasehold.connect("app", platform.db.name()).await.value("SELECT 40 + 2").await, "42");
