@@ -261,6 +261,15 @@ pub(super) fn mount(text: &str) -> Result<String, Bad> {
     Ok(text)
 }
 
+/// One segment of a path.
+pub(super) fn segment(text: &str) -> Result<String, Bad> {
+    let text = url_path(text)?;
+    if text.contains('/') {
+        return Err("holds a slash".into());
+    }
+    Ok(text)
+}
+
 /// `<mount>/creds/<role>` or `<mount>/static-creds/<role>`; mounts may nest.
 pub(super) fn vault_path(text: &str) -> Result<String, Bad> {
     let text = url_path(text)?;

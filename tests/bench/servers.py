@@ -9,8 +9,11 @@ It reads one JSON command per line and answers each with one JSON line, in order
       -> name pid host port socket_dir data_dir superuser password log [ca cert key]
          hba lines stand before "host all all all scram-sha-256"; the superuser gets in whatever they say
          a standby streams from N, which is stopped for a moment so that its data can be copied
-  {"start": "openbao", "name": N, "storage": "dev"|"raft", "tls": false|true}
-      -> name pid host port addr root_token log [ca] [unseal_key]       unsealed; dev is in memory
+  {"start": "openbao", "name": N, "storage": "dev"|"raft", "tls": false|true, "join": NAME OF A RAFT SERVER}
+      -> name pid host port addr root_token log [ca] [unseal_key]       unsealed; dev is in memory; one that joins is
+         a standby with the other's token and key
+  {"start": "proxy", "name": N, "to": NAME OF AN OPENBAO}               -> name pid host port addr log
+         OpenBao's own proxy, which keeps tokens and leases that passed
   {"stop": N, "signal": "TERM"|"KILL"|"fast"|"immediate"}               -> {}   gone when answered; its data stays
   {"restart": N, "unseal": true|false}                                  -> coordinates; same port, same data
   {"pause": N} / {"cont": N}                                            -> {}   SIGSTOP / SIGCONT, children too
@@ -264,10 +267,11 @@ class Postgres(Server):
 class OpenBao(Server):
     SIGNALS = {"TERM": signal.SIGTERM, "KILL": signal.SIGKILL, "fast": signal.SIGTERM, "immediate": signal.SIGKILL}
 
-    def __init__(self, run, name, storage="dev", tls=False):
+    def __init__(self, run, name, storage="dev", tls=False, join=None):
         super().__init__(run, name)
         if storage not in ("dev", "raft"):
             raise Failed(f"storage is dev or raft, not {storage}")
+        self.leader = join
         self.storage = storage
         self.port = _free_port()
         self.scheme = "https" if tls else "http"
@@ -300,7 +304,8 @@ class OpenBao(Server):
                 self._initialise()
             if unseal:
                 self._call("POST", "sys/unseal", {"key": self.unseal_key})
-                self.wait_until(lambda: self._call("GET", "sys/health")[0] == 200)
+                serves = {200} if self.leader is None else {200, 429}
+                self.wait_until(lambda: self._call("GET", "sys/health")[0] in serves)
 
     def coordinates(self):
         found = {"name": self.name, "pid": self.process.pid, "host": "127.0.0.1", "port": self.port,
@@ -318,7 +323,7 @@ class OpenBao(Server):
         listener |= {"tls_cert_file": self.tls["cert"], "tls_key_file": self.tls["key"]} if tls else {"tls_disable": True}
         os.mkdir(os.path.join(self.dir, "raft"))
         config = {
-            "storage": {"raft": {"path": os.path.join(self.dir, "raft"), "node_id": "one", "performance_multiplier": 1}},
+            "storage": {"raft": {"path": os.path.join(self.dir, "raft"), "node_id": self.name, "performance_multiplier": 1}},
             "listener": [{"tcp": listener}],
             "api_addr": f"{self.scheme}://{address}",
             "cluster_addr": f"https://{listener['cluster_address']}",
@@ -328,6 +333,13 @@ class OpenBao(Server):
             json.dump(config, file)
 
     def _initialise(self):
+        if self.leader is not None:
+            leader = self.leader.coordinates()
+            status, _ = self._call("POST", "sys/storage/raft/join", {"leader_api_addr": leader["addr"]})
+            if status != 200:
+                raise Failed(f"sys/storage/raft/join answered {status}", self.log)
+            self.token, self.unseal_key = leader["root_token"], leader["unseal_key"]
+            return
         status, reply = self._call("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
         if status != 200:
             raise Failed(f"sys/init answered {status}", self.log)
@@ -353,10 +365,40 @@ class OpenBao(Server):
             return 0, {}
 
 
+class Proxy(Server):
+    SIGNALS = OpenBao.SIGNALS
+
+    def __init__(self, run, name, to):
+        super().__init__(run, name)
+        self.port = _free_port()
+        config = {
+            "vault": {"address": to.coordinates()["addr"]},
+            "cache": {},
+            "api_proxy": {"use_auto_auth_token": False},
+            "listener": [{"tcp": {"address": f"127.0.0.1:{self.port}", "tls_disable": True}}],
+        }
+        with open(os.path.join(self.dir, "config.json"), "w") as file:
+            json.dump(config, file)
+
+    def start(self):
+        environment = {"PATH": os.environ.get("PATH", ""), "HOME": self.dir}
+        self.launch([install.bao(), "proxy", f"-config={self.dir}/config.json"], dies_by=signal.SIGKILL, env=environment)
+        self.wait_until(self._ready)
+
+    def _ready(self):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
+
+    def coordinates(self):
+        return {"name": self.name, "pid": self.process.pid, "host": "127.0.0.1", "port": self.port,
+                "addr": f"http://127.0.0.1:{self.port}", "log": self.log}
+
+
 class Supervisor:
     """The commands."""
 
-    KINDS = {"postgres": Postgres, "openbao": OpenBao}
+    KINDS = {"postgres": Postgres, "openbao": OpenBao, "proxy": Proxy}
 
     def __init__(self):
         self.run = Run()
@@ -374,8 +416,9 @@ class Supervisor:
             raise Failed(f"cannot start a {kind}")
         if name in self.servers or os.path.exists(os.path.join(self.run.dir, name)):
             raise Failed(f"there is a {name} already")
-        if "standby_of" in options:
-            options["standby_of"] = self._named(options["standby_of"])
+        for other in ("standby_of", "join", "to"):
+            if other in options:
+                options[other] = self._named(options[other])
         server = self.servers[name] = self.KINDS[kind](self.run, name, **options)
         try:
             server.start()
