@@ -136,11 +136,11 @@ async fn a_file_of_sslcrl_without_a_list_ends_the_start() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_classic_self_signed_certificate_is_trusted_by_sslrootcert_alone() {
     let directory = bench().directory().await;
-    let classic = Files::classic(&directory);
-    let bed = Bed::new(&classic, json!({})).await;
+    let classic = Authority::new(&directory, "classic");
+    let bed = Bed::new(&classic.itself, json!({})).await;
 
     for mode in ["verify-ca", "verify-full"] {
-        let words = format!("sslmode={mode}&sslrootcert={}", shown(&classic.cert));
+        let words = format!("sslmode={mode}&sslrootcert={}", shown(&classic.ca));
         let trusting = bed.leasehold(&words).await;
         assert_eq!(bed.stat(&trusting, "ssl").await, "t", "{mode}");
     }
@@ -148,6 +148,20 @@ async fn the_classic_self_signed_certificate_is_trusted_by_sslrootcert_alone() {
     let refusing = bed.leasehold(&format!("sslrootcert={}", shown(&other.ca))).await;
     let why = "server's certificate is its own CA; put that very certificate into the file of sslrootcert";
     bed.is_shut(&refusing, "08001", why).await;
+    // Its own list can take it back, and none of another says anything of it.
+    for (list, why) in [
+        (classic.revoke(&[1], 2090), None),
+        (classic.revoke(&[Authority::SERIAL], 2090), Some("is revoked by a list of sslcrl")),
+        (classic.revoke(&[1], 2021), Some("is out of date")),
+        (other.revoke(&[2], 2090), Some("sslcrl has no list of a CA")),
+    ] {
+        let words = format!("sslrootcert={}&sslcrl={}", shown(&classic.ca), shown(&list));
+        let leasehold = bed.leasehold(&words).await;
+        match why {
+            None => assert_eq!(bed.stat(&leasehold, "ssl").await, "t"),
+            Some(why) => bed.is_shut(&leasehold, "08001", why).await,
+        }
+    }
     let unchecked = bed.leasehold("sslmode=require").await;
     assert_eq!(bed.stat(&unchecked, "ssl").await, "t");
 }

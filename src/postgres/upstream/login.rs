@@ -1,5 +1,8 @@
 //! The one function that makes legs: dial, TLS, authentication, up to ReadyForQuery. Floor 2.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -56,7 +59,8 @@ impl Leg {
 }
 
 impl Upstream {
-    /// Logs in at the host whose turn it is, within [`Upstream::connect_timeout`]. `startup` is the whole StartupMessage for the server.
+    /// Logs in at the host whose turn it is, within [`Upstream::connect_timeout`]; to part from one that does not suit may
+    /// take another 5 s. `startup` is the whole StartupMessage for the server.
     ///
     /// Dropping the future closes the connection, which ends the server's process.
     ///

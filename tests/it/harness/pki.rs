@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
 /// A CA, with its certificate in `ca`.
@@ -14,6 +14,8 @@ pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// Its certificate.
     pub(crate) ca: PathBuf,
+    /// It as a server: signed by itself and marked as a CA, as PostgreSQL's classic `server.crt`.
+    pub(crate) itself: Files,
 }
 
 /// PEM files.
@@ -27,14 +29,16 @@ impl Authority {
     /// One of this name, with its files in this directory.
     pub(crate) fn new(directory: &Path, name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
+        let mut params = for_localhost(name);
+        params.serial_number = Some(SerialNumber::from(Self::SERIAL));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let ca = directory.join(format!("{name}.crt"));
-        std::fs::write(&ca, params.self_signed(&key).unwrap().pem()).unwrap();
-        Self { directory: directory.to_owned(), issuer: Issuer::new(params, key), ca }
+        let itself = write(directory, name, &params.self_signed(&key).unwrap().pem(), &key);
+        let ca = itself.cert.clone();
+        Self { directory: directory.to_owned(), issuer: Issuer::new(params, key), ca, itself }
     }
+
+    /// The serial number of its own certificate.
+    pub(crate) const SERIAL: u64 = 1000;
 
     /// A certificate of this common name for localhost.
     pub(crate) fn issue(&self, name: &str, serial: u64) -> Files {
@@ -68,14 +72,6 @@ impl Authority {
 }
 
 impl Files {
-    /// PostgreSQL's classic `server.crt`: signed by itself and marked as a CA.
-    pub(crate) fn classic(directory: &Path) -> Self {
-        let mut params = for_localhost("classic");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        write(directory, "classic", &params.self_signed(&key).unwrap().pem(), &key)
-    }
-
     /// Signed by itself, with Ed25519; by openssl, which cannot read rcgen's keys of this kind.
     pub(crate) fn ed25519(directory: &Path) -> Self {
         let files = Self { cert: directory.join("ed25519.pem"), key: directory.join("ed25519.key") };

@@ -1,0 +1,72 @@
+//! Logins at a scripted server that tells nothing of itself, as PostgreSQL before 14.
+
+use tokio::net::TcpListener;
+
+use super::super::Settings;
+use super::super::uri::Uri;
+use super::*;
+use crate::postgres::protocol::auth::method::RequireAuth;
+
+const STARTUP: &[u8] = b"\0\0\0\x0f\0\x03\0\0user\0v\0";
+const LET_IN: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+
+/// What the login led to, and what the server heard behind the StartupMessage until the end of its input.
+async fn login(word: &str, answer: &'static [u8]) -> (Result<Leg, Error>, Vec<u8>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!(
+        "postgresql://{}/?sslmode=disable&target_session_attrs={word}",
+        listener.local_addr().unwrap()
+    );
+    let settings = Settings { connect_timeout: Duration::from_secs(5), require_auth: RequireAuth::default() };
+    let upstream = Upstream::new(Uri::parse(&uri).unwrap(), settings).unwrap();
+    let server = async {
+        let (mut server, _) = listener.accept().await.unwrap();
+        let mut hello = [0; STARTUP.len()];
+        server.read_exact(&mut hello).await.unwrap();
+        server.write_all(&[LET_IN, answer].concat()).await.unwrap();
+        let mut heard = Vec::new();
+        let mut chunk = [0; 64];
+        // As PostgreSQL: the connection ends with Terminate.
+        while !heard.ends_with(&TERMINATE) {
+            match timeout(Duration::from_millis(300), server.read(&mut chunk)).await {
+                Ok(Ok(read)) if read > 0 => heard.extend_from_slice(&chunk[..read]),
+                _ => break,
+            }
+        }
+        heard
+    };
+    let password = Secret::new("secret".to_owned());
+    let client = upstream.login(upstream.order()[0], STARTUP, "v", &password);
+    tokio::join!(client, server)
+}
+
+const SHOW: &[u8] = b"Q\0\0\0\x1fSHOW transaction_read_only\0";
+const ROW_OFF: &[u8] =
+    b"T\0\0\0\x06\0\0D\0\0\0\x0d\0\x01\0\0\0\x03offC\0\0\0\x09SHOW\0N\0\0\0\x05\0Z\0\0\0\x05I";
+
+#[tokio::test]
+async fn what_an_older_server_answers_stays_with_leasehold() {
+    let (leg, heard) = login("read-write", ROW_OFF).await;
+    let leg = leg.unwrap();
+    assert_eq!(heard, SHOW);
+    assert_eq!(leg.prologue, LET_IN);
+    assert_eq!(leg.rest, b"N\0\0\0\x05\0".as_slice(), "a notice is the client's");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_suit_is_told_goodbye() {
+    let (leg, heard) = login("read-only", ROW_OFF).await;
+    assert!(matches!(leg, Err(Error::Unsuitable)));
+    assert_eq!(heard, [SHOW, &TERMINATE].concat());
+    // Nor does one that cannot say.
+    let (leg, heard) = login("standby", b"E\0\0\0\x05\0Z\0\0\0\x05I").await;
+    assert!(matches!(leg, Err(Error::Unsuitable)));
+    assert!(heard.ends_with(b"SELECT pg_catalog.pg_is_in_recovery()\0X\0\0\0\x04"));
+}
+
+#[tokio::test]
+async fn any_server_is_asked_nothing() {
+    let (leg, heard) = login("any", b"").await;
+    assert!(leg.is_ok());
+    assert!(heard.is_empty());
+}
