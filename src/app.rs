@@ -29,6 +29,10 @@ pub fn main() -> ExitCode {
             Ok(config) => run(config),
             Err(error) => complain(&error, error.exit_code()),
         },
+        Command::Policy(flags) => match Config::load_without_token(&flags, &env) {
+            Ok(config) => print(&crate::policy::hcl(&config)),
+            Err(error) => complain(&error, error.exit_code()),
+        },
         Command::Status(flags) => ask(cli::status(&flags, &env)),
         Command::Rotate(flags) => ask(cli::rotate(&flags, &env)),
         Command::Wait(flags) => ask(cli::wait(&flags, &env)),
@@ -82,6 +86,15 @@ fn usage(error: &clap::Error) -> ExitCode {
     // Without a stdout or stderr the exit code has to do.
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// A reader that has gone, as in `leasehold policy | head`, is no fault.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => complain(&format_args!("cannot write: {error}"), 1),
+    }
 }
 
 fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {

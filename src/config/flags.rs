@@ -35,6 +35,9 @@ pub enum Command {
     /// Serve
     #[command(after_help = NAMES)]
     Run(Box<RunFlags>),
+    /// Print the least Vault policy (HCL) for a configuration
+    #[command(after_help = POLICY)]
+    Policy(Box<RunFlags>),
     /// Show routes and credentials of a running leasehold
     Status(StatusFlags),
     /// Publish fresh credentials now
@@ -51,6 +54,10 @@ Every flag --a-b is also the variable LEASEHOLD_A_B and the key a_b of the file,
 --vault-addr is `addr` in [vault]. A flag beats the variable, the variable beats the file. Vault's settings are also \
 taken from BAO_* and then VAULT_*. Durations are written 500ms, 2m, 1h30m. No flag, variable or key holds a \
 password; a token is taken from BAO_TOKEN, VAULT_TOKEN or ~/.vault-token.";
+
+const POLICY: &str = "\
+It takes what run takes, and prints what the token of that login must be allowed. Nothing is asked of Vault, and no \
+token is needed. Pipe it into `vault policy write leasehold -`.";
 
 /// Everything that `run` takes.
 #[derive(Clone, Debug, Default, Args)]

@@ -89,6 +89,14 @@ impl Config {
         })
     }
 
+    /// As [`Config::load`], for what asks nothing of Vault: a token is neither needed nor read.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_without_token(flags: &RunFlags, env: &Environment) -> Result<Self, Error> {
+        Self::load(flags, &env.with_no_token())
+    }
+
     /// The first route for what a client asked for. `database` is what it named, or its user name where it named none.
     #[must_use]
     pub fn route_for(&self, user: &[u8], database: &[u8]) -> Option<usize> {

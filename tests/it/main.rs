@@ -16,5 +16,6 @@
 mod bench;
 mod harness;
 mod main_job;
+mod policy;
 mod routes;
 mod static_role;
