@@ -199,6 +199,8 @@ fn start_routes(
         let prover = Prover {
             upstream: Arc::clone(&upstream),
             database: route.probe_database.clone(),
+            sql: route.probe_sql.clone(),
+            set_role: route.set_role.clone(),
             last_database: last_database.clone(),
         };
         let settings = RouteSettings {

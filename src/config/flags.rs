@@ -202,6 +202,9 @@ pub struct RouteFlags {
     /// Database in which a fresh credential is tried [default: the URI's, the last one a client got, or postgres]
     #[arg(long, value_name = "NAME", value_parser = values::text)]
     pub probe_database: Option<String>,
+    /// Statement that a fresh credential must be able to run, such as SELECT 1 FROM orders LIMIT 0
+    #[arg(long, value_name = "SQL", value_parser = values::sql)]
+    pub probe_sql: Option<String>,
     /// Sessions of the route; 0 is no limit [default: 0]
     #[arg(long, value_name = "COUNT", value_parser = values::count)]
     pub max_sessions: Option<usize>,
@@ -247,8 +250,6 @@ pub struct UnbuiltFlags {
     #[arg(long, hide = true, num_args = 0..=1)]
     state_file: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
-    probe_sql: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
     lazy: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
     idle_after: Option<Option<String>>,
@@ -280,9 +281,8 @@ pub struct UnbuiltFlags {
 
 impl UnbuiltFlags {
     /// The keys, as in the file with their tables.
-    pub(super) const KEYS: [&'static str; 16] = [
+    pub(super) const KEYS: [&'static str; 15] = [
         "state_file",
-        "probe_sql",
         "lazy",
         "idle_after",
         "standby",
@@ -302,7 +302,6 @@ impl UnbuiltFlags {
     pub(super) fn refuse(&self) -> Result<(), Error> {
         let given = [
             &self.state_file,
-            &self.probe_sql,
             &self.lazy,
             &self.idle_after,
             &self.standby,

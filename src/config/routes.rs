@@ -109,6 +109,12 @@ impl Reader<'_> {
                 file.probe_database.as_ref(),
                 values::text,
             )?,
+            probe_sql: sources.value(
+                "probe_sql",
+                flags.probe_sql.as_ref(),
+                file.probe_sql.as_ref(),
+                values::sql,
+            )?,
             max_sessions: sources.pick_or(
                 "max_sessions",
                 flags.max_sessions.as_ref(),
@@ -179,6 +185,7 @@ impl Reader<'_> {
                 &defaults.probe_database,
                 values::text,
             )?,
+            probe_sql: value("probe_sql", &route.probe_sql, &defaults.probe_sql, values::sql)?,
             max_sessions: self
                 .either_number("max_sessions", &route.max_sessions, &defaults.max_sessions)?
                 .unwrap_or(0),
@@ -235,6 +242,7 @@ impl Reader<'_> {
             ("drain", flags.drain.is_some()),
             ("set_role", flags.set_role.is_some()),
             ("probe_database", flags.probe_database.is_some()),
+            ("probe_sql", flags.probe_sql.is_some()),
             ("max_sessions", flags.max_sessions.is_some()),
         ];
         given.into_iter().find_map(|(key, set)| {
@@ -249,7 +257,6 @@ impl Reader<'_> {
 
     fn refuse_unbuilt(&self, route: &file::Route) -> Result<(), Error> {
         self.sources.refuse_keys([
-            ("probe_sql", &route.probe_sql),
             ("lazy", &route.lazy),
             ("idle_after", &route.idle_after),
             ("standby", &route.standby),

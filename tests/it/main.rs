@@ -17,5 +17,6 @@ mod bench;
 mod harness;
 mod main_job;
 mod policy;
+mod probe;
 mod routes;
 mod static_role;

@@ -6,10 +6,12 @@
 //! | [`dial`] | sockets and the stream over them |
 //! | [`tls`] | `sslmode`, certificates, channel binding |
 //! | [`login`] | the login: a [`Leg`] or a [`LoginError`] |
+//! | `client` | a leg in the hands of tokio-postgres, for questions of our own |
 //! | [`cancel`] | the way to cancel a leg's statement |
 //! | [`refusal`] | the server's own error in place of a session |
 
 pub mod cancel;
+mod client;
 mod conversation;
 pub mod dial;
 pub mod login;
