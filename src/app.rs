@@ -1,7 +1,7 @@
 //! How it all comes together. Floor 6.
 
-mod proof;
-mod serve;
+pub(crate) mod proof;
+pub(crate) mod serve;
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Parser as _;
 
 use crate::cli;
-use crate::config::{Cli, Command, Config, Environment};
+use crate::config::{CheckFlags, Cli, Command, Config, Environment};
 
 /// Runs the command line.
 ///
@@ -29,6 +29,7 @@ pub fn main() -> ExitCode {
             Ok(config) => run(config),
             Err(error) => complain(&error, error.exit_code()),
         },
+        Command::Check(flags) => check(&flags, &env),
         Command::Policy(flags) => match Config::load_without_token(&flags, &env) {
             Ok(config) => print(&crate::policy::hcl(&config)),
             Err(error) => complain(&error, error.exit_code()),
@@ -58,6 +59,32 @@ fn run(config: Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&proof::Chain(&error), error.exit_code()),
     }
+}
+
+/// Exit 1 if there is an error among the findings.
+fn check(flags: &CheckFlags, env: &Environment) -> ExitCode {
+    let load = if flags.offline { Config::load_without_token } else { Config::load };
+    let config = match load(&flags.run, env) {
+        Ok(config) => config,
+        Err(error) => return complain(&error, error.exit_code()),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, OS_ERROR),
+    };
+    keep_memory_private();
+    let checked = runtime.block_on(crate::check::check(config, flags.offline));
+    runtime.shutdown_timeout(Duration::ZERO);
+    let findings = match checked {
+        Ok(findings) => findings,
+        Err(error) => return complain(&proof::Chain(&error), error.exit_code()),
+    };
+    let text = if flags.json { crate::check::json(&findings) } else { crate::check::table(&findings) };
+    let printed = print(&text);
+    if findings.iter().any(|finding| finding.outcome == crate::check::Outcome::Error) {
+        return ExitCode::from(1);
+    }
+    printed
 }
 
 /// Passwords and tokens live in this memory: no core dump, and no other process of the same user looks into it.

@@ -35,6 +35,9 @@ pub enum Command {
     /// Serve
     #[command(after_help = NAMES)]
     Run(Box<RunFlags>),
+    /// Find out what would go wrong, and what mends it
+    #[command(after_help = CHECK)]
+    Check(Box<CheckFlags>),
     /// Print the least Vault policy (HCL) for a configuration
     #[command(after_help = POLICY)]
     Policy(Box<RunFlags>),
@@ -54,6 +57,10 @@ Every flag --a-b is also the variable LEASEHOLD_A_B and the key a_b of the file,
 --vault-addr is `addr` in [vault]. A flag beats the variable, the variable beats the file. Vault's settings are also \
 taken from BAO_* and then VAULT_*. Durations are written 500ms, 2m, 1h30m. No flag, variable or key holds a \
 password; a token is taken from BAO_TOKEN, VAULT_TOKEN or ~/.vault-token.";
+
+const CHECK: &str = "\
+It takes what run takes, and does once what run does: it logs in to Vault, issues a credential for each route, logs in \
+with it, and gives everything back. Exit 0 if there is no error, 1 if there is one; warnings are no errors.";
 
 const POLICY: &str = "\
 It takes what run takes, and prints what the token of that login must be allowed. Nothing is asked of Vault, and no \
@@ -327,6 +334,20 @@ impl UnbuiltFlags {
         }
         Ok(())
     }
+}
+
+/// What `check` takes.
+#[derive(Clone, Debug, Args)]
+pub struct CheckFlags {
+    /// The configuration.
+    #[command(flatten)]
+    pub run: RunFlags,
+    /// Look at the configuration and its files alone; no token is needed
+    #[arg(long)]
+    pub offline: bool,
+    /// Print an array of {check, route, outcome, detail, remedy}
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `status` takes.

@@ -23,6 +23,7 @@ mod replies;
 mod tls;
 mod transport;
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -37,7 +38,7 @@ use crate::secret::Secret;
 
 pub use classify::Operation;
 use classify::{classify, is_server_trouble};
-use endpoints::{Creds, ReadHealth, RenewLease, RevokeLease, StaticCreds};
+use endpoints::{CapabilitiesSelf, Creds, ExtendLease, ReadHealth, RenewLease, RevokeLease, StaticCreds};
 use pace::Pace;
 use transport::{NoReply, Reply, Transport};
 
@@ -162,6 +163,40 @@ impl Vault {
         replies::renewed(&reply.body).map_err(|why| unreadable(Operation::Renew, why))
     }
 
+    /// Renews a lease by at most `by`; how far its maximum lets that be is the answer. Cancel safe, except that a longer
+    /// life may go unnoticed. A plain renewal brings it back to what its role gives.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vault::renew`].
+    pub async fn extend(
+        &self,
+        token: &Secret,
+        lease_id: &str,
+        by: Duration,
+        within: Duration,
+    ) -> Result<Renewed, Failure> {
+        let request = ExtendLease { lease_id: lease_id.to_owned(), increment: by.as_secs() };
+        let reply = self.ask(Operation::Renew, token, request, within).await?;
+        replies::renewed(&reply.body).map_err(|why| unreadable(Operation::Renew, why))
+    }
+
+    /// Asks what the token may do at these paths: for each of them words such as `read`, `update`, `deny`, `root`.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// `Forbidden` where it may not even ask.
+    pub async fn capabilities(
+        &self,
+        token: &Secret,
+        paths: Vec<String>,
+        within: Duration,
+    ) -> Result<BTreeMap<String, Vec<String>>, Failure> {
+        let reply = self.ask(Operation::Capabilities, token, CapabilitiesSelf { paths }, within).await?;
+        replies::capabilities(&reply.body).map_err(|why| unreadable(Operation::Capabilities, why))
+    }
+
     /// Renews the token by what its role gives. Cancel safe, except that a longer life may go unnoticed.
     ///
     /// * Path: `auth/token/renew-self`
@@ -222,18 +257,28 @@ impl Vault {
     ///
     /// Where no node answers, or one with a status that means nothing.
     pub async fn health(&self, within: Duration) -> Result<Health, Failure> {
+        self.look(within).await.map(|(health, _)| health)
+    }
+
+    /// As [`Vault::health`], with the node's clock, in whole seconds, where its answer tells it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vault::health`].
+    pub async fn look(&self, within: Duration) -> Result<(Health, Option<SystemTime>), Failure> {
         let deadline = Instant::now() + within;
         let request = self.build(Operation::Health, None, ReadHealth {})?;
         let reply = self.exchange(Operation::Health, &request, deadline).await?;
-        match reply.status {
-            200..=299 => Ok(Health::Active),
-            429 => Ok(Health::Standby),
-            472 => Ok(Health::DisasterRecoverySecondary),
-            473 => Ok(Health::PerformanceStandby),
-            501 => Ok(Health::Uninitialized),
-            503 => Ok(Health::Sealed),
-            status => Err(Failure::answered(Operation::Health, Kind::Transient, status, "", &[])),
-        }
+        let health = match reply.status {
+            200..=299 => Health::Active,
+            429 => Health::Standby,
+            472 => Health::DisasterRecoverySecondary,
+            473 => Health::PerformanceStandby,
+            501 => Health::Uninitialized,
+            503 => Health::Sealed,
+            status => return Err(Failure::answered(Operation::Health, Kind::Transient, status, "", &[])),
+        };
+        Ok((health, reply.date))
     }
 
     /// Looks the token up.

@@ -129,6 +129,9 @@ struct LookUpData {
     orphan: Option<bool>,
 }
 
+/// What a token may do at each of some paths. `data` also has a list under `capabilities` where one path was asked.
+pub(super) type Capabilities = std::collections::BTreeMap<String, Vec<String>>;
+
 /// The body of an error.
 #[derive(Deserialize)]
 struct Errors {
@@ -179,6 +182,11 @@ pub(super) fn renewed(body: &[u8]) -> Result<Renewed, Unusable> {
         ttl: seconds(Some(reply.lease_duration.ok_or(Unusable::NotJson)?)),
         renewable: reply.renewable.unwrap_or(false),
     })
+}
+
+/// A token's capabilities.
+pub(super) fn capabilities(body: &[u8]) -> Result<Capabilities, Unusable> {
+    parse::<Envelope<Capabilities>>(body)?.data.ok_or(Unusable::NotJson)
 }
 
 /// A renewed token.

@@ -14,6 +14,7 @@
 )]
 
 mod bench;
+mod check;
 mod harness;
 mod main_job;
 mod policy;

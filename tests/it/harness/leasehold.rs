@@ -124,6 +124,13 @@ impl Builder {
         tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
     }
 
+    /// Starts another command than `run`.
+    pub(crate) async fn start_command(self, name: &str) -> Running {
+        let directory = bench().directory().await;
+        let mut command = self.prepare(name, &directory);
+        Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
     async fn spawn(self) -> Leasehold {
         let directory = bench().directory().await;
         let mut command = self.prepare("run", &directory);
@@ -165,6 +172,23 @@ impl Builder {
             .current_dir(directory)
             .stdin(Stdio::null());
         command
+    }
+}
+
+/// A command under way.
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// `INT` or `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let signal = if name == "INT" { rustix::process::Signal::INT } else { rustix::process::Signal::TERM };
+        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn output(self) -> Output {
+        tokio::task::spawn_blocking(move || self.0.wait_with_output()).await.unwrap().unwrap()
     }
 }
 
