@@ -92,7 +92,7 @@ pub fn table(findings: &[Finding]) -> String {
         }
     }
     let count = |outcome| findings.iter().filter(|finding| finding.outcome == outcome).count();
-    let _ = writeln!(text, "\n{} errors, {} warnings", count(Outcome::Error), count(Outcome::Warning));
+    let _ = writeln!(text, "\nerrors: {}, warnings: {}", count(Outcome::Error), count(Outcome::Warning));
     text
 }
 
@@ -122,7 +122,7 @@ vault  -      ok       it is unsealed [31m
 issue  app    error    unknown role: x
                        -> write the role
 
-1 errors, 0 warnings
+errors: 1, warnings: 0
 ";
         assert_eq!(table(&findings()), expected);
     }

@@ -41,7 +41,8 @@ use route::Examined;
 pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>, serve::Error> {
     let vault = Vault::new(config.vault.clone())?;
     let upstreams = serve::places(&config)?;
-    let mut findings = vec![Finding::ok("config", format!("{} routes", config.routes.len()))];
+    let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
+    let mut findings = vec![Finding::ok("config", format!("routes: {}", names.join(", ")))];
     for warning in &config.warnings {
         findings.push(Finding::warning("config", warning, "use https, and verify its certificate by its CA"));
     }

@@ -8,7 +8,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::clocks;
 use super::finding::{Finding, Outcome};
-use crate::app::proof::{Chain, own_startup, probe};
+use crate::app::proof::{Chain, ProbeError, own_startup, probe};
 use crate::config::RouteConfig;
 use crate::credentials::clock;
 use crate::postgres::protocol::error_response::Fields;
@@ -134,14 +134,21 @@ impl Visit {
             Ok(leg) => leg,
             Err(error) => {
                 let finding = self.refused(host, &error);
-                return Finding { check: "probe_sql", ..finding };
+                return Finding::error(
+                    "probe_sql",
+                    format!("it cannot be asked: {}", finding.detail),
+                    "mend what else is found of this route first: set_role, probe_database",
+                );
             }
         };
         match probe(leg, sql, self.upstream.connect_timeout()).await {
             Ok(()) => Finding::ok("probe_sql", "the role can run it"),
             Err(error) => Finding::error(
                 "probe_sql",
-                Chain(&error).to_string(),
+                match &error {
+                    ProbeError::Failed(error) => said(error),
+                    ProbeError::TimedOut { .. } => error.to_string(),
+                },
                 "grant the group what probe_sql needs, or mend probe_sql (and probe_database)",
             ),
         }

@@ -9,6 +9,7 @@
 //! | `config`, `error` | what the module needs to know, and what is wrong with it |
 //! | `login` | each auth method |
 //! | `endpoints`, `replies` | requests that vaultrs lacks; what replies hold |
+//! | `examine` | questions of `leasehold check` |
 //! | `classify`, `failure` | what an answer means, and how it is told |
 //! | `transport`, `tls`, `pace` | addresses, bounds, trust, and how often |
 
@@ -16,6 +17,7 @@ mod classify;
 mod config;
 mod endpoints;
 mod error;
+mod examine;
 mod failure;
 mod login;
 mod pace;
@@ -23,7 +25,6 @@ mod replies;
 mod tls;
 mod transport;
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -38,7 +39,7 @@ use crate::secret::Secret;
 
 pub use classify::Operation;
 use classify::{classify, is_server_trouble};
-use endpoints::{CapabilitiesSelf, Creds, ExtendLease, ReadHealth, RenewLease, RevokeLease, StaticCreds};
+use endpoints::{Creds, ReadHealth, RenewLease, RevokeLease, StaticCreds};
 use pace::Pace;
 use transport::{NoReply, Reply, Transport};
 
@@ -161,40 +162,6 @@ impl Vault {
         let request = RenewLease { lease_id: lease_id.to_owned() };
         let reply = self.ask(Operation::Renew, token, request, within).await?;
         replies::renewed(&reply.body).map_err(|why| unreadable(Operation::Renew, why))
-    }
-
-    /// Renews a lease by at most `by`; how far its maximum lets that be is the answer. Cancel safe, except that a longer
-    /// life may go unnoticed. A plain renewal brings it back to what its role gives.
-    ///
-    /// # Errors
-    ///
-    /// As [`Vault::renew`].
-    pub async fn extend(
-        &self,
-        token: &Secret,
-        lease_id: &str,
-        by: Duration,
-        within: Duration,
-    ) -> Result<Renewed, Failure> {
-        let request = ExtendLease { lease_id: lease_id.to_owned(), increment: by.as_secs() };
-        let reply = self.ask(Operation::Renew, token, request, within).await?;
-        replies::renewed(&reply.body).map_err(|why| unreadable(Operation::Renew, why))
-    }
-
-    /// Asks what the token may do at these paths: for each of them words such as `read`, `update`, `deny`, `root`.
-    /// Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// `Forbidden` where it may not even ask.
-    pub async fn capabilities(
-        &self,
-        token: &Secret,
-        paths: Vec<String>,
-        within: Duration,
-    ) -> Result<BTreeMap<String, Vec<String>>, Failure> {
-        let reply = self.ask(Operation::Capabilities, token, CapabilitiesSelf { paths }, within).await?;
-        replies::capabilities(&reply.body).map_err(|why| unreadable(Operation::Capabilities, why))
     }
 
     /// Renews the token by what its role gives. Cancel safe, except that a longer life may go unnoticed.

@@ -97,7 +97,7 @@ async fn all_is_well_where_all_is_well_and_nothing_is_left_and_no_secret_is_show
     assert_eq!(table.status.code(), Some(0));
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.starts_with("CHECK       ROUTE  OUTCOME  FINDING\n"), "{table}");
-    assert!(table.ends_with("\n0 errors, 0 warnings\n"), "{table}");
+    assert!(table.ends_with("\nerrors: 0, warnings: 0\n"), "{table}");
     let secrets = wire.secrets();
     assert!(secrets.len() >= 3, "a token, a password and a secret_id passed");
     for secret in secrets {

@@ -15,6 +15,8 @@
 
 mod bench;
 mod check;
+mod check_route;
+mod check_vault;
 mod harness;
 mod main_job;
 mod policy;
