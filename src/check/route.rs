@@ -86,12 +86,12 @@ impl Doctor {
         let credential = Credential { username: grant.username.clone(), password: grant.password.clone() };
         let mut visit = Visit::new(route, upstream, credential, false);
         let findings = &mut examined.findings;
-        self.unless_stopped(async {
+        if !self.stop.is_cancelled() {
+            // Not left halfway: the lease would keep the long life that was asked for.
             let max = self.renew(patient, &grant, findings).await;
             let lease = Lease { ttl: grant.ttl, max, renewable: grant.renewable };
             findings.extend(ttl::leased(route, lease, patient.facts.as_ref(), patient.login.handed));
-        })
-        .await;
+        }
         self.unless_stopped(visit.examine(findings)).await;
         visit.left = self.unless_stopped(visit.dependents()).await.unwrap_or_default();
         self.give_back(route, patient, grant, visit, examined).await;

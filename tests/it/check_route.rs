@@ -107,9 +107,12 @@ async fn a_role_that_could_not_be_dropped_is_told_with_what_stays() {
     let statements = LOGIN.to_owned() + " IN ROLE \"{{owner}}\"; SELECT public.give('{{name}}');";
     let ward = Ward::on(db, app().creation_statements(&statements)).await;
 
-    let report = ward.report().await;
+    let probe = ("--probe-sql", "CREATE TABLE public.mine (id int)");
+    let in_db = ward.builder.clone().flag("--probe-database", ward.db.name());
+    let report = Report::of(in_db.flag(probe.0, probe.1)).await;
 
     report.says("ownership", "warning", "schema public", "SET role");
+    report.says("revoke", "error", "owner of table mine", "REASSIGN OWNED");
     report.says("revoke", "error", "rights on schema public", "DROP OWNED BY");
     report.says("revoke", "error", "stays", "REASSIGN OWNED");
     assert_eq!(ward.db.roles().await.len(), 1, "as it says");
