@@ -1,17 +1,21 @@
 //! How it all comes together. Floor 6.
 
+pub(crate) mod live;
 pub(crate) mod proof;
 pub(crate) mod serve;
 
 use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Parser as _;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::cli;
 use crate::config::{CheckFlags, Cli, Command, Config, Environment};
+use live::Source;
 
 /// Runs the command line.
 ///
@@ -26,7 +30,7 @@ pub fn main() -> ExitCode {
     let env = Environment::of_process();
     match command {
         Command::Run(flags) => match Config::load(&flags, &env) {
-            Ok(config) => run(config),
+            Ok(config) => run(config, Source { flags: *flags, env }),
             Err(error) => complain(&error, error.exit_code()),
         },
         Command::Check(flags) => check(&flags, &env),
@@ -36,12 +40,13 @@ pub fn main() -> ExitCode {
         },
         Command::Status(flags) => ask(cli::status(&flags, &env)),
         Command::Rotate(flags) => ask(cli::rotate(&flags, &env)),
+        Command::Reload(flags) => ask(cli::reload(&flags, &env)),
         Command::Wait(flags) => ask(cli::wait(&flags, &env)),
         Command::Shutdown(flags) => ask(cli::shutdown(&flags, &env)),
     }
 }
 
-fn run(config: Config) -> ExitCode {
+fn run(config: Config, source: Source) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, OS_ERROR),
@@ -52,7 +57,7 @@ fn run(config: Config) -> ExitCode {
         Err(error) => return complain(&error, OS_ERROR),
     };
     keep_memory_private();
-    let served = runtime.block_on(serve::serve(config));
+    let served = runtime.block_on(serve::serve(config, source));
     // What is still in flight is not waited for.
     runtime.shutdown_timeout(Duration::ZERO);
     match served {
@@ -111,7 +116,10 @@ fn ask(command: impl Future<Output = Result<(), cli::Error>>) -> ExitCode {
 /// Help and version go to stdout and are no error.
 fn usage(error: &clap::Error) -> ExitCode {
     // Without a stdout or stderr the exit code has to do.
-    let _ = error.print();
+    let _ = match wrong_value(error) {
+        Some(text) => writeln!(io::stderr(), "{text}"),
+        None => error.print(),
+    };
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
@@ -124,10 +132,33 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
+/// What to say of a value that its flag does not take. clap would repeat the value, and one may have put a secret where
+/// none belongs.
+fn wrong_value(error: &clap::Error) -> Option<String> {
+    if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
+        return None;
+    }
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return None };
+    let reason =
+        std::error::Error::source(error).map_or_else(|| "needs a value".to_owned(), ToString::to_string);
+    Some(format!("error: {flag}: {reason}\n\nFor more information, try '--help'."))
+}
+
+/// The exit code matters more than the line: a stderr that nobody reads may be full, and its lock held by the log.
 fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
-    let _ = writeln!(io::stderr(), "leasehold: {error}");
+    let line = format!("leasehold: {error}\n");
+    let (done, said) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let _ = io::stderr().write_all(line.as_bytes());
+        // Whoever waited may have given up.
+        let _ = done.send(());
+    });
+    let _ = said.recv_timeout(LAST_WORD);
     ExitCode::from(code)
 }
+
+/// How long the end of the process waits for whoever reads stderr.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// `EX_USAGE` of `sysexits.h`.
 const USAGE: u8 = 64;

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use crate::credentials::{Proof, Prove};
 use crate::postgres::protocol::startup::StartupMessage;
 use crate::postgres::session::LastDatabase;
 use crate::postgres::upstream::refusal::Refusal;
-use crate::postgres::upstream::{Leg, LoginError, Upstream};
+use crate::postgres::upstream::{Leg, LoginError, Turn, Upstream};
 use crate::secret::Secret;
 
 /// Where a route's proofs log in, and what they ask.
@@ -24,9 +23,6 @@ pub(crate) struct Prover {
     pub(crate) set_role: Option<String>,
     pub(crate) last_database: LastDatabase,
 }
-
-/// How long the server may take to let a proof's session go.
-const GOODBYE: Duration = Duration::from_secs(5);
 
 impl Prover {
     /// The function that the driver of the route calls.
@@ -46,10 +42,10 @@ impl Prover {
             return Proof::Refused;
         };
         let mut refused = false;
-        for host in self.upstream.order() {
-            let outcome = self.upstream.login(host, &startup, username, password).await;
-            match self.judge(host, outcome).await {
-                Proof::Accepted => return Proof::Accepted,
+        for turn in self.upstream.order() {
+            let outcome = self.upstream.login(turn, &startup, username, password).await;
+            match self.judge(turn, outcome).await {
+                accepted @ Proof::Accepted { .. } => return accepted,
                 Proof::Refused => refused = true,
                 Proof::Unprovable => {}
             }
@@ -58,21 +54,24 @@ impl Prover {
     }
 
     /// What one host says.
-    async fn judge(&self, host: usize, outcome: Result<Leg, LoginError>) -> Proof {
-        let name = self.upstream.host_name(host);
+    async fn judge(&self, turn: Turn, outcome: Result<Leg, LoginError>) -> Proof {
+        let name = self.upstream.host_name(turn.host);
+        let accepted = || Proof::Accepted { host: name.to_owned() };
         match (outcome, &self.sql) {
             (Ok(leg), None) => {
-                part(leg).await;
-                Proof::Accepted
+                leg.part().await;
+                accepted()
             }
             (Ok(leg), Some(sql)) => match probe(leg, sql, self.upstream.connect_timeout()).await {
-                Ok(()) => Proof::Accepted,
+                Ok(()) => accepted(),
                 Err(error) => {
                     tracing::warn!(upstream.addr = name, sqlstate = error.sqlstate(), %error, "probe_sql fails");
                     if error.is_final() { Proof::Refused } else { Proof::Unprovable }
                 }
             },
-            (Err(LoginError::Refused(refusal)), None) if refusal.proves_credential() => Proof::Accepted,
+            // It let the credential in, whatever it is for sessions.
+            (Err(LoginError::Unsuitable), None) => accepted(),
+            (Err(LoginError::Refused(refusal)), None) if refusal.proves_credential() => accepted(),
             (Err(LoginError::Refused(refusal)), sql) if is_no(&refusal, sql.is_some()) => {
                 tracing::warn!(upstream.addr = name, sqlstate = refusal.sqlstate(), "the proof is refused");
                 Proof::Refused
@@ -119,7 +118,7 @@ pub(crate) async fn probe(leg: Leg, sql: &str, within: Duration) -> Result<(), P
         Err(_) => {
             if let Some(cancel) = cancel {
                 // The connection is closed already; what cannot be cancelled ends with the role's rights.
-                let _ = cancel.send(GOODBYE).await;
+                let _ = cancel.send(CANCEL_WITHIN).await;
             }
             Err(ProbeError::TimedOut { within })
         }
@@ -155,17 +154,8 @@ impl ProbeError {
     }
 }
 
-/// Ends the session and waits until the server has.
-async fn part(mut leg: Leg) {
-    let goodbye = async {
-        leg.stream.write_all(b"X\0\0\0\x04").await?;
-        leg.stream.flush().await?;
-        while leg.stream.read(&mut [0; 64]).await? > 0 {}
-        Ok::<(), std::io::Error>(())
-    };
-    // A server that does not answer any more has no session to lose.
-    let _ = timeout(GOODBYE, goodbye).await;
-}
+/// How long the server may take to hear that a statement is to end.
+const CANCEL_WITHIN: Duration = Duration::from_secs(5);
 
 /// An error with its causes, in one line.
 pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);

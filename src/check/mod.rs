@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::serve;
+use crate::app::{live, serve};
 use crate::config::Config;
 use crate::postgres::upstream::Upstream;
 use crate::vault::Vault;
@@ -40,7 +40,7 @@ use route::Examined;
 /// What keeps `run` from starting keeps this from looking.
 pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>, serve::Error> {
     let vault = Vault::new(config.vault.clone())?;
-    let upstreams = serve::places(&config)?;
+    let upstreams = live::places(&config)?;
     let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
     let mut findings = vec![Finding::ok("config", format!("routes: {}", names.join(", ")))];
     for warning in &config.warnings {

@@ -13,7 +13,7 @@ use crate::config::RouteConfig;
 use crate::credentials::clock;
 use crate::postgres::protocol::error_response::Fields;
 use crate::postgres::upstream::refusal::Refusal;
-use crate::postgres::upstream::{Leg, LoginError, Upstream};
+use crate::postgres::upstream::{Leg, LoginError, Turn, Upstream};
 use crate::secret::Secret;
 
 /// A user and its password.
@@ -69,16 +69,16 @@ impl Visit {
     pub(super) async fn examine(&self, findings: &mut Vec<Finding>) {
         let mut session = None;
         let mut told = Vec::new();
-        for host in 0..self.upstream.hosts() {
-            match self.log_in(host, None).await {
+        for turn in self.upstream.each() {
+            match self.log_in(turn, None).await {
                 Ok(leg) => {
                     told.push(Finding::ok(
                         "server",
-                        format!("{} lets the role in", self.upstream.host_name(host)),
+                        format!("{} lets the role in", self.upstream.host_name(turn.host)),
                     ));
-                    session = session.or(Some((host, leg)));
+                    session = session.or(Some((turn, leg)));
                 }
-                Err(error) => told.push(self.refused(host, &error)),
+                Err(error) => told.push(self.refused(turn, &error)),
             }
         }
         let proved = told.iter().any(|finding| finding.outcome == Outcome::Ok);
@@ -89,18 +89,18 @@ impl Visit {
             }
         }
         findings.append(&mut told);
-        let Some((host, leg)) = session else { return };
+        let Some((turn, leg)) = session else { return };
         let asked = leg.ask(|client| async move { self.question(&client).await });
         match timeout(self.upstream.connect_timeout(), Box::pin(asked)).await {
             Ok(Ok(mut answers)) => findings.append(&mut answers),
             Ok(Err(_)) | Err(_) => findings.push(Finding::error(
                 "server",
-                format!("{} does not answer in the session", self.upstream.host_name(host)),
+                format!("{} does not answer in the session", self.upstream.host_name(turn.host)),
                 "see the server's log for what it was busy with",
             )),
         }
         if let Some(sql) = &self.probe_sql {
-            findings.push(self.ask_probe(host, sql).await);
+            findings.push(self.ask_probe(turn, sql).await);
         }
     }
 
@@ -129,11 +129,11 @@ impl Visit {
     }
 
     /// As the proof does it: a session of its own, under `set_role`.
-    async fn ask_probe(&self, host: usize, sql: &str) -> Finding {
-        let leg = match self.log_in(host, self.set_role.as_deref()).await {
+    async fn ask_probe(&self, turn: Turn, sql: &str) -> Finding {
+        let leg = match self.log_in(turn, self.set_role.as_deref()).await {
             Ok(leg) => leg,
             Err(error) => {
-                let finding = self.refused(host, &error);
+                let finding = self.refused(turn, &error);
                 return Finding::error(
                     "probe_sql",
                     format!("it cannot be asked: {}", finding.detail),
@@ -156,7 +156,8 @@ impl Visit {
 
     /// What depends on the role by now.
     pub(super) async fn dependents(&self) -> Vec<String> {
-        let Ok(leg) = self.log_in(0, None).await else { return Vec::new() };
+        let Some(&first) = self.upstream.each().first() else { return Vec::new() };
+        let Ok(leg) = self.log_in(first, None).await else { return Vec::new() };
         let asked = leg.ask(|client| async move { value(&client, DEPENDENTS).await });
         match timeout(self.upstream.connect_timeout(), Box::pin(asked)).await {
             Ok(Ok(Some(list))) => list.lines().map(str::to_owned).collect(),
@@ -167,8 +168,8 @@ impl Visit {
     /// Whether any host still takes the credential.
     pub(super) async fn standing(&self) -> Standing {
         let mut standing = Standing::Unknown;
-        for host in 0..self.upstream.hosts() {
-            match timeout(STANDING_WITHIN, self.log_in(host, None)).await {
+        for turn in self.upstream.each() {
+            match timeout(STANDING_WITHIN, self.log_in(turn, None)).await {
                 Ok(Ok(_)) => return Standing::In,
                 Ok(Err(LoginError::Refused(refusal))) if refusal.proves_credential() => return Standing::In,
                 Ok(Err(LoginError::Refused(refusal))) if refusal.is_suspect() => standing = Standing::Out,
@@ -178,16 +179,16 @@ impl Visit {
         standing
     }
 
-    async fn log_in(&self, host: usize, set_role: Option<&str>) -> Result<Leg, LoginError> {
+    async fn log_in(&self, turn: Turn, set_role: Option<&str>) -> Result<Leg, LoginError> {
         let Credential { username, password } = &self.credential;
         let startup = own_startup()
             .for_upstream(username, self.database.as_bytes(), set_role)
             .map_err(|_| LoginError::Closed)?;
-        self.upstream.login(host, &startup, username, password).await
+        self.upstream.login(turn, &startup, username, password).await
     }
 
-    fn refused(&self, host: usize, error: &LoginError) -> Finding {
-        let name = self.upstream.host_name(host);
+    fn refused(&self, turn: Turn, error: &LoginError) -> Finding {
+        let name = self.upstream.host_name(turn.host);
         let detail = format!("{name}: {}", Chain(error));
         match error {
             LoginError::Unreachable(_) | LoginError::TimedOut { .. } => Finding::error(
@@ -201,13 +202,15 @@ impl Visit {
                 "mend the certificate, name its CA by sslrootcert in the upstream URI, or set the word that is named there",
             ),
             LoginError::Refused(refusal) => self.server_said(name, refusal),
-            LoginError::Auth(_) | LoginError::Protocol(_) | LoginError::Closed | LoginError::Lost(_) => {
-                Finding::error(
-                    "server",
-                    detail,
-                    "see the server's log; is it PostgreSQL itself, with SCRAM or md5?",
-                )
-            }
+            LoginError::Auth(_)
+            | LoginError::Protocol(_)
+            | LoginError::Unsuitable
+            | LoginError::Closed
+            | LoginError::Lost(_) => Finding::error(
+                "server",
+                detail,
+                "see the server's log; is it PostgreSQL itself, with SCRAM or md5?",
+            ),
         }
     }
 

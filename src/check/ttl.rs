@@ -164,6 +164,7 @@ const SMALL: Duration = Duration::from_secs(60);
 mod tests {
     use super::*;
     use crate::config::{Match, Pattern};
+    use crate::postgres::protocol::auth::method::RequireAuth;
 
     const fn secs(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -182,6 +183,9 @@ mod tests {
             probe_database: None,
             probe_sql: None,
             max_sessions: 0,
+            lazy: false,
+            idle_after: secs(300),
+            require_auth: RequireAuth::default(),
         }
     }
 

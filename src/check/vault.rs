@@ -7,7 +7,7 @@ use super::finding::Finding;
 use super::{Doctor, clocks};
 use crate::credentials::clock;
 use crate::policy::{self, Need, Rule};
-use crate::vault::{Auth, Failure, Health, Kind, Login, TokenFacts};
+use crate::vault::{Auth, Failure, Health, Kind, Login, SecretId, TokenFacts};
 
 /// A login, and what is known of its token.
 pub(super) struct Patient {
@@ -55,6 +55,14 @@ impl Doctor {
             findings.push(clocks("Vault", date, sent_at, Duration::from_secs(1)));
         }
         if self.stop.is_cancelled() {
+            return None;
+        }
+        if let Auth::AppRole { secret_id: SecretId::Wrapped { .. }, .. } = &self.config.vault.auth {
+            findings.push(Finding::warning(
+                "login",
+                "not tried: the wrapped secret_id can be used once, and run needs it",
+                "run the check with a secret_id of its own (--vault-auth-secret-id-file)",
+            ));
             return None;
         }
         let login = match self.vault.log_in().await {
@@ -127,6 +135,10 @@ impl Doctor {
             format!(
                 "compare with auth/{mount}/role/{role}: bound service account and namespace, audience; and with \
                  auth/{mount}/config: can Vault reach the cluster?"
+            )
+        } else if let Auth::Jwt { mount, role, .. } = &vault.auth {
+            format!(
+                "compare with auth/{mount}/role/{role}: bound claims and audience, and the keys of auth/{mount}/config"
             )
         } else {
             "compare [vault.auth] with the method's mount and role in Vault".to_owned()

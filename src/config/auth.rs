@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use crate::secret::Secret;
-use crate::vault::Auth;
+use crate::vault::{Auth, SecretId};
 
 use super::error::{Error, Origin};
 use super::flags::VaultFlags;
-use super::merge::{Found, Sources, UNBUILT};
+use super::merge::{Found, Sources};
 use super::values::{self, Bad};
 use super::vault::ambient;
 
@@ -20,8 +20,14 @@ pub enum Method {
     TokenFile,
     /// A service account.
     Kubernetes,
+    /// A signed token of another issuer.
+    Jwt,
     /// A role_id, and mostly a secret_id.
     AppRole,
+    /// A TLS client certificate.
+    Cert,
+    /// A user name and a password.
+    Userpass,
 }
 
 impl Method {
@@ -35,8 +41,10 @@ impl Method {
             "token-file" => Ok(Self::TokenFile),
             "kubernetes" => Ok(Self::Kubernetes),
             "approle" => Ok(Self::AppRole),
-            "jwt" | "cert" | "userpass" => Err(Bad(format!("{text}: {UNBUILT}"))),
-            _ => Err("none of token, token-file, kubernetes, approle".into()),
+            "jwt" => Ok(Self::Jwt),
+            "cert" => Ok(Self::Cert),
+            "userpass" => Ok(Self::Userpass),
+            _ => Err("none of token, token-file, kubernetes, approle, jwt, cert, userpass".into()),
         }
     }
 
@@ -45,7 +53,10 @@ impl Method {
             Self::Token => "token",
             Self::TokenFile => "token-file",
             Self::Kubernetes => "kubernetes",
+            Self::Jwt => "jwt",
             Self::AppRole => "approle",
+            Self::Cert => "cert",
+            Self::Userpass => "userpass",
         }
     }
 
@@ -54,8 +65,10 @@ impl Method {
         match self {
             Self::Token => false,
             Self::TokenFile => key == "token_file",
-            Self::Kubernetes => matches!(key, "mount" | "role" | "jwt_file"),
-            Self::AppRole => matches!(key, "mount" | "role_id" | "secret_id_file"),
+            Self::Kubernetes | Self::Jwt => matches!(key, "mount" | "role" | "jwt_file"),
+            Self::AppRole => matches!(key, "mount" | "role_id" | "secret_id_file" | "secret_id_wrapped"),
+            Self::Cert => matches!(key, "mount" | "cert_name"),
+            Self::Userpass => matches!(key, "mount" | "username" | "password_file"),
         }
     }
 }
@@ -95,6 +108,12 @@ pub(super) fn merge(sources: &Sources<'_>, flags: &VaultFlags) -> Result<Auth, E
             file.secret_id_file.as_ref(),
             values::path,
         )?,
+        secret_id_wrapped: sources.pick(
+            "vault.auth.secret_id_wrapped",
+            flags.vault_auth_secret_id_wrapped.as_ref(),
+            file.secret_id_wrapped.as_ref(),
+            values::boolean,
+        )?,
         jwt_file: sources.pick(
             "vault.auth.jwt_file",
             flags.vault_auth_jwt_file.as_ref(),
@@ -106,6 +125,24 @@ pub(super) fn merge(sources: &Sources<'_>, flags: &VaultFlags) -> Result<Auth, E
             flags.vault_auth_token_file.as_ref(),
             file.token_file.as_ref(),
             values::path,
+        )?,
+        username: sources.pick(
+            "vault.auth.username",
+            flags.vault_auth_username.as_ref(),
+            file.username.as_ref(),
+            values::segment,
+        )?,
+        password_file: sources.pick(
+            "vault.auth.password_file",
+            flags.vault_auth_password_file.as_ref(),
+            file.password_file.as_ref(),
+            values::path,
+        )?,
+        cert_name: sources.pick(
+            "vault.auth.cert_name",
+            flags.vault_auth_cert_name.as_ref(),
+            file.cert_name.as_ref(),
+            values::text,
         )?,
     };
     keys.refuse_idle(method)?;
@@ -124,10 +161,35 @@ pub(super) fn merge(sources: &Sources<'_>, flags: &VaultFlags) -> Result<Auth, E
             role: keys.role.ok_or_else(|| needs("role"))?.value,
             jwt_file: keys.jwt_file.map_or_else(|| PathBuf::from(SERVICE_ACCOUNT), |found| found.value),
         }),
-        Method::AppRole => Ok(Auth::AppRole {
+        Method::Jwt => Ok(Auth::Jwt {
             mount,
-            role_id: keys.role_id.ok_or_else(|| needs("role_id"))?.value,
-            secret_id_file: keys.secret_id_file.map(|found| found.value),
+            role: keys.role.ok_or_else(|| needs("role"))?.value,
+            jwt_file: keys.jwt_file.ok_or_else(|| needs("jwt_file"))?.value,
+        }),
+        Method::AppRole => {
+            let file = keys.secret_id_file.map(|found| found.value);
+            let role = keys.role.map(|found| found.value);
+            Ok(Auth::AppRole {
+                mount,
+                role_id: keys.role_id.ok_or_else(|| needs("role_id"))?.value,
+                secret_id: match (keys.secret_id_wrapped.filter(|found| found.value), file) {
+                    (None, None) => SecretId::Absent,
+                    (None, Some(file)) => SecretId::File(file),
+                    (Some(_), Some(file)) => SecretId::Wrapped { file, role },
+                    (Some(wrapped), None) => {
+                        return Err(Error::invalid(
+                            wrapped.origin,
+                            "needs vault.auth.secret_id_file with it",
+                        ));
+                    }
+                },
+            })
+        }
+        Method::Cert => Ok(Auth::Cert { mount, name: keys.cert_name.map(|found| found.value) }),
+        Method::Userpass => Ok(Auth::Userpass {
+            mount,
+            username: keys.username.ok_or_else(|| needs("username"))?.value,
+            password_file: keys.password_file.ok_or_else(|| needs("password_file"))?.value,
         }),
     }
 }
@@ -158,24 +220,36 @@ struct Keys {
     role: Option<Found<String>>,
     role_id: Option<Found<String>>,
     secret_id_file: Option<Found<PathBuf>>,
+    secret_id_wrapped: Option<Found<bool>>,
     jwt_file: Option<Found<PathBuf>>,
     token_file: Option<Found<PathBuf>>,
+    username: Option<Found<String>>,
+    password_file: Option<Found<PathBuf>>,
+    cert_name: Option<Found<String>>,
 }
 
 impl Keys {
-    /// A key that the method does not read is a slip: `role` for `role_id` and the like.
+    /// A key that the method does not read is a slip: `role` for `role_id` and the like. AppRole reads `role` only to
+    /// check what a wrapped secret_id was made for.
     fn refuse_idle(&self, method: Method) -> Result<(), Error> {
         let given = [
             ("mount", self.mount.as_ref().map(|found| &found.origin)),
             ("role", self.role.as_ref().map(|found| &found.origin)),
             ("role_id", self.role_id.as_ref().map(|found| &found.origin)),
             ("secret_id_file", self.secret_id_file.as_ref().map(|found| &found.origin)),
+            ("secret_id_wrapped", self.secret_id_wrapped.as_ref().map(|found| &found.origin)),
             ("jwt_file", self.jwt_file.as_ref().map(|found| &found.origin)),
             ("token_file", self.token_file.as_ref().map(|found| &found.origin)),
+            ("username", self.username.as_ref().map(|found| &found.origin)),
+            ("password_file", self.password_file.as_ref().map(|found| &found.origin)),
+            ("cert_name", self.cert_name.as_ref().map(|found| &found.origin)),
         ];
+        let wrapped =
+            method == Method::AppRole && self.secret_id_wrapped.as_ref().is_some_and(|found| found.value);
         for (key, origin) in given {
             if let Some(origin) = origin
                 && !method.reads(key)
+                && !(wrapped && key == "role")
             {
                 return Err(Error::invalid(
                     origin.clone(),

@@ -60,10 +60,10 @@ pub(super) struct Auth {
     pub(super) secret_id_file: Option<Spanned<String>>,
     pub(super) jwt_file: Option<Spanned<String>>,
     pub(super) token_file: Option<Spanned<String>>,
-    pub(super) secret_id_wrapped: Unbuilt,
-    pub(super) username: Unbuilt,
-    pub(super) password_file: Unbuilt,
-    pub(super) cert_name: Unbuilt,
+    pub(super) secret_id_wrapped: Option<Spanned<bool>>,
+    pub(super) username: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) cert_name: Option<Spanned<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -101,12 +101,12 @@ pub(super) struct Route {
     pub(super) probe_database: Option<Spanned<String>>,
     pub(super) probe_sql: Option<Spanned<String>>,
     pub(super) max_sessions: Option<Spanned<u32>>,
-    pub(super) lazy: Unbuilt,
-    pub(super) idle_after: Unbuilt,
+    pub(super) lazy: Option<Spanned<bool>>,
+    pub(super) idle_after: Option<Spanned<String>>,
+    pub(super) require_auth: Option<Spanned<String>>,
     pub(super) standby: Unbuilt,
     pub(super) warm: Unbuilt,
     pub(super) reuse: Unbuilt,
-    pub(super) require_auth: Unbuilt,
     pub(super) tag_application_name: Unbuilt,
     pub(super) vault: Unbuilt,
 }

@@ -13,6 +13,7 @@ use super::{Listen, OrOff, UnknownCancel, values};
 use crate::admin::Address;
 use crate::credentials::DrainSpan;
 use crate::log::{Format, Level};
+use crate::postgres::protocol::auth::method::RequireAuth;
 
 /// The whole command line as clap knows it, for its own help, shell completion and tests.
 #[must_use]
@@ -46,6 +47,9 @@ pub enum Command {
     /// Publish fresh credentials now
     #[command(after_help = "Exit 1 if no fresh credential could be published; then nothing is drained.")]
     Rotate(RotateFlags),
+    /// Read the configuration file again, as SIGHUP does
+    #[command(after_help = "Exit 1 if the file is bad; then nothing has changed.")]
+    Reload(ReloadFlags),
     /// Wait until a running leasehold is ready
     Wait(WaitFlags),
     /// Stop a running leasehold, as SIGTERM does
@@ -159,13 +163,13 @@ pub struct VaultFlags {
     /// How long a request may take [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = values::span)]
     pub vault_client_timeout: Option<Duration>,
-    /// token, token-file, kubernetes or approle [default: token]
+    /// token, token-file, kubernetes, approle, jwt, cert or userpass [default: token]
     #[arg(long, value_name = "METHOD", value_parser = super::auth::Method::parse)]
     pub vault_auth_method: Option<super::auth::Method>,
     /// Where the method is mounted [default: the method's name]
     #[arg(long, value_name = "PATH", value_parser = values::mount)]
     pub vault_auth_mount: Option<String>,
-    /// Role of kubernetes
+    /// Role of kubernetes or jwt; of approle, what a wrapped secret_id must have been made for
     #[arg(long, value_name = "NAME", value_parser = values::text)]
     pub vault_auth_role: Option<String>,
     /// role_id of approle
@@ -174,13 +178,26 @@ pub struct VaultFlags {
     /// File of approle's secret_id
     #[arg(long, value_name = "FILE", value_parser = values::path)]
     pub vault_auth_secret_id_file: Option<PathBuf>,
-    /// File of kubernetes' service account token
-    /// [default: /var/run/secrets/kubernetes.io/serviceaccount/token]
+    /// The file holds a wrapping token, to be exchanged for the secret_id once
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = values::boolean)]
+    pub vault_auth_secret_id_wrapped: Option<bool>,
+    /// File of the JWT of jwt, or of kubernetes' service account
+    /// [default of kubernetes: /var/run/secrets/kubernetes.io/serviceaccount/token]
     #[arg(long, value_name = "FILE", value_parser = values::path)]
     pub vault_auth_jwt_file: Option<PathBuf>,
     /// File of token-file
     #[arg(long, value_name = "FILE", value_parser = values::path)]
     pub vault_auth_token_file: Option<PathBuf>,
+    /// User of userpass
+    #[arg(long, value_name = "NAME", value_parser = values::segment)]
+    pub vault_auth_username: Option<String>,
+    /// File of userpass' password
+    #[arg(long, value_name = "FILE", value_parser = values::path)]
+    pub vault_auth_password_file: Option<PathBuf>,
+    /// Certificate role of cert [default: Vault tries each]
+    #[arg(long, value_name = "NAME", value_parser = values::text)]
+    pub vault_auth_cert_name: Option<String>,
 }
 
 /// The only route, where the file has no `[[route]]`.
@@ -215,6 +232,16 @@ pub struct RouteFlags {
     /// Sessions of the route; 0 is no limit [default: 0]
     #[arg(long, value_name = "COUNT", value_parser = values::count)]
     pub max_sessions: Option<usize>,
+    /// Issue at the first session, and give back when there has been none for --idle-after
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = values::boolean)]
+    pub lazy: Option<bool>,
+    /// How long a lazy route keeps its credential without a session [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = values::span)]
+    pub idle_after: Option<Duration>,
+    /// How leasehold may authenticate at PostgreSQL, as libpq's require_auth [default: any way it can]
+    #[arg(long, value_name = "METHODS", value_parser = values::require_auth)]
+    pub require_auth: Option<RequireAuth>,
 }
 
 /// `[limits]` and `[cancel]`.
@@ -257,17 +284,11 @@ pub struct UnbuiltFlags {
     #[arg(long, hide = true, num_args = 0..=1)]
     state_file: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
-    lazy: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
-    idle_after: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
     standby: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
     warm: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
     reuse: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
-    require_auth: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
     tag_application_name: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
@@ -276,53 +297,31 @@ pub struct UnbuiltFlags {
     tls_key_file: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
     tls_client_ca_file: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
-    vault_auth_secret_id_wrapped: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
-    vault_auth_username: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
-    vault_auth_password_file: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
-    vault_auth_cert_name: Option<Option<String>>,
 }
 
 impl UnbuiltFlags {
     /// The keys, as in the file with their tables.
-    pub(super) const KEYS: [&'static str; 15] = [
+    pub(super) const KEYS: [&'static str; 8] = [
         "state_file",
-        "lazy",
-        "idle_after",
         "standby",
         "warm",
         "reuse",
-        "require_auth",
         "tag_application_name",
         "tls.cert_file",
         "tls.key_file",
         "tls.client_ca_file",
-        "vault.auth.secret_id_wrapped",
-        "vault.auth.username",
-        "vault.auth.password_file",
-        "vault.auth.cert_name",
     ];
 
     pub(super) fn refuse(&self) -> Result<(), Error> {
         let given = [
             &self.state_file,
-            &self.lazy,
-            &self.idle_after,
             &self.standby,
             &self.warm,
             &self.reuse,
-            &self.require_auth,
             &self.tag_application_name,
             &self.tls_cert_file,
             &self.tls_key_file,
             &self.tls_client_ca_file,
-            &self.vault_auth_secret_id_wrapped,
-            &self.vault_auth_username,
-            &self.vault_auth_password_file,
-            &self.vault_auth_cert_name,
         ];
         for (key, value) in Self::KEYS.into_iter().zip(given) {
             if value.is_some() {
@@ -377,6 +376,14 @@ pub struct RotateFlags {
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
           default_missing_value = "", value_parser = drain_span)]
     pub drain: Option<DrainSpan>,
+}
+
+/// What `reload` takes.
+#[derive(Clone, Debug, Args)]
+pub struct ReloadFlags {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub at: AdminFlags,
 }
 
 /// What `wait` takes.

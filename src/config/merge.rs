@@ -125,10 +125,6 @@ impl<'a> Sources<'a> {
             ("allow_gids", &file.allow_gids),
             ("client_san", &file.client_san),
             ("hardening", &file.hardening),
-            ("vault.auth.secret_id_wrapped", &file.vault.auth.secret_id_wrapped),
-            ("vault.auth.username", &file.vault.auth.username),
-            ("vault.auth.password_file", &file.vault.auth.password_file),
-            ("vault.auth.cert_name", &file.vault.auth.cert_name),
         ])
     }
 

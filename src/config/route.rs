@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::values::{self, Bad};
+use crate::postgres::protocol::auth::method::RequireAuth;
 
 /// One route, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,12 @@ pub struct RouteConfig {
     pub probe_sql: Option<String>,
     /// 0 is no limit.
     pub max_sessions: usize,
+    /// Issue at the first session; never with a static role.
+    pub lazy: bool,
+    /// How long a lazy route keeps its credential without a session.
+    pub idle_after: Duration,
+    /// How leasehold may authenticate upstream.
+    pub require_auth: RequireAuth,
 }
 
 /// Which clients a route is for.

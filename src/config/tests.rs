@@ -7,6 +7,7 @@ use clap::Parser as _;
 
 use super::merge::Sources;
 use super::*;
+use crate::postgres::protocol::auth::method::RequireAuth;
 
 const ROUTE: [&str; 4] = ["--upstream", "postgresql://db:5432/", "--vault-path", "database/creds/app-role"];
 
@@ -119,6 +120,9 @@ fn defaults_are_those_of_the_contract() {
             probe_database: None,
             probe_sql: None,
             max_sessions: 0,
+            lazy: false,
+            idle_after: Duration::from_mins(5),
+            require_auth: RequireAuth::default(),
         }]
     );
     assert!(config.warnings.is_empty());
@@ -268,9 +272,8 @@ fn each_method_reads_its_own_keys_and_no_other() {
     match auth(&["--vault-auth-method=approle", "--vault-auth-role-id=x", "--vault-auth-mount=/a/b/"])
         .unwrap()
     {
-        crate::vault::Auth::AppRole { mount, role_id, secret_id_file } => {
+        crate::vault::Auth::AppRole { mount, role_id, secret_id: crate::vault::SecretId::Absent } => {
             assert_eq!((mount.as_str(), role_id.as_str()), ("a/b", "x"));
-            assert_eq!(secret_id_file, None);
         }
         other => panic!("{other:?}"),
     }
@@ -287,16 +290,53 @@ fn each_method_reads_its_own_keys_and_no_other() {
 }
 
 #[test]
+fn a_wrapped_secret_id_needs_a_file_and_may_name_its_approle() {
+    let load = |args: &[&str]| {
+        let approle = ["--vault-auth-method=approle", "--vault-auth-role-id=x"];
+        load_route(&[&approle, args].concat(), &[])
+    };
+    let wrapped = ["--vault-auth-secret-id-wrapped", "--vault-auth-secret-id-file=/s", "--vault-auth-role=r"];
+    match load(&wrapped).unwrap().vault.auth {
+        crate::vault::Auth::AppRole { secret_id: crate::vault::SecretId::Wrapped { file, role }, .. } => {
+            assert_eq!((file, role.as_deref()), (PathBuf::from("/s"), Some("r")));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(
+        complaint(load(&["--vault-auth-secret-id-wrapped"])),
+        "--vault-auth-secret-id-wrapped: needs vault.auth.secret_id_file with it"
+    );
+    assert_eq!(
+        complaint(load(&["--vault-auth-role=r"])),
+        "--vault-auth-role: the method approle does not read it"
+    );
+}
+
+#[test]
+fn jwt_userpass_and_cert_name_what_they_lack() {
+    let jwt = ["--vault-auth-method=jwt", "--vault-auth-role=app"];
+    let userpass = ["--vault-auth-method=userpass", "--vault-auth-username=app"];
+    let cert = ["--vault-auth-method=cert", "--vault-auth-cert-name=app"];
+    let file = ["--vault-client-cert=/c", "--vault-client-key=/k"];
+    assert_eq!(complaint(load_route(&jwt, &[])), "vault.auth.jwt_file: the method jwt needs it");
+    assert_eq!(
+        complaint(load_route(&userpass, &[])),
+        "vault.auth.password_file: the method userpass needs it"
+    );
+    assert_eq!(complaint(load_route(&cert, &[])), "vault.client_cert: the method cert needs it");
+    let plain = [&cert[..], &file, &["--vault-addr=https://a:1,http://b:1"]].concat();
+    assert_eq!(complaint(load_route(&plain, &[])), "--vault-addr: http://b:1: the method cert needs https");
+    assert!(load_route(&[&cert[..], &file].concat(), &[]).is_ok());
+    let slash = ["--vault-auth-method=userpass", "--vault-auth-username=a/b"];
+    assert!(Cli::try_parse_from([&["leasehold", "run"], &slash[..]].concat()).is_err());
+}
+
+#[test]
 fn what_comes_later_is_refused_by_name() {
     assert_eq!(complaint(load_route(&["--state-file=/x"], &[])), "--state-file: not supported yet");
     assert_eq!(complaint(load_route(&[], &[("LEASEHOLD_WARM", "3")])), "LEASEHOLD_WARM: not supported yet");
     assert_eq!(complaint(load("[tls]\ncert_file = 'x'\n", &ROUTE, &[])), "FILE:1: tls: not supported yet");
-    assert_eq!(
-        complaint(load("[vault.auth]\nmethod = 'jwt'\n", &ROUTE, &[])),
-        "FILE:2: vault.auth.method: jwt: not supported yet"
-    );
-    assert_eq!(complaint(load("[defaults]\nlazy = true\n", &ROUTE, &[])), "FILE:2: lazy: not supported yet");
-    assert!(Cli::try_parse_from(["leasehold", "run", "--vault-auth-method=cert"]).is_err());
+    assert_eq!(complaint(load("[defaults]\nwarm = 2\n", &ROUTE, &[])), "FILE:2: warm: not supported yet");
     let run = command().find_subcommand("run").unwrap().clone().render_long_help().to_string();
     for hidden in UnbuiltFlags::KEYS {
         assert!(!run.contains(&merge::flag_name(hidden)), "{hidden}");
@@ -402,6 +442,7 @@ upstream = 'postgresql://primary/'
 vault_path = '/nested/mount/creds/app-role/'
 set_role = 'app_owner'
 max_sessions = 7
+require_auth = 'scram-sha-256'
 ";
 
 #[test]
@@ -413,6 +454,8 @@ fn routes_are_tried_in_order_by_user_and_database() {
     assert_eq!(config.routes[1].drain, Some(Duration::from_secs(120)));
     assert_eq!(config.routes[1].vault_path, "nested/mount/creds/app-role");
     assert_eq!(config.routes[1].max_sessions, 7);
+    assert_eq!(config.routes[0].require_auth, RequireAuth::default());
+    assert_eq!(config.routes[1].require_auth, "scram-sha-256".parse().unwrap());
     assert_eq!(config.route_for(b"readonly", b"anything"), Some(0));
     assert_eq!(config.route_for(b"app", b"shop"), Some(1));
     assert_eq!(config.route_for(b"app", b"app"), None);

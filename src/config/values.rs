@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::admin::Address;
+use crate::postgres::protocol::auth::method::{RequireAuth, RequireAuthError};
 
 use super::{DEFAULT_PORT, Listen, ListenAddress, UnknownCancel};
 
@@ -35,6 +36,11 @@ impl<T> OrOff<T> {
             Self::At(address) => Some(address),
         }
     }
+}
+
+/// `scram-sha-256,md5` or `!password`.
+pub(super) fn require_auth(text: &str) -> Result<RequireAuth, Bad> {
+    text.trim().parse().map_err(|error: RequireAuthError| Bad(error.to_string()))
 }
 
 /// `2m`, `500ms`, `1h30m`.
@@ -262,6 +268,15 @@ pub(super) fn mount(text: &str) -> Result<String, Bad> {
     let text = url_path(text)?;
     if text.starts_with("auth/") {
         return Err("is written without auth/ in front".into());
+    }
+    Ok(text)
+}
+
+/// One segment of a path.
+pub(super) fn segment(text: &str) -> Result<String, Bad> {
+    let text = url_path(text)?;
+    if text.contains('/') {
+        return Err("holds a slash".into());
     }
     Ok(text)
 }

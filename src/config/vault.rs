@@ -1,9 +1,9 @@
 //! `[vault]`, with what the `bao` and `vault` command lines take from the environment. Floor 6.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::vault::Config;
+use crate::vault::{Auth, Config};
 
 use super::auth;
 use super::error::{Error, Origin};
@@ -72,6 +72,10 @@ pub(super) fn merge(sources: &Sources<'_>, flags: &VaultFlags) -> Result<(Config
         values::go_duration,
     )?;
     let warnings = warnings(&addrs, skip_verify.as_ref());
+    let auth = auth::merge(sources, flags)?;
+    if matches!(auth, Auth::Cert { .. }) {
+        check_cert(&addrs, client_cert.as_deref())?;
+    }
     let config = Config {
         addrs: addrs.value,
         namespace: namespace.map(|found| found.value),
@@ -84,9 +88,25 @@ pub(super) fn merge(sources: &Sources<'_>, flags: &VaultFlags) -> Result<(Config
         skip_verify: skip_verify.is_some_and(|found| found.value),
         // What the `vault` and `bao` command lines take.
         client_timeout: client_timeout.map_or(Duration::from_secs(60), |found| found.value),
-        auth: auth::merge(sources, flags)?,
+        auth,
     };
     Ok((config, warnings))
+}
+
+/// A client certificate is shown in a TLS handshake, and there only.
+fn check_cert(addrs: &Found<Vec<String>>, client_cert: Option<&Path>) -> Result<(), Error> {
+    if client_cert.is_none() {
+        return Err(Error::Missing {
+            key: "vault.client_cert".to_owned(),
+            reason: "the method cert needs it".to_owned(),
+        });
+    }
+    match addrs.value.iter().find(|addr| !addr.starts_with("https:")) {
+        Some(addr) => {
+            Err(Error::invalid(addrs.origin.clone(), format!("{addr}: the method cert needs https")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn warnings(addrs: &Found<Vec<String>>, skip_verify: Option<&Found<bool>>) -> Vec<String> {

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::machine::{Kind, Machine};
 use super::requests::{Done, Proof, Prove, Requests, meaning, tail};
-use super::route::{Command, DrainSpan, RotateFailed, Route, Shared, Verdict};
+use super::route::{Command, DrainSpan, Reload, RotateFailed, Route, Shared, Verdict};
 use super::status::LastError;
 use super::view::{self, GenerationView};
 use super::{Drain, Ending, Generation, HardClose, clock};
@@ -31,6 +31,8 @@ pub struct RouteSettings {
     pub client_timeout: Duration,
     /// The lease arithmetic.
     pub lease: Settings,
+    /// A lazy route gives its credential back after this long without a session.
+    pub idle_after: Duration,
 }
 
 /// Starts the driver of a route as a task of `tasks`, and gives its handle.
@@ -47,6 +49,7 @@ pub fn start(
     let (publish, published) = watch::channel(None);
     let shared = Arc::new(Shared::default());
     let kind = Kind::of_path(&settings.vault_path);
+    shared.is_lazy.store(settings.lease.lazy, Ordering::Release);
     if let Ok(mut view) = shared.view.lock() {
         view.name.clone_from(&settings.name);
         view.vault_path.clone_from(&settings.vault_path);
@@ -74,6 +77,8 @@ pub fn start(
         replaces: Vec::new(),
         rotates: Vec::new(),
         closing: false,
+        idle_after: settings.idle_after,
+        idle_since: None,
         ended: ended.clone(),
     };
     let span = tracing::info_span!("lease", route = %settings.name);
@@ -96,6 +101,9 @@ struct Driver {
     replaces: Vec<oneshot::Sender<()>>,
     rotates: Vec<oneshot::Sender<Result<u64, RotateFailed>>>,
     closing: bool,
+    idle_after: Duration,
+    /// Since when the current generation has had no session.
+    idle_since: Option<Time>,
     ended: CancellationToken,
 }
 
@@ -133,7 +141,34 @@ impl Driver {
         for generation in leaving {
             self.step(Event::Empty { number: generation.number(), stray: generation.has_stray() });
         }
+        self.look_for_idleness(now);
         self.show();
+    }
+
+    fn look_for_idleness(&mut self, now: Time) {
+        let current = self.keeper.current().and_then(|number| self.generations.get(&number));
+        if current.is_none_or(|current| current.sessions() > 0)
+            || !self.shared.is_lazy.load(Ordering::Acquire)
+        {
+            self.idle_since = None;
+        } else if now >= *self.idle_since.get_or_insert(now) + self.idle_after {
+            self.idle_since = None;
+            self.step(Event::Idle);
+        }
+    }
+
+    fn reload(&mut self, reload: Reload) {
+        let Reload { settings, vault, prove, issue } = reload;
+        if let Ok(mut view) = self.shared.view.lock() {
+            view.vault_path.clone_from(&settings.vault_path);
+        }
+        self.requests.vault = vault;
+        self.requests.path = settings.vault_path.into();
+        self.requests.client_timeout = settings.client_timeout;
+        self.requests.prove = prove;
+        self.idle_after = settings.idle_after;
+        self.keeper.set_settings(settings.lease);
+        self.step(if issue { Event::Reload } else { Event::Tick });
     }
 
     fn obey(&mut self, command: Command) {
@@ -155,6 +190,12 @@ impl Driver {
                     DrainSpan::Default => lease::Drain::Default,
                     DrainSpan::For(span) => lease::Drain::For(span),
                 })));
+            }
+            Command::Want => self.step(Event::Wanted),
+            Command::Reload(reload) => self.reload(*reload),
+            Command::Retire => {
+                self.closing = true;
+                self.step(Event::Retire);
             }
             Command::Close => {
                 self.closing = true;
@@ -319,13 +360,18 @@ impl Driver {
     }
 
     fn proof(&mut self, number: u64, proof: Proof) {
-        let (outcome, event) = match proof {
-            Proof::Accepted => (metrics::Proof::Ok, Event::Proved(number)),
+        let (outcome, event) = match &proof {
+            Proof::Accepted { host } => {
+                if let Some(generation) = self.generations.get(&number) {
+                    generation.accepted_by(host);
+                }
+                (metrics::Proof::Ok, Event::Proved(number))
+            }
             Proof::Refused => (metrics::Proof::Refused, Event::ProofRefused(number)),
             Proof::Unprovable => (metrics::Proof::Unprovable, Event::Unprovable(number)),
         };
         self.metrics.proof(outcome);
-        if proof != Proof::Accepted {
+        if outcome != metrics::Proof::Ok {
             tracing::warn!(lease.generation = number, outcome = outcome.as_str(), "not proved");
             self.remember(match proof {
                 Proof::Refused => "prove: the server refuses the new credential",
@@ -465,6 +511,12 @@ impl Driver {
             Note::Lost(number) => {
                 tracing::warn!(lease.generation = number, "the lease is gone before its end");
                 self.remember("lease lost");
+            }
+            Note::TokenOfNoUse(_) => {
+                tracing::warn!(
+                    "no fresh credential: the token at hand ends too soon for one; hand over one that lives longer"
+                );
+                self.remember("issue: the token ends too soon");
             }
             Note::TooShort(number) => {
                 tracing::error!(

@@ -74,6 +74,14 @@ impl Machine {
         }
     }
 
+    pub(super) fn set_settings(&mut self, settings: Settings) {
+        match self {
+            Self::Dynamic(keeper) => keeper.set_settings(settings),
+            // It has none but its seed.
+            Self::Static(_) => {}
+        }
+    }
+
     pub(super) fn next_deadline(&self) -> Time {
         match self {
             Self::Dynamic(keeper) => keeper.next_deadline(),

@@ -17,10 +17,13 @@ use crate::secret::Secret;
 use crate::vault::{self, Grant, Login, StaticCredential, Vault};
 
 /// What a proof found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// A host let the candidate in.
-    Accepted,
+    Accepted {
+        /// Which, as sessions name it.
+        host: String,
+    },
     /// A host refused it, and none let it in.
     Refused,
     /// No host could say.

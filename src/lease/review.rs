@@ -69,7 +69,7 @@ impl Keeper {
 
     /// Without a current generation the latest that is still usable serves again.
     fn elect(&mut self, now: Time) {
-        if self.current.is_some() || self.closed {
+        if self.current.is_some() || self.closed || !self.wanted {
             return;
         }
         let latest = self

@@ -205,9 +205,12 @@ impl StaticKeeper {
                 self.commanded = true;
                 self.hurry(now);
             }
-            Event::Close => self.close(),
+            Event::Reload => self.hurry(now),
+            Event::Close | Event::Retire => self.close(),
             // A static role has no lease to renew or give back, and needs no proof; a denial is the database's own.
             Event::Tick
+            | Event::Wanted
+            | Event::Idle
             | Event::LateReply(_)
             | Event::DenialSeen(_)
             | Event::Proved(_)

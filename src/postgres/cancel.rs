@@ -203,6 +203,7 @@ pub(in crate::postgres) mod tests {
         let upstream = Upstream::new(Uri::parse(&uri).unwrap(), settings).unwrap();
         let secret = Secret::new("secret".to_owned());
         let startup = b"\0\0\0\x0f\0\x03\0\0user\0v\0";
+        let turn = upstream.order()[0];
         let letting_in = async {
             let (mut server, _) = listener.accept().await.unwrap();
             let mut hello = [0; 15];
@@ -210,7 +211,7 @@ pub(in crate::postgres) mod tests {
             server.write_all(LET_IN).await.unwrap();
             server
         };
-        let (leg, server) = tokio::join!(upstream.login(0, startup, "v", &secret), letting_in);
+        let (leg, server) = tokio::join!(upstream.login(turn, startup, "v", &secret), letting_in);
         (listener, leg.unwrap(), server)
     }
 

@@ -105,13 +105,16 @@ fn role_was_dropped(text: &str) -> bool {
         || (text.contains("does not exist") && text.contains("role \"v-") && !text.contains("sqlstate"))
 }
 
-/// A 4xx to `auth/token/renew-self`.
+/// A 4xx to `auth/token/renew-self`. The token of a `cert` login is bound to the certificate that it was made with.
 fn token_renewal(text: &str) -> Kind {
-    if contains_any(text, &["not renewable", "past the max ttl", "cannot be renewed"]) {
-        Kind::CannotExtend
-    } else {
-        Kind::Transient
-    }
+    let known = [
+        "not renewable",
+        "past the max ttl",
+        "cannot be renewed",
+        "client identity during renewal",
+        "invalid certificate or no client certificate",
+    ];
+    if contains_any(text, &known) { Kind::CannotExtend } else { Kind::Transient }
 }
 
 /// A 4xx to `sys/leases/revoke`. Today's servers answer 204 for a lease they do not know.

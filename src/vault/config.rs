@@ -37,7 +37,7 @@ pub struct Config {
 }
 
 /// An auth method. A mount has no `auth/` in front. Files are read again at each login.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
     /// A token handed to us.
     Token {
@@ -58,14 +58,57 @@ pub enum Auth {
         /// Default `/var/run/secrets/kubernetes.io/serviceaccount/token`.
         jwt_file: PathBuf,
     },
+    /// <https://developer.hashicorp.com/vault/api-docs/auth/jwt#jwt-login>
+    Jwt {
+        /// Default `jwt`.
+        mount: String,
+        /// The role of the auth method.
+        role: String,
+        /// A file that somebody keeps a fresh JWT in.
+        jwt_file: PathBuf,
+    },
     /// <https://developer.hashicorp.com/vault/api-docs/auth/approle#login-with-approle>
     AppRole {
         /// Default `approle`.
         mount: String,
         /// The role_id.
         role_id: String,
-        /// The file of the secret_id; without one none is sent (`bind_secret_id=false`).
-        secret_id_file: Option<PathBuf>,
+        /// Where the secret_id comes from.
+        secret_id: SecretId,
+    },
+    /// Who we are is told by `client_cert` in the TLS handshake.
+    ///
+    /// <https://developer.hashicorp.com/vault/api-docs/auth/cert#login-with-tls-certificate-method>
+    Cert {
+        /// Default `cert`.
+        mount: String,
+        /// The certificate role; without one Vault tries each.
+        name: Option<String>,
+    },
+    /// <https://developer.hashicorp.com/vault/api-docs/auth/userpass#login>
+    Userpass {
+        /// Default `userpass`.
+        mount: String,
+        /// The user.
+        username: String,
+        /// The file of the password.
+        password_file: PathBuf,
+    },
+}
+
+/// Where AppRole's secret_id comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretId {
+    /// None is sent (`bind_secret_id=false`).
+    Absent,
+    /// A file holds it.
+    File(PathBuf),
+    /// A file holds a wrapping token, which is exchanged for it once.
+    Wrapped {
+        /// The file.
+        file: PathBuf,
+        /// The name of the AppRole that it must have been made for; without one any of the mount.
+        role: Option<String>,
     },
 }
 
@@ -87,8 +130,16 @@ impl Config {
             Auth::Kubernetes { mount, role, .. } => {
                 required("kubernetes", &[("mount", mount), ("role", role)])
             }
+            Auth::Jwt { mount, role, .. } => required("jwt", &[("mount", mount), ("role", role)]),
             Auth::AppRole { mount, role_id, .. } => {
                 required("approle", &[("mount", mount), ("role_id", role_id)])
+            }
+            Auth::Cert { mount, .. } => {
+                let cert = if self.client_cert.is_some() { "yes" } else { "" };
+                required("cert", &[("mount", mount), ("client_cert", cert)])
+            }
+            Auth::Userpass { mount, username, .. } => {
+                required("userpass", &[("mount", mount), ("username", username)])
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The requests that vaultrs does not have, or whose replies it cuts short. Floor 2.
 //!
 //! They are built with the rest of vaultrs' requests and sent by our own transport. All need `X-Vault-Token`, except
-//! health.
+//! the login and health.
 
 use rustify_derive::Endpoint;
 
@@ -80,6 +80,21 @@ pub(super) struct CapabilitiesSelf {
 pub(super) struct RevokeLease {
     pub(super) lease_id: String,
     pub(super) sync: bool,
+}
+
+/// Logs in with the client certificate of the connection. vaultrs has this with a field that Vault does not read.
+///
+/// * Path: `auth/{mount}/login`
+/// * Method: POST
+/// * Response: `auth`
+/// * Reference: <https://developer.hashicorp.com/vault/api-docs/auth/cert#login-with-tls-certificate-method>
+#[derive(Endpoint)]
+#[endpoint(path = "auth/{self.mount}/login", method = "POST")]
+pub(super) struct LogInByCertificate {
+    #[endpoint(skip)]
+    pub(super) mount: String,
+    /// Empty: Vault tries each certificate role.
+    pub(super) name: String,
 }
 
 /// Asks a node for its state, told by the status alone: 200, 429, 472, 473, 501, 503.

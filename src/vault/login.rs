@@ -9,13 +9,17 @@ use secrecy::zeroize::Zeroizing;
 use tokio::time::{Instant, timeout_at};
 use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
 use vaultrs::api::auth::kubernetes::requests::LoginWithKubernetesRequest;
+use vaultrs::api::auth::oidc::requests::JWTLoginRequest;
+use vaultrs::api::auth::userpass::requests::LoginRequest as UserpassLoginRequest;
 
 use crate::secret::Secret;
 
 use super::classify::Operation;
+use super::endpoints::LogInByCertificate;
 use super::replies::{self, TokenFacts};
 use super::transport::Reply;
-use super::{Auth, Failure, Kind, Vault};
+use super::wrapped::{Origin, Wrapped};
+use super::{Auth, Failure, Kind, SecretId, Vault};
 
 /// A token, and how long it lives.
 #[derive(Clone, Debug)]
@@ -64,27 +68,52 @@ impl Vault {
     /// `Refused` where Vault does not let us in or a handed token is dead; `Transient` where a file cannot be read.
     pub async fn log_in(&self) -> Result<Login, Failure> {
         let deadline = Instant::now() + self.config.client_timeout;
-        let Ok(_turn) = timeout_at(deadline, self.login.lock()).await else {
+        let Ok(mut wrapped) = timeout_at(deadline, self.login.lock()).await else {
             return Err(failed(Kind::Transient, "another login takes too long"));
         };
-        match &self.config.auth {
-            Auth::Token { token } => self.take(token.clone(), deadline).await,
+        let reply = match &self.config.auth {
+            Auth::Token { token } => return self.take(token.clone(), deadline).await,
             Auth::TokenFile { path } => {
                 let token = read_secret("token_file", path).await?;
-                self.take(token, deadline).await
+                return self.take(token, deadline).await;
             }
             Auth::Kubernetes { mount, role, jwt_file } => {
                 let jwt = read_secret("jwt_file", jwt_file).await?;
-                let reply = self.log_in_kubernetes(mount, role, &jwt, deadline).await?;
-                self.admit(&reply, deadline).await
+                self.log_in_kubernetes(mount, role, &jwt, deadline).await?
             }
-            Auth::AppRole { mount, role_id, secret_id_file } => {
-                let secret_id = match secret_id_file {
-                    Some(path) => read_secret("secret_id_file", path).await?,
-                    None => Secret::new(String::new()),
-                };
-                let reply = self.log_in_approle(mount, role_id, &secret_id, deadline).await?;
-                self.admit(&reply, deadline).await
+            Auth::Jwt { mount, role, jwt_file } => {
+                let jwt = read_secret("jwt_file", jwt_file).await?;
+                self.log_in_jwt(mount, role, &jwt, deadline).await?
+            }
+            Auth::AppRole { mount, role_id, secret_id } => {
+                let secret_id = self.secret_id(&mut wrapped, mount, secret_id, deadline).await?;
+                self.log_in_approle(mount, role_id, &secret_id, deadline).await?
+            }
+            Auth::Cert { mount, name } => {
+                self.transport.refresh_identity().await;
+                self.log_in_cert(mount, name.as_deref(), deadline).await?
+            }
+            Auth::Userpass { mount, username, password_file } => {
+                let password = read_secret("password_file", password_file).await?;
+                self.log_in_userpass(mount, username, &password, deadline).await?
+            }
+        };
+        self.admit(&reply, deadline).await
+    }
+
+    /// AppRole's secret_id; empty where none is to be sent.
+    async fn secret_id(
+        &self,
+        wrapped: &mut Wrapped,
+        mount: &str,
+        source: &SecretId,
+        deadline: Instant,
+    ) -> Result<Secret, Failure> {
+        match source {
+            SecretId::Absent => Ok(Secret::new(String::new())),
+            SecretId::File(path) => read_secret("secret_id_file", path).await,
+            SecretId::Wrapped { file, role } => {
+                self.unwrapped(wrapped, &Origin { file, mount, role: role.as_deref() }, deadline).await
             }
         }
     }
@@ -129,6 +158,60 @@ impl Vault {
             secret_id: secret_id.expose().to_owned(),
         };
         self.call(Operation::LogIn, None, request, deadline, &[secret_id]).await
+    }
+
+    /// Logs in with a JWT.
+    ///
+    /// * Path: `auth/{mount}/login`
+    /// * Method: POST
+    /// * Response: `auth`
+    /// * Reference: <https://developer.hashicorp.com/vault/api-docs/auth/jwt#jwt-login>
+    async fn log_in_jwt(
+        &self,
+        mount: &str,
+        role: &str,
+        jwt: &Secret,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
+        let request = JWTLoginRequest {
+            mount: mount.to_owned(),
+            jwt: jwt.expose().to_owned(),
+            role: Some(role.to_owned()),
+        };
+        self.call(Operation::LogIn, None, request, deadline, &[jwt]).await
+    }
+
+    /// Logs in with the client certificate of the connection.
+    async fn log_in_cert(
+        &self,
+        mount: &str,
+        name: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
+        let request =
+            LogInByCertificate { mount: mount.to_owned(), name: name.unwrap_or_default().to_owned() };
+        self.call(Operation::LogIn, None, request, deadline, &[]).await
+    }
+
+    /// Logs in with a user name and a password.
+    ///
+    /// * Path: `auth/{mount}/login/{username}`
+    /// * Method: POST
+    /// * Response: `auth`
+    /// * Reference: <https://developer.hashicorp.com/vault/api-docs/auth/userpass#login>
+    async fn log_in_userpass(
+        &self,
+        mount: &str,
+        username: &str,
+        password: &Secret,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
+        let request = UserpassLoginRequest {
+            mount: mount.to_owned(),
+            username: username.to_owned(),
+            password: password.expose().to_owned(),
+        };
+        self.call(Operation::LogIn, None, request, deadline, &[password]).await
     }
 
     /// Takes the token out of a login's reply. A look-up refines what the reply says of it; where that fails, or
@@ -176,7 +259,7 @@ const UNKNOWN: TokenFacts = TokenFacts {
 };
 
 /// Reads a file that holds one secret, without the white space around it. The error names the file.
-async fn read_secret(setting: &'static str, path: &Path) -> Result<Secret, Failure> {
+pub(super) async fn read_secret(setting: &'static str, path: &Path) -> Result<Secret, Failure> {
     let owned: PathBuf = path.to_owned();
     let read = tokio::task::spawn_blocking(move || -> std::io::Result<Zeroizing<String>> {
         let mut text = Zeroizing::new(String::new());
@@ -198,7 +281,7 @@ async fn read_secret(setting: &'static str, path: &Path) -> Result<Secret, Failu
     }
 }
 
-fn failed(kind: Kind, reason: &str) -> Failure {
+pub(super) fn failed(kind: Kind, reason: &str) -> Failure {
     Failure::local(Operation::LogIn, kind, reason)
 }
 

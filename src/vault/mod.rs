@@ -7,12 +7,13 @@
 //! | file | what it is |
 //! |---|---|
 //! | `config`, `error` | what the module needs to know, and what is wrong with it |
-//! | `login` | each auth method |
+//! | `login`, `wrapped` | each auth method; a secret_id that comes wrapped |
 //! | `endpoints`, `replies` | requests that vaultrs lacks; what replies hold |
 //! | `examine` | questions of `leasehold check` |
 //! | `classify`, `failure` | what an answer means, and how it is told |
-//! | `transport`, `tls`, `pace` | addresses, bounds, trust, and how often |
+//! | `transport`, `address`, `tls`, `pace` | addresses, bounds, trust, and how often |
 
+mod address;
 mod classify;
 mod config;
 mod endpoints;
@@ -24,6 +25,7 @@ mod pace;
 mod replies;
 mod tls;
 mod transport;
+mod wrapped;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -42,8 +44,9 @@ use classify::{classify, is_server_trouble};
 use endpoints::{Creds, ReadHealth, RenewLease, RevokeLease, StaticCreds};
 use pace::Pace;
 use transport::{NoReply, Reply, Transport};
+use wrapped::Wrapped;
 
-pub use config::{Auth, Config};
+pub use config::{Auth, Config, SecretId};
 pub use error::Error;
 pub use failure::{Failure, Kind};
 pub use login::Login;
@@ -57,8 +60,8 @@ pub struct Vault {
     config: Config,
     transport: Transport,
     pace: Pace,
-    /// Held by the login in flight.
-    login: tokio::sync::Mutex<()>,
+    /// Held by the login in flight, with what it may have unwrapped.
+    login: tokio::sync::Mutex<Wrapped>,
     seen: Mutex<Seen>,
 }
 
@@ -98,7 +101,7 @@ impl Vault {
             transport: Transport::new(&config)?,
             config,
             pace: Pace::new(Instant::now()),
-            login: tokio::sync::Mutex::new(()),
+            login: tokio::sync::Mutex::default(),
             seen: Mutex::default(),
         })
     }
@@ -218,7 +221,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Asks the node that is asked first for its state. Cancel safe.
+    /// The state of the first node that serves; where none does, that of the last one asked. Cancel safe.
     ///
     /// # Errors
     ///

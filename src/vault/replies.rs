@@ -131,6 +131,19 @@ struct LookUpData {
 
 /// What a token may do at each of some paths. `data` also has a list under `capabilities` where one path was asked.
 pub(super) type Capabilities = std::collections::BTreeMap<String, Vec<String>>;
+/// `data` of a look-up of a wrapping token.
+#[derive(Deserialize)]
+struct WrappingData {
+    #[serde(default)]
+    creation_path: Option<String>,
+}
+
+/// `data` of an unwrapped secret_id.
+#[derive(Deserialize)]
+struct SecretIdData {
+    #[serde(default)]
+    secret_id: Option<Secret>,
+}
 
 /// The body of an error.
 #[derive(Deserialize)]
@@ -216,6 +229,18 @@ pub(super) fn token_facts(body: &[u8]) -> Result<TokenFacts, Unusable> {
     })
 }
 
+/// What a wrapping token was made by.
+pub(super) fn creation_path(body: &[u8]) -> Result<String, Unusable> {
+    let reply: Envelope<WrappingData> = parse(body)?;
+    reply.data.and_then(|data| data.creation_path).ok_or(Unusable::NotJson)
+}
+
+/// An unwrapped secret_id.
+pub(super) fn secret_id(body: &[u8]) -> Result<Secret, Unusable> {
+    let reply: Envelope<SecretIdData> = parse(body)?;
+    reply.data.and_then(|data| data.secret_id).ok_or(Unusable::NoSecretId)
+}
+
 impl AuthReply {
     /// What the reply of the login itself says of its token. A `lease_duration` of 0 has no end.
     pub(super) fn facts(&self) -> TokenFacts {
@@ -238,6 +263,7 @@ pub(super) enum Unusable {
     NoLease,
     NoPassword,
     NoToken,
+    NoSecretId,
 }
 
 impl Unusable {
@@ -249,6 +275,7 @@ impl Unusable {
                 "the reply has no username and password: other credential types are not supported"
             }
             Self::NoToken => "the reply has no token",
+            Self::NoSecretId => "what was wrapped holds no secret_id",
         }
     }
 }

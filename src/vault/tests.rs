@@ -1,6 +1,8 @@
 //! The module against a scripted server: what a real Vault cannot be made to do.
 
+mod addresses;
 mod stub;
+mod wrapped;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -53,37 +55,6 @@ async fn a_request_has_token_namespace_and_path() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_a_stranger_gets_no_token() {
-    let stranger = Stub::replying([stub::ok(GRANT)]).await;
-    let stub = Stub::replying([stub::redirect(&format!("{}/v1/database/creds/app", stranger.addr))]).await;
-    let vault = vault(&[&stub.addr]);
-    let failure = vault.issue(&token(), "database/creds/app", WITHIN).await.unwrap_err();
-    assert_eq!(failure.kind, Kind::Transient);
-    assert!(failure.to_string().contains(&stranger.addr), "{failure}");
-    assert_eq!(stranger.seen(), "");
-}
-
-#[tokio::test]
-async fn a_redirect_to_a_configured_address_is_followed_once() {
-    let active = Stub::replying([stub::ok(GRANT)]).await;
-    let standby = Stub::replying([stub::redirect(&format!("{}/v1/database/creds/app", active.addr))]).await;
-    let vault = vault(&[&standby.addr, &active.addr]);
-    vault.issue(&token(), "database/creds/app", WITHIN).await.unwrap();
-    assert!(active.seen().contains("hvs.the-token"));
-    assert_eq!(vault.addr(), active.addr);
-}
-
-#[tokio::test]
-async fn a_redirect_to_another_path_or_in_a_circle_is_transient() {
-    let elsewhere = Stub::replying([stub::redirect("/v1/other")]).await;
-    let failure = vault(&[&elsewhere.addr]).issue(&token(), "database/creds/app", WITHIN).await.unwrap_err();
-    assert_eq!(failure.kind, Kind::Transient);
-    let circle = Stub::replying([stub::redirect("/v1/x"), stub::redirect("/v1/x"), stub::ok(GRANT)]).await;
-    let failure = vault(&[&circle.addr]).issue(&token(), "x", WITHIN).await.unwrap_err();
-    assert_eq!(failure.kind, Kind::Transient);
-}
-
-#[tokio::test]
 async fn a_body_is_read_up_to_its_bound() {
     let announced = "HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n{".to_owned();
     let chunk = format!("10000\r\n{}\r\n", "a".repeat(0x10000));
@@ -95,22 +66,6 @@ async fn a_body_is_read_up_to_its_bound() {
         assert!(failure.outcome_unknown);
         assert!(failure.to_string().contains("larger than 1 MiB"), "{failure}");
     }
-}
-
-#[tokio::test]
-async fn an_address_that_does_not_connect_is_passed_over_within_two_seconds() {
-    let hangs = Stub::hanging().await;
-    let live = Stub::replying([stub::ok(GRANT), stub::ok(GRANT)]).await;
-    let mut config = config(&[&hangs.addr.replace("http", "https"), &live.addr]);
-    config.skip_verify = true;
-    let vault = Vault::new(config).unwrap();
-    let start = Instant::now();
-    vault.issue(&token(), "x", WITHIN).await.unwrap();
-    assert!((1900..4000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
-    assert_eq!(vault.addr(), live.addr);
-    let start = Instant::now();
-    vault.issue(&token(), "x", WITHIN).await.unwrap();
-    assert!(start.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test]
@@ -232,7 +187,7 @@ async fn a_login_whose_look_up_fails_keeps_the_word_of_its_reply() {
     let stub = Stub::replying([stub::ok(auth), stub::status(500, "")]).await;
     let mut config = config(&[&stub.addr]);
     config.auth =
-        Auth::AppRole { mount: "approle".to_owned(), role_id: "r".to_owned(), secret_id_file: None };
+        Auth::AppRole { mount: "approle".to_owned(), role_id: "r".to_owned(), secret_id: SecretId::Absent };
     let login = Vault::new(config).unwrap().log_in().await.unwrap();
     assert_eq!(login.ttl, Some(Duration::from_secs(90)));
     assert!(login.ttl_known && login.renewable && !login.handed);

@@ -2,12 +2,14 @@
 //!
 //! Where a CA is named, only that CA is trusted; otherwise the system's roots are.
 
-use std::fs;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::{fmt, fs};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -17,7 +19,10 @@ use super::{Config, Error};
 
 /// Reads the files that `config` names. `in_use` tells whether any address is `https`: where none is, the system's
 /// roots are not looked for, while files that were named must still be good.
-pub(super) fn client_config(config: &Config, in_use: bool) -> Result<ClientConfig, Error> {
+pub(super) fn client_config(
+    config: &Config,
+    in_use: bool,
+) -> Result<(ClientConfig, Option<Arc<Identity>>), Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -31,24 +36,70 @@ pub(super) fn client_config(config: &Config, in_use: bool) -> Result<ClientConfi
         builder.with_root_certificates(roots(config, in_use)?)
     };
     match (&config.client_cert, &config.client_key) {
-        (None, None) => Ok(builder.with_no_client_auth()),
+        (None, None) => Ok((builder.with_no_client_auth(), None)),
         (Some(cert), Some(key)) => {
-            let chain =
-                certificates("client_cert", &cert.display().to_string(), &read("client_cert", cert)?)?;
-            let key_pem = read("client_key", key)?;
-            let key_der = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| Error::NotPem {
-                what: "client_key",
-                origin: key.display().to_string(),
-                wanted: "private key",
-            })?;
-            builder.with_client_auth_cert(chain, key_der).map_err(|source| Error::Certificate {
-                what: "client_cert",
-                origin: cert.display().to_string(),
-                source,
-            })
+            let identity = Arc::new(Identity::read(cert.clone(), key.clone())?);
+            let shown: Arc<dyn ResolvesClientCert> = Arc::clone(&identity) as _;
+            let mut tls = builder.with_client_cert_resolver(shown);
+            // A resumed session would speak for the certificate that it began with.
+            tls.resumption = Resumption::disabled();
+            Ok((tls, Some(identity)))
         }
         _ => Err(Error::ClientCertificateHalf),
     }
+}
+
+/// Our certificate. It is renewed on disk by others, so it is read again at each login by it; connections made from
+/// then on show the new one.
+pub(super) struct Identity {
+    cert: PathBuf,
+    key: PathBuf,
+    now: RwLock<Arc<CertifiedKey>>,
+}
+
+impl Identity {
+    fn read(cert: PathBuf, key: PathBuf) -> Result<Self, Error> {
+        let now = RwLock::new(Arc::new(certified(&cert, &key)?));
+        Ok(Self { cert, key, now })
+    }
+
+    /// Reads the files again; where that fails the earlier certificate stays. Blocks.
+    pub(super) fn refresh(&self) -> Result<(), Error> {
+        let fresh = Arc::new(certified(&self.cert, &self.key)?);
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("cert", &self.cert).finish_non_exhaustive()
+    }
+}
+
+fn certified(cert: &Path, key: &Path) -> Result<CertifiedKey, Error> {
+    let chain = certificates("client_cert", &cert.display().to_string(), &read("client_cert", cert)?)?;
+    let key_der = PrivateKeyDer::from_pem_slice(&read("client_key", key)?).map_err(|_| Error::NotPem {
+        what: "client_key",
+        origin: key.display().to_string(),
+        wanted: "private key",
+    })?;
+    let provider = rustls::crypto::ring::default_provider();
+    CertifiedKey::from_der(chain, key_der, &provider).map_err(|source| Error::Certificate {
+        what: "client_cert",
+        origin: cert.display().to_string(),
+        source,
+    })
 }
 
 fn roots(config: &Config, in_use: bool) -> Result<RootCertStore, Error> {

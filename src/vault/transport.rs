@@ -4,17 +4,16 @@
 //! once, by us, and only to the same path at another of the configured addresses: the token goes nowhere else.
 
 use std::error::Error as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{CONTENT_LENGTH, DATE, HOST, HeaderValue, LOCATION, RETRY_AFTER};
 use secrecy::zeroize::Zeroizing;
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
+use super::address::{Fixed, authority, origin, parse, plain_host};
 use super::{Config, Error, tls};
 
 /// The addresses of Vault, and a client for each.
@@ -23,6 +22,8 @@ pub(super) struct Transport {
     /// The address that is asked first: the one that answered last, or the one after it when that failed. So a dead
     /// address does not cost its two seconds on every request.
     first: AtomicUsize,
+    /// Our certificate, where we have one.
+    identity: Option<Arc<tls::Identity>>,
 }
 
 /// An answer, of any status.
@@ -53,14 +54,27 @@ impl Transport {
             urls.push(parse(place, text)?);
         }
         let in_use = urls.iter().any(|url| url.scheme() == "https");
-        let tls = tls::client_config(config, in_use)?;
+        let (tls, identity) = tls::client_config(config, in_use)?;
+        // A connection speaks for the certificate that it was made with, so with one of our own none is kept.
+        let idle = if identity.is_some() { 0 } else { usize::MAX };
+        let server_name = config.tls_server_name.as_deref();
         let addresses: Result<Vec<_>, _> =
-            urls.into_iter().map(|url| Address::new(url, &tls, config.tls_server_name.as_deref())).collect();
+            urls.into_iter().map(|url| Address::new(url, &tls, server_name, idle)).collect();
         let addresses = addresses?;
         if addresses.is_empty() {
             return Err(Error::NoAddress);
         }
-        Ok(Self { addresses, first: AtomicUsize::new(0) })
+        Ok(Self { addresses, first: AtomicUsize::new(0), identity })
+    }
+
+    /// Reads the client certificate again, if there is one; where that fails the earlier one stays.
+    pub(super) async fn refresh_identity(&self) {
+        let Some(identity) = self.identity.clone() else { return };
+        let refreshed = tokio::task::spawn_blocking(move || identity.refresh()).await;
+        if let Ok(Err(error)) = refreshed {
+            let reason = error.source().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(%error, reason, "the client certificate cannot be read again: the earlier one is shown");
+        }
     }
 
     /// The address that answered last, as it was configured; before any answer the first.
@@ -89,20 +103,38 @@ impl Transport {
         }
     }
 
+    /// A node that certainly did nothing (it was not reached, serves nothing, or sends us where we do not go) is passed
+    /// over for the next. Where none does better, the most telling of their answers stands.
     async fn try_in_turn(&self, request: &http::Request<Vec<u8>>, first: usize) -> Result<Reply, NoReply> {
-        let mut unreachable = NoReply::NotSent("no address".to_owned());
+        let mut best = Err(NoReply::NotSent("no address".to_owned()));
         for turn in 0..self.addresses.len() {
             let index = (first + turn) % self.addresses.len();
             let Some(address) = self.addresses.get(index) else {
                 break;
             };
-            match address.attempt(request).await {
-                Ok(Answer::Reply(reply)) => return Ok(self.answered(index, reply)),
-                Ok(Answer::Elsewhere(target)) => return self.follow(index, target, request).await,
+            let answer = match address.attempt(request).await {
+                Ok(Answer::Reply(reply)) => Ok(self.answered(index, reply)),
+                Ok(Answer::Elsewhere(target)) => self.follow(index, target, request).await,
+                Err(no_reply) => Err(no_reply),
+            };
+            match answer {
+                Ok(reply) if serves_nothing(reply.status) => {
+                    tracing::debug!(vault.addr = %origin(&address.url), status = reply.status, "address passed over");
+                    best = Ok(reply);
+                }
+                Ok(reply) => return Ok(reply),
                 Err(NoReply::NotSent(reason)) => {
                     tracing::debug!(vault.addr = %origin(&address.url), error = %reason, "address passed over");
                     self.pass_over(index);
-                    unreachable = NoReply::NotSent(reason);
+                    if matches!(best, Err(NoReply::NotSent(_))) {
+                        best = Err(NoReply::NotSent(reason));
+                    }
+                }
+                Err(NoReply::Redirected(reason)) => {
+                    tracing::debug!(vault.addr = %origin(&address.url), error = %reason, "address passed over");
+                    if best.is_err() {
+                        best = Err(NoReply::Redirected(reason));
+                    }
                 }
                 Err(lost) => {
                     self.pass_over(index);
@@ -110,7 +142,7 @@ impl Transport {
                 }
             }
         }
-        Err(unreachable)
+        best
     }
 
     /// Follows a redirect from the address at `index`, where its target is one of ours.
@@ -179,7 +211,12 @@ enum Answer {
 }
 
 impl Address {
-    fn new(url: Url, tls: &rustls::ClientConfig, server_name: Option<&str>) -> Result<Self, Error> {
+    fn new(
+        url: Url,
+        tls: &rustls::ClientConfig,
+        server_name: Option<&str>,
+        idle: usize,
+    ) -> Result<Self, Error> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.clone())
             .no_proxy()
@@ -189,6 +226,7 @@ impl Address {
             .http1_only()
             .connect_timeout(CONNECT_WITHIN)
             .pool_idle_timeout(IDLE_FOR)
+            .pool_max_idle_per_host(idle)
             .user_agent(concat!("leasehold/", env!("CARGO_PKG_VERSION")));
         let mut target = url.clone();
         let mut host = None;
@@ -233,6 +271,12 @@ impl Address {
     }
 }
 
+/// A secondary or standby that will not forward, a sealed node, one that knows no leader: it has not done what it was
+/// asked. Other 5xx may follow a deed.
+fn serves_nothing(status: u16) -> bool {
+    matches!(status, 472 | 473 | 503)
+}
+
 /// Reads at most [`BODY_LIMIT`] bytes of the body.
 async fn read(mut response: reqwest::Response) -> Result<Reply, NoReply> {
     let status = response.status().as_u16();
@@ -271,62 +315,6 @@ fn no_reply(error: reqwest::Error) -> NoReply {
         NoReply::NotSent(format!("cannot connect: {reason}"))
     } else {
         NoReply::Lost(format!("the connection was lost: {reason}"))
-    }
-}
-
-/// Leads every name to one host.
-struct Fixed(String);
-
-impl Resolve for Fixed {
-    fn resolve(&self, _name: Name) -> Resolving {
-        let host = self.0.clone();
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// A base URL. Its text goes into the error only where it cannot hold a password.
-fn parse(place: usize, text: &str) -> Result<Url, Error> {
-    let refuse = |reason| {
-        let addr = if text.contains('@') {
-            format!("number {}", place + 1)
-        } else {
-            text.escape_default().to_string()
-        };
-        Err(Error::Address { addr, reason })
-    };
-    let Ok(url) = Url::parse(text.trim()) else {
-        return refuse("is not a URL");
-    };
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return refuse("is neither http:// nor https:// with a host");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return refuse("holds a user or password, which Vault does not take");
-    }
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return refuse("has a path; only scheme, host and port are supported");
-    }
-    Ok(url)
-}
-
-/// Scheme, host and port, as in `https://vault:8200`.
-fn origin(url: &Url) -> String {
-    format!("{}://{}", url.scheme(), authority(url))
-}
-
-fn authority(url: &Url) -> &str {
-    url.authority().rsplit_once('@').map_or_else(|| url.authority(), |(_, host)| host)
-}
-
-/// The host without the brackets of IPv6.
-fn plain_host(url: &Url) -> String {
-    match url.host() {
-        Some(Host::Ipv6(address)) => address.to_string(),
-        Some(other) => other.to_string(),
-        None => String::new(),
     }
 }
 

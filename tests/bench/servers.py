@@ -5,11 +5,15 @@ It reads one JSON command per line and answers each with one JSON line, in order
 {"error": "...", "log": "the end of the server's log"}. `name` is the caller's, unique while the server exists.
 
   {"start": "postgres", "name": N, "version": "system"|"18", "conf": {"max_connections": "20"}, "hba": [LINE, ...],
-   "ssl": true | {"digest": "sha384"} | {"cert": PATH, "key": PATH, "ca": PATH}}
+   "ssl": true | {"digest": "sha384"} | {"cert": PATH, "key": PATH, "ca": PATH}, "standby_of": N}
       -> name pid host port socket_dir data_dir superuser password log [ca cert key]
          hba lines stand before "host all all all scram-sha-256"; the superuser gets in whatever they say
-  {"start": "openbao", "name": N, "storage": "dev"|"raft", "tls": false|true}
-      -> name pid host port addr root_token log [ca] [unseal_key]       unsealed; dev is in memory
+         a standby streams from N, which is stopped for a moment so that its data can be copied
+  {"start": "openbao", "name": N, "storage": "dev"|"raft", "tls": false|true, "join": NAME OF A RAFT SERVER}
+      -> name pid host port addr root_token log [ca] [unseal_key]       unsealed; dev is in memory; one that joins is
+         a standby with the other's token and key
+  {"start": "proxy", "name": N, "to": NAME OF AN OPENBAO}               -> name pid host port addr log
+         OpenBao's own proxy, which keeps tokens and leases that passed
   {"stop": N, "signal": "TERM"|"KILL"|"fast"|"immediate"}               -> {}   gone when answered; its data stays
   {"restart": N, "unseal": true|false}                                  -> coordinates; same port, same data
   {"pause": N} / {"cont": N}                                            -> {}   SIGSTOP / SIGCONT, children too
@@ -152,13 +156,16 @@ class Server:
 class Postgres(Server):
     SIGNALS = {"TERM": signal.SIGTERM, "KILL": signal.SIGKILL, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
-    def __init__(self, run, name, version="system", conf=None, hba=(), ssl=None):
+    def __init__(self, run, name, version="system", conf=None, hba=(), ssl=None, standby_of=None):
         super().__init__(run, name)
         self.bin = self._programs(version)
         self.data = os.path.join(self.dir, "data")
         self.sockets = os.path.join(run.dir, "s")
         os.makedirs(self.sockets, mode=0o755, exist_ok=True)
-        shutil.copytree(self._template(version), self.data, symlinks=True)
+        if standby_of is None:
+            shutil.copytree(self._template(version), self.data, symlinks=True)
+        else:
+            conf = {**(conf or {}), **self._clone(standby_of)}
         os.chmod(self.data, 0o700)
         self.tls = _certificates(self.dir, ssl) if ssl else {}
         settings = {
@@ -217,6 +224,17 @@ class Postgres(Server):
             shutil.copytree(os.path.dirname(found), copy, symlinks=True)
         return os.path.join(copy, "bin")
 
+    def _clone(self, primary):
+        """Copies the data of a primary, cold, since not every bundle has pg_basebackup; the settings of a standby."""
+        primary.stop("fast")
+        try:
+            shutil.copytree(primary.data, self.data, symlinks=True)
+        finally:
+            primary.start()
+        open(os.path.join(self.data, "standby.signal"), "w").close()
+        where = f"host=127.0.0.1 port={primary.port} user={SUPERUSER} password={PASSWORD}"
+        return {"primary_conninfo": where, "wal_retrieve_retry_interval": "100ms"}
+
     def _template(self, version):
         """A fresh cluster of this version, made by initdb once and kept under .dev/."""
         number = subprocess.run([os.path.join(self.bin, "postgres"), "--version"], check=True, capture_output=True,
@@ -249,10 +267,11 @@ class Postgres(Server):
 class OpenBao(Server):
     SIGNALS = {"TERM": signal.SIGTERM, "KILL": signal.SIGKILL, "fast": signal.SIGTERM, "immediate": signal.SIGKILL}
 
-    def __init__(self, run, name, storage="dev", tls=False):
+    def __init__(self, run, name, storage="dev", tls=False, join=None):
         super().__init__(run, name)
         if storage not in ("dev", "raft"):
             raise Failed(f"storage is dev or raft, not {storage}")
+        self.leader = join
         self.storage = storage
         self.port = _free_port()
         self.scheme = "https" if tls else "http"
@@ -285,7 +304,8 @@ class OpenBao(Server):
                 self._initialise()
             if unseal:
                 self._call("POST", "sys/unseal", {"key": self.unseal_key})
-                self.wait_until(lambda: self._call("GET", "sys/health")[0] == 200)
+                serves = {200} if self.leader is None else {200, 429}
+                self.wait_until(lambda: self._call("GET", "sys/health")[0] in serves)
 
     def coordinates(self):
         found = {"name": self.name, "pid": self.process.pid, "host": "127.0.0.1", "port": self.port,
@@ -303,7 +323,7 @@ class OpenBao(Server):
         listener |= {"tls_cert_file": self.tls["cert"], "tls_key_file": self.tls["key"]} if tls else {"tls_disable": True}
         os.mkdir(os.path.join(self.dir, "raft"))
         config = {
-            "storage": {"raft": {"path": os.path.join(self.dir, "raft"), "node_id": "one", "performance_multiplier": 1}},
+            "storage": {"raft": {"path": os.path.join(self.dir, "raft"), "node_id": self.name, "performance_multiplier": 1}},
             "listener": [{"tcp": listener}],
             "api_addr": f"{self.scheme}://{address}",
             "cluster_addr": f"https://{listener['cluster_address']}",
@@ -313,6 +333,13 @@ class OpenBao(Server):
             json.dump(config, file)
 
     def _initialise(self):
+        if self.leader is not None:
+            leader = self.leader.coordinates()
+            status, _ = self._call("POST", "sys/storage/raft/join", {"leader_api_addr": leader["addr"]})
+            if status != 200:
+                raise Failed(f"sys/storage/raft/join answered {status}", self.log)
+            self.token, self.unseal_key = leader["root_token"], leader["unseal_key"]
+            return
         status, reply = self._call("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
         if status != 200:
             raise Failed(f"sys/init answered {status}", self.log)
@@ -338,10 +365,40 @@ class OpenBao(Server):
             return 0, {}
 
 
+class Proxy(Server):
+    SIGNALS = OpenBao.SIGNALS
+
+    def __init__(self, run, name, to):
+        super().__init__(run, name)
+        self.port = _free_port()
+        config = {
+            "vault": {"address": to.coordinates()["addr"]},
+            "cache": {},
+            "api_proxy": {"use_auto_auth_token": False},
+            "listener": [{"tcp": {"address": f"127.0.0.1:{self.port}", "tls_disable": True}}],
+        }
+        with open(os.path.join(self.dir, "config.json"), "w") as file:
+            json.dump(config, file)
+
+    def start(self):
+        environment = {"PATH": os.environ.get("PATH", ""), "HOME": self.dir}
+        self.launch([install.bao(), "proxy", f"-config={self.dir}/config.json"], dies_by=signal.SIGKILL, env=environment)
+        self.wait_until(self._ready)
+
+    def _ready(self):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
+
+    def coordinates(self):
+        return {"name": self.name, "pid": self.process.pid, "host": "127.0.0.1", "port": self.port,
+                "addr": f"http://127.0.0.1:{self.port}", "log": self.log}
+
+
 class Supervisor:
     """The commands."""
 
-    KINDS = {"postgres": Postgres, "openbao": OpenBao}
+    KINDS = {"postgres": Postgres, "openbao": OpenBao, "proxy": Proxy}
 
     def __init__(self):
         self.run = Run()
@@ -359,6 +416,9 @@ class Supervisor:
             raise Failed(f"cannot start a {kind}")
         if name in self.servers or os.path.exists(os.path.join(self.run.dir, name)):
             raise Failed(f"there is a {name} already")
+        for other in ("standby_of", "join", "to"):
+            if other in options:
+                options[other] = self._named(options[other])
         server = self.servers[name] = self.KINDS[kind](self.run, name, **options)
         try:
             server.start()

@@ -21,7 +21,7 @@ use crate::metrics::LoginFailure;
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::{self, StartupMessage};
 use crate::postgres::upstream::refusal::Refusal;
-use crate::postgres::upstream::{Leg, LoginError};
+use crate::postgres::upstream::{Leg, LoginError, Turn};
 
 /// One client's wish, and where it leads.
 pub(super) struct Login<'a> {
@@ -176,9 +176,15 @@ impl Login<'_> {
         };
         let mut lagging = false;
         let mut failed: Option<Error> = None;
-        for host in self.route.upstream.order() {
-            match self.try_host(host, &startup, generation).await {
+        let mut turns = self.route.upstream.order();
+        while let Some(turn) = turns.pop_front() {
+            match self.try_host(turn, &startup, generation).await {
                 Answer::Lagging => lagging = true,
+                Answer::Failed(Error::Upstream(LoginError::Unsuitable)) => {
+                    turns.extend(self.route.upstream.second(turn));
+                    // That no other server can be had tells more.
+                    failed.get_or_insert(Error::Upstream(LoginError::Unsuitable));
+                }
                 Answer::Failed(Error::Upstream(error)) => {
                     // What a server said tells more than that another one is silent.
                     if !matches!(failed, Some(Error::Refused(_))) {
@@ -197,14 +203,14 @@ impl Login<'_> {
         }
     }
 
-    async fn try_host(&self, host: usize, startup: &[u8], generation: &Generation) -> Answer {
+    async fn try_host(&self, turn: Turn, startup: &[u8], generation: &Generation) -> Answer {
         let mut pause = FIRST_PAUSE;
         let mut retried = false;
         loop {
             let error = match self
                 .route
                 .upstream
-                .login(host, startup, generation.username(), generation.password())
+                .login(turn, startup, generation.username(), generation.password())
                 .await
             {
                 Ok(leg) => return Answer::Leg(Box::new(leg)),
@@ -218,7 +224,7 @@ impl Login<'_> {
             }
             self.route.metrics.suspect_login();
             let verdict = self.route.credentials.check(generation.number()).await;
-            let accepted = generation.was_accepted_by(self.route.upstream.host_name(host));
+            let accepted = generation.was_accepted_by(self.route.upstream.host_name(turn.host));
             let young = clock::now().since(generation.published_at()) < self.grace;
             match next(verdict, accepted, young, retried) {
                 Next::Lost => return Answer::Lost,

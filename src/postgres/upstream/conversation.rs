@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::refusal::Refusal;
+use super::target::Nature;
 use crate::postgres::protocol::auth::{self, Authentication, Step};
 use crate::postgres::protocol::startup::CancelRequest;
 
@@ -25,6 +26,8 @@ pub(super) struct Ready {
     pub(super) key: Option<CancelRequest>,
     /// What came behind ReadyForQuery.
     pub(super) rest: BytesMut,
+    /// What the server told of itself.
+    pub(super) nature: Nature,
 }
 
 /// Sends `startup` and goes on until ReadyForQuery. Not cancel safe: afterwards the stream can only be closed.
@@ -41,17 +44,52 @@ where
     let mut prologue = BytesMut::new();
     authenticate(&mut wire, authentication, &mut prologue).await?;
     let mut key = None;
+    let mut nature = Nature::default();
     loop {
         let frame = wire.frame().await?;
         prologue.extend_from_slice(&frame);
         match frame.first() {
-            Some(b'S' | b'N' | b'A') => {}
+            Some(b'S') => nature.note(body(&frame)),
+            Some(b'N' | b'A') => {}
             Some(b'K') if key.is_none() => key = CancelRequest::from_backend_key_data(body(&frame)),
-            Some(b'Z') => return Ok(Ready { prologue, key, rest: wire.buffer }),
+            Some(b'Z') => return Ok(Ready { prologue, key, rest: wire.buffer, nature }),
             Some(b'E') => return Err(Failure::Refused(Refusal::read(frame.freeze(), true))),
             _ => return Err(Failure::Protocol(Fault::Unexpected)),
         }
     }
+}
+
+/// Asks the server itself something, behind its first ReadyForQuery: the first column of the first row, empty where there
+/// is none. The client hears nothing of it; what the server says unasked stays in `rest`, for the client. Not cancel safe.
+pub(super) async fn ask<S>(stream: &mut S, sql: &str, rest: &mut BytesMut) -> Result<BytesMut, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut wire = Wire { stream, buffer: std::mem::take(rest), received: 0 };
+    let len = u32::try_from(sql.len() + 5).map_err(|_| Failure::Protocol(Fault::TooLong))?;
+    wire.send(&[b"Q", len.to_be_bytes().as_slice(), sql.as_bytes(), b"\0"].concat()).await?;
+    let mut value = None;
+    loop {
+        let frame = wire.frame().await?;
+        match frame.first() {
+            Some(b'S' | b'N' | b'A') => rest.extend_from_slice(&frame),
+            Some(b'D') if value.is_none() => value = Some(first_column(body(&frame))),
+            // RowDescription, CommandComplete; or an error, and then there is no row.
+            Some(b'T' | b'D' | b'C' | b'E') => {}
+            Some(b'Z') => {
+                rest.unsplit(wire.buffer);
+                return Ok(value.unwrap_or_default());
+            }
+            _ => return Err(Failure::Protocol(Fault::Unexpected)),
+        }
+    }
+}
+
+/// Of a DataRow's body: a count of columns, then each with its length.
+fn first_column(row: &[u8]) -> BytesMut {
+    let length = row.get(2..6).and_then(|length| length.try_into().ok()).map_or(-1, i32::from_be_bytes);
+    let end = usize::try_from(length).map_or(6, |length| length.saturating_add(6));
+    row.get(6..end).unwrap_or_default().into()
 }
 
 /// Goes on until AuthenticationOk, which ends `prologue`. A notice that came earlier is put behind it: libpq takes none

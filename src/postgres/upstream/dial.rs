@@ -1,5 +1,8 @@
 //! A socket to one host: DNS at each connect, TCP or Unix, and the stream that a session runs over. Floor 2.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::path::PathBuf;

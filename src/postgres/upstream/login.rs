@@ -5,15 +5,17 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use super::Upstream;
 use super::cancel::CancelTarget;
-use super::conversation::{Failure, Fault, Ready, converse};
+use super::conversation::{Failure, Fault, Ready, ask, converse};
 use super::dial::{self, Address, Socket, Stream};
 use super::refusal::Refusal;
+use super::target::Suits;
 use super::tls::{self, Answer, Tls};
-use super::uri::{Host, SslMode};
+use super::uri::{Host, SslMode, TargetSessionAttrs};
+use super::{Turn, Upstream};
 use crate::error::{Blame, ClientFacing, SqlState};
 use crate::postgres::protocol::auth::{self, Authentication, Terms, Transport};
 use crate::secret::Secret;
@@ -39,8 +41,22 @@ impl fmt::Debug for Leg {
     }
 }
 
+impl Leg {
+    /// Ends the session, and waits until the server has; 5 s at most.
+    pub async fn part(mut self) {
+        let goodbye = async {
+            self.stream.write_all(&TERMINATE).await?;
+            self.stream.flush().await?;
+            while self.stream.read(&mut [0; 64]).await? > 0 {}
+            Ok::<(), io::Error>(())
+        };
+        // A server that does not answer any more has no session to lose.
+        let _ = timeout(PART_WITHIN, goodbye).await;
+    }
+}
+
 impl Upstream {
-    /// Logs in at one host, within [`Upstream::connect_timeout`]. `startup` is the whole StartupMessage for the server.
+    /// Logs in at the host whose turn it is, within [`Upstream::connect_timeout`]. `startup` is the whole StartupMessage for the server.
     ///
     /// Dropping the future closes the connection, which ends the server's process.
     ///
@@ -48,15 +64,22 @@ impl Upstream {
     /// See [`Error`].
     pub async fn login(
         &self,
-        host: usize,
+        turn: Turn,
         startup: &[u8],
         user: &str,
         password: &Secret,
     ) -> Result<Leg, Error> {
-        let host = self.host(host).ok_or_else(|| Error::Unreachable(io::ErrorKind::NotFound.into()))?;
-        let login = Login { upstream: self, host, startup, user, password };
+        let host = self.host(turn.host).ok_or_else(|| Error::Unreachable(io::ErrorKind::NotFound.into()))?;
+        let login = Login { upstream: self, host, wanted: turn.wanted, startup, user, password };
         let within = self.connect_timeout();
-        timeout(within, Box::pin(login.run())).await.map_err(|_| Error::TimedOut { within })?
+        let in_time = timeout(within, Box::pin(login.run())).await;
+        match in_time.map_err(|_| Error::TimedOut { within })?? {
+            (leg, true) => Ok(leg),
+            (leg, false) => {
+                leg.part().await;
+                Err(Error::Unsuitable)
+            }
+        }
     }
 }
 
@@ -64,14 +87,15 @@ impl Upstream {
 struct Login<'a> {
     upstream: &'a Upstream,
     host: &'a Host,
+    wanted: TargetSessionAttrs,
     startup: &'a [u8],
     user: &'a str,
     password: &'a Secret,
 }
 
 impl Login<'_> {
-    /// One attempt; a second the other way where `sslmode` is `allow` or `prefer` and TLS may be what failed.
-    async fn run(&self) -> Result<Leg, Error> {
+    /// A session, and whether its server is of the kind that is wanted. One attempt; a second the other way where `sslmode` is `allow` or `prefer` and TLS may be what failed.
+    async fn run(&self) -> Result<(Leg, bool), Error> {
         let tls = self.upstream.tls.as_ref().filter(|_| self.host.socket().is_none());
         let (first, second) = match tls {
             None => (Encryption::No, None),
@@ -83,7 +107,7 @@ impl Login<'_> {
             },
         };
         let failure = match (self.attempt(first).await, second) {
-            (Ok(leg), _) => return Ok(leg),
+            (Ok(found), _) => return Ok(found),
             (Err(Attempt { error, tls }), Some(_)) if first.is_other_way(tls) && error.may_be_about_tls() => {
                 error
             }
@@ -98,19 +122,29 @@ impl Login<'_> {
         }
     }
 
-    async fn attempt(&self, encryption: Encryption<'_>) -> Result<Leg, Attempt> {
+    async fn attempt(&self, encryption: Encryption<'_>) -> Result<(Leg, bool), Attempt> {
         let (mut stream, address) = self
             .connect(encryption)
             .await
             .map_err(|error| Attempt { tls: !matches!(encryption, Encryption::No), error })?;
         let tls = matches!(stream, Stream::Tls(_));
-        let ready =
-            self.converse(&mut stream).await.map_err(|failure| Attempt { tls, error: failure.into() })?;
+        let failed = |failure: Failure| Attempt { tls, error: failure.into() };
+        let mut ready = self.converse(&mut stream).await.map_err(failed)?;
+        let suits = self.suits(&mut stream, &mut ready).await.map_err(failed)?;
         let used = encryption.tls().filter(|_| tls).map(|tls| (tls.clone(), self.host.name().to_owned()));
         let tcp = self.upstream.tcp.clone();
         let cancel = ready.key.map(|key| CancelTarget::new(address, tcp, used, key));
         let host = self.host.to_string();
-        Ok(Leg { stream, prologue: ready.prologue, rest: ready.rest, cancel, host })
+        Ok((Leg { stream, prologue: ready.prologue, rest: ready.rest, cancel, host }, suits))
+    }
+
+    /// Whether this server is of the kind that is wanted. One that gives no answer is not.
+    async fn suits(&self, stream: &mut Stream, ready: &mut Ready) -> Result<bool, Failure> {
+        if let Suits::Ask(question) = ready.nature.suits(self.wanted) {
+            let value = ask(stream, question.sql(), &mut ready.rest).await?;
+            ready.nature.answered(question, &value);
+        }
+        Ok(ready.nature.suits(self.wanted) == Suits::Yes)
     }
 
     async fn connect(&self, encryption: Encryption<'_>) -> Result<(Stream, Address), Error> {
@@ -194,6 +228,9 @@ pub enum Error {
         /// The time it had.
         within: Duration,
     },
+    /// The server is not of the kind that `target_session_attrs` asks for; the session with it has been ended.
+    #[error("upstream server is not what target_session_attrs asks for")]
+    Unsuitable,
     /// The server said no.
     #[error("upstream server refused with {}", .0.sqlstate())]
     Refused(Refusal),
@@ -230,6 +267,11 @@ impl Error {
         let (sqlstate, message, hint) = match self {
             Self::Unreachable(_) => (UNABLE, "cannot reach the upstream server", None),
             Self::TimedOut { .. } => (UNABLE, "the upstream server did not answer in time", None),
+            Self::Unsuitable => (
+                UNABLE,
+                "no upstream server is what target_session_attrs asks for",
+                Some("Check which of the upstream's hosts are standbys or read-only."),
+            ),
             Self::Tls(_) => (UNABLE, "no TLS with the upstream server", Some(SEE_LOG)),
             Self::Auth(_) => (UNABLE, "cannot authenticate at the upstream server", Some(SEE_LOG)),
             Self::Refused(refusal) if refusal.is_suspect() => (
@@ -269,5 +311,9 @@ impl From<Failure> for Error {
     }
 }
 
+/// Source: <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-TERMINATE>
+const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
+/// How long a server may take to let a session go.
+const PART_WITHIN: Duration = Duration::from_secs(5);
 const UNABLE: SqlState = SqlState::SqlclientUnableToEstablishSqlconnection;
 const SEE_LOG: &str = "The log of leasehold says why.";

@@ -8,6 +8,7 @@
 //! | [`login`] | the login: a [`Leg`] or a [`LoginError`] |
 //! | `client` | a leg in the hands of tokio-postgres, for questions of our own |
 //! | [`cancel`] | the way to cancel a leg's statement |
+//! | `target` | `target_session_attrs` |
 //! | [`refusal`] | the server's own error in place of a session |
 
 pub mod cancel;
@@ -16,9 +17,11 @@ mod conversation;
 pub mod dial;
 pub mod login;
 pub mod refusal;
+mod target;
 pub mod tls;
 pub mod uri;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use rand::seq::SliceRandom as _;
@@ -26,11 +29,20 @@ use rand::seq::SliceRandom as _;
 use crate::postgres::protocol::auth::method::{ChannelBinding, RequireAuth};
 use crate::postgres::protocol::auth::scram;
 use tls::Tls;
-use uri::{Host, LoadBalanceHosts, TcpWords, Uri};
+use uri::{Host, LoadBalanceHosts, TargetSessionAttrs, TcpWords, Uri};
 
 pub use cancel::CancelTarget;
 pub use conversation::Fault;
 pub use login::{Error as LoginError, Leg};
+
+/// One host's turn in a search for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Counts from 0, as written.
+    pub host: usize,
+    /// What it has to be.
+    wanted: TargetSessionAttrs,
+}
 
 /// What holds for logins and does not stand in the URI.
 #[derive(Clone, Debug)]
@@ -50,6 +62,7 @@ pub struct Upstream {
     tls: Option<Tls>,
     tcp: TcpWords,
     balance: LoadBalanceHosts,
+    target: TargetSessionAttrs,
     channel_binding: ChannelBinding,
     require_auth: RequireAuth,
     keys: scram::Keys,
@@ -70,6 +83,7 @@ impl Upstream {
             tls,
             tcp: uri.tcp,
             balance: uri.load_balance_hosts,
+            target: uri.target_session_attrs,
             channel_binding: uri.channel_binding,
             require_auth: settings.require_auth,
             keys: scram::Keys::default(),
@@ -90,12 +104,26 @@ impl Upstream {
 
     /// The hosts in the order in which to try them: as written, or shuffled by `load_balance_hosts=random`.
     #[must_use]
-    pub fn order(&self) -> Vec<usize> {
+    pub fn order(&self) -> VecDeque<Turn> {
         let mut order: Vec<usize> = (0..self.hosts.len()).collect();
         if self.balance == LoadBalanceHosts::Random {
             order.shuffle(&mut rand::rng());
         }
-        order
+        order.into_iter().map(|host| Turn { host, wanted: self.target }).collect()
+    }
+
+    /// Every host once, as written, whatever it is: for questions, not for sessions.
+    #[must_use]
+    pub fn each(&self) -> Vec<Turn> {
+        (0..self.hosts.len()).map(|host| Turn { host, wanted: TargetSessionAttrs::Any }).collect()
+    }
+
+    /// A second turn for a host that was [`LoginError::Unsuitable`]: with `prefer-standby` any host will do once all have
+    /// had their first.
+    #[must_use]
+    pub fn second(&self, turn: Turn) -> Option<Turn> {
+        let prefers = turn.wanted == TargetSessionAttrs::PreferStandby;
+        prefers.then_some(Turn { wanted: TargetSessionAttrs::Any, ..turn })
     }
 
     /// The database of the URI.

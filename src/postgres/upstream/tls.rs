@@ -14,6 +14,7 @@
 //! Source: <https://www.postgresql.org/docs/current/libpq-ssl.html>
 
 mod certificate;
+mod revocation;
 mod verify;
 
 use std::io;
@@ -33,6 +34,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::uri::{ClientFiles, RootCert, SslMode, SslNegotiation, TlsWords};
 use crate::postgres::protocol::startup::ssl_request;
+use revocation::Revocation;
 use verify::{Flaw, Level, Trust, Verifier};
 
 pub use certificate::end_point;
@@ -62,12 +64,15 @@ impl Tls {
             (SslMode::VerifyCa, _) | (_, Some(RootCert::File(_))) => Level::Chain,
             (SslMode::Allow | SslMode::Prefer | SslMode::Require, _) => Level::Nothing,
         };
-        let trust = match (level, &words.root_cert) {
+        let mut trust = match (level, &words.root_cert) {
             (Level::Nothing, _) => Trust::nobody(),
             (_, Some(RootCert::File(path))) => trust_in_file(path)?,
             (_, Some(RootCert::System) | None) => trust_in_system()?,
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        if let Some(path) = words.crl.as_ref().filter(|_| level > Level::Nothing) {
+            trust.revocation = Some(Revocation::read(path, &trust.roots, &provider)?);
+        }
         let verifier = Verifier::new(level, trust, provider.signature_verification_algorithms);
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -133,7 +138,7 @@ fn trust_in_system() -> Result<Trust, FileError> {
     if roots.is_empty() {
         return Err(FileError::NoSystemRoots);
     }
-    Ok(Trust { roots, own: Vec::new() })
+    Ok(Trust { roots, ..Trust::nobody() })
 }
 
 /// rustls would refuse a certificate of X.509 version 1 here; but it is for the server to judge.
@@ -173,6 +178,18 @@ pub enum FileError {
     /// A file without a certificate.
     #[error("no certificate in {}", path.display())]
     Empty {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A file without a revocation list.
+    #[error("no certificate revocation list in {}", path.display())]
+    NoRevocationList {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A file with a revocation list that is malformed, or of X.509 version 1.
+    #[error("cannot use a certificate revocation list of {}", path.display())]
+    RevocationList {
         /// Which.
         path: PathBuf,
     },
@@ -234,12 +251,28 @@ pub enum Error {
          or sslmode=require without sslrootcert would connect without checking it"
     )]
     UnknownIssuer,
+    /// Signed by a namesake of a root: nearly always a CA that was made anew.
+    #[error(
+        "server's certificate is signed with another key than that of the root by its issuer's name; was the CA made \
+         anew? name its present certificate with sslrootcert, or sslmode=require without sslrootcert would connect \
+         without checking it"
+    )]
+    Signature(#[source] rustls::Error),
     /// Of another host. Names in the certificate's common name do not count.
     #[error(
         "server's certificate has no subject alternative name for this host; \
          sslmode=verify-ca would not compare names"
     )]
     WrongName(#[source] rustls::Error),
+    /// In a list of `sslcrl`.
+    #[error("server's certificate, or that of a CA between, is revoked by a list of sslcrl")]
+    Revoked,
+    /// `sslcrl` says nothing of a certificate.
+    #[error("sslcrl has no list of a CA that signed the server's certificate, so it may be revoked")]
+    NoRevocationList,
+    /// The list in `sslcrl` is old.
+    #[error("sslcrl's list of a CA that signed the server's certificate is out of date")]
+    OldRevocationList,
     /// Another fault of the certificate.
     #[error("server's certificate is not valid; sslmode=require without sslrootcert would not check it")]
     Certificate(#[source] rustls::Error),
@@ -264,6 +297,11 @@ impl Error {
     fn of_certificate(fault: &CertificateError) -> Self {
         match fault {
             CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            CertificateError::BadSignature => Self::Signature(fault.clone().into()),
+            CertificateError::Revoked => Self::Revoked,
+            CertificateError::UnknownRevocationStatus => Self::NoRevocationList,
+            CertificateError::ExpiredRevocationList
+            | CertificateError::ExpiredRevocationListContext { .. } => Self::OldRevocationList,
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 Self::WrongName(fault.clone().into())
             }

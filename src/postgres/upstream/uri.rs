@@ -33,6 +33,8 @@ pub struct Uri {
     pub channel_binding: ChannelBinding,
     /// `load_balance_hosts`.
     pub load_balance_hosts: LoadBalanceHosts,
+    /// `target_session_attrs`.
+    pub target_session_attrs: TargetSessionAttrs,
 }
 
 impl Uri {
@@ -124,6 +126,8 @@ pub struct TlsWords {
     pub negotiation: SslNegotiation,
     /// `sslrootcert`; `None`: the system's roots.
     pub root_cert: Option<RootCert>,
+    /// `sslcrl`: a PEM file of revocation lists.
+    pub crl: Option<PathBuf>,
     /// `sslcert` and `sslkey`.
     pub client: Option<ClientFiles>,
 }
@@ -213,6 +217,24 @@ pub enum LoadBalanceHosts {
     Random,
 }
 
+/// `target_session_attrs`: which servers may serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetSessionAttrs {
+    /// Every one.
+    #[default]
+    Any,
+    /// One where transactions may write by default.
+    ReadWrite,
+    /// One where they may not.
+    ReadOnly,
+    /// One that is no hot standby.
+    Primary,
+    /// A hot standby.
+    Standby,
+    /// A hot standby, or where there is none whichever there is.
+    PreferStandby,
+}
+
 /// Why a URI cannot be read. No text repeats a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -257,12 +279,6 @@ pub enum Error {
         /// The word, where it looks like one.
         word: String,
     },
-    /// A word that a later version will know.
-    #[error("{word} in upstream is not supported yet")]
-    NotYet {
-        /// The word.
-        word: &'static str,
-    },
     /// A value that the word does not take.
     #[error("{word} in upstream takes {takes}")]
     Value {
@@ -277,6 +293,9 @@ pub enum Error {
     /// `sslnegotiation=direct` with a mode that may do without TLS.
     #[error("sslnegotiation=direct takes sslmode=require or stronger")]
     WeakDirect,
+    /// `sslcrl` where no certificate is checked.
+    #[error("sslcrl has no effect: name an sslrootcert too, or take sslmode=verify-ca or verify-full")]
+    UselessList,
     /// `sslcert` without `sslkey` or the reverse.
     #[error("sslcert and sslkey go together")]
     HalfPair,

@@ -48,6 +48,16 @@ impl Http {
         if let Some(body) = body {
             request = request.body(body.to_string());
         }
+        Self::reply(request).await
+    }
+
+    /// A POST whose answer Vault is to wrap in a token of five minutes.
+    pub(crate) async fn wrap(&self, url: &str, token: &str, body: &Value) -> Result<Reply, reqwest::Error> {
+        let request = self.client.post(url).header("X-Vault-Token", token).header("X-Vault-Wrap-TTL", "5m");
+        Self::reply(request.body(body.to_string())).await
+    }
+
+    async fn reply(request: reqwest::RequestBuilder) -> Result<Reply, reqwest::Error> {
         let reply = request.send().await?;
         let status = reply.status().as_u16();
         let text = reply.text().await?;

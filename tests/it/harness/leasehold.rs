@@ -27,6 +27,8 @@ pub(crate) struct Builder {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     config: Option<String>,
+    files: Option<u32>,
+    hosts: Option<PathBuf>,
 }
 
 impl Builder {
@@ -64,6 +66,11 @@ impl Builder {
             .flag("--vault-auth-secret-id-file", setup.secret_id_file().to_str().unwrap())
     }
 
+    /// The auth method, its mount, and the path of this setup.
+    pub(crate) fn method(self, method: &str, mount: &str, setup: &Setup) -> Self {
+        self.flag("--vault-auth-method", method).flag("--vault-auth-mount", mount).path(&setup.path)
+    }
+
     /// `--vault-path`.
     pub(crate) fn path(self, path: &str) -> Self {
         self.flag("--vault-path", path)
@@ -88,6 +95,16 @@ impl Builder {
     /// The text of `--config`.
     pub(crate) fn config_toml(self, text: &str) -> Self {
         Self { config: Some(text.to_owned()), ..self }
+    }
+
+    /// At most so many open files.
+    pub(crate) fn limit_files(self, files: u32) -> Self {
+        Self { files: Some(files), ..self }
+    }
+
+    /// This file is its `/etc/hosts`: it runs in a mount namespace of its own.
+    pub(crate) fn hosts_file(self, path: &Path) -> Self {
+        Self { hosts: Some(path.to_owned()), ..self }
     }
 
     /// Runs it, and waits until all its listeners are bound.
@@ -149,7 +166,20 @@ impl Builder {
 
     /// The command line in its directory; its output goes nowhere yet.
     fn prepare(&self, name: &str, directory: &Path) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = match (self.files, &self.hosts) {
+            (None, None) => Command::new(BINARY),
+            (Some(files), _) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), BINARY]);
+                shell
+            }
+            (None, Some(hosts)) => {
+                let mut command = Command::new("unshare");
+                let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+                command.args(["--mount", "--map-root-user", "sh", "-c", script]).arg(hosts).arg(BINARY);
+                command
+            }
+        };
         command.arg(name).args(&self.arguments);
         let said = |name: &str| self.arguments.iter().any(|argument| argument == name);
         for (name, value) in DEFAULTS {
@@ -304,6 +334,33 @@ impl Leasehold {
         Log(std::fs::read_to_string(&self.log).unwrap())
     }
 
+    /// Asserts that none of these is in the log, the metrics, the status or the probes.
+    pub(crate) async fn shows_none_of(&self, secrets: impl IntoIterator<Item = String>) {
+        let outputs = [
+            self.log().0,
+            self.http("/metrics").await.text,
+            self.http("/readyz").await.text,
+            self.admin(Method::GET, "/status").await.text,
+            std::fs::read_to_string(self.directory.join("stdout")).unwrap(),
+        ];
+        for secret in secrets {
+            assert!(!secret.is_empty());
+            assert!(outputs.iter().all(|output| !output.contains(&secret)), "{secret} was shown");
+        }
+    }
+
+    /// `rotate`, which must succeed.
+    pub(crate) async fn rotate(&self) {
+        let rotated = self.command(&["rotate"]).await;
+        assert!(rotated.status.success(), "{rotated:?}");
+    }
+
+    /// Waits until these words are in the log, which is written a moment after the deed.
+    pub(crate) async fn wait_log(&self, words: &str) {
+        eventually(SOON, async || if self.log().0.contains(words) { Ok(()) } else { Err(words.to_owned()) })
+            .await;
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -370,6 +427,12 @@ impl Log {
         let mut lines = self.lines();
         lines.retain(|line| field(line, "message") == message);
         lines
+    }
+
+    /// The messages at this level, such as `ERROR`.
+    pub(crate) fn at(&self, level: &str) -> Vec<String> {
+        let lines = self.lines().into_iter();
+        lines.filter(|line| field(line, "level") == level).map(|line| field(&line, "message")).collect()
     }
 
     /// The addresses that a listener was bound to.

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, NoTls, Row};
 
 use super::servers::Owned;
-use super::{bench, soon};
+use super::{SOON, bench, eventually, same, soon};
 
 /// A running server.
 #[derive(Clone)]
@@ -18,6 +18,7 @@ pub(crate) struct Server {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) socket_dir: PathBuf,
+    log: PathBuf,
     /// The CA of its certificate, where it has TLS.
     pub(crate) ca: Option<PathBuf>,
     superuser: String,
@@ -33,6 +34,7 @@ impl Server {
             host: text("host").unwrap(),
             port: u16::try_from(coordinates["port"].as_u64().unwrap()).unwrap(),
             socket_dir: PathBuf::from(text("socket_dir").unwrap()),
+            log: PathBuf::from(text("log").unwrap()),
             ca: text("ca").map(PathBuf::from),
             superuser: text("superuser").unwrap(),
             password: text("password").unwrap(),
@@ -49,6 +51,11 @@ impl Server {
     /// `host:port`.
     pub(crate) fn addr(&self) -> String {
         format!("{}:{}", self.host, self.port)
+    }
+
+    /// Its log so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
     }
 
     /// A session as the superuser.
@@ -99,6 +106,35 @@ impl Server {
         let owner = format!("ALTER SCHEMA public OWNER TO {name}_owner");
         admin.batch_execute(&owner).await.unwrap();
         Database { server: self.clone(), name, admin }
+    }
+
+    /// A standby that streams from it, of the same version. Ours is restarted for it.
+    pub(crate) async fn standby(&self, version: &str) -> Self {
+        bench().own_postgres(json!({"version": version, "standby_of": self.name})).await
+    }
+
+    /// Waits until this standby has replayed all that its primary has written.
+    pub(crate) async fn catch_up(&self, primary: &Session) {
+        let written = primary.value("SELECT pg_current_wal_insert_lsn()").await;
+        let standby = self.superuser("postgres").await;
+        let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'");
+        // A record of its own makes the primary flush what came before.
+        primary.batch_execute("CHECKPOINT").await.unwrap();
+        eventually(SOON, async || same(standby.value(&replayed).await, "t")).await;
+    }
+
+    /// Has this standby replay nothing any more, until [`Server::replay`].
+    pub(crate) async fn pause_replay(&self) {
+        let standby = self.superuser("postgres").await;
+        standby.batch_execute("SELECT pg_wal_replay_pause()").await.unwrap();
+        let state = "SELECT pg_get_wal_replay_pause_state()";
+        eventually(SOON, async || same(standby.value(state).await, "paused")).await;
+    }
+
+    /// Ends [`Server::pause_replay`].
+    pub(crate) async fn replay(&self) {
+        let standby = self.superuser("postgres").await;
+        standby.batch_execute("SELECT pg_wal_replay_resume()").await.unwrap();
     }
 
     /// Stops it: `fast`, `immediate`, `TERM` or `KILL`.

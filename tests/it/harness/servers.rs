@@ -71,6 +71,20 @@ impl Bench {
         )
     }
 
+    /// A second node of this one's cluster: a standby.
+    pub(crate) async fn join(&'static self, leader: &Vault) -> Vault {
+        let name = self.fresh_name("v");
+        let command = json!({"start": "openbao", "name": name, "storage": "raft", "join": leader.name()});
+        Vault::own(self.command(command).await)
+    }
+
+    /// OpenBao's own proxy before this server: it keeps the tokens and leases that pass. Its URL; it goes with the run.
+    pub(crate) async fn caching_proxy(&'static self, vault: &Vault) -> String {
+        let name = self.fresh_name("proxy");
+        let proxy = self.command(json!({"start": "proxy", "name": name, "to": vault.name()})).await;
+        proxy["addr"].as_str().unwrap().to_owned()
+    }
+
     /// A fresh directory, deleted with the servers.
     pub(crate) async fn directory(&'static self) -> PathBuf {
         let run = self.command(json!({"dir": true})).await;

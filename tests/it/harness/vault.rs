@@ -60,6 +60,15 @@ impl Vault {
         Self { _owned: owned, ..vault }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The status of its health: 200 active, 429 standby, 503 sealed.
+    pub(crate) async fn health(&self) -> u16 {
+        self.request(Method::GET, "sys/health", "", None).await.status
+    }
+
     /// A request with a token of the caller's, whatever comes of it.
     pub(crate) async fn request(
         &self,
@@ -93,6 +102,13 @@ impl Vault {
     pub(crate) async fn delete(&self, path: &str) {
         let reply = self.request(Method::DELETE, path, &self.root_token, None).await;
         assert!(reply.status < 300, "delete {path}: {} {}", reply.status, reply.text);
+    }
+
+    /// Writes as root; the answer is behind the wrapping token that is returned.
+    pub(crate) async fn wrap(&self, path: &str, body: Value) -> String {
+        let url = format!("{}/v1/{path}", self.addr);
+        let reply = self.http.wrap(&url, &self.root_token, &body).await.unwrap();
+        reply.json["wrap_info"]["token"].as_str().unwrap().to_owned()
     }
 
     /// The lease as Vault has it, `None` once it is gone.
@@ -160,7 +176,7 @@ impl Vault {
     /// Sets up a database engine, a role, a policy and an AppRole login for this database, apart from all others.
     pub(crate) async fn setup(&self, db: &Database, spec: Spec) -> Setup {
         let id = format!("{}-{}", db.name(), bench().fresh_name("s"));
-        let mount = id.clone();
+        let mount = format!("{}{id}", spec.below);
         let path = format!("{mount}/creds/{}", spec.role);
         let (user, password) = db.vault_user();
         let server = spec.database_addr.clone().unwrap_or_else(|| db.server.addr());
@@ -193,6 +209,7 @@ pub(crate) struct Spec {
     database_addr: Option<String>,
     token: Value,
     policy: String,
+    below: String,
 }
 
 impl Spec {
@@ -206,6 +223,7 @@ impl Spec {
             database_addr: None,
             token: json!({"token_period": "1h"}),
             policy: String::new(),
+            below: String::new(),
         }
     }
 
@@ -227,6 +245,11 @@ impl Spec {
     /// The AppRole's own words, such as `{"token_ttl": "8s", "token_max_ttl": "8s"}`, in place of a periodic token.
     pub(crate) fn token(self, token: Value) -> Self {
         Self { token, ..self }
+    }
+
+    /// Where the engine is mounted, such as `team/a/`.
+    pub(crate) fn below(self, prefix: &str) -> Self {
+        Self { below: prefix.to_owned(), ..self }
     }
 
     /// More policy, as HCL, such as [`MAY_REVOKE`](Self::MAY_REVOKE).
@@ -259,6 +282,18 @@ impl Setup {
     /// The name of its policy and of its AppRole.
     pub(crate) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Its own directory, for files of secrets.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Enables an auth method at a mount of its own, and says which: `team/<id>/<method>`.
+    pub(crate) async fn enable(&self, method: &str) -> String {
+        let mount = format!("team/{}/{method}", self.id);
+        self.vault.write(&format!("sys/auth/{mount}"), json!({"type": method})).await;
+        mount
     }
 
     pub(crate) fn role_id(&self) -> String {

@@ -147,3 +147,40 @@ async fn a_close_is_told_from_a_refusal() {
         assert!(matches!(login(messages, 1000).await, Err(Failure::Closed)));
     }
 }
+
+/// What `ask` makes of a server that answers with `messages`, and what is left for the client.
+async fn asked(rest: &[u8], messages: &[&[u8]]) -> Result<(BytesMut, BytesMut), Failure> {
+    let (mut ours, mut theirs) = tokio::io::duplex(4096);
+    theirs.write_all(&messages.concat()).await.unwrap();
+    let mut rest = BytesMut::from(rest);
+    let value = ask(&mut ours, "SHOW x", &mut rest).await?;
+    let mut query = [0; 12];
+    theirs.read_exact(&mut query).await.unwrap();
+    assert_eq!(&query, b"Q\0\0\0\x0bSHOW x\0");
+    Ok((value, rest))
+}
+
+const ROW: &[u8] = b"D\0\0\0\x0c\0\x01\0\0\0\x02on";
+
+#[tokio::test]
+async fn an_answer_is_kept_from_the_client_and_all_else_is_not() {
+    let described = b"T\0\0\0\x06\0\0".as_slice();
+    let complete = b"C\0\0\0\x09SHOW\0".as_slice();
+    let half = &NOTICE[..2];
+    let (value, rest) =
+        asked(STATUS, &[NOTICE, described, ROW, complete, STATUS, READY, half]).await.unwrap();
+    assert_eq!(value, "on");
+    assert_eq!(rest, [STATUS, NOTICE, STATUS, half].concat());
+    // Half a message may have come together with the login's last.
+    let (value, rest) = asked(&NOTICE[..2], &[&NOTICE[2..], READY]).await.unwrap();
+    assert_eq!((value.as_ref(), rest.as_ref()), (b"".as_slice(), NOTICE));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_is_empty_and_a_broken_one_ends_it() {
+    let refused = error("42704", "x");
+    for messages in [[refused.as_slice(), READY], [b"D\0\0\0\x06\0\0", READY], [b"D\0\0\0\x04", READY]] {
+        assert_eq!(asked(b"", &messages).await.unwrap().0, "");
+    }
+    assert!(matches!(asked(b"", &[b"G\0\0\0\x04"]).await, Err(Failure::Protocol(Fault::Unexpected))));
+}

@@ -5,6 +5,8 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use x509_cert::der::asn1::{ContextSpecific, ObjectIdentifier};
 use x509_cert::der::{Any, Decode as _, Encode as _, SliceReader, TagNumber};
 use x509_cert::ext::pkix::BasicConstraints;
+use x509_cert::name::Name;
+use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
 use x509_cert::{Certificate, Version};
 
@@ -48,6 +50,14 @@ impl Leaf {
 
     pub(super) fn is_version_3(&self) -> bool {
         self.0.tbs_certificate.version == Version::V3
+    }
+
+    pub(super) fn issuer(&self) -> &Name {
+        &self.0.tbs_certificate.issuer
+    }
+
+    pub(super) fn serial_number(&self) -> &SerialNumber {
+        &self.0.tbs_certificate.serial_number
     }
 
     pub(super) fn is_ca(&self) -> bool {

@@ -11,6 +11,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 
 use super::certificate::{Leaf, Lifetime};
+use super::revocation::Revocation;
 
 /// How much of a certificate is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,11 +29,13 @@ pub(super) struct Trust {
     /// May be a server's certificate: those of `sslrootcert`, so that PostgreSQL's classic self-signed `server.crt`
     /// can be trusted, as by libpq, though it is marked as a CA.
     pub(super) own: Vec<CertificateDer<'static>>,
+    /// `sslcrl`.
+    pub(super) revocation: Option<Revocation>,
 }
 
 impl Trust {
     pub(super) fn nobody() -> Self {
-        Self { roots: RootCertStore::empty(), own: Vec::new() }
+        Self { roots: RootCertStore::empty(), own: Vec::new(), revocation: None }
     }
 }
 
@@ -53,27 +56,34 @@ impl Verifier {
         leaf: &CertificateDer<'_>,
         parsed: &ParsedCertificate<'_>,
         intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), Error> {
         if self.trust.own.iter().any(|own| own == leaf) {
-            return match Leaf::read(leaf).map(|leaf| leaf.lifetime(now)) {
-                Some(Lifetime::Running) => Ok(()),
-                Some(Lifetime::Over) => Err(CertificateError::Expired.into()),
-                Some(Lifetime::Ahead) => Err(CertificateError::NotValidYet.into()),
-                None => Err(CertificateError::BadEncoding.into()),
+            let leaf = Leaf::read(leaf).ok_or(CertificateError::BadEncoding)?;
+            return match leaf.lifetime(now) {
+                Lifetime::Running => match &self.trust.revocation {
+                    Some(revocation) => revocation.verify_own(&leaf, now),
+                    None => Ok(()),
+                },
+                Lifetime::Over => Err(CertificateError::Expired.into()),
+                Lifetime::Ahead => Err(CertificateError::NotValidYet.into()),
             };
         }
-        let roots = &self.trust.roots;
-        verify_server_cert_signed_by_trust_anchor(parsed, roots, intermediates, now, self.algorithms.all)
-            .map_err(|error| match error {
-                // webpki calls a CA in a server's place by a name of its own, before it looks for an issuer.
-                Error::InvalidCertificate(CertificateError::Other(_))
-                    if Leaf::read(leaf).is_some_and(|leaf| leaf.is_ca()) =>
-                {
-                    Flaw::Ca.into()
-                }
-                other => other,
-            })
+        let (roots, all) = (&self.trust.roots, self.algorithms.all);
+        let verified = match &self.trust.revocation {
+            Some(revocation) => revocation.verify_chain(leaf, intermediates, name, now),
+            None => verify_server_cert_signed_by_trust_anchor(parsed, roots, intermediates, now, all),
+        };
+        verified.map_err(|error| match error {
+            // webpki calls a CA in a server's place by a name of its own, before it looks for an issuer.
+            Error::InvalidCertificate(CertificateError::Other(_))
+                if Leaf::read(leaf).is_some_and(|leaf| leaf.is_ca()) =>
+            {
+                Flaw::Ca.into()
+            }
+            other => other,
+        })
     }
 }
 
@@ -91,7 +101,7 @@ impl ServerCertVerifier for Verifier {
         }
         if self.level >= Level::Chain {
             let parsed = ParsedCertificate::try_from(leaf)?;
-            self.verify_chain(leaf, &parsed, intermediates, now)?;
+            self.verify_chain(leaf, &parsed, intermediates, name, now)?;
             if self.level == Level::ChainAndName {
                 verify_server_name(&parsed, name)?;
             }

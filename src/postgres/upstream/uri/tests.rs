@@ -67,9 +67,10 @@ fn bad_hosts_and_ports_are_refused() {
 #[test]
 fn words_are_read() {
     let uri = Uri::parse(
-        "postgresql://db:1/my%20db?sslmode=verify-ca&sslrootcert=/etc/ca%2B.crt&sslcert=c&sslkey=k\
+        "postgresql://db:1/my%20db?sslmode=verify-ca&sslrootcert=/etc/ca%2B.crt&sslcrl=r&sslcert=c&sslkey=k\
          &sslnegotiation=direct&connect_timeout=3&keepalives=1&keepalives_idle=4&keepalives_interval=5\
-         &keepalives_count=6&tcp_user_timeout=7&channel_binding=require&load_balance_hosts=random",
+         &keepalives_count=6&tcp_user_timeout=7&channel_binding=require&load_balance_hosts=random\
+         &target_session_attrs=prefer-standby",
     )
     .unwrap();
     assert_eq!(uri.database.as_deref(), Some("my db"));
@@ -79,6 +80,7 @@ fn words_are_read() {
             mode: SslMode::VerifyCa,
             negotiation: SslNegotiation::Direct,
             root_cert: Some(RootCert::File("/etc/ca+.crt".into())),
+            crl: Some("r".into()),
             client: Some(ClientFiles { cert: "c".into(), key: "k".into() }),
         }
     );
@@ -95,6 +97,7 @@ fn words_are_read() {
     );
     assert_eq!(uri.channel_binding, ChannelBinding::Require);
     assert_eq!(uri.load_balance_hosts, LoadBalanceHosts::Random);
+    assert_eq!(uri.target_session_attrs, TargetSessionAttrs::PreferStandby);
 }
 
 #[test]
@@ -113,8 +116,8 @@ fn words_that_do_not_fit_are_refused() {
     for (query, error) in [
         ("sslmode=off", "sslmode in upstream takes"),
         ("connect_timeout=soon", "connect_timeout in upstream takes a whole number"),
-        ("sslcrl=/x", "sslcrl in upstream is not supported yet"),
-        ("target_session_attrs=any", "target_session_attrs in upstream is not supported yet"),
+        ("sslmode=require&sslcrl=/x", "sslcrl has no effect"),
+        ("target_session_attrs=master", "target_session_attrs in upstream takes any, read-write,"),
         ("application_name=x", "unknown word application_name"),
         ("p%20w=1", "unknown word (not a word)"),
         ("sslrootcert=system&sslmode=require", "sslrootcert=system takes"),

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    ChannelBinding, ClientFiles, Error, Host, LoadBalanceHosts, RootCert, SslMode, SslNegotiation, TcpWords,
-    TlsWords, Uri,
+    ChannelBinding, ClientFiles, Error, Host, LoadBalanceHosts, RootCert, SslMode, SslNegotiation,
+    TargetSessionAttrs, TcpWords, TlsWords, Uri,
 };
 
 /// What has been read so far; a later word beats an earlier one.
@@ -21,6 +21,7 @@ pub(super) struct Words {
     connect_timeout: Option<Duration>,
     channel_binding: ChannelBinding,
     load_balance_hosts: LoadBalanceHosts,
+    target_session_attrs: TargetSessionAttrs,
 }
 
 impl Words {
@@ -44,6 +45,7 @@ impl Words {
                     _ => RootCert::File(path),
                 });
             }
+            "sslcrl" => self.tls.crl = path(value),
             "sslcert" => self.cert = path(value),
             "sslkey" => self.key = path(value),
             "connect_timeout" => self.connect_timeout = seconds("connect_timeout", &value)?,
@@ -68,10 +70,7 @@ impl Words {
                 let words = [("disable", LoadBalanceHosts::Disable), ("random", LoadBalanceHosts::Random)];
                 self.load_balance_hosts = choose("load_balance_hosts", "disable or random", &value, &words)?;
             }
-            "sslcrl" => return Err(Error::NotYet { word: "sslcrl" }),
-            "target_session_attrs" => {
-                return Err(Error::NotYet { word: "target_session_attrs" });
-            }
+            "target_session_attrs" => self.target_session_attrs = target(&value)?,
             _ => return Err(Error::Unknown { word: shown(word) }),
         }
         Ok(())
@@ -84,6 +83,11 @@ impl Words {
         }
         if self.tls.negotiation == SslNegotiation::Direct && self.tls.mode < SslMode::Require {
             return Err(Error::WeakDirect);
+        }
+        // libpq would pass over it in silence.
+        let unchecked = (SslMode::Allow..=SslMode::Require).contains(&self.tls.mode);
+        if self.tls.crl.is_some() && unchecked && self.tls.root_cert.is_none() {
+            return Err(Error::UselessList);
         }
         self.tls.client = match (self.cert, self.key) {
             (Some(cert), Some(key)) => Some(ClientFiles { cert, key }),
@@ -98,6 +102,7 @@ impl Words {
             connect_timeout: self.connect_timeout,
             channel_binding: self.channel_binding,
             load_balance_hosts: self.load_balance_hosts,
+            target_session_attrs: self.target_session_attrs,
         })
     }
 }
@@ -112,6 +117,19 @@ fn ssl_mode(value: &str) -> Result<SslMode, Error> {
         ("verify-full", SslMode::VerifyFull),
     ];
     choose("sslmode", "disable, allow, prefer, require, verify-ca or verify-full", value, &words)
+}
+
+fn target(value: &str) -> Result<TargetSessionAttrs, Error> {
+    let words = [
+        ("any", TargetSessionAttrs::Any),
+        ("read-write", TargetSessionAttrs::ReadWrite),
+        ("read-only", TargetSessionAttrs::ReadOnly),
+        ("primary", TargetSessionAttrs::Primary),
+        ("standby", TargetSessionAttrs::Standby),
+        ("prefer-standby", TargetSessionAttrs::PreferStandby),
+    ];
+    let takes = "any, read-write, read-only, primary, standby or prefer-standby";
+    choose("target_session_attrs", takes, value, &words)
 }
 
 fn choose<T: Copy>(

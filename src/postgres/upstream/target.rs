@@ -1,0 +1,146 @@
+//! `target_session_attrs`: whether a server that let us in is one that the user wants. Floor 2.
+//!
+//! PostgreSQL 14 and later tell what they are before the first ReadyForQuery; older ones are asked by a query, as libpq
+//! asks them.
+//!
+//! | word | suits |
+//! |---|---|
+//! | `any` | every server |
+//! | `read-write` | neither a hot standby nor read-only by default |
+//! | `read-only` | one of both |
+//! | `primary` | no hot standby |
+//! | `standby`, `prefer-standby` at first | a hot standby |
+//!
+//! Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-TARGET-SESSION-ATTRS>
+
+use super::uri::TargetSessionAttrs;
+
+/// What is known of a server; `None` while it has not been told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Nature {
+    in_hot_standby: Option<bool>,
+    read_only_by_default: Option<bool>,
+}
+
+/// Whether a server suits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Suits {
+    Yes,
+    No,
+    /// It has not told; this query tells.
+    Ask(Question),
+}
+
+/// What an older server is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    ReadOnly,
+    InRecovery,
+}
+
+impl Question {
+    pub(super) fn sql(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "SHOW transaction_read_only",
+            Self::InRecovery => "SELECT pg_catalog.pg_is_in_recovery()",
+        }
+    }
+}
+
+impl Nature {
+    /// Takes the body of a ParameterStatus.
+    pub(super) fn note(&mut self, body: &[u8]) {
+        match body {
+            b"in_hot_standby\0on\0" => self.in_hot_standby = Some(true),
+            b"in_hot_standby\0off\0" => self.in_hot_standby = Some(false),
+            b"default_transaction_read_only\0on\0" => self.read_only_by_default = Some(true),
+            b"default_transaction_read_only\0off\0" => self.read_only_by_default = Some(false),
+            _ => {}
+        }
+    }
+
+    /// Takes the answer to a question. What is neither yes nor no leaves it open.
+    pub(super) fn answered(&mut self, question: Question, value: &[u8]) {
+        match (question, value) {
+            // One of both is on, and which one does not matter; or neither is.
+            (Question::ReadOnly, b"on" | b"off") => {
+                let on = Some(value == b"on");
+                *self = Self { in_hot_standby: on, read_only_by_default: on };
+            }
+            (Question::InRecovery, b"t" | b"f") => self.in_hot_standby = Some(value == b"t"),
+            _ => {}
+        }
+    }
+
+    /// Whether a server of this nature is what `wanted` asks for.
+    pub(super) fn suits(self, wanted: TargetSessionAttrs) -> Suits {
+        let read_only = || match (self.in_hot_standby, self.read_only_by_default) {
+            (Some(standby), Some(by_default)) => Ok(standby || by_default),
+            _ => Err(Question::ReadOnly),
+        };
+        let standby = || self.in_hot_standby.ok_or(Question::InRecovery);
+        let suits = match wanted {
+            TargetSessionAttrs::Any => Ok(true),
+            TargetSessionAttrs::ReadWrite => read_only().map(|read_only| !read_only),
+            TargetSessionAttrs::ReadOnly => read_only(),
+            TargetSessionAttrs::Primary => standby().map(|standby| !standby),
+            TargetSessionAttrs::Standby | TargetSessionAttrs::PreferStandby => standby(),
+        };
+        match suits {
+            Ok(true) => Suits::Yes,
+            Ok(false) => Suits::No,
+            Err(question) => Suits::Ask(question),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use TargetSessionAttrs::{Any, PreferStandby, Primary, ReadOnly, ReadWrite, Standby};
+
+    /// As the server tells it: in hot standby, read-only by default.
+    fn told(standby: &str, read_only: &str) -> Nature {
+        let mut nature = Nature::default();
+        nature.note(b"server_version\x0018.4\0");
+        nature.note(format!("in_hot_standby\0{standby}\0").as_bytes());
+        nature.note(format!("default_transaction_read_only\0{read_only}\0").as_bytes());
+        nature
+    }
+
+    #[test]
+    fn every_word_has_the_servers_that_libpq_takes() {
+        for (standby, read_only, suited) in [
+            ("off", "off", [true, true, false, true, false, false]),
+            ("off", "on", [true, false, true, true, false, false]),
+            ("on", "off", [true, false, true, false, true, true]),
+            ("on", "on", [true, false, true, false, true, true]),
+        ] {
+            let words = [Any, ReadWrite, ReadOnly, Primary, Standby, PreferStandby];
+            for (word, suits) in words.into_iter().zip(suited) {
+                let suits = if suits { Suits::Yes } else { Suits::No };
+                assert_eq!(told(standby, read_only).suits(word), suits, "{word:?} {standby} {read_only}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_older_server_is_asked_what_it_does_not_tell() {
+        let silent = Nature::default();
+        assert_eq!(silent.suits(Any), Suits::Yes);
+        for (word, question, yes, no) in [
+            (ReadWrite, Question::ReadOnly, "off", "on"),
+            (ReadOnly, Question::ReadOnly, "on", "off"),
+            (Primary, Question::InRecovery, "f", "t"),
+            (Standby, Question::InRecovery, "t", "f"),
+            (PreferStandby, Question::InRecovery, "t", "f"),
+        ] {
+            assert_eq!(silent.suits(word), Suits::Ask(question), "{word:?}");
+            for (value, suits) in [(yes, Suits::Yes), (no, Suits::No), ("", Suits::Ask(question))] {
+                let mut nature = silent;
+                nature.answered(question, value.as_bytes());
+                assert_eq!(nature.suits(word), suits, "{word:?} {value}");
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `sslcrl`: certificates that their CAs have taken back. Floor 2.
+//!
+//! As in libpq, each certificate of the chain needs a list of its CA, one that is not out of date. Other than libpq, a
+//! file that cannot be read is an error.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+use rustls::{CertificateError, Error, RootCertStore};
+use x509_cert::crl::CertificateList;
+use x509_cert::der::Decode as _;
+
+use super::FileError;
+use super::certificate::Leaf;
+
+/// The lists of one file.
+#[derive(Debug)]
+pub(super) struct Revocation {
+    lists: Vec<CertificateList>,
+    /// `None`: there are no roots, so no chain is good anyway.
+    chain: Option<Arc<WebPkiServerVerifier>>,
+}
+
+impl Revocation {
+    /// Reads a PEM file. Blocks on it.
+    pub(super) fn read(
+        path: &Path,
+        roots: &RootCertStore,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, FileError> {
+        let pem = |source| FileError::Pem { path: path.to_owned(), source };
+        let files = CertificateRevocationListDer::pem_file_iter(path).map_err(pem)?;
+        let files: Vec<_> = files.collect::<Result<_, _>>().map_err(pem)?;
+        let lists = files.iter().map(|list| CertificateList::from_der(list));
+        let lists: Vec<_> = lists
+            .collect::<Result<_, _>>()
+            .map_err(|_| FileError::RevocationList { path: path.to_owned() })?;
+        if lists.is_empty() {
+            return Err(FileError::NoRevocationList { path: path.to_owned() });
+        }
+        if roots.is_empty() {
+            return Ok(Self { lists, chain: None });
+        }
+        let roots = Arc::new(roots.clone());
+        let chain = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider))
+            .with_crls(files)
+            .enforce_revocation_expiration()
+            .build()
+            .map_err(|_| FileError::RevocationList { path: path.to_owned() })?;
+        Ok(Self { lists, chain: Some(chain) })
+    }
+
+    /// Checks a chain up to a root, with these lists; the name too, which the caller may forgive, as it comes last.
+    pub(super) fn verify_chain(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let chain = self.chain.as_ref().ok_or(CertificateError::UnknownIssuer)?;
+        match chain.verify_server_cert(leaf, intermediates, name, &[], now) {
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ))
+            | Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Checks a certificate that is trusted by itself.
+    pub(super) fn verify_own(&self, leaf: &Leaf, now: UnixTime) -> Result<(), Error> {
+        let mut of_issuer = self.lists.iter().map(|list| &list.tbs_cert_list);
+        let list = of_issuer
+            .find(|list| list.issuer == *leaf.issuer())
+            .ok_or(CertificateError::UnknownRevocationStatus)?;
+        if list.next_update.is_some_and(|end| end.to_unix_duration().as_secs() < now.as_secs()) {
+            return Err(CertificateError::ExpiredRevocationList.into());
+        }
+        let revoked = list.revoked_certificates.iter().flatten();
+        if revoked.into_iter().any(|revoked| revoked.serial_number == *leaf.serial_number()) {
+            return Err(CertificateError::Revoked.into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! A secret_id that comes in a response-wrapping token: exchanged once, then kept in memory. Floor 2.
+//!
+//! A wrapping token can be used once. That it was used before us is how a theft of the secret_id shows, so that is an
+//! alarm: one line at level error for each such token, beside the refused login. Before it is used it is looked up, since
+//! somebody may have put a token of his own making in its place.
+//!
+//! Reference: <https://developer.hashicorp.com/vault/docs/concepts/response-wrapping#response-wrapping-token-validation>
+
+use std::path::Path;
+
+use tokio::time::Instant;
+use vaultrs::api::sys::requests::{UnwrapRequest, WrappingLookupRequest};
+
+use crate::secret::Secret;
+
+use super::classify::Operation;
+use super::login::{failed, read_secret};
+use super::{Failure, Kind, Vault, replies};
+
+/// What has come of wrapping tokens so far.
+#[derive(Default)]
+pub(super) struct Wrapped {
+    /// The wrapping token that was found last.
+    token: Option<Secret>,
+    fate: Fate,
+    /// From whichever token was unwrapped last.
+    secret_id: Option<Secret>,
+}
+
+/// What is known of the wrapping token that was found last.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Fate {
+    #[default]
+    Fresh,
+    /// It was used by us, and the answer has not arrived.
+    Sent,
+    /// It was used by us.
+    Unwrapped,
+    /// The alarm was raised. It is asked about again: a node that is behind may not have known it.
+    Alarmed,
+}
+
+impl Vault {
+    /// The secret_id behind the wrapping token in `file`; a token that was unwrapped already is not asked for again. A
+    /// new token in the file is unwrapped; while that fails the secret_id that we have serves on.
+    ///
+    /// Not cancel safe: a secret_id on its way is lost, which is said at the next try.
+    pub(super) async fn unwrapped(
+        &self,
+        wrapped: &mut Wrapped,
+        origin: &Origin<'_>,
+        deadline: Instant,
+    ) -> Result<Secret, Failure> {
+        let token = match read_secret("secret_id_file", origin.file).await {
+            Ok(token) => token,
+            Err(failure) => return wrapped.secret_id.clone().ok_or(failure),
+        };
+        if wrapped.token.as_ref().is_none_or(|known| !known.same(&token)) {
+            wrapped.token = Some(token.clone());
+            wrapped.fate = Fate::Fresh;
+        }
+        if let (Fate::Unwrapped, Some(secret_id)) = (wrapped.fate, &wrapped.secret_id) {
+            return Ok(secret_id.clone());
+        }
+        match self.unwrap(wrapped, &token, origin, deadline).await {
+            Ok(secret_id) => {
+                wrapped.fate = Fate::Unwrapped;
+                wrapped.secret_id = Some(secret_id.clone());
+                Ok(secret_id)
+            }
+            Err(failure) => wrapped.secret_id.clone().ok_or(failure),
+        }
+    }
+
+    /// Checks the token and exchanges it.
+    ///
+    /// * Path: `sys/wrapping/lookup`, then `sys/wrapping/unwrap` with the wrapping token as the client's
+    /// * Method: POST
+    /// * Response: `data.creation_path`; `data.secret_id`
+    /// * Reference: <https://developer.hashicorp.com/vault/api-docs/system/wrapping-unwrap>
+    async fn unwrap(
+        &self,
+        wrapped: &mut Wrapped,
+        token: &Secret,
+        origin: &Origin<'_>,
+        deadline: Instant,
+    ) -> Result<Secret, Failure> {
+        let look_up = WrappingLookupRequest { token: token.expose().to_owned() };
+        let reply = match self.call(Operation::LogIn, None, look_up, deadline, &[token]).await {
+            Err(failure) if failure.status == Some(400) => return Err(wrapped.used_before()),
+            other => other?,
+        };
+        let unusable = |why: replies::Unusable| failed(Kind::Refused, why.as_str());
+        let path = replies::creation_path(&reply.body).map_err(unusable)?;
+        if !origin.made(&path) {
+            return Err(wrapped.foreign(&path));
+        }
+        // An answer that is lost after this takes the secret_id with it.
+        wrapped.fate = Fate::Sent;
+        match self.call(Operation::LogIn, Some(token), UnwrapRequest { token: None }, deadline, &[]).await {
+            Ok(reply) => replies::secret_id(&reply.body).map_err(unusable),
+            Err(failure) if failure.outcome_unknown => Err(failure),
+            Err(failure) => {
+                wrapped.fate = Fate::Fresh;
+                Err(if failure.status == Some(400) { wrapped.used_before() } else { failure })
+            }
+        }
+    }
+}
+
+impl Wrapped {
+    /// The token is not known any more.
+    fn used_before(&mut self) -> Failure {
+        if self.fate == Fate::Sent {
+            tracing::error!(
+                "the secret_id was lost: Vault's answer to its unwrapping did not arrive, and a wrapping token can be \
+                 used once; put a new one into secret_id_file"
+            );
+        } else if self.fate != Fate::Alarmed {
+            tracing::error!(
+                "ALARM: the wrapping token in secret_id_file was unwrapped by somebody else, or it expired unused: the \
+                 secret_id may be in foreign hands. Destroy it (its accessor is in Vault's audit log), find out who \
+                 used it, and put a new wrapping token into the file"
+            );
+        }
+        self.fate = Fate::Alarmed;
+        failed(Kind::Refused, "the wrapping token has been used, or has expired")
+    }
+
+    /// The token was made by another request than it should.
+    fn foreign(&mut self, path: &str) -> Failure {
+        if self.fate != Fate::Alarmed {
+            tracing::error!(
+                vault.path = %path.escape_debug(),
+                "ALARM: the wrapping token in secret_id_file was not made by this AppRole's secret-id endpoint: somebody \
+                 may have put it in place of the right one. It is not used"
+            );
+        }
+        self.fate = Fate::Alarmed;
+        failed(Kind::Refused, "the wrapping token was not made by this AppRole's secret-id endpoint")
+    }
+}
+
+/// Where a wrapping token is found, and what it must have been made by.
+pub(super) struct Origin<'a> {
+    pub(super) file: &'a Path,
+    pub(super) mount: &'a str,
+    pub(super) role: Option<&'a str>,
+}
+
+impl Origin<'_> {
+    /// Whether a token made by this path is ours: `auth/{mount}/role/{role}/secret-id`.
+    fn made(&self, path: &str) -> bool {
+        let name = path
+            .strip_prefix("auth/")
+            .and_then(|rest| rest.strip_prefix(self.mount.trim_matches('/')))
+            .and_then(|rest| rest.strip_prefix("/role/"))
+            .and_then(|rest| rest.strip_suffix("/secret-id"));
+        match (name, self.role) {
+            (Some(name), Some(role)) => name == role,
+            (Some(name), None) => !name.is_empty() && !name.contains('/'),
+            (None, _) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrapping_token_is_ours_by_the_path_that_made_it() {
+        let made = |mount, role, path| Origin { file: Path::new("f"), mount, role }.made(path);
+        assert!(made("approle", None, "auth/approle/role/app/secret-id"));
+        assert!(made("team/a", Some("app"), "auth/team/a/role/app/secret-id"));
+        for path in [
+            "auth/approle/role/other/secret-id",
+            "auth/approle2/role/app/secret-id",
+            "auth/approle/role/app/custom-secret-id",
+            "auth/approle/role/app/secret-id/x",
+            "auth/approle/role//secret-id",
+            "auth/approle/role/a/role/app/secret-id",
+            "sys/wrapping/wrap",
+            "",
+        ] {
+            assert!(!made("approle", Some("app"), path), "{path}");
+        }
+        assert!(!made("approle", None, "auth/approle/role/a/role/app/secret-id"));
+        assert!(!made("approle", None, "auth/approle/role//secret-id"));
+    }
+}

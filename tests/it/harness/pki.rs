@@ -1,0 +1,102 @@
+//! A certification authority of a test's own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+};
+
+/// A CA, with its certificate in `ca`.
+pub(crate) struct Authority {
+    directory: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+    /// Its certificate.
+    pub(crate) ca: PathBuf,
+}
+
+/// PEM files.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Authority {
+    /// One of this name, with its files in this directory.
+    pub(crate) fn new(directory: &Path, name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let ca = directory.join(format!("{name}.crt"));
+        std::fs::write(&ca, params.self_signed(&key).unwrap().pem()).unwrap();
+        Self { directory: directory.to_owned(), issuer: Issuer::new(params, key), ca }
+    }
+
+    /// A certificate of this common name for localhost.
+    pub(crate) fn issue(&self, name: &str, serial: u64) -> Files {
+        let key = KeyPair::generate().unwrap();
+        let mut params = for_localhost(name);
+        params.serial_number = Some(SerialNumber::from(serial));
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        write(&self.directory, name, &cert.pem(), &key)
+    }
+
+    /// A list of the serial numbers that it has taken back, up to date until the first day of that year.
+    pub(crate) fn revoke(&self, serials: &[u64], until: i32) -> PathBuf {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let path = self.directory.join(format!("{serials:?}-{until}.crl"));
+        std::fs::write(&path, list.signed_by(&self.issuer).unwrap().pem().unwrap()).unwrap();
+        path
+    }
+}
+
+impl Files {
+    /// PostgreSQL's classic `server.crt`: signed by itself and marked as a CA.
+    pub(crate) fn classic(directory: &Path) -> Self {
+        let mut params = for_localhost("classic");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        write(directory, "classic", &params.self_signed(&key).unwrap().pem(), &key)
+    }
+
+    /// Signed by itself, with Ed25519; by openssl, which cannot read rcgen's keys of this kind.
+    pub(crate) fn ed25519(directory: &Path) -> Self {
+        let files = Self { cert: directory.join("ed25519.pem"), key: directory.join("ed25519.key") };
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=localhost", "-keyout"]);
+        let done = openssl.arg(&files.key).arg("-out").arg(&files.cert).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        files
+    }
+}
+
+fn for_localhost(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn write(directory: &Path, name: &str, cert: &str, key: &KeyPair) -> Files {
+    let files =
+        Files { cert: directory.join(format!("{name}.pem")), key: directory.join(format!("{name}.key")) };
+    std::fs::write(&files.cert, cert).unwrap();
+    std::fs::write(&files.key, key.serialize_pem()).unwrap();
+    files
+}

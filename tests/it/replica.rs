@@ -1,0 +1,240 @@
+//! A primary and a real streaming standby: which of them serves, and what happens where the standby lags.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::harness::{
+    Builder, Database, Fault, Leasehold, SOON, Server, Session, Setup, Spec, Vault, bench, eventually,
+    leasehold, same,
+};
+
+/// A primary with a database, its standby, and a forwarder before each.
+struct Cluster {
+    db: Database,
+    standby: Server,
+    to_primary: Fault,
+    to_standby: Fault,
+    vault: Vault,
+    setup: Setup,
+}
+
+impl Cluster {
+    async fn new(version: &str) -> Self {
+        let primary = bench().own_postgres(json!({"version": version})).await;
+        let standby = primary.standby(version).await;
+        let db = primary.database().await;
+        let vault = bench().vault().await;
+        let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+        let to_primary = Fault::before(&primary.addr()).await;
+        let to_standby = Fault::before(&standby.addr()).await;
+        Self { db, standby, to_primary, to_standby, vault, setup }
+    }
+
+    /// The primary first, then the standby; `words` of the URI.
+    fn primary_first(&self, words: &str) -> Builder {
+        self.at(&format!("{},{}", self.to_primary.addr(), self.to_standby.addr()), words)
+    }
+
+    /// The standby first.
+    fn standby_first(&self, words: &str) -> Builder {
+        self.at(&format!("{},{}", self.to_standby.addr(), self.to_primary.addr()), words)
+    }
+
+    fn at(&self, hosts: &str, words: &str) -> Builder {
+        let uri = format!("postgresql://{hosts}/?sslmode=disable&{words}");
+        leasehold().upstream_uri(&uri).vault(&self.vault).login(&self.setup)
+    }
+
+    /// Waits until the standby knows what the primary does.
+    async fn in_step(&self) {
+        self.standby.catch_up(&self.db.admin).await;
+    }
+
+    async fn connect(&self, leasehold: &Leasehold) -> Session {
+        leasehold.connect("app", self.db.name()).await
+    }
+
+    /// Which of the two a new session is with.
+    async fn serves(&self, leasehold: &Leasehold) -> &'static str {
+        let session = self.connect(leasehold).await;
+        let standby = session.value("SELECT pg_is_in_recovery()").await == "t";
+        session.close().await;
+        if standby { "standby" } else { "primary" }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn target_session_attrs_picks_the_host() {
+    for version in ["system", "18"] {
+        let cluster = Cluster::new(version).await;
+        for (word, from_primary, from_standby) in [
+            ("any", "primary", "standby"),
+            ("read-write", "primary", "primary"),
+            ("read-only", "standby", "standby"),
+            ("primary", "primary", "primary"),
+            ("standby", "standby", "standby"),
+            ("prefer-standby", "standby", "standby"),
+        ] {
+            let words = format!("target_session_attrs={word}");
+            for (builder, wanted) in
+                [(cluster.primary_first(&words), from_primary), (cluster.standby_first(&words), from_standby)]
+            {
+                let leasehold = builder.start().await;
+                leasehold.wait_ready().await;
+                cluster.in_step().await;
+                assert_eq!(cluster.serves(&leasehold).await, wanted, "{version} {word}");
+            }
+        }
+        // Those passed over were told goodbye, and none of them is left.
+        let holds = |bytes: &[u8], piece: &[u8]| bytes.windows(piece.len()).any(|window| window == piece);
+        let recordings = [cluster.to_primary.recordings(), cluster.to_standby.recordings()].concat();
+        let passed_over: Vec<_> = recordings
+            .iter()
+            .filter(|one| holds(&one.to_client, b"Z\0\0\0\x05I"))
+            .map(|one| &one.to_server)
+            .filter(|sent| !holds(sent, b"pg_is_in_recovery"))
+            .collect();
+        assert!(passed_over.len() > 6, "{}", passed_over.len());
+        for sent in passed_over {
+            assert!(sent.ends_with(b"X\0\0\0\x04"), "{sent:?}");
+        }
+        eventually(SOON, async || same(cluster.db.backends().await.len(), 0)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_default_of_read_only_counts_and_the_client_may_set_it() {
+    let cluster = Cluster::new("system").await;
+    let leasehold = cluster.primary_first("target_session_attrs=read-write").start().await;
+    leasehold.wait_ready().await;
+    cluster.in_step().await;
+    let mut config = leasehold.config("app", cluster.db.name());
+    config.options("-c default_transaction_read_only=on");
+
+    let refused = crate::harness::connect(&config).await.err().unwrap();
+
+    let told = refused.as_db_error().unwrap();
+    assert_eq!(told.code().code(), "08001");
+    assert_eq!(told.message(), "no upstream server is what target_session_attrs asks for");
+    assert_eq!(cluster.serves(&leasehold).await, "primary");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_host_is_what_is_asked_for_the_client_is_told_and_prefer_standby_takes_any() {
+    let cluster = Cluster::new("18").await;
+    let primary = cluster.to_primary.addr().to_string();
+    let none = cluster.at(&primary, "target_session_attrs=standby").start().await;
+    none.wait_ready().await;
+    let error = none.try_connect("app", cluster.db.name()).await.err().unwrap();
+    let told = error.as_db_error().unwrap();
+    assert_eq!(told.code().code(), "08001");
+    assert_eq!(told.message(), "no upstream server is what target_session_attrs asks for");
+    assert!(told.hint().is_some());
+    eventually(SOON, async || same(cluster.db.backends().await.len(), 0)).await;
+
+    let prefers = cluster.primary_first("target_session_attrs=prefer-standby").start().await;
+    prefers.wait_ready().await;
+    cluster.in_step().await;
+    assert_eq!(cluster.serves(&prefers).await, "standby");
+    cluster.standby.stop("fast").await;
+    assert_eq!(cluster.serves(&prefers).await, "primary");
+    cluster.standby.restart().await;
+    assert_eq!(cluster.serves(&prefers).await, "standby");
+}
+
+/// The numbers of the generations there are.
+async fn generations(leasehold: &Leasehold) -> Vec<u64> {
+    let generations = leasehold.generations().await;
+    generations.iter().map(|generation| generation["generation"].as_u64().unwrap()).collect()
+}
+
+/// Rotations, and credentials asked for.
+async fn asked_for(leasehold: &Leasehold) -> (f64, f64) {
+    let metrics = leasehold.metrics().await;
+    (metrics.get("rotations_total", &[]), metrics.get("issuances_total", &[]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_waits_for_a_standby_that_has_not_replayed_the_fresh_role() {
+    let cluster = Cluster::new("18").await;
+    let leasehold = cluster
+        .standby_first("target_session_attrs=prefer-standby")
+        .flag("--limits-replica-grace", "20s")
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    cluster.in_step().await;
+    let before = cluster.connect(&leasehold).await.user().await;
+
+    cluster.standby.pause_replay().await;
+    let rotated = leasehold.command(&["rotate"]).await;
+    assert!(rotated.status.success(), "the primary proves it: {rotated:?}");
+    let counted = asked_for(&leasehold).await;
+    let catching_up = async {
+        let suspects = async || {
+            let suspects = leasehold.metrics().await.get("suspect_logins_total", &[]);
+            same(suspects >= 2.0, true)
+        };
+        eventually(SOON, suspects).await;
+        cluster.standby.replay().await;
+    };
+    let (session, ()) = tokio::join!(cluster.connect(&leasehold), catching_up);
+
+    assert_eq!(session.value("SELECT pg_is_in_recovery()").await, "t");
+    assert_ne!(session.user().await, before, "the fresh one");
+    assert_eq!(asked_for(&leasehold).await, counted, "no rotation came of it");
+    // The one before is given back once its successor is old enough for every replica, not sooner.
+    assert_eq!(generations(&leasehold).await, [1, 2]);
+    assert_eq!(cluster.db.roles().await.len(), 2);
+    eventually(Duration::from_secs(30), async || same(generations(&leasehold).await, [2])).await;
+    eventually(SOON, async || same(cluster.db.roles().await.len(), 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_grace_another_host_serves_and_else_the_credential_before() {
+    let cluster = Cluster::new("18").await;
+    let grace = Duration::from_secs(3);
+    let prefers = cluster
+        .standby_first("target_session_attrs=prefer-standby")
+        .flag("--limits-replica-grace", "3s")
+        .start()
+        .await;
+    let insists = cluster
+        .standby_first("target_session_attrs=standby")
+        .flag("--limits-replica-grace", "3s")
+        .start()
+        .await;
+    for leasehold in [&prefers, &insists] {
+        leasehold.wait_ready().await;
+    }
+    cluster.in_step().await;
+    let before = cluster.connect(&insists).await;
+    let user_before = before.user().await;
+
+    cluster.standby.pause_replay().await;
+    let begun = Instant::now();
+    for leasehold in [&prefers, &insists] {
+        assert!(leasehold.command(&["rotate"]).await.status.success());
+    }
+    let counted = (asked_for(&prefers).await, asked_for(&insists).await);
+
+    let (other_host, other_credential) = tokio::join!(cluster.connect(&prefers), cluster.connect(&insists));
+
+    assert!(begun.elapsed() >= grace, "it waits for the standby first: {:?}", begun.elapsed());
+    assert_eq!(other_host.value("SELECT pg_is_in_recovery()").await, "f", "the primary knows the fresh one");
+    assert_eq!(other_credential.value("SELECT pg_is_in_recovery()").await, "t");
+    assert_eq!(other_credential.user().await, user_before);
+    // So it is for the next, who need not wait any more.
+    let begun = Instant::now();
+    let next = cluster.connect(&insists).await;
+    assert_eq!(next.user().await, user_before);
+    assert!(begun.elapsed() < grace, "{:?}", begun.elapsed());
+    assert_eq!((asked_for(&prefers).await, asked_for(&insists).await), counted, "no rotation came of it");
+
+    cluster.standby.replay().await;
+    cluster.in_step().await;
+    assert_ne!(cluster.connect(&insists).await.user().await, user_before);
+    assert_eq!(cluster.serves(&prefers).await, "standby");
+}

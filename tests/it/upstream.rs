@@ -1,0 +1,198 @@
+//! The upstream URI's words about where the server is, each against a real PostgreSQL.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::harness::{
+    Builder, Database, Fault, Leasehold, Mode, SOON, Setup, Spec, Vault, bench, eventually, leasehold, same,
+};
+
+/// A database, and a Vault role for it.
+struct Bed {
+    db: Database,
+    vault: Vault,
+    setup: Setup,
+}
+
+impl Bed {
+    async fn new() -> Self {
+        Self::of(bench().postgres_18().await.database().await).await
+    }
+
+    /// On a server that listens on two addresses.
+    async fn two_addresses() -> Self {
+        let conf = json!({"listen_addresses": "127.0.0.1,127.0.0.2"});
+        Self::of(bench().own_postgres(json!({"version": "18", "conf": conf})).await.database().await).await
+    }
+
+    async fn of(db: Database) -> Self {
+        let vault = bench().vault().await;
+        let setup = vault.setup(&db, Spec::new("app")).await;
+        Self { db, vault, setup }
+    }
+
+    fn builder(&self, uri: &str) -> Builder {
+        leasehold().upstream_uri(uri).vault(&self.vault).login(&self.setup)
+    }
+
+    async fn leasehold(&self, uri: &str) -> Leasehold {
+        let leasehold = self.builder(uri).start().await;
+        leasehold.wait_ready().await;
+        leasehold
+    }
+
+    /// Where a new session through this leasehold is, as the server sees it; empty for a Unix socket.
+    async fn address(&self, leasehold: &Leasehold) -> String {
+        let session = leasehold.connect("app", self.db.name()).await;
+        let address = session.value("SELECT host(inet_server_addr())").await;
+        session.close().await;
+        address
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_that_cannot_be_ends_the_start_and_is_named() {
+    for (words, why) in [
+        ("aplication_name=x", "upstream has the unknown word aplication_name"),
+        ("target_session_attrs=master", "target_session_attrs in upstream takes any, read-write, read-only"),
+        ("require_auth=md5", "upstream has the unknown word require_auth"),
+    ] {
+        let uri = format!("postgresql://db/?{words}");
+        let builder = leasehold().upstream_uri(&uri).path("database/creds/app").env("VAULT_TOKEN", "t");
+        let (status, log) = builder.run_to_end().await;
+        assert_eq!(status.code(), Some(78), "{}", log.0);
+        assert!(log.0.contains(why), "{}", log.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_in_the_address_is_the_only_one() {
+    let bed = Bed::new().await;
+    let name = bed.db.name();
+    let leasehold =
+        bed.leasehold(&format!("postgresql://{}/{name}?sslmode=disable", bed.db.server.addr())).await;
+
+    let named = leasehold.connect("app", name).await;
+    assert_eq!(named.value("SELECT current_database()").await, name);
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(leasehold.addr().port()).user("app");
+    let unnamed = crate::harness::connect(&config).await.unwrap();
+    assert_eq!(unnamed.value("SELECT current_database()").await, name);
+    let other = leasehold.try_connect("app", "postgres").await.err().unwrap();
+    assert_eq!(other.code().unwrap().code(), "3D000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_are_tried_in_order_each_with_its_port() {
+    let bed = Bed::new().await;
+    let first = Fault::before(&bed.db.server.addr()).await;
+    first.set(Mode::Refuse).await;
+    let (dead, live) = (first.addr().port(), bed.db.server.port);
+    let uri = format!("postgresql://localhost:{dead},127.0.0.1:{live}/?sslmode=disable");
+    let leasehold = bed.leasehold(&uri).await;
+    assert_eq!(bed.address(&leasehold).await, "127.0.0.1");
+    let reached = || first.recordings().iter().filter(|recording| !recording.to_server.is_empty()).count();
+    assert_eq!(reached(), 0);
+
+    first.set(Mode::Pass).await;
+    bed.address(&leasehold).await;
+    assert_eq!(reached(), 1, "the first comes first again");
+
+    let words = format!("postgresql:///?host=127.0.0.1,127.0.0.1&port={dead},{live}&sslmode=disable");
+    let leasehold = bed.leasehold(&words).await;
+    bed.address(&leasehold).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_timeout_bounds_each_host() {
+    let bed = Bed::new().await;
+    let silent = Fault::before(&bed.db.server.addr()).await;
+    silent.set(Mode::Blackhole).await;
+    let words = "sslmode=disable&connect_timeout=1";
+    let uri = format!("postgresql://{},{}/?{words}", silent.addr(), bed.db.server.addr());
+    let leasehold = bed.leasehold(&uri).await;
+    let begun = Instant::now();
+    bed.address(&leasehold).await;
+    let took = begun.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(4)).contains(&took), "{took:?}");
+
+    let alone = bed.builder(&format!("postgresql://{}/?{words}", silent.addr())).start().await;
+    eventually(SOON, async || {
+        let error = alone.try_connect("app", bed.db.name()).await.err().unwrap();
+        let told = error.as_db_error().map(|told| (told.code().code().to_owned(), told.message().to_owned()));
+        same(told, Some(("08001".to_owned(), "the upstream server did not answer in time".to_owned())))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket_is_reached_without_tls() {
+    let bed = Bed::new().await;
+    let (directory, port) = (bed.db.server.socket_dir.to_str().unwrap().to_owned(), bed.db.server.port);
+    let encoded = directory.replace('/', "%2F");
+    for uri in [
+        format!("postgresql:///?host={directory}&port={port}"),
+        format!("postgresql://{encoded}:{port}/?sslmode=verify-full"),
+    ] {
+        let leasehold = bed.leasehold(&uri).await;
+        assert_eq!(bed.address(&leasehold).await, "", "{uri}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn load_balance_hosts_spreads_the_sessions() {
+    let bed = Bed::two_addresses().await;
+    let port = bed.db.server.port;
+    let seen = async |word: &str| {
+        let uri = format!("postgresql://127.0.0.1:{port},127.0.0.2:{port}/?sslmode=disable&{word}");
+        let leasehold = bed.leasehold(&uri).await;
+        let mut seen = BTreeSet::new();
+        // Of 40 in a random order, all the same have a chance of 1 in 2^39.
+        for _ in 0..40 {
+            seen.insert(bed.address(&leasehold).await);
+        }
+        seen.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(seen("load_balance_hosts=disable").await, ["127.0.0.1"]);
+    assert_eq!(seen("load_balance_hosts=random").await, ["127.0.0.1", "127.0.0.2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dns_is_asked_again_at_each_connect() {
+    let bed = Bed::two_addresses().await;
+    let hosts = bench().directory().await.join("hosts");
+    let points_to = |address: &str| std::fs::write(&hosts, format!("{address} db.test\n")).unwrap();
+    points_to("127.0.0.1");
+    let uri = format!("postgresql://db.test:{}/?sslmode=disable", bed.db.server.port);
+    let leasehold = bed.builder(&uri).hosts_file(&hosts).start().await;
+    leasehold.wait_ready().await;
+    assert_eq!(bed.address(&leasehold).await, "127.0.0.1");
+
+    points_to("127.0.0.2");
+
+    assert_eq!(bed.address(&leasehold).await, "127.0.0.2");
+    points_to("127.0.0.1");
+    assert_eq!(bed.address(&leasehold).await, "127.0.0.1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keepalives_are_sent_for_a_session() {
+    let bed = Bed::new().await;
+    let between = Fault::before(&bed.db.server.addr()).await;
+    let words = "sslmode=disable&keepalives_idle=41&tcp_user_timeout=60000";
+    let leasehold = bed.leasehold(&format!("postgresql://{}/?{words}", between.addr())).await;
+    let _session = leasehold.connect("app", bed.db.name()).await;
+
+    // The kernel's own view of the sockets towards the forwarder: a keepalive timer that has just begun.
+    let destination = format!("dport = :{}", between.addr().port());
+    let seen = Command::new("ss").args(["-Htno", "state", "established", &destination]).output().unwrap();
+    let seen = String::from_utf8(seen.stdout).unwrap();
+    assert!(
+        seen.contains("timer:(keepalive,40sec,0)") || seen.contains("timer:(keepalive,41sec,0)"),
+        "{seen}"
+    );
+}

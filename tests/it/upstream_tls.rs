@@ -1,0 +1,215 @@
+//! The upstream URI's words about TLS and authentication, each against a real PostgreSQL.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::harness::{
+    Authority, Database, Fault, Files, Leasehold, SOON, Setup, Spec, bench, eventually, leasehold, same,
+};
+
+/// A PostgreSQL 18 with a certificate of ours, and a Vault role for it.
+struct Bed {
+    db: Database,
+    setup: Setup,
+}
+
+impl Bed {
+    async fn new(server: &Files, more: serde_json::Value) -> Self {
+        let mut options =
+            json!({"version": "18", "ssl": {"cert": server.cert, "key": server.key, "ca": server.cert}});
+        for (key, value) in more.as_object().unwrap() {
+            options[key] = value.clone();
+        }
+        let db = bench().own_postgres(options).await.database().await;
+        let setup = bench().vault().await.setup(&db, Spec::new("app")).await;
+        Self { db, setup }
+    }
+
+    /// A leasehold whose URI has these words.
+    async fn leasehold(&self, words: &str) -> Leasehold {
+        self.leasehold_at(&self.db.server.addr(), words, &[]).await
+    }
+
+    async fn leasehold_at(&self, addr: &str, words: &str, flags: &[(&str, &str)]) -> Leasehold {
+        let mut builder = leasehold()
+            .upstream_uri(&format!("postgresql://{addr}/?{words}"))
+            .vault(&bench().vault().await)
+            .login(&self.setup)
+            .flag("--limits-login-wait", "300ms");
+        for (flag, value) in flags {
+            builder = builder.flag(flag, value);
+        }
+        builder.start().await
+    }
+
+    /// A fact of a session through this leasehold in `pg_stat_ssl`.
+    async fn stat(&self, leasehold: &Leasehold, column: &str) -> String {
+        leasehold.wait_ready().await;
+        let session = leasehold.connect("app", self.db.name()).await;
+        let pid = session.value("SELECT pg_backend_pid()").await;
+        self.db.admin.value(&format!("SELECT {column} FROM pg_stat_ssl WHERE pid = {pid}")).await
+    }
+
+    /// Nobody gets in, and the log says why; the client gets this SQLSTATE, or 57P03 while nothing is published.
+    async fn is_shut(&self, leasehold: &Leasehold, sqlstate: &str, why: &str) {
+        eventually(SOON, async || {
+            let log = leasehold.log();
+            if log.0.contains(why) { Ok(()) } else { Err(format!("no {why:?} in the log")) }
+        })
+        .await;
+        let error = leasehold.try_connect("app", self.db.name()).await.err().unwrap();
+        let seen = error.code().unwrap().code();
+        assert!([sqlstate, "57P03"].contains(&seen), "{seen}");
+    }
+}
+
+fn shown(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_is_shown_to_the_server() {
+    let directory = bench().directory().await;
+    let authority = Authority::new(&directory, "ca");
+    let (server, ours) = (authority.issue("db", 1), authority.issue("leasehold", 2));
+    let stranger = Authority::new(&directory, "other-ca").issue("stranger", 3);
+    let idents = directory.join("idents");
+    std::fs::write(&idents, "ours leasehold all\n").unwrap();
+    let root = format!("sslrootcert={}", shown(&authority.ca));
+    let with = |files: &Files| format!("{root}&sslcert={}&sslkey={}", shown(&files.cert), shown(&files.key));
+
+    // With a password too, and in place of one: then a map lets it stand for every dynamic role.
+    for method in ["scram-sha-256 clientcert=verify-ca", "cert map=ours"] {
+        let conf = json!({"ssl_ca_file": authority.ca, "ident_file": idents});
+        let hba = [format!("hostssl all all all {method}")];
+        let bed = Bed::new(&server, json!({"conf": conf, "hba": hba})).await;
+
+        let known = bed.leasehold(&with(&ours)).await;
+        assert_eq!(bed.stat(&known, "client_dn").await, "/CN=leasehold", "{method}");
+        let without = bed.leasehold(&root).await;
+        bed.is_shut(&without, "28000", "the proof is refused").await;
+        let strange = bed.leasehold(&with(&stranger)).await;
+        bed.is_shut(&strange, "08006", "no proof").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_server_certificate_is_refused() {
+    let directory = bench().directory().await;
+    let authority = Authority::new(&directory, "ca");
+    let bed = Bed::new(&authority.issue("db", 7), json!({})).await;
+    let words = |mode: &str, list: &Path| {
+        format!("sslmode={mode}&sslrootcert={}&sslcrl={}", shown(&authority.ca), shown(list))
+    };
+
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let others = bed.leasehold(&words(mode, &authority.revoke(&[6, 8], 2090))).await;
+        assert_eq!(bed.stat(&others, "ssl").await, "t", "{mode}");
+        let revoked = bed.leasehold(&words(mode, &authority.revoke(&[6, 7], 2090))).await;
+        bed.is_shut(&revoked, "08001", "is revoked by a list of sslcrl").await;
+    }
+    let old = bed.leasehold(&words("verify-ca", &authority.revoke(&[6], 2021))).await;
+    bed.is_shut(&old, "08001", "sslcrl's list of a CA that signed the server's certificate is out of date")
+        .await;
+    let foreign = Authority::new(&directory, "other-ca").revoke(&[], 2090);
+    let unknown = bed.leasehold(&words("verify-ca", &foreign)).await;
+    bed.is_shut(&unknown, "08001", "sslcrl has no list of a CA that signed the server's certificate").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_sslcrl_without_a_list_ends_the_start() {
+    let directory = bench().directory().await;
+    let authority = Authority::new(&directory, "ca");
+    for (file, why) in [
+        (directory.join("missing"), "upstream: cannot read "),
+        (authority.ca.clone(), "upstream: no certificate revocation list in "),
+    ] {
+        let uri = format!("postgresql://db/?sslrootcert={}&sslcrl={}", shown(&authority.ca), shown(&file));
+        let builder = leasehold().upstream_uri(&uri).path("database/creds/app").env("VAULT_TOKEN", "t");
+        let (status, log) = builder.run_to_end().await;
+        assert_eq!(status.code(), Some(78), "{}", log.0);
+        assert!(log.0.contains(why), "{}", log.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_classic_self_signed_certificate_is_trusted_by_sslrootcert_alone() {
+    let directory = bench().directory().await;
+    let classic = Files::classic(&directory);
+    let bed = Bed::new(&classic, json!({})).await;
+
+    for mode in ["verify-ca", "verify-full"] {
+        let words = format!("sslmode={mode}&sslrootcert={}", shown(&classic.cert));
+        let trusting = bed.leasehold(&words).await;
+        assert_eq!(bed.stat(&trusting, "ssl").await, "t", "{mode}");
+    }
+    let other = Authority::new(&directory, "ca");
+    let refusing = bed.leasehold(&format!("sslrootcert={}", shown(&other.ca))).await;
+    let why = "server's certificate is its own CA; put that very certificate into the file of sslrootcert";
+    bed.is_shut(&refusing, "08001", why).await;
+    let unchecked = bed.leasehold("sslmode=require").await;
+    assert_eq!(bed.stat(&unchecked, "ssl").await, "t");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sslnegotiation_direct_begins_with_tls() {
+    let authority = Authority::new(&bench().directory().await, "ca");
+    let bed = Bed::new(&authority.issue("db", 1), json!({})).await;
+    let root = format!("sslrootcert={}", shown(&authority.ca));
+
+    for (word, first) in [("direct", b"\x16\x03".as_slice()), ("postgres", b"\0\0\0\x08\x04\xd2\x16\x2f")] {
+        let between = Fault::before(&bed.db.server.addr()).await;
+        let words = format!("{root}&sslnegotiation={word}");
+        let leasehold = bed.leasehold_at(&between.addr().to_string(), &words, &[]).await;
+        assert_eq!(bed.stat(&leasehold, "ssl").await, "t");
+        for recording in between.recordings() {
+            assert!(recording.to_server.starts_with(first), "{word}: {:?}", recording.to_server.get(..8));
+        }
+    }
+
+    let plain = bench().postgres().await.addr();
+    let leasehold = bed.leasehold_at(&plain, &format!("{root}&sslnegotiation=direct"), &[]).await;
+    bed.is_shut(&leasehold, "08001", "server did not take TLS from the first byte").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn channel_binding_is_used_demanded_or_left_out() {
+    let directory = bench().directory().await;
+    let authority = Authority::new(&directory, "ca");
+    let root = format!("sslrootcert={}", shown(&authority.ca));
+    let bed = Bed::new(&authority.issue("db", 1), json!({})).await;
+    for word in ["require", "prefer", "disable"] {
+        let leasehold = bed.leasehold(&format!("{root}&channel_binding={word}")).await;
+        assert_eq!(bed.stat(&leasehold, "ssl").await, "t", "{word}");
+    }
+    let plain = bed.leasehold("sslmode=disable&channel_binding=require").await;
+    bed.is_shut(&plain, "08001", "channel").await;
+
+    // A certificate signed with Ed25519 has no hash to bind to, so only a login without binding can pass.
+    let bed =
+        Bed::new(&Files::ed25519(&directory), json!({"conf": {"ssl_min_protocol_version": "TLSv1.3"}})).await;
+    let prefer = bed.leasehold("sslmode=require&channel_binding=prefer").await;
+    assert_eq!(bed.stat(&prefer, "ssl").await, "t");
+    let require = bed.leasehold("sslmode=require&channel_binding=require").await;
+    bed.is_shut(&require, "08001", "channel").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn require_auth_has_libpqs_meaning() {
+    let authority = Authority::new(&bench().directory().await, "ca");
+    let bed = Bed::new(&authority.issue("db", 1), json!({})).await;
+    let (addr, words) = (bed.db.server.addr(), "sslmode=disable");
+
+    for allowed in ["scram-sha-256", "!password,!md5", "scram-sha-256,none"] {
+        let leasehold = bed.leasehold_at(&addr, words, &[("--require-auth", allowed)]).await;
+        leasehold.wait_ready().await;
+        let session = leasehold.connect("app", bed.db.name()).await;
+        same(session.value("SELECT 1").await, "1").unwrap();
+    }
+    for forbidden in ["md5", "!scram-sha-256", "none"] {
+        let leasehold = bed.leasehold_at(&addr, words, &[("--require-auth", forbidden)]).await;
+        let why = "server asks for method scram-sha-256, which require_auth does not allow";
+        bed.is_shut(&leasehold, "08001", why).await;
+    }
+}
