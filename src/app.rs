@@ -1,8 +1,8 @@
 //! How it all comes together. Floor 6.
 
-mod live;
-mod proof;
-mod serve;
+pub(crate) mod live;
+pub(crate) mod proof;
+pub(crate) mod serve;
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use clap::Parser as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::cli;
-use crate::config::{Cli, Command, Config, Environment};
+use crate::config::{CheckFlags, Cli, Command, Config, Environment};
 use live::Source;
 
 /// Runs the command line.
@@ -31,6 +31,11 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(flags) => match Config::load(&flags, &env) {
             Ok(config) => run(config, Source { flags: *flags, env }),
+            Err(error) => complain(&error, error.exit_code()),
+        },
+        Command::Check(flags) => check(&flags, &env),
+        Command::Policy(flags) => match Config::load_without_token(&flags, &env) {
+            Ok(config) => print(&crate::policy::hcl(&config)),
             Err(error) => complain(&error, error.exit_code()),
         },
         Command::Status(flags) => ask(cli::status(&flags, &env)),
@@ -59,6 +64,32 @@ fn run(config: Config, source: Source) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&proof::Chain(&error), error.exit_code()),
     }
+}
+
+/// Exit 1 if there is an error among the findings.
+fn check(flags: &CheckFlags, env: &Environment) -> ExitCode {
+    let load = if flags.offline { Config::load_without_token } else { Config::load };
+    let config = match load(&flags.run, env) {
+        Ok(config) => config,
+        Err(error) => return complain(&error, error.exit_code()),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, OS_ERROR),
+    };
+    keep_memory_private();
+    let checked = runtime.block_on(crate::check::check(config, flags.offline));
+    runtime.shutdown_timeout(Duration::ZERO);
+    let findings = match checked {
+        Ok(findings) => findings,
+        Err(error) => return complain(&proof::Chain(&error), error.exit_code()),
+    };
+    let text = if flags.json { crate::check::json(&findings) } else { crate::check::table(&findings) };
+    let printed = print(&text);
+    if findings.iter().any(|finding| finding.outcome == crate::check::Outcome::Error) {
+        return ExitCode::from(1);
+    }
+    printed
 }
 
 /// Passwords and tokens live in this memory: no core dump, and no other process of the same user looks into it.
@@ -90,6 +121,15 @@ fn usage(error: &clap::Error) -> ExitCode {
         None => error.print(),
     };
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// A reader that has gone, as in `leasehold policy | head`, is no fault.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => complain(&format_args!("cannot write: {error}"), 1),
+    }
 }
 
 /// What to say of a value that its flag does not take. clap would repeat the value, and one may have put a secret where

@@ -11,10 +11,11 @@
 //! | 3 | [`credentials`] | drives the lease machines and Vault, publishes the current credential |
 //! | 4 | [`postgres::session`], [`postgres::relay`], [`postgres::cancel`] | a client and its leg |
 //! | 5 | [`listener`], [`shutdown`], [`admin`], [`log`] | what the world connects to, and reads |
-//! | 6 | [`config`], [`cli`], [`app`] | what the user types, and how it all comes together |
+//! | 6 | [`config`], [`cli`], [`check`], [`policy`], [`app`] | what the user types, and how it all comes together |
 
 pub mod admin;
 pub mod app;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod credentials;
@@ -23,6 +24,7 @@ pub mod lease;
 pub mod listener;
 pub mod log;
 pub mod metrics;
+pub mod policy;
 pub mod postgres;
 pub mod secret;
 pub mod shutdown;

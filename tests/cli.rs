@@ -39,6 +39,8 @@ fn usage_errors_exit_with_64() {
     assert_eq!(code(&["run", "--state-file=/x"]), Some(64));
     assert_eq!(code(&["rotate", "a", "b"]), Some(64));
     assert_eq!(code(&["wait", "--max"]), Some(64));
+    assert_eq!(code(&["check", "--frobnicate"]), Some(64));
+    assert_eq!(code(&["policy", "--json"]), Some(64));
 }
 
 #[test]
@@ -55,7 +57,7 @@ fn help_and_version_are_no_errors() {
 fn a_wrong_file_exits_with_78_and_one_line() {
     let path = file("unknown", "listen = '127.0.0.1:0'\n[vault]\nadress = 'x'\n");
     let path_text = path.to_str().expect("UTF-8");
-    for command in ["run", "status", "wait"] {
+    for command in ["run", "status", "wait", "check", "policy"] {
         let output = leasehold(&[command, "--config", path_text]);
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(78), "{command}: {text}");

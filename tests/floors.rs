@@ -37,6 +37,8 @@ const RULES: &[Rule] = &[
     rule("log", 5, &["vault"], &[], &[]),
     rule("config", 6, &[], &[], &[]),
     rule("cli", 6, &["vault"], &[], &[]),
+    rule("check", 6, &[], &[], &[]),
+    rule("policy", 6, &[], &[], &[]),
     rule("app", 6, &[], &[], &[]),
     rule("main", 6, &[], &[], &[]),
 ];

@@ -47,7 +47,7 @@ struct Running {
 }
 
 /// Where each route leads.
-pub(super) fn places(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
+pub(crate) fn places(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
     config
         .routes
         .iter()
@@ -258,6 +258,8 @@ fn prover(last_database: &LastDatabase, route: &RouteConfig, upstream: &Arc<Upst
     Prover {
         upstream: Arc::clone(upstream),
         database: route.probe_database.clone(),
+        sql: route.probe_sql.clone(),
+        set_role: route.set_role.clone(),
         last_database: last_database.clone(),
     }
 }

@@ -1,18 +1,26 @@
-//! The proof of a candidate: our own login upstream. Floor 6.
+//! The proof of a candidate: our own login upstream, and `probe_sql` in it. Floor 6.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::credentials::{Proof, Prove};
 use crate::postgres::protocol::startup::StartupMessage;
 use crate::postgres::session::LastDatabase;
-use crate::postgres::upstream::{LoginError, Upstream};
+use crate::postgres::upstream::refusal::Refusal;
+use crate::postgres::upstream::{Leg, LoginError, Turn, Upstream};
 use crate::secret::Secret;
 
-/// Where a route's proofs log in.
+/// Where a route's proofs log in, and what they ask.
 pub(crate) struct Prover {
     pub(crate) upstream: Arc<Upstream>,
     /// `probe_database`.
     pub(crate) database: Option<String>,
+    /// `probe_sql`.
+    pub(crate) sql: Option<String>,
+    /// `set_role`, which `probe_sql` is asked under as sessions will be.
+    pub(crate) set_role: Option<String>,
     pub(crate) last_database: LastDatabase,
 }
 
@@ -29,36 +37,50 @@ impl Prover {
     /// One accepting host suffices. A host that cannot be asked says nothing; one that refuses makes the candidate
     /// refused, unless another lets it in.
     async fn prove(&self, username: &str, password: &Secret) -> Proof {
-        let startup =
-            StartupMessage::new(0).with(b"user", username.as_bytes()).with(b"application_name", b"leasehold");
-        let Ok(startup) = startup.for_upstream(username, &self.database(), None) else {
+        let set_role = self.set_role.as_deref().filter(|_| self.sql.is_some());
+        let Ok(startup) = own_startup().for_upstream(username, &self.database(), set_role) else {
             return Proof::Refused;
         };
         let mut refused = false;
         for turn in self.upstream.order() {
             let outcome = self.upstream.login(turn, &startup, username, password).await;
-            let name = self.upstream.host_name(turn.host);
-            let accepted = || Proof::Accepted { host: name.to_owned() };
-            match outcome {
-                Ok(leg) => {
-                    leg.part().await;
-                    return accepted();
-                }
-                // It let the credential in, whatever it is for sessions.
-                Err(LoginError::Unsuitable) => return accepted(),
-                Err(LoginError::Refused(refusal)) if refusal.proves_credential() => return accepted(),
-                Err(LoginError::Refused(refusal)) if refusal.sqlstate().starts_with("28") => {
-                    tracing::warn!(
-                        upstream.addr = name,
-                        sqlstate = refusal.sqlstate(),
-                        "the proof is refused"
-                    );
-                    refused = true;
-                }
-                Err(error) => tracing::warn!(upstream.addr = name, error = %Chain(&error), "no proof"),
+            match self.judge(turn, outcome).await {
+                accepted @ Proof::Accepted { .. } => return accepted,
+                Proof::Refused => refused = true,
+                Proof::Unprovable => {}
             }
         }
         if refused { Proof::Refused } else { Proof::Unprovable }
+    }
+
+    /// What one host says.
+    async fn judge(&self, turn: Turn, outcome: Result<Leg, LoginError>) -> Proof {
+        let name = self.upstream.host_name(turn.host);
+        let accepted = || Proof::Accepted { host: name.to_owned() };
+        match (outcome, &self.sql) {
+            (Ok(leg), None) => {
+                leg.part().await;
+                accepted()
+            }
+            (Ok(leg), Some(sql)) => match probe(leg, sql, self.upstream.connect_timeout()).await {
+                Ok(()) => accepted(),
+                Err(error) => {
+                    tracing::warn!(upstream.addr = name, sqlstate = error.sqlstate(), %error, "probe_sql fails");
+                    if error.is_final() { Proof::Refused } else { Proof::Unprovable }
+                }
+            },
+            // It let the credential in, whatever it is for sessions.
+            (Err(LoginError::Unsuitable), None) => accepted(),
+            (Err(LoginError::Refused(refusal)), None) if refusal.proves_credential() => accepted(),
+            (Err(LoginError::Refused(refusal)), sql) if is_no(&refusal, sql.is_some()) => {
+                tracing::warn!(upstream.addr = name, sqlstate = refusal.sqlstate(), "the proof is refused");
+                Proof::Refused
+            }
+            (Err(error), _) => {
+                tracing::warn!(upstream.addr = name, error = %Chain(&error), "no proof");
+                Proof::Unprovable
+            }
+        }
     }
 
     fn database(&self) -> Vec<u8> {
@@ -69,6 +91,71 @@ impl Prover {
             .unwrap_or_else(|| b"postgres".to_vec())
     }
 }
+
+/// What leasehold's own logins ask for. Protocol 3.0: the driver of `probe_sql` reads no longer key.
+pub(crate) fn own_startup() -> StartupMessage {
+    StartupMessage::new(0).with(b"application_name", b"leasehold")
+}
+
+/// Whether a refusal is the credential's fault. Where there is a `probe_sql`, a login that cannot ask it has failed.
+fn is_no(refusal: &Refusal, must_ask: bool) -> bool {
+    refusal.sqlstate().starts_with("28") || (must_ask && !is_passing(refusal.sqlstate()))
+}
+
+/// Whether an error speaks of the server's state and not of the role: connection, conflict, resources, an operator.
+///
+/// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+fn is_passing(sqlstate: &str) -> bool {
+    ["08", "40", "53", "57", "58"].iter().any(|class| sqlstate.starts_with(class))
+}
+
+/// Runs `sql`; rows are thrown away.
+pub(crate) async fn probe(leg: Leg, sql: &str, within: Duration) -> Result<(), ProbeError> {
+    let cancel = leg.cancel.clone();
+    let asking = leg.ask(|client| async move { client.batch_execute(sql).await });
+    match timeout(within, Box::pin(asking)).await {
+        Ok(answer) => answer.flatten().map_err(ProbeError::Failed),
+        Err(_) => {
+            if let Some(cancel) = cancel {
+                // The connection is closed already; what cannot be cancelled ends with the role's rights.
+                let _ = cancel.send(CANCEL_WITHIN).await;
+            }
+            Err(ProbeError::TimedOut { within })
+        }
+    }
+}
+
+/// Why `probe_sql` did not succeed. The text has nothing of the statement.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProbeError {
+    /// The server's error, or a lost connection.
+    #[error("the statement failed")]
+    Failed(#[source] tokio_postgres::Error),
+    /// It ran too long, and was cancelled.
+    #[error("the statement took longer than {within:?}")]
+    TimedOut {
+        /// `connect_timeout`.
+        within: Duration,
+    },
+}
+
+impl ProbeError {
+    /// Empty where the server did not say one.
+    pub(crate) fn sqlstate(&self) -> &str {
+        match self {
+            Self::Failed(error) => error.code().map_or("", tokio_postgres::error::SqlState::code),
+            Self::TimedOut { .. } => "",
+        }
+    }
+
+    /// Whether asking again will not help: the server said no, and not for a reason that passes.
+    fn is_final(&self) -> bool {
+        !self.sqlstate().is_empty() && !is_passing(self.sqlstate())
+    }
+}
+
+/// How long the server may take to hear that a statement is to end.
+const CANCEL_WITHIN: Duration = Duration::from_secs(5);
 
 /// An error with its causes, in one line.
 pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);

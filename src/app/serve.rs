@@ -24,7 +24,7 @@ use crate::vault::{self, Vault};
 
 /// Why `run` cannot begin.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     #[error("metrics: a recorder is installed already")]
     Recorder,
     #[error("vault")]
@@ -43,7 +43,7 @@ pub(super) enum Error {
 
 impl Error {
     /// 78 for what the configuration says, 71 for what the machine refuses.
-    pub(super) fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Vault(_) | Self::Uri { .. } | Self::Upstream { .. } => 78,
             Self::Recorder | Self::Listen(_) | Self::Http(_) | Self::Signals(_) => 71,

@@ -36,6 +36,12 @@ pub enum Command {
     /// Serve
     #[command(after_help = NAMES)]
     Run(Box<RunFlags>),
+    /// Find out what would go wrong, and what mends it
+    #[command(after_help = CHECK)]
+    Check(Box<CheckFlags>),
+    /// Print the least Vault policy (HCL) for a configuration
+    #[command(after_help = POLICY)]
+    Policy(Box<RunFlags>),
     /// Show routes and credentials of a running leasehold
     Status(StatusFlags),
     /// Publish fresh credentials now
@@ -55,6 +61,14 @@ Every flag --a-b is also the variable LEASEHOLD_A_B and the key a_b of the file,
 --vault-addr is `addr` in [vault]. A flag beats the variable, the variable beats the file. Vault's settings are also \
 taken from BAO_* and then VAULT_*. Durations are written 500ms, 2m, 1h30m. No flag, variable or key holds a \
 password; a token is taken from BAO_TOKEN, VAULT_TOKEN or ~/.vault-token.";
+
+const CHECK: &str = "\
+It takes what run takes, and does once what run does: it logs in to Vault, issues a credential for each route, logs in \
+with it, and gives everything back. Exit 0 if there is no error, 1 if there is one; warnings are no errors.";
+
+const POLICY: &str = "\
+It takes what run takes, and prints what the token of that login must be allowed. Nothing is asked of Vault, and no \
+token is needed. Pipe it into `vault policy write leasehold -`.";
 
 /// Everything that `run` takes.
 #[derive(Clone, Debug, Default, Args)]
@@ -212,6 +226,9 @@ pub struct RouteFlags {
     /// Database in which a fresh credential is tried [default: the URI's, the last one a client got, or postgres]
     #[arg(long, value_name = "NAME", value_parser = values::text)]
     pub probe_database: Option<String>,
+    /// Statement that a fresh credential must be able to run, such as SELECT 1 FROM orders LIMIT 0
+    #[arg(long, value_name = "SQL", value_parser = values::sql)]
+    pub probe_sql: Option<String>,
     /// Sessions of the route; 0 is no limit [default: 0]
     #[arg(long, value_name = "COUNT", value_parser = values::count)]
     pub max_sessions: Option<usize>,
@@ -267,8 +284,6 @@ pub struct UnbuiltFlags {
     #[arg(long, hide = true, num_args = 0..=1)]
     state_file: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
-    probe_sql: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
     standby: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
     warm: Option<Option<String>>,
@@ -286,9 +301,8 @@ pub struct UnbuiltFlags {
 
 impl UnbuiltFlags {
     /// The keys, as in the file with their tables.
-    pub(super) const KEYS: [&'static str; 9] = [
+    pub(super) const KEYS: [&'static str; 8] = [
         "state_file",
-        "probe_sql",
         "standby",
         "warm",
         "reuse",
@@ -301,7 +315,6 @@ impl UnbuiltFlags {
     pub(super) fn refuse(&self) -> Result<(), Error> {
         let given = [
             &self.state_file,
-            &self.probe_sql,
             &self.standby,
             &self.warm,
             &self.reuse,
@@ -320,6 +333,20 @@ impl UnbuiltFlags {
         }
         Ok(())
     }
+}
+
+/// What `check` takes.
+#[derive(Clone, Debug, Args)]
+pub struct CheckFlags {
+    /// The configuration.
+    #[command(flatten)]
+    pub run: RunFlags,
+    /// Look at the configuration and its files alone; no token is needed
+    #[arg(long)]
+    pub offline: bool,
+    /// Print an array of {check, route, outcome, detail, remedy}
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `status` takes.

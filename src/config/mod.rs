@@ -30,8 +30,8 @@ pub use auth::Method;
 pub use env::Environment;
 pub use error::{Error, Origin};
 pub use flags::{
-    AdminFlags, Cli, Command, GeneralFlags, LimitFlags, ReloadFlags, RotateFlags, RouteFlags, RunFlags,
-    ShutdownFlags, StatusFlags, UnbuiltFlags, VaultFlags, WaitFlags, command,
+    AdminFlags, CheckFlags, Cli, Command, GeneralFlags, LimitFlags, ReloadFlags, RotateFlags, RouteFlags,
+    RunFlags, ShutdownFlags, StatusFlags, UnbuiltFlags, VaultFlags, WaitFlags, command,
 };
 pub use route::{Match, Pattern, RouteConfig};
 pub use values::{Bad, OrOff, duration};
@@ -87,6 +87,14 @@ impl Config {
             vault,
             warnings,
         })
+    }
+
+    /// As [`Config::load`], for what asks nothing of Vault: a token is neither needed nor read.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_without_token(flags: &RunFlags, env: &Environment) -> Result<Self, Error> {
+        Self::load(flags, &env.with_no_token())
     }
 
     /// The first route for what a client asked for. `database` is what it named, or its user name where it named none.

@@ -26,6 +26,8 @@ pub struct RouteConfig {
     pub set_role: Option<String>,
     /// Where the proof logs in to.
     pub probe_database: Option<String>,
+    /// What the proof asks; it may have several lines.
+    pub probe_sql: Option<String>,
     /// 0 is no limit.
     pub max_sessions: usize,
     /// Issue at the first session; never with a static role.

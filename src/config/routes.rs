@@ -110,6 +110,12 @@ impl Reader<'_> {
                 file.probe_database.as_ref(),
                 values::text,
             )?,
+            probe_sql: sources.value(
+                "probe_sql",
+                flags.probe_sql.as_ref(),
+                file.probe_sql.as_ref(),
+                values::sql,
+            )?,
             max_sessions: sources.pick_or(
                 "max_sessions",
                 flags.max_sessions.as_ref(),
@@ -197,6 +203,7 @@ impl Reader<'_> {
                 &defaults.probe_database,
                 values::text,
             )?,
+            probe_sql: value("probe_sql", &route.probe_sql, &defaults.probe_sql, values::sql)?,
             max_sessions: self
                 .either_number("max_sessions", &route.max_sessions, &defaults.max_sessions)?
                 .unwrap_or(0),
@@ -275,6 +282,7 @@ impl Reader<'_> {
             ("drain", flags.drain.is_some()),
             ("set_role", flags.set_role.is_some()),
             ("probe_database", flags.probe_database.is_some()),
+            ("probe_sql", flags.probe_sql.is_some()),
             ("max_sessions", flags.max_sessions.is_some()),
             ("lazy", flags.lazy.is_some()),
             ("idle_after", flags.idle_after.is_some()),
@@ -292,7 +300,6 @@ impl Reader<'_> {
 
     fn refuse_unbuilt(&self, route: &file::Route) -> Result<(), Error> {
         self.sources.refuse_keys([
-            ("probe_sql", &route.probe_sql),
             ("standby", &route.standby),
             ("warm", &route.warm),
             ("reuse", &route.reuse),

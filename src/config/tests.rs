@@ -118,6 +118,7 @@ fn defaults_are_those_of_the_contract() {
             drain: None,
             set_role: None,
             probe_database: None,
+            probe_sql: None,
             max_sessions: 0,
             lazy: false,
             idle_after: Duration::from_mins(5),

@@ -144,6 +144,17 @@ pub(super) fn text(text: &str) -> Result<String, Bad> {
     Ok(text.to_owned())
 }
 
+/// Statements: text of any number of lines.
+pub(super) fn sql(text: &str) -> Result<String, Bad> {
+    if text.trim().is_empty() {
+        return Err("must not be empty".into());
+    }
+    if text.contains('\0') {
+        return Err("holds a zero byte".into());
+    }
+    Ok(text.to_owned())
+}
+
 pub(super) fn path(text: &str) -> Result<PathBuf, Bad> {
     self::text(text).map(PathBuf::from)
 }

@@ -22,6 +22,8 @@ pub enum Operation {
     Revoke,
     /// The revocation of a token.
     RevokeToken,
+    /// What a token may do.
+    Capabilities,
     /// The health of a node.
     Health,
 }
@@ -37,6 +39,7 @@ impl Operation {
             Self::LookUp => "look_up",
             Self::Revoke => "revoke",
             Self::RevokeToken => "revoke_token",
+            Self::Capabilities => "capabilities",
             Self::Health => "health",
         }
     }

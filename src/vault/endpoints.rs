@@ -43,6 +43,32 @@ pub(super) struct RenewLease {
     pub(super) lease_id: String,
 }
 
+/// Renews a lease by what is asked for, as far as its maximum allows.
+///
+/// * Path: `sys/leases/renew`
+/// * Method: PUT
+/// * Response: `lease_duration`, cut to what the maximum leaves
+/// * Reference: <https://developer.hashicorp.com/vault/api-docs/system/leases#renew-lease>
+#[derive(Endpoint)]
+#[endpoint(path = "sys/leases/renew", method = "PUT")]
+pub(super) struct ExtendLease {
+    pub(super) lease_id: String,
+    /// Seconds from now.
+    pub(super) increment: u64,
+}
+
+/// Asks what the token may do at some paths.
+///
+/// * Path: `sys/capabilities-self`
+/// * Method: POST
+/// * Response: `data` with a list of capabilities for each path
+/// * Reference: <https://developer.hashicorp.com/vault/api-docs/system/capabilities-self>
+#[derive(Endpoint)]
+#[endpoint(path = "sys/capabilities-self", method = "POST")]
+pub(super) struct CapabilitiesSelf {
+    pub(super) paths: Vec<String>,
+}
+
 /// Revokes a lease. With `sync` the answer comes when it is done, so that its outcome is known.
 ///
 /// * Path: `sys/leases/revoke`

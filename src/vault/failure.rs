@@ -84,6 +84,12 @@ impl Failure {
         Blame::Vault
     }
 
+    /// Whether Vault's certificate was not taken: a wrong CA, a wrong name, out of its time.
+    #[must_use]
+    pub fn is_about_certificate(&self) -> bool {
+        self.status.is_none() && self.reason.contains("certificate")
+    }
+
     /// A failure without an answer, or before any question. `reason` is our own text or that of a socket.
     pub(super) fn local(operation: Operation, kind: Kind, reason: &str) -> Self {
         Self {

@@ -9,6 +9,7 @@
 //! | `config`, `error` | what the module needs to know, and what is wrong with it |
 //! | `login`, `wrapped` | each auth method; a secret_id that comes wrapped |
 //! | `endpoints`, `replies` | requests that vaultrs lacks; what replies hold |
+//! | `examine` | questions of `leasehold check` |
 //! | `classify`, `failure` | what an answer means, and how it is told |
 //! | `transport`, `address`, `tls`, `pace` | addresses, bounds, trust, and how often |
 
@@ -17,6 +18,7 @@ mod classify;
 mod config;
 mod endpoints;
 mod error;
+mod examine;
 mod failure;
 mod login;
 mod pace;
@@ -234,18 +236,28 @@ impl Vault {
     ///
     /// Where no node answers, or one with a status that means nothing.
     pub async fn health(&self, within: Duration) -> Result<Health, Failure> {
+        self.look(within).await.map(|(health, _)| health)
+    }
+
+    /// As [`Vault::health`], with the node's clock, in whole seconds, where its answer tells it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vault::health`].
+    pub async fn look(&self, within: Duration) -> Result<(Health, Option<SystemTime>), Failure> {
         let deadline = Instant::now() + within;
         let request = self.build(Operation::Health, None, ReadHealth {})?;
         let reply = self.exchange(Operation::Health, &request, deadline).await?;
-        match reply.status {
-            200..=299 => Ok(Health::Active),
-            429 => Ok(Health::Standby),
-            472 => Ok(Health::DisasterRecoverySecondary),
-            473 => Ok(Health::PerformanceStandby),
-            501 => Ok(Health::Uninitialized),
-            503 => Ok(Health::Sealed),
-            status => Err(Failure::answered(Operation::Health, Kind::Transient, status, "", &[])),
-        }
+        let health = match reply.status {
+            200..=299 => Health::Active,
+            429 => Health::Standby,
+            472 => Health::DisasterRecoverySecondary,
+            473 => Health::PerformanceStandby,
+            501 => Health::Uninitialized,
+            503 => Health::Sealed,
+            status => return Err(Failure::answered(Operation::Health, Kind::Transient, status, "", &[])),
+        };
+        Ok((health, reply.date))
     }
 
     /// Looks the token up.

@@ -129,6 +129,8 @@ struct LookUpData {
     orphan: Option<bool>,
 }
 
+/// What a token may do at each of some paths. `data` also has a list under `capabilities` where one path was asked.
+pub(super) type Capabilities = std::collections::BTreeMap<String, Vec<String>>;
 /// `data` of a look-up of a wrapping token.
 #[derive(Deserialize)]
 struct WrappingData {
@@ -193,6 +195,11 @@ pub(super) fn renewed(body: &[u8]) -> Result<Renewed, Unusable> {
         ttl: seconds(Some(reply.lease_duration.ok_or(Unusable::NotJson)?)),
         renewable: reply.renewable.unwrap_or(false),
     })
+}
+
+/// A token's capabilities.
+pub(super) fn capabilities(body: &[u8]) -> Result<Capabilities, Unusable> {
+    parse::<Envelope<Capabilities>>(body)?.data.ok_or(Unusable::NotJson)
 }
 
 /// A renewed token.

@@ -6,9 +6,9 @@
 use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use reqwest::header::{CONTENT_LENGTH, HOST, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{CONTENT_LENGTH, DATE, HOST, HeaderValue, LOCATION, RETRY_AFTER};
 use secrecy::zeroize::Zeroizing;
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
@@ -30,6 +30,8 @@ pub(super) struct Transport {
 pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) retry_after: Option<Duration>,
+    /// The server's clock, in whole seconds.
+    pub(super) date: Option<SystemTime>,
     pub(super) body: Zeroizing<Vec<u8>>,
 }
 
@@ -283,6 +285,8 @@ async fn read(mut response: reqwest::Response) -> Result<Reply, NoReply> {
         .filter(|_| matches!(status, 429 | 503))
         .and_then(|seconds| u64::try_from(seconds).ok())
         .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_LIMIT));
+    let date =
+        response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
     let announced = number(CONTENT_LENGTH).unwrap_or(0);
     if announced > BODY_LIMIT {
         return Err(NoReply::Lost(TOO_LARGE.to_owned()));
@@ -294,7 +298,7 @@ async fn read(mut response: reqwest::Response) -> Result<Reply, NoReply> {
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Reply { status, retry_after, body })
+    Ok(Reply { status, retry_after, date, body })
 }
 
 /// Only the innermost reason is kept: the outer ones repeat it and name the URL.

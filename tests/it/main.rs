@@ -14,9 +14,14 @@
 )]
 
 mod bench;
+mod check;
+mod check_route;
+mod check_vault;
 mod harness;
 mod lease;
 mod main_job;
+mod policy;
+mod probe;
 mod process;
 mod process_commands;
 mod process_crowd;

@@ -6,11 +6,13 @@
 //! | [`dial`] | sockets and the stream over them |
 //! | [`tls`] | `sslmode`, certificates, channel binding |
 //! | [`login`] | the login: a [`Leg`] or a [`LoginError`] |
+//! | `client` | a leg in the hands of tokio-postgres, for questions of our own |
 //! | [`cancel`] | the way to cancel a leg's statement |
 //! | `target` | `target_session_attrs` |
 //! | [`refusal`] | the server's own error in place of a session |
 
 pub mod cancel;
+mod client;
 mod conversation;
 pub mod dial;
 pub mod login;
@@ -108,6 +110,12 @@ impl Upstream {
             order.shuffle(&mut rand::rng());
         }
         order.into_iter().map(|host| Turn { host, wanted: self.target }).collect()
+    }
+
+    /// Every host once, as written, whatever it is: for questions, not for sessions.
+    #[must_use]
+    pub fn each(&self) -> Vec<Turn> {
+        (0..self.hosts.len()).map(|host| Turn { host, wanted: TargetSessionAttrs::Any }).collect()
     }
 
     /// A second turn for a host that was [`LoginError::Unsuitable`]: with `prefer-standby` any host will do once all have

@@ -134,8 +134,38 @@ impl Builder {
         (status, process.log())
     }
 
+    /// Runs another command than `run` with all this, such as `policy`, and waits for its end.
+    pub(crate) async fn command(self, name: &str) -> Output {
+        let directory = bench().directory().await;
+        let mut command = self.prepare(name, &directory);
+        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+    }
+
+    /// Starts another command than `run`.
+    pub(crate) async fn start_command(self, name: &str) -> Running {
+        let directory = bench().directory().await;
+        let mut command = self.prepare(name, &directory);
+        Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
     async fn spawn(self) -> Leasehold {
         let directory = bench().directory().await;
+        let mut command = self.prepare("run", &directory);
+        let log = directory.join("log");
+        command.stdout(File::create(directory.join("stdout")).unwrap()).stderr(File::create(&log).unwrap());
+        let off = |name: &str| self.arguments.windows(2).any(|pair| pair[0] == name && pair[1] == "off");
+        Leasehold {
+            child: command.spawn().unwrap(),
+            log,
+            listeners: 1 + usize::from(!off("--http")) + usize::from(!off("--admin")),
+            addrs: BTreeMap::new(),
+            http: Http::new(None),
+            directory,
+        }
+    }
+
+    /// The command line in its directory; its output goes nowhere yet.
+    fn prepare(&self, name: &str, directory: &Path) -> Command {
         let mut command = match (self.files, &self.hosts) {
             (None, None) => Command::new(BINARY),
             (Some(files), _) => {
@@ -150,7 +180,7 @@ impl Builder {
                 command
             }
         };
-        command.arg("run").args(&self.arguments);
+        command.arg(name).args(&self.arguments);
         let said = |name: &str| self.arguments.iter().any(|argument| argument == name);
         for (name, value) in DEFAULTS {
             if !said(name) {
@@ -162,27 +192,33 @@ impl Builder {
             std::fs::write(&path, text).unwrap();
             command.arg("--config").arg(path);
         }
-        let log = directory.join("log");
         // Nothing of the shell that the tests run in is for leasehold.
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", &directory)
+            .env("HOME", directory)
             .env("RUST_BACKTRACE", "1")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(&directory)
-            .stdin(Stdio::null())
-            .stdout(File::create(directory.join("stdout")).unwrap())
-            .stderr(File::create(&log).unwrap());
-        let off = |name: &str| self.arguments.windows(2).any(|pair| pair[0] == name && pair[1] == "off");
-        Leasehold {
-            child: command.spawn().unwrap(),
-            log,
-            listeners: 1 + usize::from(!off("--http")) + usize::from(!off("--admin")),
-            addrs: BTreeMap::new(),
-            http: Http::new(None),
-            directory,
-        }
+            .current_dir(directory)
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+/// A command under way.
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// `INT` or `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let signal = if name == "INT" { rustix::process::Signal::INT } else { rustix::process::Signal::TERM };
+        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn output(self) -> Output {
+        tokio::task::spawn_blocking(move || self.0.wait_with_output()).await.unwrap().unwrap()
     }
 }
 

@@ -1,0 +1,158 @@
+//! `leasehold check`, the doctor: it does once what `run` will do, says what went wrong and what mends it, and gives
+//! everything back. Floor 6.
+//!
+//! | file | what is looked at |
+//! |---|---|
+//! | `vault` | Vault's state and clock, the login, the token's capabilities |
+//! | `route` | a real issue, its renewal, its revocation |
+//! | `server` | a real login at each host, and what the session can do |
+//! | `ttl` | spans that cannot work together |
+//! | `finding` | what is told, as a table or as JSON |
+
+mod finding;
+mod route;
+mod server;
+mod ttl;
+mod vault;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{live, serve};
+use crate::config::Config;
+use crate::postgres::upstream::Upstream;
+use crate::vault::Vault;
+
+pub use finding::{Finding, Outcome, json, table};
+
+use route::Examined;
+
+/// Looks at everything; with `offline` at the configuration and its files alone.
+///
+/// A first SIGINT or SIGTERM stops looking and gives everything back; a second one ends it at once.
+///
+/// # Errors
+/// What keeps `run` from starting keeps this from looking.
+pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>, serve::Error> {
+    let vault = Vault::new(config.vault.clone())?;
+    let upstreams = live::places(&config)?;
+    let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
+    let mut findings = vec![Finding::ok("config", format!("routes: {}", names.join(", ")))];
+    for warning in &config.warnings {
+        findings.push(Finding::warning("config", warning, "use https, and verify its certificate by its CA"));
+    }
+    findings.extend(config.routes.iter().flat_map(ttl::written));
+    if offline {
+        return Ok(findings);
+    }
+    let doctor = Arc::new(Doctor { config, vault, stop: CancellationToken::new() });
+    let mut visit = pin!(Arc::clone(&doctor).visit(upstreams));
+    let seen = tokio::select! {
+        seen = &mut visit => seen,
+        () = interrupted() => {
+            doctor.stop.cancel();
+            let told = Finding::error("interrupted", "not everything was looked at", "run it again");
+            let seen = tokio::select! {
+                seen = &mut visit => seen,
+                () = interrupted() => vec![Finding::error(
+                    "interrupted",
+                    "told twice to stop: what was issued lapses with its lease or token",
+                    "wait for default_ttl, or revoke the leases of the routes' paths",
+                )],
+            };
+            seen.into_iter().chain([told]).collect()
+        }
+    };
+    findings.extend(seen);
+    Ok(findings)
+}
+
+/// Waits for SIGINT or SIGTERM; for ever where they cannot be waited for.
+async fn interrupted() {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// What every part of a visit needs.
+struct Doctor {
+    config: Config,
+    vault: Vault,
+    /// Cancelled when nothing new is to begin.
+    stop: CancellationToken,
+}
+
+impl Doctor {
+    async fn visit(self: Arc<Self>, upstreams: Vec<Arc<Upstream>>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let Some(patient) = self.admit(&mut findings).await else {
+            return findings;
+        };
+        let patient = Arc::new(patient);
+        let mut routes = JoinSet::new();
+        for (index, upstream) in upstreams.into_iter().enumerate() {
+            let (this, patient) = (Arc::clone(&self), Arc::clone(&patient));
+            routes.spawn(async move { (index, this.examine(index, &patient, upstream).await) });
+        }
+        let mut examined: Vec<(usize, Examined)> = Vec::new();
+        while let Some(done) = routes.join_next().await {
+            // A task that panicked has printed why; its lease goes with the token.
+            examined.extend(done.ok());
+        }
+        examined.sort_by_key(|(index, _)| *index);
+        let token_gone = self.discharge(&patient, &mut findings).await;
+        for (_, mut route) in examined {
+            findings.append(&mut route.findings);
+            if let Some(held) = route.held {
+                findings.push(self.see_off(held, token_gone).await);
+            }
+        }
+        findings
+    }
+}
+
+/// Whether two clocks are too far apart, and what to say then. `slack` is what the comparison itself may be off by.
+fn clocks(whose: &str, theirs: SystemTime, ours: SystemTime, slack: Duration) -> Finding {
+    let (apart, way) = match theirs.duration_since(ours) {
+        Ok(ahead) => (ahead, "ahead of"),
+        Err(behind) => (behind.duration(), "behind"),
+    };
+    if apart <= APART + slack {
+        return Finding::ok("clock", format!("{whose} has our time"));
+    }
+    let detail = format!("the clock of {whose} is {}s {way} ours", apart.as_secs());
+    Finding::warning(
+        "clock",
+        detail,
+        "keep the time by NTP on all machines: VALID UNTIL of a role is Vault's time, judged by PostgreSQL's",
+    )
+}
+
+/// As much as Vault adds to VALID UNTIL beyond the lease's end.
+const APART: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_apart_by_more_than_five_seconds_are_told() {
+        let ours = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let at = |theirs| clocks("PostgreSQL", theirs, ours, Duration::from_secs(1));
+        assert_eq!(at(ours + Duration::from_secs(6)).outcome, Outcome::Ok);
+        assert_eq!(at(ours - Duration::from_secs(6)).outcome, Outcome::Ok);
+        assert_eq!(at(ours + Duration::from_secs(8)).detail, "the clock of PostgreSQL is 8s ahead of ours");
+        assert_eq!(at(ours - Duration::from_secs(8)).detail, "the clock of PostgreSQL is 8s behind ours");
+    }
+}

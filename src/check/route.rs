@@ -1,0 +1,253 @@
+//! One route: a real issue, its renewal, its session, and giving it back. Floor 6.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::Doctor;
+use super::finding::Finding;
+use super::server::{Credential, Standing, Visit};
+use super::ttl::{self, Lease};
+use super::vault::Patient;
+use crate::config::RouteConfig;
+use crate::policy;
+use crate::postgres::upstream::Upstream;
+use crate::vault::{Failure, Grant, Kind};
+
+/// What a route came to.
+#[derive(Default)]
+pub(super) struct Examined {
+    pub(super) findings: Vec<Finding>,
+    /// A lease that could not be given back by itself.
+    pub(super) held: Option<Held>,
+}
+
+/// A credential that goes with its token, if it does.
+pub(super) struct Held {
+    route: String,
+    visit: Visit,
+    ttl: Duration,
+    /// What Vault said to the lease's own revocation; `None`: it was not allowed, so not tried.
+    failure: Option<String>,
+}
+
+impl Doctor {
+    /// Once it has issued, it always comes to the revocation: only what lies between heeds the wish to stop.
+    pub(super) async fn examine(&self, index: usize, patient: &Patient, upstream: Arc<Upstream>) -> Examined {
+        let mut examined = Examined::default();
+        let Some(route) = self.config.routes.get(index) else { return examined };
+        if self.stop.is_cancelled() || !patient.may(&route.vault_path, "read") {
+            return examined;
+        }
+        if policy::is_static(&route.vault_path) {
+            self.examine_static(route, patient, upstream, &mut examined.findings).await;
+        } else {
+            self.examine_dynamic(route, patient, upstream, &mut examined).await;
+        }
+        for finding in &mut examined.findings {
+            finding.route = Some(route.name.clone());
+        }
+        examined
+    }
+
+    async fn examine_static(
+        &self,
+        route: &RouteConfig,
+        patient: &Patient,
+        upstream: Arc<Upstream>,
+        findings: &mut Vec<Finding>,
+    ) {
+        let token = &patient.login.token;
+        let credential = match self.vault.read_static(token, &route.vault_path, self.within()).await {
+            Ok(credential) => credential,
+            Err(failure) => return findings.push(not_issued(route, &failure)),
+        };
+        findings.push(Finding::ok("issue", format!("the static role is {}", credential.username)));
+        let credential = Credential { username: credential.username, password: credential.password };
+        let visit = Visit::new(route, upstream, credential, true);
+        self.unless_stopped(visit.examine(findings)).await;
+    }
+
+    async fn examine_dynamic(
+        &self,
+        route: &RouteConfig,
+        patient: &Patient,
+        upstream: Arc<Upstream>,
+        examined: &mut Examined,
+    ) {
+        let token = &patient.login.token;
+        let grant = match self.vault.issue(token, &route.vault_path, self.within()).await {
+            Ok(grant) => grant,
+            Err(failure) => return examined.findings.push(not_issued(route, &failure)),
+        };
+        let span = humantime::format_duration(grant.ttl);
+        examined.findings.push(Finding::ok("issue", format!("{} for {span}", grant.username)));
+        let credential = Credential { username: grant.username.clone(), password: grant.password.clone() };
+        let mut visit = Visit::new(route, upstream, credential, false);
+        let findings = &mut examined.findings;
+        if !self.stop.is_cancelled() {
+            // Not left halfway: the lease would keep the long life that was asked for.
+            let max = self.renew(patient, &grant, findings).await;
+            let lease = Lease { ttl: grant.ttl, max, renewable: grant.renewable };
+            findings.extend(ttl::leased(route, lease, patient.facts.as_ref(), patient.login.handed));
+        }
+        self.unless_stopped(visit.examine(findings)).await;
+        visit.left = self.unless_stopped(visit.dependents()).await.unwrap_or_default();
+        self.give_back(route, patient, grant, visit, examined).await;
+    }
+
+    /// Renews it really, once far and once plainly; how long it can live in all.
+    async fn renew(&self, patient: &Patient, grant: &Grant, findings: &mut Vec<Finding>) -> Option<Duration> {
+        if !grant.renewable || !patient.may("sys/leases/renew", "update") {
+            return None;
+        }
+        let token = &patient.login.token;
+        let far = self.vault.extend(token, &grant.lease_id, FAR, self.within()).await;
+        let plain = self.vault.renew(token, &grant.lease_id, self.within()).await;
+        match plain {
+            Ok(_) => findings.push(Finding::ok("renew", "the lease can be renewed")),
+            Err(failure) if failure.kind == Kind::Forbidden => {
+                findings.push(Finding::warning(
+                    "renew",
+                    failure.to_string(),
+                    "allow update on sys/leases/renew; until then credentials are replaced instead",
+                ));
+            }
+            Err(failure) => findings.push(Finding::error(
+                "renew",
+                failure.to_string(),
+                "mend renew_statements of the role; Vault's user must be able to ALTER ROLE (CREATEROLE, and ADMIN on groups)",
+            )),
+        }
+        far.ok().map(|renewed| renewed.ttl).filter(|max| *max < FAR)
+    }
+
+    /// Revokes the lease by itself where that may be, and sees whether its role is gone.
+    async fn give_back(
+        &self,
+        route: &RouteConfig,
+        patient: &Patient,
+        grant: Grant,
+        visit: Visit,
+        examined: &mut Examined,
+    ) {
+        let name = route.name.clone();
+        let mut held = Held { route: name, visit, ttl: grant.ttl, failure: None };
+        if patient.may("sys/leases/revoke", "update") {
+            match self.vault.revoke(&patient.login.token, &grant.lease_id, self.within()).await {
+                Ok(()) => return examined.findings.push(self.see_off(held, true).await),
+                Err(failure) if failure.kind == Kind::Forbidden => {}
+                Err(failure) => held.failure = Some(failure.to_string()),
+            }
+        }
+        examined.held = Some(held);
+    }
+
+    /// What has become of a credential. `revoked`: Vault has taken it back, or its token.
+    pub(super) async fn see_off(&self, held: Held, revoked: bool) -> Finding {
+        let Held { route, visit, ttl, failure } = held;
+        let user = &visit.credential.username;
+        let finding = match failure {
+            None if !revoked => Finding::warning(
+                "revoke",
+                format!(
+                    "{user} stays until its lease ends, in {}: nothing here may revoke it",
+                    humantime::format_duration(ttl)
+                ),
+                "allow update on sys/leases/revoke, or let leasehold log in by another method than a token",
+            ),
+            None => match timeout(GONE_WITHIN, visit.until_out()).await {
+                Ok(Standing::Out) => Finding::ok("revoke", format!("{user} is gone")),
+                Ok(Standing::Unknown) => Finding::ok("revoke", format!("Vault has revoked {user}")),
+                Ok(Standing::In) | Err(_) => stays(
+                    &visit,
+                    "its lease is revoked, and it still logs in: revocation_statements do not drop it",
+                ),
+            },
+            Some(said) => match visit.standing().await {
+                Standing::Out => Finding::warning("revoke", said, MAY_DROP),
+                Standing::In | Standing::Unknown => stays(&visit, &said),
+            },
+        };
+        finding.of(&route)
+    }
+
+    async fn unless_stopped<T>(&self, part: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = part => Some(done),
+            () = self.stop.cancelled() => None,
+        }
+    }
+}
+
+impl Visit {
+    /// Waits until no host lets the credential in any more, or none can be asked.
+    async fn until_out(&self) -> Standing {
+        loop {
+            match self.standing().await {
+                Standing::In => sleep(AGAIN_AFTER).await,
+                other => return other,
+            }
+        }
+    }
+}
+
+fn stays(visit: &Visit, why: &str) -> Finding {
+    let user = &visit.credential.username;
+    let mut detail = format!("{why}; the role {user} stays");
+    if !visit.left.is_empty() {
+        detail.push_str(&format!(": {}", visit.left.join(", ")));
+    }
+    let now = format!(
+        "{MAY_DROP}. Now, as an administrator: REASSIGN OWNED BY \"{user}\" TO …; DROP OWNED BY \"{user}\"; \
+         DROP ROLE \"{user}\""
+    );
+    Finding::error("revoke", detail, now)
+}
+
+const MAY_DROP: &str = "grant rights to a group that the role is IN and does SET role to, so that it owns nothing and is granted \
+                        nothing; or let revocation_statements say REASSIGN OWNED and DROP OWNED before DROP ROLE";
+
+fn not_issued(route: &RouteConfig, failure: &Failure) -> Finding {
+    let path = &route.vault_path;
+    let said = failure.to_string();
+    let lower = said.to_lowercase();
+    let has = |pieces: &[&str]| pieces.iter().any(|piece| lower.contains(piece));
+    let remedy = if failure.kind == Kind::Forbidden {
+        format!(
+            "allow read on {path} (see `leasehold policy`); or the mount is not there: a path that leads nowhere is forbidden too"
+        )
+    } else if has(&["unknown role", "unknown static role"]) {
+        format!(
+            "make the role that {path} names, or mend the last word of vault_path; `list` its mount's roles to see them"
+        )
+    } else if has(&["no handler", "unsupported path"]) {
+        format!("mount a database engine there, or mend the first words of {path}")
+    } else if has(&["not an allowed role"]) {
+        "add the role to allowed_roles of the connection in Vault".to_owned()
+    } else if has(&[
+        "failed to connect",
+        "unable to start transaction",
+        "connection refused",
+        "failed sasl",
+        "verifying connection",
+    ]) {
+        "Vault cannot reach the database or log in to it: mend connection_url, username or password of the connection, and see the server's pg_hba.conf for Vault".to_owned()
+    } else if has(&["sqlstate", "failed to execute query", "syntax error"]) {
+        "mend creation_statements of the role: run them by hand as Vault's user; does it have CREATEROLE, and ADMIN on the groups?".to_owned()
+    } else if failure.kind == Kind::Refused {
+        format!("read the role of {path} in Vault: does it make a username and a password?")
+    } else {
+        "see Vault's own log for this request".to_owned()
+    };
+    Finding::error("issue", said, remedy)
+}
+
+/// Asked for to learn the maximum: longer than any. Vault cuts it.
+const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+
+/// A token's revocation goes through Vault's queue.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
+
+const AGAIN_AFTER: Duration = Duration::from_millis(250);

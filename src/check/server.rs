@@ -1,0 +1,310 @@
+//! PostgreSQL as the credential finds it: each host, and what a session can do. Floor 6.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::timeout;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use super::clocks;
+use super::finding::{Finding, Outcome};
+use crate::app::proof::{Chain, ProbeError, own_startup, probe};
+use crate::config::RouteConfig;
+use crate::credentials::clock;
+use crate::postgres::protocol::error_response::Fields;
+use crate::postgres::upstream::refusal::Refusal;
+use crate::postgres::upstream::{Leg, LoginError, Turn, Upstream};
+use crate::secret::Secret;
+
+/// A user and its password.
+pub(super) struct Credential {
+    pub(super) username: String,
+    pub(super) password: Secret,
+}
+
+/// What servers make of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// One lets it in.
+    In,
+    /// One refuses it, and none lets it in.
+    Out,
+    /// None can say.
+    Unknown,
+}
+
+/// A credential at its servers.
+pub(super) struct Visit {
+    upstream: Arc<Upstream>,
+    pub(super) credential: Credential,
+    database: String,
+    set_role: Option<String>,
+    probe_sql: Option<String>,
+    lasting: bool,
+    /// What keeps its role from being dropped, as far as that can be seen before.
+    pub(super) left: Vec<String>,
+}
+
+impl Visit {
+    /// `lasting`: the role is not Vault's to drop.
+    pub(super) fn new(
+        route: &RouteConfig,
+        upstream: Arc<Upstream>,
+        credential: Credential,
+        lasting: bool,
+    ) -> Self {
+        let database = route.probe_database.as_deref().or_else(|| upstream.database()).unwrap_or("postgres");
+        Self {
+            database: database.to_owned(),
+            set_role: route.set_role.clone(),
+            probe_sql: route.probe_sql.clone(),
+            upstream,
+            credential,
+            lasting,
+            left: Vec::new(),
+        }
+    }
+
+    /// Every host, then a session at the first that lets us in.
+    pub(super) async fn examine(&self, findings: &mut Vec<Finding>) {
+        let mut session = None;
+        let mut told = Vec::new();
+        for turn in self.upstream.each() {
+            match self.log_in(turn, None).await {
+                Ok(leg) => {
+                    told.push(Finding::ok(
+                        "server",
+                        format!("{} lets the role in", self.upstream.host_name(turn.host)),
+                    ));
+                    session = session.or(Some((turn, leg)));
+                }
+                Err(error) => told.push(self.refused(turn, &error)),
+            }
+        }
+        let proved = told.iter().any(|finding| finding.outcome == Outcome::Ok);
+        for finding in &mut told {
+            // One host suffices for the others to be a warning.
+            if proved && finding.outcome == Outcome::Error {
+                finding.outcome = Outcome::Warning;
+            }
+        }
+        findings.append(&mut told);
+        let Some((turn, leg)) = session else { return };
+        let asked = leg.ask(|client| async move { self.question(&client).await });
+        match timeout(self.upstream.connect_timeout(), Box::pin(asked)).await {
+            Ok(Ok(mut answers)) => findings.append(&mut answers),
+            Ok(Err(_)) | Err(_) => findings.push(Finding::error(
+                "server",
+                format!("{} does not answer in the session", self.upstream.host_name(turn.host)),
+                "see the server's log for what it was busy with",
+            )),
+        }
+        if let Some(sql) = &self.probe_sql {
+            findings.push(self.ask_probe(turn, sql).await);
+        }
+    }
+
+    async fn question(&self, client: &Client) -> Vec<Finding> {
+        let mut findings = vec![server_clock(client).await];
+        if let Some(role) = &self.set_role {
+            let set = client.batch_execute(&format!("SET ROLE {}", quoted(role))).await;
+            findings.push(match set {
+                Ok(()) => Finding::ok("set_role", format!("sessions can be {role}")),
+                Err(error) => Finding::error(
+                    "set_role",
+                    said(&error),
+                    format!("let creation_statements make the role a member: IN ROLE {} (PostgreSQL 16: WITH SET)", quoted(role)),
+                ),
+            });
+        }
+        let places = value(client, MAY_CREATE).await.unwrap_or_default();
+        if !self.lasting && !places.is_empty() {
+            findings.push(Finding::warning(
+                "ownership",
+                format!("what sessions create in {places} will belong to the role itself, which then cannot be dropped"),
+                "let the role SET role to a group (ALTER ROLE … SET role in creation_statements, or --set-role), or take CREATE away",
+            ));
+        }
+        findings
+    }
+
+    /// As the proof does it: a session of its own, under `set_role`.
+    async fn ask_probe(&self, turn: Turn, sql: &str) -> Finding {
+        let leg = match self.log_in(turn, self.set_role.as_deref()).await {
+            Ok(leg) => leg,
+            Err(error) => {
+                let finding = self.refused(turn, &error);
+                return Finding::error(
+                    "probe_sql",
+                    format!("it cannot be asked: {}", finding.detail),
+                    "mend what else is found of this route first: set_role, probe_database",
+                );
+            }
+        };
+        match probe(leg, sql, self.upstream.connect_timeout()).await {
+            Ok(()) => Finding::ok("probe_sql", "the role can run it"),
+            Err(error) => Finding::error(
+                "probe_sql",
+                match &error {
+                    ProbeError::Failed(error) => said(error),
+                    ProbeError::TimedOut { .. } => error.to_string(),
+                },
+                "grant the group what probe_sql needs, or mend probe_sql (and probe_database)",
+            ),
+        }
+    }
+
+    /// What depends on the role by now.
+    pub(super) async fn dependents(&self) -> Vec<String> {
+        let Some(&first) = self.upstream.each().first() else { return Vec::new() };
+        let Ok(leg) = self.log_in(first, None).await else { return Vec::new() };
+        let asked = leg.ask(|client| async move { value(&client, DEPENDENTS).await });
+        match timeout(self.upstream.connect_timeout(), Box::pin(asked)).await {
+            Ok(Ok(Some(list))) => list.lines().map(str::to_owned).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether any host still takes the credential.
+    pub(super) async fn standing(&self) -> Standing {
+        let mut standing = Standing::Unknown;
+        for turn in self.upstream.each() {
+            match timeout(STANDING_WITHIN, self.log_in(turn, None)).await {
+                Ok(Ok(_)) => return Standing::In,
+                Ok(Err(LoginError::Refused(refusal))) if refusal.proves_credential() => return Standing::In,
+                Ok(Err(LoginError::Refused(refusal))) if refusal.is_suspect() => standing = Standing::Out,
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        standing
+    }
+
+    async fn log_in(&self, turn: Turn, set_role: Option<&str>) -> Result<Leg, LoginError> {
+        let Credential { username, password } = &self.credential;
+        let startup = own_startup()
+            .for_upstream(username, self.database.as_bytes(), set_role)
+            .map_err(|_| LoginError::Closed)?;
+        self.upstream.login(turn, &startup, username, password).await
+    }
+
+    fn refused(&self, turn: Turn, error: &LoginError) -> Finding {
+        let name = self.upstream.host_name(turn.host);
+        let detail = format!("{name}: {}", Chain(error));
+        match error {
+            LoginError::Unreachable(_) | LoginError::TimedOut { .. } => Finding::error(
+                "server",
+                detail,
+                "is PostgreSQL up, is --upstream its address, and does the network let us through?",
+            ),
+            LoginError::Tls(_) => Finding::error(
+                "tls",
+                detail,
+                "mend the certificate, name its CA by sslrootcert in the upstream URI, or set the word that is named there",
+            ),
+            LoginError::Refused(refusal) => self.server_said(name, refusal),
+            LoginError::Auth(_)
+            | LoginError::Protocol(_)
+            | LoginError::Unsuitable
+            | LoginError::Closed
+            | LoginError::Lost(_) => Finding::error(
+                "server",
+                detail,
+                "see the server's log; is it PostgreSQL itself, with SCRAM or md5?",
+            ),
+        }
+    }
+
+    fn server_said(&self, name: &str, refusal: &Refusal) -> Finding {
+        let message = Fields::new(refusal.error.get(5..).unwrap_or_default()).message().unwrap_or_default();
+        let code = refusal.sqlstate();
+        let detail = format!("{name}: {code} {}", String::from_utf8_lossy(message));
+        let database = &self.database;
+        match code {
+            _ if refusal.is_suspect() => Finding::error(
+                "role",
+                detail,
+                "the role cannot log in: creation_statements must say LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'; \
+                 and the upstream must be the cluster that Vault makes roles on, with a clock like Vault's",
+            ),
+            "28000" => Finding::error(
+                "pg_hba",
+                detail,
+                "add a line to pg_hba.conf: hostssl all +<group of the role> <our address> scram-sha-256 (host without TLS); then reload",
+            ),
+            "3D000" => Finding::warning(
+                "database",
+                detail,
+                format!("there is no database {database}: name the app's by --probe-database or in the URI"),
+            ),
+            "42501" => Finding::warning(
+                "database",
+                detail,
+                format!(
+                    "GRANT CONNECT ON DATABASE {database} to the group, or name the app's by --probe-database"
+                ),
+            ),
+            "53300" => Finding::warning("server", detail, "raise max_connections, or close sessions"),
+            _ => Finding::error("server", detail, "the server's own words and its log tell more"),
+        }
+    }
+}
+
+async fn server_clock(client: &Client) -> Finding {
+    let before = clock::wall();
+    let answer = value(client, "SELECT pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())").await;
+    let took = clock::wall().duration_since(before).unwrap_or_default();
+    let theirs =
+        answer.and_then(|text| text.parse().ok()).and_then(|at| Duration::try_from_secs_f64(at).ok());
+    match theirs.and_then(|at| UNIX_EPOCH.checked_add(at)) {
+        Some(theirs) => clocks("PostgreSQL", theirs, middle(before, took), took / 2),
+        None => Finding::ok("clock", "PostgreSQL does not tell its time"),
+    }
+}
+
+fn middle(begin: SystemTime, span: Duration) -> SystemTime {
+    begin + span / 2
+}
+
+/// The first value of the first row.
+async fn value(client: &Client, sql: &str) -> Option<String> {
+    let messages = client.simple_query(sql).await.ok()?;
+    messages.into_iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    })
+}
+
+/// The server's message, or that of the connection.
+fn said(error: &tokio_postgres::Error) -> String {
+    error
+        .as_db_error()
+        .map_or_else(|| error.to_string(), |told| format!("{} {}", told.code().code(), told.message()))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A host that does not say in this time what it makes of the credential says nothing.
+const STANDING_WITHIN: Duration = Duration::from_secs(5);
+
+/// The schemas in which a session that is its own role may make things.
+const MAY_CREATE: &str = "\
+SELECT pg_catalog.string_agg(pg_catalog.format('schema %s', nspname), ', ' ORDER BY nspname)
+  FROM pg_catalog.pg_namespace
+ WHERE current_user = session_user AND nspname !~ '^pg_' AND nspname <> 'information_schema'
+   AND pg_catalog.has_schema_privilege(current_user, oid, 'CREATE')";
+
+/// What refers to the session's user, a line each.
+///
+/// Source: <https://www.postgresql.org/docs/current/catalog-pg-shdepend.html>
+const DEPENDENTS: &str = "\
+SELECT pg_catalog.string_agg(line, E'\\n') FROM (
+  SELECT CASE deptype WHEN 'o' THEN 'owner of ' ELSE 'rights on ' END
+         || pg_catalog.pg_describe_object(classid, objid, objsubid) AS line
+    FROM pg_catalog.pg_shdepend
+   WHERE refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND deptype IN ('o', 'a')
+     AND refobjid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = session_user)
+     AND dbid IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
+     AND classid <> 'pg_catalog.pg_auth_members'::pg_catalog.regclass
+   LIMIT 5) AS found";

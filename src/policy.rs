@@ -1,0 +1,204 @@
+//! The least Vault policy for a configuration, as HCL. Pure. Floor 6.
+//!
+//! `leasehold policy` prints it; `leasehold check` asks Vault for the capabilities that it names.
+//!
+//! Source: <https://developer.hashicorp.com/vault/docs/concepts/policies>
+
+use crate::config::Config;
+use crate::vault::Auth;
+
+/// One path, and what may be done there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Without `v1/`.
+    pub path: String,
+    /// `read` or `update`.
+    pub capability: &'static str,
+    /// What it is for, and what happens without it.
+    pub purpose: &'static str,
+    /// Why it stands there.
+    pub need: Need,
+}
+
+/// How much a rule is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Without it there is no credential.
+    Must,
+    /// Without it leasehold makes do.
+    Should,
+    /// The same, and Vault's `default` policy gives it.
+    Default,
+    /// It buys something, and is no part of the least policy.
+    May,
+}
+
+/// Whether a route's credential is leased, or a static role's.
+#[must_use]
+pub fn is_static(vault_path: &str) -> bool {
+    vault_path.rsplit('/').nth(1) == Some("static-creds")
+}
+
+/// Whether the token is handed over, so that leasehold never revokes it.
+#[must_use]
+pub fn is_handed(auth: &Auth) -> bool {
+    matches!(auth, Auth::Token { .. } | Auth::TokenFile { .. })
+}
+
+/// Every rule that matters for this configuration, each path once.
+#[must_use]
+pub fn rules(config: &Config) -> Vec<Rule> {
+    let rule =
+        |path: &str, capability, need, purpose| Rule { path: path.to_owned(), capability, purpose, need };
+    let mut rules: Vec<Rule> = Vec::new();
+    for route in &config.routes {
+        if rules.iter().all(|rule| rule.path != route.vault_path) {
+            rules.push(rule(&route.vault_path, "read", Need::Must, "reads the credential"));
+        }
+    }
+    let leases = config.routes.iter().any(|route| !is_static(&route.vault_path));
+    let handed = is_handed(&config.vault.auth);
+    if leases {
+        rules.push(rule(
+            "sys/leases/renew",
+            "update",
+            Need::Should,
+            "renews leases; without it a credential is replaced at two thirds of its life",
+        ));
+    }
+    rules.push(rule(
+        "auth/token/lookup-self",
+        "read",
+        Need::Default,
+        "tells when the token ends, and a dead token from a policy that says no",
+    ));
+    rules.push(rule(
+        "auth/token/renew-self",
+        "update",
+        Need::Default,
+        "renews the token; without it leases end with the token's first TTL",
+    ));
+    if !handed {
+        rules.push(rule(
+            "auth/token/revoke-self",
+            "update",
+            Need::Default,
+            "gives a token back, and with it its lease; without it both are left to lapse",
+        ));
+    }
+    if leases {
+        let purpose = if handed {
+            "gives a lease back as soon as its last session has gone; without it the lease lapses, as a token that \
+             was handed over is not revoked"
+        } else {
+            "gives a lease back by itself, and tells whether its role could be dropped; without it the token that \
+             asked for it is revoked, which takes the lease with it"
+        };
+        rules.push(rule("sys/leases/revoke", "update", Need::May, purpose));
+    }
+    rules
+}
+
+/// The policy, ready for `vault policy write`.
+#[must_use]
+pub fn hcl(config: &Config) -> String {
+    let mut text =
+        "# The least policy for leasehold with this configuration; made by `leasehold policy`.\n".to_owned();
+    if let Some(namespace) = &config.vault.namespace {
+        text.push_str(&format!("# Write it in the namespace {namespace}.\n"));
+    }
+    let rules = rules(config);
+    let mut section = |title: &str, wanted: &[Need]| {
+        let rules: Vec<_> = rules.iter().filter(|rule| wanted.contains(&rule.need)).collect();
+        if rules.is_empty() {
+            return;
+        }
+        text.push_str(&format!("\n{title}"));
+        for rule in rules {
+            let mark = if rule.need == Need::May { "# " } else { "" };
+            text.push_str(&format!("# {}\n", capital(rule.purpose)));
+            text.push_str(&format!(
+                "{mark}path \"{}\" {{ capabilities = [\"{}\"] }}\n",
+                rule.path, rule.capability
+            ));
+        }
+    };
+    section("", &[Need::Must, Need::Should]);
+    section(
+        "# Vault's default policy gives these; they stand here for tokens made without it.\n",
+        &[Need::Default],
+    );
+    section("# Not needed; take the mark away for what it buys.\n", &[Need::May]);
+    text.push_str(
+        "\n# Not needed to run: `leasehold check` asks for a token's capabilities. The default policy gives it.\n\
+         # path \"sys/capabilities-self\" { capabilities = [\"update\"] }\n",
+    );
+    text
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), chars.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Environment, RunFlags};
+
+    fn policy(file: &str) -> String {
+        let path = std::env::temp_dir().join(format!(
+            "leasehold-policy-{}-{:?}.toml",
+            std::process::id(),
+            std::thread::current().id()
+        ));
+        std::fs::write(&path, file).unwrap();
+        let mut flags = RunFlags::default();
+        flags.general.at.config = Some(path.clone());
+        let config = Config::load_without_token(&flags, &Environment::default()).unwrap();
+        std::fs::remove_file(path).unwrap();
+        hcl(&config)
+    }
+
+    fn route(path: &str, user: &str) -> String {
+        format!(
+            "[[route]]\nname = '{user}'\nuser = '{user}'\nupstream = 'postgresql://db/'\nvault_path = '{path}'\n"
+        )
+    }
+
+    const APPROLE: &str = "[vault.auth]\nmethod = 'approle'\nrole_id = 'r'\n";
+
+    /// The lines that are in force.
+    fn rules_of(text: &str) -> Vec<&str> {
+        text.lines().filter(|line| line.starts_with("path")).collect()
+    }
+
+    #[test]
+    fn each_path_stands_there_once_and_revoke_as_a_comment() {
+        let routes = [route("db/creds/app", "a"), route("db/creds/app", "b"), route("x/y/creds/ro", "c")];
+        let text = policy(&(APPROLE.to_owned() + &routes.concat()));
+        let expected = [
+            "path \"db/creds/app\" { capabilities = [\"read\"] }",
+            "path \"x/y/creds/ro\" { capabilities = [\"read\"] }",
+            "path \"sys/leases/renew\" { capabilities = [\"update\"] }",
+            "path \"auth/token/lookup-self\" { capabilities = [\"read\"] }",
+            "path \"auth/token/renew-self\" { capabilities = [\"update\"] }",
+            "path \"auth/token/revoke-self\" { capabilities = [\"update\"] }",
+        ];
+        assert_eq!(rules_of(&text), expected);
+        assert!(text.contains("\n# path \"sys/leases/revoke\" { capabilities = [\"update\"] }\n"), "{text}");
+    }
+
+    #[test]
+    fn a_static_role_has_no_lease_to_renew() {
+        let text = policy(&(APPROLE.to_owned() + &route("db/static-creds/app", "a")));
+        assert!(!text.contains("sys/leases"), "{text}");
+    }
+
+    #[test]
+    fn a_token_that_is_handed_over_is_not_revoked_and_none_is_needed_to_print() {
+        let text = policy(&("[vault]\nnamespace = 'team'\n".to_owned() + &route("db/creds/app", "a")));
+        assert!(!text.contains("revoke-self"), "{text}");
+        assert!(text.contains("in the namespace team"), "{text}");
+    }
+}

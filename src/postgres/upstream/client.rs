@@ -1,0 +1,109 @@
+//! A leg in the hands of tokio-postgres, for questions of our own. Floor 2.
+//!
+//! The login is done by then: the driver is given the server's words of it once more, and its own StartupMessage goes
+//! nowhere. So every word of the URI holds for these sessions as for all others, and the driver never sees a password.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, Config, Error, NoTls};
+
+use super::Leg;
+use super::dial::Stream;
+
+impl Leg {
+    /// Asks questions, then ends the session and waits until the server has. The caller bounds the whole; dropping the
+    /// future closes the connection.
+    ///
+    /// # Errors
+    /// Where the driver does not take what the server said at the login.
+    pub async fn ask<T, F>(self, question: impl FnOnce(Client) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = T>,
+    {
+        let mut config = Config::new();
+        // Neither is sent: the session has its user, and what encryption it is to have.
+        config.user("leasehold").ssl_mode(SslMode::Disable);
+        let (client, connection) = config.connect_raw(Replay::of(self), NoTls).await?;
+        // The connection ends when the question has let its client go; how it ends is nobody's concern then.
+        let (answer, _) = tokio::join!(question(client), connection);
+        Ok(answer)
+    }
+}
+
+/// The leg's stream with its login before it.
+struct Replay {
+    stream: Stream,
+    before: BytesMut,
+    /// The driver's StartupMessage so far; `None` once it is whole.
+    startup: Option<Vec<u8>>,
+}
+
+impl Replay {
+    fn of(leg: Leg) -> Self {
+        let mut before = leg.prologue;
+        before.unsplit(leg.rest);
+        Self { stream: leg.stream, before, startup: Some(Vec::new()) }
+    }
+
+    /// How much of `buf` belongs to the StartupMessage, whose first four bytes are its length.
+    fn swallow(&mut self, buf: &[u8]) -> usize {
+        let Some(startup) = &mut self.startup else { return 0 };
+        let length = startup.first_chunk().map_or(LENGTH_FIELD, |field| {
+            usize::try_from(u32::from_be_bytes(*field)).unwrap_or(usize::MAX).max(LENGTH_FIELD)
+        });
+        let taken = buf.len().min(length - startup.len());
+        startup.extend_from_slice(buf.get(..taken).unwrap_or_default());
+        if startup.len() == length && length > LENGTH_FIELD {
+            self.startup = None;
+        }
+        taken
+    }
+}
+
+impl AsyncRead for Replay {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.before.is_empty() {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        }
+        let count = this.before.len().min(buf.remaining());
+        buf.put_slice(this.before.get(..count).unwrap_or_default());
+        this.before.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Replay {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match this.swallow(buf) {
+            0 => Pin::new(&mut this.stream).poll_write(cx, buf),
+            taken => Poll::Ready(Ok(taken)),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    /// Closes our direction, and then waits for the server's end: only then is its session gone.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        loop {
+            let mut bytes = [0; 64];
+            let mut nothing = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut nothing))?;
+            if nothing.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+const LENGTH_FIELD: usize = 4;

@@ -1,0 +1,170 @@
+//! `leasehold check`: what it shows, and that it leaves nothing behind. `check_vault` and `check_route` have a real
+//! cause for each finding.
+
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Builder, Fault, Mode, SOON, Spec, bench, eventually, leasehold, same, through};
+
+/// What a check said.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) exit: Option<i32>,
+    findings: Vec<Value>,
+    pub(crate) text: String,
+}
+
+impl Report {
+    /// Runs `check --json`.
+    pub(crate) async fn of(builder: Builder) -> Self {
+        let Output { status, stdout, stderr } = builder.switch("--json").command("check").await;
+        let text = String::from_utf8(stdout).unwrap();
+        let stderr = String::from_utf8(stderr).unwrap();
+        assert_eq!(stderr, "", "nothing but the report");
+        let findings = serde_json::from_str(&text).unwrap();
+        Self { exit: status.code(), findings, text }
+    }
+
+    /// The findings of a check that are not `ok`.
+    fn bad(&self, check: &str) -> Vec<&Value> {
+        self.findings.iter().filter(|f| f["check"] == check && f["outcome"] != "ok").collect()
+    }
+
+    /// One of a check's findings has this outcome, and these words in its detail and in its remedy.
+    #[track_caller]
+    pub(crate) fn says(&self, check: &str, outcome: &str, detail: &str, remedy: &str) {
+        let has = |finding: &&Value, key: &str, words: &str| finding[key].as_str().unwrap().contains(words);
+        let found = self
+            .bad(check)
+            .into_iter()
+            .any(|f| f["outcome"] == outcome && has(&f, "detail", detail) && has(&f, "remedy", remedy));
+        assert!(found, "no {outcome} of {check} with {detail:?} and {remedy:?} in {:#?}", self.findings);
+        assert_eq!(self.exit, Some(if self.errors().is_empty() { 0 } else { 1 }));
+    }
+
+    /// The checks that are errors.
+    pub(crate) fn errors(&self) -> Vec<&str> {
+        self.with("error")
+    }
+
+    /// The checks with this outcome.
+    pub(crate) fn with(&self, outcome: &str) -> Vec<&str> {
+        let found = self.findings.iter().filter(|f| f["outcome"] == outcome);
+        found.map(|f| f["check"].as_str().unwrap()).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_is_well_where_all_is_well_and_nothing_is_left_and_no_secret_is_shown() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let wire = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
+    let builder = leasehold()
+        .upstream(&db)
+        .vault(&through(&vault, &wire))
+        .login(&setup)
+        .flag("--probe-database", db.name())
+        .flag("--probe-sql", "SELECT 1")
+        .flag("--set-role", &db.owner());
+
+    let report = Report::of(builder.clone()).await;
+
+    assert_eq!(report.exit, Some(0), "{report:#?}");
+    let well = [
+        "config",
+        "vault",
+        "clock",
+        "login",
+        "capability",
+        "issue",
+        "renew",
+        "server",
+        "clock",
+        "set_role",
+        "probe_sql",
+        "revoke",
+    ];
+    assert_eq!(report.with("ok"), well, "{report:#?}");
+    assert!(report.with("warning").is_empty(), "{report:#?}");
+    assert!(vault.leases(&setup.path).await.is_empty());
+    assert!(db.roles().await.is_empty());
+    eventually(SOON, async || same(db.backends().await, [])).await;
+
+    let table = builder.command("check").await;
+    assert_eq!(table.status.code(), Some(0));
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.starts_with("CHECK       ROUTE  OUTCOME  FINDING\n"), "{table}");
+    assert!(table.ends_with("\nerrors: 0, warnings: 0\n"), "{table}");
+    let secrets = wire.secrets();
+    assert!(secrets.len() >= 3, "a token, a password and a secret_id passed");
+    for secret in secrets {
+        assert!(!report.text.contains(&secret) && !table.contains(&secret), "{secret} was shown");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offline_nothing_is_asked_and_no_token_is_needed() {
+    let nowhere = leasehold()
+        .vault_addr("https://vault.invalid:8200")
+        .path("database/creds/app")
+        .upstream_uri("postgresql://db.invalid/?sslmode=disable")
+        .switch("--offline");
+    let report = Report::of(nowhere.clone()).await;
+    assert_eq!((report.exit, report.with("ok")), (Some(0), vec!["config"]), "{report:#?}");
+
+    let report = Report::of(nowhere.clone().flag("--rotate-after", "5s").flag("--drain", "6s")).await;
+    report.says("ttl", "warning", "rotate_after is 5s", "hours");
+    report.says("ttl", "warning", "drain 6s is not shorter", "small part");
+    let report = Report::of(nowhere.clone().env("VAULT_SKIP_VERIFY", "true")).await;
+    report.says("config", "warning", "not verified", "CA");
+    let wrong = nowhere.clone().flag("--vault-ca-cert", "/nonexistent/ca.pem").command("check").await;
+    assert_eq!(wrong.status.code(), Some(78), "{wrong:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_is_interrupted_gives_everything_back() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let server = Fault::before(&db.server.addr()).await;
+    server.set(Mode::Blackhole).await;
+    let builder = leasehold()
+        .upstream_uri(&format!("postgresql://{}/?sslmode=disable", server.addr()))
+        .vault(&vault)
+        .login(&setup)
+        .flag("--limits-connect-timeout", "60s");
+    let check = builder.start_command("check").await;
+    eventually(SOON, async || same(db.roles().await.len(), 1)).await;
+
+    check.signal("INT");
+
+    // Its login at the database hangs still; the lease is not kept waiting for that.
+    eventually(SOON, async || same(vault.leases(&setup.path).await, Vec::<String>::new())).await;
+    eventually(SOON, async || same(db.roles().await.len(), 0)).await;
+    let output = tokio::time::timeout(Duration::from_secs(20), check.output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("interrupted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handed_token_leaves_its_lease_unless_it_may_revoke_it() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let builder = leasehold().upstream(&db).vault(&vault).path(&setup.path);
+    let plain = json!({"policies": [setup.id()], "ttl": "1h"});
+    let made = vault.write("auth/token/create-orphan", plain).await;
+    let token = made["auth"]["client_token"].as_str().unwrap().to_owned();
+
+    let report = Report::of(builder.env("VAULT_TOKEN", &token)).await;
+
+    assert_eq!(report.exit, Some(0), "{report:#?}");
+    report.says("revoke", "warning", "stays until its lease ends", "sys/leases/revoke");
+    report.says("capability", "warning", "sys/leases/revoke", "path \"sys/leases/revoke\"");
+    report.says("ttl", "warning", "not periodic", "token_period");
+    assert_eq!(vault.leases(&setup.path).await.len(), 1);
+    assert!(!report.text.contains(&token));
+}

@@ -1,0 +1,46 @@
+//! `leasehold policy`: what it prints is enough, and no more is given.
+
+use serde_json::json;
+
+use crate::harness::{SOON, Spec, bench, eventually, leasehold, same};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leasehold_runs_renews_rotates_and_stops_with_exactly_the_policy_that_it_prints() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let token = json!({"token_period": "1h", "token_no_default_policy": true});
+    let setup = vault.setup(&db, Spec::new("app").ttl("9s", "10m").token(token)).await;
+    let builder = leasehold().upstream(&db).vault(&vault).login(&setup);
+
+    let printed = builder.clone().command("policy").await;
+    assert!(printed.status.success(), "{printed:?}");
+    let policy = String::from_utf8(printed.stdout).unwrap();
+    vault.write(&format!("sys/policies/acl/{}", setup.id()), json!({"policy": policy})).await;
+    let token =
+        vault.request(reqwest::Method::GET, "auth/token/lookup-self", &setup.token().await, None).await;
+    assert_eq!(token.json["data"]["policies"], json!([setup.id()]), "no default policy");
+
+    let mut leasehold = builder.start().await;
+    leasehold.wait_ready().await;
+    let old = leasehold.connect("app", db.name()).await;
+    let old_user = old.user().await;
+    let renewed = async || leasehold.metrics().await.get("renewals_total", &[("outcome", "ok")]);
+    eventually(SOON, async || if renewed().await >= 1.0 { Ok(()) } else { Err("not renewed") }).await;
+    assert!(leasehold.command(&["rotate"]).await.status.success());
+    let new = leasehold.connect("app", db.name()).await;
+    let new_user = new.user().await;
+    assert_ne!(new_user, old_user);
+    old.close().await;
+    eventually(SOON, async || same(db.roles().await, [new_user.clone()])).await;
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("vault_requests_total", &[("outcome", "denied"), ("operation", "renew")]), 0.0);
+    assert_eq!(metrics.get("vault_requests_total", &[("outcome", "denied"), ("operation", "look_up")]), 0.0);
+    assert_eq!(
+        metrics.get("vault_requests_total", &[("outcome", "denied"), ("operation", "renew_token")]),
+        0.0
+    );
+
+    assert_eq!(leasehold.stop().await.code(), Some(0));
+    assert!(vault.leases(&setup.path).await.is_empty());
+    assert!(db.roles().await.is_empty());
+}
