@@ -12,6 +12,7 @@ use clap::Parser as _;
 
 use crate::cli;
 use crate::config::{Cli, Command, Config, Environment};
+use crate::notify::Notify;
 
 /// Runs the command line.
 ///
@@ -26,7 +27,7 @@ pub fn main() -> ExitCode {
     let env = Environment::of_process();
     match command {
         Command::Run(flags) => match Config::load(&flags, &env) {
-            Ok(config) => run(config),
+            Ok(config) => run(config, env.get("NOTIFY_SOCKET")),
             Err(error) => complain(&error, error.exit_code()),
         },
         Command::Status(flags) => ask(cli::status(&flags, &env)),
@@ -36,7 +37,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> ExitCode {
+fn run(config: Config, notify_socket: Option<&str>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, OS_ERROR),
@@ -47,7 +48,11 @@ fn run(config: Config) -> ExitCode {
         Err(error) => return complain(&error, OS_ERROR),
     };
     keep_memory_private();
-    let served = runtime.block_on(serve::serve(config));
+    let notify = Notify::new(notify_socket).unwrap_or_else(|error| {
+        tracing::warn!(%error, "NOTIFY_SOCKET is no socket that can be written to; the service manager is told nothing");
+        Notify::default()
+    });
+    let served = runtime.block_on(serve::serve(config, &notify));
     // What is still in flight is not waited for.
     runtime.shutdown_timeout(Duration::ZERO);
     match served {

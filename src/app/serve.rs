@@ -16,6 +16,7 @@ use crate::credentials::{self, Route, RouteSettings};
 use crate::lease;
 use crate::listener::{self, Listener};
 use crate::metrics::{self, RouteMetrics};
+use crate::notify::{Notify, State};
 use crate::postgres::cancel::{Cancels, Unknown};
 use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::relay::Stop;
@@ -60,7 +61,7 @@ const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to stop.
-pub(super) async fn serve(config: Config) -> Result<(), Error> {
+pub(super) async fn serve(config: Config, notify: &Notify) -> Result<(), Error> {
     let recorder = admin::install_recorder().map_err(|_| Error::Recorder)?;
     metrics::build_info();
     for warning in &config.warnings {
@@ -104,7 +105,11 @@ pub(super) async fn serve(config: Config) -> Result<(), Error> {
     for listener in listeners {
         background.spawn(listener.run(Arc::clone(&shared), sessions.clone(), accepting.clone()));
     }
+    // Not the first credential: a service that waits for Vault would be ended by its manager's own time limit.
+    tell(notify, State::Ready);
     let relay_phases = async {
+        shutdown.requested().await;
+        tell(notify, State::Stopping);
         shutdown.reached(Phase::Closing).await;
         accepting.cancel();
         tell.send_replace(Stop::Closing);
@@ -141,6 +146,12 @@ pub(super) async fn serve(config: Config) -> Result<(), Error> {
     let _ = tokio::time::timeout(Duration::from_secs(1), background.wait()).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn tell(notify: &Notify, state: State) {
+    if let Err(error) = notify.tell(state) {
+        tracing::warn!(%error, ?state, "the service manager cannot be told");
+    }
 }
 
 /// Where each route leads, and what its proofs need.
