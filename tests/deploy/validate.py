@@ -52,8 +52,10 @@ def kubernetes(deploy, leasehold, findings):
         if not findings.expect(rendered.returncode == 0, f"{overlay}: {rendered.stderr.strip()}"):
             continue
         resources = [resource for resource in yaml.safe_load_all(rendered.stdout) if resource]
-        for resource in resources:
-            findings += [f"{overlay}: {finding}" for finding in against_schemas(resource)]
+        misshapen = [f"{overlay}: {finding}" for resource in resources for finding in against_schemas(resource)]
+        if misshapen:
+            findings += misshapen
+            continue
         kinds = {}
         for resource in resources:
             kinds.setdefault(resource["kind"], []).append(resource)
