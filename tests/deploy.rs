@@ -13,7 +13,8 @@ const LEASEHOLD: &str = env!("CARGO_BIN_EXE_leasehold");
 /// Runs a script of tests/deploy; panics with what it said if it fails.
 fn script(name: &str, args: &[&str]) {
     let path = format!("{}/tests/deploy/{name}", env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new("python3").arg(&path).arg(LEASEHOLD).args(args).output().expect("Python 3 runs");
+    let output =
+        Command::new("python3").arg(&path).arg(LEASEHOLD).args(args).output().expect("Python 3 runs");
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
         panic!("{name}: {}\n{}", output.status, String::from_utf8_lossy(&said));
@@ -47,7 +48,13 @@ fn a_service_manager_is_told_of_start_and_stop() {
         String::from_utf8_lossy(buffer.get(..length).expect("it fits")).into_owned()
     };
     let mut leasehold = Command::new(LEASEHOLD)
-        .args(["run", "--listen=127.0.0.1:0", "--http=off", "--admin=off", "--upstream=postgresql://127.0.0.1:1/"])
+        .args([
+            "run",
+            "--listen=127.0.0.1:0",
+            "--http=off",
+            "--admin=off",
+            "--upstream=postgresql://127.0.0.1:1/",
+        ])
         .args(["--vault-path=database/creds/app", "--vault-addr=http://127.0.0.1:1"])
         .env_clear()
         .env("VAULT_TOKEN", "none")
