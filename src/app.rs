@@ -1,18 +1,22 @@
 //! How it all comes together. Floor 6.
 
+mod live;
 mod proof;
 mod serve;
 
 use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Parser as _;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::cli;
 use crate::config::{Cli, Command, Config, Environment};
 use crate::notify::Notify;
+use live::Source;
 
 /// Runs the command line.
 ///
@@ -27,17 +31,18 @@ pub fn main() -> ExitCode {
     let env = Environment::of_process();
     match command {
         Command::Run(flags) => match Config::load(&flags, &env) {
-            Ok(config) => run(config, env.get("NOTIFY_SOCKET")),
+            Ok(config) => run(config, Source { flags: *flags, env }),
             Err(error) => complain(&error, error.exit_code()),
         },
         Command::Status(flags) => ask(cli::status(&flags, &env)),
         Command::Rotate(flags) => ask(cli::rotate(&flags, &env)),
+        Command::Reload(flags) => ask(cli::reload(&flags, &env)),
         Command::Wait(flags) => ask(cli::wait(&flags, &env)),
         Command::Shutdown(flags) => ask(cli::shutdown(&flags, &env)),
     }
 }
 
-fn run(config: Config, notify_socket: Option<&str>) -> ExitCode {
+fn run(config: Config, source: Source) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, OS_ERROR),
@@ -48,11 +53,11 @@ fn run(config: Config, notify_socket: Option<&str>) -> ExitCode {
         Err(error) => return complain(&error, OS_ERROR),
     };
     keep_memory_private();
-    let notify = Notify::new(notify_socket).unwrap_or_else(|error| {
+    let notify = Notify::new(source.env.get("NOTIFY_SOCKET")).unwrap_or_else(|error| {
         tracing::warn!(%error, "NOTIFY_SOCKET is no socket that can be written to; the service manager is told nothing");
         Notify::default()
     });
-    let served = runtime.block_on(serve::serve(config, &notify));
+    let served = runtime.block_on(serve::serve(config, source, &notify));
     // What is still in flight is not waited for.
     runtime.shutdown_timeout(Duration::ZERO);
     match served {
@@ -85,14 +90,40 @@ fn ask(command: impl Future<Output = Result<(), cli::Error>>) -> ExitCode {
 /// Help and version go to stdout and are no error.
 fn usage(error: &clap::Error) -> ExitCode {
     // Without a stdout or stderr the exit code has to do.
-    let _ = error.print();
+    let _ = match wrong_value(error) {
+        Some(text) => writeln!(io::stderr(), "{text}"),
+        None => error.print(),
+    };
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
+/// What to say of a value that its flag does not take. clap would repeat the value, and one may have put a secret where
+/// none belongs.
+fn wrong_value(error: &clap::Error) -> Option<String> {
+    if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
+        return None;
+    }
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return None };
+    let reason =
+        std::error::Error::source(error).map_or_else(|| "needs a value".to_owned(), ToString::to_string);
+    Some(format!("error: {flag}: {reason}\n\nFor more information, try '--help'."))
+}
+
+/// The exit code matters more than the line: a stderr that nobody reads may be full, and its lock held by the log.
 fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
-    let _ = writeln!(io::stderr(), "leasehold: {error}");
+    let line = format!("leasehold: {error}\n");
+    let (done, said) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        let _ = io::stderr().write_all(line.as_bytes());
+        // Whoever waited may have given up.
+        let _ = done.send(());
+    });
+    let _ = said.recv_timeout(LAST_WORD);
     ExitCode::from(code)
 }
+
+/// How long the end of the process waits for whoever reads stderr.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// `EX_USAGE` of `sysexits.h`.
 const USAGE: u8 = 64;

@@ -292,6 +292,29 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_is_logged_by_its_place_without_its_payload() {
+        let (sender, reader) = mpsc::sync_channel(10);
+        let queue = Queue::new(QUEUE_BYTES);
+        let guard = queue.start(Sink(sender)).unwrap();
+        let layer = tracing_subscriber::fmt::layer().with_writer(queue).json();
+        let subscriber = tracing_subscriber::registry().with(layer);
+        // The hook is the whole process': a neighbour that fails meanwhile is silent, and still fails.
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(log_panic));
+        tracing::subscriber::with_default(subscriber, || {
+            std::panic::catch_unwind(|| panic!("the password is hunter2")).unwrap_err()
+        });
+        std::panic::set_hook(before);
+        drop(guard);
+        let lines: Vec<_> = reader.try_iter().map(|line| String::from_utf8(line).unwrap()).collect();
+        assert!(
+            lines.iter().any(|line| line.contains("a task panicked") && line.contains("log.rs:")),
+            "{lines:?}"
+        );
+        assert!(lines.iter().all(|line| !line.contains("hunter2")), "{lines:?}");
+    }
+
+    #[test]
     fn what_is_queued_is_written_before_the_end() {
         let (sender, reader) = mpsc::sync_channel(1_000);
         let queue = Queue::new(QUEUE_BYTES);

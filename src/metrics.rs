@@ -229,9 +229,9 @@ impl RouteMetrics {
             .set(f64::from(count));
     }
 
-    /// Time to the latest hard close of a usable credential; 0 without one.
-    pub fn lease_runway(&self, span: Duration) {
-        gauge!("leasehold_lease_runway_seconds", "route" => self.route.clone()).set(span.as_secs_f64());
+    /// Seconds to the latest hard close of a usable credential; 0 without one, infinity for a static role.
+    pub fn lease_runway(&self, seconds: f64) {
+        gauge!("leasehold_lease_runway_seconds", "route" => self.route.clone()).set(seconds);
     }
 
     /// When the current lease ends, in seconds since 1970; 0 without one.

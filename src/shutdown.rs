@@ -219,8 +219,8 @@ impl Signals {
         })
     }
 
-    /// Passes them on, for ever. SIGHUP has no meaning yet, but must not end the process.
-    pub async fn watch(mut self, shutdown: Shutdown) {
+    /// Passes them on, for ever; `reload` is called for each SIGHUP and must not wait.
+    pub async fn watch(mut self, shutdown: Shutdown, reload: impl Fn()) {
         loop {
             tokio::select! {
                 _ = self.term.recv() => {
@@ -232,7 +232,8 @@ impl Signals {
                     shutdown.signal();
                 }
                 _ = self.hup.recv() => {
-                    tracing::warn!(signal = "HUP", "reload is not supported yet, nothing changed");
+                    tracing::info!(signal = "HUP", "reload requested");
+                    reload();
                 }
             }
         }

@@ -8,6 +8,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::health::{self, Probe, RouteHealth};
@@ -50,6 +51,7 @@ pub(super) async fn handle(process: &Process, scope: Scope, request: &Parts) -> 
         Endpoint::Metrics => metrics(process),
         Endpoint::Status => json(StatusCode::OK, &process.status()),
         Endpoint::Rotate => rotate(process, query).await,
+        Endpoint::Reload => reload(process).await,
         Endpoint::Quit => {
             tracing::info!(by = "quitquitquit", "shutdown requested");
             process.shutdown.ask();
@@ -66,6 +68,7 @@ enum Endpoint {
     Metrics,
     Status,
     Rotate,
+    Reload,
     Quit,
 }
 
@@ -78,6 +81,7 @@ impl Endpoint {
             "/metrics" => (Self::Metrics, true),
             "/status" => (Self::Status, false),
             "/rotate" => (Self::Rotate, false),
+            "/reload" => (Self::Reload, false),
             "/quitquitquit" => (Self::Quit, false),
             _ => return None,
         };
@@ -86,7 +90,7 @@ impl Endpoint {
 
     fn takes(self, method: &Method) -> bool {
         match self {
-            Self::Rotate => method == Method::POST,
+            Self::Rotate | Self::Reload => method == Method::POST,
             Self::Quit => method == Method::GET || method == Method::POST,
             _ => method == Method::GET || method == Method::HEAD,
         }
@@ -94,7 +98,7 @@ impl Endpoint {
 
     fn methods(self) -> &'static str {
         match self {
-            Self::Rotate => "POST",
+            Self::Rotate | Self::Reload => "POST",
             Self::Quit => "GET, POST",
             _ => "GET, HEAD",
         }
@@ -125,7 +129,7 @@ impl Query {
 
 impl Process {
     fn health(&self) -> Vec<RouteHealth> {
-        self.routes.iter().map(|route| health_of(route)).collect()
+        self.routes().iter().map(|route| health_of(route)).collect()
     }
 
     fn has_started(&self, routes: &[RouteHealth]) -> bool {
@@ -165,7 +169,7 @@ impl Process {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state,
             vault: (self.vault_status)(),
-            routes: self.routes.iter().map(|route| route.status()).collect(),
+            routes: self.routes().iter().map(|route| route.status()).collect(),
         }
     }
 }
@@ -175,6 +179,7 @@ fn health_of(route: &Route) -> RouteHealth {
     RouteHealth {
         name: status.name,
         ready: route.is_ready(),
+        lazy: route.is_lazy(),
         has_had_credential: route.has_had_credential(),
         was_refused: route.was_refused(),
         runway_seconds: status.runway_seconds,
@@ -192,10 +197,9 @@ async fn rotate(process: &Process, query: Query) -> Response<Full<Bytes>> {
         },
     };
     let wanted: Vec<_> = process
-        .routes
-        .iter()
+        .routes()
+        .into_iter()
         .filter(|route| query.route.as_deref().is_none_or(|name| name == route.name()))
-        .cloned()
         .collect();
     if wanted.is_empty() {
         return no_route();
@@ -207,6 +211,17 @@ async fn rotate(process: &Process, query: Query) -> Response<Full<Bytes>> {
         StatusCode::SERVICE_UNAVAILABLE
     };
     json(code, &Rotated { routes })
+}
+
+/// 200 with what was done, or 422 with the one line that says why nothing was.
+async fn reload(process: &Process) -> Response<Full<Bytes>> {
+    let (reply, outcome) = oneshot::channel();
+    let asked = process.reloads.send(reply).await.is_ok();
+    match if asked { outcome.await.ok() } else { None } {
+        Some(Ok(done)) => text(StatusCode::OK, done + "\n"),
+        Some(Err(reason)) => text(StatusCode::UNPROCESSABLE_ENTITY, reason + "\n"),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
+    }
 }
 
 /// All at once; the answers in the order of the routes.

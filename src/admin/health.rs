@@ -9,12 +9,14 @@ pub struct RouteHealth {
     pub name: String,
     /// Whether it has a usable credential.
     pub ready: bool,
+    /// Whether it has a credential only while sessions need one. Then it is no part of startup and readiness.
+    pub lazy: bool,
     /// Whether it has had its first one.
     pub has_had_credential: bool,
     /// Whether its first request met a refusal that is not transient.
     pub was_refused: bool,
     /// Seconds to the latest hard close of a usable credential.
-    pub runway_seconds: f64,
+    pub runway_seconds: Option<f64>,
     /// The fixed phrase of its latest error.
     pub last_error: Option<String>,
 }
@@ -32,9 +34,10 @@ pub struct Probe {
 /// by itself. The caller latches it.
 #[must_use]
 pub fn has_started(routes: &[RouteHealth]) -> bool {
-    routes.is_empty()
-        || (routes.iter().any(|route| route.has_had_credential)
-            && routes.iter().all(|route| route.has_had_credential || route.was_refused))
+    let mut eager = routes.iter().filter(|route| !route.lazy).peekable();
+    eager.peek().is_none()
+        || (eager.clone().any(|route| route.has_had_credential)
+            && eager.all(|route| route.has_had_credential || route.was_refused))
 }
 
 /// What `/startup` says.
@@ -47,6 +50,7 @@ pub fn startup(started: bool, routes: &[RouteHealth]) -> Probe {
             .iter()
             .map(|route| {
                 let word = match (route.has_had_credential, route.was_refused) {
+                    (false, _) if route.lazy => "lazy, waits for a session".to_owned(),
                     (true, _) => "has had a credential".to_owned(),
                     (false, true) => format!("refused{}", cause(route)),
                     (false, false) => format!("waits for its first credential{}", cause(route)),
@@ -69,14 +73,16 @@ pub fn readiness(started: bool, draining: bool, routes: &[RouteHealth]) -> Probe
         detail.push_str("starting\n");
     }
     for route in routes {
-        let word = if route.ready {
-            format!("ready, runway {}", span(route.runway_seconds))
-        } else {
-            format!("no usable credential{}", cause(route))
+        let word = match route.runway_seconds {
+            Some(seconds) if route.ready => format!("ready, runway {}", span(seconds)),
+            None if route.ready => "ready".to_owned(),
+            _ if route.lazy => "lazy, waits for a session".to_owned(),
+            _ => format!("no usable credential{}", cause(route)),
         };
         detail.push_str(&format!("{}: {word}\n", route.name));
     }
-    Probe { ok: started && !draining && routes.iter().any(|route| route.ready), detail }
+    let usable = routes.iter().any(|route| route.ready) || routes.iter().all(|route| route.lazy);
+    Probe { ok: started && !draining && usable && !routes.is_empty(), detail }
 }
 
 fn cause(route: &RouteHealth) -> String {
@@ -100,15 +106,16 @@ mod tests {
         RouteHealth {
             name: name.to_owned(),
             ready: false,
+            lazy: false,
             has_had_credential: false,
             was_refused: false,
-            runway_seconds: 0.0,
+            runway_seconds: Some(0.0),
             last_error: None,
         }
     }
 
     fn usable(name: &str) -> RouteHealth {
-        RouteHealth { ready: true, has_had_credential: true, runway_seconds: 3_541.2, ..route(name) }
+        RouteHealth { ready: true, has_had_credential: true, runway_seconds: Some(3_541.2), ..route(name) }
     }
 
     fn refused(name: &str) -> RouteHealth {

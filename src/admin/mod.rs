@@ -8,6 +8,7 @@
 //! | `/metrics` | GET | yes | yes | Prometheus' text |
 //! | `/status` | GET | no | yes | a [`Status`] |
 //! | `/rotate` | POST | no | yes | `?route=` one, `?drain=` or `?drain=60s` |
+//! | `/reload` | POST | no | yes | as SIGHUP |
 //! | `/quitquitquit` | GET, POST | no | yes | as SIGTERM |
 
 pub mod health;
@@ -21,8 +22,10 @@ mod status;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{mpsc, oneshot};
 
 use crate::credentials::Route;
 use crate::credentials::status::VaultStatus;
@@ -34,16 +37,21 @@ pub use status::{Rotated, RotatedRoute, State, Status};
 
 /// What is served.
 pub struct Process {
-    /// All routes, in the order of the configuration.
-    pub routes: Vec<Arc<Route>>,
+    /// All routes, in the order of the configuration; a reload changes them.
+    routes: RwLock<Vec<Arc<Route>>>,
     /// Where a shutdown is asked for.
     pub shutdown: Shutdown,
     /// The state of the secret server.
     pub vault_status: Box<dyn Fn() -> VaultStatus + Send + Sync>,
     /// The metrics as text.
     pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Where a reload is asked for.
+    pub reloads: mpsc::Sender<ReloadReply>,
     started: AtomicBool,
 }
+
+/// Where what came of a reload is told: what was done, or the one line that says why nothing was.
+pub type ReloadReply = oneshot::Sender<Result<String, String>>;
 
 impl Process {
     /// Not started yet.
@@ -53,15 +61,28 @@ impl Process {
         shutdown: Shutdown,
         vault_status: Box<dyn Fn() -> VaultStatus + Send + Sync>,
         render_metrics: Box<dyn Fn() -> String + Send + Sync>,
+        reloads: mpsc::Sender<ReloadReply>,
     ) -> Self {
-        Self { routes, shutdown, vault_status, render_metrics, started: AtomicBool::new(false) }
+        let (routes, started) = (RwLock::new(routes), AtomicBool::new(false));
+        Self { routes, shutdown, vault_status, render_metrics, reloads, started }
+    }
+
+    /// The routes as they are now.
+    #[must_use]
+    pub fn routes(&self) -> Vec<Arc<Route>> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Other routes from now on.
+    pub fn set_routes(&self, routes: Vec<Arc<Route>>) {
+        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
     }
 }
 
 impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Process")
-            .field("routes", &self.routes.len())
+            .field("routes", &self.routes().len())
             .field("shutdown", &self.shutdown)
             .finish_non_exhaustive()
     }

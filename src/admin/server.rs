@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::handler::{Scope, handle};
 use super::{Address, Process};
@@ -27,7 +27,7 @@ use crate::error::Blame;
 
 /// Why an address could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("{listener}: cannot listen on {addr}: {source}")]
+#[error("{listener}: cannot listen on {addr}")]
 pub struct Error {
     listener: &'static str,
     addr: Address,
@@ -93,6 +93,7 @@ impl Server {
     pub async fn serve(self, process: Arc<Process>) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
+        let mut complained_at: Option<Instant> = None;
         loop {
             // The semaphore is never closed.
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
@@ -117,7 +118,10 @@ impl Server {
             };
             if let Err(error) = accepted {
                 // Mostly no descriptors are left; others have to close some first.
-                tracing::warn!(%error, "accept failed, retry in 100 ms");
+                if complained_at.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
+                    complained_at = Some(Instant::now());
+                    tracing::warn!(addr = %self.addr, %error, "cannot accept, retrying");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -246,3 +250,6 @@ const WRITE_TIME: Duration = Duration::from_secs(10);
 
 /// Between two attempts to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two lines that say so.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);

@@ -25,6 +25,7 @@ fn process() -> Arc<Process> {
             last_success: None,
         }),
         Box::new(|| "leasehold_build_info 1\n".to_owned()),
+        mpsc::channel(1).0,
     ))
 }
 
@@ -145,7 +146,8 @@ async fn wrong_methods_and_paths_are_said_so() {
     assert_eq!(server.ask("GET /rotate", "").await.0, 405);
     assert_eq!(server.ask("POST /status", "").await.0, 405);
     assert_eq!(server.ask("DELETE /quitquitquit", "").await.0, 405);
-    for path in ["/", "/sessions", "/reload", "/livez/"] {
+    assert_eq!(server.ask("GET /reload", "").await.0, 405);
+    for path in ["/", "/sessions", "/livez/"] {
         assert_eq!(server.ask(&format!("GET {path}"), "").await.0, 404, "{path}");
     }
     assert_eq!(server.ask("POST /rotate?route=none", "").await.0, 404);

@@ -1,28 +1,25 @@
 //! `run`: binds everything, then starts everything, then waits for the end. Floor 6.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::proof::Prover;
-use crate::admin::{self, Process};
-use crate::config::{Config, ListenAddress, Pattern, RouteConfig, UnknownCancel};
+use super::live::{self, Live, Source};
+use crate::admin::{self, Process, ReloadReply};
+use crate::config::{Config, ListenAddress, UnknownCancel};
 use crate::credentials::status::VaultStatus;
-use crate::credentials::{self, Route, RouteSettings};
-use crate::lease;
 use crate::listener::{self, Listener};
-use crate::metrics::{self, RouteMetrics};
+use crate::metrics;
 use crate::notify::{Notify, State};
 use crate::postgres::cancel::{Cancels, Unknown};
-use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::relay::Stop;
-use crate::postgres::session::{self, LastDatabase, Match, Routes, Seats, SessionRoute, Shared};
-use crate::postgres::upstream::uri::{self, Uri};
-use crate::postgres::upstream::{self, Upstream};
+use crate::postgres::session::{self, Routes, Shared};
+use crate::postgres::upstream;
+use crate::postgres::upstream::uri;
 use crate::shutdown::{Outcome, Phase, Shutdown, Signals};
 use crate::vault::{self, Vault};
 
@@ -31,11 +28,11 @@ use crate::vault::{self, Vault};
 pub(super) enum Error {
     #[error("metrics: a recorder is installed already")]
     Recorder,
-    #[error("vault: {0}")]
+    #[error("vault")]
     Vault(#[from] vault::Error),
-    #[error("route {route}: upstream: {source}")]
+    #[error("route {route}: upstream")]
     Uri { route: String, source: uri::Error },
-    #[error("route {route}: upstream: {source}")]
+    #[error("route {route}: upstream")]
     Upstream { route: String, source: upstream::tls::FileError },
     #[error(transparent)]
     Listen(#[from] listener::Error),
@@ -61,15 +58,17 @@ const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to stop.
-pub(super) async fn serve(config: Config, notify: &Notify) -> Result<(), Error> {
+pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Result<(), Error> {
     let recorder = admin::install_recorder().map_err(|_| Error::Recorder)?;
     metrics::build_info();
+    // A counter without labels is there from the start: an alert on its growth needs the zero.
+    metrics::log_lines_dropped(0);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     // What the files say is read first: nothing is bound, and nothing is asked of Vault, for a bad configuration.
     let vault = Arc::new(Vault::new(config.vault.clone())?);
-    let places = places(&config)?;
+    let places = live::places(&config)?;
     let signals = Signals::install().map_err(Error::Signals)?;
     let listeners = bind(&config)?;
     let http = config.http.map(admin::bind_http).transpose()?;
@@ -77,43 +76,39 @@ pub(super) async fn serve(config: Config, notify: &Notify) -> Result<(), Error> 
 
     let shutdown = Shutdown::new(config.sigterm);
     let background = TaskTracker::new();
-    let drivers = TaskTracker::new();
-    let (routes, table) = start_routes(&config, &vault, places, &drivers);
-    let process = Arc::new(process(&routes, &shutdown, &vault, recorder.clone()));
+    let (tell, told) = watch::channel(Stop::Running);
+    let shared = Shared::new(Routes::default(), session_limits(&config), cancels(&config), told);
+    let (reloads, asked) = mpsc::channel(8);
+    let live = Live::start(config, source, vault, places, Arc::clone(&shared));
+    let process = Arc::new(process(&live, &shutdown, recorder.clone(), reloads.clone()));
+    let live = Arc::new(Mutex::new(live));
     let stop = CancellationToken::new();
     for server in [http, admin].into_iter().flatten() {
         until(&background, &stop, server.serve(Arc::clone(&process)));
     }
-    until(&background, &stop, signals.watch(shutdown.clone()));
+    let hup = move || {
+        let (reply, _) = oneshot::channel();
+        // With a full queue a reload is about to happen anyway.
+        let _ = reloads.try_send(reply);
+    };
+    until(&background, &stop, signals.watch(shutdown.clone(), hup));
     until(&background, &stop, upkeep(recorder));
+    until(&background, &stop, live::serve_reloads(Arc::clone(&live), process, shutdown.clone(), asked));
 
-    let (tell, told) = watch::channel(Stop::Running);
-    let unknown = match config.cancel.unknown {
-        UnknownCancel::Off => Unknown::Off,
-        UnknownCancel::Forward => Unknown::Forward,
-    };
-    let limits = session::Limits {
-        handshake_timeout: config.limits.handshake_timeout,
-        login_wait: config.limits.login_wait,
-        send_timeout: config.limits.send_timeout,
-        replica_grace: config.limits.replica_grace,
-        max_sessions: config.limits.max_sessions,
-    };
-    let shared = Shared::new(table, limits, Cancels::new(unknown), told);
     let sessions = TaskTracker::new();
     let accepting = CancellationToken::new();
     for listener in listeners {
         background.spawn(listener.run(Arc::clone(&shared), sessions.clone(), accepting.clone()));
     }
     // Not the first credential: a service that waits for Vault would be ended by its manager's own time limit.
-    tell(notify, State::Ready);
+    announce(notify, State::Ready);
     let relay_phases = async {
         shutdown.requested().await;
-        tell(notify, State::Stopping);
+        announce(notify, State::Stopping);
         shutdown.reached(Phase::Closing).await;
         accepting.cancel();
         tell.send_replace(Stop::Closing);
-        for route in &routes {
+        for route in live.lock().await.routes() {
             route.close().await;
         }
         shutdown.reached(Phase::Forced).await;
@@ -128,7 +123,7 @@ pub(super) async fn serve(config: Config, notify: &Notify) -> Result<(), Error> 
         let given_back = async {
             // Forced sessions need a moment to part from their servers; only then their leases go back.
             sessions.wait().await;
-            for route in &routes {
+            for route in live.lock().await.routes() {
                 route.ended().await;
             }
         };
@@ -148,28 +143,10 @@ pub(super) async fn serve(config: Config, notify: &Notify) -> Result<(), Error> 
     Ok(())
 }
 
-fn tell(notify: &Notify, state: State) {
+fn announce(notify: &Notify, state: State) {
     if let Err(error) = notify.tell(state) {
         tracing::warn!(%error, ?state, "the service manager cannot be told");
     }
-}
-
-/// Where each route leads, and what its proofs need.
-fn places(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
-    let settings = upstream::Settings {
-        connect_timeout: config.limits.connect_timeout,
-        require_auth: RequireAuth::default(),
-    };
-    config
-        .routes
-        .iter()
-        .map(|route| {
-            let name = || route.name.clone();
-            let uri = Uri::parse(&route.upstream).map_err(|source| Error::Uri { route: name(), source })?;
-            let upstream = Upstream::new(uri, settings.clone());
-            upstream.map(Arc::new).map_err(|source| Error::Upstream { route: name(), source })
-        })
-        .collect()
 }
 
 fn bind(config: &Config) -> Result<Vec<Listener>, Error> {
@@ -196,86 +173,40 @@ fn is_absent(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| absent.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-fn start_routes(
-    config: &Config,
-    vault: &Arc<Vault>,
-    places: Vec<Arc<Upstream>>,
-    drivers: &TaskTracker,
-) -> (Vec<Arc<Route>>, Routes) {
-    let mut routes = Vec::new();
-    let mut table = Vec::new();
-    for (route, upstream) in config.routes.iter().zip(places) {
-        let metrics = RouteMetrics::new(&route.name);
-        let last_database = LastDatabase::default();
-        let prover = Prover {
-            upstream: Arc::clone(&upstream),
-            database: route.probe_database.clone(),
-            last_database: last_database.clone(),
-        };
-        let settings = RouteSettings {
-            name: route.name.clone(),
-            vault_path: route.vault_path.clone(),
-            client_timeout: config.vault.client_timeout,
-            lease: lease_settings(config, route, &upstream),
-        };
-        let credentials = credentials::start(
-            settings,
-            Arc::clone(vault),
-            prover.into_prove(),
-            Arc::clone(&metrics),
-            drivers,
-        );
-        table.push(Arc::new(SessionRoute {
-            user: pattern(&route.matching.user),
-            database: pattern(&route.matching.database),
-            credentials: Arc::clone(&credentials),
-            upstream,
-            set_role: route.set_role.clone(),
-            metrics,
-            max_sessions: route.max_sessions,
-            seats: Seats::default(),
-            denied: SessionRoute::denials(&credentials),
-            last_database,
-        }));
-        routes.push(credentials);
-    }
-    (routes, Routes::new(table))
-}
-
-fn lease_settings(config: &Config, route: &RouteConfig, upstream: &Upstream) -> lease::Settings {
-    lease::Settings {
-        rotate_after: route.rotate_after,
-        max_age: route.max_age,
-        drain: route.drain,
-        replica_grace: if upstream.hosts() > 1 { config.limits.replica_grace } else { Duration::ZERO },
-        issue_burst: config.limits.issue_burst,
-        issue_interval: config.limits.issue_interval,
-        // Never 0, which would be no jitter.
-        seed: rand::random::<u64>() | 1,
+fn session_limits(config: &Config) -> session::Limits {
+    session::Limits {
+        handshake_timeout: config.limits.handshake_timeout,
+        login_wait: config.limits.login_wait,
+        send_timeout: config.limits.send_timeout,
+        replica_grace: config.limits.replica_grace,
+        max_sessions: config.limits.max_sessions,
     }
 }
 
-fn pattern(pattern: &Pattern) -> Match {
-    match pattern {
-        Pattern::Any => Match::Any,
-        Pattern::Exactly(name) => Match::Only(name.as_bytes().to_vec()),
-    }
+fn cancels(config: &Config) -> Cancels {
+    Cancels::new(match config.cancel.unknown {
+        UnknownCancel::Off => Unknown::Off,
+        UnknownCancel::Forward => Unknown::Forward,
+    })
 }
 
 fn process(
-    routes: &[Arc<Route>],
+    live: &Live,
     shutdown: &Shutdown,
-    vault: &Arc<Vault>,
     recorder: PrometheusHandle,
+    reloads: mpsc::Sender<ReloadReply>,
 ) -> Process {
-    let vault = Arc::clone(vault);
-    let vault_status = move || VaultStatus {
-        addr: vault.addr(),
-        reachable: vault.reachable(),
-        last_success: vault.last_success().map(|at| humantime::format_rfc3339_millis(at).to_string()),
+    let vault = live.vault();
+    let vault_status = move || {
+        let vault = Arc::clone(&vault.read().unwrap_or_else(PoisonError::into_inner));
+        VaultStatus {
+            addr: vault.addr(),
+            reachable: vault.reachable(),
+            last_success: vault.last_success().map(|at| humantime::format_rfc3339_millis(at).to_string()),
+        }
     };
     let render = move || recorder.render();
-    Process::new(routes.to_vec(), shutdown.clone(), Box::new(vault_status), Box::new(render))
+    Process::new(live.serving(), shutdown.clone(), Box::new(vault_status), Box::new(render), reloads)
 }
 
 /// Runs a task until `stop`, and drops it then.

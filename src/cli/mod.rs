@@ -13,7 +13,9 @@ use http::{Method, StatusCode};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::admin::{Address, Rotated, Status};
-use crate::config::{self, AdminFlags, Environment, RotateFlags, ShutdownFlags, StatusFlags, WaitFlags};
+use crate::config::{
+    self, AdminFlags, Environment, ReloadFlags, RotateFlags, ShutdownFlags, StatusFlags, WaitFlags,
+};
 use crate::credentials::{DrainSpan, clock};
 
 use client::Client;
@@ -113,6 +115,20 @@ pub async fn rotate(flags: &RotateFlags, env: &Environment) -> Result<(), Error>
     }
     out.flush()?;
     if failed.is_empty() { Ok(()) } else { Err(Error::Negative(failed.join("; "))) }
+}
+
+/// `leasehold reload`
+///
+/// # Errors
+/// If nobody answers, or the file is bad; then nothing has changed.
+pub async fn reload(flags: &ReloadFlags, env: &Environment) -> Result<(), Error> {
+    let client = connect(&flags.at, env)?;
+    let answer = client.ask(&Method::POST, "/reload", ROTATION).await?;
+    if answer.code != StatusCode::OK {
+        return Err(Error::Negative(answer.line()));
+    }
+    writeln!(io::stdout(), "{}", answer.line())?;
+    Ok(())
 }
 
 /// `leasehold wait`

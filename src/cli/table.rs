@@ -49,7 +49,9 @@ fn routes(routes: &[RouteStatus], now: SystemTime) -> String {
             clean(&route.name),
             clean(&route.kind),
             if route.ready { "yes" } else { "no" }.to_owned(),
-            span(Duration::try_from_secs_f64(route.runway_seconds).unwrap_or_default()),
+            route
+                .runway_seconds
+                .map_or_else(|| "-".to_owned(), |s| span(Duration::try_from_secs_f64(s).unwrap_or_default())),
             route.sessions.to_string(),
             clean(&next),
             clean(&route.vault_path),
@@ -187,7 +189,7 @@ mod tests {
                 vault_path: "database/creds/app-role".to_owned(),
                 kind: "dynamic".to_owned(),
                 ready: true,
-                runway_seconds: 3_541.2,
+                runway_seconds: Some(3_541.2),
                 sessions: 12,
                 next_action: "renew".to_owned(),
                 next_action_at: Some("2026-03-01T12:40:00Z".to_owned()),

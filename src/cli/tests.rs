@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Parser as _;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::*;
@@ -29,6 +30,7 @@ fn start(addr: &Address) -> Running {
             last_success: None,
         }),
         Box::new(String::new),
+        mpsc::channel(1).0,
     );
     let server = bind_admin(addr).unwrap();
     let addr = server.local_addr().clone();

@@ -40,6 +40,9 @@ pub enum Command {
     /// Publish fresh credentials now
     #[command(after_help = "Exit 1 if no fresh credential could be published; then nothing is drained.")]
     Rotate(RotateFlags),
+    /// Read the configuration file again, as SIGHUP does
+    #[command(after_help = "Exit 1 if the file is bad; then nothing has changed.")]
+    Reload(ReloadFlags),
     /// Wait until a running leasehold is ready
     Wait(WaitFlags),
     /// Stop a running leasehold, as SIGTERM does
@@ -198,6 +201,13 @@ pub struct RouteFlags {
     /// Sessions of the route; 0 is no limit [default: 0]
     #[arg(long, value_name = "COUNT", value_parser = values::count)]
     pub max_sessions: Option<usize>,
+    /// Issue at the first session, and give back when there has been none for --idle-after
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = values::boolean)]
+    pub lazy: Option<bool>,
+    /// How long a lazy route keeps its credential without a session [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = values::span)]
+    pub idle_after: Option<Duration>,
 }
 
 /// `[limits]` and `[cancel]`.
@@ -242,10 +252,6 @@ pub struct UnbuiltFlags {
     #[arg(long, hide = true, num_args = 0..=1)]
     probe_sql: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
-    lazy: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
-    idle_after: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
     standby: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
     warm: Option<Option<String>>,
@@ -273,11 +279,9 @@ pub struct UnbuiltFlags {
 
 impl UnbuiltFlags {
     /// The keys, as in the file with their tables.
-    pub(super) const KEYS: [&'static str; 16] = [
+    pub(super) const KEYS: [&'static str; 14] = [
         "state_file",
         "probe_sql",
-        "lazy",
-        "idle_after",
         "standby",
         "warm",
         "reuse",
@@ -296,8 +300,6 @@ impl UnbuiltFlags {
         let given = [
             &self.state_file,
             &self.probe_sql,
-            &self.lazy,
-            &self.idle_after,
             &self.standby,
             &self.warm,
             &self.reuse,
@@ -350,6 +352,14 @@ pub struct RotateFlags {
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
           default_missing_value = "", value_parser = drain_span)]
     pub drain: Option<DrainSpan>,
+}
+
+/// What `reload` takes.
+#[derive(Clone, Debug, Args)]
+pub struct ReloadFlags {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub at: AdminFlags,
 }
 
 /// What `wait` takes.

@@ -30,8 +30,8 @@ pub use auth::Method;
 pub use env::Environment;
 pub use error::{Error, Origin};
 pub use flags::{
-    AdminFlags, Cli, Command, GeneralFlags, LimitFlags, RotateFlags, RouteFlags, RunFlags, ShutdownFlags,
-    StatusFlags, UnbuiltFlags, VaultFlags, WaitFlags, command,
+    AdminFlags, Cli, Command, GeneralFlags, LimitFlags, ReloadFlags, RotateFlags, RouteFlags, RunFlags,
+    ShutdownFlags, StatusFlags, UnbuiltFlags, VaultFlags, WaitFlags, command,
 };
 pub use route::{Match, Pattern, RouteConfig};
 pub use values::{Bad, OrOff, duration};

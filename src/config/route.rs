@@ -27,6 +27,10 @@ pub struct RouteConfig {
     pub probe_database: Option<String>,
     /// 0 is no limit.
     pub max_sessions: usize,
+    /// Issue at the first session; never with a static role.
+    pub lazy: bool,
+    /// How long a lazy route keeps its credential without a session.
+    pub idle_after: Duration,
 }
 
 /// Which clients a route is for.

@@ -10,6 +10,7 @@ use super::flags::RouteFlags;
 use super::merge::{Found, Sources, env_name, flag_name, parsed};
 use super::route::{Match, Pattern, RouteConfig, validate_upstream};
 use super::values::{self, Bad};
+use crate::credentials::Kind;
 
 /// The routes of the file, or the one of flags and environment.
 pub(super) fn merge(sources: &Sources<'_>, flags: &RouteFlags) -> Result<Vec<RouteConfig>, Error> {
@@ -93,7 +94,6 @@ impl Reader<'_> {
                 database: self.of_file("database", &file.database, Pattern::parse)?.unwrap_or(Pattern::Any),
             },
             upstream,
-            vault_path: vault_path.value,
             rotate_after: ages.rotate_after.map(|found| found.value),
             max_age: ages.max_age.map(|found| found.value),
             drain: ages.drain.map(|found| found.value),
@@ -116,6 +116,17 @@ impl Reader<'_> {
                 values::count,
                 0,
             )?,
+            lazy: sources
+                .pick("lazy", flags.lazy.as_ref(), file.lazy.as_ref(), values::boolean)?
+                .map_or(Ok(false), |found| fits_kind(found, &vault_path.value))?,
+            idle_after: sources.pick_or(
+                "idle_after",
+                flags.idle_after.as_ref(),
+                file.idle_after.as_ref(),
+                values::span,
+                IDLE_AFTER,
+            )?,
+            vault_path: vault_path.value,
         })
     }
 
@@ -168,7 +179,6 @@ impl Reader<'_> {
                     .map_or(Pattern::Any, |found| found.value),
             },
             upstream: upstream.value,
-            vault_path: vault_path.value,
             rotate_after: ages.rotate_after.map(|found| found.value),
             max_age: ages.max_age.map(|found| found.value),
             drain: ages.drain.map(|found| found.value),
@@ -182,7 +192,25 @@ impl Reader<'_> {
             max_sessions: self
                 .either_number("max_sessions", &route.max_sessions, &defaults.max_sessions)?
                 .unwrap_or(0),
+            lazy: self
+                .either_bool("lazy", &route.lazy, &defaults.lazy)
+                .map_or(Ok(false), |found| fits_kind(found, &vault_path.value))?,
+            idle_after: self
+                .either("idle_after", &route.idle_after, &defaults.idle_after, values::span)?
+                .map_or(IDLE_AFTER, |found| found.value),
+            vault_path: vault_path.value,
         })
+    }
+
+    fn either_bool(
+        &self,
+        key: &str,
+        own: &Option<Spanned<bool>>,
+        default: &Option<Spanned<bool>>,
+    ) -> Option<Found<bool>> {
+        let value = own.as_ref().or(default.as_ref())?;
+        let origin = self.sources.place(value, Some(&format!("route.{key}")));
+        Some(Found { value: *value.as_ref(), origin })
     }
 
     fn either<T>(
@@ -236,6 +264,8 @@ impl Reader<'_> {
             ("set_role", flags.set_role.is_some()),
             ("probe_database", flags.probe_database.is_some()),
             ("max_sessions", flags.max_sessions.is_some()),
+            ("lazy", flags.lazy.is_some()),
+            ("idle_after", flags.idle_after.is_some()),
         ];
         given.into_iter().find_map(|(key, set)| {
             if set {
@@ -250,8 +280,6 @@ impl Reader<'_> {
     fn refuse_unbuilt(&self, route: &file::Route) -> Result<(), Error> {
         self.sources.refuse_keys([
             ("probe_sql", &route.probe_sql),
-            ("lazy", &route.lazy),
-            ("idle_after", &route.idle_after),
             ("standby", &route.standby),
             ("warm", &route.warm),
             ("reuse", &route.reuse),
@@ -261,6 +289,17 @@ impl Reader<'_> {
         ])
     }
 }
+
+/// A password that Vault keeps anyway costs nothing to read ahead.
+fn fits_kind(lazy: Found<bool>, vault_path: &str) -> Result<bool, Error> {
+    if lazy.value && Kind::of_path(vault_path) == Kind::Static {
+        return Err(Error::invalid(lazy.origin, "a static role is never lazy"));
+    }
+    Ok(lazy.value)
+}
+
+/// A route used by fits and starts keeps its credential over a coffee.
+const IDLE_AFTER: Duration = Duration::from_mins(5);
 
 /// The three spans that must fit together.
 struct Ages {

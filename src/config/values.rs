@@ -255,14 +255,13 @@ pub(super) fn mount(text: &str) -> Result<String, Bad> {
     Ok(text)
 }
 
-/// `<mount>/creds/<role>`; mounts may nest.
+/// `<mount>/creds/<role>` or `<mount>/static-creds/<role>`; mounts may nest.
 pub(super) fn vault_path(text: &str) -> Result<String, Bad> {
     let text = url_path(text)?;
     let mut segments = text.rsplit('/');
     let (_role, kind, mount) = (segments.next(), segments.next(), segments.next());
     match (kind, mount) {
-        (Some("creds"), Some(_)) => Ok(text),
-        (Some("static-creds"), Some(_)) => Err("static-creds: not supported yet".into()),
+        (Some("creds" | "static-creds"), Some(_)) => Ok(text),
         _ => Err("neither <mount>/creds/<role> nor <mount>/static-creds/<role>".into()),
     }
 }

@@ -9,15 +9,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::machine::{Kind, Machine};
 use super::requests::{Done, Proof, Prove, Requests, meaning, tail};
-use super::route::{Command, DrainSpan, RotateFailed, Route, Shared, Verdict};
+use super::route::{Command, DrainSpan, Reload, RotateFailed, Route, Shared, Verdict};
 use super::status::LastError;
 use super::view::{self, GenerationView};
 use super::{Drain, Ending, Generation, HardClose, clock};
 use crate::lease::generation::Cause;
-use crate::lease::{
-    self, Action, Event, Failure, Keeper, Note, Outcome, Settings, Time, TokenFacts, TokenId,
-};
+use crate::lease::{self, Action, Event, Failure, Note, Outcome, Settings, Time, TokenFacts, TokenId};
 use crate::metrics::{self, Closed, RouteMetrics};
 use crate::secret::Secret;
 use crate::vault::{self, Vault};
@@ -32,6 +31,8 @@ pub struct RouteSettings {
     pub client_timeout: Duration,
     /// The lease arithmetic.
     pub lease: Settings,
+    /// A lazy route gives its credential back after this long without a session.
+    pub idle_after: Duration,
 }
 
 /// Starts the driver of a route as a task of `tasks`, and gives its handle.
@@ -47,13 +48,16 @@ pub fn start(
     let (done, came) = mpsc::channel(64);
     let (publish, published) = watch::channel(None);
     let shared = Arc::new(Shared::default());
+    let kind = Kind::of_path(&settings.vault_path);
+    shared.is_lazy.store(settings.lease.lazy, Ordering::Release);
     if let Ok(mut view) = shared.view.lock() {
         view.name.clone_from(&settings.name);
         view.vault_path.clone_from(&settings.vault_path);
+        view.kind = kind.as_str();
     }
     let ended = CancellationToken::new();
     let driver = Driver {
-        keeper: Keeper::new(settings.lease),
+        keeper: Machine::new(kind, settings.lease),
         requests: Requests {
             vault,
             path: settings.vault_path.into(),
@@ -73,6 +77,8 @@ pub fn start(
         replaces: Vec::new(),
         rotates: Vec::new(),
         closing: false,
+        idle_after: settings.idle_after,
+        idle_since: None,
         ended: ended.clone(),
     };
     let span = tracing::info_span!("lease", route = %settings.name);
@@ -81,7 +87,7 @@ pub fn start(
 }
 
 struct Driver {
-    keeper: Keeper,
+    keeper: Machine,
     requests: Requests,
     tokens: HashMap<TokenId, Secret>,
     next_token: u64,
@@ -95,6 +101,9 @@ struct Driver {
     replaces: Vec<oneshot::Sender<()>>,
     rotates: Vec<oneshot::Sender<Result<u64, RotateFailed>>>,
     closing: bool,
+    idle_after: Duration,
+    /// Since when the current generation has had no session.
+    idle_since: Option<Time>,
     ended: CancellationToken,
 }
 
@@ -132,7 +141,34 @@ impl Driver {
         for generation in leaving {
             self.step(Event::Empty { number: generation.number(), stray: generation.has_stray() });
         }
+        self.look_for_idleness(now);
         self.show();
+    }
+
+    fn look_for_idleness(&mut self, now: Time) {
+        let current = self.keeper.current().and_then(|number| self.generations.get(&number));
+        if current.is_none_or(|current| current.sessions() > 0)
+            || !self.shared.is_lazy.load(Ordering::Acquire)
+        {
+            self.idle_since = None;
+        } else if now >= *self.idle_since.get_or_insert(now) + self.idle_after {
+            self.idle_since = None;
+            self.step(Event::Idle);
+        }
+    }
+
+    fn reload(&mut self, reload: Reload) {
+        let Reload { settings, vault, prove, issue } = reload;
+        if let Ok(mut view) = self.shared.view.lock() {
+            view.vault_path.clone_from(&settings.vault_path);
+        }
+        self.requests.vault = vault;
+        self.requests.path = settings.vault_path.into();
+        self.requests.client_timeout = settings.client_timeout;
+        self.requests.prove = prove;
+        self.idle_after = settings.idle_after;
+        self.keeper.set_settings(settings.lease);
+        self.step(if issue { Event::Reload } else { Event::Tick });
     }
 
     fn obey(&mut self, command: Command) {
@@ -155,6 +191,12 @@ impl Driver {
                     DrainSpan::For(span) => lease::Drain::For(span),
                 })));
             }
+            Command::Want => self.step(Event::Wanted),
+            Command::Reload(reload) => self.reload(*reload),
+            Command::Retire => {
+                self.closing = true;
+                self.step(Event::Retire);
+            }
             Command::Close => {
                 self.closing = true;
                 self.step(Event::Close);
@@ -171,6 +213,7 @@ impl Driver {
                 self.step(Event::LogInFailed(meaning(&failure)));
             }
             Done::Granted(sent_at, grant) => self.granted(sent_at, grant),
+            Done::Read(sent_at, credential) => self.read(sent_at, credential),
             Done::IssueFailed(failure) => {
                 self.failed("issue", &failure);
                 self.refused(&failure);
@@ -291,6 +334,31 @@ impl Driver {
         self.execute(actions);
     }
 
+    fn read(&mut self, sent_at: Time, credential: vault::StaticCredential) {
+        let current = self.keeper.current().and_then(|number| self.generations.get(&number));
+        let is_known = current.is_some_and(|current| {
+            current.username() == credential.username && current.password().same(&credential.password)
+        });
+        if is_known {
+            tracing::debug!(ttl_s = credential.ttl.as_secs(), "the password is still the current one");
+            self.step(Event::Unchanged { sent_at, lease: credential.ttl });
+            return;
+        }
+        tracing::info!(
+            ttl_s = credential.ttl.as_secs(),
+            db.user = credential.username,
+            "a new password was read"
+        );
+        self.metrics.issuance(metrics::Issuance::Ok);
+        let event = Event::Granted { sent_at, lease: credential.ttl, renewable: false };
+        let actions = self.keeper.handle(clock::now(), event);
+        let (number, left) = (self.keeper.latest(), Arc::clone(&self.left));
+        let (username, password) = (credential.username, credential.password);
+        let generation = Generation::new(number, username, password, String::new(), Time::NEVER, left);
+        self.generations.insert(number, generation);
+        self.execute(actions);
+    }
+
     fn proof(&mut self, number: u64, proof: Proof) {
         let (outcome, event) = match proof {
             Proof::Accepted => (metrics::Proof::Ok, Event::Proved(number)),
@@ -330,7 +398,10 @@ impl Driver {
             Action::Tell(..) => {}
             Action::LogIn { within } => self.requests.log_in(within),
             Action::Issue(id) => match self.tokens.get(&id) {
-                Some(token) => self.requests.issue(id, token.clone()),
+                Some(token) => match self.keeper.kind() {
+                    Kind::Dynamic => self.requests.issue(id, token.clone()),
+                    Kind::Static => self.requests.read(token.clone()),
+                },
                 None => self.step(Event::IssueFailed(Failure::TokenDead)),
             },
             Action::Prove(number) => {
@@ -387,6 +458,7 @@ impl Driver {
                     let _ = reply.send(());
                 }
             }
+            Action::RotateDone(number) => self.rotated(number),
             Action::RotateFailed => {
                 let reason = self
                     .shared
@@ -420,9 +492,7 @@ impl Driver {
                     );
                 }
                 self.replaces.clear();
-                for reply in self.rotates.drain(..) {
-                    let _ = reply.send(Ok(number));
-                }
+                self.rotated(number);
             }
             Note::LeaseCapped(number) => {
                 tracing::info!(
@@ -436,6 +506,12 @@ impl Driver {
             Note::Lost(number) => {
                 tracing::warn!(lease.generation = number, "the lease is gone before its end");
                 self.remember("lease lost");
+            }
+            Note::TokenOfNoUse(_) => {
+                tracing::warn!(
+                    "no fresh credential: the token at hand ends too soon for one; hand over one that lives longer"
+                );
+                self.remember("issue: the token ends too soon");
             }
             Note::TooShort(number) => {
                 tracing::error!(
@@ -478,6 +554,13 @@ impl Driver {
             Note::Recalled(number) => {
                 tracing::warn!(lease.generation = number, "serves new sessions again: its successor is gone");
             }
+        }
+    }
+
+    fn rotated(&mut self, number: u64) {
+        for reply in self.rotates.drain(..) {
+            // Whoever asked may have gone.
+            let _ = reply.send(Ok(number));
         }
     }
 
@@ -530,29 +613,26 @@ impl Driver {
         let (next_action, at) = self.keeper.next_action(now);
         let mut counts = [("candidate", 0), ("standby", 0), ("current", 0), ("retiring", 0), ("lost", 0)];
         let mut ends = 0.0;
+        let current = self.keeper.current();
         let generations: Vec<GenerationView> = self
             .keeper
-            .generations()
-            .filter_map(|(number, kept)| {
-                let word = view::word(kept.state());
-                counts.iter_mut().filter(|(state, _)| *state == word).for_each(|(_, count)| *count += 1);
-                if self.keeper.current() == Some(number) {
-                    ends = view::unix_seconds(now, kept.lease_ends_at());
+            .rows()
+            .into_iter()
+            .filter_map(|row| {
+                counts.iter_mut().filter(|(state, _)| *state == row.state).for_each(|(_, count)| *count += 1);
+                if current == Some(row.number) {
+                    ends = view::unix_seconds(now, row.lease_ends_at);
                 }
-                Some(GenerationView {
-                    generation: Arc::clone(self.generations.get(&number)?),
-                    state: kept.state(),
-                    issued_at: kept.issued_at(),
-                    ends_at: self.keeper.hard_close_at(kept),
-                    drain_at: self.keeper.drain_at(kept),
-                    renewals: kept.renewals(),
-                })
+                Some(GenerationView { generation: Arc::clone(self.generations.get(&row.number)?), row })
             })
             .collect();
         for (state, count) in counts {
             self.metrics.generations(state, count);
         }
-        self.metrics.lease_runway(runs_until.map_or(Duration::ZERO, |until| until.since(now)));
+        self.metrics.lease_runway(match runs_until {
+            Some(Time::NEVER) => f64::INFINITY,
+            until => until.map_or(0.0, |until| until.since(now).as_secs_f64()),
+        });
         self.metrics.lease_ends(ends);
         if let Ok(mut view) = self.shared.view.lock() {
             view.runs_until = runs_until;

@@ -7,6 +7,7 @@
 pub mod clock;
 mod driver;
 mod generation;
+mod machine;
 mod requests;
 mod route;
 pub mod status;
@@ -14,5 +15,6 @@ mod view;
 
 pub use driver::{RouteSettings, start};
 pub use generation::{Drain, Ending, Generation, Guard, HardClose};
+pub use machine::Kind;
 pub use requests::{Proof, Prove};
 pub use route::{DrainSpan, NoCredential, RotateFailed, Route, Verdict};

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::clock;
 use crate::lease::{Failure, Time, TokenId};
 use crate::secret::Secret;
-use crate::vault::{self, Grant, Login, Vault};
+use crate::vault::{self, Grant, Login, StaticCredential, Vault};
 
 /// What a proof found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,7 @@ pub(super) enum Done {
     LoggedIn(Time, Login),
     LogInFailed(vault::Failure),
     Granted(Time, Grant),
+    Read(Time, StaticCredential),
     IssueFailed(vault::Failure),
     /// A creds request that had been given up is settled.
     LateReply(TokenId),
@@ -106,6 +107,17 @@ impl Requests {
                 }
             }
             this.tell(Done::LateReply(id)).await;
+        });
+    }
+
+    /// Reads a static role's password.
+    pub(super) fn read(&self, token: Secret) {
+        self.spawn(|this| async move {
+            let sent_at = clock::now();
+            match this.vault.read_static(&token, &this.path, this.client_timeout).await {
+                Ok(credential) => Done::Read(sent_at, credential),
+                Err(failure) => Done::IssueFailed(failure),
+            }
         });
     }
 

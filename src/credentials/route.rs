@@ -7,9 +7,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::driver::RouteSettings;
+use super::requests::Prove;
 use super::status::RouteStatus;
 use super::view::View;
 use super::{Generation, clock};
+use crate::vault::Vault;
 
 /// The handle of a route's driver.
 pub struct Route {
@@ -27,6 +30,7 @@ pub(super) struct Shared {
     pub(super) view: std::sync::Mutex<View>,
     pub(super) has_had_credential: AtomicBool,
     pub(super) was_refused: AtomicBool,
+    pub(super) is_lazy: AtomicBool,
 }
 
 /// What a handle asks of its driver.
@@ -35,7 +39,19 @@ pub(super) enum Command {
     Replace(u64, oneshot::Sender<()>),
     Denial(u64),
     Rotate(Option<DrainSpan>, oneshot::Sender<Result<u64, RotateFailed>>),
+    Want,
+    Reload(Box<Reload>),
+    Retire,
     Close,
+}
+
+/// What a route goes by from now on.
+pub(super) struct Reload {
+    pub(super) settings: RouteSettings,
+    pub(super) vault: Arc<Vault>,
+    pub(super) prove: Prove,
+    /// Whether a fresh credential is needed for it.
+    pub(super) issue: bool,
 }
 
 /// What a check of a suspect lease said.
@@ -139,6 +155,27 @@ impl Route {
         done.await.map_err(|_| ended())?
     }
 
+    /// Goes by other settings from now on; with `issue` a fresh credential is issued, proved and published for them.
+    pub async fn reload(&self, settings: RouteSettings, vault: Arc<Vault>, prove: Prove, issue: bool) {
+        self.shared.is_lazy.store(settings.lease.lazy, Ordering::Release);
+        let reload = Reload { settings, vault, prove, issue };
+        // An error means that the driver has ended already.
+        let _ = self.commands.send(Command::Reload(Box::new(reload))).await;
+    }
+
+    /// Serves no new sessions any more: those that there are run on, are drained as after a rotation, and everything is
+    /// given back; [`Route::ended`] tells.
+    pub async fn retire(&self) {
+        // An error means that the driver has ended already.
+        let _ = self.commands.send(Command::Retire).await;
+    }
+
+    /// Whether it has a credential only while sessions need one.
+    #[must_use]
+    pub fn is_lazy(&self) -> bool {
+        self.shared.is_lazy.load(Ordering::Acquire)
+    }
+
     /// Issues nothing any more, and gives everything back when its sessions have gone; [`Route::ended`] tells.
     pub async fn close(&self) {
         // An error means that the driver has ended already.
@@ -148,6 +185,12 @@ impl Route {
     /// Waits until everything has been given back. The caller bounds the wait.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
+    }
+
+    /// Whether everything has been given back.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
     }
 
     /// What `/status` shows of the route.
@@ -181,6 +224,10 @@ impl Route {
 
     async fn newer_than(&self, number: u64, within: Duration) -> Result<Arc<Generation>, NoCredential> {
         let mut published = self.published.clone();
+        if self.is_lazy() && published.borrow().is_none() {
+            // With a full queue somebody else has asked.
+            let _ = self.commands.try_send(Command::Want);
+        }
         let usable = published.wait_for(|generation| {
             generation.as_ref().is_some_and(|g| g.number() > number && clock::now() < g.hard_close_at())
         });

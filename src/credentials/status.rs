@@ -13,8 +13,8 @@ pub struct RouteStatus {
     pub kind: String,
     /// Whether it has a usable credential.
     pub ready: bool,
-    /// Time to the latest hard close of a usable credential.
-    pub runway_seconds: f64,
+    /// Time to the latest hard close of a usable credential; null for a static role, whose password has no end.
+    pub runway_seconds: Option<f64>,
     /// Sessions of all its generations.
     pub sessions: usize,
     /// What it will do next by itself: `renew`, `rotate`, `issue`, `prove`, `drain`, `end`, `none`.

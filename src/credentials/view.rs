@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::machine::Row;
 use super::status::{GenerationStatus, LastError, RouteStatus};
 use super::{Generation, clock};
 use crate::lease::Time;
-use crate::lease::generation::{Cause, State};
 
 /// A snapshot of a route, made after each step of its driver.
 #[derive(Default)]
 pub(super) struct View {
     pub(super) name: String,
     pub(super) vault_path: String,
+    pub(super) kind: &'static str,
     /// The latest hard close of a usable generation.
     pub(super) runs_until: Option<Time>,
     pub(super) next_action: (&'static str, Option<Time>),
@@ -23,11 +24,7 @@ pub(super) struct View {
 /// One generation in a snapshot.
 pub(super) struct GenerationView {
     pub(super) generation: Arc<Generation>,
-    pub(super) state: State,
-    pub(super) issued_at: Time,
-    pub(super) ends_at: Time,
-    pub(super) drain_at: Option<Time>,
-    pub(super) renewals: u32,
+    pub(super) row: Row,
 }
 
 impl View {
@@ -37,7 +34,7 @@ impl View {
             .rev()
             .find(|view| {
                 view.generation.number() < number
-                    && matches!(view.state, State::Retiring { .. })
+                    && view.row.may_serve
                     && now < view.generation.hard_close_at()
             })
             .map(|view| Arc::clone(&view.generation))
@@ -45,12 +42,13 @@ impl View {
 
     pub(super) fn status(&self, now: Time) -> RouteStatus {
         let runway = self.runs_until.map_or(Duration::ZERO, |until| until.since(now));
+        let endless = self.runs_until == Some(Time::NEVER);
         RouteStatus {
             name: self.name.clone(),
             vault_path: self.vault_path.clone(),
-            kind: "dynamic".to_owned(),
+            kind: self.kind.to_owned(),
             ready: !runway.is_zero(),
-            runway_seconds: runway.as_millis() as f64 / 1000.0,
+            runway_seconds: (!endless).then(|| runway.as_millis() as f64 / 1000.0),
             sessions: self.generations.iter().map(|view| view.generation.sessions()).sum(),
             next_action: self.next_action.0.to_owned(),
             next_action_at: self.next_action.1.and_then(|at| wall(now, at)),
@@ -64,25 +62,15 @@ impl GenerationView {
     fn status(&self, now: Time) -> GenerationStatus {
         GenerationStatus {
             generation: self.generation.number(),
-            state: word(self.state).to_owned(),
+            state: self.row.state.to_owned(),
             lease_id: self.generation.lease_id_tail().to_owned(),
             username: self.generation.username().to_owned(),
-            issued_at: wall(now, self.issued_at).unwrap_or_default(),
-            ends_at: wall(now, self.ends_at),
-            drain_at: self.drain_at.and_then(|at| wall(now, at)),
-            renewals: self.renewals,
+            issued_at: wall(now, self.row.issued_at).unwrap_or_default(),
+            ends_at: wall(now, self.row.ends_at),
+            drain_at: self.row.drain_at.and_then(|at| wall(now, at)),
+            renewals: self.row.renewals,
             sessions: self.generation.sessions(),
         }
-    }
-}
-
-/// The word for a state in the status and the metric. A generation that is being closed or given back is retiring.
-pub(super) fn word(state: State) -> &'static str {
-    match state {
-        State::Candidate => "candidate",
-        State::Current { .. } => "current",
-        State::Closing { cause: Cause::Lost, .. } => "lost",
-        State::Retiring { .. } | State::Closing { .. } | State::Revoking(_) => "retiring",
     }
 }
 
@@ -102,8 +90,11 @@ pub(super) fn wall_now() -> String {
     humantime::format_rfc3339_millis(clock::wall()).to_string()
 }
 
-/// Seconds since 1970 by the wall clock.
+/// Seconds since 1970 by the wall clock; infinity for what never comes.
 pub(super) fn unix_seconds(now: Time, at: Time) -> f64 {
+    if at == Time::NEVER {
+        return f64::INFINITY;
+    }
     let wall = clock::wall() + at.since(now);
     wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |span| span.as_secs_f64())
 }

@@ -16,6 +16,8 @@ pub struct Settings {
     pub drain: Option<Duration>,
     /// How long a successor must be published before an earlier lease is given back; zero with one upstream address.
     pub replica_grace: Duration,
+    /// Whether nothing is issued before a session asks for it.
+    pub lazy: bool,
     /// Grants out of turn at once.
     pub issue_burst: u32,
     /// One more grant out of turn each.
@@ -60,6 +62,13 @@ pub enum Event {
         lease: Duration,
         /// `renewable`.
         renewable: bool,
+    },
+    /// The answer to [`Action::Issue`] for a static role whose password is still the current one.
+    Unchanged {
+        /// When the request was sent.
+        sent_at: Time,
+        /// `data.ttl`.
+        lease: Duration,
     },
     /// No credential.
     IssueFailed(Failure),
@@ -121,6 +130,15 @@ pub enum Event {
     Replace(u64),
     /// Somebody asks for a fresh credential; with a drain, earlier generations end that long after.
     Rotate(Option<Drain>),
+    /// A session waits for a credential. It matters to a lazy route alone.
+    Wanted,
+    /// A lazy route has had no session for long enough: what there is is given back.
+    Idle,
+    /// The path, the login or the role of the sessions has changed: a fresh credential is needed.
+    Reload,
+    /// The route is gone from the configuration: its sessions are drained as though it had a successor, then as
+    /// [`Event::Close`].
+    Retire,
     /// Nothing is issued any more; what is there is given back when its sessions have gone.
     Close,
 }
@@ -179,6 +197,8 @@ pub enum Action {
     Answer(u64, Verdict),
     /// Answers [`Event::Replace`]: not now.
     TooEarly(u64),
+    /// Answers [`Event::Rotate`] for a static role: this is current, read just now.
+    RotateDone(u64),
     /// Answers [`Event::Rotate`]: nothing was published, nothing drained.
     RotateFailed,
     /// For the log and the metrics.
@@ -205,6 +225,8 @@ pub enum Note {
     LeaseCapped(u64),
     /// The token's renewal was granted only in part, or cannot be.
     TokenEnding(TokenId),
+    /// The token at hand ends too soon for a lease under it to be of use: none is asked for.
+    TokenOfNoUse(TokenId),
     /// A lease is gone before its end.
     Lost(u64),
     /// A grant is too short to be of use.

@@ -24,6 +24,8 @@ pub enum Reason {
     Refused,
     /// Somebody asked.
     Command,
+    /// The configuration has changed.
+    Reload,
 }
 
 impl Reason {
@@ -39,6 +41,7 @@ impl Reason {
             Self::Revoked => "revoked",
             Self::Refused => "refused",
             Self::Command => "command",
+            Self::Reload => "reload",
         }
     }
 

@@ -19,7 +19,13 @@ impl Keeper {
             return Ok(Reason::Command);
         }
         let current = self.current.and_then(|number| Some((number, self.generations.get(&number)?)));
+        if self.reload && self.wanted {
+            return Ok(Reason::Reload);
+        }
         let Some((number, generation)) = current else {
+            if !self.wanted {
+                return Err(Time::NEVER);
+            }
             return Ok(match (self.lost, self.has_published) {
                 (true, _) => Reason::Revoked,
                 (false, true) => Reason::Schedule,
@@ -97,7 +103,8 @@ impl Keeper {
         }
         self.note(Note::Issuing(reason));
         let spare = self.spare.filter(|id| {
-            self.tokens.get(id).is_some_and(|token| now < token.ending_at()) && self.is_of_use(reason, *id)
+            self.tokens.get(id).is_some_and(|token| now < token.ending_at())
+                && self.is_of_use(now, reason, *id)
         });
         if let Some(token) = spare {
             self.request(reason, token);
@@ -221,6 +228,7 @@ impl Keeper {
         self.has_published = true;
         self.lost = false;
         self.refused = None;
+        self.reload = false;
         self.issuance.succeed();
         // What the command cut short at once ends in this very review.
         self.end_generations(now);
@@ -242,7 +250,7 @@ impl Keeper {
         if reason.is_out_of_turn() {
             self.issuance.bucket.take(now);
         }
-        if self.closed {
+        if self.closed || !self.wanted || std::mem::take(&mut self.discard) {
             self.issuance.state = issuance::State::Idle;
             self.give_back(number);
         } else if usable < schedule::LEAST_USABLE {
@@ -268,21 +276,29 @@ impl Keeper {
         if self.spare != Some(token) && facts.owned {
             self.spare = Some(token);
         }
-        if self.closed {
+        if self.closed || !self.wanted {
             self.spare = None;
             self.issuance.state = issuance::State::Idle;
-        } else if !self.is_of_use(reason, token) {
+        } else if !self.is_of_use(now, reason, token) {
             self.spare = None;
+            self.note(Note::TokenOfNoUse(token));
             self.fail(now, false);
         } else {
             self.request(reason, token);
         }
     }
 
-    /// Whether a lease under this token would end later than the current one, where that is what it is issued for.
-    fn is_of_use(&self, reason: Reason, token: TokenId) -> bool {
-        let current = self.current.and_then(|number| self.generations.get(&number));
-        let (Some(current), Some(token)) = (current, self.tokens.get(&token)) else {
+    /// Whether a lease under this token would end later than the current one, where that is what it is issued for. One
+    /// that was handed to us must have life left in any case: each lease under it would be made to lapse unused.
+    fn is_of_use(&self, now: Time, reason: Reason, token: TokenId) -> bool {
+        let Some(token) = self.tokens.get(&token) else {
+            return true;
+        };
+        let left = schedule::usable(token.ends_at().since(now), token.term.margin());
+        if !token.owned && left < schedule::LEAST_USABLE {
+            return false;
+        }
+        let Some(current) = self.current.and_then(|number| self.generations.get(&number)) else {
             return true;
         };
         let owner_ends_at = self.bound(current).ends_at;
@@ -291,7 +307,12 @@ impl Keeper {
             Reason::Token => owner_ends_at,
             // A lease that its token cuts short is capped, or not renewable, because of that token.
             Reason::Capped | Reason::NotRenewable => owner_ends_at.min(current.lease_ends_at()),
-            Reason::First | Reason::Schedule | Reason::Revoked | Reason::Refused | Reason::Command => {
+            Reason::First
+            | Reason::Schedule
+            | Reason::Revoked
+            | Reason::Refused
+            | Reason::Command
+            | Reason::Reload => {
                 return true;
             }
         };
@@ -319,7 +340,7 @@ impl Keeper {
             .max_by_key(|(_, token)| token.ends_at())
             .map(|(id, _)| *id);
         match living {
-            Some(token) if refused && !self.closed && self.is_of_use(reason, token) => {
+            Some(token) if refused && !self.closed && self.is_of_use(now, reason, token) => {
                 self.request(reason, token);
             }
             _ => self.fail(now, false),
@@ -348,17 +369,19 @@ impl Keeper {
 
     /// An attempt at a fresh credential failed.
     pub(super) fn fail(&mut self, now: Time, slow: bool) {
-        let most = match (slow, self.runs_until(now)) {
-            (true, _) => Duration::from_mins(5),
-            (false, Some(_)) => Duration::from_secs(30),
-            (false, None) => Duration::from_secs(3),
-        };
+        let most = if slow { Duration::from_mins(5) } else { self.longest_wait(now) };
         let jitter = self.jitter();
+        self.discard = false;
         self.issuance.fail(now, slow, most, jitter);
         if self.closed {
             self.issuance.state = issuance::State::Idle;
         }
         self.fail_command();
+    }
+
+    /// The longest wait between two tries to come to a fresh credential.
+    fn longest_wait(&self, now: Time) -> Duration {
+        self.runs_until(now).map_or(Duration::from_secs(3), |until| schedule::longest_wait(until.since(now)))
     }
 
     pub(super) fn fail_command(&mut self) {

@@ -37,6 +37,12 @@ pub struct Keeper {
     pub(super) lost: bool,
     pub(super) has_published: bool,
     pub(super) closed: bool,
+    /// Somebody needs a credential; false only for a lazy route without sessions.
+    pub(super) wanted: bool,
+    /// The configuration has changed since the latest publication.
+    pub(super) reload: bool,
+    /// The grant in flight was asked for by an earlier configuration.
+    pub(super) discard: bool,
     pub(super) next_number: u64,
     salt: u64,
     pub(super) deadline: Time,
@@ -73,6 +79,7 @@ impl Keeper {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let issuance = Issuance::new(settings.issue_burst, settings.issue_interval);
+        let wanted = !settings.lazy;
         Self {
             settings,
             tokens: BTreeMap::new(),
@@ -86,6 +93,9 @@ impl Keeper {
             lost: false,
             has_published: false,
             closed: false,
+            wanted,
+            reload: false,
+            discard: false,
             next_number: 1,
             salt: 0,
             deadline: Time::from_nanos(0),
@@ -192,7 +202,8 @@ impl Keeper {
 
     fn take_in(&mut self, now: Time, event: Event) {
         match event {
-            Event::Tick => {}
+            // Only a static role's password can be unchanged.
+            Event::Tick | Event::Unchanged { .. } => {}
             Event::LoggedIn(token, facts) => self.logged_in(now, token, facts),
             Event::LogInFailed(failure) => self.log_in_failed(now, failure),
             Event::Granted { sent_at, lease, renewable } => self.granted(now, sent_at, lease, renewable),
@@ -244,7 +255,11 @@ impl Keeper {
                     self.command = Some(drain.or_else(|| self.command.flatten()));
                 }
             }
-            Event::Close => self.close_route(),
+            Event::Wanted => self.wanted = true,
+            Event::Idle => self.idle(),
+            Event::Reload => self.reload(),
+            Event::Retire => self.close_route(Some(now)),
+            Event::Close => self.close_route(None),
         }
     }
 
@@ -417,13 +432,45 @@ impl Keeper {
         }
     }
 
-    fn close_route(&mut self) {
+    fn close_route(&mut self, successor_at: Option<Time>) {
         self.closed = true;
+        self.stop(successor_at);
+        self.fail_command();
+    }
+
+    /// A lazy route has had no session for long enough.
+    fn idle(&mut self) {
+        if self.settings.lazy && !self.closed {
+            self.wanted = false;
+            self.lost = false;
+            self.refused = None;
+            self.reload = false;
+            self.stop(None);
+        }
+    }
+
+    /// What was asked for by the old configuration is of no use.
+    fn reload(&mut self) {
+        self.reload = self.has_published && !self.closed;
+        self.spare = None;
+        match self.issuance.state {
+            issuance::State::Proving { number, .. } => {
+                self.give_back(number);
+                self.issuance.state = issuance::State::Idle;
+            }
+            issuance::State::BackOff { .. } => self.issuance.state = issuance::State::Idle,
+            issuance::State::Requesting { .. } => self.discard = true,
+            issuance::State::Idle | issuance::State::LoggingIn { .. } => {}
+        }
+    }
+
+    /// Ends the current generation's service, and whatever is being issued.
+    fn stop(&mut self, successor_at: Option<Time>) {
         if let Some(number) = self.current.take()
             && let Some(generation) = self.generations.get_mut(&number)
             && let State::Current { published_at } = generation.state
         {
-            generation.state = State::Retiring { published_at, successor_at: None };
+            generation.state = State::Retiring { published_at, successor_at };
             self.actions.push(Action::Unpublish);
         }
         if let issuance::State::Proving { number, .. } = self.issuance.state {
@@ -436,7 +483,12 @@ impl Keeper {
             self.issuance.state = issuance::State::Idle;
         }
         self.spare = None;
-        self.fail_command();
+    }
+
+    /// Other settings from now on; [`Event::Reload`] says whether a fresh credential is needed for it.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.wanted |= !settings.lazy;
+        self.settings = settings;
     }
 
     /// Whether nothing is left: no credential, no token, nothing in flight.

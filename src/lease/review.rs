@@ -3,8 +3,6 @@
 //! Nothing here is triggered: [`Keeper::review`] looks at everything it has and does what is due, so that it does not
 //! matter which event brought the moment. Doing it twice does nothing more.
 
-use std::time::Duration;
-
 use super::Time;
 use super::event::{Action, Failure, Note, Outcome};
 use super::generation::{Cause, Closing, Ending, State};
@@ -71,7 +69,7 @@ impl Keeper {
 
     /// Without a current generation the latest that is still usable serves again.
     fn elect(&mut self, now: Time) {
-        if self.current.is_some() || self.closed {
+        if self.current.is_some() || self.closed || !self.wanted {
             return;
         }
         let latest = self
@@ -199,7 +197,7 @@ impl Keeper {
         let Some(generation) = self.generations.get_mut(&number) else {
             return;
         };
-        let State::Revoking(Revoking { tries, .. }) = generation.state else {
+        let State::Revoking(revoking) = generation.state else {
             return;
         };
         match failure {
@@ -216,9 +214,7 @@ impl Keeper {
                 }
             }
             Failure::Transient | Failure::TimedOut | Failure::CannotExtend | Failure::Refused => {
-                let wait =
-                    schedule::back_off(tries, Duration::from_millis(500), Duration::from_secs(30), jitter);
-                generation.state = State::Revoking(Revoking { tries: tries + 1, again_at: Some(now + wait) });
+                generation.state = State::Revoking(revoking.again(now, jitter));
             }
         }
     }
@@ -275,10 +271,7 @@ impl Keeper {
                 let Some(token) = self.tokens.get_mut(&id) else {
                     return;
                 };
-                let tries = token.revoking.map_or(0, |revoking| revoking.tries);
-                let wait =
-                    schedule::back_off(tries, Duration::from_millis(500), Duration::from_secs(30), jitter);
-                token.revoking = Some(Revoking { tries: tries + 1, again_at: Some(now + wait) });
+                token.revoking = token.revoking.map(|revoking| revoking.again(now, jitter));
             }
         }
     }

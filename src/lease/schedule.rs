@@ -51,6 +51,14 @@ pub fn back_off(attempt: u32, first: Duration, most: Duration, jitter: Jitter) -
     wait - jitter.of(wait / 4)
 }
 
+/// The longest wait between tries of what has to succeed within `left`: a third of it, between 1 s and 30 s.
+///
+/// Back-off alone would sleep through the end of a short lease though Vault has long been back.
+#[must_use]
+pub fn longest_wait(left: Duration) -> Duration {
+    (left / 3).clamp(Duration::from_secs(1), Duration::from_secs(30))
+}
+
 /// How long a renewal, a look-up or a login may take: a quarter of the usable life, at least 2 s.
 #[must_use]
 pub fn patience(usable: Duration) -> Duration {

@@ -185,12 +185,8 @@ impl Term {
             // From two thirds on, as if it had never been renewable.
             Failure::Forbidden | Failure::Refused => self.plan(false, jitter),
             Failure::Transient | Failure::TimedOut | Failure::TokenDead | Failure::Gone => {
-                let wait = schedule::back_off(
-                    self.failures,
-                    Duration::from_millis(500),
-                    Duration::from_secs(30),
-                    jitter,
-                );
+                let most = schedule::longest_wait((self.end_at() - schedule::CANCEL_LEAD).since(now));
+                let wait = schedule::back_off(self.failures, Duration::from_millis(500), most, jitter);
                 self.failures = self.failures.saturating_add(1);
                 self.renewal = Renewal::Scheduled(now + wait);
             }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::schedule::Jitter;
+use super::schedule::{self, Jitter};
 use super::term::{Renewal, Term};
 use super::{Failure, Time};
 
@@ -59,6 +59,15 @@ pub struct Revoking {
     pub(super) tries: u32,
     /// `None` while it is in flight.
     pub(super) again_at: Option<Time>,
+}
+
+impl Revoking {
+    /// It failed this time, and is tried again after a back-off.
+    pub(super) fn again(self, now: Time, jitter: Jitter) -> Self {
+        let wait =
+            schedule::back_off(self.tries, Duration::from_millis(500), Duration::from_secs(30), jitter);
+        Self { tries: self.tries.saturating_add(1), again_at: Some(now + wait) }
+    }
 }
 
 impl Token {

@@ -37,7 +37,7 @@ pub struct Config {
 }
 
 /// An auth method. A mount has no `auth/` in front. Files are read again at each login.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
     /// A token handed to us.
     Token {

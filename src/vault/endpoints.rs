@@ -18,6 +18,19 @@ pub(super) struct Creds {
     pub(super) path: String,
 }
 
+/// Reads a static role's password. No lease is made.
+///
+/// * Path: `{mount}/static-creds/{role}`, as configured
+/// * Method: GET
+/// * Response: `data.username`, `data.password`, `data.ttl`
+/// * Reference: <https://developer.hashicorp.com/vault/api-docs/secret/databases#get-static-credentials>
+#[derive(Endpoint)]
+#[endpoint(path = "{self.path}")]
+pub(super) struct StaticCreds {
+    #[endpoint(skip)]
+    pub(super) path: String,
+}
+
 /// Renews a lease. No increment: a small one would shorten it.
 ///
 /// * Path: `sys/leases/renew`

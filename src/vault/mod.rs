@@ -37,7 +37,7 @@ use crate::secret::Secret;
 
 pub use classify::Operation;
 use classify::{classify, is_server_trouble};
-use endpoints::{Creds, ReadHealth, RenewLease, RevokeLease};
+use endpoints::{Creds, ReadHealth, RenewLease, RevokeLease, StaticCreds};
 use pace::Pace;
 use transport::{NoReply, Reply, Transport};
 
@@ -45,7 +45,7 @@ pub use config::{Auth, Config};
 pub use error::Error;
 pub use failure::{Failure, Kind};
 pub use login::Login;
-pub use replies::{Grant, Renewed, TokenFacts};
+pub use replies::{Grant, Renewed, StaticCredential, TokenFacts};
 
 /// Vault, reached as one auth identity.
 ///
@@ -132,6 +132,23 @@ impl Vault {
         replies::grant(&reply.body).map_err(|why| {
             Failure::local(Operation::Issue, Kind::Refused, why.as_str()).with_outcome_unknown()
         })
+    }
+
+    /// Reads the password of a static role at `path` (`{mount}/static-creds/{role}`). Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// `Refused` for an unknown role, or one that has no password.
+    pub async fn read_static(
+        &self,
+        token: &Secret,
+        path: &str,
+        within: Duration,
+    ) -> Result<StaticCredential, Failure> {
+        let request = StaticCreds { path: path.trim_matches('/').to_owned() };
+        let reply = self.ask(Operation::Issue, token, request, within).await?;
+        replies::static_credential(&reply.body)
+            .map_err(|why| Failure::local(Operation::Issue, Kind::Refused, why.as_str()))
     }
 
     /// Renews a lease by what its role gives. Cancel safe, except that a longer life may go unnoticed.

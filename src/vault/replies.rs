@@ -23,6 +23,17 @@ pub struct Grant {
     pub renewable: bool,
 }
 
+/// The password of a static role.
+#[derive(Clone, Debug)]
+pub struct StaticCredential {
+    /// The user name.
+    pub username: String,
+    /// The password.
+    pub password: Secret,
+    /// What Vault says until its next rotation, which comes up to some seconds later; counts from the sending.
+    pub ttl: Duration,
+}
+
 /// A lease or token after its renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Renewed {
@@ -92,6 +103,9 @@ struct CredsData {
     username: Option<String>,
     #[serde(default)]
     password: Option<Secret>,
+    /// Of a static role alone; zero or less from its end until the rotation has happened.
+    #[serde(default)]
+    ttl: Option<i64>,
 }
 
 /// `data` of lookup-self, without the token that it repeats.
@@ -145,6 +159,17 @@ pub(super) fn grant(body: &[u8]) -> Result<Grant, Unusable> {
         ttl: seconds(reply.lease_duration),
         renewable: reply.renewable.unwrap_or(false),
     })
+}
+
+/// A static role's reply; the error says what it lacks.
+pub(super) fn static_credential(body: &[u8]) -> Result<StaticCredential, Unusable> {
+    let reply: Envelope<CredsData> = parse(body)?;
+    let data = reply.data.ok_or(Unusable::NoPassword)?;
+    let (Some(username), Some(password)) = (data.username, data.password) else {
+        return Err(Unusable::NoPassword);
+    };
+    let ttl = u64::try_from(data.ttl.unwrap_or(0)).unwrap_or(0);
+    Ok(StaticCredential { username, password, ttl: Duration::from_secs(ttl) })
 }
 
 /// A renewed lease.

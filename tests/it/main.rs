@@ -15,5 +15,24 @@
 
 mod bench;
 mod harness;
+mod lease;
 mod main_job;
+mod process;
+mod process_commands;
+mod process_crowd;
+mod process_endpoints;
+mod process_logs;
+mod process_metrics;
+mod process_stop;
+mod protocol_knock;
+mod protocol_parameters;
+mod protocol_tls;
+mod protocol_version;
+mod reload;
 mod routes;
+mod secrets;
+mod session_drain;
+mod session_end;
+mod session_race;
+mod session_relay;
+mod static_role;

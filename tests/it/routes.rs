@@ -225,12 +225,37 @@ async fn startup_is_latched_and_readiness_is_not() {
     platform.vault.revoke_prefix(&format!("{}/creds", platform.setup.mount())).await;
     let refused = leasehold.try_connect("app", platform.db.name()).await.err().unwrap();
     assert_eq!(refused.code().unwrap().code(), "57P03");
-    let ready = leasehold.http("/readyz").await;
-    assert_eq!(ready.status, 503);
-    assert!(ready.text.starts_with("app: no usable credential (issue: "), "{ready:?}");
+    eventually(SOON, async || {
+        let ready = leasehold.http("/readyz").await;
+        same((ready.status, ready.text.starts_with("app: no usable credential (issue: ")), (503, true))
+    })
+    .await;
     assert_eq!(leasehold.http("/startup").await.status, 200, "latched");
     assert_eq!(leasehold.status().await["state"], "serving");
 
     platform.setup.retune(&platform.db, "1h", "24h").await;
     eventually(SOON * 2, async || leasehold.try_connect("app", platform.db.name()).await.map(drop)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_at_the_start_is_used_when_it_comes() {
+    let platform = Platform::new().await;
+    let away = Fault::before(&platform.db.server.addr()).await;
+    away.set(Mode::Refuse).await;
+    let leasehold = leasehold()
+        .upstream_uri(&format!("postgresql://{}/?sslmode=disable", away.addr()))
+        .vault(&platform.vault)
+        .login(&platform.setup)
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    let unproved = leasehold.metrics().await.get("proofs_total", &[("outcome", "unprovable")]);
+    assert!(unproved >= 1.0, "published unproved, and counted");
+    let error = leasehold.try_connect("app", platform.db.name()).await.err().unwrap();
+    assert_eq!(error.code().unwrap().code(), "08001");
+
+    away.set(Mode::Pass).await;
+
+    assert_eq!(leasehold.connect("app", platform.db.name()).await.value("SELECT 1").await, "1");
+    assert_eq!(leasehold.generations().await.len(), 1, "the same credential");
 }

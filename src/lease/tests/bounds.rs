@@ -1,4 +1,4 @@
-//! DESIGN, "A login refused upstream" and "Bounds": how often what may be asked.
+//! A login refused upstream, and how often what may be asked.
 
 use super::script::*;
 use crate::lease::{Action, Event, Failure, Note, Reason, Settings, TokenId, Verdict};

@@ -1,8 +1,8 @@
-//! DESIGN, "Bounds" and P4: the hard close, and what the sessions are told.
+//! The hard close, and what the sessions are told.
 
 use super::script::*;
 use crate::lease::generation::{Cause, Closing};
-use crate::lease::{Action, Drain, Event, Failure, Note};
+use crate::lease::{Action, Drain, Event, Failure, Note, TokenFacts};
 
 #[test]
 fn the_hard_close_is_a_second_before_the_margin() {
@@ -108,4 +108,14 @@ fn a_login_may_take_a_quarter_of_the_usable_life_and_two_seconds_at_least() {
     let mut story = Story::serving(settings(), 10.0, endless());
     story.at(1.0, Event::Rotate(None)).does([log_in(2.0)]);
     story.at(1.0, Event::LogInFailed(Failure::TimedOut)).does([Action::RotateFailed]);
+}
+
+#[test]
+fn nothing_is_issued_under_a_handed_token_without_life_left() {
+    let mut story = Story::serving(settings(), 1000.0, TokenFacts { renewable: false, ..handed(20.0) });
+    // Of 20 s, 17 are usable.
+    story.pass(17.0);
+    story.at(17.0, Event::Empty { number: 1, stray: false });
+    let looked_up = TokenFacts { sent_at: at(17.5), renewable: false, ..handed(2.5) };
+    story.at(17.5, Event::LoggedIn(T1, looked_up)).does([]).notes(Note::TokenOfNoUse(T1));
 }

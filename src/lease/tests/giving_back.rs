@@ -1,4 +1,4 @@
-//! DESIGN, P6: what becomes of leases and tokens that nobody needs any more.
+//! What becomes of leases and tokens that nobody needs any more.
 
 use super::script::*;
 use crate::lease::generation::Cause;

@@ -2,8 +2,9 @@
 //!
 //! | file | what it holds the machines to |
 //! |---|---|
-//! | `renewal`, `rotation`, `proof`, `ends`, `giving_back`, `bounds` | one rule of DESIGN each test, as a script |
+//! | `renewal`, `rotation`, `proof`, `ends`, `giving_back`, `bounds` | one rule each test, as a script |
 //! | `world`, `promises` | a model of Vault, database and sessions, and the promises P2 to P7 checked after each step |
+//! | `static_role` | the small machine of a static role, as scripts |
 //! | `properties` | random worlds, random event sequences, and three bugs planted on purpose |
 
 mod bounds;
@@ -15,4 +16,5 @@ mod properties;
 mod renewal;
 mod rotation;
 mod script;
+mod static_role;
 mod world;

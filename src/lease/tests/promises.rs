@@ -702,7 +702,7 @@ impl<'a> World<'a> {
                 self.published = None;
                 Ok(())
             }
-            Action::Tell(..) | Action::TooEarly(_) | Action::RotateFailed => Ok(()),
+            Action::Tell(..) | Action::TooEarly(_) | Action::RotateFailed | Action::RotateDone(_) => Ok(()),
             Action::Forget(number) => {
                 let open = self.sessions.values().any(|session| session.number == number);
                 promise!(!open, "generation {number} is forgotten with sessions");
@@ -722,7 +722,9 @@ impl<'a> World<'a> {
                 if let Some(held) = self.held.get_mut(&number) {
                     promise!(held.asked > 0, "nobody asked about generation {number}");
                     held.asked = 0;
-                    let lives = self.vault.lease_lives(held.lease, now);
+                    // One whose sessions are being closed is lost to a login, however long its lease lives on.
+                    let closing = held.told.is_some_and(|told| told.closing.is_some());
+                    let lives = self.vault.lease_lives(held.lease, now) && !closing;
                     promise!(!(verdict == Verdict::Lost && lives), "P3: {number} is called lost, but lives");
                     if verdict != Verdict::Lost && self.dice.chance(0.5) {
                         self.plan(now, Happening::Comes(Event::Replace(number), None));

@@ -1,4 +1,4 @@
-//! DESIGN, "Proof".
+//! The proof of a candidate.
 
 use super::script::*;
 use crate::lease::{Action, Event, Failure, Note, Reason, Settings};

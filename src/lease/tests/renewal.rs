@@ -1,4 +1,4 @@
-//! DESIGN, "Renewal".
+//! Renewals of leases and tokens.
 //!
 //! A lease of 105 s is the usual one: its margin is 5.25 → 5 s, its usable life 99 s, two thirds are second 66, a
 //! quarter is 24.75 s.
@@ -152,7 +152,7 @@ fn renewals_that_keep_failing_ask_for_a_fresh_lease_when_the_drain_would_begin()
     story.at(66.0, Event::Tick);
     // The drain is 10.5 s: from second 88.5 on.
     let mut sent_at = 66.0;
-    for wait in [0.5, 1.0, 2.0, 4.0, 8.0] {
+    for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 5.833_333_333] {
         story.at(sent_at, not_renewed(1, Failure::Transient)).does([]);
         sent_at += wait;
         story.at(sent_at, Event::Tick).does([renew(1, T1, PATIENCE)]);
@@ -350,5 +350,32 @@ fn a_check_of_a_capped_lease_leaves_it_capped() {
     story.does_not_note(Note::LeaseCapped(1));
     for (_, action) in story.pass(119.0) {
         assert!(!matches!(action, Action::RenewLease(1, ..)), "{action:?}");
+    }
+}
+
+#[test]
+fn tries_of_a_renewal_come_closer_as_the_end_draws_near() {
+    // Of 30 s, 27 are usable: second 18. Then with back-off, but never longer than a third of what is left.
+    let mut story = Story::serving(settings(), 30.0, endless());
+    let mut now = 18.0;
+    story.at(now, Event::Tick).does([renew(1, T1, 6.75)]);
+    for wait in [0.5, 1.0, 2.0, 1.833_333_333] {
+        story.at(now, not_renewed(1, Failure::Transient)).does([]);
+        now += wait;
+        story.at(now, Event::Tick).does([renew(1, T1, 6.75)]);
+    }
+}
+
+#[test]
+fn tries_of_an_issuance_come_closer_as_the_end_draws_near() {
+    let mut story =
+        Story::serving(Settings { rotate_after: Some(secs(70.0)), ..settings() }, LEASE, endless());
+    story.at(66.0, Event::Tick).does([renew(1, T1, PATIENCE)]);
+    let mut now = 70.0;
+    story.at(now, Event::Tick).does([log_in(PATIENCE)]);
+    for wait in [0.5, 1.0, 2.0, 4.0, 7.166_666_666] {
+        story.at(now, Event::LogInFailed(Failure::Transient)).does([]);
+        now += wait;
+        story.at(now, Event::Tick).does([log_in(PATIENCE)]);
     }
 }

@@ -1,4 +1,4 @@
-//! DESIGN, "Rotation" and P3: what makes a rotation, and when a retired generation is drained.
+//! What makes a rotation, and when a retired generation is drained.
 
 use super::script::*;
 use crate::lease::generation::Cause;

@@ -24,6 +24,7 @@ pub(super) fn settings() -> Settings {
         max_age: None,
         drain: None,
         replica_grace: Duration::ZERO,
+        lazy: false,
         issue_burst: 3,
         issue_interval: Duration::from_mins(1),
         seed: 0,

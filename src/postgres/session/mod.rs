@@ -8,6 +8,7 @@
 //! ```
 
 mod client;
+mod complaints;
 mod knock;
 mod login;
 mod routes;
@@ -33,6 +34,7 @@ use crate::postgres::upstream::Leg;
 use crate::postgres::upstream::dial::Stream;
 
 pub use client::Client;
+pub use complaints::Complaints;
 use knock::{Asked, Knock, Waiting};
 use login::{LoggedIn, Login};
 use routes::Seat;
@@ -166,7 +168,7 @@ where
         }
         Err(error) => {
             metrics::handshake_failed(error.word());
-            tracing::debug!(error = %error, "a client did not get as far as its startup message");
+            tracing::debug!(error = %Chain(&error), "a client did not get as far as its startup message");
             None
         }
     }
@@ -228,6 +230,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
         };
         let seats = self.take_seats(&route)?;
         let Limits { login_wait, replica_grace, .. } = self.shared.limits;
+        // A single host lags behind nobody.
+        let replica_grace = if route.upstream.hosts() > 1 { replica_grace } else { Duration::ZERO };
         let login =
             Login { route: &route, startup: &self.startup, database, wait: login_wait, grace: replica_grace };
         let outcome = tokio::select! {
@@ -246,7 +250,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
             }
             Err(error) => {
                 route.metrics.login_failed(error.reason());
-                log_failure(route.credentials.name(), &error);
+                log_failure(&route, &error);
                 Err(Turned::Away(error.message()))
             }
         }
@@ -312,14 +316,17 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
 }
 
 /// A server's own answer is the client's affair; that nothing can be had from it is the operator's.
-fn log_failure(route: &str, error: &login::Error) {
+fn log_failure(route: &SessionRoute, error: &login::Error) {
+    let name = route.credentials.name();
     let blame = error.blame().as_str();
     match error {
         login::Error::Refused(_) | login::Error::Startup(_) => {
-            tracing::debug!(route, error.blame = blame, error = %Chain(error), "login failed");
+            tracing::debug!(route = name, error.blame = blame, error = %Chain(error), "login failed");
         }
         login::Error::NoCredential | login::Error::CredentialRefused | login::Error::Upstream(_) => {
-            tracing::warn!(route, error.blame = blame, error = %Chain(error), "login failed");
+            if let Some(left_out) = route.complaints.make(clock::now()) {
+                tracing::warn!(route = name, error.blame = blame, error = %Chain(error), left_out, "login failed");
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::complaints::Complaints;
 use crate::credentials::Route;
 use crate::metrics::RouteMetrics;
 use crate::postgres::upstream::Upstream;
@@ -56,6 +57,8 @@ pub struct SessionRoute {
     pub last_database: LastDatabase,
     /// Told when the server denies a session something, see [`SessionRoute::denials`].
     pub denied: Arc<dyn Fn(u64) + Send + Sync>,
+    /// Of its logins that failed.
+    pub complaints: Complaints,
 }
 
 impl SessionRoute {

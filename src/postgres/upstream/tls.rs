@@ -234,6 +234,13 @@ pub enum Error {
          or sslmode=require without sslrootcert would connect without checking it"
     )]
     UnknownIssuer,
+    /// Signed by a namesake of a root: nearly always a CA that was made anew.
+    #[error(
+        "server's certificate is signed with another key than that of the root by its issuer's name; was the CA made \
+         anew? name its present certificate with sslrootcert, or sslmode=require without sslrootcert would connect \
+         without checking it"
+    )]
+    Signature(#[source] rustls::Error),
     /// Of another host. Names in the certificate's common name do not count.
     #[error(
         "server's certificate has no subject alternative name for this host; \
@@ -264,6 +271,7 @@ impl Error {
     fn of_certificate(fault: &CertificateError) -> Self {
         match fault {
             CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            CertificateError::BadSignature => Self::Signature(fault.clone().into()),
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 Self::WrongName(fault.clone().into())
             }

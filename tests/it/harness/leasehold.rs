@@ -27,6 +27,7 @@ pub(crate) struct Builder {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     config: Option<String>,
+    files: Option<u32>,
 }
 
 impl Builder {
@@ -90,6 +91,11 @@ impl Builder {
         Self { config: Some(text.to_owned()), ..self }
     }
 
+    /// At most so many open files.
+    pub(crate) fn limit_files(self, files: u32) -> Self {
+        Self { files: Some(files), ..self }
+    }
+
     /// Runs it, and waits until all its listeners are bound.
     pub(crate) async fn start(self) -> Leasehold {
         let mut process = self.spawn().await;
@@ -119,7 +125,14 @@ impl Builder {
 
     async fn spawn(self) -> Leasehold {
         let directory = bench().directory().await;
-        let mut command = Command::new(BINARY);
+        let mut command = match self.files {
+            None => Command::new(BINARY),
+            Some(files) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), BINARY]);
+                shell
+            }
+        };
         command.arg("run").args(&self.arguments);
         let said = |name: &str| self.arguments.iter().any(|argument| argument == name);
         for (name, value) in DEFAULTS {

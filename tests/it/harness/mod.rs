@@ -18,6 +18,7 @@ mod http;
 mod leasehold;
 mod postgres;
 mod raw;
+mod scene;
 mod servers;
 mod vault;
 
@@ -28,9 +29,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use fault::{Fault, Mode};
-pub(crate) use leasehold::{Builder, leasehold};
-pub(crate) use postgres::{Database, connect};
-pub(crate) use raw::Raw;
+pub(crate) use leasehold::{Builder, Leasehold, field, leasehold};
+pub(crate) use postgres::{Database, Server, Session, connect};
+pub(crate) use raw::{Frame, Raw, key, startup_body, tags};
+pub(crate) use scene::Scene;
 pub(crate) use servers::bench;
 pub(crate) use vault::{Setup, Spec, Storage, Vault, through};
 

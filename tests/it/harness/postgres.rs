@@ -18,6 +18,7 @@ pub(crate) struct Server {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) socket_dir: PathBuf,
+    log: PathBuf,
     /// The CA of its certificate, where it has TLS.
     pub(crate) ca: Option<PathBuf>,
     superuser: String,
@@ -33,6 +34,7 @@ impl Server {
             host: text("host").unwrap(),
             port: u16::try_from(coordinates["port"].as_u64().unwrap()).unwrap(),
             socket_dir: PathBuf::from(text("socket_dir").unwrap()),
+            log: PathBuf::from(text("log").unwrap()),
             ca: text("ca").map(PathBuf::from),
             superuser: text("superuser").unwrap(),
             password: text("password").unwrap(),
@@ -49,6 +51,11 @@ impl Server {
     /// `host:port`.
     pub(crate) fn addr(&self) -> String {
         format!("{}:{}", self.host, self.port)
+    }
+
+    /// Its log so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
     }
 
     /// A session as the superuser.

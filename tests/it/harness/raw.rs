@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -46,6 +47,11 @@ impl Raw {
         soon("a write", self.stream.write_all(bytes)).await.unwrap();
     }
 
+    /// A write that may fail, as to a server that has gone.
+    pub(crate) async fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        soon("a write", self.stream.write_all(bytes)).await
+    }
+
     /// A packet without a tag: an int32 length, a code, a body.
     pub(crate) async fn packet(&mut self, code: i32, body: &[u8]) {
         let mut bytes = BytesMut::new();
@@ -56,24 +62,51 @@ impl Raw {
     }
 
     pub(crate) async fn startup(&mut self, protocol: i32, parameters: &[(&str, &str)]) {
-        let mut body = BytesMut::new();
-        for (name, value) in parameters {
-            for text in [name, value] {
-                body.put_slice(text.as_bytes());
-                body.put_u8(0);
-            }
-        }
-        body.put_u8(0);
-        self.packet(protocol, &body).await;
+        self.packet(protocol, &startup_body(parameters.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()))))
+            .await;
     }
 
-    /// A message with a tag.
-    pub(crate) async fn send(&mut self, tag: char, body: &[u8]) {
+    /// Sends a CancelRequest with the body of a BackendKeyData on a connection of its own; true once that was closed
+    /// without a word.
+    pub(crate) async fn cancel(addr: SocketAddr, key: &[u8]) -> bool {
+        let mut raw = Self::connect(addr).await;
+        raw.packet(80_877_102, key).await;
+        raw.byte().await.is_none()
+    }
+
+    /// Says that nothing more will come.
+    pub(crate) async fn half_close(&mut self) {
+        soon("a half close", self.stream.shutdown()).await.unwrap();
+    }
+
+    /// Goes away with RST.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    /// Whether nothing has come within a moment; for what must stay silent.
+    pub(crate) async fn is_quiet(&mut self) -> bool {
+        self.read.is_empty()
+            && tokio::time::timeout(MOMENT, self.stream.read_buf(&mut self.read)).await.is_err()
+    }
+
+    /// Whether nothing has come so far.
+    pub(crate) fn stays_quiet(&mut self) -> bool {
+        self.read.is_empty() && self.stream.try_read_buf(&mut self.read).is_err()
+    }
+
+    /// A message with a tag, as bytes.
+    pub(crate) fn message(tag: char, body: &[u8]) -> Vec<u8> {
         let mut bytes = BytesMut::new();
         bytes.put_u8(u8::try_from(tag).unwrap());
         bytes.put_i32(i32::try_from(body.len()).unwrap() + 4);
         bytes.put_slice(body);
-        self.write(&bytes).await;
+        bytes.to_vec()
+    }
+
+    /// A message with a tag.
+    pub(crate) async fn send(&mut self, tag: char, body: &[u8]) {
+        self.write(&Self::message(tag, body)).await;
     }
 
     /// A Query and all that comes of it, up to ReadyForQuery.
@@ -101,6 +134,14 @@ impl Raw {
         Some(Frame { tag, body: self.read.split_to(length - 4).freeze() })
     }
 
+    /// The same from a server that is given longer.
+    pub(crate) async fn recv_within(&mut self, within: Duration) -> Option<Frame> {
+        if self.read.is_empty() {
+            tokio::time::timeout(within, self.stream.readable()).await.expect("a message in time").ok()?;
+        }
+        self.recv().await
+    }
+
     /// All messages up to and with the first whose tag is one of `tags`; fewer at the end.
     pub(crate) async fn until(&mut self, tags: &str) -> Vec<Frame> {
         let mut frames = Vec::new();
@@ -126,7 +167,37 @@ impl Raw {
     }
 }
 
+/// The body of a StartupMessage behind its version.
+pub(crate) fn startup_body<'a>(parameters: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, value) in parameters {
+        body.extend([name, b"\0", value, b"\0"].concat());
+    }
+    body.push(0);
+    body
+}
+
+/// The tags of messages, as one word.
+pub(crate) fn tags(frames: &[Frame]) -> String {
+    frames.iter().map(|frame| frame.tag).collect()
+}
+
+/// The body of the BackendKeyData among the messages of a login.
+pub(crate) fn key(frames: &[Frame]) -> Bytes {
+    frames.iter().find(|frame| frame.tag == 'K').expect("the server gives a key").body.clone()
+}
+
 impl Frame {
+    /// As it came.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        Raw::message(self.tag, &self.body)
+    }
+
+    /// The SQLSTATE of an ErrorResponse.
+    pub(crate) fn sqlstate(&self) -> String {
+        self.fields().remove(&'C').unwrap_or_default()
+    }
+
     /// The fields of an ErrorResponse or NoticeResponse by their letter: `C` SQLSTATE, `M` message, `D`, `H`.
     pub(crate) fn fields(&self) -> BTreeMap<char, String> {
         assert!("EN".contains(self.tag), "{self:?} has no fields");
@@ -139,3 +210,6 @@ impl Frame {
             .collect()
     }
 }
+
+/// Long enough for what would come if it were coming.
+const MOMENT: Duration = Duration::from_millis(100);

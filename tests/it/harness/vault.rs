@@ -277,6 +277,21 @@ impl Setup {
         reply["auth"]["client_token"].as_str().unwrap().to_owned()
     }
 
+    /// Makes a static role of the Vault user's database, and lets the login read it. Gives its path.
+    pub(crate) async fn static_role(&self, username: &str, period: &str) -> String {
+        let role = json!({"db_name": "db", "username": username, "rotation_period": period});
+        self.vault.write(&format!("{}/static-roles/fixed", self.mount), role).await;
+        let path = format!("{}/static-creds/fixed", self.mount);
+        let policy = format!("path \"{path}\" {{ capabilities = [\"read\"] }}");
+        self.vault.write(&format!("sys/policies/acl/{}", self.id), json!({"policy": policy})).await;
+        path
+    }
+
+    /// Rotates the password of the static role now, as an operator does by hand.
+    pub(crate) async fn rotate_static_role(&self) {
+        self.vault.write(&format!("{}/rotate-role/fixed", self.mount), json!({})).await;
+    }
+
     /// Changes the TTLs of the role; a lease feels it at its next renewal.
     pub(crate) async fn retune(&mut self, db: &Database, ttl: &str, max_ttl: &str) {
         self.spec = self.spec.clone().ttl(ttl, max_ttl);

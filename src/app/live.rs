@@ -1,0 +1,290 @@
+//! The routes of a running leasehold, and what a reload changes of them. Floor 6.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::task::TaskTracker;
+
+use super::proof::{Chain, Prover};
+use super::serve::Error;
+use crate::admin::{Process, ReloadReply};
+use crate::config::{Config, Environment, Pattern, RouteConfig, RunFlags};
+use crate::credentials::{self, Kind, Route, RouteSettings};
+use crate::lease;
+use crate::metrics::RouteMetrics;
+use crate::postgres::protocol::auth::method::RequireAuth;
+use crate::postgres::session::{Complaints, LastDatabase, Match, Routes, Seats, SessionRoute, Shared};
+use crate::postgres::upstream::uri::Uri;
+use crate::postgres::upstream::{self, Upstream};
+use crate::shutdown::Shutdown;
+use crate::vault::Vault;
+
+/// Where the configuration came from, to be read again.
+pub(super) struct Source {
+    pub(super) flags: RunFlags,
+    pub(super) env: Environment,
+}
+
+/// What runs.
+pub(super) struct Live {
+    source: Source,
+    config: Config,
+    vault: Arc<RwLock<Arc<Vault>>>,
+    running: Vec<Running>,
+    /// Routes that a reload took out and whose sessions may still be there.
+    retired: Vec<Arc<Route>>,
+    shared: Arc<Shared>,
+    drivers: TaskTracker,
+}
+
+/// One route.
+struct Running {
+    name: String,
+    kind: Kind,
+    credentials: Arc<Route>,
+    metrics: Arc<RouteMetrics>,
+    last_database: LastDatabase,
+    seats: Seats,
+}
+
+/// Where each route leads.
+pub(super) fn places(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
+    let settings = upstream::Settings {
+        connect_timeout: config.limits.connect_timeout,
+        require_auth: RequireAuth::default(),
+    };
+    config
+        .routes
+        .iter()
+        .map(|route| {
+            let name = || route.name.clone();
+            let uri = Uri::parse(&route.upstream).map_err(|source| Error::Uri { route: name(), source })?;
+            let upstream = Upstream::new(uri, settings.clone());
+            upstream.map(Arc::new).map_err(|source| Error::Upstream { route: name(), source })
+        })
+        .collect()
+}
+
+/// Does one reload after the other.
+pub(super) async fn serve_reloads(
+    live: Arc<Mutex<Live>>,
+    process: Arc<Process>,
+    shutdown: Shutdown,
+    mut asked: mpsc::Receiver<ReloadReply>,
+) {
+    while let Some(reply) = asked.recv().await {
+        let outcome = if shutdown.is_requested() {
+            Err("leasehold is shutting down".to_owned())
+        } else {
+            live.lock().await.reload(&process).await
+        };
+        match &outcome {
+            Ok(done) => tracing::info!("reloaded: {done}"),
+            Err(reason) => tracing::error!("nothing is reloaded: {reason}"),
+        }
+        // SIGHUP waits for no answer.
+        let _ = reply.send(outcome);
+    }
+}
+
+impl Live {
+    /// Starts every route of the configuration.
+    pub(super) fn start(
+        config: Config,
+        source: Source,
+        vault: Arc<Vault>,
+        places: Vec<Arc<Upstream>>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let mut live = Self {
+            source,
+            config: config.clone(),
+            vault: Arc::new(RwLock::new(vault)),
+            running: Vec::new(),
+            retired: Vec::new(),
+            shared,
+            drivers: TaskTracker::new(),
+        };
+        live.running =
+            config.routes.iter().zip(&places).map(|(route, to)| live.begin(&config, route, to)).collect();
+        live.publish(&config, places);
+        live
+    }
+
+    /// The routes of the configuration.
+    pub(super) fn serving(&self) -> Vec<Arc<Route>> {
+        self.running.iter().map(|running| Arc::clone(&running.credentials)).collect()
+    }
+
+    /// Every route, those that a reload took out included.
+    pub(super) fn routes(&self) -> Vec<Arc<Route>> {
+        let mut routes = self.serving();
+        routes.extend(self.retired.iter().map(Arc::clone));
+        routes
+    }
+
+    /// The Vault that is asked; a reload puts another in its place.
+    pub(super) fn vault(&self) -> Arc<RwLock<Arc<Vault>>> {
+        Arc::clone(&self.vault)
+    }
+
+    fn current_vault(&self) -> Arc<Vault> {
+        Arc::clone(&self.vault.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the configuration again. On an error nothing has changed.
+    async fn reload(&mut self, process: &Process) -> Result<String, String> {
+        let mut new =
+            Config::load(&self.source.flags, &self.source.env).map_err(|error| error.to_string())?;
+        let restart = self.keep_what_needs_a_restart(&mut new);
+        let places = places(&new).map_err(|error| Chain(&error).to_string())?;
+        let vault = Vault::new(new.vault.clone()).map_err(|error| format!("vault: {error}"))?;
+        let login_changed =
+            new.vault.auth != self.config.vault.auth || new.vault.namespace != self.config.vault.namespace;
+        *self.vault.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(vault);
+
+        let mut told = Vec::new();
+        let mut before = std::mem::take(&mut self.running);
+        let mut running = Vec::new();
+        for (route, upstream) in new.routes.iter().zip(&places) {
+            let kind = Kind::of_path(&route.vault_path);
+            let known = before.iter().position(|old| old.name == route.name && old.kind == kind);
+            let Some(known) = known.map(|at| before.swap_remove(at)) else {
+                told.push(format!("{} added", route.name));
+                running.push(self.begin(&new, route, upstream));
+                continue;
+            };
+            let old = self.config.routes.iter().find(|old| old.name == route.name);
+            let issue = login_changed
+                || old.is_none_or(|old| old.vault_path != route.vault_path || old.set_role != route.set_role);
+            if old != Some(route) || login_changed {
+                told.push(format!("{} changed", route.name));
+            }
+            let prover = prover(&known.last_database, route, upstream);
+            let settings = route_settings(&new, route, upstream);
+            known.credentials.reload(settings, self.current_vault(), prover.into_prove(), issue).await;
+            running.push(known);
+        }
+        self.running = running;
+        // New sessions first: nobody is sent to a route that has retired.
+        self.publish(&new, places);
+        self.config = new;
+        for old in before {
+            told.push(format!("{} removed", old.name));
+            old.credentials.retire().await;
+            self.retired.push(old.credentials);
+        }
+        self.retired.retain(|route| !route.has_ended());
+        process.set_routes(self.serving());
+        if told.is_empty() {
+            told.push("no route changed".to_owned());
+        }
+        if !restart.is_empty() {
+            told.push(format!("a restart is needed for {}", restart.join(", ")));
+        }
+        Ok(told.join(", "))
+    }
+
+    /// What only a restart can change stays as it is. Gives the names.
+    fn keep_what_needs_a_restart(&self, new: &mut Config) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        let mut keep = |name, differs: bool| {
+            if differs {
+                names.push(name);
+            }
+        };
+        let old = &self.config;
+        keep("listen", new.listen != old.listen);
+        keep("http", new.http != old.http);
+        keep("admin", new.admin != old.admin);
+        keep("log_level or log_format", new.log != old.log);
+        keep("min_sigterm_delay or max_sigterm_delay", new.sigterm != old.sigterm);
+        keep("[vault] addr", new.vault.addrs != old.vault.addrs);
+        keep("[limits]", new.limits != old.limits);
+        keep("[cancel]", new.cancel != old.cancel);
+        new.listen.clone_from(&old.listen);
+        new.http = old.http;
+        new.admin.clone_from(&old.admin);
+        new.log.clone_from(&old.log);
+        new.sigterm = old.sigterm;
+        new.vault.addrs.clone_from(&old.vault.addrs);
+        new.limits = old.limits;
+        new.cancel = old.cancel;
+        names
+    }
+
+    fn begin(&self, config: &Config, route: &RouteConfig, upstream: &Arc<Upstream>) -> Running {
+        let metrics = RouteMetrics::new(&route.name);
+        let last_database = LastDatabase::default();
+        let prover = prover(&last_database, route, upstream);
+        let settings = route_settings(config, route, upstream);
+        let vault = self.current_vault();
+        let credentials =
+            credentials::start(settings, vault, prover.into_prove(), Arc::clone(&metrics), &self.drivers);
+        Running {
+            name: route.name.clone(),
+            kind: Kind::of_path(&route.vault_path),
+            credentials,
+            metrics,
+            last_database,
+            seats: Seats::default(),
+        }
+    }
+
+    /// Sends new sessions by this configuration.
+    fn publish(&self, config: &Config, places: Vec<Arc<Upstream>>) {
+        let routes = self.running.iter().zip(&config.routes).zip(places);
+        let table = routes.map(|((running, route), upstream)| {
+            Arc::new(SessionRoute {
+                user: pattern(&route.matching.user),
+                database: pattern(&route.matching.database),
+                credentials: Arc::clone(&running.credentials),
+                upstream,
+                set_role: route.set_role.clone(),
+                metrics: Arc::clone(&running.metrics),
+                max_sessions: route.max_sessions,
+                seats: running.seats.clone(),
+                denied: SessionRoute::denials(&running.credentials),
+                last_database: running.last_database.clone(),
+                complaints: Complaints::default(),
+            })
+        });
+        self.shared.set_routes(Routes::new(table.collect()));
+    }
+}
+
+fn prover(last_database: &LastDatabase, route: &RouteConfig, upstream: &Arc<Upstream>) -> Prover {
+    Prover {
+        upstream: Arc::clone(upstream),
+        database: route.probe_database.clone(),
+        last_database: last_database.clone(),
+    }
+}
+
+fn route_settings(config: &Config, route: &RouteConfig, upstream: &Upstream) -> RouteSettings {
+    let several = upstream.hosts() > 1;
+    RouteSettings {
+        name: route.name.clone(),
+        vault_path: route.vault_path.clone(),
+        client_timeout: config.vault.client_timeout,
+        lease: lease::Settings {
+            rotate_after: route.rotate_after,
+            max_age: route.max_age,
+            drain: route.drain,
+            lazy: route.lazy,
+            replica_grace: if several { config.limits.replica_grace } else { std::time::Duration::ZERO },
+            issue_burst: config.limits.issue_burst,
+            issue_interval: config.limits.issue_interval,
+            // Never 0, which would be no jitter.
+            seed: rand::random::<u64>() | 1,
+        },
+        idle_after: route.idle_after,
+    }
+}
+
+fn pattern(pattern: &Pattern) -> Match {
+    match pattern {
+        Pattern::Any => Match::Any,
+        Pattern::Exactly(name) => Match::Only(name.as_bytes().to_vec()),
+    }
+}

@@ -1,0 +1,188 @@
+//! The machine of a route: of a role that is leased, or of a static one. Floor 3.
+
+use crate::lease::generation::{Cause, State};
+use crate::lease::{Action, Event, Keeper, Settings, StaticKeeper, Time};
+
+/// What a route's credential is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `<mount>/creds/<role>`: a role of its own, with a lease.
+    Dynamic,
+    /// `<mount>/static-creds/<role>`: a password that is changed in place.
+    Static,
+}
+
+impl Kind {
+    /// The word in the status.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dynamic => "dynamic",
+            Self::Static => "static",
+        }
+    }
+
+    /// The last but one segment of a path tells.
+    #[must_use]
+    pub fn of_path(path: &str) -> Self {
+        match path.trim_end_matches('/').rsplit('/').nth(1) {
+            Some("static-creds") => Self::Static,
+            _ => Self::Dynamic,
+        }
+    }
+}
+
+pub(super) enum Machine {
+    Dynamic(Box<Keeper>),
+    Static(Box<StaticKeeper>),
+}
+
+/// What is shown of a generation.
+pub(super) struct Row {
+    pub(super) number: u64,
+    /// Its state in the status and the metric.
+    pub(super) state: &'static str,
+    /// Whether it is retired and new sessions may fall back on it.
+    pub(super) may_serve: bool,
+    pub(super) issued_at: Time,
+    /// [`Time::NEVER`] for a static role.
+    pub(super) ends_at: Time,
+    pub(super) lease_ends_at: Time,
+    pub(super) drain_at: Option<Time>,
+    pub(super) renewals: u32,
+}
+
+impl Machine {
+    pub(super) fn new(kind: Kind, settings: Settings) -> Self {
+        match kind {
+            Kind::Dynamic => Self::Dynamic(Box::new(Keeper::new(settings))),
+            Kind::Static => Self::Static(Box::new(StaticKeeper::new(settings.seed))),
+        }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Dynamic(_) => Kind::Dynamic,
+            Self::Static(_) => Kind::Static,
+        }
+    }
+
+    pub(super) fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
+        match self {
+            Self::Dynamic(keeper) => keeper.handle(now, event),
+            Self::Static(keeper) => keeper.handle(now, event),
+        }
+    }
+
+    pub(super) fn set_settings(&mut self, settings: Settings) {
+        match self {
+            Self::Dynamic(keeper) => keeper.set_settings(settings),
+            // It has none but its seed.
+            Self::Static(_) => {}
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Time {
+        match self {
+            Self::Dynamic(keeper) => keeper.next_deadline(),
+            Self::Static(keeper) => keeper.next_deadline(),
+        }
+    }
+
+    pub(super) fn latest(&self) -> u64 {
+        match self {
+            Self::Dynamic(keeper) => keeper.latest(),
+            Self::Static(keeper) => keeper.latest(),
+        }
+    }
+
+    pub(super) fn current(&self) -> Option<u64> {
+        match self {
+            Self::Dynamic(keeper) => keeper.current(),
+            Self::Static(keeper) => keeper.current(),
+        }
+    }
+
+    pub(super) fn may_empty(&self, now: Time, number: u64) -> bool {
+        match self {
+            Self::Dynamic(keeper) => keeper.may_empty(now, number),
+            Self::Static(keeper) => keeper.may_empty(number),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Dynamic(keeper) => keeper.is_empty(),
+            Self::Static(keeper) => keeper.is_empty(),
+        }
+    }
+
+    pub(super) fn next_action(&self, now: Time) -> (&'static str, Time) {
+        match self {
+            Self::Dynamic(keeper) => keeper.next_action(now),
+            Self::Static(keeper) => keeper.next_action(now),
+        }
+    }
+
+    /// The latest hard close of a usable generation; a static role's password has none.
+    pub(super) fn runs_until(&self, now: Time) -> Option<Time> {
+        match self {
+            Self::Dynamic(keeper) => keeper.runs_until(now),
+            Self::Static(keeper) => keeper.current().map(|_| Time::NEVER),
+        }
+    }
+
+    pub(super) fn rows(&self) -> Vec<Row> {
+        match self {
+            Self::Dynamic(keeper) => keeper
+                .generations()
+                .map(|(number, generation)| Row {
+                    number,
+                    state: word(generation.state()),
+                    may_serve: matches!(generation.state(), State::Retiring { .. }),
+                    issued_at: generation.issued_at(),
+                    ends_at: keeper.hard_close_at(generation),
+                    lease_ends_at: generation.lease_ends_at(),
+                    drain_at: keeper.drain_at(generation),
+                    renewals: generation.renewals(),
+                })
+                .collect(),
+            Self::Static(keeper) => keeper
+                .generations()
+                .map(|(number, password)| Row {
+                    number,
+                    state: if keeper.current() == Some(number) { "current" } else { "retiring" },
+                    // An old password lets nobody in.
+                    may_serve: false,
+                    issued_at: password.read_at,
+                    ends_at: Time::NEVER,
+                    lease_ends_at: Time::NEVER,
+                    drain_at: None,
+                    renewals: 0,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// A generation that is being closed or given back is retiring.
+fn word(state: State) -> &'static str {
+    match state {
+        State::Candidate => "candidate",
+        State::Current { .. } => "current",
+        State::Closing { cause: Cause::Lost, .. } => "lost",
+        State::Retiring { .. } | State::Closing { .. } | State::Revoking(_) => "retiring",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_but_one_segment_tells_the_kind() {
+        assert_eq!(Kind::of_path("database/creds/app"), Kind::Dynamic);
+        assert_eq!(Kind::of_path("team/static-creds/creds/app"), Kind::Dynamic);
+        assert_eq!(Kind::of_path("team/a/db/static-creds/app"), Kind::Static);
+    }
+}

@@ -1,0 +1,429 @@
+//! A static role's life: a password that is changed in place, and read again. Floor 1.
+//!
+//! There is no lease: a rotation harms no session, so nothing is drained, ended or given back but the token that reads.
+//! Vault says how long a password has to live (`ttl`) but changes it up to some seconds later, and by hand at any time.
+//!
+//! ```text
+//!   Waiting ──due, or a login was refused──▶ LoggingIn (no living token) ──▶ Reading
+//!      ▲                                         │ failed                       │
+//!      │◀──────────── back-off ──────────────────┴──────────────────────────────┤ failed
+//!      │◀──────────── `ttl` and a second ───────────────────────────────────────┤ a new password: published
+//!      │◀──────────── 1, 2, 4, 5, 5 … s ────────────────────────────────────────┘ still the old one
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::event::{Action, Event, Failure, Note, Verdict};
+use super::generation::Ending;
+use super::schedule::{self, Jitter};
+use super::token::{Revoking, Token, TokenFacts, TokenId};
+use super::{Reason, Time};
+
+/// The keeper of a static role. It takes the same events as a [`Keeper`](super::Keeper), and gives the same actions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StaticKeeper {
+    tokens: BTreeMap<TokenId, Token>,
+    /// The one that reads.
+    token: Option<TokenId>,
+    reading: Reading,
+    /// Every password that sessions have logged in with; the last one is current.
+    generations: BTreeMap<u64, Password>,
+    next_number: u64,
+    /// When the latest read that was answered was sent.
+    read_at: Time,
+    failures: u32,
+    /// Reads that brought nothing new though something new was due.
+    polls: u32,
+    /// Refused logins make it poll until then.
+    urgent_until: Time,
+    /// A check, or somebody who asked for a rotation, waits for the read in flight.
+    awaited: Vec<u64>,
+    commanded: bool,
+    closed: bool,
+    seed: u64,
+    salt: u64,
+    deadline: Time,
+    actions: Vec<Action>,
+}
+
+/// One password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Password {
+    /// When it was asked for.
+    pub read_at: Time,
+}
+
+/// Where the reading stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Reading {
+    Waiting { until: Time },
+    LoggingIn,
+    InFlight { token: TokenId },
+}
+
+/// After the end that Vault names, until the first look: its queue ticks in seconds.
+const SETTLE: Duration = Duration::from_secs(1);
+/// A refused login makes it look again and again for so long.
+const URGENT_FOR: Duration = Duration::from_secs(30);
+/// A read at the word of a refused login comes at most this often.
+const READ_EVERY: Duration = Duration::from_secs(1);
+
+impl StaticKeeper {
+    /// A role whose password has not been read. It asks for it at the first event.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            tokens: BTreeMap::new(),
+            token: None,
+            reading: Reading::Waiting { until: Time::from_nanos(0) },
+            generations: BTreeMap::new(),
+            next_number: 1,
+            read_at: Time::from_nanos(0),
+            failures: 0,
+            polls: 0,
+            urgent_until: Time::from_nanos(0),
+            awaited: Vec::new(),
+            commanded: false,
+            closed: false,
+            seed,
+            salt: 0,
+            deadline: Time::from_nanos(0),
+            actions: Vec::new(),
+        }
+    }
+
+    /// Takes in what has happened by `now`, and gives what is to be done, in order.
+    pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
+        self.take_in(now, event);
+        self.review(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When to come back with [`Event::Tick`] at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        self.deadline
+    }
+
+    /// The number of the latest password.
+    #[must_use]
+    pub fn latest(&self) -> u64 {
+        self.next_number - 1
+    }
+
+    /// The current password.
+    #[must_use]
+    pub fn current(&self) -> Option<u64> {
+        self.generations.last_key_value().map(|(number, _)| *number).filter(|_| !self.closed)
+    }
+
+    /// The passwords, oldest first.
+    pub fn generations(&self) -> impl Iterator<Item = (u64, &Password)> {
+        self.generations.iter().map(|(number, password)| (*number, password))
+    }
+
+    /// Whether this password may be forgotten once no session that logged in with it is left.
+    #[must_use]
+    pub fn may_empty(&self, number: u64) -> bool {
+        self.current() != Some(number) && self.generations.contains_key(&number)
+    }
+
+    /// Whether nothing is left: no password, no token, nothing in flight.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.generations.is_empty()
+            && self.tokens.is_empty()
+            && matches!(self.reading, Reading::Waiting { .. })
+    }
+
+    /// What it will do next by itself, and when.
+    #[must_use]
+    pub fn next_action(&self, now: Time) -> (&'static str, Time) {
+        match self.reading {
+            Reading::Waiting { until } => ("read", until),
+            Reading::LoggingIn | Reading::InFlight { .. } => ("read", now),
+        }
+    }
+
+    fn take_in(&mut self, now: Time, event: Event) {
+        match event {
+            Event::LoggedIn(token, facts) => self.logged_in(token, facts),
+            Event::LogInFailed(_) => self.log_in_failed(now),
+            Event::Granted { sent_at, lease, .. } => self.read(now, sent_at, lease, true),
+            Event::Unchanged { sent_at, lease } => self.read(now, sent_at, lease, false),
+            Event::IssueFailed(failure) => {
+                if let (Failure::TokenDead, Reading::InFlight { token }) = (failure, self.reading) {
+                    self.drop_token(token);
+                }
+                if matches!(self.reading, Reading::InFlight { .. }) {
+                    self.fail(now);
+                }
+            }
+            Event::TokenRenewed { token, sent_at, ttl, renewable } => {
+                let jitter = self.jitter();
+                if let Some(held) = self.tokens.get_mut(&token)
+                    && held.term.renewed(now, sent_at, ttl, renewable, jitter)
+                {
+                    self.actions.push(Action::Note(Note::TokenEnding(token)));
+                }
+            }
+            Event::TokenRenewFailed(token, Failure::TokenDead | Failure::Gone) => self.drop_token(token),
+            Event::TokenRenewFailed(token, failure) => {
+                let jitter = self.jitter();
+                if let Some(held) = self.tokens.get_mut(&token) {
+                    held.failed(now, failure, jitter);
+                }
+            }
+            Event::TokenRevoked(token) => self.forget_token(token),
+            Event::TokenRevokeFailed(token, Failure::Transient | Failure::TimedOut) => {
+                let jitter = self.jitter();
+                if let Some(held) = self.tokens.get_mut(&token) {
+                    held.revoking = held.revoking.map(|revoking| revoking.again(now, jitter));
+                }
+            }
+            Event::TokenRevokeFailed(token, _) => self.forget_token(token),
+            Event::Empty { number, .. } => {
+                if self.may_empty(number) && self.generations.remove(&number).is_some() {
+                    self.actions.push(Action::Forget(number));
+                }
+            }
+            Event::Suspected(number) => {
+                if self.current() == Some(number) {
+                    self.awaited.push(number);
+                    self.hurry(now);
+                } else {
+                    self.actions.push(Action::Answer(number, Verdict::Lost));
+                }
+            }
+            Event::Replace(number) => {
+                if self.current() == Some(number) {
+                    self.hurry(now);
+                }
+            }
+            Event::Rotate(_) => {
+                self.commanded = true;
+                self.hurry(now);
+            }
+            Event::Reload => self.hurry(now),
+            Event::Close | Event::Retire => self.close(),
+            // A static role has no lease to renew or give back, and needs no proof; a denial is the database's own.
+            Event::Tick
+            | Event::Wanted
+            | Event::Idle
+            | Event::LateReply(_)
+            | Event::DenialSeen(_)
+            | Event::Proved(_)
+            | Event::ProofRefused(_)
+            | Event::Unprovable(_)
+            | Event::LeaseRenewed { .. }
+            | Event::LeaseRenewFailed(..)
+            | Event::LeaseRevoked(_)
+            | Event::LeaseRevokeFailed(..) => {}
+        }
+    }
+
+    fn logged_in(&mut self, token: TokenId, facts: TokenFacts) {
+        if self.reading != Reading::LoggingIn {
+            return;
+        }
+        let jitter = self.jitter();
+        self.tokens
+            .entry(token)
+            .and_modify(|held| held.looked_up(facts, jitter))
+            .or_insert_with(|| Token::new(facts, jitter));
+        self.token = Some(token);
+        if self.closed {
+            self.reading = Reading::Waiting { until: Time::NEVER };
+        } else {
+            self.ask(token);
+        }
+    }
+
+    fn log_in_failed(&mut self, now: Time) {
+        if self.reading != Reading::LoggingIn {
+            return;
+        }
+        // A login that is refused is of no matter while the last token lives.
+        match self.token.filter(|id| self.tokens.get(id).is_some_and(|token| now < token.ends_at())) {
+            Some(token) if !self.closed => self.ask(token),
+            _ => self.fail(now),
+        }
+    }
+
+    fn ask(&mut self, token: TokenId) {
+        self.reading = Reading::InFlight { token };
+        self.actions.push(Action::Issue(token));
+    }
+
+    fn read(&mut self, now: Time, sent_at: Time, ttl: Duration, is_new: bool) {
+        if !matches!(self.reading, Reading::InFlight { .. }) {
+            return;
+        }
+        self.failures = 0;
+        self.read_at = sent_at;
+        if is_new {
+            let successor = !self.generations.is_empty();
+            let number = self.next_number;
+            self.next_number += 1;
+            self.generations.insert(number, Password { read_at: sent_at });
+            self.polls = 0;
+            self.urgent_until = now;
+            if !self.closed {
+                let ending = Ending { hard_close_at: Time::NEVER, drain_from: None, closing: None };
+                self.actions.push(Action::Tell(number, ending));
+                self.actions.push(Action::Publish(number));
+                let reason = if successor { Reason::Schedule } else { Reason::First };
+                self.actions.push(Action::Note(Note::Published { number, reason, proved: true, successor }));
+            }
+        } else if self.commanded {
+            self.actions.push(Action::RotateDone(self.latest()));
+        }
+        self.commanded = false;
+        let verdict = if is_new { Verdict::Lost } else { Verdict::Alive };
+        for number in std::mem::take(&mut self.awaited) {
+            self.actions.push(Action::Answer(number, verdict));
+        }
+        let due_at = sent_at + ttl + SETTLE;
+        let is_due = ttl.is_zero() || now < self.urgent_until;
+        let until = if is_due && (!is_new || ttl.is_zero()) {
+            let wait = schedule::back_off(self.polls, SETTLE, Duration::from_secs(5), Jitter::NONE);
+            self.polls = self.polls.saturating_add(1);
+            (now + wait).min(if ttl.is_zero() { Time::NEVER } else { due_at })
+        } else {
+            self.polls = 0;
+            due_at
+        };
+        self.reading = Reading::Waiting { until };
+    }
+
+    fn fail(&mut self, now: Time) {
+        let most = if self.current().is_some() && now >= self.urgent_until { 30 } else { 3 };
+        let jitter = self.jitter();
+        let first = Duration::from_millis(500);
+        let wait = schedule::back_off(self.failures, first, Duration::from_secs(most), jitter);
+        self.failures = self.failures.saturating_add(1);
+        self.reading = Reading::Waiting { until: if self.closed { Time::NEVER } else { now + wait } };
+        for number in std::mem::take(&mut self.awaited) {
+            self.actions.push(Action::Answer(number, Verdict::Silent));
+        }
+        if std::mem::take(&mut self.commanded) {
+            self.actions.push(Action::RotateFailed);
+        }
+    }
+
+    /// Something does not fit: look soon, and often.
+    fn hurry(&mut self, now: Time) {
+        if self.closed {
+            self.urgent_until = now;
+            for number in std::mem::take(&mut self.awaited) {
+                self.actions.push(Action::Answer(number, Verdict::Silent));
+            }
+            if std::mem::take(&mut self.commanded) {
+                self.actions.push(Action::RotateFailed);
+            }
+            return;
+        }
+        self.urgent_until = now + URGENT_FOR;
+        if let Reading::Waiting { until } = self.reading
+            && self.failures == 0
+        {
+            self.reading = Reading::Waiting { until: until.min(now.max(self.read_at + READ_EVERY)) };
+        }
+    }
+
+    fn review(&mut self, now: Time) {
+        self.deadline = Time::NEVER;
+        if let Reading::Waiting { until } = self.reading
+            && !self.closed
+        {
+            if now < until {
+                self.wake(now, until);
+            } else {
+                self.begin(now);
+            }
+        }
+        self.keep_tokens(now);
+    }
+
+    fn begin(&mut self, now: Time) {
+        let living = self.token.filter(|id| self.tokens.get(id).is_some_and(|token| now < token.ending_at()));
+        if let Some(token) = living {
+            self.ask(token);
+        } else {
+            self.reading = Reading::LoggingIn;
+            self.actions.push(Action::LogIn { within: None });
+        }
+    }
+
+    fn keep_tokens(&mut self, now: Time) {
+        let in_flight = match self.reading {
+            Reading::InFlight { token } => Some(token),
+            Reading::Waiting { .. } | Reading::LoggingIn => None,
+        };
+        let ids: Vec<TokenId> = self.tokens.keys().copied().collect();
+        for id in ids {
+            let needed = in_flight == Some(id) || (self.token == Some(id) && !self.closed);
+            let Some(token) = self.tokens.get_mut(&id) else { continue };
+            if now >= token.ends_at() || (!needed && !token.owned) {
+                self.forget_token(id);
+                continue;
+            }
+            let next = match (needed, token.revoking) {
+                (true, _) => token
+                    .renew_at()
+                    .map(|at| (at, Action::RenewToken(id, schedule::patience(token.term.usable())))),
+                (false, None) => Some((now, Action::RevokeToken(id))),
+                (false, Some(revoking)) => revoking.again_at.map(|at| (at, Action::RevokeToken(id))),
+            };
+            let Some((at, action)) = next else { continue };
+            if now < at {
+                self.wake(now, at);
+                continue;
+            }
+            match action {
+                Action::RenewToken(..) => token.term.asked(),
+                _ => {
+                    token.revoking =
+                        Some(Revoking { tries: token.revoking.map_or(0, |r| r.tries), again_at: None })
+                }
+            }
+            self.actions.push(action);
+        }
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.actions.push(Action::Unpublish);
+        if let Reading::Waiting { .. } = self.reading {
+            self.reading = Reading::Waiting { until: Time::NEVER };
+        }
+    }
+
+    fn drop_token(&mut self, token: TokenId) {
+        if self.token == Some(token) {
+            self.token = None;
+        }
+        self.forget_token(token);
+    }
+
+    fn forget_token(&mut self, token: TokenId) {
+        if self.tokens.remove(&token).is_some() {
+            self.actions.push(Action::ForgetToken(token));
+        }
+        if self.token == Some(token) {
+            self.token = None;
+        }
+    }
+
+    fn wake(&mut self, now: Time, at: Time) {
+        if at > now {
+            self.deadline = self.deadline.min(at);
+        }
+    }
+
+    fn jitter(&mut self) -> Jitter {
+        self.salt = self.salt.wrapping_add(1);
+        Jitter::new(self.seed, self.salt)
+    }
+}

@@ -1,0 +1,147 @@
+//! A static role: its password is read again when it is due, when a login is refused, and when somebody asks.
+
+use std::time::Duration;
+
+use crate::lease::{Action, Event, Failure, Note, StaticKeeper, Time, TokenFacts, TokenId, Verdict};
+
+const TOKEN: TokenId = TokenId(1);
+
+fn at(seconds: u64) -> Time {
+    Time::from_nanos(1_000_000_000_000) + Duration::from_secs(seconds)
+}
+
+fn facts(now: Time) -> TokenFacts {
+    TokenFacts { sent_at: now, ttl: Some(Duration::from_secs(100_000)), renewable: true, owned: true }
+}
+
+fn is_read(actions: &[Action]) -> bool {
+    actions.contains(&Action::Issue(TOKEN))
+}
+
+fn new_password(sent_at: Time, ttl: u64) -> Event {
+    Event::Granted { sent_at, lease: Duration::from_secs(ttl), renewable: false }
+}
+
+fn unchanged(sent_at: Time, ttl: u64) -> Event {
+    Event::Unchanged { sent_at, lease: Duration::from_secs(ttl) }
+}
+
+/// A keeper that has read its first password at 0, which lives for `ttl`.
+fn started(ttl: u64) -> StaticKeeper {
+    let mut keeper = StaticKeeper::new(0);
+    assert_eq!(keeper.handle(at(0), Event::Tick), [Action::LogIn { within: None }]);
+    assert!(is_read(&keeper.handle(at(0), Event::LoggedIn(TOKEN, facts(at(0))))));
+    let actions = keeper.handle(at(0), new_password(at(0), ttl));
+    assert!(actions.contains(&Action::Publish(1)), "{actions:?}");
+    keeper
+}
+
+#[test]
+fn is_read_again_a_second_after_its_end() {
+    let mut keeper = started(60);
+    assert_eq!(keeper.next_deadline(), at(61));
+    assert_eq!(keeper.handle(at(60), Event::Tick), []);
+    assert!(is_read(&keeper.handle(at(61), Event::Tick)));
+}
+
+#[test]
+fn is_polled_with_growing_steps_while_the_rotation_is_late() {
+    let mut keeper = started(60);
+    assert!(is_read(&keeper.handle(at(61), Event::Tick)));
+    let mut now = at(61);
+    for step in [1, 2, 4, 5, 5] {
+        assert_eq!(keeper.handle(now, unchanged(now, 0)), []);
+        now = now + Duration::from_secs(step);
+        assert_eq!(keeper.next_deadline(), now, "after {step} s");
+        assert!(is_read(&keeper.handle(now, Event::Tick)));
+    }
+    let actions = keeper.handle(now, new_password(now, 60));
+    assert!(actions.contains(&Action::Publish(2)));
+    assert_eq!(keeper.next_deadline(), now + Duration::from_secs(61));
+}
+
+#[test]
+fn a_rotation_ends_and_drains_nothing() {
+    let mut keeper = started(60);
+    assert!(is_read(&keeper.handle(at(61), Event::Tick)));
+    let actions = keeper.handle(at(61), new_password(at(61), 60));
+    let told: Vec<_> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Tell(number, ending) => Some((*number, *ending)),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        told.iter().all(|(_, ending)| ending.drain_from.is_none() && ending.closing.is_none()),
+        "{told:?}"
+    );
+    assert!(keeper.may_empty(1) && !keeper.may_empty(2));
+    assert_eq!(keeper.handle(at(70), Event::Empty { number: 1, stray: false }), [Action::Forget(1)]);
+}
+
+#[test]
+fn a_refused_login_reads_at_once_and_waits_for_the_answer() {
+    let mut keeper = started(3600);
+    assert!(is_read(&keeper.handle(at(100), Event::Suspected(1))));
+    assert_eq!(keeper.handle(at(100), Event::Suspected(1)), [], "one read for all who wait");
+    let actions = keeper.handle(at(100), new_password(at(100), 3600));
+    let publish = actions.iter().position(|action| *action == Action::Publish(2)).unwrap();
+    let answers = actions.iter().filter(|action| **action == Action::Answer(1, Verdict::Lost)).count();
+    assert_eq!(answers, 2);
+    assert!(publish < actions.iter().position(|a| *a == Action::Answer(1, Verdict::Lost)).unwrap());
+}
+
+#[test]
+fn a_refused_login_is_polled_for_until_the_password_changes() {
+    let mut keeper = started(3600);
+    assert!(is_read(&keeper.handle(at(100), Event::Suspected(1))));
+    assert!(keeper.handle(at(100), unchanged(at(100), 3500)).contains(&Action::Answer(1, Verdict::Alive)));
+    keeper.handle(at(100), Event::Replace(1));
+    assert!(keeper.next_deadline() <= at(102));
+    assert!(is_read(&keeper.handle(at(102), Event::Tick)));
+    assert!(keeper.handle(at(102), new_password(at(102), 3600)).contains(&Action::Publish(2)));
+    assert_eq!(keeper.next_deadline(), at(102 + 3601));
+}
+
+#[test]
+fn a_failed_read_keeps_the_password_and_is_tried_again() {
+    let mut keeper = started(60);
+    assert!(is_read(&keeper.handle(at(61), Event::Tick)));
+    assert_eq!(keeper.handle(at(61), Event::IssueFailed(Failure::Transient)), []);
+    assert_eq!(keeper.current(), Some(1));
+    assert_eq!(keeper.next_deadline(), at(61) + Duration::from_millis(500));
+}
+
+#[test]
+fn a_dead_token_is_replaced_by_a_login() {
+    let mut keeper = started(60);
+    assert!(is_read(&keeper.handle(at(61), Event::Tick)));
+    let actions = keeper.handle(at(61), Event::IssueFailed(Failure::TokenDead));
+    assert_eq!(actions, [Action::ForgetToken(TOKEN)]);
+    assert_eq!(keeper.handle(at(62), Event::Tick), [Action::LogIn { within: None }]);
+}
+
+#[test]
+fn a_command_reads_now_and_says_what_is_current() {
+    let mut keeper = started(3600);
+    assert!(is_read(&keeper.handle(at(100), Event::Rotate(None))));
+    assert!(keeper.handle(at(100), unchanged(at(100), 3500)).contains(&Action::RotateDone(1)));
+    assert!(is_read(&keeper.handle(at(200), Event::Rotate(None))));
+    let actions = keeper.handle(at(200), new_password(at(200), 3600));
+    assert!(
+        actions.iter().any(|a| matches!(a, Action::Note(Note::Published { number: 2, .. }))),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn the_end_gives_the_token_back() {
+    let mut keeper = started(3600);
+    let actions = keeper.handle(at(100), Event::Close);
+    assert_eq!(actions, [Action::Unpublish, Action::RevokeToken(TOKEN)]);
+    assert_eq!(keeper.handle(at(100), Event::Empty { number: 1, stray: false }), [Action::Forget(1)]);
+    assert_eq!(keeper.handle(at(101), Event::TokenRevoked(TOKEN)), [Action::ForgetToken(TOKEN)]);
+    assert!(keeper.is_empty());
+    assert_eq!(keeper.next_deadline(), Time::NEVER);
+}

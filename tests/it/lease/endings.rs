@@ -1,0 +1,223 @@
+//! Credentials that end before their time: with their token, by an operator's hand, in Vault's absence.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Logins, Orphans, SOON, until_metric, work_table, work_until_error};
+use crate::harness::{Fault, Mode, Setup, Spec, Vault, bench, eventually, leasehold, same, through};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_ends_before_its_lease_is_replaced_in_time_and_its_sessions_end_first() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    // The lease says an hour, and dies with its token after twelve seconds.
+    let token = json!({"token_ttl": "12s", "token_explicit_max_ttl": "12s"});
+    let setup = vault.setup(&db, Spec::new("app").token(token)).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    work_table(&db).await;
+    let orphans = Orphans::watch(&db).await;
+    let logins = Logins::through(&leasehold, &db);
+    let idle = leasehold.connect("app", db.name()).await;
+    let first = idle.user().await;
+    let working = work_until_error(leasehold.connect("app", db.name()).await);
+    let in_transaction = leasehold.connect("app", db.name()).await;
+    in_transaction.batch_execute("BEGIN; INSERT INTO work VALUES (1)").await.unwrap();
+
+    until_metric(&leasehold, SOON * 2, "rotations_total", &[("reason", "token")], 1.0).await;
+    assert!(db.roles().await.contains(&first), "rotated before the end");
+    eventually(SOON * 2, async || same(db.roles().await.contains(&first), false)).await;
+
+    assert_eq!(working.await.unwrap().as_deref(), Some("57P01"));
+    for session in [idle, in_transaction] {
+        assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    }
+    until_metric(&leasehold, SOON * 2, "rotations_total", &[("reason", "token")], 2.0).await;
+    orphans.none_was_seen().await;
+    logins.all_succeeded().await;
+    assert_eq!(leasehold.metrics().await.get("rotations_total", &[]), 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_token_that_can_be_renewed_is_no_reason_to_rotate() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app").token(json!({"token_period": "10s"}))).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("app", db.name()).await;
+    let user = session.user().await;
+
+    let renewed = [("operation", "renew_token"), ("outcome", "ok")];
+    until_metric(&leasehold, Duration::from_secs(30), "vault_requests_total", &renewed, 4.0).await;
+
+    assert_eq!(session.user().await, user);
+    assert_eq!(leasehold.connect("app", db.name()).await.user().await, user);
+    assert_eq!(leasehold.metrics().await.get("issuances_total", &[]), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_revoked_by_hand_is_replaced_once_and_no_new_login_fails() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let old = [leasehold.connect("app", db.name()).await, leasehold.connect("app", db.name()).await];
+    let old_user = old[0].user().await;
+    let lease = vault.leases(&setup.path).await.remove(0);
+    vault.revoke_lease(&lease).await;
+    assert!(db.roles().await.is_empty());
+
+    let logins: Vec<_> = (0..20)
+        .map(|_| {
+            let config = leasehold.config("app", db.name());
+            tokio::spawn(async move { crate::harness::connect(&config).await })
+        })
+        .collect();
+
+    for login in logins {
+        let session = login.await.unwrap().unwrap_or_else(|error| panic!("a login: {error:?}"));
+        assert_ne!(session.user().await, old_user);
+    }
+    for session in old {
+        assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    }
+    assert_eq!(vault.leases(&setup.path).await.len(), 1);
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("vault_requests_total", &[("operation", "issue")]), 2.0);
+    assert_eq!(metrics.get("vault_requests_total", &[("operation", "renew")]), 1.0, "one check for all");
+    assert_eq!(metrics.get("rotations_total", &[("reason", "revoked")]), 1.0);
+    assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
+    assert_eq!(metrics.get("sessions_closed_total", &[("cause", "revoked")]), 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denial_that_passes_by_gives_a_revoked_lease_away() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    work_table(&db).await;
+    let idle = leasehold.connect("app", db.name()).await;
+    let asking = leasehold.connect("app", db.name()).await;
+    let lease = vault.leases(&setup.path).await.remove(0);
+    vault.revoke_lease(&lease).await;
+
+    let denied = asking.batch_execute("SET ROLE NONE; UPDATE work SET n = n + 1").await.unwrap_err();
+
+    assert!(denied.code().is_some(), "{denied:?}");
+    assert_eq!(asking.ended().await.as_deref(), Some("57P01"));
+    assert_eq!(idle.ended().await.as_deref(), Some("57P01"));
+    leasehold.connect("app", db.name()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_clients_that_wait_for_the_first_credential_make_one_request() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
+    fault.set(Mode::Blackhole).await;
+    let leasehold = leasehold().upstream(&db).vault(&through(&vault, &fault)).login(&setup).start().await;
+    let logins: Vec<_> = (0..20)
+        .map(|_| {
+            let config = leasehold.config("app", db.name());
+            tokio::spawn(async move { crate::harness::connect(&config).await })
+        })
+        .collect();
+    assert_eq!(leasehold.http("/readyz").await.status, 503);
+
+    fault.set(Mode::Pass).await;
+
+    for login in logins {
+        login.await.unwrap().unwrap_or_else(|error| panic!("a login: {error:?}"));
+    }
+    let get = format!("GET /v1/{} ", setup.path);
+    let asked: usize = fault
+        .recordings()
+        .iter()
+        .map(|recording| String::from_utf8_lossy(&recording.to_server).matches(&get).count())
+        .sum();
+    assert_eq!(asked, 1);
+    assert_eq!(db.roles().await.len(), 1);
+}
+
+/// A token of twelve seconds that somebody hands to leasehold.
+async fn short_token(vault: &Vault, setup: &Setup) -> String {
+    let body = json!({"policies": [setup.id()], "ttl": "12s", "explicit_max_ttl": "12s", "no_parent": true});
+    let reply = vault.write("auth/token/create", body).await;
+    reply["auth"]["client_token"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_file_that_is_renewed_in_time_carries_every_login_over() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let file = bench().directory().await.join("token");
+    std::fs::write(&file, short_token(&vault, &setup).await).unwrap();
+    let leasehold = leasehold()
+        .upstream(&db)
+        .vault(&vault)
+        .path(&setup.path)
+        .flag("--vault-auth-method", "token-file")
+        .flag("--vault-auth-token-file", file.to_str().unwrap())
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    let orphans = Orphans::watch(&db).await;
+    let logins = Logins::through(&leasehold, &db);
+    let session = leasehold.connect("app", db.name()).await;
+    let first = session.user().await;
+
+    // Its end is seen, and the file holds nothing better yet.
+    let looked_up = [("operation", "look_up"), ("outcome", "ok")];
+    until_metric(&leasehold, SOON, "vault_requests_total", &looked_up, 2.0).await;
+    assert_eq!(leasehold.metrics().await.get("issuances_total", &[]), 1.0, "nothing is issued for it");
+    let next = file.with_extension("next");
+    std::fs::write(&next, short_token(&vault, &setup).await).unwrap();
+    std::fs::rename(&next, &file).unwrap();
+
+    until_metric(&leasehold, SOON, "rotations_total", &[("reason", "token")], 1.0).await;
+    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    eventually(SOON, async || same(db.roles().await.contains(&first), false)).await;
+    logins.all_succeeded().await;
+    orphans.none_was_seen().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handed_token_that_ends_ends_its_sessions_first() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold()
+        .upstream(&db)
+        .vault(&vault)
+        .path(&setup.path)
+        .env("BAO_TOKEN", &short_token(&vault, &setup).await)
+        .flag("--limits-login-wait", "500ms")
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    let orphans = Orphans::watch(&db).await;
+    let idle = leasehold.connect("app", db.name()).await;
+    let busy = leasehold.connect("app", db.name()).await;
+    busy.batch_execute("BEGIN; SELECT 1").await.unwrap();
+
+    assert_eq!(leasehold.generations().await.len(), 1);
+    eventually(SOON * 2, async || same(leasehold.http("/readyz").await.status, 503)).await;
+
+    assert_eq!(idle.ended().await.as_deref(), Some("57P01"));
+    assert_eq!(busy.ended().await.as_deref(), Some("57P01"));
+    assert!(!db.roles().await.is_empty(), "the token, and with it the role, is still there");
+    eventually(SOON, async || same(db.roles().await.len(), 0)).await;
+    orphans.none_was_seen().await;
+    let Err(refused) = leasehold.try_connect("app", db.name()).await else { panic!("no token is left") };
+    assert_eq!(refused.code().map(|code| code.code()), Some("57P03"));
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("issuances_total", &[("outcome", "ok")]), 1.0);
+    assert_eq!(metrics.get("sessions_closed_total", &[("cause", "lease_end")]), 2.0);
+}

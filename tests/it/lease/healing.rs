@@ -1,0 +1,210 @@
+//! What others do to a credential, and how leasehold gets over it.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{Logins, SOON, until_metric};
+use crate::harness::{Fault, Mode, Spec, bench, eventually, leasehold, same};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_dropped_behind_vaults_back_is_replaced_at_the_next_login() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let old = leasehold.connect("app", db.name()).await;
+    let old_user = old.user().await;
+    db.drop_role(&old_user).await;
+
+    let new = leasehold.connect("app", db.name()).await;
+
+    assert_ne!(new.user().await, old_user);
+    assert_eq!(old.ended().await.as_deref(), Some("57P01"));
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("rotations_total", &[("reason", "revoked")]), 1.0);
+    assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_changed_behind_vaults_back_is_replaced_once_and_sessions_go_on() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold()
+        .upstream(&db)
+        .vault(&vault)
+        .login(&setup)
+        // As long as a credential may be unknown to a host, a refusal is not held against it.
+        .flag("--limits-replica-grace", "1s")
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    let old = leasehold.connect("app", db.name()).await;
+    let old_user = old.user().await;
+    db.admin.batch_execute(&format!("ALTER ROLE \"{old_user}\" PASSWORD 'another'")).await.unwrap();
+
+    let logins: Vec<_> = (0..8)
+        .map(|_| {
+            let config = leasehold.config("app", db.name());
+            tokio::spawn(async move { crate::harness::connect(&config).await })
+        })
+        .collect();
+
+    for login in logins {
+        let session = login.await.unwrap().unwrap_or_else(|error| panic!("a login: {error:?}"));
+        assert_ne!(session.user().await, old_user);
+    }
+    assert_eq!(old.user().await, old_user, "its lease lives");
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("rotations_total", &[("reason", "refused")]), 1.0);
+    assert_eq!(metrics.get("issuances_total", &[]), 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_fails_as_vault_cannot_reach_postgres_is_tried_again() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let way = Fault::before(&db.server.addr()).await;
+    let spec = Spec::new("app").ttl("20s", "1h").database_addr(&way.addr().to_string());
+    let setup = vault.setup(&db, spec).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("app", db.name()).await;
+    let user = session.user().await;
+    way.set(Mode::Refuse).await;
+    way.cut();
+    until_metric(&leasehold, SOON * 2, "renewals_total", &[("outcome", "failed")], 1.0).await;
+
+    way.set(Mode::Pass).await;
+
+    until_metric(&leasehold, SOON, "renewals_total", &[("outcome", "ok")], 1.0).await;
+    assert_eq!(session.user().await, user);
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("renewals_total", &[("outcome", "terminal")]), 0.0);
+    assert_eq!(metrics.get("sessions_closed_total", &[]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_deleted_in_vault_leaves_its_credential_to_its_end_and_a_new_one_heals() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let mut setup = vault.setup(&db, Spec::new("app").ttl("20s", "1h")).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let logins = Logins::through(&leasehold, &db);
+    let session = leasehold.connect("app", db.name()).await;
+    let user = session.user().await;
+    vault.delete(&format!("{}/roles/app", setup.mount())).await;
+
+    until_metric(&leasehold, SOON * 2, "issuances_total", &[("outcome", "refused")], 1.0).await;
+    assert_eq!(session.user().await, user, "the lease has life left");
+    setup.retune(&db, "20s", "1h").await;
+
+    until_metric(&leasehold, SOON, "rotations_total", &[("reason", "capped")], 1.0).await;
+    logins.all_succeeded().await;
+    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_revoked_again_and_again_do_not_flood_vault() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold()
+        .upstream(&db)
+        .vault(&vault)
+        .login(&setup)
+        .flag("--limits-issue-burst", "2")
+        .flag("--limits-issue-interval", "4s")
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    let began = Instant::now();
+    for _ in 0..3 {
+        // A denial or a refused login is looked into at most every few seconds: each revoked lease is a new one.
+        vault.revoke_prefix(&setup.path).await;
+        leasehold.connect("app", db.name()).await;
+    }
+
+    assert!(began.elapsed() > Duration::from_secs(3), "the third had to wait for its turn");
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("rotations_total", &[("reason", "revoked")]), 3.0);
+    assert_eq!(metrics.get("issuances_total", &[]), 4.0);
+    assert_eq!(db.roles().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_token_takes_its_generation_along_and_a_fresh_login_heals() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app").token(json!({"token_period": "10s"}))).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let idle = leasehold.connect("app", db.name()).await;
+
+    // Every token of this login, as an operator revokes them after a leak.
+    let accessors = vault.request(list(), "auth/token/accessors", &vault.root_token, None).await;
+    for accessor in accessors.json["data"]["keys"].as_array().unwrap() {
+        let accessor = json!({"accessor": accessor});
+        let path = "auth/token/lookup-accessor";
+        let found =
+            vault.request(reqwest::Method::POST, path, &vault.root_token, Some(accessor.clone())).await;
+        if found.json["data"]["meta"]["role_name"] == setup.id() {
+            vault.write("auth/token/revoke-accessor", accessor).await;
+        }
+    }
+
+    // Nobody logs in: its next renewal finds it dead.
+    assert_eq!(idle.ended().await.as_deref(), Some("57P01"));
+    leasehold.wait_ready().await;
+    let user = leasehold.connect("app", db.name()).await.user().await;
+    eventually(SOON, async || same(db.roles().await, [user.clone()])).await;
+    assert_eq!(leasehold.metrics().await.get("rotations_total", &[("reason", "revoked")]), 1.0);
+}
+
+fn list() -> reqwest::Method {
+    reqwest::Method::from_bytes(b"LIST").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_too_short_to_be_of_use_is_given_back_and_asked_for_with_back_off() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app").ttl("4s", "4s").policy(Spec::MAY_REVOKE)).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+
+    until_metric(&leasehold, SOON, "revocations_total", &[("outcome", "lease")], 3.0).await;
+
+    let asked = leasehold.metrics().await.get("issuances_total", &[]);
+    assert!(asked <= 4.0, "{asked} issuances in the first seconds");
+    assert_eq!(leasehold.http("/readyz").await.status, 503);
+    eventually(SOON, async || {
+        let left = db.roles().await.len();
+        if left <= 1 { Ok(()) } else { Err(left) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn max_age_ends_a_credential_that_could_be_renewed_for_ever() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app").ttl("10s", "24h").policy(Spec::MAY_REVOKE)).await;
+    let leasehold =
+        leasehold().upstream(&db).vault(&vault).login(&setup).flag("--max-age", "16s").start().await;
+    leasehold.wait_ready().await;
+    let logins = Logins::through(&leasehold, &db);
+    let session = leasehold.connect("app", db.name()).await;
+    let first = session.user().await;
+
+    until_metric(&leasehold, SOON * 2, "rotations_total", &[("reason", "schedule")], 1.0).await;
+    assert_eq!(session.user().await, first);
+    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+
+    eventually(SOON, async || same(db.roles().await.contains(&first), false)).await;
+    logins.all_succeeded().await;
+    assert!(leasehold.metrics().await.get("renewals_total", &[("outcome", "ok")]) >= 1.0);
+}

@@ -1,0 +1,75 @@
+//! Policies: what leasehold does with what it is allowed.
+
+use serde_json::json;
+
+use super::{Logins, SOON, until_metric};
+use crate::harness::{Spec, bench, eventually, leasehold, same};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_allows_revocation_gets_each_lease_back_by_itself() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let old = leasehold.connect("app", db.name()).await;
+    assert!(leasehold.command(&["rotate"]).await.status.success());
+    let new = leasehold.connect("app", db.name()).await.user().await;
+    assert_eq!(vault.leases(&setup.path).await.len(), 2, "a session stands on the old one");
+
+    old.close().await;
+
+    until_metric(&leasehold, SOON, "revocations_total", &[("outcome", "lease")], 1.0).await;
+    assert_eq!(vault.leases(&setup.path).await.len(), 1);
+    assert_eq!(db.roles().await, [new]);
+    // The old login has nothing left to hold.
+    let revoked = [("operation", "revoke_token"), ("outcome", "ok")];
+    until_metric(&leasehold, SOON, "vault_requests_total", &revoked, 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_forbids_renewal_means_rotation_at_two_thirds() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let deny = "path \"sys/leases/renew\" { capabilities = [\"deny\"] }";
+    let setup = vault.setup(&db, Spec::new("app").ttl("10s", "1h").policy(deny)).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let logins = Logins::through(&leasehold, &db);
+    let session = leasehold.connect("app", db.name()).await;
+    let first = session.user().await;
+
+    until_metric(&leasehold, SOON, "rotations_total", &[("reason", "not_renewable")], 1.0).await;
+    assert_eq!(session.user().await, first, "it lives on beside the successor");
+    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    until_metric(&leasehold, SOON, "rotations_total", &[("reason", "not_renewable")], 2.0).await;
+
+    logins.all_succeeded().await;
+    let metrics = leasehold.metrics().await;
+    assert!(metrics.get("renewals_total", &[("outcome", "forbidden")]) >= 2.0);
+    assert_eq!(metrics.get("renewals_total", &[("outcome", "ok")]), 0.0);
+    eventually(SOON, async || same(db.roles().await.contains(&first), false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_default_policy_a_token_of_unknown_rights_is_replaced_before_its_end() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    // Neither lookup-self, renew-self nor revoke-self: the login's reply alone tells its end.
+    let token = json!({"token_no_default_policy": true, "token_ttl": "10s"});
+    let setup = vault.setup(&db, Spec::new("app").ttl("1h", "24h").token(token)).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let logins = Logins::through(&leasehold, &db);
+    let session = leasehold.connect("app", db.name()).await;
+    let first = session.user().await;
+
+    until_metric(&leasehold, SOON, "rotations_total", &[("reason", "token")], 1.0).await;
+    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    assert!(db.roles().await.contains(&first), "it can be given back in no way, and lapses with its token");
+    eventually(SOON, async || same(db.roles().await.contains(&first), false)).await;
+
+    logins.all_succeeded().await;
+    until_metric(&leasehold, SOON, "revocations_total", &[("outcome", "forbidden")], 1.0).await;
+    assert_eq!(leasehold.metrics().await.get("revocations_total", &[("outcome", "lease")]), 0.0);
+}

@@ -1,0 +1,94 @@
+//! The proof of a fresh credential, before anybody gets it.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{SOON, until_metric};
+use crate::harness::{Fault, Mode, Spec, bench, eventually, leasehold, same};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_that_cannot_log_in_is_refused_and_the_old_one_stays() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app").ttl("12s", "1h").policy(Spec::MAY_REVOKE)).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("app", db.name()).await;
+    let user = session.user().await;
+    let nologin = json!({
+        "db_name": "db",
+        "default_ttl": "12s",
+        "max_ttl": "1h",
+        "creation_statements":
+            [format!("CREATE ROLE \"{{{{name}}}}\" NOLOGIN PASSWORD '{{{{password}}}}' IN ROLE {}", db.owner())],
+        "revocation_statements": ["DROP ROLE IF EXISTS \"{{name}}\""],
+    });
+    vault.write(&format!("{}/roles/app", setup.mount()), nologin).await;
+
+    let rotated = leasehold.command(&["rotate", "--drain=0s"]).await;
+
+    assert_eq!(rotated.status.code(), Some(1), "{rotated:?}");
+    assert_eq!(session.user().await, user, "its session is undisturbed");
+    assert_eq!(leasehold.connect("app", db.name()).await.user().await, user);
+    eventually(SOON, async || same(db.roles().await, [user.clone()])).await;
+    let metrics = leasehold.metrics().await;
+    assert!(metrics.get("proofs_total", &[("outcome", "refused")]) >= 2.0, "it was tried again");
+    assert_eq!(metrics.get("rotations_total", &[]), 0.0);
+    assert_eq!(metrics.get("suspect_logins_total", &[]), 0.0);
+    let generations = leasehold.generations().await;
+    assert_eq!((generations[0]["generation"].as_u64(), generations.len()), (Some(1), 1));
+    assert_eq!(generations[0]["state"], "current");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_postgres_at_the_start_a_credential_is_published_unproved_and_works_later() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let fault = Fault::before(&db.server.addr()).await;
+    fault.set(Mode::Refuse).await;
+    let leasehold = leasehold()
+        .upstream_uri(&format!("postgresql://{}/?sslmode=disable", fault.addr()))
+        .vault(&vault)
+        .login(&setup)
+        .start()
+        .await;
+
+    leasehold.wait_ready().await;
+
+    assert!(leasehold.metrics().await.get("proofs_total", &[("outcome", "unprovable")]) >= 1.0);
+    let Err(unreachable) = leasehold.try_connect("app", db.name()).await else { panic!("nobody listens") };
+    assert_eq!(unreachable.code().map(|code| code.code()), Some("08001"));
+    fault.set(Mode::Pass).await;
+    let session = leasehold.connect("app", db.name()).await;
+    assert_eq!(db.roles().await, [session.user().await]);
+    assert_eq!(leasehold.metrics().await.get("issuances_total", &[]), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_that_cannot_be_proved_waits_while_the_old_one_serves() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let fault = Fault::before(&db.server.addr()).await;
+    let leasehold = leasehold()
+        .upstream_uri(&format!("postgresql://{}/?sslmode=disable&connect_timeout=2", fault.addr()))
+        .vault(&vault)
+        .login(&setup)
+        .flag("--rotate-after", "3s")
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    fault.set(Mode::Refuse).await;
+    until_metric(&leasehold, SOON, "proofs_total", &[("outcome", "unprovable")], 2.0).await;
+    assert_eq!(leasehold.metrics().await.get("rotations_total", &[]), 0.0);
+    assert_eq!(leasehold.http("/readyz").await.status, 200);
+
+    fault.set(Mode::Pass).await;
+
+    until_metric(&leasehold, Duration::from_secs(40), "rotations_total", &[("reason", "schedule")], 1.0)
+        .await;
+    let metrics = leasehold.metrics().await;
+    assert!(metrics.get("proofs_total", &[("outcome", "ok")]) >= 2.0, "proved when it could be");
+}

@@ -1,0 +1,213 @@
+//! Rotation under load, and `rotate` with its drains.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_postgres::Config;
+use tokio_util::sync::CancellationToken;
+
+use super::{Orphans, SOON, until_metric};
+use crate::harness::{Fault, Mode, Spec, Storage, bench, connect, eventually, leasehold, same, through};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_rotations_under_load_fail_no_login_close_no_session_and_lose_no_write() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app").ttl("20s", "24h").policy(Spec::MAY_REVOKE)).await;
+    let owner = db.owner();
+    let tables = format!(
+        "CREATE TABLE ledger (client int, seq bigint, PRIMARY KEY (client, seq));
+         CREATE TABLE counter (client int PRIMARY KEY, n bigint);
+         INSERT INTO counter SELECT client, 0 FROM generate_series(0, 31) client;
+         ALTER TABLE ledger OWNER TO {owner}; ALTER TABLE counter OWNER TO {owner}"
+    );
+    db.admin.batch_execute(&tables).await.unwrap();
+    let leasehold = leasehold()
+        .upstream(&db)
+        .vault(&vault)
+        .login(&setup)
+        .flag("--rotate-after", "500ms")
+        .flag("--probe-database", db.name())
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    let stop = CancellationToken::new();
+
+    // Every fourth client keeps its session for all fifty; the others come and go.
+    let clients: Vec<_> = (0..32)
+        .map(|client| {
+            let config = leasehold.config("app", db.name());
+            tokio::spawn(write_ahead(client, config, client % 4 == 0, stop.clone()))
+        })
+        .collect();
+    until_metric(&leasehold, Duration::from_secs(120), "rotations_total", &[("reason", "schedule")], 50.0)
+        .await;
+    stop.cancel();
+    let mut logins = 0;
+    let mut acknowledged = 0;
+    for client in clients {
+        let (opened, written) = client.await.unwrap();
+        logins += opened;
+        acknowledged += written;
+    }
+
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
+    assert_eq!(metrics.get("suspect_logins_total", &[]), 0.0);
+    assert_eq!(metrics.get("sessions_opened_total", &[]), f64::from(logins));
+    eventually(SOON, async || {
+        let metrics = leasehold.metrics().await;
+        let by_clients = metrics.get("sessions_closed_total", &[("cause", "client")]);
+        same((by_clients, metrics.get("sessions_closed_total", &[])), (f64::from(logins), f64::from(logins)))
+    })
+    .await;
+    let written = acknowledged.to_string();
+    assert_eq!(db.admin.value("SELECT count(*) FROM ledger").await, written);
+    assert_eq!(db.admin.value("SELECT sum(n) FROM counter").await, written);
+    let gaps = "SELECT count(*) FROM counter c
+                 WHERE n <> (SELECT coalesce(max(seq), 0) FROM ledger l WHERE l.client = c.client)";
+    assert_eq!(db.admin.value(gaps).await, "0", "each client's writes are there without a gap");
+    eventually(SOON, async || {
+        let roles = db.roles().await.len();
+        if roles <= 2 { Ok(()) } else { Err(format!("{roles} roles are left")) }
+    })
+    .await;
+}
+
+/// Writes a ledger line and counts it, one transaction each; ends its session when it likes, or never. How many
+/// sessions it had, and how many transactions were acknowledged.
+async fn write_ahead(client: i32, config: Config, stays: bool, stop: CancellationToken) -> (u32, u64) {
+    let (mut sessions, mut seq) = (0, 0);
+    while !stop.is_cancelled() {
+        let session = connect(&config).await.unwrap_or_else(|error| panic!("a login: {error:?}"));
+        sessions += 1;
+        let mut turns = 0;
+        while !stop.is_cancelled() && (stays || turns < 5 + client % 7) {
+            let next = seq + 1;
+            let transaction = format!(
+                "BEGIN; INSERT INTO ledger VALUES ({client}, {next});
+                 UPDATE counter SET n = n + 1 WHERE client = {client}; COMMIT"
+            );
+            session.batch_execute(&transaction).await.unwrap_or_else(|error| panic!("a write: {error:?}"));
+            seq = next;
+            turns += 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        session.close().await;
+    }
+    (sessions, seq)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotate_with_no_drain_time_ends_every_earlier_session_and_revokes_at_once() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let orphans = Orphans::watch(&db).await;
+    let first = leasehold.connect("app", db.name()).await;
+    assert!(leasehold.command(&["rotate"]).await.status.success());
+    let second = leasehold.connect("app", db.name()).await;
+    second.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    assert_eq!(db.roles().await.len(), 2);
+
+    let rotated = leasehold.command(&["rotate", "--drain=0s"]).await;
+
+    assert!(rotated.status.success(), "{rotated:?}");
+    assert_eq!(first.ended().await.as_deref(), Some("57P01"));
+    assert_eq!(second.ended().await.as_deref(), Some("57P01"), "an open transaction too");
+    let third = leasehold.connect("app", db.name()).await;
+    let live = third.user().await;
+    eventually(SOON, async || same(db.roles().await, [live.clone()])).await;
+    eventually(SOON, async || same(vault.leases(&setup.path).await.len(), 1)).await;
+    orphans.none_was_seen().await;
+    until_metric(&leasehold, SOON, "revocations_total", &[("outcome", "lease")], 2.0).await;
+    assert_eq!(leasehold.metrics().await.get("sessions_closed_total", &[("cause", "revoked")]), 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_closes_between_transactions_and_lets_an_open_one_finish() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let mut idle = Vec::new();
+    for _ in 0..10 {
+        idle.push(leasehold.connect("app", db.name()).await);
+    }
+    let busy = leasehold.connect("app", db.name()).await;
+    busy.batch_execute("BEGIN; CREATE TABLE finished (n int)").await.unwrap();
+
+    let began = Instant::now();
+    assert!(leasehold.command(&["rotate", "--drain=5s"]).await.status.success());
+
+    let ends: Vec<_> = idle
+        .into_iter()
+        .map(|session| {
+            tokio::spawn(async move {
+                let code = session.ended().await;
+                (code, began.elapsed())
+            })
+        })
+        .collect();
+    let mut ended_at = Vec::new();
+    for end in ends {
+        let (code, at) = end.await.unwrap();
+        assert_eq!(code.as_deref(), Some("57P01"));
+        ended_at.push(at);
+    }
+    busy.batch_execute("INSERT INTO finished VALUES (1); COMMIT").await.unwrap();
+    assert_eq!(busy.ended().await.as_deref(), Some("57P01"));
+    assert_eq!(db.admin.value("SELECT n FROM finished").await, "1");
+    ended_at.sort();
+    assert!(ended_at[9] - ended_at[0] > Duration::from_secs(1), "spread: {ended_at:?}");
+    until_metric(&leasehold, SOON, "sessions_closed_total", &[("cause", "drain")], 11.0).await;
+    let live = leasehold.connect("app", db.name()).await.user().await;
+    eventually(SOON, async || same(db.roles().await, [live.clone()])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotate_that_fails_exits_1_and_drains_nothing() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
+    let leasehold = leasehold().upstream(&db).vault(&through(&vault, &fault)).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("app", db.name()).await;
+    let user = session.user().await;
+    fault.set(Mode::Refuse).await;
+    fault.cut();
+
+    let rotated = leasehold.command(&["rotate", "--drain=0s"]).await;
+
+    assert_eq!(rotated.status.code(), Some(1), "{rotated:?}");
+    assert_eq!(session.user().await, user, "its session runs on");
+    assert_eq!(leasehold.connect("app", db.name()).await.user().await, user);
+    let generations = leasehold.generations().await;
+    assert_eq!(generations.len(), 1);
+    assert_eq!(generations[0]["state"], "current");
+    assert!(generations[0]["drain_at"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotate_against_a_sealed_vault_fails_and_a_later_one_succeeds() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().own_vault(Storage::Raft).await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("app", db.name()).await;
+    let user = session.user().await;
+    vault.seal().await;
+
+    let rotated = leasehold.command(&["rotate", "--drain"]).await;
+
+    assert_eq!(rotated.status.code(), Some(1), "{rotated:?}");
+    vault.unseal().await;
+    assert!(leasehold.command(&["rotate"]).await.status.success());
+    assert_eq!(session.user().await, user, "the drain of the first went with it");
+    assert_ne!(leasehold.connect("app", db.name()).await.user().await, user);
+}

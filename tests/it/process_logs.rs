@@ -1,0 +1,145 @@
+//! Its log: formats, a reader that has gone, a reader that does not read, how much is said.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
+
+use tokio::task::JoinSet;
+
+use crate::harness::{Fault, Mode, SOON, Spec, bench, eventually, leasehold, same};
+use crate::process::{BINARY, OnSockets};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_are_text_for_people_or_one_json_object_each() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    for format in ["text", "json"] {
+        let path = bench().directory().await.join("log");
+        let stderr = Stdio::from(File::create(&path).unwrap());
+        let flags = ["--log-format", format, "--log-level", "debug"];
+        let mut running = OnSockets::start(&db, &vault, &setup, stderr, &flags).await;
+        running.connect("app", db.name()).await.close().await;
+        assert!(running.command(&["shutdown", "--wait"]).await.status.success());
+        assert_eq!(running.wait_exit().await.code(), Some(0));
+
+        let log = std::fs::read_to_string(&path).unwrap();
+        assert!(log.lines().count() >= 8, "{log}");
+        assert!(log.lines().last().unwrap().contains("stopped"), "the last word is written: {log}");
+        assert!(!log.contains('\u{1b}'), "a file has no use for colours: {log}");
+        for line in log.lines() {
+            let object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line);
+            assert_eq!(object.is_ok(), format == "json", "{line}");
+            if let Ok(object) = object {
+                for key in ["timestamp", "level", "message", "target"] {
+                    assert!(object[key].is_string(), "{line}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_takes_holds_nobody_up_and_its_dropped_lines_are_counted() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+
+    // Whoever read it has gone: every line is lost, at once.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut closed = OnSockets::start(&db, &vault, &setup, writer.into(), &[]).await;
+    assert_eq!(closed.connect("app", db.name()).await.value("SELECT 1").await, "1");
+    eventually(SOON, async || same(closed.metric("leasehold_log_lines_dropped_total").await >= 3.0, true))
+        .await;
+    assert!(closed.command(&["shutdown", "--wait"]).await.status.success());
+    assert_eq!(closed.wait_exit().await.code(), Some(0));
+
+    // It is there and does not read: the pipe fills, then the queue of 1 MiB, and then lines are lost.
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let flags = ["--log-level", "trace", "--log-format", "json"];
+    let mut stuck = OnSockets::start(&db, &vault, &setup, writer.into(), &flags).await;
+    let before = stuck.connect("app", db.name()).await;
+    let mut logins = JoinSet::new();
+    let socket = stuck.client_socket();
+    for _ in 0..8 {
+        let socket = socket.clone();
+        logins.spawn(async move {
+            for _ in 0..400 {
+                // A line each, and nothing upstream.
+                let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+                tokio::io::AsyncWriteExt::write_all(&mut stream, b"\0\0\0\x08\0\0\0\0").await.unwrap();
+                let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut Vec::new()).await;
+            }
+        });
+    }
+    logins.join_all().await;
+    assert!(stuck.metric("leasehold_log_lines_dropped_total").await > 0.0);
+    assert_eq!(before.value("SELECT 1").await, "1", "an old session goes on");
+    assert_eq!(stuck.connect("app", db.name()).await.value("SELECT 2").await, "2", "a new one gets in");
+    assert!(stuck.command(&["rotate"]).await.status.success());
+    assert!(stuck.command(&["shutdown"]).await.status.success());
+    assert_eq!(stuck.wait_exit().await.code(), Some(0), "nor does it hold up the end");
+    let mut log = Vec::new();
+    reader.read_to_end(&mut log).unwrap();
+    assert!(!log.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_that_fail_by_the_hundred_are_a_few_lines_with_a_count() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let away = Fault::before(&db.server.addr()).await;
+    let leasehold = leasehold()
+        .upstream_uri(&format!("postgresql://{}/?sslmode=disable", away.addr()))
+        .vault(&vault)
+        .login(&setup)
+        .flag("--log-level", "info")
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    away.set(Mode::Refuse).await;
+
+    for _ in 0..300 {
+        let error = leasehold.try_connect("app", db.name()).await.err().unwrap();
+        assert_eq!(error.code().unwrap().code(), "08001");
+    }
+
+    let failures = leasehold.metrics().await.get("login_failures_total", &[("reason", "unreachable")]);
+    assert_eq!(failures, 300.0, "each is counted");
+    let logged = |field: &str| {
+        let lines = leasehold.log().messages("login failed");
+        lines.iter().map(|line| crate::harness::field(line, field).parse::<u64>().unwrap_or(0)).sum::<u64>()
+    };
+    let lines = leasehold.log().messages("login failed").len();
+    assert!((1..100).contains(&lines), "{lines} lines for 300 failures");
+    // The ones that were held back are told with the next line.
+    let left_out = logged("left_out");
+    assert!(usize::try_from(left_out).unwrap() + lines <= 300, "{left_out} beside {lines}");
+    eventually(SOON, async || {
+        drop(leasehold.try_connect("app", db.name()).await);
+        let lines = leasehold.log().messages("login failed").len();
+        same(usize::try_from(logged("left_out")).unwrap() + lines >= 300, true)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stderr_that_is_full_does_not_hold_up_a_failing_start() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = held.local_addr().unwrap().to_string();
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    // What a pipe holds.
+    writer.write_all(&[b'.'; 64 * 1024]).unwrap();
+    let mut command = Command::new(BINARY);
+    command.args(["run", "--upstream=postgresql://db/", "--vault-path=database/creds/app", "--admin=off"]);
+    command
+        .args(["--listen=127.0.0.1:0", "--http", &addr])
+        .env_clear()
+        .env("VAULT_TOKEN", "t")
+        .stderr(writer);
+    let mut child = command.spawn().unwrap();
+    let ended = eventually(SOON, async || child.try_wait().unwrap().ok_or("it runs")).await;
+    assert_eq!(ended.code(), Some(71));
+}

@@ -1,0 +1,200 @@
+//! How it ends: SIGTERM in its phases, `/quitquitquit`, the second signal, SIGHUP, SIGPIPE, and a kill.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::harness::{Builder, Database, Raw, SOON, Setup, Spec, Vault, bench, eventually, leasehold, same};
+use crate::process::OnSockets;
+
+struct Platform {
+    db: Database,
+    vault: Vault,
+    setup: Setup,
+}
+
+impl Platform {
+    async fn new() -> Self {
+        let db = bench().postgres().await.database().await;
+        let vault = bench().vault().await;
+        let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+        Self { db, vault, setup }
+    }
+
+    fn leasehold(&self, min: &str, max: &str) -> Builder {
+        leasehold()
+            .upstream(&self.db)
+            .vault(&self.vault)
+            .login(&self.setup)
+            .flag("--min-sigterm-delay", min)
+            .flag("--max-sigterm-delay", max)
+    }
+
+    /// Nothing is left in Vault and none of its roles in the database.
+    async fn assert_given_back(&self) {
+        assert!(self.vault.leases(&self.setup.path).await.is_empty());
+        assert!(self.db.roles().await.is_empty());
+    }
+}
+
+async fn accepts(addr: SocketAddr) -> bool {
+    TcpStream::connect(addr).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn until_the_minimum_it_is_not_ready_but_lets_clients_in_and_then_closes_idle_sessions_alone() {
+    let platform = Platform::new().await;
+    let db = &platform.db;
+    let mut leasehold = platform.leasehold("4s", "60s").start().await;
+    leasehold.wait_ready().await;
+    let idle = leasehold.connect("app", db.name()).await;
+    let (mut busy, _) = Raw::login(leasehold.addr(), "app", db.name()).await;
+    busy.query("BEGIN; CREATE TABLE kept (x int)").await;
+
+    let asked_at = Instant::now();
+    leasehold.sigterm();
+
+    eventually(SOON, async || same(leasehold.http("/readyz").await.status, 503)).await;
+    let ready = leasehold.http("/readyz").await;
+    assert!(ready.text.starts_with("shutting down\n"), "{ready:?}");
+    assert_eq!(leasehold.status().await["state"], "draining");
+    assert_eq!(leasehold.http("/livez").await.status, 200);
+    assert_eq!(leasehold.http("/startup").await.status, 200);
+    let late = leasehold.connect("app", db.name()).await;
+    assert_eq!(late.value("SELECT 1").await, "1");
+    assert_eq!(idle.value("SELECT 2").await, "2");
+
+    assert_eq!(idle.ended().await.as_deref(), Some("57P01"));
+    assert!(asked_at.elapsed() >= Duration::from_secs(4));
+    assert_eq!(late.ended().await.as_deref(), Some("57P01"));
+    eventually(SOON, async || same(accepts(leasehold.addr()).await, false)).await;
+    let inserted = busy.query("INSERT INTO kept VALUES (1)").await;
+    assert!(inserted.iter().any(|frame| frame.tag == 'C'), "the open transaction goes on: {inserted:?}");
+    // It is still there to be asked.
+    eventually(SOON, async || same(leasehold.status().await["routes"][0]["sessions"].clone(), 1)).await;
+
+    busy.send('Q', b"COMMIT\0").await;
+    let committed = busy.until("E").await;
+    let tags: String = committed.iter().map(|frame| frame.tag).collect();
+    assert!(tags.ends_with("CZE"), "it commits, is told so, and only then ended: {tags}");
+    assert_eq!(committed.last().unwrap().fields()[&'C'], "57P01");
+    assert_eq!(leasehold.wait_exit().await.code(), Some(0));
+    assert_eq!(db.admin.value("SELECT count(*) FROM kept").await, "1");
+    platform.assert_given_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_maximum_a_session_is_closed_whatever_it_does() {
+    let platform = Platform::new().await;
+    let mut leasehold = platform.leasehold("0s", "1s").start().await;
+    leasehold.wait_ready().await;
+    let (mut open, _) = Raw::login(leasehold.addr(), "app", platform.db.name()).await;
+    open.query("BEGIN").await;
+    let (mut running, _) = Raw::login(leasehold.addr(), "app", platform.db.name()).await;
+    running.send('Q', b"SELECT pg_sleep(600)\0").await;
+
+    let asked_at = Instant::now();
+    leasehold.sigterm();
+
+    for session in [&mut open, &mut running] {
+        let last = session.until("E").await.pop().unwrap();
+        assert_eq!(last.fields()[&'C'], "57P01", "{last:?}");
+        assert_eq!(session.recv().await, None);
+    }
+    assert!(asked_at.elapsed() >= Duration::from_secs(1));
+    assert_eq!(leasehold.wait_exit().await.code(), Some(0), "also after forced closes");
+    assert!(platform.db.backends().await.is_empty(), "the running statement was cancelled");
+    platform.assert_given_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_term_ends_it_now() {
+    let platform = Platform::new().await;
+    let mut leasehold = platform.leasehold("600s", "600s").start().await;
+    leasehold.wait_ready().await;
+    let (mut session, _) = Raw::login(leasehold.addr(), "app", platform.db.name()).await;
+    session.query("BEGIN").await;
+    leasehold.sigterm();
+    eventually(SOON, async || same(leasehold.http("/readyz").await.status, 503)).await;
+
+    leasehold.sigterm();
+
+    assert_eq!(leasehold.wait_exit().await.code(), Some(0));
+    session.until("E").await;
+    assert_eq!(session.recv().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_hook_and_the_signal_behind_it_are_one_request() {
+    let platform = Platform::new().await;
+    let mut leasehold = platform.leasehold("0s", "60s").start().await;
+    leasehold.wait_ready().await;
+    let (mut session, _) = Raw::login(leasehold.addr(), "app", platform.db.name()).await;
+    session.query("BEGIN").await;
+    for _ in 0..2 {
+        assert_eq!(leasehold.admin(reqwest::Method::GET, "/quitquitquit").await.status, 200);
+    }
+    leasehold.sigterm();
+    eventually(SOON, async || same(leasehold.log().messages("shutdown requested").len(), 3)).await;
+    assert_eq!(session.query("SELECT 1").await.len(), 4, "the transaction goes on");
+    session.send('Q', b"COMMIT\0").await;
+    session.until("E").await;
+    assert_eq!(leasehold.wait_exit().await.code(), Some(0));
+    platform.assert_given_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hangups_broken_pipes_and_unread_replies_do_not_end_it() {
+    let platform = Platform::new().await;
+    let Platform { db, vault, setup } = &platform;
+    let mut running = OnSockets::start(db, vault, setup, Stdio::null(), &[]).await;
+    let session = running.connect("app", db.name()).await;
+    running.signal(Signal::HUP);
+    running.signal(Signal::PIPE);
+    drop(tokio::net::UnixStream::connect(running.client_socket()).await.unwrap());
+    assert_eq!(session.value("SELECT 1").await, "1");
+    assert!(running.child.try_wait().unwrap().is_none());
+
+    running.signal(Signal::INT);
+    assert_eq!(running.wait_exit().await.code(), Some(0));
+    assert!(!running.client_socket().exists(), "its files are removed");
+    assert!(!running.admin_socket().exists());
+    platform.assert_given_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_one_leaves_sockets_that_the_next_one_replaces() {
+    let platform = Platform::new().await;
+    let Platform { db, vault, setup } = &platform;
+    let mut killed = OnSockets::start(db, vault, setup, Stdio::null(), &[]).await;
+    let directory = killed.directory.to_str().unwrap().to_owned();
+    let admin = killed.admin_socket().to_str().unwrap().to_owned();
+    let at_the_same = |flag: &str| {
+        platform.leasehold("0s", "1s").flag("--listen", &directory).flag(flag, &admin).flag("--http", "off")
+    };
+    let (refused, log) = at_the_same("--admin").run_to_end().await;
+    assert_eq!(refused.code(), Some(71), "while it lives nobody takes its sockets: {}", log.0);
+    assert!(log.0.contains(".s.PGSQL.6432"), "{}", log.0);
+    drop(killed.child.kill());
+    drop(killed.child.wait());
+    assert!(killed.client_socket().exists() && killed.admin_socket().exists());
+
+    let mut next = at_the_same("--admin").start().await;
+
+    let connected = eventually(SOON, async || {
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(&directory).port(6432).user("app").dbname(db.name());
+        crate::harness::connect(&config).await
+    })
+    .await;
+    assert_eq!(connected.value("SELECT 1").await, "1");
+    drop(connected);
+    assert_eq!(next.stop().await.code(), Some(0));
+    assert!(!killed.client_socket().exists() && !killed.admin_socket().exists());
+    // What the killed one held lapses with its lease: without a state file nobody knows of it.
+    assert_eq!(vault.leases(&setup.path).await.len(), 1);
+}

@@ -1,0 +1,205 @@
+//! The app's side before the first query: sockets, encryption requests, what is no client.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tokio::net::UnixListener;
+
+use crate::harness::{Raw, SOON, Scene, Spec, bench, eventually, field, leasehold, same, startup_body, tags};
+
+const SSL_REQUEST: i32 = 80_877_103;
+const GSS_REQUEST: i32 = 80_877_104;
+
+/// Runs `psql` with this environment and nothing else, without a password.
+async fn psql(host: &str, port: &str, database: &str, environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new("psql");
+    command.args(["-h", host, "-p", port, "-U", "app", "-w", "-XAtd", database, "-c", "SELECT 40 + 2"]);
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).envs(environment.iter().copied());
+    tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn psql_gets_in_by_ipv4_ipv6_and_unix_socket() {
+    let directory = bench().directory().await;
+    let listen = format!("127.0.0.1:0,[::1]:0,{}:7001", directory.display());
+    let scene = Scene::with(&bench().postgres().await, Spec::new("app"), |builder, db| {
+        builder.upstream(db).flag("--listen", &listen)
+    })
+    .await;
+    let log = scene.leasehold.log();
+    let mut addrs: Vec<_> = log.messages("listening").iter().map(|line| field(line, "addr")).collect();
+    addrs.truncate(3);
+    let [v4, v6, unix] = addrs.try_into().unwrap();
+    assert_eq!(Path::new(&unix), directory.join(".s.PGSQL.7001"));
+    let port = |addr: &str| addr.rsplit_once(':').unwrap().1.to_owned();
+    let directory = directory.to_str().unwrap().to_owned();
+    let places = [("127.0.0.1", port(&v4)), ("::1", port(&v6)), (directory.as_str(), "7001".to_owned())];
+
+    for (host, port) in &places {
+        for environment in [
+            &[][..],
+            &[("PGSSLMODE", "prefer"), ("PGGSSENCMODE", "prefer")],
+            &[("PGSSLMODE", "disable"), ("PGGSSENCMODE", "disable")],
+        ] {
+            let answer = psql(host, port, scene.db.name(), environment).await;
+            assert!(answer.status.success(), "{host} {environment:?}: {answer:?}");
+            assert_eq!(answer.stdout, b"42\n");
+        }
+    }
+    let refused = psql("127.0.0.1", &places[0].1, scene.db.name(), &[("PGSSLMODE", "require")]).await;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("server does not support SSL"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    let directory = bench().directory().await;
+    let file = directory.join(".s.PGSQL.6432");
+    drop(UnixListener::bind(&file).unwrap());
+    let listen = format!("{},127.0.0.1:0", directory.display());
+    let mut scene = Scene::with(&bench().postgres().await, Spec::new("app"), |builder, db| {
+        builder.upstream(db).flag("--listen", &listen)
+    })
+    .await;
+    let port = "6432";
+    let place = directory.to_str().unwrap();
+    assert!(psql(place, port, scene.db.name(), &[]).await.status.success(), "the stale one was replaced");
+
+    let again = || {
+        leasehold()
+            .upstream(&scene.db)
+            .login(&scene.setup)
+            .vault_addr("http://127.0.0.1:1")
+            .flag("--listen", place)
+    };
+    let (status, log) = again().run_to_end().await;
+    assert_eq!(status.code(), Some(71));
+    assert!(log.0.contains("another process answers"), "{}", log.0);
+    assert!(psql(place, port, scene.db.name(), &[]).await.status.success(), "the first one still serves");
+
+    let survivor = again();
+    scene.leasehold.kill9();
+    assert!(file.exists(), "nobody tidied up");
+    let heir = survivor.start().await;
+    assert_eq!(heir.listening("client"), [file.to_str().unwrap()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listeners_beyond_this_machine_need_a_word() {
+    let scene = Scene::on(&bench().postgres().await).await;
+    for open in ["0.0.0.0:0", "[::]:0", "192.0.2.1:6432"] {
+        let builder = leasehold()
+            .upstream(&scene.db)
+            .login(&scene.setup)
+            .vault_addr("http://127.0.0.1:1")
+            .flag("--listen", open);
+        let (status, log) = builder.run_to_end().await;
+        assert_eq!(status.code(), Some(78), "{open}");
+        assert!(log.0.contains("--listen-public allows it"), "{}", log.0);
+        assert!(log.messages("listening").is_empty(), "nothing was bound");
+    }
+    let builder = leasehold().upstream(&scene.db).login(&scene.setup);
+    let public = builder
+        .vault_addr("http://127.0.0.1:1")
+        .flag("--listen", "0.0.0.0:0")
+        .switch("--listen-public")
+        .start()
+        .await;
+    assert!(public.listening("client")[0].starts_with("0.0.0.0:"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn encryption_is_declined_in_any_order_and_once_each() {
+    let scene = Scene::on(&bench().postgres().await).await;
+    let parameters = [("user", "app"), ("database", scene.db.name())];
+    for order in
+        [&[SSL_REQUEST][..], &[GSS_REQUEST], &[GSS_REQUEST, SSL_REQUEST], &[SSL_REQUEST, GSS_REQUEST]]
+    {
+        let mut raw = scene.leasehold.connect_raw().await;
+        for request in order {
+            raw.packet(*request, &[]).await;
+            assert_eq!(raw.byte().await, Some(b'N'), "{order:?}");
+        }
+        raw.startup(Raw::PROTOCOL_3_0, &parameters).await;
+        assert!(tags(&raw.until("ZE").await).ends_with('Z'), "{order:?}");
+    }
+    for order in [
+        &[SSL_REQUEST, SSL_REQUEST][..],
+        &[GSS_REQUEST, GSS_REQUEST],
+        &[GSS_REQUEST, SSL_REQUEST, GSS_REQUEST],
+        &[SSL_REQUEST, GSS_REQUEST, SSL_REQUEST],
+    ] {
+        let mut raw = scene.leasehold.connect_raw().await;
+        let (last, first) = order.split_last().unwrap();
+        for request in first {
+            raw.packet(*request, &[]).await;
+            assert_eq!(raw.byte().await, Some(b'N'));
+        }
+        raw.packet(*last, &[]).await;
+        assert_eq!(raw.recv().await.unwrap().sqlstate(), "08P01", "{order:?}");
+        assert_eq!(raw.recv().await, None);
+    }
+}
+
+/// One that cannot be served is told so where it would understand, and closed. Others do not notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_client_ends_itself_alone() {
+    let scene = Scene::on(&bench().postgres().await).await;
+    let mut neighbour = scene.raw().await;
+    let packet = |code: i32, body: &[u8]| {
+        let length = i32::try_from(body.len()).unwrap() + 8;
+        [&length.to_be_bytes()[..], &code.to_be_bytes(), body].concat()
+    };
+    let hello = packet(Raw::PROTOCOL_3_0, &startup_body([(&b"user"[..], &b"app"[..])].into_iter()));
+    let long = vec![b'x'; 10_000];
+    let oversized = packet(Raw::PROTOCOL_3_0, &startup_body([(&b"user"[..], &long[..])].into_iter()));
+    let stuffed = |request| [packet(request, &[]), hello.clone()].concat();
+    let cases = [
+        ("bytes behind SSLRequest", stuffed(SSL_REQUEST), Some("08P01"), "ahead_of_answer"),
+        ("bytes behind GSSENCRequest", stuffed(GSS_REQUEST), Some("08P01"), "ahead_of_answer"),
+        ("direct TLS", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".to_vec(), None, "direct_tls"),
+        ("protocol 2", packet(0x0002_0000, &[0; 288]), Some("0A000"), "unsupported_protocol"),
+        ("protocol 4", packet(0x0004_0000, b"user\0app\0\0"), Some("0A000"), "unsupported_protocol"),
+        ("HTTP", b"GET / HTTP/1.1\r\n\r\n".to_vec(), Some("08P01"), "malformed"),
+        ("a length too small", vec![0, 0, 0, 4, 0, 0, 0, 0], Some("08P01"), "malformed"),
+        ("a negative length", vec![0xff; 8], Some("08P01"), "malformed"),
+        ("a startup of 10,016 bytes", oversized, Some("08P01"), "malformed"),
+        ("no user", packet(Raw::PROTOCOL_3_0, b"database\0x\0\0"), Some("28000"), "malformed"),
+        ("no end", packet(Raw::PROTOCOL_3_0, b"user\0app\0"), Some("08P01"), "malformed"),
+    ];
+    for (what, bytes, sqlstate, reason) in cases {
+        let failures =
+            async || scene.leasehold.metrics().await.get("handshake_failures_total", &[("reason", reason)]);
+        let before = failures().await;
+        let mut raw = scene.leasehold.connect_raw().await;
+        raw.write(&bytes).await;
+        match sqlstate {
+            Some(code) => assert_eq!(raw.recv().await.expect(what).sqlstate(), code, "{what}"),
+            None => assert_eq!(raw.byte().await, None, "{what}"),
+        }
+        assert_eq!(raw.recv().await, None, "{what}");
+        drop(raw);
+        eventually(SOON, async || same(failures().await, before + 1.0)).await;
+        assert_eq!(tags(&neighbour.query("SELECT 1").await), "TDCZ", "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_says_too_little_is_closed_in_time() {
+    let scene = Scene::with(&bench().postgres().await, Spec::new("app"), |builder, db| {
+        builder.upstream(db).flag("--limits-handshake-timeout", "300ms")
+    })
+    .await;
+    let mut silent = scene.leasehold.connect_raw().await;
+    let mut slow = scene.leasehold.connect_raw().await;
+    slow.packet(SSL_REQUEST, &[]).await;
+    assert_eq!(slow.byte().await, Some(b'N'));
+    slow.write(&[0, 0, 0, 99, 0, 3, 0, 0, b'u']).await;
+    // One that is in has all the time there is.
+    let mut inside = scene.raw().await;
+
+    assert_eq!(silent.byte().await, None);
+    assert_eq!(slow.byte().await, None);
+    assert_eq!(tags(&inside.query("SELECT 1").await), "TDCZ");
+    let failures = scene.leasehold.metrics().await;
+    assert_eq!(failures.get("handshake_failures_total", &[("reason", "timeout")]), 2.0);
+}

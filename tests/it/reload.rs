@@ -1,0 +1,153 @@
+//! Routes that come, change and go while sessions run, and routes that have a credential only while one needs it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::{Database, Leasehold, SOON, Setup, Spec, Vault, bench, eventually, leasehold, same};
+
+struct Story {
+    db: Database,
+    vault: Vault,
+    setup: Setup,
+}
+
+impl Story {
+    async fn new() -> Self {
+        let db = bench().postgres().await.database().await;
+        let vault = bench().vault().await;
+        let setup = vault.setup(&db, Spec::new("app")).await;
+        // A second Vault role of the same kind.
+        let role = vault.read(&format!("{}/roles/app", setup.mount())).await["data"].clone();
+        vault.write(&format!("{}/roles/other", setup.mount()), role).await;
+        let policy = format!(
+            "path \"{}/creds/*\" {{ capabilities = [\"read\"] }}
+             path \"sys/leases/renew\" {{ capabilities = [\"update\"] }}",
+            setup.mount()
+        );
+        vault.write(&format!("sys/policies/acl/{}", setup.id()), json!({"policy": policy})).await;
+        Self { db, vault, setup }
+    }
+
+    fn route(&self, user: &str, role: &str, more: &str) -> String {
+        format!(
+            "[[route]]\nname = \"{user}\"\nuser = \"{user}\"\n\
+             upstream = \"postgresql://{}/?sslmode=disable\"\nvault_path = \"{}/creds/{role}\"\n{more}",
+            self.db.server.addr(),
+            self.setup.mount()
+        )
+    }
+
+    async fn start(&self, toml: &str) -> Leasehold {
+        leasehold().vault(&self.vault).approle(&self.setup).config_toml(toml).start().await
+    }
+}
+
+fn file(leasehold: &Leasehold) -> PathBuf {
+    leasehold.directory().join("leasehold.toml")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_changes_adds_and_removes_routes_and_closes_nothing() {
+    let story = Story::new().await;
+    let database = story.db.name();
+    let leasehold = story.start(&(story.route("one", "app", "") + &story.route("two", "app", ""))).await;
+    leasehold.wait_ready_route("one").await;
+    leasehold.wait_ready_route("two").await;
+    let kept = leasehold.connect("one", database).await;
+    let removed = leasehold.connect("two", database).await;
+    let (kept_user, removed_user) = (kept.user().await, removed.user().await);
+
+    let toml = story.route("one", "other", "") + &story.route("three", "app", "");
+    std::fs::write(file(&leasehold), toml).unwrap();
+    let said = leasehold.command(&["reload"]).await;
+
+    assert!(said.status.success(), "{said:?}");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    for word in ["one changed", "two removed", "three added"] {
+        assert!(said.contains(word), "{said}");
+    }
+    leasehold.wait_ready_route("three").await;
+    leasehold.connect("three", database).await.close().await;
+    let refused = leasehold.try_connect("two", database).await.err().unwrap();
+    assert_eq!(refused.code().unwrap().code(), "28000");
+    eventually(SOON, async || {
+        let reloads =
+            leasehold.metrics().await.get("rotations_total", &[("route", "one"), ("reason", "reload")]);
+        same(reloads, 1.0)
+    })
+    .await;
+    let fresh = leasehold.connect("one", database).await;
+    assert!(fresh.user().await.contains("-other-"), "the new path serves new sessions");
+    assert_eq!(kept.user().await, kept_user);
+    assert_eq!(removed.user().await, removed_user);
+    removed.close().await;
+    // What only the removed route held goes back with its last session.
+    eventually(SOON, async || {
+        let roles = story.db.roles().await;
+        if roles.contains(&removed_user) { Err(roles) } else { Ok(()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_file_is_reported_by_line_and_key_and_changes_nothing() {
+    let story = Story::new().await;
+    let good = story.route("one", "app", "");
+    let leasehold = story.start(&good).await;
+    leasehold.wait_ready().await;
+    let before = leasehold.connect("one", story.db.name()).await;
+
+    std::fs::write(file(&leasehold), good.clone() + "drian = \"2m\"\n").unwrap();
+    let said = leasehold.command(&["reload"]).await;
+
+    assert_eq!(said.status.code(), Some(1));
+    let complaint = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(complaint.contains("leasehold.toml:") && complaint.contains("drian"), "{complaint}");
+    leasehold.sighup();
+    eventually(SOON, async || {
+        let lines = leasehold.log().lines();
+        let said =
+            lines.iter().filter(|l| l["message"].as_str().unwrap_or("").starts_with("nothing is reloaded"));
+        same(said.count(), 2)
+    })
+    .await;
+    let after = leasehold.connect("one", story.db.name()).await;
+    assert_eq!(after.user().await, before.user().await, "nothing has changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_a_restart_can_change_is_named() {
+    let story = Story::new().await;
+    let toml = story.route("one", "app", "");
+    let leasehold = story.start(&toml).await;
+    leasehold.wait_ready().await;
+
+    std::fs::write(file(&leasehold), toml + "[limits]\nlogin_wait = \"3s\"\n").unwrap();
+    let said = leasehold.command(&["reload"]).await;
+
+    assert!(said.status.success(), "{said:?}");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("a restart is needed for [limits]"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lazy_route_has_a_role_only_while_sessions_need_it() {
+    let story = Story::new().await;
+    let leasehold = story.start(&story.route("one", "app", "lazy = true\nidle_after = \"1s\"\n")).await;
+    leasehold.wait_ready().await;
+    assert_eq!(story.db.roles().await, Vec::<String>::new(), "nothing is issued ahead of need");
+
+    let session = leasehold.connect("one", story.db.name()).await;
+
+    let user = session.user().await;
+    assert_eq!(story.db.roles().await, std::slice::from_ref(&user));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(story.db.roles().await, [user], "a session keeps it longer than idle_after");
+    session.close().await;
+    eventually(SOON, async || same(story.db.roles().await, Vec::<String>::new())).await;
+    let again = leasehold.connect("one", story.db.name()).await;
+    assert_eq!(story.db.roles().await, [again.user().await]);
+    leasehold.wait_ready().await;
+}
