@@ -15,6 +15,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::cli;
 use crate::config::{CheckFlags, Cli, Command, Config, Environment};
+use crate::notify::Notify;
 use live::Source;
 
 /// Runs the command line.
@@ -57,7 +58,11 @@ fn run(config: Config, source: Source) -> ExitCode {
         Err(error) => return complain(&error, OS_ERROR),
     };
     keep_memory_private();
-    let served = runtime.block_on(serve::serve(config, source));
+    let notify = Notify::new(source.env.get("NOTIFY_SOCKET")).unwrap_or_else(|error| {
+        tracing::warn!(%error, "NOTIFY_SOCKET is no socket that can be written to; the service manager is told nothing");
+        Notify::default()
+    });
+    let served = runtime.block_on(serve::serve(config, source, &notify));
     // What is still in flight is not waited for.
     runtime.shutdown_timeout(Duration::ZERO);
     match served {

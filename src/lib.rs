@@ -10,7 +10,7 @@
 //! | 2 | [`vault`], [`postgres::upstream`] | the two servers that leasehold talks to; neither knows the other |
 //! | 3 | [`credentials`] | drives the lease machines and Vault, publishes the current credential |
 //! | 4 | [`postgres::session`], [`postgres::relay`], [`postgres::cancel`] | a client and its leg |
-//! | 5 | [`listener`], [`shutdown`], [`admin`], [`log`] | what the world connects to, and reads |
+//! | 5 | [`listener`], [`shutdown`], [`admin`], [`log`], [`notify`] | what the world connects to, and reads |
 //! | 6 | [`config`], [`cli`], [`check`], [`policy`], [`app`] | what the user types, and how it all comes together |
 
 pub mod admin;
@@ -24,6 +24,7 @@ pub mod lease;
 pub mod listener;
 pub mod log;
 pub mod metrics;
+pub mod notify;
 pub mod policy;
 pub mod postgres;
 pub mod secret;

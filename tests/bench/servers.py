@@ -169,7 +169,7 @@ class Postgres(Server):
         os.chmod(self.data, 0o700)
         self.tls = _certificates(self.dir, ssl) if ssl else {}
         settings = {
-            "listen_addresses": "127.0.0.1", "unix_socket_directories": self.sockets, "max_connections": "200",
+            "listen_addresses": "127.0.0.1", "unix_socket_directories": self.sockets, "max_connections": "800",
             "fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "shared_buffers": "64MB",
             "log_line_prefix": "%m [%p] %q%u@%d %a ", "logging_collector": "off", "log_destination": "stderr",
             "password_encryption": "scram-sha-256", "jit": "off", "autovacuum_naptime": "1h",

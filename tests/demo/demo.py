@@ -91,7 +91,8 @@ class Demo:
         self.show_status()
         return time.monotonic() - started
 
-    def start_servers(self):
+    def start_servers(self, **settings):
+        """`settings`: variables of deploy/vault/setup.sh."""
         step("A PostgreSQL and an OpenBao, set up as a platform team would")
         install.ensure("postgres", "openbao")
         servers = Servers()
@@ -102,7 +103,7 @@ class Demo:
         self.superuser = {"PGHOST": self.postgres["host"], "PGPORT": str(self.postgres["port"]),
                           "PGUSER": self.postgres["superuser"], "PGPASSWORD": self.postgres["password"]}
         environment = {"BAO": install.bao(), "BAO_ADDR": self.vault["addr"], "BAO_TOKEN": self.vault["root_token"],
-                       "APP_DATABASE": DATABASE, "HOME": self.dir, "PATH": path_with_psql(), **self.superuser}
+                       "APP_DATABASE": DATABASE, "HOME": self.dir, "PATH": path_with_psql(), **self.superuser, **settings}
         self.login = os.path.join(self.dir, "login")
         run([os.path.join(ROOT, "deploy", "vault", "setup.sh"), self.login], env=environment)
         version = self.as_superuser("SHOW server_version", database="postgres").split()[0]
@@ -117,7 +118,7 @@ class Demo:
         metadata = json.loads(run(["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=ROOT, quiet=True))
         self.binary = os.path.join(metadata["target_directory"], "release", "leasehold")
 
-    def start_leasehold(self):
+    def start_leasehold(self, *flags):
         self.port, self.http, self.admin = (free_port(wish) for wish in (6432, 9090, 9091))
         self.admin_addr = f"127.0.0.1:{self.admin}"
         with open(os.path.join(self.login, "role_id")) as file:
@@ -128,7 +129,7 @@ class Demo:
             "--upstream", f"postgresql://{self.postgres['host']}:{self.postgres['port']}/{DATABASE}?sslmode=disable",
             "--vault-addr", self.vault["addr"], "--vault-path", "database/creds/app-role",
             "--vault-auth-method", "approle", "--vault-auth-role-id", role_id,
-            "--vault-auth-secret-id-file", os.path.join(self.login, "secret_id"),
+            "--vault-auth-secret-id-file", os.path.join(self.login, "secret_id"), *flags,
         ]
         self.log = os.path.join(self.dir, "leasehold.log")
         with open(self.log, "w") as log:

@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Runs deploy/examples/ on a real PostgreSQL and a real OpenBao, with leases of 12 s and a rotation every 2 s.
+
+Each app takes orders for a while, then none for longer than any lease, then some more. Every order must be answered, the
+answers must fit what the table holds in the end, and sessions must have logged in as many roles. Exit code 0 or 1.
+
+    python3 tests/deploy/examples.py path/to/leasehold [go] [python]
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[:0] = [os.path.join(ROOT, "tests", "bench"), os.path.join(ROOT, "tests", "demo")]
+import demo  # noqa: E402  (in tests/demo)
+import install  # noqa: E402  (in tests/bench)
+
+DATABASE = "myapp"
+ROTATE_AFTER = 2  # seconds
+LEASE = 12
+POOL_LIFETIME = 3
+BUSY_FOR = 16
+WORKERS = 4
+ORDERS_AT_LEAST = 200
+ROTATIONS_AT_LEAST = 5
+STARTS_WITHIN = 60
+
+
+class App:
+    """One example: its process, the orders given to it, and what came back."""
+
+    def __init__(self, name, command, environment, log):
+        self.name, self.log = name, log
+        self.url = f"http://127.0.0.1:{demo.free_port(0)}"
+        self.answers, self.failures = [], []
+        with open(log, "w") as out:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+                env={**environment, "ADDR": self.url.removeprefix("http://")})
+
+    def wait(self):
+        deadline = time.monotonic() + STARTS_WITHIN
+        while True:
+            try:
+                urllib.request.urlopen(self.url, timeout=5).close()
+            except urllib.error.HTTPError:
+                return  # it answers; there is nothing at /
+            except OSError:
+                pass
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                with open(self.log) as log:
+                    raise demo.Broken(f"{self.name} does not start: {log.read()[-2000:]}")
+            time.sleep(0.1)
+
+    def order(self, amount):
+        request = urllib.request.Request(f"{self.url}/orders?item={self.name}&amount={amount}", method="POST", data=b"")
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                self.answers.append({**json.load(reply), "amount": amount})
+        except urllib.error.HTTPError as error:
+            self.failures.append(f"{error.code}: {error.read().decode()}")
+        except OSError as error:
+            self.failures.append(str(error))
+
+    def take_orders(self, until, stride):
+        amount = stride
+        while time.monotonic() < until:
+            self.order(amount)
+            amount += WORKERS
+            time.sleep(0.05)
+
+    def busy(self):
+        until = time.monotonic() + BUSY_FOR
+        return [threading.Thread(target=self.take_orders, args=(until, stride)) for stride in range(1, WORKERS + 1)]
+
+    def end(self):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def check(self, rows):
+        """What the app answered is what the table holds: each order once, and sums that grow to the last one's."""
+        demo.expect(not self.failures, f"{self.name}: {len(self.failures)} orders failed, first {self.failures[:1]}")
+        demo.expect(len(self.answers) >= ORDERS_AT_LEAST, f"{self.name}: only {len(self.answers)} orders")
+        answered = sorted((answer["id"], answer["amount"]) for answer in self.answers)
+        demo.expect(answered == sorted(rows), f"{self.name}: the table does not hold what was answered")
+        demo.expect(max(answer["total"] for answer in self.answers) == sum(amount for _, amount in rows),
+                    f"{self.name}: the last sum is wrong")
+        roles = {answer["role"] for answer in self.answers}
+        demo.expect(len(roles) >= ROTATIONS_AT_LEAST, f"{self.name} has been only {roles}")
+        return len(self.answers), len(roles)
+
+
+def go_command(directory, environment):
+    install.ensure("go", "lib-pq")
+    source = os.path.join(directory, "go")
+    os.mkdir(source)
+    os.symlink(os.path.join(ROOT, "deploy", "examples", "app.go"), os.path.join(source, "app.go"))
+    with open(os.path.join(source, "go.mod"), "w") as file:
+        file.write(f"module app\n\ngo 1.21\n\nrequire github.com/lib/pq v1.10.7\n\n"
+                   f"replace github.com/lib/pq => {install.lib_pq()}\n")
+    # The build's cache outlives the run; nothing is fetched.
+    caches = os.path.join(install.DEV, "go-cache")
+    building = {**environment, "GOCACHE": caches, "GOPATH": os.path.join(caches, "path"), "GOTOOLCHAIN": "local",
+                "GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOTELEMETRY": "off", "CGO_ENABLED": "0"}
+    demo.run([install.go(), "vet", "."], cwd=source, env=building, quiet=True)
+    demo.run([install.go(), "build", "-o", "app", "."], cwd=source, env=building, quiet=True)
+    return [os.path.join(source, "app")]
+
+
+def python_command(_, environment):
+    install.ensure("python")
+    environment["PYTHONPATH"] = install.python()
+    return [sys.executable, os.path.join(ROOT, "deploy", "examples", "app.py")]
+
+
+COMMANDS = {"go": go_command, "python": python_command}
+LIFETIME = {"go": f"{POOL_LIFETIME}s", "python": str(POOL_LIFETIME)}
+
+
+class Stage(demo.Demo):
+    """The demo's servers, with short leases, and leasehold as it comes."""
+
+    def __init__(self, binary):
+        super().__init__()
+        self.binary = os.path.abspath(binary)
+
+    def start(self):
+        self.start_servers(DEFAULT_TTL=f"{LEASE}s", MAX_TTL=f"{LEASE}s")
+        self.start_leasehold("--rotate-after", f"{ROTATE_AFTER}s")
+
+    def count(self, metric, label=""):
+        return sum(float(line.rsplit(" ", 1)[1]) for line in self.metrics()
+                   if line.startswith(f"leasehold_{metric}{{") and label in line)
+
+    def orders(self, item):
+        rows = self.as_superuser(f"SELECT id, amount FROM orders WHERE item = '{item}'").split()
+        return [tuple(int(value) for value in row.split("|")) for row in rows]
+
+
+def play(stage, names):
+    stage.start()
+    url = f"{stage.url}?sslmode=disable"
+    with contextlib.ExitStack() as ends:
+        apps = []
+        for name in names:
+            # Nothing of the caller's shell; no password, no token, no address of Vault.
+            environment = {"PATH": os.environ["PATH"], "HOME": stage.dir, "DATABASE_URL": url}
+            command = COMMANDS[name](stage.dir, environment)
+            environment["POOL_LIFETIME"] = LIFETIME[name]
+            apps.append(App(name, command, environment, os.path.join(stage.dir, f"{name}.log")))
+            ends.callback(apps[-1].end)
+            apps[-1].wait()
+        before = stage.count("rotations_total")
+        work = [thread for app in apps for thread in app.busy()]
+        for thread in work:
+            thread.start()
+        for thread in work:
+            thread.join()
+        rotations = stage.count("rotations_total") - before
+        demo.expect(rotations >= ROTATIONS_AT_LEAST, f"only {rotations:.0f} rotations under load")
+        # Longer than a lease: whatever the pools keep open is closed by then.
+        time.sleep(LEASE + 1)
+        for app in apps:
+            for amount in range(1, 21):
+                app.order(amount)
+        for app in apps:
+            try:
+                orders, roles = app.check(stage.orders(app.name))
+            except demo.Broken as broken:
+                with open(app.log, errors="replace") as log:
+                    raise demo.Broken(f"{broken}\n{log.read()[-3000:]}") from None
+            demo.say(f"{app.name}: {orders} orders, every one answered once, as {roles} roles")
+        cut = stage.count("sessions_closed_total", 'cause="lease_end')
+        demo.expect(not cut, f"{cut:.0f} sessions were still busy at the end of their lease")
+        demo.say(f"{rotations:.0f} rotations under load")
+    stage.stop()
+
+
+def main():
+    binary, *names = sys.argv[1:]
+    stage = Stage(binary)
+    try:
+        play(stage, names or COMMANDS)
+        return 0
+    except (demo.Broken, install.Missing, subprocess.SubprocessError, OSError) as error:
+        print(f"examples: {error}\n{stage.log_tail()}", file=sys.stderr)
+        return 1
+    finally:
+        stage.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
