@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
+use proptest::test_runner::RngSeed;
 use proptest::test_runner::TestRunner;
 
 use super::promises::{Counts, Planted, run};
@@ -83,7 +84,8 @@ fn scenario() -> impl Strategy<Value = Scenario> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    // The same worlds each time: a run that fails can be repeated. Another number looks at others.
+    #![proptest_config(ProptestConfig { cases: 500, rng_seed: RngSeed::Fixed(20), ..ProptestConfig::default() })]
 
     #[test]
     fn the_promises_hold_in_any_world(scenario in scenario()) {
