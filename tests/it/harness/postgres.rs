@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -261,8 +262,16 @@ impl Session {
 
     /// Waits until the server's side has ended it; the SQLSTATE that it sent, `None` for a bare end.
     pub(crate) async fn ended(self) -> Option<String> {
+        self.ended_within(SOON).await
+    }
+
+    /// The same, for an end that takes its time.
+    pub(crate) async fn ended_within(self, within: Duration) -> Option<String> {
         let Self { client, end } = self;
-        let end = soon("the end of a session", end).await.unwrap();
+        let Ok(end) = tokio::time::timeout(within, end).await else {
+            panic!("a session: no end within {within:?}")
+        };
+        let end = end.unwrap();
         drop(client);
         end.err().and_then(|error| error.code().map(|code| code.code().to_owned()))
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Logins, Orphans, SOON, until_metric, work_table, work_until_error};
-use crate::harness::{Spec, bench, eventually, leasehold};
+use crate::harness::{Spec, bench, eventually, leasehold, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_lives_past_the_default_ttl_as_its_lease_is_renewed() {
@@ -74,16 +74,21 @@ async fn a_lease_at_its_max_ttl_is_rotated_and_every_session_ends_before_its_rol
     }
     assert_eq!(in_query.await.unwrap().as_deref(), Some("57P01"));
     for session in [idle, with_temp_table, in_transaction] {
-        assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+        // On a busy machine the last of them came after the rotation: it ends with the second lease.
+        assert_eq!(session.ended_within(SOON * 2).await.as_deref(), Some("57P01"));
     }
     orphans.none_was_seen().await;
     logins.all_succeeded().await;
     until_metric(&leasehold, SOON, "revocations_total", &[("outcome", "lease")], 1.0).await;
-    let metrics = leasehold.metrics().await;
+    let metrics = eventually(SOON, async || {
+        let metrics = leasehold.metrics().await;
+        let closed = |cause| metrics.get("sessions_closed_total", &[("cause", cause)]);
+        same(closed("lease_end") + closed("drain"), 8.0).map(|()| metrics)
+    })
+    .await;
     assert!(metrics.get("renewals_total", &[("outcome", "capped")]) >= 1.0);
     let closed = |cause| metrics.get("sessions_closed_total", &[("cause", cause)]);
     assert!(closed("lease_end") >= 2.0, "the query and the transaction ran until the end");
     assert!(closed("drain") >= 1.0, "others were between transactions");
-    assert_eq!(closed("lease_end") + closed("drain"), 8.0);
     assert_eq!(closed("lease_end_cut") + closed("upstream") + closed("error") + closed("revoked"), 0.0);
 }
