@@ -5,6 +5,7 @@
 //! Source: <https://developer.hashicorp.com/vault/docs/concepts/policies>
 
 use crate::config::Config;
+use crate::credentials::Kind;
 use crate::vault::Auth;
 
 /// One path, and what may be done there.
@@ -33,12 +34,6 @@ pub enum Need {
     May,
 }
 
-/// Whether a route's credential is leased, or a static role's.
-#[must_use]
-pub fn is_static(vault_path: &str) -> bool {
-    vault_path.rsplit('/').nth(1) == Some("static-creds")
-}
-
 /// Whether the token is handed over, so that leasehold never revokes it.
 #[must_use]
 pub fn is_handed(auth: &Auth) -> bool {
@@ -56,7 +51,7 @@ pub fn rules(config: &Config) -> Vec<Rule> {
             rules.push(rule(&route.vault_path, "read", Need::Must, "reads the credential"));
         }
     }
-    let leases = config.routes.iter().any(|route| !is_static(&route.vault_path));
+    let leases = config.routes.iter().any(|route| Kind::of_path(&route.vault_path) == Kind::Dynamic);
     let handed = is_handed(&config.vault.auth);
     if leases {
         rules.push(rule(

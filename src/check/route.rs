@@ -11,7 +11,7 @@ use super::server::{Credential, Standing, Visit};
 use super::ttl::{self, Lease};
 use super::vault::Patient;
 use crate::config::RouteConfig;
-use crate::policy;
+use crate::credentials;
 use crate::postgres::upstream::Upstream;
 use crate::vault::{Failure, Grant, Kind};
 
@@ -40,7 +40,7 @@ impl Doctor {
         if self.stop.is_cancelled() || !patient.may(&route.vault_path, "read") {
             return examined;
         }
-        if policy::is_static(&route.vault_path) {
+        if credentials::Kind::of_path(&route.vault_path) == credentials::Kind::Static {
             self.examine_static(route, patient, upstream, &mut examined.findings).await;
         } else {
             self.examine_dynamic(route, patient, upstream, &mut examined).await;
