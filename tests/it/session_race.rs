@@ -137,7 +137,8 @@ async fn what_was_sent_to_a_session_closed_between_transactions_did_not_run() {
     assert!(missing.is_empty(), "reported as done, but not there: {missing:?}");
     let stray: Vec<_> = did_not_run.iter().filter(|key| written.contains(key)).collect();
     assert!(stray.is_empty(), "closed, but they ran: {stray:?}");
-    assert!(ran.len() + did_not_run.len() > 10_000 && did_not_run.len() > 100, "it was no race");
+    // A close of a session that had just connected races with nothing.
+    assert!(did_not_run.len() as f64 > RACES * 0.9, "{} races were too few", did_not_run.len());
     assert_eq!(written.difference(&unknown).count(), ran.len());
     eprintln!(
         "{} closed, {} ran, {} cut, {rotations} rotations",
@@ -148,7 +149,7 @@ async fn what_was_sent_to_a_session_closed_between_transactions_did_not_run() {
     eventually(SOON, async || same(scene.sessions().await, 0.0)).await;
 }
 
-const CLIENTS: usize = 64;
+const CLIENTS: usize = 128;
 const RACES: f64 = 10_000.0;
-/// On a machine too slow for so many closes, every one of the many thousands of statements was a race too.
-const AT_MOST: Duration = Duration::from_secs(25);
+/// The usual is under a minute.
+const AT_MOST: Duration = Duration::from_secs(240);
