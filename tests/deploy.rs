@@ -22,19 +22,16 @@ fn script(name: &str, args: &[&str]) {
 }
 
 #[test]
-#[ignore = "installs kubectl, hadolint and Go, which not every machine gives: cargo test --test deploy -- --ignored"]
 fn manifests_unit_and_image_are_valid() {
     script("validate.py", &[]);
 }
 
 #[test]
-#[ignore = "installs kubectl, hadolint and Go, which not every machine gives: cargo test --test deploy -- --ignored"]
 fn a_broken_manifest_is_found() {
     script("broken.py", &[]);
 }
 
 #[test]
-#[ignore = "installs kubectl, hadolint and Go, which not every machine gives: cargo test --test deploy -- --ignored"]
 fn examples_run_through_rotations() {
     script("examples.py", &[]);
 }
