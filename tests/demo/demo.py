@@ -34,14 +34,16 @@ class Servers:
     def __init__(self):
         self.process = subprocess.Popen(
             [sys.executable, os.path.join(ROOT, "tests", "bench", "servers.py")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            # Not the caller's: what is kept up would hold it open, and `make demo KEEP=1 | tee log` would never end.
+            stderr=subprocess.PIPE, text=True, start_new_session=True)
 
     def do(self, **command):
         self.process.stdin.write(json.dumps(command) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise Broken("tests/bench/servers.py has ended; what it said is above")
+            raise Broken(f"tests/bench/servers.py has ended\n{self.process.stderr.read()}")
         reply = json.loads(line)
         if "error" in reply:
             raise Broken(f"{reply['error']}\n{reply['log']}")
