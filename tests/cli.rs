@@ -36,7 +36,7 @@ fn usage_errors_exit_with_64() {
     assert_eq!(code(&["frobnicate"]), Some(64));
     assert_eq!(code(&["run", "--frobnicate"]), Some(64));
     assert_eq!(code(&["run", "--drain=soon"]), Some(64));
-    assert_eq!(code(&["run", "--state-file=/x"]), Some(64));
+    assert_eq!(code(&["run", "--reuse=true"]), Some(64));
     assert_eq!(code(&["rotate", "a", "b"]), Some(64));
     assert_eq!(code(&["wait", "--max"]), Some(64));
     assert_eq!(code(&["check", "--frobnicate"]), Some(64));
@@ -49,7 +49,7 @@ fn help_and_version_are_no_errors() {
     assert_eq!(help.status.code(), Some(0));
     let text = String::from_utf8(help.stdout).expect("UTF-8");
     assert!(text.contains("--vault-path"));
-    assert!(!text.contains("--state-file"));
+    assert!(!text.contains("--reuse"));
     assert_eq!(code(&["--version"]), Some(0));
 }
 

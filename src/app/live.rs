@@ -9,7 +9,8 @@ use super::proof::{Chain, Prover};
 use super::serve::Error;
 use crate::admin::{Process, ReloadReply};
 use crate::config::{Config, Environment, Pattern, RouteConfig, RunFlags};
-use crate::credentials::{self, Kind, Route, RouteSettings};
+use crate::credentials::state::{Slot, StateFile};
+use crate::credentials::{self, Kind, Means, Proof, Route, RouteSettings};
 use crate::lease;
 use crate::metrics::RouteMetrics;
 use crate::postgres::session::{Complaints, LastDatabase, Match, Routes, Seats, SessionRoute, Shared};
@@ -29,6 +30,7 @@ pub(super) struct Live {
     source: Source,
     config: Config,
     vault: Arc<RwLock<Arc<Vault>>>,
+    state: Option<Arc<StateFile>>,
     running: Vec<Running>,
     /// Routes that a reload took out and whose sessions may still be there.
     retired: Vec<Arc<Route>>,
@@ -87,11 +89,11 @@ pub(super) async fn serve_reloads(
 }
 
 impl Live {
-    /// Starts every route of the configuration.
-    pub(super) fn start(
+    /// Starts every route of the configuration. What an earlier process has left of others is given back.
+    pub(super) async fn start(
         config: Config,
         source: Source,
-        vault: Arc<Vault>,
+        (vault, state): (Arc<Vault>, Option<Arc<StateFile>>),
         places: Vec<Arc<Upstream>>,
         shared: Arc<Shared>,
     ) -> Self {
@@ -99,6 +101,7 @@ impl Live {
             source,
             config: config.clone(),
             vault: Arc::new(RwLock::new(vault)),
+            state,
             running: Vec::new(),
             retired: Vec::new(),
             shared,
@@ -107,7 +110,42 @@ impl Live {
         live.running =
             config.routes.iter().zip(&places).map(|(route, to)| live.begin(&config, route, to)).collect();
         live.publish(&config, places);
+        let rest = live.state.as_ref().map(StateFile::rest).unwrap_or_default();
+        for (name, slot) in rest {
+            let route = live.give_back(name, slot);
+            route.close().await;
+            live.retired.push(route);
+        }
         live
+    }
+
+    /// A route that this configuration does not have: nothing is issued for it, and nothing of it serves.
+    fn give_back(&self, name: String, slot: Slot) -> Arc<Route> {
+        tracing::warn!(route = %name, "is not in the configuration any more; what a crash has left of it is given back");
+        let settings = RouteSettings {
+            vault_path: String::new(),
+            login: String::new(),
+            client_timeout: self.config.vault.client_timeout,
+            lease: lease::Settings {
+                rotate_after: None,
+                max_age: None,
+                drain: None,
+                lazy: true,
+                replica_grace: std::time::Duration::ZERO,
+                issue_burst: self.config.limits.issue_burst,
+                issue_interval: self.config.limits.issue_interval,
+                seed: rand::random::<u64>() | 1,
+            },
+            idle_after: std::time::Duration::MAX,
+            name,
+        };
+        let means = Means {
+            vault: self.current_vault(),
+            prove: Arc::new(|_, _| Box::pin(std::future::ready(Proof::Unprovable))),
+            metrics: RouteMetrics::new(&settings.name),
+            slot: Some(slot),
+        };
+        credentials::start(settings, means, &self.drivers)
     }
 
     /// The routes of the configuration.
@@ -200,6 +238,7 @@ impl Live {
         keep("admin", new.admin != old.admin);
         keep("log_level or log_format", new.log != old.log);
         keep("min_sigterm_delay or max_sigterm_delay", new.sigterm != old.sigterm);
+        keep("state_file", new.state_file != old.state_file);
         keep("[vault] addr", new.vault.addrs != old.vault.addrs);
         keep("[limits]", new.limits != old.limits);
         keep("[cancel]", new.cancel != old.cancel);
@@ -208,6 +247,7 @@ impl Live {
         new.admin.clone_from(&old.admin);
         new.log.clone_from(&old.log);
         new.sigterm = old.sigterm;
+        new.state_file.clone_from(&old.state_file);
         new.vault.addrs.clone_from(&old.vault.addrs);
         new.limits = old.limits;
         new.cancel = old.cancel;
@@ -219,12 +259,19 @@ impl Live {
         let last_database = LastDatabase::default();
         let prover = prover(&last_database, route, upstream);
         let settings = route_settings(config, route, upstream);
-        let vault = self.current_vault();
-        let credentials =
-            credentials::start(settings, vault, prover.into_prove(), Arc::clone(&metrics), &self.drivers);
+        let kind = Kind::of_path(&route.vault_path);
+        // The password of a static role is read again; what a leased one has left under its name is given back.
+        let state = self.state.as_ref().filter(|_| kind == Kind::Dynamic);
+        let means = Means {
+            vault: self.current_vault(),
+            prove: prover.into_prove(),
+            metrics: Arc::clone(&metrics),
+            slot: state.map(|state| state.slot(&route.name)),
+        };
+        let credentials = credentials::start(settings, means, &self.drivers);
         Running {
             name: route.name.clone(),
-            kind: Kind::of_path(&route.vault_path),
+            kind,
             credentials,
             metrics,
             last_database,
@@ -269,6 +316,7 @@ fn route_settings(config: &Config, route: &RouteConfig, upstream: &Upstream) -> 
     RouteSettings {
         name: route.name.clone(),
         vault_path: route.vault_path.clone(),
+        login: config.vault.auth.identity(),
         client_timeout: config.vault.client_timeout,
         lease: lease::Settings {
             rotate_after: route.rotate_after,

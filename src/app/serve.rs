@@ -1,5 +1,6 @@
 //! `run`: binds everything, then starts everything, then waits for the end. Floor 6.
 
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::live::{self, Live, Source};
 use crate::admin::{self, Process, ReloadReply};
 use crate::config::{Config, ListenAddress, UnknownCancel};
+use crate::credentials::state::{self, StateFile};
 use crate::credentials::status::VaultStatus;
 use crate::listener::{self, Listener};
 use crate::metrics;
@@ -34,6 +36,8 @@ pub(crate) enum Error {
     Uri { route: String, source: uri::Error },
     #[error("route {route}: upstream")]
     Upstream { route: String, source: upstream::tls::FileError },
+    #[error("state_file {}: {source}", .path.display())]
+    State { path: PathBuf, source: state::Error },
     #[error(transparent)]
     Listen(#[from] listener::Error),
     #[error(transparent)]
@@ -46,7 +50,7 @@ impl Error {
     /// 78 for what the configuration says, 71 for what the machine refuses.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Vault(_) | Self::Uri { .. } | Self::Upstream { .. } => 78,
+            Self::Vault(_) | Self::Uri { .. } | Self::Upstream { .. } | Self::State { .. } => 78,
             Self::Recorder | Self::Listen(_) | Self::Http(_) | Self::Signals(_) => 71,
         }
     }
@@ -69,6 +73,7 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     // What the files say is read first: nothing is bound, and nothing is asked of Vault, for a bad configuration.
     let vault = Arc::new(Vault::new(config.vault.clone())?);
     let places = live::places(&config)?;
+    let state = state_file(&config)?;
     let signals = Signals::install().map_err(Error::Signals)?;
     let listeners = bind(&config)?;
     let http = config.http.map(admin::bind_http).transpose()?;
@@ -79,7 +84,7 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     let (tell, told) = watch::channel(Stop::Running);
     let shared = Shared::new(Routes::default(), session_limits(&config), cancels(&config), told);
     let (reloads, asked) = mpsc::channel(8);
-    let live = Live::start(config, source, vault, places, Arc::clone(&shared));
+    let live = Live::start(config, source, (vault, state.clone()), places, Arc::clone(&shared)).await;
     let process = Arc::new(process(&live, &shutdown, recorder.clone(), reloads.clone()));
     let live = Arc::new(Mutex::new(live));
     let stop = CancellationToken::new();
@@ -119,7 +124,9 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
         sessions.wait().await;
     };
     let (outcome, ()) = tokio::join!(shutdown.run(all_gone), relay_phases);
-    if outcome == Outcome::InOrder {
+    // Told twice, it leaves the state file as a crash does.
+    let mut in_order = outcome == Outcome::InOrder;
+    if in_order {
         let given_back = async {
             // Forced sessions need a moment to part from their servers; only then their leases go back.
             sessions.wait().await;
@@ -128,9 +135,20 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
             }
         };
         tokio::select! {
-            () = shutdown.insisted() => tracing::warn!("told twice to stop: leases may be left to lapse"),
+            () = shutdown.insisted() => {
+                in_order = false;
+                tracing::warn!("told twice to stop: leases may be left to lapse");
+            }
             ended = tokio::time::timeout(GIVE_BACK_WITHIN, given_back) => if ended.is_err() {
                 tracing::warn!("not everything could be given back in time; what is left lapses");
+            }
+        }
+    }
+    if let Some(state) = state.filter(|_| in_order) {
+        match state.finish() {
+            0 => tracing::info!("the state file is removed"),
+            leases => {
+                tracing::warn!(leases, "the state file is removed, though not every lease was given back")
             }
         }
     }
@@ -141,6 +159,13 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     let _ = tokio::time::timeout(Duration::from_secs(1), background.wait()).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The state file is opened before anything is bound: a second process must not come so far.
+fn state_file(config: &Config) -> Result<Option<Arc<StateFile>>, Error> {
+    let Some(path) = &config.state_file else { return Ok(None) };
+    let opened = StateFile::open(path, config.vault.server());
+    opened.map(Some).map_err(|source| Error::State { path: path.clone(), source })
 }
 
 fn announce(notify: &Notify, state: State) {

@@ -129,6 +129,10 @@ pub struct GeneralFlags {
     /// How long after SIGTERM sessions may go on [default: 20s]
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub max_sigterm_delay: Option<Duration>,
+    /// File in memory, such as on /dev/shm, from which a start after a crash takes its credentials up again
+    /// [default: none, and each start issues fresh ones]
+    #[arg(long, value_name = "FILE", value_parser = values::path)]
+    pub state_file: Option<PathBuf>,
 }
 
 /// `[vault]` and `[vault.auth]`.
@@ -282,8 +286,6 @@ pub struct LimitFlags {
 #[derive(Clone, Debug, Default, Args)]
 pub struct UnbuiltFlags {
     #[arg(long, hide = true, num_args = 0..=1)]
-    state_file: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
     standby: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
     warm: Option<Option<String>>,
@@ -301,8 +303,7 @@ pub struct UnbuiltFlags {
 
 impl UnbuiltFlags {
     /// The keys, as in the file with their tables.
-    pub(super) const KEYS: [&'static str; 8] = [
-        "state_file",
+    pub(super) const KEYS: [&'static str; 7] = [
         "standby",
         "warm",
         "reuse",
@@ -314,7 +315,6 @@ impl UnbuiltFlags {
 
     pub(super) fn refuse(&self) -> Result<(), Error> {
         let given = [
-            &self.state_file,
             &self.standby,
             &self.warm,
             &self.reuse,

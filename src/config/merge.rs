@@ -1,7 +1,7 @@
 //! Where a value comes from, and the settings that need no more than that. Floor 6.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
@@ -119,7 +119,6 @@ impl<'a> Sources<'a> {
         }
         let file = &self.file;
         self.refuse_keys([
-            ("state_file", &file.state_file),
             ("tls", &file.tls),
             ("allow_uids", &file.allow_uids),
             ("allow_gids", &file.allow_gids),
@@ -258,6 +257,10 @@ pub(super) fn sigterm(sources: &Sources<'_>, flags: &GeneralFlags) -> Result<cra
         }
         min => Ok(crate::shutdown::Delays { min: min.map_or(Duration::ZERO, |min| min.value), max }),
     }
+}
+
+pub(super) fn state_file(sources: &Sources<'_>, flags: &GeneralFlags) -> Result<Option<PathBuf>, Error> {
+    sources.value("state_file", flags.state_file.as_ref(), sources.file.state_file.as_ref(), values::path)
 }
 
 pub(super) fn limits(sources: &Sources<'_>, flags: &LimitFlags) -> Result<Limits, Error> {

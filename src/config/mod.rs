@@ -51,6 +51,8 @@ pub struct Config {
     pub log: crate::log::Options,
     /// How long a shutdown waits.
     pub sigterm: crate::shutdown::Delays,
+    /// Where credentials are kept beyond a crash.
+    pub state_file: Option<PathBuf>,
     /// How to reach Vault, and how to log in.
     pub vault: crate::vault::Config,
     /// The routes in the order in which they are tried; never empty.
@@ -80,6 +82,7 @@ impl Config {
             admin: merge::admin(&sources, &flags.general.at)?,
             log: merge::log(&sources, &flags.general)?,
             sigterm: merge::sigterm(&sources, &flags.general)?,
+            state_file: merge::state_file(&sources, &flags.general)?,
             routes: routes::merge(&sources, &flags.route)?,
             limits: merge::limits(&sources, &flags.limits)?,
             cancel: merge::cancel(&sources, &flags.limits, public)?,

@@ -333,7 +333,7 @@ fn jwt_userpass_and_cert_name_what_they_lack() {
 
 #[test]
 fn what_comes_later_is_refused_by_name() {
-    assert_eq!(complaint(load_route(&["--state-file=/x"], &[])), "--state-file: not supported yet");
+    assert_eq!(complaint(load_route(&["--reuse=true"], &[])), "--reuse: not supported yet");
     assert_eq!(complaint(load_route(&[], &[("LEASEHOLD_WARM", "3")])), "LEASEHOLD_WARM: not supported yet");
     assert_eq!(complaint(load("[tls]\ncert_file = 'x'\n", &ROUTE, &[])), "FILE:1: tls: not supported yet");
     assert_eq!(complaint(load("[defaults]\nwarm = 2\n", &ROUTE, &[])), "FILE:2: warm: not supported yet");

@@ -9,9 +9,11 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::keeping::{Beginning, Keeping};
 use super::machine::{Kind, Machine};
 use super::requests::{Done, Proof, Prove, Requests, meaning, tail};
 use super::route::{Command, DrainSpan, Reload, RotateFailed, Route, Shared, Verdict};
+use super::state::{Origin, Slot};
 use super::status::LastError;
 use super::view::{self, GenerationView};
 use super::{Drain, Ending, Generation, HardClose, clock};
@@ -27,6 +29,8 @@ pub struct RouteSettings {
     pub name: String,
     /// `<mount>/creds/<role>`.
     pub vault_path: String,
+    /// Whom the login is for; a credential of another one is not taken up.
+    pub login: String,
     /// How long a request may take.
     pub client_timeout: Duration,
     /// The lease arithmetic.
@@ -35,15 +39,28 @@ pub struct RouteSettings {
     pub idle_after: Duration,
 }
 
+impl RouteSettings {
+    fn origin(&self) -> Origin {
+        Origin { vault_path: self.vault_path.clone(), login: self.login.clone() }
+    }
+}
+
+/// What a route's driver works with.
+pub struct Means {
+    /// Whom to ask.
+    pub vault: Arc<Vault>,
+    /// How a candidate is proved.
+    pub prove: Prove,
+    /// Where it is counted.
+    pub metrics: Arc<RouteMetrics>,
+    /// Where it is kept beyond the process; what is in it is taken up.
+    pub slot: Option<Slot>,
+}
+
 /// Starts the driver of a route as a task of `tasks`, and gives its handle.
 #[must_use]
-pub fn start(
-    settings: RouteSettings,
-    vault: Arc<Vault>,
-    prove: Prove,
-    metrics: Arc<RouteMetrics>,
-    tasks: &TaskTracker,
-) -> Arc<Route> {
+pub fn start(settings: RouteSettings, means: Means, tasks: &TaskTracker) -> Arc<Route> {
+    let Means { vault, prove, metrics, slot } = means;
     let (commands, asked) = mpsc::channel(1024);
     let (done, came) = mpsc::channel(64);
     let (publish, published) = watch::channel(None);
@@ -56,8 +73,12 @@ pub fn start(
         view.kind = kind.as_str();
     }
     let ended = CancellationToken::new();
+    let left = Arc::new(Notify::new());
+    let origin = settings.origin();
+    let Beginning { keeper, tokens: held, next_token, generations, keeping } =
+        Beginning::of(slot, kind, settings.lease, origin, &left);
     let driver = Driver {
-        keeper: Machine::new(kind, settings.lease),
+        keeper,
         requests: Requests {
             vault,
             path: settings.vault_path.into(),
@@ -66,10 +87,11 @@ pub fn start(
             tasks: tasks.clone(),
             done,
         },
-        tokens: HashMap::new(),
-        next_token: 1,
-        generations: HashMap::new(),
-        left: Arc::new(Notify::new()),
+        tokens: held,
+        next_token,
+        generations,
+        keeping,
+        left,
         publish,
         shared: Arc::clone(&shared),
         metrics,
@@ -92,6 +114,7 @@ struct Driver {
     tokens: HashMap<TokenId, Secret>,
     next_token: u64,
     generations: HashMap<u64, Arc<Generation>>,
+    keeping: Keeping,
     /// Woken when a generation's last session leaves.
     left: Arc<Notify>,
     publish: watch::Sender<Option<Arc<Generation>>>,
@@ -162,6 +185,7 @@ impl Driver {
         if let Ok(mut view) = self.shared.view.lock() {
             view.vault_path.clone_from(&settings.vault_path);
         }
+        self.keeping.set_origin(settings.origin());
         self.requests.vault = vault;
         self.requests.path = settings.vault_path.into();
         self.requests.client_timeout = settings.client_timeout;
@@ -330,6 +354,7 @@ impl Driver {
             let generation =
                 Generation::new(number, grant.username, grant.password, grant.lease_id, Time::NEVER, left);
             self.generations.insert(number, generation);
+            self.keeping.granted(number);
         }
         self.execute(actions);
     }
@@ -387,6 +412,8 @@ impl Driver {
     }
 
     fn execute(&mut self, actions: Vec<Action>) {
+        // Before anything comes of it: a crash from here on leaves nothing that the next process does not know.
+        self.keeping.keep(&self.keeper, &self.tokens, &self.generations);
         // What sessions have to know comes before anybody can become one.
         for action in &actions {
             if let Action::Tell(number, ending) = action {
@@ -531,6 +558,12 @@ impl Driver {
                     "no server accepts the new credential; it is given back: check the role's creation_statements"
                 );
                 self.remember("prove: the server refuses the new credential");
+            }
+            Note::NotTakenUp(number) => {
+                tracing::warn!(
+                    lease.generation = number,
+                    "no server accepts the credential of the process before this one; a fresh one is issued"
+                );
             }
             Note::Closing(number, cause) => {
                 let sessions = self.generations.get(&number).map_or(0, |g| g.sessions());

@@ -1,7 +1,7 @@
 //! The machine of a route: of a role that is leased, or of a static one. Floor 3.
 
 use crate::lease::generation::{Cause, State};
-use crate::lease::{Action, Event, Keeper, Settings, StaticKeeper, Time};
+use crate::lease::{Action, Event, Keeper, Kept, Settings, StaticKeeper, Time};
 
 /// What a route's credential is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,19 @@ impl Machine {
         match kind {
             Kind::Dynamic => Self::Dynamic(Box::new(Keeper::new(settings))),
             Kind::Static => Self::Static(Box::new(StaticKeeper::new(settings.seed))),
+        }
+    }
+
+    /// A leased role whose earlier process has left this behind.
+    pub(super) fn resume(settings: Settings, now: Time, left: &Kept) -> Self {
+        Self::Dynamic(Box::new(Keeper::resume(settings, now, left)))
+    }
+
+    /// What the next process needs; nothing of a static role, whose password is read again.
+    pub(super) fn kept(&self) -> Option<Kept> {
+        match self {
+            Self::Dynamic(keeper) => Some(keeper.kept()),
+            Self::Static(_) => None,
         }
     }
 

@@ -7,13 +7,15 @@
 pub mod clock;
 mod driver;
 mod generation;
+mod keeping;
 mod machine;
 mod requests;
 mod route;
+pub mod state;
 pub mod status;
 mod view;
 
-pub use driver::{RouteSettings, start};
+pub use driver::{Means, RouteSettings, start};
 pub use generation::{Drain, Ending, Generation, Guard, HardClose};
 pub use machine::Kind;
 pub use requests::{Proof, Prove};

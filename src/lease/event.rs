@@ -233,6 +233,8 @@ pub enum Note {
     TooShort(u64),
     /// A candidate was refused for good.
     CandidateRefused(u64),
+    /// What an earlier process left is refused, so a fresh one is issued.
+    NotTakenUp(u64),
     /// The sessions of a generation are closed.
     Closing(u64, Cause),
     /// What became of a lease at its end.

@@ -26,6 +26,8 @@ pub enum Reason {
     Command,
     /// The configuration has changed.
     Reload,
+    /// An earlier process has left one that is good.
+    TakenUp,
 }
 
 impl Reason {
@@ -42,6 +44,7 @@ impl Reason {
             Self::Refused => "refused",
             Self::Command => "command",
             Self::Reload => "reload",
+            Self::TakenUp => "taken_up",
         }
     }
 

@@ -143,7 +143,18 @@ impl Keeper {
             return;
         };
         let usable = self.hard_close_at(generation).since(generation.issued_at);
-        let patience_ends_at = generation.issued_at + Duration::from_mins(1).min(usable / 2);
+        let patience = match reason {
+            // A fresh one may be the remedy; only a host that lags may yet learn of this one.
+            Reason::TakenUp => self.settings.replica_grace,
+            _ => Duration::from_mins(1).min(usable / 2),
+        };
+        let patience_ends_at = generation.issued_at + patience;
+        if refused_now && now >= patience_ends_at && reason == Reason::TakenUp {
+            self.note(Note::NotTakenUp(number));
+            self.give_back(number);
+            self.issuance.state = issuance::State::Idle;
+            return;
+        }
         if refused_now && now >= patience_ends_at {
             self.note(Note::CandidateRefused(number));
             self.give_back(number);
@@ -312,7 +323,8 @@ impl Keeper {
             | Reason::Revoked
             | Reason::Refused
             | Reason::Command
-            | Reason::Reload => {
+            | Reason::Reload
+            | Reason::TakenUp => {
                 return true;
             }
         };

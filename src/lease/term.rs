@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::schedule::{self, Jitter};
 use super::{Failure, Time};
 
@@ -14,7 +16,8 @@ use super::{Failure, Time};
 ///       └── (never) ──── Over
 /// ```
 /// There is no state for "ended": the time says that.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Term {
     /// When the request of the latest grant was sent.
     sent_at: Time,
@@ -30,7 +33,7 @@ pub struct Term {
 }
 
 /// Where the renewal of a term stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Renewal {
     /// To be asked for at this time.
     Scheduled(Time),
@@ -46,7 +49,7 @@ pub enum Renewal {
 }
 
 /// Why a term is not renewed any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Over {
     /// The latest grant was shorter than an earlier one, or Vault said that it cannot be extended.
     Capped,
@@ -79,6 +82,19 @@ impl Term {
             term.plan(renewable, jitter);
         }
         term
+    }
+
+    /// As another process left it: a renewal that was in flight is asked for again.
+    pub(super) fn resumed(self, now: Time) -> Self {
+        match self.renewal {
+            Renewal::InFlight => Self { renewal: Renewal::Scheduled(now), ..self },
+            Renewal::Scheduled(_) | Renewal::Over { .. } => self,
+        }
+    }
+
+    /// When the request of its latest grant was sent.
+    pub fn sent_at(&self) -> Time {
+        self.sent_at
     }
 
     /// Its end, without any margin.

@@ -4,11 +4,13 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A point in time: nanoseconds since the machine was booted, time spent suspended included (`CLOCK_BOOTTIME`).
 ///
 /// It never jumps with the wall clock and goes on in a suspend, as a lease does. Only a driver makes one from a
 /// clock; the machines compare and add. Additions stop at [`Time::NEVER`], subtractions at zero.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(u64);
 
 impl Time {

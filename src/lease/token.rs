@@ -4,12 +4,14 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::schedule::{self, Jitter};
 use super::term::{Renewal, Term};
 use super::{Failure, Time};
 
 /// Names a token within one route. The driver keeps id → token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TokenId(pub u64);
 
 /// What is known of a token when it is logged in or handed over.
@@ -72,13 +74,16 @@ impl Revoking {
 
 impl Token {
     pub(super) fn new(facts: TokenFacts, jitter: Jitter) -> Self {
-        Self {
-            term: Term::new(facts.sent_at, facts.ttl, facts.renewable, jitter),
-            owned: facts.owned,
-            late: 0,
-            revoking: None,
-            owed: Vec::new(),
-        }
+        Self::with_term(Term::new(facts.sent_at, facts.ttl, facts.renewable, jitter), facts.owned)
+    }
+
+    /// As another process left it.
+    pub(super) fn resumed(now: Time, term: Term, owned: bool) -> Self {
+        Self::with_term(term.resumed(now), owned)
+    }
+
+    fn with_term(term: Term, owned: bool) -> Self {
+        Self { term, owned, late: 0, revoking: None, owed: Vec::new() }
     }
 
     /// A later look at a token that we have already. It may have been renewed by somebody else.

@@ -96,6 +96,22 @@ pub enum Auth {
     },
 }
 
+impl Auth {
+    /// Whom it logs in as, without any secret: method, mount and name.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        match self {
+            Self::Token { .. } => "token".to_owned(),
+            Self::TokenFile { .. } => "token-file".to_owned(),
+            Self::Kubernetes { mount, role, .. } => format!("kubernetes {mount} {role}"),
+            Self::Jwt { mount, role, .. } => format!("jwt {mount} {role}"),
+            Self::AppRole { mount, role_id, .. } => format!("approle {mount} {role_id}"),
+            Self::Cert { mount, name } => format!("cert {mount} {}", name.as_deref().unwrap_or("")),
+            Self::Userpass { mount, username, .. } => format!("userpass {mount} {username}"),
+        }
+    }
+}
+
 /// Where AppRole's secret_id comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretId {
@@ -113,6 +129,14 @@ pub enum SecretId {
 }
 
 impl Config {
+    /// Which Vault this is: its addresses in any order, and the namespace.
+    #[must_use]
+    pub fn server(&self) -> String {
+        let mut addrs = self.addrs.clone();
+        addrs.sort_unstable();
+        format!("{} {}", addrs.join(","), self.namespace.as_deref().unwrap_or(""))
+    }
+
     /// Whether what does not need a file can work: addresses and TLS are checked where they are read.
     pub(super) fn check(&self) -> Result<(), Error> {
         if let Some(namespace) = &self.namespace

@@ -17,6 +17,7 @@ mod bench;
 mod check;
 mod check_route;
 mod check_vault;
+mod crash;
 mod harness;
 mod lease;
 mod main_job;

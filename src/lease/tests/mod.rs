@@ -2,12 +2,13 @@
 //!
 //! | file | what it holds the machines to |
 //! |---|---|
-//! | `renewal`, `rotation`, `proof`, `ends`, `giving_back`, `bounds` | one rule each test, as a script |
+//! | `renewal`, `rotation`, `proof`, `ends`, `giving_back`, `bounds`, `crash` | one rule each test, as a script |
 //! | `world`, `promises` | a model of Vault, database and sessions, and the promises P2 to P7 checked after each step |
 //! | `static_role` | the small machine of a static role, as scripts |
 //! | `properties` | random worlds, random event sequences, and three bugs planted on purpose |
 
 mod bounds;
+mod crash;
 mod ends;
 mod giving_back;
 mod promises;

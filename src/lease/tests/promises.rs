@@ -28,6 +28,7 @@ pub(super) struct Counts {
     pub(super) steps: usize,
     pub(super) published: usize,
     pub(super) sessions: usize,
+    pub(super) taken_up: usize,
     pub(super) most_requests: usize,
     pub(super) seconds: f64,
 }
@@ -290,6 +291,8 @@ impl<'a> World<'a> {
                     self.vault.token(token).killed = true;
                 }
             }
+            Fault::Crash if self.closed => {}
+            Fault::Crash => return self.crash(),
             Fault::Rotate => return self.step(Event::Rotate(None), None),
             Fault::RotateWithDrain => {
                 self.drain_commanded = !self.closed;
@@ -314,6 +317,56 @@ impl<'a> World<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The process is gone with its sessions and whatever it waited for; what it had asked of Vault is done, or is not.
+    /// The next one goes on from what was kept.
+    fn crash(&mut self) -> Result<(), String> {
+        let mut kept = self.keeper.kept();
+        kept.generations.sort_by_key(|(_, kept)| kept.serves);
+        let ids: Vec<u64> = self.happenings.keys().copied().collect();
+        for id in ids {
+            match self.happenings.get(&id).copied() {
+                Some(Happening::Arrives { action, sent_at, .. }) => {
+                    let by_token = matches!(action, Action::Issue(_) | Action::RevokeToken(_));
+                    if by_token && self.dice.chance(0.5) {
+                        self.vault.perform(self.scenario, self.now, sent_at, action);
+                    }
+                    self.happenings.remove(&id);
+                }
+                Some(Happening::Comes(..) | Happening::Settles(..)) => {
+                    self.happenings.remove(&id);
+                }
+                _ => {}
+            }
+        }
+        let mut held = std::mem::take(&mut self.held);
+        for (number, (old, _)) in (1..).zip(&kept.generations) {
+            let held = held.remove(old).ok_or("kept, and unknown")?;
+            let asked_of_it = Held {
+                told: None,
+                published_at: None,
+                proved: false,
+                unprovable: false,
+                cut: false,
+                shut: false,
+                stray: false,
+                asked: 0,
+                ..held
+            };
+            self.held.insert(number, asked_of_it);
+        }
+        self.tokens.retain(|id, _| kept.tokens.iter().any(|(kept, _)| kept == id));
+        self.unsettled.clear();
+        self.sessions.clear();
+        self.pending.clear();
+        (self.published, self.newest) = (None, 0);
+        self.drain_commanded = false;
+        self.lost_and_granted = None;
+        self.reason = Reason::First;
+        self.bucket = (3.0, self.now);
+        self.keeper = Keeper::resume(self.scenario.settings(), self.now, &kept);
+        self.step(Event::Tick, None)
     }
 
     fn login(&mut self) -> Result<(), String> {
@@ -735,6 +788,7 @@ impl<'a> World<'a> {
             Action::Note(note) => {
                 match note {
                     Note::Issuing(reason) => self.reason = reason,
+                    Note::Published { reason: Reason::TakenUp, .. } => self.counts.taken_up += 1,
                     Note::Lost(number) if self.published == Some(number) => self.lost_and_granted = Some(0),
                     _ => {}
                 }
@@ -832,7 +886,7 @@ impl<'a> World<'a> {
             let left = self.vault.lease_lives(index, self.now + secs(2.0));
             let lapses = !(by_token || scenario.may_revoke) || !self.calm || lease.killed || strays;
             // A grant whose reply was lost goes with its login's token, or lapses.
-            let loses = |fault: &Fault| matches!(fault, Fault::LosesReplies | Fault::Slow);
+            let loses = |fault: &Fault| matches!(fault, Fault::LosesReplies | Fault::Slow | Fault::Crash);
             let lost = !by_token && scenario.faults.iter().any(|(_, fault, _)| loses(fault));
             promise!(!left || lapses || lost, "P6: lease {index} is left behind");
         }

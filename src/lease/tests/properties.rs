@@ -25,6 +25,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         Just(Fault::Rotate),
         Just(Fault::RotateWithDrain),
         Just(Fault::Denials),
+        Just(Fault::Crash),
     ]
 }
 
@@ -257,6 +258,7 @@ fn breaches(planted: Option<Planted>, worlds: usize) -> (usize, Option<String>, 
                 found.2.steps += counts.steps;
                 found.2.published += counts.published;
                 found.2.sessions += counts.sessions;
+                found.2.taken_up += counts.taken_up;
                 found.2.seconds += counts.seconds;
                 found.2.most_requests = found.2.most_requests.max(counts.most_requests);
             }
@@ -276,7 +278,7 @@ fn a_hundred_fixed_worlds_keep_every_promise() {
     assert_eq!(broken, 0, "{first:?}");
     println!("{counts:?}");
     // It is no empty promise.
-    assert!(counts.published > 500 && counts.sessions > 3000, "{counts:?}");
+    assert!(counts.published > 500 && counts.sessions > 3000 && counts.taken_up > 15, "{counts:?}");
 }
 
 /// The first bug planted on purpose: a capped renewal is renewed again.

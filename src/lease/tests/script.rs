@@ -55,6 +55,14 @@ impl Story {
         story
     }
 
+    /// The process ends at this second, and the next one goes on from what was kept, whoever serves last.
+    pub(super) fn crash(self, second: f64) -> Self {
+        let mut kept = self.keeper.kept();
+        kept.generations.sort_by_key(|(_, kept)| kept.serves);
+        let keeper = Keeper::resume(self.keeper.settings, at(second), &kept);
+        Self { keeper, now: at(second), ..Self::new(settings()) }
+    }
+
     /// A fresh credential comes, from the login on, at once, and is proved.
     pub(super) fn issued(&mut self, second: f64, number: u64, id: TokenId, token: TokenFacts, lease: f64) {
         self.at(second, Event::LoggedIn(id, TokenFacts { sent_at: at(second), ..token }));

@@ -82,6 +82,8 @@ pub(super) enum Fault {
     Rotate,
     RotateWithDrain,
     Denials,
+    /// The process ends without a word, and the next one begins.
+    Crash,
 }
 
 impl Scenario {

@@ -148,7 +148,8 @@ impl Builder {
         Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
-    async fn spawn(self) -> Leasehold {
+    /// Runs it, and waits for nothing.
+    pub(crate) async fn spawn(self) -> Leasehold {
         let directory = bench().directory().await;
         let mut command = self.prepare("run", &directory);
         let log = directory.join("log");
@@ -436,7 +437,7 @@ impl Log {
     }
 
     /// The addresses that a listener was bound to.
-    fn listening(&self, listener: &str) -> Vec<String> {
+    pub(crate) fn listening(&self, listener: &str) -> Vec<String> {
         let lines = self.messages("listening").into_iter();
         lines.filter(|line| field(line, "listener") == listener).map(|line| field(&line, "addr")).collect()
     }

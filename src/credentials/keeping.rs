@@ -1,0 +1,127 @@
+//! What a driver writes into the state file, and begins with after a crash. Floor 3.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::machine::{Kind, Machine};
+use super::state::{Left, LeftGeneration, LeftToken, Origin, Slot};
+use super::{Generation, clock};
+use crate::lease::{Kept, Settings, Time, TokenId};
+use crate::secret::Secret;
+
+/// A driver's side of its slot. Without one nothing is kept.
+pub(super) struct Keeping {
+    slot: Option<Slot>,
+    origin: Arc<Origin>,
+    /// Where each generation came from: a reload may change it for the next one.
+    origins: HashMap<u64, Arc<Origin>>,
+    /// What was written last.
+    written: Kept,
+}
+
+/// What a driver begins with.
+pub(super) struct Beginning {
+    pub(super) keeper: Machine,
+    pub(super) tokens: HashMap<TokenId, Secret>,
+    pub(super) next_token: u64,
+    pub(super) generations: HashMap<u64, Arc<Generation>>,
+    pub(super) keeping: Keeping,
+}
+
+impl Beginning {
+    /// From what is in the slot, or from nothing. `left` is woken when a generation's last session leaves.
+    pub(super) fn of(
+        slot: Option<Slot>,
+        kind: Kind,
+        settings: Settings,
+        origin: Origin,
+        left: &Arc<Notify>,
+    ) -> Self {
+        let keeping =
+            Keeping { slot, origin: Arc::new(origin), origins: HashMap::new(), written: Kept::default() };
+        match keeping.slot.as_ref().map(Slot::left).filter(|found| !found.is_empty()) {
+            Some(found) => Self::resumed(keeping, found, settings, left),
+            None => Self {
+                keeper: Machine::new(kind, settings),
+                tokens: HashMap::new(),
+                next_token: 1,
+                generations: HashMap::new(),
+                keeping,
+            },
+        }
+    }
+
+    fn resumed(mut keeping: Keeping, mut found: Left, settings: Settings, left: &Arc<Notify>) -> Self {
+        for generation in &mut found.generations {
+            generation.life.serves &= generation.origin == *keeping.origin;
+        }
+        // Whoever serves has the highest number.
+        found.generations.sort_by_key(|generation| generation.life.serves);
+        let numbered = || (1..).zip(&found.generations);
+        let kept = Kept {
+            tokens: found.tokens.iter().map(|token| (token.id, token.life)).collect(),
+            generations: numbered().map(|(number, generation)| (number, generation.life)).collect(),
+        };
+        let keeper = Machine::resume(settings, clock::now(), &kept);
+        let generations = numbered().map(|(number, found)| {
+            let (username, password) = (found.username.clone(), found.password.clone());
+            let left = Arc::clone(left);
+            let generation =
+                Generation::new(number, username, password, found.lease_id.clone(), Time::NEVER, left);
+            (number, generation)
+        });
+        let generations: HashMap<u64, Arc<Generation>> = generations.collect();
+        keeping.origins = numbered().map(|(n, found)| (n, Arc::new(found.origin.clone()))).collect();
+        keeping.written = kept;
+        Self {
+            keeper,
+            next_token: found.tokens.iter().map(|token| token.id.0 + 1).max().unwrap_or(1),
+            tokens: found.tokens.into_iter().map(|token| (token.id, token.token)).collect(),
+            generations,
+            keeping,
+        }
+    }
+}
+
+impl Keeping {
+    /// What is granted from now on comes from here.
+    pub(super) fn set_origin(&mut self, origin: Origin) {
+        self.origin = Arc::new(origin);
+    }
+
+    /// A credential has come. A grant that was asked for before a reload came from where that was; it is given back.
+    pub(super) fn granted(&mut self, number: u64) {
+        self.origins.insert(number, Arc::clone(&self.origin));
+    }
+
+    /// Writes what there is, if it has changed.
+    pub(super) fn keep(
+        &mut self,
+        keeper: &Machine,
+        tokens: &HashMap<TokenId, Secret>,
+        generations: &HashMap<u64, Arc<Generation>>,
+    ) {
+        let (Some(slot), Some(kept)) = (&self.slot, keeper.kept()) else { return };
+        if kept == self.written {
+            return;
+        }
+        let held_tokens = kept.tokens.iter().filter_map(|(id, life)| {
+            Some(LeftToken { id: *id, token: tokens.get(id)?.clone(), life: *life })
+        });
+        let held = kept.generations.iter().filter_map(|(number, life)| {
+            let generation = generations.get(number)?;
+            Some(LeftGeneration {
+                username: generation.username().to_owned(),
+                password: generation.password().clone(),
+                lease_id: generation.lease_id().to_owned(),
+                origin: Origin::clone(self.origins.get(number)?),
+                life: *life,
+            })
+        });
+        slot.save(held_tokens.collect(), held.collect());
+        self.origins.retain(|number, _| generations.contains_key(number));
+        self.written = kept;
+    }
+}

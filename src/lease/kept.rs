@@ -1,0 +1,150 @@
+//! What of a route's credentials can outlive its process. Floor 1.
+//!
+//! The driver writes it down as it changes; after a crash [`Keeper::resume`] goes on from it. Times mean the same to both
+//! processes as long as the machine has not been booted in between, which the driver has to see to.
+
+use serde::{Deserialize, Serialize};
+
+use super::event::{Action, Settings};
+use super::generation::{Cause, Generation, State};
+use super::keeper::Keeper;
+use super::term::Term;
+use super::token::{Revoking, Token, TokenId};
+use super::{Reason, Time, issuance, schedule};
+
+/// Every token and every lease that is not known to be gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The tokens; one on which no generation stands may own a lease whose grant never came.
+    pub tokens: Vec<(TokenId, KeptToken)>,
+    /// The generations, oldest first.
+    pub generations: Vec<(u64, KeptGeneration)>,
+}
+
+/// One login's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptToken {
+    term: Term,
+    /// Whether we logged in for it; one that was handed to us is never revoked.
+    owned: bool,
+}
+
+/// One lease's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptGeneration {
+    /// The token that owns it.
+    pub token: TokenId,
+    issued_at: Time,
+    as_issued: std::time::Duration,
+    term: Term,
+    /// Whether it is to serve again: the current one, or else the latest candidate. Others are given back.
+    pub serves: bool,
+}
+
+impl KeptGeneration {
+    /// Whether this could be of the time before `now`.
+    #[must_use]
+    pub fn is_before(&self, now: Time) -> bool {
+        self.issued_at <= now && self.term.sent_at() <= now
+    }
+}
+
+impl KeptToken {
+    /// Whether this could be of the time before `now`.
+    #[must_use]
+    pub fn is_before(&self, now: Time) -> bool {
+        self.term.sent_at() <= now
+    }
+}
+
+impl Keeper {
+    /// What the next process needs if this one ends now.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        let candidate = || self.generations().filter(|(_, g)| g.state == State::Candidate).last();
+        let serves = self.current.or_else(|| candidate().map(|(number, _)| number));
+        let lives =
+            |generation: &Generation| !matches!(generation.state, State::Closing { cause: Cause::Lost, .. });
+        Kept {
+            tokens: self
+                .tokens()
+                .map(|(id, token)| (id, KeptToken { term: token.term, owned: token.owned }))
+                .collect(),
+            generations: self
+                .generations()
+                .filter(|(_, generation)| lives(generation))
+                .map(|(number, generation)| {
+                    let kept = KeptGeneration {
+                        token: generation.token,
+                        issued_at: generation.issued_at,
+                        as_issued: generation.as_issued,
+                        term: generation.term,
+                        serves: serves == Some(number),
+                    };
+                    (number, kept)
+                })
+                .collect(),
+        }
+    }
+
+    /// A route whose earlier process has left this behind, its generations numbered anew from 1 in this order. The last
+    /// one, if it serves and has time left, is proved and published in place of a fresh one; everything else is given
+    /// back. It all begins at the first event.
+    #[must_use]
+    pub fn resume(settings: Settings, now: Time, left: &Kept) -> Self {
+        let mut keeper = Self::new(settings);
+        for (id, kept) in &left.tokens {
+            keeper.tokens.insert(*id, Token::resumed(now, kept.term, kept.owned));
+        }
+        for (_, kept) in &left.generations {
+            let number = keeper.next_number;
+            keeper.next_number += 1;
+            keeper.generations.insert(number, Generation::resumed(now, kept));
+        }
+        let numbers: Vec<u64> = keeper.generations.keys().copied().collect();
+        for number in numbers {
+            keeper.settle(now, number, left);
+        }
+        keeper
+    }
+
+    fn settle(&mut self, now: Time, number: u64, left: &Kept) {
+        let Some(generation) = self.generations.get(&number) else { return };
+        let bound = self.bound(generation);
+        if now >= generation.lease_ends_at().min(bound.ends_at) {
+            // It has lapsed; the first review forgets it.
+            self.set_state(number, State::Revoking(Revoking { tries: 0, again_at: Some(Time::NEVER) }));
+            return;
+        }
+        let serves = number == self.latest() && left.generations.last().is_some_and(|(_, kept)| kept.serves);
+        if serves && self.hard_close_at(generation).since(now) >= schedule::LEAST_USABLE {
+            self.wanted = true;
+            self.issuance.state = issuance::State::Proving {
+                reason: Reason::TakenUp,
+                number,
+                tries: 0,
+                refused: false,
+                again_at: None,
+            };
+            self.actions.push(Action::Prove(number));
+        } else {
+            self.give_back(number);
+        }
+    }
+}
+
+impl Generation {
+    fn resumed(now: Time, kept: &KeptGeneration) -> Self {
+        Self {
+            token: kept.token,
+            issued_at: kept.issued_at,
+            as_issued: kept.as_issued,
+            term: kept.term.resumed(now),
+            state: State::Candidate,
+            cut_short: None,
+            checked_at: None,
+            check: None,
+            told: None,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What a process that ends without a word leaves, and how the next one goes on from it.
+
+use std::time::Duration;
+
+use super::script::*;
+use crate::lease::{Action, Drain, Event, Failure, Kept, Note, Outcome, Reason, Settings};
+
+const LEASE: f64 = 105.0;
+
+/// Generation 1 under token 1 serves since second 0; the process ends at second 20.
+fn crashed(settings: Settings) -> Story {
+    Story::serving(settings, LEASE, own(100_000.0)).crash(20.0)
+}
+
+fn serves(kept: &Kept) -> Vec<(u64, bool)> {
+    kept.generations.iter().map(|(number, kept)| (*number, kept.serves)).collect()
+}
+
+#[test]
+fn the_current_generation_is_proved_and_published_and_nothing_is_issued() {
+    let mut story = crashed(settings());
+    let ends_at = story.hard_close_at(1);
+    story.at(20.0, Event::Tick).does([Action::Prove(1)]);
+    story.at(20.5, Event::Proved(1)).does([Action::Publish(1)]).notes(Note::Published {
+        number: 1,
+        reason: Reason::TakenUp,
+        proved: true,
+        successor: false,
+    });
+    assert_eq!((story.hard_close_at(1), story.keeper.current()), (ends_at, Some(1)));
+    // Two thirds of the usable life of the grant of second 0, as if nothing had been.
+    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+}
+
+#[test]
+fn what_is_kept_is_what_comes_back() {
+    let mut story = Story::serving(settings(), LEASE, own(100_000.0));
+    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.at(66.0, renewed(1, 66.0, LEASE));
+    let kept = story.keeper.kept();
+    let mut story = story.crash(70.0);
+    assert_eq!(story.keeper.kept(), kept);
+    story.at(70.0, Event::Tick);
+    assert_eq!(story.keeper.kept(), kept);
+    story.at(71.0, Event::Proved(1));
+    assert_eq!(story.keeper.kept(), kept);
+}
+
+#[test]
+fn a_renewal_that_was_in_flight_is_asked_for_again() {
+    let mut story = Story::serving(settings(), LEASE, own(100_000.0));
+    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    let mut story = story.crash(67.0);
+    story.at(67.0, Event::Tick).does([Action::Prove(1)]);
+    story.at(67.5, Event::Proved(1)).does([Action::Publish(1), renew(1, T1, 24.75)]);
+}
+
+#[test]
+fn one_that_is_refused_is_given_back_and_a_fresh_one_issued_at_once() {
+    let mut story = crashed(settings());
+    story.at(20.0, Event::Tick);
+    story.at(20.5, Event::ProofRefused(1)).does([Action::RevokeLease(1, T1), LOG_IN]);
+    story.notes(Note::NotTakenUp(1)).notes(Note::Issuing(Reason::First));
+    story.issued(21.0, 2, T2, own(100_000.0), LEASE);
+}
+
+#[test]
+fn one_that_is_younger_than_a_replica_may_lag_is_tried_again() {
+    let grace = Settings { replica_grace: Duration::from_secs(30), ..settings() };
+    let mut story = crashed(grace);
+    story.at(20.0, Event::Tick).does([Action::Prove(1)]);
+    story.at(20.2, Event::ProofRefused(1)).does([]);
+    story.at(20.7, Event::Tick).does([Action::Prove(1)]);
+    story.at(31.0, Event::ProofRefused(1)).does([Action::RevokeLease(1, T1), LOG_IN]);
+}
+
+#[test]
+fn one_that_nobody_can_judge_is_published_all_the_same() {
+    let mut story = crashed(settings());
+    story.at(20.0, Event::Tick);
+    story.at(21.0, Event::Unprovable(1)).does([Action::Publish(1)]);
+}
+
+#[test]
+fn one_with_less_than_two_seconds_left_is_given_back() {
+    // The hard close is at 99.
+    let mut story = Story::serving(settings(), LEASE, own(100_000.0)).crash(97.5);
+    story.at(97.5, Event::Tick).does([Action::RevokeLease(1, T1), LOG_IN]);
+}
+
+#[test]
+fn one_that_has_lapsed_is_forgotten() {
+    let mut story = Story::serving(settings(), LEASE, own(100_000.0)).crash(106.0);
+    story.at(106.0, Event::Tick).does([LOG_IN, Action::Forget(1), Action::RevokeToken(T1)]);
+}
+
+#[test]
+fn a_token_bounds_it_as_before() {
+    // The token ends at 30, two seconds of margin and one for the cancel before that.
+    let mut story = Story::serving(settings(), LEASE, own(30.0)).crash(26.0);
+    story.at(26.0, Event::Tick).does([Action::RevokeLease(1, T1), LOG_IN]);
+}
+
+#[test]
+fn retired_ones_and_candidates_are_given_back() {
+    let mut story = Story::serving(settings(), LEASE, own(100_000.0));
+    story.at(10.0, Event::Rotate(None)).does([log_in(24.75)]);
+    story.issued(10.0, 2, T2, own(100_000.0), LEASE);
+    story.at(15.0, Event::Rotate(Some(Drain::Default))).does([log_in(24.75)]);
+    story.at(15.0, Event::LoggedIn(T3, own(100_000.0)));
+    story.granted(15.0, 3, LEASE);
+    assert_eq!(serves(&story.keeper.kept()), [(1, false), (2, true), (3, false)]);
+    // Whoever serves is the last.
+    let mut story = story.crash(20.0);
+    story.at(20.0, Event::Tick).does([
+        Action::RevokeLease(1, T1),
+        Action::RevokeLease(2, T3),
+        Action::Prove(3),
+    ]);
+    story.at(20.2, Event::LeaseRevoked(1)).does([Action::Forget(1), Action::RevokeToken(T1)]);
+    story
+        .at(20.3, Event::LeaseRevokeFailed(2, Failure::Forbidden))
+        .does([Action::Forget(2), Action::RevokeToken(T3)]);
+    story.at(20.5, Event::Proved(3)).does([Action::Publish(3)]);
+    story.at(20.6, Event::TokenRevoked(T3)).notes(Note::Returned(2, Outcome::Token));
+}
+
+#[test]
+fn the_first_candidate_is_taken_up_before_it_was_published() {
+    let mut story = Story::new(settings());
+    story.at(0.0, Event::Tick);
+    story.at(0.0, Event::LoggedIn(T1, own(100_000.0)));
+    story.granted(0.0, 1, LEASE);
+    let mut story = story.crash(1.0);
+    story.at(1.0, Event::Tick).does([Action::Prove(1)]);
+}
+
+#[test]
+fn a_token_whose_grant_never_came_is_revoked_with_what_it_owns() {
+    let mut story = Story::new(settings());
+    story.at(0.0, Event::Tick);
+    story.at(0.0, Event::LoggedIn(T1, own(100_000.0))).does([Action::Issue(T1)]);
+    let mut story = story.crash(1.0);
+    story.at(1.0, Event::Tick).does([LOG_IN, Action::RevokeToken(T1)]);
+}
+
+#[test]
+fn one_that_was_handed_to_us_is_only_forgotten() {
+    let mut story = Story::new(settings());
+    story.at(0.0, Event::Tick);
+    story.at(0.0, Event::LoggedIn(T1, handed(100_000.0))).does([Action::Issue(T1)]);
+    let mut story = story.crash(1.0);
+    story.at(1.0, Event::Tick).does([LOG_IN, Action::ForgetToken(T1)]);
+}
+
+#[test]
+fn a_lost_lease_is_not_kept_and_its_token_is() {
+    let mut story = Story::serving(settings(), LEASE, own(100_000.0));
+    story.at(66.0, Event::Tick);
+    story.at(66.0, not_renewed(1, Failure::Gone));
+    let kept = story.keeper.kept();
+    assert_eq!((serves(&kept), kept.tokens.len()), (vec![], 1));
+}
+
+#[test]
+fn a_lazy_route_takes_up_what_there_is_and_asks_for_nothing_else() {
+    let lazy = Settings { lazy: true, ..settings() };
+    let mut story = Story::new(lazy.clone());
+    story.at(0.0, Event::Wanted).does([LOG_IN]);
+    story.issued(0.0, 1, T1, own(100_000.0), LEASE);
+    let mut served = story.crash(20.0);
+    served.at(20.0, Event::Tick).does([Action::Prove(1)]);
+    served.at(20.5, Event::Proved(1)).does([Action::Publish(1)]);
+    served.at(30.0, Event::Idle).does([Action::Unpublish]);
+    served.at(30.0, empty(1)).does([Action::RevokeLease(1, T1)]);
+    // It had been retired for want of sessions.
+    let mut idle = served.crash(31.0);
+    idle.at(31.0, Event::Tick).does([Action::RevokeLease(1, T1)]);
+    idle.at(31.5, Event::LeaseRevoked(1)).does([Action::Forget(1), Action::RevokeToken(T1)]);
+    idle.at(32.0, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
+    assert!(idle.keeper.is_empty());
+}
