@@ -15,6 +15,7 @@ mod server;
 mod ttl;
 mod vault;
 
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{live, serve};
 use crate::config::Config;
+use crate::credentials::state::StateFile;
 use crate::postgres::upstream::Upstream;
 use crate::vault::Vault;
 
@@ -46,6 +48,7 @@ pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>,
     for warning in &config.warnings {
         findings.push(Finding::warning("config", warning, "use https, and verify its certificate by its CA"));
     }
+    findings.extend(config.state_file.as_deref().map(state_file));
     findings.extend(config.routes.iter().flat_map(ttl::written));
     if offline {
         return Ok(findings);
@@ -70,6 +73,20 @@ pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>,
     };
     findings.extend(seen);
     Ok(findings)
+}
+
+/// Whether the place is fit; a process that runs has the file itself.
+fn state_file(path: &Path) -> Finding {
+    match StateFile::examine(path) {
+        Ok(()) => {
+            Finding::ok("state_file", format!("{} is in memory, and for this user alone", path.display()))
+        }
+        Err(error) => Finding::error(
+            "state_file",
+            format!("{}: {error}", path.display()),
+            "name a file of this user's own in a directory of tmpfs, where leasehold runs",
+        ),
+    }
 }
 
 /// Waits for SIGINT or SIGTERM; for ever where they cannot be waited for.

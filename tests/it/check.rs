@@ -120,6 +120,10 @@ async fn offline_nothing_is_asked_and_no_token_is_needed() {
     report.says("ttl", "warning", "drain 6s is not shorter", "small part");
     let report = Report::of(nowhere.clone().env("VAULT_SKIP_VERIFY", "true")).await;
     report.says("config", "warning", "not verified", "CA");
+    let report = Report::of(nowhere.clone().flag("--state-file", "/proc/state")).await;
+    report.says("state_file", "error", "is not in memory", "tmpfs");
+    let report = Report::of(nowhere.clone().flag("--state-file", "/dev/shm/state")).await;
+    assert_eq!((report.exit, report.with("ok")), (Some(0), vec!["config", "state_file"]), "{report:#?}");
     let wrong = nowhere.clone().flag("--vault-ca-cert", "/nonexistent/ca.pem").command("check").await;
     assert_eq!(wrong.status.code(), Some(78), "{wrong:?}");
 }
