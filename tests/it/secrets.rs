@@ -8,7 +8,8 @@ use reqwest::Method;
 use tokio_postgres::NoTls;
 
 use crate::harness::{
-    Database, Fault, Leasehold, Mode, Raw, SOON, Setup, Spec, Vault, bench, eventually, leasehold, same,
+    Builder, Database, Fault, Leasehold, Memory, Mode, Raw, SOON, Setup, Spec, Vault, bench, eventually,
+    leasehold, same,
 };
 
 /// All secrets that passed, by what they are, and all that was said where they must not be.
@@ -142,21 +143,23 @@ async fn no_secret_is_in_any_log_metric_status_error_or_client_message_of_a_whol
     let setup = vault.setup(&db, Spec::new("app").ttl("12s", "1h")).await;
     let to_vault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
     let to_postgres = Fault::before(&db.server.addr()).await;
-    let mut leasehold = leasehold()
+    let memory = Memory::new();
+    let described = leasehold()
         .upstream_uri(&format!("postgresql://{}/?sslmode=disable", to_postgres.addr()))
         .vault_addr(&format!("http://{}", to_vault.addr()))
         .login(&setup)
         .flag("--log-level", "trace")
         .flag("--limits-replica-grace", "1s")
         .flag("--limits-login-wait", "1s")
-        .start()
-        .await;
+        .flag("--state-file", memory.file().to_str().unwrap());
+    let leasehold = described.clone().start().await;
     let mut stage = Stage { db, vault, setup, to_vault, to_postgres, search: Search::default() };
     leasehold.wait_ready().await;
 
     sessions(&mut stage, &leasehold).await;
     leases(&mut stage, &leasehold).await;
     failures(&mut stage, &leasehold).await;
+    let (mut leasehold, saved) = crashes(&mut stage, leasehold, &described, &memory).await;
     let open = leasehold.connect("app", stage.db.name()).await;
     let mut ended = stage.login_by_hand(&leasehold, "app", stage.db.name().to_owned().as_str()).await;
     stage.pages(&leasehold).await;
@@ -178,6 +181,11 @@ async fn no_secret_is_in_any_log_metric_status_error_or_client_message_of_a_whol
     let levels: BTreeSet<_> = log.lines().iter().map(|line| line["level"].to_string()).collect();
     for line in log.0.lines() {
         search.said("the log", line);
+    }
+    // The state file is the one place where they may be, and are.
+    for kind in ["token", "password"] {
+        let is_saved = search.secrets.iter().any(|(secret, of)| *of == kind && saved.contains(secret));
+        assert!(is_saved, "no {kind} in the state file");
     }
     // The story is worth what it touches: four logins and creds and more of each, at every level but ERROR.
     for (kind, least) in
@@ -274,4 +282,31 @@ async fn failures(stage: &mut Stage, leasehold: &Leasehold) {
     stage.to_postgres.set(Mode::Pass).await;
     stage.command(leasehold, &["rotate"]).await;
     drop(eventually(SOON * 2, async || leasehold.try_connect("app", &name).await).await);
+}
+
+/// A crash, a start that takes up what is left, another crash, and one that finds half a file. Gives what was in it.
+async fn crashes(
+    stage: &mut Stage,
+    mut leasehold: Leasehold,
+    described: &Builder,
+    memory: &Memory,
+) -> (Leasehold, String) {
+    let saved = std::fs::read_to_string(memory.file()).unwrap();
+    for half in [false, true] {
+        leasehold.kill9();
+        if half {
+            let text = std::fs::read_to_string(memory.file()).unwrap();
+            std::fs::write(memory.file(), &text[..text.len() - 1]).unwrap();
+        }
+        for line in leasehold.log().0.lines() {
+            stage.search.said("the log before a crash", line);
+        }
+        leasehold = described.clone().start().await;
+        leasehold.wait_ready().await;
+        drop(leasehold.connect("app", stage.db.name()).await);
+        stage.command(&leasehold, &["status", "--json"]).await;
+    }
+    let second = described.clone().run_to_end().await.1;
+    stage.search.said("the log of a second process", second.0);
+    (leasehold, saved)
 }
