@@ -22,6 +22,7 @@ PLANTS = (
     ("kubernetes", "sidecar/pod.yaml", "{path: /livez,", "{path: /readyz,", "livenessProbe"),
     ("kubernetes", "sidecar/pod.yaml", "failureThreshold: 600", "failureThreshold: 30", "startup probe"),
     ("kubernetes", "sidecar/pod.yaml", "path: postgres-ca.crt", "path: ca.crt", "not in the volume"),
+    ("kubernetes", "shared/deployment.yaml", "{medium: Memory, ", "{", "not in memory"),
     ("kubernetes", "job/app.yaml", "restartPolicy: Never", "restartPolicy: Always", "able to end"),
     ("kubernetes", "job/app.yaml", "terminationGracePeriodSeconds: 60", "terminationGracePeriodSeconds: 20", "below"),
     ("kubernetes", "base/leasehold.toml", 'http = "0.0.0.0:9090"', 'http = "127.0.0.1:9090"', "kubelet"),

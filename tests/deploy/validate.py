@@ -113,6 +113,7 @@ def check_pod(overlay, kinds, leasehold, findings):
         findings.expect("password" not in text and "secret" not in text, f"{name}: a credential in its environment")
         mounts = {mount["name"] for mount in each.get("volumeMounts", [])}
         findings.expect(each is container or "leasehold" not in mounts, f"{name} sees leasehold's token for Vault")
+        findings.expect(each is container or "leasehold-state" not in mounts, f"{name} sees leasehold's credentials")
     findings.expect(pod.get("automountServiceAccountToken") is False, "every container would get a Kubernetes token")
 
     # The service account, the settings and the volume are those of this very rendering.
@@ -126,6 +127,9 @@ def check_pod(overlay, kinds, leasehold, findings):
         return container
     settings = maps[named[0]]["leasehold.toml"]
     config = check_settings(settings, sources, container, leasehold, findings)
+    memory = [volume["name"] for volume in pod["volumes"] if volume.get("emptyDir", {}).get("medium") == "Memory"]
+    places = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in memory]
+    findings.expect(os.path.dirname(config.get("state_file", "/")) in places, "state_file is not in memory")
 
     # Probes, by what each endpoint means.
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -192,7 +196,8 @@ def check_settings(text, sources, container, leasehold, findings):
 
 def accepted(leasehold, settings):
     """Runs leasehold on the settings, in a place where it cannot do harm: it must get as far as binding its addresses."""
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        settings = settings.replace('"/state/', f'"{directory}/')
         local = re.sub(r"/(?:etc|run/credentials)/(?:leasehold|leasehold\.service)/(?=[\w.-]+)", f"{directory}/", settings)
         # One address of its own that cannot be bound ends it, with 71, after all else has been read.
         local = re.sub(r"(?m)^(listen|listen_public|http|admin) *=.*$", "", local)
