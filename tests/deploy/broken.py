@@ -33,6 +33,8 @@ PLANTS = (
     ("systemd", "leasehold.service", "RestartPreventExitStatus=64 78", "RestartPreventExitStatus=64", "for ever"),
     ("systemd", "leasehold.service", "ProtectSystem=strict", "ProtectSystm=strict", "verify"),
     ("systemd", "leasehold.service", "DynamicUser=yes", "DynamicUser=no", "security"),
+    ("systemd", "state-file.conf", "DynamicUser=no", "DynamicUsr=no", "verify"),
+    ("systemd", "state-file.conf", "Preserve=restart", "Preserve=no", "is gone"),
     ("systemd", "leasehold.service", "TimeoutStopSec=30s", "TimeoutStopSec=20s", "below"),
 )
 

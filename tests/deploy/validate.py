@@ -281,19 +281,31 @@ def systemd(deploy, leasehold, findings):
         # `verify` looks for the program.
         with open(unit, "w") as file:
             file.write(text.replace("/usr/local/bin/leasehold", os.path.abspath(leasehold)))
-        verified = run(["systemd-analyze", "verify", "--man=no", unit])
-        said = [line for line in verified.stderr.splitlines() if "leasehold" in line]
-        findings.expect(verified.returncode == 0 and not said, f"systemd-analyze verify: {verified.stderr}")
+        verify(unit, findings)
         judged = run(["systemd-analyze", "security", "--offline=true", "--no-pager", unit])
         level = re.search(r"exposure level for \S+: ([\d.]+)", judged.stdout)
         findings.expect(level and float(level[1]) <= EXPOSED_AT_MOST,
                         f"systemd-analyze security: {level[0] if level else judged.stderr}")
+        # And with the drop-in, which `verify` takes from beside it.
+        os.mkdir(f"{unit}.d")
+        drop_in = shutil.copy(os.path.join(deploy, "systemd", "state-file.conf"), f"{unit}.d")
+        verify(unit, findings)
+        with open(drop_in) as file:
+            state = file.read()
+        findings.expect("RuntimeDirectoryPreserve=restart\n" in state and "LEASEHOLD_STATE_FILE=/run/leasehold/" in state,
+                        "the state file is gone when the process is")
         stops = seconds(re.search(r"^TimeoutStopSec=(\S+)$", text, re.M)[1])
     with open(os.path.join(deploy, "systemd", "leasehold.toml")) as file:
         settings = file.read()
     needed = seconds(tomllib.loads(settings).get("max_sigterm_delay", "20s")) + GIVE_BACK
     findings.expect(stops >= needed, f"TimeoutStopSec {stops} is below {needed}")
     findings += accepted(leasehold, settings)
+
+
+def verify(unit, findings):
+    verified = run(["systemd-analyze", "verify", "--man=no", unit])
+    said = [line for line in verified.stderr.splitlines() if "leasehold" in line]
+    findings.expect(verified.returncode == 0 and not said, f"systemd-analyze verify: {verified.stderr}")
 
 
 def compose(deploy, _, findings):
