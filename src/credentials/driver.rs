@@ -18,7 +18,9 @@ use super::status::LastError;
 use super::view::{self, GenerationView};
 use super::{Drain, Ending, Generation, HardClose, clock};
 use crate::lease::generation::Cause;
-use crate::lease::{self, Action, Event, Failure, Note, Outcome, Settings, Time, TokenFacts, TokenId};
+use crate::lease::{
+    self, Action, Event, Failure, Note, Outcome, Reason, Settings, Time, TokenFacts, TokenId,
+};
 use crate::metrics::{self, Closed, RouteMetrics};
 use crate::secret::Secret;
 use crate::vault::{self, Vault};
@@ -524,7 +526,9 @@ impl Driver {
                     );
                 }
                 self.replaces.clear();
-                self.rotated(number);
+                if reason != Reason::TakenUp {
+                    self.rotated(number);
+                }
             }
             Note::LeaseCapped(number) => {
                 tracing::info!(

@@ -213,7 +213,8 @@ impl Keeper {
         let issuance::State::Proving { reason, .. } = self.issuance.state else {
             return;
         };
-        let command = self.command.take().flatten();
+        // What was taken up is not what somebody asked a fresh one for.
+        let command = if reason == Reason::TakenUp { None } else { self.command.take().flatten() };
         let route_drain = self.settings.drain;
         for (n, generation) in &mut self.generations {
             if let State::Current { published_at } = generation.state {

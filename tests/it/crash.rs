@@ -170,6 +170,25 @@ async fn sigterm_without_vault_removes_the_file_and_says_that_something_lapses()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_sigterm_leaves_the_file_and_the_next_start_gives_back_what_is_in_it() {
+    let stage = Stage::new(Spec::new("app")).await;
+    let mut leasehold = stage.start().await;
+    let busy = leasehold.connect("app", stage.db.name()).await;
+    busy.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    leasehold.sigterm();
+    eventually(SOON, async || same(leasehold.http("/readyz").await.status, 503)).await;
+
+    leasehold.sigterm();
+
+    leasehold.wait_exit().await;
+    assert!(stage.memory.file().exists());
+    assert_eq!(stage.db.roles().await.len(), 1);
+    let leasehold = stage.start().await;
+    let role = stage.serves(&leasehold).await;
+    stage.wait_roles(&[role]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lease_revoked_while_nobody_looked_is_replaced_and_no_client_sees_it() {
     let stage = Stage::new(Spec::new("app")).await;
     let mut leasehold = stage.start().await;

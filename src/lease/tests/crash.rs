@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::script::*;
+use crate::lease::generation::Cause;
 use crate::lease::{Action, Drain, Event, Failure, Kept, Note, Outcome, Reason, Settings};
 
 const LEASE: f64 = 105.0;
@@ -62,6 +63,16 @@ fn one_that_is_refused_is_given_back_and_a_fresh_one_issued_at_once() {
     story.at(20.5, Event::ProofRefused(1)).does([Action::RevokeLease(1, T1), LOG_IN]);
     story.notes(Note::NotTakenUp(1)).notes(Note::Issuing(Reason::First));
     story.issued(21.0, 2, T2, own(100_000.0), LEASE);
+}
+
+#[test]
+fn a_rotation_asked_for_meanwhile_brings_a_fresh_one() {
+    let mut story = crashed(settings());
+    story.at(20.0, Event::Tick).does([Action::Prove(1)]);
+    story.at(20.2, Event::Rotate(Some(Drain::For(Duration::ZERO)))).does([]);
+    story.at(20.5, Event::Proved(1)).does([Action::Publish(1), log_in(24.75)]);
+    story.issued(21.0, 2, T2, own(100_000.0), LEASE);
+    story.is_closing(1, Cause::CutShort);
 }
 
 #[test]
