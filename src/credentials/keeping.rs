@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::machine::{Kind, Machine};
+use super::requests::tail;
 use super::state::{Left, LeftGeneration, LeftToken, Origin, Slot};
 use super::{Generation, clock};
 use crate::lease::{Kept, Settings, Time, TokenId};
@@ -65,7 +66,16 @@ impl Beginning {
             generations: numbered().map(|(number, generation)| (number, generation.life)).collect(),
         };
         let keeper = Machine::resume(settings, clock::now(), &kept);
+        let route = found.route.as_str();
         let generations = numbered().map(|(number, found)| {
+            tracing::info!(
+                route,
+                lease.generation = number,
+                lease.id = tail(&found.lease_id),
+                db.user = found.username,
+                serves = found.life.serves,
+                "left by an earlier process"
+            );
             let (username, password) = (found.username.clone(), found.password.clone());
             let left = Arc::clone(left);
             let generation =

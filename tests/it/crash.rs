@@ -114,6 +114,24 @@ async fn kills_at_any_moment_leave_one_role() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_credential_that_was_on_its_way_goes_with_its_token_at_the_next_start() {
+    let stage = Stage::new(Spec::new("app")).await;
+    stage.to_vault.set(Mode::Delay(Duration::from_secs(1))).await;
+    let mut leasehold = stage.start().await;
+    eventually(SOON, async || same(stage.db.roles().await.len(), 1)).await;
+    leasehold.kill9();
+    assert!(!leasehold.log().0.contains("\"issued\""), "this machine is too slow to tell");
+    let lost = stage.db.roles().await;
+    stage.to_vault.set(Mode::Pass).await;
+
+    let leasehold = stage.start().await;
+
+    let role = stage.serves(&leasehold).await;
+    assert_ne!(vec![role.clone()], lost);
+    stage.wait_roles(&[role]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retired_credential_that_a_crash_has_left_is_revoked_at_the_next_start() {
     for policy in ["", Spec::MAY_REVOKE] {
         let stage = Stage::new(Spec::new("app").policy(policy)).await;
