@@ -184,6 +184,7 @@ mod tests {
             probe_sql: None,
             max_sessions: 0,
             lazy: false,
+            standby: false,
             idle_after: secs(300),
             require_auth: RequireAuth::default(),
         }

@@ -243,6 +243,10 @@ pub struct RouteFlags {
     /// How long a lazy route keeps its credential without a session [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = values::span)]
     pub idle_after: Option<Duration>,
+    /// Keep a second credential issued and proved, for when Vault is away or the first is lost
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = values::boolean)]
+    pub standby: Option<bool>,
     /// How leasehold may authenticate at PostgreSQL, as libpq's require_auth [default: any way it can]
     #[arg(long, value_name = "METHODS", value_parser = values::require_auth)]
     pub require_auth: Option<RequireAuth>,
@@ -286,8 +290,6 @@ pub struct LimitFlags {
 #[derive(Clone, Debug, Default, Args)]
 pub struct UnbuiltFlags {
     #[arg(long, hide = true, num_args = 0..=1)]
-    standby: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1)]
     warm: Option<Option<String>>,
     #[arg(long, hide = true, num_args = 0..=1)]
     reuse: Option<Option<String>>,
@@ -303,19 +305,11 @@ pub struct UnbuiltFlags {
 
 impl UnbuiltFlags {
     /// The keys, as in the file with their tables.
-    pub(super) const KEYS: [&'static str; 7] = [
-        "standby",
-        "warm",
-        "reuse",
-        "tag_application_name",
-        "tls.cert_file",
-        "tls.key_file",
-        "tls.client_ca_file",
-    ];
+    pub(super) const KEYS: [&'static str; 6] =
+        ["warm", "reuse", "tag_application_name", "tls.cert_file", "tls.key_file", "tls.client_ca_file"];
 
     pub(super) fn refuse(&self) -> Result<(), Error> {
         let given = [
-            &self.standby,
             &self.warm,
             &self.reuse,
             &self.tag_application_name,

@@ -34,6 +34,8 @@ pub struct RouteConfig {
     pub lazy: bool,
     /// How long a lazy route keeps its credential without a session.
     pub idle_after: Duration,
+    /// Keep a second credential issued and proved; never with a static role.
+    pub standby: bool,
     /// How leasehold may authenticate upstream.
     pub require_auth: RequireAuth,
 }

@@ -125,7 +125,7 @@ impl Reader<'_> {
             )?,
             lazy: sources
                 .pick("lazy", flags.lazy.as_ref(), file.lazy.as_ref(), values::boolean)?
-                .map_or(Ok(false), |found| fits_kind(found, &vault_path.value))?,
+                .map_or(Ok(false), |found| fits_kind(found, &vault_path.value, "is never lazy"))?,
             idle_after: sources.pick_or(
                 "idle_after",
                 flags.idle_after.as_ref(),
@@ -133,6 +133,9 @@ impl Reader<'_> {
                 values::span,
                 IDLE_AFTER,
             )?,
+            standby: sources
+                .pick("standby", flags.standby.as_ref(), file.standby.as_ref(), values::boolean)?
+                .map_or(Ok(false), |found| fits_kind(found, &vault_path.value, NO_STANDBY))?,
             vault_path: vault_path.value,
             require_auth: sources.pick_or(
                 "require_auth",
@@ -209,10 +212,13 @@ impl Reader<'_> {
                 .unwrap_or(0),
             lazy: self
                 .either_bool("lazy", &route.lazy, &defaults.lazy)
-                .map_or(Ok(false), |found| fits_kind(found, &vault_path.value))?,
+                .map_or(Ok(false), |found| fits_kind(found, &vault_path.value, "is never lazy"))?,
             idle_after: self
                 .either("idle_after", &route.idle_after, &defaults.idle_after, values::span)?
                 .map_or(IDLE_AFTER, |found| found.value),
+            standby: self
+                .either_bool("standby", &route.standby, &defaults.standby)
+                .map_or(Ok(false), |found| fits_kind(found, &vault_path.value, NO_STANDBY))?,
             vault_path: vault_path.value,
             require_auth: self
                 .either("require_auth", &route.require_auth, &defaults.require_auth, values::require_auth)?
@@ -286,6 +292,7 @@ impl Reader<'_> {
             ("max_sessions", flags.max_sessions.is_some()),
             ("lazy", flags.lazy.is_some()),
             ("idle_after", flags.idle_after.is_some()),
+            ("standby", flags.standby.is_some()),
             ("require_auth", flags.require_auth.is_some()),
         ];
         given.into_iter().find_map(|(key, set)| {
@@ -300,7 +307,6 @@ impl Reader<'_> {
 
     fn refuse_unbuilt(&self, route: &file::Route) -> Result<(), Error> {
         self.sources.refuse_keys([
-            ("standby", &route.standby),
             ("warm", &route.warm),
             ("reuse", &route.reuse),
             ("tag_application_name", &route.tag_application_name),
@@ -309,13 +315,15 @@ impl Reader<'_> {
     }
 }
 
-/// A password that Vault keeps anyway costs nothing to read ahead.
-fn fits_kind(lazy: Found<bool>, vault_path: &str) -> Result<bool, Error> {
-    if lazy.value && Kind::of_path(vault_path) == Kind::Static {
-        return Err(Error::invalid(lazy.origin, "a static role is never lazy"));
+/// A static role has one password. It costs nothing to read ahead, as Vault keeps it anyway.
+fn fits_kind(found: Found<bool>, vault_path: &str, why: &str) -> Result<bool, Error> {
+    if found.value && Kind::of_path(vault_path) == Kind::Static {
+        return Err(Error::invalid(found.origin, format!("a static role {why}")));
     }
-    Ok(lazy.value)
+    Ok(found.value)
 }
+
+const NO_STANDBY: &str = "has one password, so nothing can stand by";
 
 /// A route used by fits and starts keeps its credential over a coffee.
 const IDLE_AFTER: Duration = Duration::from_mins(5);

@@ -122,6 +122,7 @@ fn defaults_are_those_of_the_contract() {
             max_sessions: 0,
             lazy: false,
             idle_after: Duration::from_mins(5),
+            standby: false,
             require_auth: RequireAuth::default(),
         }]
     );
@@ -329,6 +330,23 @@ fn jwt_userpass_and_cert_name_what_they_lack() {
     assert!(load_route(&[&cert[..], &file].concat(), &[]).is_ok());
     let slash = ["--vault-auth-method=userpass", "--vault-auth-username=a/b"];
     assert!(Cli::try_parse_from([&["leasehold", "run"], &slash[..]].concat()).is_err());
+}
+
+#[test]
+fn a_static_role_is_neither_lazy_nor_has_one_to_stand_by() {
+    let at = |flag: &str| {
+        let path = "--vault-path=database/static-creds/app";
+        complaint(load("", &["--upstream=postgresql://db:5432/", path, flag], &[]))
+    };
+    assert_eq!(at("--lazy"), "--lazy: a static role is never lazy");
+    assert_eq!(at("--standby"), "--standby: a static role has one password, so nothing can stand by");
+    let table =
+        "[[route]]\nupstream = 'postgresql://h/'\nvault_path = 'database/static-creds/app'\nstandby = true\n";
+    assert_eq!(
+        complaint(load(table, &[], &[])),
+        "FILE:4: route.standby: a static role has one password, so nothing can stand by"
+    );
+    assert!(load_route(&["--standby"], &[]).unwrap().routes[0].standby);
 }
 
 #[test]

@@ -526,9 +526,13 @@ impl Driver {
                     );
                 }
                 self.replaces.clear();
-                if reason != Reason::TakenUp {
+                // Neither is what somebody asked a fresh one for.
+                if !matches!(reason, Reason::TakenUp | Reason::Standby) {
                     self.rotated(number);
                 }
+            }
+            Note::StandsBy(number) => {
+                tracing::info!(lease.generation = number, "stands by");
             }
             Note::LeaseCapped(number) => {
                 tracing::info!(

@@ -182,6 +182,7 @@ impl Machine {
 fn word(state: State) -> &'static str {
     match state {
         State::Candidate => "candidate",
+        State::Standby => "standby",
         State::Current { .. } => "current",
         State::Closing { cause: Cause::Lost, .. } => "lost",
         State::Retiring { .. } | State::Closing { .. } | State::Revoking(_) => "retiring",

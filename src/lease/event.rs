@@ -18,6 +18,8 @@ pub struct Settings {
     pub replica_grace: Duration,
     /// Whether nothing is issued before a session asks for it.
     pub lazy: bool,
+    /// Whether a second credential stands by.
+    pub standby: bool,
     /// Grants out of turn at once.
     pub issue_burst: u32,
     /// One more grant out of turn each.
@@ -221,6 +223,8 @@ pub enum Note {
         /// Whether it is not the route's first.
         successor: bool,
     },
+    /// A fresh credential was proved and stands by.
+    StandsBy(u64),
     /// A renewal was granted only in part: the last one.
     LeaseCapped(u64),
     /// The token's renewal was granted only in part, or cannot be.

@@ -53,11 +53,14 @@ pub struct CutShort {
 ///     │                   └──── hard close, or lost ──────┴──▶ Closing ──sessions gone─┘
 ///     └────────────────────────────────────────────────────────────────────────────────┘
 /// ```
+/// A candidate that nothing needs yet is `Standby` between its proof and its publication.
 /// "Ended" is not a state: a generation that has ended is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// Issued, not yet proved.
     Candidate,
+    /// Proved, and published when the current one cannot go on.
+    Standby,
     /// Serves new logins.
     Current {
         /// When it was published.
@@ -162,10 +165,7 @@ impl Generation {
     /// When its renewal will be asked for.
     #[must_use]
     pub fn renew_at(&self) -> Option<Time> {
-        match self.term.renewal() {
-            Renewal::Scheduled(at) => Some(at),
-            Renewal::InFlight | Renewal::Over { .. } => None,
-        }
+        self.term.renews_at()
     }
 
     /// The moment by which every session must be gone: the end of the lease or of its token, each less its margin.
@@ -206,9 +206,9 @@ impl Generation {
             && now < self.hard_close_at(token)
     }
 
-    /// Whether it is renewed: it is current, or has sessions.
+    /// Whether it is renewed: it is current, or may become so, or has sessions.
     pub(super) fn is_kept(&self) -> bool {
-        matches!(self.state, State::Current { .. } | State::Retiring { .. })
+        matches!(self.state, State::Standby | State::Current { .. } | State::Retiring { .. })
     }
 
     /// Whether a renewal at `now` would pass `max_age`.

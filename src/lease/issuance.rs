@@ -28,6 +28,8 @@ pub enum Reason {
     Reload,
     /// An earlier process has left one that is good.
     TakenUp,
+    /// Ahead of need.
+    Standby,
 }
 
 impl Reason {
@@ -45,12 +47,8 @@ impl Reason {
             Self::Command => "command",
             Self::Reload => "reload",
             Self::TakenUp => "taken_up",
+            Self::Standby => "standby",
         }
-    }
-
-    /// Whether its grants draw on the bucket.
-    pub(super) fn is_out_of_turn(self) -> bool {
-        matches!(self, Self::Revoked | Self::Refused)
     }
 }
 

@@ -90,12 +90,18 @@ impl Keeper {
         }
         match self.demand(now) {
             Ok(reason) => self.begin(now, reason),
-            Err(at) => self.wake(now, at),
+            Err(at) => {
+                self.wake(now, at);
+                match self.standby_demand(now) {
+                    Ok(()) => self.begin(now, Reason::Standby),
+                    Err(at) => self.wake(now, at),
+                }
+            }
         }
     }
 
     fn begin(&mut self, now: Time, reason: Reason) {
-        if reason.is_out_of_turn()
+        if self.draws_on_the_bucket(reason)
             && let Some(at) = self.issuance.bucket.ready_at(now)
         {
             self.wake(now, at);
@@ -128,8 +134,14 @@ impl Keeper {
     }
 
     pub(super) fn proved(&mut self, now: Time, number: u64) {
-        if matches!(self.issuance.state, issuance::State::Proving { number: n, .. } if n == number) {
-            self.publish(now, number, true);
+        match self.issuance.state {
+            issuance::State::Proving { reason: Reason::Standby, number: n, .. }
+                if n == number && self.current.is_some() && self.demand(now).is_err() =>
+            {
+                self.stand_by(number);
+            }
+            issuance::State::Proving { number: n, .. } if n == number => self.publish(now, number, true),
+            _ => {}
         }
     }
 
@@ -194,6 +206,11 @@ impl Keeper {
         if self.runs_until(now).is_none() {
             return now;
         }
+        if matches!(self.issuance.state, issuance::State::Proving { reason: Reason::Standby, .. })
+            && self.demand(now).is_err()
+        {
+            return Time::NEVER;
+        }
         self.current.and_then(|number| self.generations.get(&number)).map_or(Time::NEVER, |generation| {
             generation.would_drain_at(self.bound(generation), self.settings.drain)
         })
@@ -213,14 +230,20 @@ impl Keeper {
         let issuance::State::Proving { reason, .. } = self.issuance.state else {
             return;
         };
+        let reason = match (reason, self.demand(now)) {
+            // It was to stand by, and is needed already.
+            (Reason::Standby, Ok(needed)) => needed,
+            (reason, _) => reason,
+        };
         // What was taken up is not what somebody asked a fresh one for.
         let command = if reason == Reason::TakenUp { None } else { self.command.take().flatten() };
         let route_drain = self.settings.drain;
-        for (n, generation) in &mut self.generations {
-            if let State::Current { published_at } = generation.state {
-                generation.state = State::Retiring { published_at, successor_at: Some(now) };
-            }
-            if let (true, Some(drain)) = (generation.is_kept() && *n != number, command) {
+        // It may be older than this one, and is never published after a younger one.
+        self.dismiss_standby();
+        let successor = self.has_published;
+        self.succeed_current(now, number);
+        for generation in self.generations.values_mut() {
+            if let (State::Retiring { .. }, Some(drain)) = (generation.state, command) {
                 let span = match drain {
                     Drain::For(span) => span,
                     Drain::Default => {
@@ -233,13 +256,7 @@ impl Keeper {
                 }
             }
         }
-        self.set_state(number, State::Current { published_at: now });
-        self.current = Some(number);
-        self.actions.push(Action::Publish(number));
-        self.note(Note::Published { number, reason, proved, successor: self.has_published });
-        self.has_published = true;
-        self.lost = false;
-        self.refused = None;
+        self.note(Note::Published { number, reason, proved, successor });
         self.reload = false;
         self.issuance.succeed();
         // What the command cut short at once ends in this very review.
@@ -259,7 +276,7 @@ impl Keeper {
         if self.spare == Some(token) {
             self.spare = None;
         }
-        if reason.is_out_of_turn() {
+        if self.draws_on_the_bucket(reason) {
             self.issuance.bucket.take(now);
         }
         if self.closed || !self.wanted || std::mem::take(&mut self.discard) {
@@ -300,10 +317,19 @@ impl Keeper {
         }
     }
 
+    /// Whether a grant for this reason draws on the bucket.
+    fn draws_on_the_bucket(&self, reason: Reason) -> bool {
+        match reason {
+            Reason::Revoked | Reason::Refused => true,
+            Reason::Standby => self.standby_out_of_turn,
+            _ => false,
+        }
+    }
+
     /// Whether a lease under this token would end later than the current one, where that is what it is issued for. One
     /// that was handed to us must have life left in any case: each lease under it would be made to lapse unused.
-    fn is_of_use(&self, now: Time, reason: Reason, token: TokenId) -> bool {
-        let Some(token) = self.tokens.get(&token) else {
+    fn is_of_use(&self, now: Time, reason: Reason, id: TokenId) -> bool {
+        let Some(token) = self.tokens.get(&id) else {
             return true;
         };
         let left = schedule::usable(token.ends_at().since(now), token.term.margin());
@@ -316,6 +342,7 @@ impl Keeper {
         let owner_ends_at = self.bound(current).ends_at;
         let ends_at = match reason {
             _ if self.command.is_some() => return true,
+            Reason::Standby => return self.may_stand_by(now, id),
             Reason::Token => owner_ends_at,
             // A lease that its token cuts short is capped, or not renewable, because of that token.
             Reason::Capped | Reason::NotRenewable => owner_ends_at.min(current.lease_ends_at()),

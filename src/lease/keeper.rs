@@ -35,6 +35,8 @@ pub struct Keeper {
     replace: ReplaceGate,
     /// A current lease was lost and has no successor yet.
     pub(super) lost: bool,
+    /// The credential that stands by is replaced out of turn: it was lost, or took a lost one's place.
+    pub(super) standby_out_of_turn: bool,
     pub(super) has_published: bool,
     pub(super) closed: bool,
     /// Somebody needs a credential; false only for a lazy route without sessions.
@@ -91,6 +93,7 @@ impl Keeper {
             refused: None,
             replace: ReplaceGate { opens_at: Time::from_nanos(0), interval: ReplaceGate::FIRST },
             lost: false,
+            standby_out_of_turn: false,
             has_published: false,
             closed: false,
             wanted,
@@ -161,13 +164,16 @@ impl Keeper {
         generation.drain_at(self.bound(generation), self.settings.drain)
     }
 
-    /// The latest hard close of a usable generation.
+    /// The latest hard close of a usable generation, or of one that stands by.
     #[must_use]
     pub fn runs_until(&self, now: Time) -> Option<Time> {
         self.generations
             .values()
-            .filter(|generation| generation.is_usable(now, self.bound(generation)))
+            .filter(|generation| {
+                generation.state == State::Standby || generation.is_usable(now, self.bound(generation))
+            })
             .map(|generation| self.hard_close_at(generation))
+            .filter(|hard_close_at| *hard_close_at > now)
             .max()
     }
 
@@ -178,7 +184,7 @@ impl Keeper {
         self.generations.get(&number).is_some_and(|generation| match generation.state {
             State::Closing { .. } => true,
             State::Retiring { successor_at, .. } => self.grace_over(now, successor_at),
-            State::Candidate | State::Current { .. } | State::Revoking(_) => false,
+            State::Candidate | State::Standby | State::Current { .. } | State::Revoking(_) => false,
         })
     }
 
@@ -358,6 +364,11 @@ impl Keeper {
                     self.fail(now, false);
                 }
             }
+            State::Standby => {
+                self.note(Note::Lost(number));
+                self.forget(number);
+                self.standby_out_of_turn = true;
+            }
             State::Revoking(_) => self.forget(number),
             State::Current { .. } | State::Retiring { .. } => {
                 generation.state = State::Closing { cause: Cause::Lost, since: now };
@@ -428,7 +439,7 @@ impl Keeper {
                 self.actions.push(Action::Unpublish);
                 self.give_back(number);
             }
-            State::Candidate | State::Revoking(_) => {}
+            State::Candidate | State::Standby | State::Revoking(_) => {}
         }
     }
 
@@ -453,6 +464,7 @@ impl Keeper {
     fn reload(&mut self) {
         self.reload = self.has_published && !self.closed;
         self.spare = None;
+        self.dismiss_standby();
         match self.issuance.state {
             issuance::State::Proving { number, .. } => {
                 self.give_back(number);
@@ -473,6 +485,7 @@ impl Keeper {
             generation.state = State::Retiring { published_at, successor_at };
             self.actions.push(Action::Unpublish);
         }
+        self.dismiss_standby();
         if let issuance::State::Proving { number, .. } = self.issuance.state {
             self.give_back(number);
         }

@@ -19,6 +19,7 @@ mod keeper;
 mod kept;
 mod review;
 pub mod schedule;
+mod standby;
 pub mod static_role;
 pub mod term;
 mod time;

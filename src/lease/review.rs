@@ -16,8 +16,10 @@ impl Keeper {
     pub(super) fn review(&mut self, now: Time) {
         self.deadline = Time::NEVER;
         self.end_generations(now);
+        self.promote(now);
         self.elect(now);
         self.press(now);
+        self.keep_antiphase(now);
         self.renew_leases(now);
         self.renew_tokens(now);
         self.issue(now);
@@ -59,7 +61,8 @@ impl Keeper {
                         self.fail(now, false);
                     }
                 }
-                State::Candidate | State::Current { .. } | State::Retiring { .. } => {
+                State::Standby if now >= hard_close_at => self.give_back(number),
+                State::Candidate | State::Standby | State::Current { .. } | State::Retiring { .. } => {
                     self.wake(now, hard_close_at)
                 }
                 State::Closing { .. } | State::Revoking(_) => {}
@@ -285,7 +288,7 @@ impl Keeper {
             let bound = self.bound(generation);
             let hard_close_at = generation.hard_close_at(bound);
             let ending = match generation.state {
-                State::Candidate | State::Revoking(_) => continue,
+                State::Candidate | State::Standby | State::Revoking(_) => continue,
                 State::Current { .. } | State::Retiring { .. } => {
                     let drain_at = generation.drain_at(bound, self.settings.drain);
                     if let Some(at) = drain_at {
@@ -336,13 +339,18 @@ impl Keeper {
         match self.issuance.state {
             issuance::State::LoggingIn { .. } | issuance::State::Requesting { .. } => return ("issue", now),
             issuance::State::Proving { again_at, .. } => return ("prove", again_at.unwrap_or(now)),
-            issuance::State::BackOff { until, .. } if self.demand(now).is_ok() => return ("issue", until),
+            issuance::State::BackOff { until, .. }
+                if self.demand(now).is_ok() || self.standby_demand(now).is_ok() =>
+            {
+                return ("issue", until);
+            }
             issuance::State::Idle | issuance::State::BackOff { .. } => {}
         }
         let rotate = match self.demand(now) {
             Ok(_) => now,
             Err(at) => at,
         };
+        let stand_by = self.standby_demand(now).err().unwrap_or(now);
         let renew = self
             .current
             .and_then(|number| self.generations.get(&number))
@@ -352,10 +360,8 @@ impl Keeper {
                 Renewal::Over { .. } => Time::NEVER,
             })
             .unwrap_or(Time::NEVER);
-        match (rotate, renew) {
-            (Time::NEVER, Time::NEVER) => ("none", Time::NEVER),
-            (rotate, renew) if renew <= rotate => ("renew", renew),
-            (rotate, _) => ("rotate", rotate),
-        }
+        let next = [("renew", renew), ("rotate", rotate), ("issue", stand_by)];
+        let first = next.into_iter().filter(|(_, at)| *at != Time::NEVER).min_by_key(|(_, at)| *at);
+        first.unwrap_or(("none", Time::NEVER))
     }
 }

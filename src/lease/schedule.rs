@@ -59,6 +59,24 @@ pub fn longest_wait(left: Duration) -> Duration {
     (left / 3).clamp(Duration::from_secs(1), Duration::from_secs(30))
 }
 
+/// What is renewed at `at` is to be renewed half a `period` off what is renewed at `other`: gives the time for that, which
+/// is earlier, or nothing if it is near enough. Renewed by turns, one of the two always has two thirds of its life to come.
+#[must_use]
+pub fn antiphase(other: Time, at: Time, period: Duration) -> Option<Time> {
+    let span = period.as_nanos();
+    if span == 0 {
+        return None;
+    }
+    let half = span / 2;
+    let phase = |ahead: u128, behind: u128| (ahead % span + span - behind % span) % span;
+    // How far beyond the moment half a period off.
+    let beyond = (phase(at.since(other).as_nanos(), other.since(at).as_nanos()) + span - half) % span;
+    if beyond == 0 || span - beyond <= span / 16 {
+        return None;
+    }
+    Some(at - Duration::from_nanos(u64::try_from(beyond).unwrap_or(0)))
+}
+
 /// How long a renewal, a look-up or a login may take: a quarter of the usable life, at least 2 s.
 #[must_use]
 pub fn patience(usable: Duration) -> Duration {

@@ -122,6 +122,21 @@ impl Term {
         self.renewal
     }
 
+    /// When its renewal will be asked for.
+    pub fn renews_at(&self) -> Option<Time> {
+        match self.renewal {
+            Renewal::Scheduled(at) => Some(at),
+            Renewal::InFlight | Renewal::Over { .. } => None,
+        }
+    }
+
+    /// A renewal that is planned for later is asked for at this time.
+    pub(super) fn renew_by(&mut self, at: Time) {
+        if let Renewal::Scheduled(planned) = self.renewal {
+            self.renewal = Renewal::Scheduled(planned.min(at));
+        }
+    }
+
     /// How often it has been renewed.
     pub fn renewals(&self) -> u32 {
         self.renewals

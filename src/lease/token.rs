@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::{self, Jitter};
-use super::term::{Renewal, Term};
+use super::term::Term;
 use super::{Failure, Time};
 
 /// Names a token within one route. The driver keeps id → token.
@@ -121,9 +121,6 @@ impl Token {
     /// When it is to be renewed next.
     #[must_use]
     pub fn renew_at(&self) -> Option<Time> {
-        match self.term.renewal() {
-            Renewal::Scheduled(at) => Some(at),
-            Renewal::InFlight | Renewal::Over { .. } => None,
-        }
+        self.term.renews_at()
     }
 }

@@ -12,6 +12,7 @@ mod proof;
 mod renewal;
 mod rotation;
 mod shutdown;
+mod standby;
 
 use std::time::Duration;
 

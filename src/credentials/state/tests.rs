@@ -67,6 +67,7 @@ fn kept() -> Kept {
         drain: None,
         replica_grace: Duration::ZERO,
         lazy: false,
+        standby: false,
         issue_burst: 3,
         issue_interval: Duration::from_mins(1),
         seed: 1,

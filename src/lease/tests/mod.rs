@@ -17,5 +17,6 @@ mod properties;
 mod renewal;
 mod rotation;
 mod script;
+mod standby;
 mod static_role;
 mod world;

@@ -29,6 +29,7 @@ pub(super) struct Counts {
     pub(super) published: usize,
     pub(super) sessions: usize,
     pub(super) taken_up: usize,
+    pub(super) promoted: usize,
     pub(super) most_requests: usize,
     pub(super) seconds: f64,
 }
@@ -789,6 +790,7 @@ impl<'a> World<'a> {
                 match note {
                     Note::Issuing(reason) => self.reason = reason,
                     Note::Published { reason: Reason::TakenUp, .. } => self.counts.taken_up += 1,
+                    Note::Published { reason: Reason::Standby, .. } => self.counts.promoted += 1,
                     Note::Lost(number) if self.published == Some(number) => self.lost_and_granted = Some(0),
                     _ => {}
                 }

@@ -51,13 +51,14 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     );
     let policy = (likely(), likely(), likely(), likely());
     let faults = prop::collection::vec((0.0..4.0, fault(), 0.05..2.0), 0..8);
-    let world = (any::<u64>(), faults, prop::bool::weighted(0.8), prop_oneof![Just(0.0), Just(30.0)]);
+    let world =
+        (any::<u64>(), faults, prop::bool::weighted(0.8), prop_oneof![Just(0.0), Just(30.0)], any::<bool>());
     (lease, token, policy, world).prop_map(
         |(
             (lease, renewed_for, renewable, (rotate_after, max_age, drain)),
             (tokens, token_ttl, token_renewed_for),
             (may_renew, may_revoke, may_renew_self, may_revoke_self),
-            (seed, faults, heals, replica_grace),
+            (seed, faults, heals, replica_grace, standby),
         )| {
             // A token that nobody renews is looked up every 30 s for the last third of its life.
             let lease = f64::round(if tokens == Tokens::Fixed { f64::min(lease, 7200.0) } else { lease });
@@ -77,6 +78,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 max_age,
                 drain,
                 replica_grace,
+                standby,
                 faults,
                 heals,
             }
@@ -98,8 +100,9 @@ proptest! {
     fn no_sequence_of_events_panics_or_loops(
         events in prop::collection::vec((any_event(), 0.0..400.0), 0..200),
         seed in any::<u64>(),
+        standby in any::<bool>(),
     ) {
-        let mut keeper = Keeper::new(Settings { seed, ..settings() });
+        let mut keeper = Keeper::new(Settings { seed, standby, ..settings() });
         let mut now = at(1000.0);
         for (event, wait) in events {
             now = now + secs(if wait < 200.0 { 0.0 } else { wait - 200.0 });
@@ -114,8 +117,9 @@ proptest! {
     fn whatever_is_asked_is_answered_and_nothing_is_left_after_the_close(
         answers in prop::collection::vec((0_u8..8, 0.0..30.0), 1..150),
         seed in any::<u64>(),
+        standby in any::<bool>(),
     ) {
-        let mut keeper = Keeper::new(Settings { seed, ..settings() });
+        let mut keeper = Keeper::new(Settings { seed, standby, ..settings() });
         let mut now = at(1000.0);
         let mut asked = keeper.handle(now, Event::Tick);
         let mut tokens = 0;
@@ -259,6 +263,7 @@ fn breaches(planted: Option<Planted>, worlds: usize) -> (usize, Option<String>, 
                 found.2.published += counts.published;
                 found.2.sessions += counts.sessions;
                 found.2.taken_up += counts.taken_up;
+                found.2.promoted += counts.promoted;
                 found.2.seconds += counts.seconds;
                 found.2.most_requests = found.2.most_requests.max(counts.most_requests);
             }
@@ -279,6 +284,7 @@ fn a_hundred_fixed_worlds_keep_every_promise() {
     println!("{counts:?}");
     // It is no empty promise.
     assert!(counts.published > 500 && counts.sessions > 3000 && counts.taken_up > 15, "{counts:?}");
+    assert!(counts.promoted > 50, "{counts:?}");
 }
 
 /// The first bug planted on purpose: a capped renewal is renewed again.

@@ -25,6 +25,7 @@ pub(super) fn settings() -> Settings {
         drain: None,
         replica_grace: Duration::ZERO,
         lazy: false,
+        standby: false,
         issue_burst: 3,
         issue_interval: Duration::from_mins(1),
         seed: 0,

@@ -47,6 +47,7 @@ pub(super) struct Scenario {
     pub(super) max_age: Option<f64>,
     pub(super) drain: Option<f64>,
     pub(super) replica_grace: f64,
+    pub(super) standby: bool,
     /// Each: leases since the last one, what, and for how many leases.
     pub(super) faults: Vec<(f64, Fault, f64)>,
     /// Whether the world is in order again before the close.
@@ -94,6 +95,7 @@ impl Scenario {
             drain: self.drain.map(|leases| secs(leases * self.lease)),
             replica_grace: secs(self.replica_grace),
             lazy: false,
+            standby: self.standby,
             issue_burst: 3,
             issue_interval: Duration::from_mins(1),
             seed: self.seed,

@@ -1,0 +1,138 @@
+//! `standby`: with a second credential, beside a leasehold that has none.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Logins, SOON, until_metric};
+use crate::harness::{
+    Database, Fault, Leasehold, Mode, Setup, Spec, Vault, bench, eventually, leasehold, same, through,
+};
+
+async fn start(db: &Database, vault: &Vault, setup: &Setup, standby: bool) -> Leasehold {
+    let builder = leasehold()
+        .upstream(db)
+        .vault(vault)
+        .login(setup)
+        .flag("--vault-client-timeout", "2s")
+        .flag("--limits-login-wait", "1s");
+    let builder = if standby { builder.switch("--standby") } else { builder };
+    let leasehold = builder.start().await;
+    leasehold.wait_ready().await;
+    leasehold
+}
+
+async fn state_of(leasehold: &Leasehold, state: &str) -> f64 {
+    leasehold.metrics().await.get("generations", &[("state", state)])
+}
+
+async fn wait_standby(leasehold: &Leasehold) {
+    eventually(SOON, async || same(state_of(leasehold, "standby").await, 1.0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runway_is_two_thirds_of_a_lease_with_one_and_a_third_without() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    // Of use for 17 s, and renewed after 10 to 11.4 s.
+    let setup = vault.setup(&db, Spec::new("app").ttl("20s", "1h")).await;
+    let (with, without) = tokio::join!(start(&db, &vault, &setup, true), start(&db, &vault, &setup, false));
+    wait_standby(&with).await;
+    // Once each has been renewed they are half a period apart.
+    until_metric(&with, SOON * 3, "renewals_total", &[("outcome", "ok")], 3.0).await;
+
+    let mut shortest = [f64::MAX; 2];
+    let until = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < until {
+        for (shortest, leasehold) in shortest.iter_mut().zip([&with, &without]) {
+            let runway = leasehold.metrics().await.get("lease_runway_seconds", &[]);
+            *shortest = shortest.min(runway);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    let [with_one, without_one] = shortest;
+    assert!(with_one > 17.0 * 0.55, "the shortest runway with a standby: {with_one}");
+    assert!(without_one < 17.0 * 0.45, "the shortest runway without: {without_one}");
+    assert_eq!(with.metrics().await.get("issuances_total", &[]), 2.0);
+    assert_eq!(with.metrics().await.get("rotations_total", &[]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_revoked_while_vault_is_away_costs_no_login_with_one_and_all_of_them_without() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let shown = through(&vault, &fault);
+    let (with, without) = tokio::join!(start(&db, &shown, &setup, true), start(&db, &shown, &setup, false));
+    wait_standby(&with).await;
+    let session = with.connect("app", db.name()).await;
+    let current = session.user().await;
+    let other = without.connect("app", db.name()).await.user().await;
+    fault.set(Mode::Refuse).await;
+    fault.cut();
+    for user in [&current, &other] {
+        db.drop_role(user).await;
+    }
+
+    let new = with.connect("app", db.name()).await;
+
+    assert_ne!(new.user().await, current);
+    assert!(without.try_connect("app", db.name()).await.is_err(), "it has no other credential");
+    let metrics = with.metrics().await;
+    assert_eq!(metrics.get("rotations_total", &[("reason", "standby")]), 1.0);
+    assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
+    fault.set(Mode::Pass).await;
+    wait_standby(&with).await;
+    eventually(SOON * 2, async || {
+        without.try_connect("app", db.name()).await.map(drop).map_err(|e| e.to_string())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn capped_leases_are_followed_by_what_stands_by_and_nobody_notices() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    // The first renewal, after 8 s, is granted 8 s.
+    let setup = vault.setup(&db, Spec::new("app").ttl("15s", "16s")).await;
+    let mut leasehold = start(&db, &vault, &setup, true).await;
+    wait_standby(&leasehold).await;
+    let states: Vec<String> =
+        leasehold.generations().await.iter().map(|g| g["state"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(states, ["current", "standby"]);
+    let logins = Logins::through(&leasehold, &db);
+
+    until_metric(&leasehold, SOON * 4, "rotations_total", &[("reason", "standby")], 3.0).await;
+
+    logins.all_succeeded().await;
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("rotations_total", &[("reason", "capped")]), 0.0);
+    assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
+    leasehold.sigterm();
+    assert!(leasehold.wait_exit().await.success());
+    eventually(SOON, async || same(db.roles().await, Vec::<String>::new())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_on_command_brings_a_fresh_credential_and_another_to_stand_by() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = start(&db, &vault, &setup, true).await;
+    wait_standby(&leasehold).await;
+    let before: Vec<String> = db.roles().await;
+
+    leasehold.rotate().await;
+
+    let session = leasehold.connect("app", db.name()).await;
+    assert!(!before.contains(&session.user().await), "what stood by is as old as what it replaces");
+    // The two of before are given back, and there is one to stand by again.
+    eventually(SOON, async || {
+        let roles = db.roles().await;
+        same((roles.len(), roles.iter().any(|role| before.contains(role))), (2, false))
+    })
+    .await;
+    assert_eq!(leasehold.metrics().await.get("rotations_total", &[("reason", "command")]), 1.0);
+}
