@@ -59,15 +59,15 @@ impl Login {
 
 impl Vault {
     /// Logs in, or takes the token that was handed to us. One login at a time; a second caller waits for its turn.
-    /// All of it is bounded by `client_timeout`. `ttl` counts from before the call: take the time first.
+    /// All of it ends `within`. `ttl` counts from before the call: take the time first.
     ///
     /// Not cancel safe: a token that Vault made may be lost, and lives until its end.
     ///
     /// # Errors
     ///
     /// `Refused` where Vault does not let us in or a handed token is dead; `Transient` where a file cannot be read.
-    pub async fn log_in(&self) -> Result<Login, Failure> {
-        let deadline = Instant::now() + self.config.client_timeout;
+    pub async fn log_in(&self, within: Duration) -> Result<Login, Failure> {
+        let deadline = Instant::now() + within;
         let Ok(mut wrapped) = timeout_at(deadline, self.login.lock()).await else {
             return Err(failed(Kind::Transient, "another login takes too long"));
         };
