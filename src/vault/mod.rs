@@ -7,7 +7,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `config`, `error` | what the module needs to know, and what is wrong with it |
-//! | `login`, `wrapped` | each auth method; a secret_id that comes wrapped |
+//! | `login`, `wrapped`, `files` | each auth method; a secret_id that comes wrapped; files of secrets |
 //! | `endpoints`, `replies` | requests that vaultrs lacks; what replies hold |
 //! | `examine` | questions of `leasehold check` |
 //! | `classify`, `failure` | what an answer means, and how it is told |
@@ -20,6 +20,7 @@ mod endpoints;
 mod error;
 mod examine;
 mod failure;
+mod files;
 mod login;
 mod pace;
 mod replies;
@@ -42,8 +43,8 @@ use crate::secret::Secret;
 pub use classify::Operation;
 use classify::{classify, is_server_trouble};
 use endpoints::{Creds, ReadHealth, RenewLease, RevokeLease, StaticCreds};
+use login::Held;
 use transport::{NoReply, Reply, Transport};
-use wrapped::Wrapped;
 
 pub use config::{Auth, Config, SecretId};
 pub use error::Error;
@@ -58,8 +59,8 @@ pub use replies::{Grant, Renewed, StaticCredential, TokenFacts};
 pub struct Vault {
     config: Config,
     transport: Transport,
-    /// Held by the login in flight, with what it may have unwrapped.
-    login: Arc<tokio::sync::Mutex<Wrapped>>,
+    /// Held by the login in flight.
+    login: Arc<tokio::sync::Mutex<Held>>,
     seen: Mutex<Seen>,
 }
 
