@@ -212,6 +212,7 @@ impl Driver {
             Command::Denial(number) => self.step(Event::DenialSeen(number)),
             Command::Rotate(drain, reply) => {
                 self.rotates.push(reply);
+                self.requests.vault.hurry();
                 self.step(Event::Rotate(drain.map(|drain| match drain {
                     DrainSpan::Default => lease::Drain::Default,
                     DrainSpan::For(span) => lease::Drain::For(span),

@@ -1,5 +1,6 @@
 //! Logging in, by each auth method. Floor 2.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -13,6 +14,7 @@ use crate::secret::Secret;
 use super::classify::Operation;
 use super::endpoints::LogInByCertificate;
 use super::files::Files;
+use super::refusals::Counted;
 use super::replies::{self, TokenFacts};
 use super::transport::Reply;
 use super::wrapped::{Origin, Wrapped};
@@ -84,15 +86,16 @@ impl Vault {
             }
             Auth::Kubernetes { mount, role, jwt_file } => {
                 let jwt = files.secret("jwt_file", jwt_file, deadline).await?;
-                self.log_in_kubernetes(mount, role, &jwt, deadline).await?
+                self.show(&jwt, Counted::No, self.log_in_kubernetes(mount, role, &jwt, deadline)).await?
             }
             Auth::Jwt { mount, role, jwt_file } => {
                 let jwt = files.secret("jwt_file", jwt_file, deadline).await?;
-                self.log_in_jwt(mount, role, &jwt, deadline).await?
+                self.show(&jwt, Counted::No, self.log_in_jwt(mount, role, &jwt, deadline)).await?
             }
             Auth::AppRole { mount, role_id, secret_id } => {
                 let secret_id = self.secret_id(&mut held, mount, secret_id, deadline).await?;
-                self.log_in_approle(mount, role_id, &secret_id, deadline).await?
+                let login = self.log_in_approle(mount, role_id, &secret_id, deadline);
+                self.show(&secret_id, Counted::Yes, login).await?
             }
             Auth::Cert { mount, name } => {
                 self.transport.refresh_identity().await;
@@ -100,10 +103,40 @@ impl Vault {
             }
             Auth::Userpass { mount, username, password_file } => {
                 let password = files.secret("password_file", password_file, deadline).await?;
-                self.log_in_userpass(mount, username, &password, deadline).await?
+                let login = self.log_in_userpass(mount, username, &password, deadline);
+                self.show(&password, Counted::Yes, login).await?
             }
         };
         self.admit(&reply, deadline).await
+    }
+
+    /// Shows Vault a credential, unless it refused that one lately. Vault counts a 400 towards a lockout, where it locks out;
+    /// by a 403 it says that the lock is on, or that something else is in the way.
+    async fn show(
+        &self,
+        credential: &Secret,
+        counted: Counted,
+        login: impl Future<Output = Result<Reply, Failure>>,
+    ) -> Result<Reply, Failure> {
+        let refusals = || self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wait) = refusals().wait(credential, Instant::now()) {
+            let text = format!(
+                "not asked: Vault refused this credential, which is shown to it again in {} s, at `leasehold rotate`, or \
+                 when another one is in its place",
+                wait.as_secs()
+            );
+            return Err(failed(Kind::Refused, &text));
+        }
+        let result = login.await;
+        match &result {
+            Ok(_) => refusals().accepted(),
+            Err(Failure { kind: Kind::Refused, status: Some(status), .. }) => {
+                let counted = if *status == 400 { counted } else { Counted::No };
+                refusals().refused(credential, counted, Instant::now(), rand::random());
+            }
+            Err(_) => {}
+        }
+        result
     }
 
     /// AppRole's secret_id; empty where none is to be sent.

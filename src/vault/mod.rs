@@ -7,7 +7,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `config`, `error` | what the module needs to know, and what is wrong with it |
-//! | `login`, `wrapped`, `files` | each auth method; a secret_id that comes wrapped; files of secrets |
+//! | `login`, `wrapped`, `files`, `refusals` | each auth method; a secret_id that comes wrapped; files of secrets; what was refused |
 //! | `endpoints`, `replies` | requests that vaultrs lacks; what replies hold |
 //! | `examine` | questions of `leasehold check` |
 //! | `classify`, `failure` | what an answer means, and how it is told |
@@ -23,6 +23,7 @@ mod failure;
 mod files;
 mod login;
 mod pace;
+mod refusals;
 mod replies;
 mod tls;
 mod transport;
@@ -44,6 +45,7 @@ pub use classify::Operation;
 use classify::{classify, is_server_trouble};
 use endpoints::{Creds, ReadHealth, RenewLease, RevokeLease, StaticCreds};
 use login::Held;
+use refusals::Refusals;
 use transport::{NoReply, Reply, Transport};
 
 pub use config::{Auth, Config, SecretId};
@@ -61,6 +63,7 @@ pub struct Vault {
     transport: Transport,
     /// Held by the login in flight.
     login: Arc<tokio::sync::Mutex<Held>>,
+    refusals: Arc<Mutex<Refusals>>,
     seen: Mutex<Seen>,
 }
 
@@ -100,6 +103,7 @@ impl Vault {
             transport: Transport::new(&config)?,
             config,
             login: Arc::default(),
+            refusals: Arc::default(),
             seen: Mutex::default(),
         })
     }
@@ -111,8 +115,14 @@ impl Vault {
         self.transport.pace = Arc::clone(&earlier.transport.pace);
         if self.config.auth == earlier.config.auth && self.config.namespace == earlier.config.namespace {
             self.login = Arc::clone(&earlier.login);
+            self.refusals = Arc::clone(&earlier.refusals);
         }
         self
+    }
+
+    /// Somebody asks for it now: a credential that Vault refused is shown to it again at the next login.
+    pub fn hurry(&self) {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).hurry(Instant::now());
     }
 
     /// What Vault gave is of no use, and will be asked for again: that counts as a failure, though each request was
