@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::harness::{Fault, Mode, SOON, Spec, Storage, Vault, bench, eventually, leasehold, same};
+use crate::harness::{Fault, Mode, SOON, Setup, Spec, Storage, Vault, bench, eventually, leasehold, same};
 
 /// A cluster of two that may each become its leader.
 pub(crate) async fn cluster() -> (Vault, Vault) {
@@ -22,6 +23,17 @@ pub(crate) async fn cluster() -> (Vault, Vault) {
     })
     .await;
     (leader, standby)
+}
+
+/// Waits until a standby has heard of this login: it looks at what it has by itself, and says that there is no such one.
+async fn knows(standby: &Vault, setup: &Setup) {
+    let secret_id = std::fs::read_to_string(setup.secret_id_file()).unwrap();
+    let body = json!({"role_id": setup.role_id(), "secret_id": secret_id});
+    eventually(SOON, async || {
+        let login = standby.request(Method::POST, "auth/approle/login", "", Some(body.clone())).await;
+        same(login.status, 200)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,6 +65,7 @@ async fn a_standby_serves_and_a_step_down_is_ridden_out() {
     let (leader, standby) = cluster().await;
     let setup = leader.setup(&db, Spec::new("app")).await;
     assert_eq!((leader.health().await, standby.health().await), (200, 429));
+    knows(&standby, &setup).await;
     let addrs = format!("{},{}", standby.addr, leader.addr);
     let leasehold = leasehold().upstream(&db).vault_addr(&addrs).login(&setup).start().await;
     leasehold.wait_ready().await;
@@ -97,6 +110,7 @@ async fn a_redirect_to_an_address_that_is_not_listed_gets_nothing() {
     let db = bench().postgres().await.database().await;
     let (leader, standby) = cluster().await;
     let setup = leader.setup(&db, Spec::new("app")).await;
+    knows(&standby, &setup).await;
     // A standby whose leader has died sends everybody there. By then somebody else may have the address.
     leader.stop("KILL").await;
     let stranger = TcpListener::bind(("127.0.0.1", leader.port)).await.unwrap();
