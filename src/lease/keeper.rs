@@ -258,6 +258,8 @@ impl Keeper {
                 if self.closed {
                     self.actions.push(Action::RotateFailed);
                 } else {
+                    // A lazy route that has nothing yet takes one, as for a session.
+                    self.wanted = true;
                     self.command = Some(drain.or_else(|| self.command.flatten()));
                 }
             }
@@ -449,9 +451,9 @@ impl Keeper {
         self.fail_command();
     }
 
-    /// A lazy route has had no session for long enough.
+    /// A lazy route has had no session for long enough. A rotation that was asked for is not broken off.
     fn idle(&mut self) {
-        if self.settings.lazy && !self.closed {
+        if self.settings.lazy && !self.closed && self.command.is_none() {
             self.wanted = false;
             self.lost = false;
             self.refused = None;
