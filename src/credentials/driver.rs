@@ -200,11 +200,15 @@ impl Driver {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Check(number, reply) => {
-                self.checks.entry(number).or_default().push(reply);
+                let waiting = self.checks.entry(number).or_default();
+                waiting.retain(|reply| !reply.is_closed());
+                waiting.push(reply);
                 self.step(Event::Suspected(number));
             }
             Command::Replace(number, reply) => {
                 if self.keeper.current() == Some(number) {
+                    // Who has given up waiting is not kept: there may be no answer for as long as Vault is away.
+                    self.replaces.retain(|reply| !reply.is_closed());
                     self.replaces.push(reply);
                     self.step(Event::Replace(number));
                 }
