@@ -296,8 +296,8 @@ impl Keeper {
         match (failure, check.map(|check| check.before)) {
             (Failure::Gone | Failure::TokenDead, _) => {}
             (_, Some(before @ Renewal::Over { .. })) => generation.term.restore(before),
-            // A check before its time that came to nothing is no failed renewal.
-            (Failure::Transient | Failure::TimedOut, Some(before @ Renewal::Scheduled(_))) => {
+            // A check that came to nothing before the renewal's time is no failed renewal; at its time it was that too.
+            (Failure::Transient | Failure::TimedOut, Some(before @ Renewal::Scheduled(at))) if now < at => {
                 generation.term.restore(before);
             }
             (failure, _) => generation.term.failed(now, failure, jitter),
