@@ -34,6 +34,26 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// A connection to a server that may have stopped listening.
+pub trait Discard {
+    /// Has the kernel discard, when this is dropped, what was written and the peer has not taken. Without it the bytes
+    /// go on being sent for minutes after the drop, as soon as the network lets them.
+    fn discard_unsent(&self);
+}
+
+impl Discard for Stream {
+    fn discard_unsent(&self) {
+        let tcp = match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+            // What was written is in the peer's hands already.
+            Self::Unix(_) => return,
+        };
+        // A close then sends RST in place of what is left and FIN. An error means that the socket has failed already.
+        let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+    }
+}
+
 /// Where a connection went, so that a cancel can follow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
