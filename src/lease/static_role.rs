@@ -219,7 +219,8 @@ impl StaticKeeper {
             | Event::LeaseRenewed { .. }
             | Event::LeaseRenewFailed(..)
             | Event::LeaseRevoked(_)
-            | Event::LeaseRevokeFailed(..) => {}
+            | Event::LeaseRevokeFailed(..)
+            | Event::LeaseLookedUp(..) => {}
         }
     }
 
