@@ -221,7 +221,8 @@ impl StaticKeeper {
             | Event::LeaseRenewed { .. }
             | Event::LeaseRenewFailed(..)
             | Event::LeaseRevoked(_)
-            | Event::LeaseRevokeFailed(..) => {}
+            | Event::LeaseRevokeFailed(..)
+            | Event::LeaseLookedUp(..) => {}
         }
     }
 

@@ -18,6 +18,7 @@ mod check;
 mod check_route;
 mod check_vault;
 mod crash;
+mod faults;
 mod harness;
 mod lease;
 mod main_job;

@@ -8,7 +8,7 @@ use proptest::test_runner::TestRunner;
 use super::promises::{Counts, Planted, run};
 use super::script::{at, secs, settings};
 use super::world::{Fault, Scenario, Tokens};
-use crate::lease::{Action, Drain, Event, Failure, Keeper, Settings, TokenFacts, TokenId};
+use crate::lease::{Action, Drain, Event, Failure, Keeper, Settings, Sight, TokenFacts, TokenId};
 
 fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
@@ -193,6 +193,9 @@ fn answer(action: Action, how: u8, now: crate::lease::Time, tokens: &mut u64) ->
         (Action::RevokeLease(number, _), Some(failure)) => Event::LeaseRevokeFailed(number, failure),
         (Action::RevokeToken(token), None) => Event::TokenRevoked(token),
         (Action::RevokeToken(token), Some(failure)) => Event::TokenRevokeFailed(token, failure),
+        (Action::LookUpLease(number, _), None) => Event::LeaseLookedUp(number, Sight::Gone),
+        (Action::LookUpLease(number, _), Some(Failure::Gone)) => Event::LeaseLookedUp(number, Sight::There),
+        (Action::LookUpLease(number, _), Some(_)) => Event::LeaseLookedUp(number, Sight::Unclear),
         _ => return None,
     })
 }
@@ -243,6 +246,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         (number(), failure()).prop_map(|(n, f)| Event::LeaseRevokeFailed(n, f)),
         token().prop_map(Event::TokenRevoked),
         (token(), failure()).prop_map(|(t, f)| Event::TokenRevokeFailed(t, f)),
+        (
+            number(),
+            prop_oneof![Just(Sight::Gone), Just(Sight::There), Just(Sight::Unclear), Just(Sight::Barred)]
+        )
+            .prop_map(|(n, sight)| Event::LeaseLookedUp(n, sight)),
     ];
     let third = prop_oneof![
         4 => (number(), any::<bool>()).prop_map(|(number, stray)| Event::Empty { number, stray }),

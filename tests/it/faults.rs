@@ -1,0 +1,3 @@
+//! What PostgreSQL and its administrators do to a credential and its sessions: real servers, real acts.
+
+mod leftovers;
