@@ -110,7 +110,7 @@ fn logins_that_stay_refused_are_no_flood_of_reads() {
     let mut reads = 0;
     for tenth in 0..600 {
         let now = at(100) + Duration::from_millis(tenth * 100);
-        // An app that tries again and again with a password that somebody has changed in PostgreSQL.
+        // An app that tries again and again with a password that somebody has changed behind its back.
         let actions = keeper.handle(now, Event::Suspected(1));
         if is_read(&actions) {
             reads += 1;
