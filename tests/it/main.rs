@@ -18,6 +18,7 @@ mod check;
 mod check_route;
 mod check_vault;
 mod crash;
+mod faults_process;
 mod harness;
 mod lease;
 mod main_job;
