@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -168,6 +168,8 @@ impl Listener {
             Bound::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
+                // As PostgreSQL does: a client whose machine has gone is noticed, if only by and by.
+                SockRef::from(&stream).set_keepalive(true)?;
                 Ok(Client::Tcp(stream))
             }
             Bound::Unix { listener, .. } => Ok(Client::Unix(listener.accept().await?.0)),
