@@ -10,6 +10,7 @@
 mod bounds;
 mod crash;
 mod ends;
+mod farewell;
 mod giving_back;
 mod promises;
 mod proof;

@@ -9,7 +9,7 @@ use super::world::{Dice, Fault, Scenario, Tokens, Vault, beginning};
 use crate::lease::generation::{Cause, Ending};
 use crate::lease::schedule::Jitter;
 use crate::lease::term::Term;
-use crate::lease::{Action, Drain, Event, Failure, Keeper, Note, Reason, Time, TokenId, Verdict};
+use crate::lease::{Action, Drain, Event, Failure, Keeper, Note, Reason, Sight, Time, TokenId, Verdict};
 
 /// A bug put in on purpose, to see that it is found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -477,6 +477,11 @@ impl<'a> World<'a> {
                 Some(held) => self.vault.revoke(self.scenario, now, number, held.lease),
                 None => Event::LeaseRevoked(number),
             },
+            // What the database does not let go of stays.
+            Action::LookUpLease(number, _) if self.vault.has(Fault::DatabaseDown, now) => {
+                Event::LeaseLookedUp(number, Sight::There)
+            }
+            Action::LookUpLease(number, _) => Event::LeaseLookedUp(number, Sight::Gone),
             action => self.vault.perform(self.scenario, now, sent_at, action),
         };
         let lease = Some(leases).filter(|_| self.vault.leases.len() > leases);
@@ -612,6 +617,7 @@ impl<'a> World<'a> {
             Event::TokenRenewFailed(token, _) => format!("renew {token:?}"),
             Event::LeaseRevoked(number) | Event::LeaseRevokeFailed(number, _) => format!("revoke {number}"),
             Event::TokenRevoked(token) | Event::TokenRevokeFailed(token, _) => format!("revoke {token:?}"),
+            Event::LeaseLookedUp(number, _) => format!("look up {number}"),
             _ => return Ok(()),
         };
         promise!(self.pending.remove(&key), "the world answers {key} twice");
@@ -750,6 +756,14 @@ impl<'a> World<'a> {
                 promise!(!self.unsettled.contains(&id), "P6: token {id:?} is revoked before its late grant");
                 promise!(!self.held.values().any(|held| held.token == id), "P4: token {id:?} is in use");
                 self.send(action, format!("revoke {id:?}"), CLIENT_TIMEOUT)
+            }
+            Action::LookUpLease(number, id) => {
+                promise!(self.tokens.contains_key(&id), "P6: {id:?} looks, and is forgotten");
+                promise!(
+                    !self.held.contains_key(&number),
+                    "P6: generation {number} is looked for while held"
+                );
+                self.send(action, format!("look up {number}"), CLIENT_TIMEOUT)
             }
             Action::Publish(number) => self.publish(number),
             Action::Unpublish => {
@@ -904,6 +918,7 @@ fn failed(action: Action, failure: Failure) -> Event {
         Action::RenewToken(id, _) => Event::TokenRenewFailed(id, failure),
         Action::RevokeLease(number, _) => Event::LeaseRevokeFailed(number, failure),
         Action::RevokeToken(id) => Event::TokenRevokeFailed(id, failure),
+        Action::LookUpLease(number, _) => Event::LeaseLookedUp(number, Sight::Unclear),
         other => unreachable!("{other:?}"),
     }
 }

@@ -178,7 +178,7 @@ async fn clients_that_vanish_without_a_word_are_ended_with_their_credential() {
     fault.set(Mode::Blackhole).await;
     let role = scene.db.roles().await.remove(0);
 
-    // The kernel looks after each by and by, as PostgreSQL has it do for its own clients.
+    // The kernel asks after each that says nothing, as PostgreSQL has it do for its own clients.
     let port = scene.leasehold.addr().port();
     let seen =
         Command::new("ss").args(["-Htno", "state", "established", &format!("sport = :{port}")]).output();

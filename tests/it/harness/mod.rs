@@ -25,6 +25,7 @@ mod raw;
 mod scene;
 mod servers;
 mod vault;
+mod writers;
 
 use std::fmt::Debug;
 use std::panic::Location;
@@ -43,6 +44,7 @@ pub(crate) use raw::{Frame, Raw, key, startup_body, tags};
 pub(crate) use scene::Scene;
 pub(crate) use servers::bench;
 pub(crate) use vault::{Setup, Spec, Storage, Vault, through};
+pub(crate) use writers::Writers;
 
 /// Long enough for anything that should happen at once, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(10);

@@ -115,6 +115,49 @@ async fn the_clock_is_looked_at_before_the_client_is_read() {
     assert_eq!(session.await.unwrap().1, Closed::LeaseEnd);
 }
 
+/// A client of which each read takes until the lease is over: the process is suspended within it.
+struct Suspended(DuplexStream, Arc<Generation>);
+
+impl AsyncRead for Suspended {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.0).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.1.set_hard_close_at(timer::now());
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Suspended {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_a_suspend_is_not_forwarded_after_it() {
+    let Bench { mut client, server, generation, session, .. } =
+        Bench::of(1024, Early::default(), |client, generation| Suspended(client, Arc::clone(generation)));
+    client.write_all(&begin()).await.unwrap();
+    let server = tokio::spawn(serve(server));
+    assert!(is_57p01(&frames(&read_all(&mut client).await)[0]));
+    assert_eq!(server.await.unwrap(), message(b'X', b""));
+    assert_eq!(session.await.unwrap().1, Closed::LeaseEnd);
+    drop(generation);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_forced_stop_ends_a_transaction() {
     let Bench { mut client, server, session, stop, .. } = Bench::new(1024);
