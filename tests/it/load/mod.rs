@@ -19,7 +19,7 @@ pub(crate) use watch::Watch;
 #[derive(Default)]
 pub(crate) struct Tally {
     sessions: AtomicU64,
-    bare: AtomicU64,
+    bare: Mutex<Vec<String>>,
     longest_millis: AtomicU64,
     notifications: AtomicU64,
     told: Mutex<BTreeMap<String, u64>>,
@@ -53,9 +53,7 @@ impl Tally {
                 *self.told.lock().unwrap().entry(word.message.clone()).or_default() += 1;
             }
             Some(word) => self.fault(format!("{doing}, as {}: {} {}", end.role, word.code, word.message)),
-            None => {
-                self.bare.fetch_add(1, Ordering::Relaxed);
-            }
+            None => self.bare.lock().unwrap().push(format!("{doing}: {}", end.error)),
         }
     }
 
@@ -64,8 +62,8 @@ impl Tally {
     }
 
     /// Sessions that ended without a word.
-    pub(crate) fn bare(&self) -> u64 {
-        self.bare.load(Ordering::Relaxed)
+    pub(crate) fn bare(&self) -> Vec<String> {
+        self.bare.lock().unwrap().clone()
     }
 
     pub(crate) fn longest(&self) -> Duration {
