@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub(crate) use clients::{Kind, Shared, Worker};
 pub(crate) use ledger::{Book, Ledger};
-pub(crate) use session::End;
+pub(crate) use session::{End, Session};
 pub(crate) use watch::Watch;
 
 /// What all clients together have seen.
