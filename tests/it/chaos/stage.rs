@@ -72,7 +72,6 @@ impl Stage {
             .flag("--probe-database", self.db.name())
             .flag("--state-file", self.memory.file().to_str().unwrap())
             .flag("--limits-login-wait", "5s")
-            .flag("--limits-connect-timeout", "3s")
             .flag("--limits-issue-burst", "10")
             .flag("--limits-issue-interval", "2s")
             .start()

@@ -1,22 +1,21 @@
 //! The kinds of clients. Each writes into the ledger in its own way, and reconnects when it is told to.
 
 use std::collections::{BTreeSet, HashMap};
-use std::future::Future;
 use std::ops::Range;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use futures_util::{SinkExt as _, StreamExt as _, future::join_all};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, Error};
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Book, Ledger};
-use super::session::{End, Heard, Session};
+use super::pool::{self, Pooled};
+use super::session::{End, Session};
 use super::{Tally, Watch};
 
 /// How a client works.
@@ -72,8 +71,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     /// The acknowledged writes of each notifier.
     notified: Mutex<HashMap<i32, BTreeSet<i64>>>,
-    pool: Pool,
-    pooled: Arc<Pooled>,
+    pool: Pooled,
 }
 
 impl Shared {
@@ -83,15 +81,8 @@ impl Shared {
         watch: Arc<Watch>,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let pooled = Arc::new(Pooled {
-            tally: Arc::clone(&tally),
-            watch: Arc::clone(&watch),
-            heard: Mutex::default(),
-        });
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_connect(config.clone(), Connector(Arc::clone(&pooled)), recycling);
-        let pool = Pool::builder(manager).max_size(4).build().unwrap();
-        Arc::new(Self { config, tally, watch, stop, notified: Mutex::default(), pool, pooled })
+        let pool = Pooled::new(config.clone(), Arc::clone(&tally), Arc::clone(&watch));
+        Arc::new(Self { config, tally, watch, stop, notified: Mutex::default(), pool })
     }
 
     /// A session was lost; whether what was sent last is known not to have run.
@@ -327,12 +318,12 @@ impl Worker {
                     break;
                 }
             };
-            let pid = backend(&client).await;
+            let pid = pool::backend(&client).await;
             if let Err(error) = self.transaction(&mut client).await {
                 let end = match pid {
-                    Ok(pid) => self.shared.pooled.end(pid, &error).await,
+                    Ok(pid) => self.shared.pool.end(pid, &error).await,
                     Err(first) => {
-                        self.shared.pooled.first_failed(&first);
+                        self.shared.pool.first_failed(&first);
                         None
                     }
                 };
@@ -353,70 +344,5 @@ impl Worker {
         transaction.commit().await?;
         self.book.done(seq);
         Ok(())
-    }
-}
-
-/// The process that serves this session. A statement of its own would be closed when it is dropped, and an error that
-/// answers that request is heard by nobody.
-async fn backend(client: &Client) -> Result<i32, Error> {
-    let answer = client.simple_query("SELECT pg_backend_pid()").await?;
-    let row = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-        _ => None,
-    });
-    Ok(row.expect("it has a process"))
-}
-
-/// What the sessions of the pool have heard, by their backend.
-struct Pooled {
-    tally: Arc<Tally>,
-    watch: Arc<Watch>,
-    heard: Mutex<HashMap<i32, (String, Arc<Heard>)>>,
-}
-
-impl Pooled {
-    /// Nothing is known of a session whose first request fails: mostly it was closed while it was idle.
-    fn first_failed(&self, error: &Error) {
-        let code = error.code().map(|code| code.code());
-        if code.is_some_and(|code| code != "57P01") {
-            self.tally.fault(format!("a pooled session: {error:?}"));
-        }
-    }
-
-    async fn end(&self, pid: i32, error: &Error) -> Option<End> {
-        let (role, heard) = self.heard.lock().unwrap().get(&pid).cloned()?;
-        heard.hear(error);
-        // Its driver may be a moment behind.
-        let deadline = Instant::now() + Duration::from_secs(2);
-        while heard.word().is_none() && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Some(End { role, word: heard.word(), error: format!("{error:?}") })
-    }
-}
-
-struct Connector(Arc<Pooled>);
-
-type Connected = Result<(Client, JoinHandle<()>), Error>;
-
-impl deadpool_postgres::Connect for Connector {
-    fn connect(&self, config: &Config) -> Pin<Box<dyn Future<Output = Connected> + Send + '_>> {
-        let config = config.clone();
-        Box::pin(async move {
-            let (client, connection) = config.connect(NoTls).await?;
-            let heard = Arc::new(Heard::default());
-            let drive = tokio::spawn(Heard::drive(Arc::clone(&heard), connection));
-            let row = client.query_one("SELECT pg_backend_pid(), session_user::text", &[]).await?;
-            let (pid, role): (i32, String) = (row.get(0), row.get(1));
-            self.0.heard.lock().unwrap().insert(pid, (role.clone(), Arc::clone(&heard)));
-            self.0.tally.opened();
-            let watch = Arc::clone(&self.0.watch);
-            let end = tokio::spawn(async move {
-                drop(drive.await);
-                // The pool throws away what was closed while it was idle, without a word to its clients.
-                watch.closed(&End { role, word: heard.word(), error: String::new() });
-            });
-            Ok((client, end))
-        })
     }
 }

@@ -2,6 +2,7 @@
 
 mod clients;
 mod ledger;
+mod pool;
 mod session;
 mod watch;
 
