@@ -370,7 +370,7 @@ impl Keeper {
             State::Candidate => {
                 self.forget(number);
                 if matches!(self.issuance.state, issuance::State::Proving { number: n, .. } if n == number) {
-                    self.fail(now, false);
+                    self.fail(now, issuance::Setback::Absence);
                 }
             }
             State::Standby => {
