@@ -584,7 +584,7 @@ impl Driver {
             Note::CandidateRefused(number) => {
                 tracing::error!(
                     lease.generation = number,
-                    "no server accepts the new credential; it is given back: check the role's creation_statements"
+                    "no server accepts the new credential; it is given back: check the role's creation_statements, and the clocks"
                 );
                 self.requests.vault.gave_nothing_of_use();
                 self.remember("prove: the server refuses the new credential");
