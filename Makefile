@@ -13,7 +13,7 @@ demo:
 test: install
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
-	cargo test --locked
+	cargo test --locked --no-fail-fast
 
 soak: install
 	SOAK_SECONDS=$${SOAK_SECONDS:-600} cargo test --locked --test it -- soak:: --nocapture

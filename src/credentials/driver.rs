@@ -1,5 +1,7 @@
 //! The driver of one route: does what its keeper says, and tells it what came of it. Floor 3.
 
+mod returning;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,12 +20,11 @@ use super::status::LastError;
 use super::view::{self, GenerationView};
 use super::{Drain, Ending, Generation, HardClose, clock};
 use crate::lease::generation::Cause;
-use crate::lease::{
-    self, Action, Event, Failure, Note, Outcome, Reason, Settings, Time, TokenFacts, TokenId,
-};
+use crate::lease::{self, Action, Event, Failure, Note, Reason, Settings, Time, TokenFacts, TokenId};
 use crate::metrics::{self, Closed, RouteMetrics};
 use crate::secret::Secret;
 use crate::vault::{self, Vault};
+use returning::Farewells;
 
 /// What a route's driver needs to know.
 pub struct RouteSettings {
@@ -92,6 +93,7 @@ pub fn start(settings: RouteSettings, means: Means, tasks: &TaskTracker) -> Arc<
         tokens: held,
         next_token,
         generations,
+        farewells: Farewells::default(),
         keeping,
         left,
         publish,
@@ -116,6 +118,7 @@ struct Driver {
     tokens: HashMap<TokenId, Secret>,
     next_token: u64,
     generations: HashMap<u64, Arc<Generation>>,
+    farewells: Farewells,
     keeping: Keeping,
     /// Woken when a generation's last session leaves.
     left: Arc<Notify>,
@@ -200,11 +203,15 @@ impl Driver {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Check(number, reply) => {
-                self.checks.entry(number).or_default().push(reply);
+                let waiting = self.checks.entry(number).or_default();
+                waiting.retain(|reply| !reply.is_closed());
+                waiting.push(reply);
                 self.step(Event::Suspected(number));
             }
             Command::Replace(number, reply) => {
                 if self.keeper.current() == Some(number) {
+                    // Who has given up waiting is not kept: there may be no answer for as long as Vault is away.
+                    self.replaces.retain(|reply| !reply.is_closed());
                     self.replaces.push(reply);
                     self.step(Event::Replace(number));
                 }
@@ -212,6 +219,7 @@ impl Driver {
             Command::Denial(number) => self.step(Event::DenialSeen(number)),
             Command::Rotate(drain, reply) => {
                 self.rotates.push(reply);
+                self.requests.vault.hurry();
                 self.step(Event::Rotate(drain.map(|drain| match drain {
                     DrainSpan::Default => lease::Drain::Default,
                     DrainSpan::For(span) => lease::Drain::For(span),
@@ -285,12 +293,8 @@ impl Driver {
                 self.step(Event::TokenRenewFailed(token, meaning(&failure)));
             }
             Done::LeaseRevoked(number, Ok(())) => self.step(Event::LeaseRevoked(number)),
-            Done::LeaseRevoked(number, Err(failure)) => {
-                if meaning(&failure) != Failure::Forbidden {
-                    self.failed("revoke", &failure);
-                }
-                self.step(Event::LeaseRevokeFailed(number, meaning(&failure)));
-            }
+            Done::LeaseRevoked(number, Err(failure)) => self.lease_revoke_failed(number, &failure),
+            Done::LeaseLookedUp(number, answer) => self.lease_looked_up(number, answer),
             Done::TokenRevoked(token, Ok(())) => self.step(Event::TokenRevoked(token)),
             Done::TokenRevoked(token, Err(failure)) => {
                 self.failed("revoke the token", &failure);
@@ -329,6 +333,7 @@ impl Driver {
                  take it out of the way of leasehold"
             );
             self.metrics.issuance(metrics::Issuance::Refused);
+            self.requests.vault.gave_nothing_of_use();
             self.remember("issue: a caching Vault proxy is in between");
             self.step(Event::IssueFailed(Failure::Refused));
             return;
@@ -425,6 +430,7 @@ impl Driver {
         for action in actions {
             self.do_one(action);
         }
+        self.tidy_farewells();
     }
 
     fn do_one(&mut self, action: Action) {
@@ -461,6 +467,7 @@ impl Driver {
                 Some(token) => self.requests.revoke_token(id, token.clone()),
                 None => self.step(Event::TokenRevoked(id)),
             },
+            Action::LookUpLease(number, id) => self.look_up_lease(number, id),
             Action::Publish(number) => {
                 if let Some(generation) = self.generations.get(&number) {
                     generation.set_published_at(clock::now());
@@ -472,7 +479,9 @@ impl Driver {
                 self.publish.send_replace(None);
             }
             Action::Forget(number) => {
-                self.generations.remove(&number);
+                if let Some(generation) = self.generations.remove(&number) {
+                    self.farewells.add(&generation);
+                }
                 self.answer(number, Verdict::Lost);
             }
             Action::ForgetToken(id) => {
@@ -551,6 +560,7 @@ impl Driver {
                 tracing::warn!(
                     "no fresh credential: the token at hand ends too soon for one; hand over one that lives longer"
                 );
+                self.requests.vault.gave_nothing_of_use();
                 self.remember("issue: the token ends too soon");
             }
             Note::TooShort(number) => {
@@ -558,6 +568,7 @@ impl Driver {
                     lease.generation = number,
                     "the lease, or its token, is too short to be of use and is given back: raise its TTL"
                 );
+                self.requests.vault.gave_nothing_of_use();
                 self.remember("issue: the lease is too short to be of use");
             }
             Note::CandidateRefused(number) => {
@@ -565,6 +576,7 @@ impl Driver {
                     lease.generation = number,
                     "no server accepts the new credential; it is given back: check the role's creation_statements"
                 );
+                self.requests.vault.gave_nothing_of_use();
                 self.remember("prove: the server refuses the new credential");
             }
             Note::NotTakenUp(number) => {
@@ -582,21 +594,7 @@ impl Driver {
                     "ends: its sessions are closed"
                 );
             }
-            Note::Returned(number, outcome) => {
-                let outcome = match outcome {
-                    Outcome::Lease => metrics::Revocation::Lease,
-                    Outcome::Token => metrics::Revocation::Token,
-                    Outcome::Forbidden => metrics::Revocation::Forbidden,
-                    Outcome::Failed => metrics::Revocation::Failed,
-                };
-                self.metrics.revocation(outcome);
-                match outcome {
-                    metrics::Revocation::Lease | metrics::Revocation::Token => {
-                        tracing::info!(lease.generation = number, by = outcome.as_str(), "revoked");
-                    }
-                    _ => tracing::warn!(lease.generation = number, why = outcome.as_str(), "left to lapse"),
-                }
-            }
+            Note::Returned(number, outcome) => self.returned(number, outcome),
             Note::Recalled(number) => {
                 tracing::warn!(lease.generation = number, "serves new sessions again: its successor is gone");
             }
@@ -636,6 +634,10 @@ impl Driver {
 
     fn failed(&self, what: &'static str, failure: &vault::Failure) {
         tracing::warn!(error = %failure, error.blame = failure.blame().as_str(), "could not {what}");
+        self.remember_failure(what, failure);
+    }
+
+    fn remember_failure(&self, what: &'static str, failure: &vault::Failure) {
         self.remember(&format!("{what}: {}", failure.kind.as_str()));
     }
 

@@ -19,6 +19,8 @@ mod check;
 mod check_route;
 mod check_vault;
 mod crash;
+mod faults;
+mod faults_process;
 mod harness;
 mod lease;
 mod load;

@@ -18,7 +18,13 @@ use super::*;
 use crate::credentials::{Drain, Ending, Generation};
 use crate::lease::Time;
 use crate::postgres::protocol::frame::Scanner;
+use crate::postgres::upstream::dial::Discard;
 use crate::secret::Secret;
+
+impl Discard for DuplexStream {
+    /// It has no kernel.
+    fn discard_unsent(&self) {}
+}
 
 /// A session of which a test holds both ends.
 struct Bench {

@@ -1,6 +1,9 @@
 //! A session is ended whatever it does.
 
+use tokio::net::{TcpListener, TcpStream};
+
 use super::*;
+use crate::postgres::upstream::dial::Stream;
 
 #[tokio::test(start_paused = true)]
 async fn a_hard_close_never_speaks_within_a_message() {
@@ -167,6 +170,41 @@ async fn a_forced_stop_ends_a_transaction() {
     drop(client);
     assert_eq!(session.await.unwrap().1, Closed::Shutdown);
     assert_eq!(server.await.unwrap(), [begin(), message(b'X', b"")].concat());
+}
+
+/// The lease has ended, and the network to the server only then begins to carry again.
+#[tokio::test]
+async fn what_the_server_has_not_taken_by_the_end_never_reaches_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    // The server takes what its kernel has room for; the rest waits in ours.
+    let mut written = 0;
+    upstream.writable().await.unwrap();
+    while let Ok(count) = upstream.try_write(&begin().repeat(10_000)) {
+        written += count;
+    }
+    let left = Arc::new(Notify::new());
+    let secret = Secret::new("secret".to_owned());
+    let generation = Generation::new(3, "v".to_owned(), secret, "lease".to_owned(), Time::NEVER, left);
+    let mut guard = generation.enter().unwrap();
+    guard.upstream_opened();
+
+    let gone_by = timer::now() + Duration::from_millis(100);
+    part_from_upstream(Stream::Tcp(upstream), guard, true, gone_by).await;
+
+    assert!(generation.has_stray());
+    let mut taken = 0;
+    let mut chunk = vec![0; 64 * 1024];
+    let end = loop {
+        match server.read(&mut chunk).await {
+            Ok(0) => break None,
+            Ok(count) => taken += count,
+            Err(error) => break Some(error.kind()),
+        }
+    };
+    assert_eq!(end, Some(io::ErrorKind::ConnectionReset));
+    assert!(taken < written, "all {written} bytes arrived");
 }
 
 #[tokio::test]
