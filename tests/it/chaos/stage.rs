@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -83,11 +82,6 @@ impl Stage {
     pub(super) async fn kill_leasehold(&mut self) {
         self.leasehold.as_mut().expect("it runs").kill9();
         self.start().await;
-    }
-
-    pub(super) fn signal_leasehold(&self, signal: Signal) {
-        let pid = i32::try_from(self.leasehold().pid()).ok().and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.unwrap(), signal).unwrap();
     }
 
     /// The database's own end of things, after its server was away.
