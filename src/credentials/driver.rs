@@ -311,7 +311,7 @@ impl Driver {
             );
             self.requests.vault.gave_nothing_of_use();
             self.remember("log in: the token can be used once only");
-            self.step(Event::LogInFailed(Failure::Refused));
+            self.step(Event::LogInFailed(Failure::Forbidden));
             return;
         }
         if !login.ttl_known {

@@ -385,7 +385,9 @@ impl Keeper {
             Some(token) if refused && !self.closed && self.is_of_use(now, reason, token) => {
                 self.request(reason, token);
             }
-            // A login that was refused is made with what is in the file by then.
+            // It gives tokens that may not do it.
+            _ if failure == Failure::Forbidden => self.fail(now, Setback::Refusal),
+            // The next login is made with what is in the file by then.
             _ => self.fail(now, Setback::Absence),
         }
     }

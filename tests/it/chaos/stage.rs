@@ -139,7 +139,9 @@ impl Stage {
     /// The most requests to Vault within a second.
     pub(super) fn most_requests(&self, from: Instant, until: Instant) -> usize {
         let (mut second, mut most) = (VecDeque::new(), 0);
-        for at in self.to_vault.requests().into_iter().filter(|at| (from..until).contains(at)) {
+        for at in
+            self.to_vault.asked().into_iter().map(|asked| asked.at).filter(|at| (from..until).contains(at))
+        {
             while second.front().is_some_and(|first| at - *first > Duration::from_secs(1)) {
                 second.pop_front();
             }
