@@ -65,7 +65,7 @@ impl Doctor {
             ));
             return None;
         }
-        let login = match self.vault.log_in().await {
+        let login = match self.vault.log_in(self.within()).await {
             Ok(login) => login,
             Err(failure) => {
                 findings.push(self.login_failed(&failure));

@@ -203,11 +203,15 @@ impl Driver {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Check(number, reply) => {
-                self.checks.entry(number).or_default().push(reply);
+                let waiting = self.checks.entry(number).or_default();
+                waiting.retain(|reply| !reply.is_closed());
+                waiting.push(reply);
                 self.step(Event::Suspected(number));
             }
             Command::Replace(number, reply) => {
                 if self.keeper.current() == Some(number) {
+                    // Who has given up waiting is not kept: there may be no answer for as long as Vault is away.
+                    self.replaces.retain(|reply| !reply.is_closed());
                     self.replaces.push(reply);
                     self.step(Event::Replace(number));
                 }
@@ -215,6 +219,7 @@ impl Driver {
             Command::Denial(number) => self.step(Event::DenialSeen(number)),
             Command::Rotate(drain, reply) => {
                 self.rotates.push(reply);
+                self.requests.vault.hurry();
                 self.step(Event::Rotate(drain.map(|drain| match drain {
                     DrainSpan::Default => lease::Drain::Default,
                     DrainSpan::For(span) => lease::Drain::For(span),
@@ -328,6 +333,7 @@ impl Driver {
                  take it out of the way of leasehold"
             );
             self.metrics.issuance(metrics::Issuance::Refused);
+            self.requests.vault.gave_nothing_of_use();
             self.remember("issue: a caching Vault proxy is in between");
             self.step(Event::IssueFailed(Failure::Refused));
             return;
@@ -554,6 +560,7 @@ impl Driver {
                 tracing::warn!(
                     "no fresh credential: the token at hand ends too soon for one; hand over one that lives longer"
                 );
+                self.requests.vault.gave_nothing_of_use();
                 self.remember("issue: the token ends too soon");
             }
             Note::TooShort(number) => {
@@ -561,6 +568,7 @@ impl Driver {
                     lease.generation = number,
                     "the lease, or its token, is too short to be of use and is given back: raise its TTL"
                 );
+                self.requests.vault.gave_nothing_of_use();
                 self.remember("issue: the lease is too short to be of use");
             }
             Note::CandidateRefused(number) => {
@@ -568,6 +576,7 @@ impl Driver {
                     lease.generation = number,
                     "no server accepts the new credential; it is given back: check the role's creation_statements"
                 );
+                self.requests.vault.gave_nothing_of_use();
                 self.remember("prove: the server refuses the new credential");
             }
             Note::NotTakenUp(number) => {

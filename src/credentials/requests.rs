@@ -71,10 +71,9 @@ impl Requests {
         let within = within.unwrap_or(self.client_timeout).min(self.client_timeout);
         self.spawn(|this| async move {
             let sent_at = clock::now();
-            match tokio::time::timeout(within, this.vault.log_in()).await {
-                Ok(Ok(login)) => Done::LoggedIn(sent_at, login),
-                Ok(Err(failure)) => Done::LogInFailed(failure),
-                Err(_) => Done::LogInFailed(vault::Failure::gave_up(vault::Operation::LogIn)),
+            match this.vault.log_in(within).await {
+                Ok(login) => Done::LoggedIn(sent_at, login),
+                Err(failure) => Done::LogInFailed(failure),
             }
         });
     }

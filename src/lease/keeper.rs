@@ -265,6 +265,8 @@ impl Keeper {
                 if self.closed {
                     self.actions.push(Action::RotateFailed);
                 } else {
+                    // A lazy route that has nothing yet takes one, as for a session.
+                    self.wanted = true;
                     self.command = Some(drain.or_else(|| self.command.flatten()));
                 }
             }
@@ -301,8 +303,8 @@ impl Keeper {
         match (failure, check.map(|check| check.before)) {
             (Failure::Gone | Failure::TokenDead, _) => {}
             (_, Some(before @ Renewal::Over { .. })) => generation.term.restore(before),
-            // A check before its time that came to nothing is no failed renewal.
-            (Failure::Transient | Failure::TimedOut, Some(before @ Renewal::Scheduled(_))) => {
+            // A check that came to nothing before the renewal's time is no failed renewal; at its time it was that too.
+            (Failure::Transient | Failure::TimedOut, Some(before @ Renewal::Scheduled(at))) if now < at => {
                 generation.term.restore(before);
             }
             (failure, _) => generation.term.failed(now, failure, jitter),
@@ -456,9 +458,9 @@ impl Keeper {
         self.fail_command();
     }
 
-    /// A lazy route has had no session for long enough.
+    /// A lazy route has had no session for long enough. A rotation that was asked for is not broken off.
     fn idle(&mut self) {
-        if self.settings.lazy && !self.closed {
+        if self.settings.lazy && !self.closed && self.command.is_none() {
             self.wanted = false;
             self.lost = false;
             self.refused = None;

@@ -4,7 +4,6 @@
 //! of Vault's `errors`, with the request's own secrets taken out. It is never shown to a client of the proxy.
 
 use std::fmt;
-use std::time::Duration;
 
 use crate::error::Blame;
 use crate::secret::Secret;
@@ -63,8 +62,6 @@ pub struct Failure {
     pub kind: Kind,
     /// The HTTP status, where there was an answer.
     pub status: Option<u16>,
-    /// How long Vault (429, 503) asks to be left alone; at most 30 s.
-    pub retry_after: Option<Duration>,
     /// Whether Vault may have done what was asked although its word did not arrive: a grant may have been lost.
     pub outcome_unknown: bool,
     operation: Operation,
@@ -95,7 +92,6 @@ impl Failure {
         Self {
             kind,
             status: None,
-            retry_after: None,
             outcome_unknown: kind == Kind::TimedOut,
             operation,
             reason: one_line(reason, &[]),
@@ -113,16 +109,10 @@ impl Failure {
         Self {
             kind,
             status: Some(status),
-            retry_after: None,
             outcome_unknown: false,
             operation,
             reason: one_line(said, secrets),
         }
-    }
-
-    /// The same, with Vault's wish for peace.
-    pub(super) fn retry_after(self, retry_after: Option<Duration>) -> Self {
-        Self { retry_after, ..self }
     }
 
     /// The same, with a meaning found out since.

@@ -1,11 +1,8 @@
 //! Logging in, by each auth method. Floor 2.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::Duration;
 
-use secrecy::zeroize::Zeroizing;
 use tokio::time::{Instant, timeout_at};
 use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
 use vaultrs::api::auth::kubernetes::requests::LoginWithKubernetesRequest;
@@ -16,6 +13,8 @@ use crate::secret::Secret;
 
 use super::classify::Operation;
 use super::endpoints::LogInByCertificate;
+use super::files::Files;
+use super::refusals::Counted;
 use super::replies::{self, TokenFacts};
 use super::transport::Reply;
 use super::wrapped::{Origin, Wrapped};
@@ -57,63 +56,104 @@ impl Login {
     }
 }
 
+/// What one login leaves to the next.
+#[derive(Default)]
+pub(super) struct Held {
+    wrapped: Wrapped,
+    files: Files,
+}
+
 impl Vault {
     /// Logs in, or takes the token that was handed to us. One login at a time; a second caller waits for its turn.
-    /// All of it is bounded by `client_timeout`. `ttl` counts from before the call: take the time first.
+    /// All of it ends `within`. `ttl` counts from before the call: take the time first.
     ///
     /// Not cancel safe: a token that Vault made may be lost, and lives until its end.
     ///
     /// # Errors
     ///
     /// `Refused` where Vault does not let us in or a handed token is dead; `Transient` where a file cannot be read.
-    pub async fn log_in(&self) -> Result<Login, Failure> {
-        let deadline = Instant::now() + self.config.client_timeout;
-        let Ok(mut wrapped) = timeout_at(deadline, self.login.lock()).await else {
+    pub async fn log_in(&self, within: Duration) -> Result<Login, Failure> {
+        let deadline = Instant::now() + within;
+        let Ok(mut held) = timeout_at(deadline, self.login.lock()).await else {
             return Err(failed(Kind::Transient, "another login takes too long"));
         };
+        let files = &mut held.files;
         let reply = match &self.config.auth {
             Auth::Token { token } => return self.take(token.clone(), deadline).await,
             Auth::TokenFile { path } => {
-                let token = read_secret("token_file", path).await?;
+                let token = files.secret("token_file", path, deadline).await?;
                 return self.take(token, deadline).await;
             }
             Auth::Kubernetes { mount, role, jwt_file } => {
-                let jwt = read_secret("jwt_file", jwt_file).await?;
-                self.log_in_kubernetes(mount, role, &jwt, deadline).await?
+                let jwt = files.secret("jwt_file", jwt_file, deadline).await?;
+                self.show(&jwt, Counted::No, self.log_in_kubernetes(mount, role, &jwt, deadline)).await?
             }
             Auth::Jwt { mount, role, jwt_file } => {
-                let jwt = read_secret("jwt_file", jwt_file).await?;
-                self.log_in_jwt(mount, role, &jwt, deadline).await?
+                let jwt = files.secret("jwt_file", jwt_file, deadline).await?;
+                self.show(&jwt, Counted::No, self.log_in_jwt(mount, role, &jwt, deadline)).await?
             }
             Auth::AppRole { mount, role_id, secret_id } => {
-                let secret_id = self.secret_id(&mut wrapped, mount, secret_id, deadline).await?;
-                self.log_in_approle(mount, role_id, &secret_id, deadline).await?
+                let secret_id = self.secret_id(&mut held, mount, secret_id, deadline).await?;
+                let login = self.log_in_approle(mount, role_id, &secret_id, deadline);
+                self.show(&secret_id, Counted::Yes, login).await?
             }
             Auth::Cert { mount, name } => {
                 self.transport.refresh_identity().await;
                 self.log_in_cert(mount, name.as_deref(), deadline).await?
             }
             Auth::Userpass { mount, username, password_file } => {
-                let password = read_secret("password_file", password_file).await?;
-                self.log_in_userpass(mount, username, &password, deadline).await?
+                let password = files.secret("password_file", password_file, deadline).await?;
+                let login = self.log_in_userpass(mount, username, &password, deadline);
+                self.show(&password, Counted::Yes, login).await?
             }
         };
         self.admit(&reply, deadline).await
     }
 
+    /// Shows Vault a credential, unless it refused that one lately. Vault counts a 400 towards a lockout, where it locks out;
+    /// by a 403 it says that the lock is on, or that something else is in the way.
+    async fn show(
+        &self,
+        credential: &Secret,
+        counted: Counted,
+        login: impl Future<Output = Result<Reply, Failure>>,
+    ) -> Result<Reply, Failure> {
+        let refusals = || self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wait) = refusals().wait(credential, Instant::now()) {
+            let text = format!(
+                "not asked: Vault refused this credential, which is shown to it again in {} s, at `leasehold rotate`, or \
+                 when another one is in its place",
+                wait.as_secs()
+            );
+            return Err(failed(Kind::Refused, &text));
+        }
+        let result = login.await;
+        match &result {
+            Ok(_) => refusals().accepted(),
+            Err(Failure { kind: Kind::Refused, status: Some(status), .. }) => {
+                let counted = if *status == 400 { counted } else { Counted::No };
+                refusals().refused(credential, counted, Instant::now(), rand::random());
+            }
+            Err(_) => {}
+        }
+        result
+    }
+
     /// AppRole's secret_id; empty where none is to be sent.
     async fn secret_id(
         &self,
-        wrapped: &mut Wrapped,
+        held: &mut Held,
         mount: &str,
         source: &SecretId,
         deadline: Instant,
     ) -> Result<Secret, Failure> {
         match source {
             SecretId::Absent => Ok(Secret::new(String::new())),
-            SecretId::File(path) => read_secret("secret_id_file", path).await,
+            SecretId::File(path) => held.files.secret("secret_id_file", path, deadline).await,
             SecretId::Wrapped { file, role } => {
-                self.unwrapped(wrapped, &Origin { file, mount, role: role.as_deref() }, deadline).await
+                let token = held.files.secret("secret_id_file", file, deadline).await;
+                let origin = Origin { mount, role: role.as_deref() };
+                self.unwrapped(&mut held.wrapped, token, &origin, deadline).await
             }
         }
     }
@@ -258,35 +298,9 @@ const UNKNOWN: TokenFacts = TokenFacts {
     orphan: false,
 };
 
-/// Reads a file that holds one secret, without the white space around it. The error names the file.
-pub(super) async fn read_secret(setting: &'static str, path: &Path) -> Result<Secret, Failure> {
-    let owned: PathBuf = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || -> std::io::Result<Zeroizing<String>> {
-        let mut text = Zeroizing::new(String::new());
-        File::open(owned)?.take(FILE_LIMIT).read_to_string(&mut text)?;
-        Ok(text)
-    });
-    let fail = |reason: &str| {
-        let text = format!("cannot use {setting} {}: {reason}", path.display());
-        failed(Kind::Transient, &text)
-    };
-    let text = match read.await {
-        Ok(Ok(text)) => text,
-        Ok(Err(error)) => return Err(fail(&error.to_string())),
-        Err(_) => return Err(fail("reading was interrupted")),
-    };
-    match text.trim() {
-        "" => Err(fail("it is empty")),
-        secret => Ok(Secret::new(secret.to_owned())),
-    }
-}
-
 pub(super) fn failed(kind: Kind, reason: &str) -> Failure {
     Failure::local(Operation::LogIn, kind, reason)
 }
-
-/// A service account's token has about 1 KiB, and the header that it may go into a few.
-const FILE_LIMIT: u64 = 64 * 1024;
 
 /// The login has succeeded already; its token is better than better facts of it.
 const REFINE_WITHIN: Duration = Duration::from_secs(2);

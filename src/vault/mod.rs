@@ -7,7 +7,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `config`, `error` | what the module needs to know, and what is wrong with it |
-//! | `login`, `wrapped` | each auth method; a secret_id that comes wrapped |
+//! | `login`, `wrapped`, `files`, `refusals` | each auth method; a secret_id that comes wrapped; files of secrets; what was refused |
 //! | `endpoints`, `replies` | requests that vaultrs lacks; what replies hold |
 //! | `examine` | questions of `leasehold check`, and whether a lease is there |
 //! | `classify`, `failure` | what an answer means, and how it is told |
@@ -20,8 +20,10 @@ mod endpoints;
 mod error;
 mod examine;
 mod failure;
+mod files;
 mod login;
 mod pace;
+mod refusals;
 mod replies;
 mod tls;
 mod transport;
@@ -32,7 +34,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use rustify::endpoint::Endpoint;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use vaultrs::api::EndpointMiddleware;
 use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest, RevokeTokenSelfRequest};
 
@@ -42,9 +44,9 @@ use crate::secret::Secret;
 pub use classify::Operation;
 use classify::{classify, is_server_trouble};
 use endpoints::{Creds, ReadHealth, RenewLease, RevokeLease, StaticCreds};
-use pace::Pace;
+use login::Held;
+use refusals::Refusals;
 use transport::{NoReply, Reply, Transport};
-use wrapped::Wrapped;
 
 pub use config::{Auth, Config, SecretId};
 pub use error::Error;
@@ -59,9 +61,9 @@ pub use replies::{Grant, Renewed, StaticCredential, TokenFacts};
 pub struct Vault {
     config: Config,
     transport: Transport,
-    pace: Pace,
-    /// Held by the login in flight, with what it may have unwrapped.
-    login: Arc<tokio::sync::Mutex<Wrapped>>,
+    /// Held by the login in flight.
+    login: Arc<tokio::sync::Mutex<Held>>,
+    refusals: Arc<Mutex<Refusals>>,
     seen: Mutex<Seen>,
 }
 
@@ -100,19 +102,33 @@ impl Vault {
         Ok(Self {
             transport: Transport::new(&config)?,
             config,
-            pace: Pace::new(Instant::now()),
             login: Arc::default(),
+            refusals: Arc::default(),
             seen: Mutex::default(),
         })
     }
 
-    /// Takes over what an earlier one knows, where both log in alike: a wrapped secret_id can be had once only, and one
-    /// login at a time is in flight.
+    /// Takes over the pace of an earlier one, since both ask the same Vault, and what it knows, where both log in alike: a
+    /// wrapped secret_id can be had once only, and one login at a time is in flight.
     #[must_use]
-    pub fn succeeding(self, earlier: &Self) -> Self {
-        let alike =
-            self.config.auth == earlier.config.auth && self.config.namespace == earlier.config.namespace;
-        Self { login: if alike { Arc::clone(&earlier.login) } else { self.login }, ..self }
+    pub fn succeeding(mut self, earlier: &Self) -> Self {
+        self.transport.pace = Arc::clone(&earlier.transport.pace);
+        if self.config.auth == earlier.config.auth && self.config.namespace == earlier.config.namespace {
+            self.login = Arc::clone(&earlier.login);
+            self.refusals = Arc::clone(&earlier.refusals);
+        }
+        self
+    }
+
+    /// Somebody asks for it now: a credential that Vault refused is shown to it again at the next login.
+    pub fn hurry(&self) {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).hurry(Instant::now());
+    }
+
+    /// What Vault gave is of no use, and will be asked for again: that counts as a failure, though each request was
+    /// answered well.
+    pub fn gave_nothing_of_use(&self) {
+        self.transport.pace.went(false);
     }
 
     /// The address that is asked first: the one that answered last, unless it failed since.
@@ -314,7 +330,7 @@ impl Vault {
         let kind = classify(operation, reply.status, &errors);
         let said = errors.first().map_or("", String::as_str);
         let known: Vec<&Secret> = secrets.iter().copied().chain(token).collect();
-        Err(Failure::answered(operation, kind, reply.status, said, &known).retry_after(reply.retry_after))
+        Err(Failure::answered(operation, kind, reply.status, said, &known))
     }
 
     /// vaultrs panics on a token or namespace that is no header value, so both are checked before: the namespace at
@@ -349,15 +365,17 @@ impl Vault {
         request: &http::Request<Vec<u8>>,
         deadline: Instant,
     ) -> Result<Reply, Failure> {
-        let Some(slot) = self.pace.reserve(Instant::now(), deadline) else {
-            let why = "not sent: Vault fails, and no turn came in time";
+        let pace = &self.transport.pace;
+        if let Err(why) = pace.turn(request.uri().path(), deadline).await {
             return Err(Failure::local(operation, Kind::Transient, why));
-        };
-        sleep_until(slot).await;
+        }
         let sent = Instant::now();
         let result = self.transport.send(request, deadline).await;
         let outcome = outcome(operation, &result);
-        self.pace.went(outcome == VaultOutcome::Ok);
+        pace.went(outcome == VaultOutcome::Ok);
+        if let Ok(Reply { retry_after: Some(span), .. }) = result {
+            pace.rest(request.uri().path(), span);
+        }
         metrics::vault_request(operation.as_str(), outcome, sent.elapsed());
         self.note(outcome);
         result.map_err(|no_reply| match no_reply {

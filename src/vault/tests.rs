@@ -112,24 +112,35 @@ async fn a_denial_is_told_from_a_dead_token_by_a_look_up() {
 }
 
 #[tokio::test]
-async fn a_failing_vault_is_asked_five_times_a_second() {
-    let sealed = stub::status(503, r#"{"errors":["Vault is sealed"]}"#);
-    let stub = Stub::replying(vec![sealed; 4]).await;
-    let vault = vault(&[&stub.addr]);
+async fn a_failing_vault_is_asked_five_times_a_second_over_all_addresses_and_reloads() {
+    let sealed = || Stub::replying(vec![stub::status(503, r#"{"errors":["Vault is sealed"]}"#); 6]);
+    let (one, other) = (sealed().await, sealed().await);
     let start = Instant::now();
-    for _ in 0..4 {
+    let mut vault = vault(&[&one.addr, &other.addr]);
+    for _ in 0..6 {
         vault.renew(&token(), "l", WITHIN).await.unwrap_err();
+        vault = Vault::new(config(&[&one.addr, &other.addr])).unwrap().succeeding(&vault);
     }
-    assert!(start.elapsed() >= Duration::from_millis(600));
+    let asked = one.seen().matches("/leases/renew").count() + other.seen().matches("/leases/renew").count();
+    assert_eq!(asked, 12);
+    assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
-async fn the_wish_to_be_left_alone_is_passed_on_with_a_cap() {
-    for (seconds, expected) in [("7", 7), ("3600", 30)] {
-        let reply = format!("HTTP/1.1 429 Too Many\r\nretry-after: {seconds}\r\ncontent-length: 0\r\n\r\n");
-        let stub = Stub::replying([reply]).await;
-        let failure = vault(&[&stub.addr]).issue(&token(), "x", WITHIN).await.unwrap_err();
-        assert_eq!(failure.retry_after, Some(Duration::from_secs(expected)));
+async fn the_wish_to_be_left_alone_is_granted_for_that_path() {
+    for (status, seconds) in [("429 Too Many", 2), ("503 Unavailable", 2)] {
+        let reply = format!("HTTP/1.1 {status}\r\nretry-after: {seconds}\r\ncontent-length: 0\r\n\r\n");
+        let stub = Stub::replying([reply, stub::ok(GRANT), stub::ok(GRANT)]).await;
+        let vault = vault(&[&stub.addr]);
+        let start = Instant::now();
+        vault.issue(&token(), "x", WITHIN).await.unwrap_err();
+        let failure = vault.issue(&token(), "x", WITHIN).await.unwrap_err();
+        assert_eq!((failure.kind, failure.outcome_unknown), (Kind::Transient, false));
+        assert!(failure.to_string().contains("asked to be left alone"), "{failure}");
+        vault.issue(&token(), "y", WITHIN).await.unwrap();
+        tokio::time::sleep_until(start + Duration::from_millis(2500)).await;
+        vault.issue(&token(), "x", WITHIN).await.unwrap();
+        assert_eq!(stub.seen().matches("GET").count(), 3);
     }
 }
 
@@ -162,10 +173,10 @@ async fn a_token_that_is_no_header_is_refused() {
 async fn a_handed_token_that_may_not_look_itself_up_has_no_known_end() {
     let denied = r#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#;
     let stub = Stub::replying([stub::status(403, denied)]).await;
-    let login = vault(&[&stub.addr]).log_in().await.unwrap();
+    let login = vault(&[&stub.addr]).log_in(WITHIN).await.unwrap();
     assert!(login.handed && !login.ttl_known && login.ttl.is_none());
     let stub = Stub::replying([stub::status(403, r#"{"errors":["permission denied"]}"#)]).await;
-    let failure = vault(&[&stub.addr]).log_in().await.unwrap_err();
+    let failure = vault(&[&stub.addr]).log_in(WITHIN).await.unwrap_err();
     assert_eq!(failure.kind, Kind::Refused);
 }
 
@@ -174,7 +185,7 @@ async fn an_empty_or_missing_file_is_named() {
     let mut config = config(&["http://127.0.0.1:1"]);
     for path in ["/nonexistent/token", "/dev/null"] {
         config.auth = Auth::TokenFile { path: PathBuf::from(path) };
-        let failure = Vault::new(config.clone()).unwrap().log_in().await.unwrap_err();
+        let failure = Vault::new(config.clone()).unwrap().log_in(WITHIN).await.unwrap_err();
         assert_eq!(failure.kind, Kind::Transient);
         assert!(failure.to_string().contains(path), "{failure}");
     }
@@ -188,7 +199,7 @@ async fn a_login_whose_look_up_fails_keeps_the_word_of_its_reply() {
     let mut config = config(&[&stub.addr]);
     config.auth =
         Auth::AppRole { mount: "approle".to_owned(), role_id: "r".to_owned(), secret_id: SecretId::Absent };
-    let login = Vault::new(config).unwrap().log_in().await.unwrap();
+    let login = Vault::new(config).unwrap().log_in(WITHIN).await.unwrap();
     assert_eq!(login.ttl, Some(Duration::from_secs(90)));
     assert!(login.ttl_known && login.renewable && !login.handed);
     assert!(stub.seen().contains("POST /v1/auth/approle/login"));
@@ -206,7 +217,7 @@ async fn a_kubernetes_login_sends_role_and_token_of_the_service_account() {
         role: "app".to_owned(),
         jwt_file: jwt_file.clone(),
     };
-    let login = Vault::new(config).unwrap().log_in().await.unwrap();
+    let login = Vault::new(config).unwrap().log_in(WITHIN).await.unwrap();
     std::fs::remove_file(jwt_file).unwrap();
     assert_eq!((login.token.expose(), login.num_uses), ("hvs.new", 1));
     let seen = stub.seen();
@@ -228,7 +239,7 @@ async fn nothing_secret_is_logged_at_trace() {
     let replies = [stub::ok(LIVES), stub::ok(GRANT), unusable, stub::status(400, GRANT)];
     let stub = Stub::replying(replies).await;
     let vault = vault(&[&stub.addr]);
-    let login = vault.log_in().await.unwrap();
+    let login = vault.log_in(WITHIN).await.unwrap();
     let grant = vault.issue(&login.token, "database/creds/app", WITHIN).await.unwrap();
     let unusable = vault.issue(&login.token, "x", WITHIN).await.unwrap_err();
     let failed = vault.revoke(&login.token, "l", WITHIN).await.unwrap_err();

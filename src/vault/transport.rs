@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
 use super::address::{Fixed, authority, origin, parse, plain_host};
+use super::pace::Pace;
 use super::{Config, Error, tls};
 
 /// The addresses of Vault, and a client for each.
@@ -24,11 +25,14 @@ pub(super) struct Transport {
     first: AtomicUsize,
     /// Our certificate, where we have one.
     identity: Option<Arc<tls::Identity>>,
+    /// How often they are asked, all together.
+    pub(super) pace: Arc<Pace>,
 }
 
 /// An answer, of any status.
 pub(super) struct Reply {
     pub(super) status: u16,
+    /// How long Vault (429, 503) asks to be left alone; at most [`RETRY_AFTER_LIMIT`].
     pub(super) retry_after: Option<Duration>,
     /// The server's clock, in whole seconds.
     pub(super) date: Option<SystemTime>,
@@ -64,7 +68,7 @@ impl Transport {
         if addresses.is_empty() {
             return Err(Error::NoAddress);
         }
-        Ok(Self { addresses, first: AtomicUsize::new(0), identity })
+        Ok(Self { addresses, first: AtomicUsize::new(0), identity, pace: Arc::new(Pace::new()) })
     }
 
     /// Reads the client certificate again, if there is one; where that fails the earlier one stays.
@@ -87,14 +91,15 @@ impl Transport {
         self.addr()
     }
 
-    /// Sends it to the first address that can be connected to. Not cancel safe: a reply may be lost.
+    /// Sends it to the first address that can be connected to. The caller has waited for the pace; each further address
+    /// takes a turn of its own. Not cancel safe: a reply may be lost.
     pub(super) async fn send(
         &self,
         request: &http::Request<Vec<u8>>,
         deadline: Instant,
     ) -> Result<Reply, NoReply> {
         let first = self.first();
-        match timeout_at(deadline, self.try_in_turn(request, first)).await {
+        match timeout_at(deadline, self.try_in_turn(request, first, deadline)).await {
             Ok(result) => result,
             Err(_) => {
                 self.pass_over(self.first());
@@ -105,16 +110,24 @@ impl Transport {
 
     /// A node that certainly did nothing (it was not reached, serves nothing, or sends us where we do not go) is passed
     /// over for the next. Where none does better, the most telling of their answers stands.
-    async fn try_in_turn(&self, request: &http::Request<Vec<u8>>, first: usize) -> Result<Reply, NoReply> {
+    async fn try_in_turn(
+        &self,
+        request: &http::Request<Vec<u8>>,
+        first: usize,
+        deadline: Instant,
+    ) -> Result<Reply, NoReply> {
         let mut best = Err(NoReply::NotSent("no address".to_owned()));
         for turn in 0..self.addresses.len() {
+            if turn > 0 && self.pace.turn(request.uri().path(), deadline).await.is_err() {
+                break;
+            }
             let index = (first + turn) % self.addresses.len();
             let Some(address) = self.addresses.get(index) else {
                 break;
             };
             let answer = match address.attempt(request).await {
                 Ok(Answer::Reply(reply)) => Ok(self.answered(index, reply)),
-                Ok(Answer::Elsewhere(target)) => self.follow(index, target, request).await,
+                Ok(Answer::Elsewhere(target)) => self.follow(index, target, request, deadline).await,
                 Err(no_reply) => Err(no_reply),
             };
             match answer {
@@ -151,6 +164,7 @@ impl Transport {
         index: usize,
         target: Url,
         request: &http::Request<Vec<u8>>,
+        deadline: Instant,
     ) -> Result<Reply, NoReply> {
         let to = origin(&target);
         let same_path = target.path() == request.uri().path() && target.query() == request.uri().query();
@@ -164,6 +178,9 @@ impl Transport {
         };
         if !same_path {
             return refused("to another path");
+        }
+        if self.pace.turn(request.uri().path(), deadline).await.is_err() {
+            return refused("and no turn came in time");
         }
         match address.attempt(request).await {
             Ok(Answer::Reply(reply)) => Ok(self.answered(place, reply)),

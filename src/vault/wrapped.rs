@@ -6,15 +6,13 @@
 //!
 //! Reference: <https://developer.hashicorp.com/vault/docs/concepts/response-wrapping#response-wrapping-token-validation>
 
-use std::path::Path;
-
 use tokio::time::Instant;
 use vaultrs::api::sys::requests::{UnwrapRequest, WrappingLookupRequest};
 
 use crate::secret::Secret;
 
 use super::classify::Operation;
-use super::login::{failed, read_secret};
+use super::login::failed;
 use super::{Failure, Kind, Vault, replies};
 
 /// What has come of wrapping tokens so far.
@@ -41,17 +39,18 @@ enum Fate {
 }
 
 impl Vault {
-    /// The secret_id behind the wrapping token in `file`; a token that was unwrapped already is not asked for again. A
+    /// The secret_id behind the wrapping token that was read; a token that was unwrapped already is not asked for again. A
     /// new token in the file is unwrapped; while that fails the secret_id that we have serves on.
     ///
     /// Not cancel safe: a secret_id on its way is lost, which is said at the next try.
     pub(super) async fn unwrapped(
         &self,
         wrapped: &mut Wrapped,
+        token: Result<Secret, Failure>,
         origin: &Origin<'_>,
         deadline: Instant,
     ) -> Result<Secret, Failure> {
-        let token = match read_secret("secret_id_file", origin.file).await {
+        let token = match token {
             Ok(token) => token,
             Err(failure) => return wrapped.secret_id.clone().ok_or(failure),
         };
@@ -141,9 +140,8 @@ impl Wrapped {
     }
 }
 
-/// Where a wrapping token is found, and what it must have been made by.
+/// What a wrapping token must have been made by.
 pub(super) struct Origin<'a> {
-    pub(super) file: &'a Path,
     pub(super) mount: &'a str,
     pub(super) role: Option<&'a str>,
 }
@@ -170,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_wrapping_token_is_ours_by_the_path_that_made_it() {
-        let made = |mount, role, path| Origin { file: Path::new("f"), mount, role }.made(path);
+        let made = |mount, role, path| Origin { mount, role }.made(path);
         assert!(made("approle", None, "auth/approle/role/app/secret-id"));
         assert!(made("team/a", Some("app"), "auth/team/a/role/app/secret-id"));
         for path in [

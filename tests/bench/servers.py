@@ -354,7 +354,8 @@ class OpenBao(Server):
         if self.scheme == "https":
             try:
                 handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=self.tls["ca"])))
-            except FileNotFoundError:
+            except OSError:
+                # The server writes it at its start: it is not there yet, or not whole (ssl.SSLError).
                 return 0, {}
         try:
             with urllib.request.build_opener(*handlers).open(request, timeout=5) as reply:

@@ -219,6 +219,31 @@ async fn a_bad_file_is_reported_by_line_and_key_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_read_to_its_end_holds_up_neither_sessions_nor_the_stop() {
+    let story = Story::new().await;
+    let mut leasehold = story.start(&story.route("one", "app", "")).await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("one", story.db.name()).await;
+
+    // What a file is on a file system that does not answer: opening it takes until somebody writes.
+    std::fs::remove_file(file(&leasehold)).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, file(&leasehold), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let said = leasehold.command(&["reload"]).await;
+    assert_eq!(said.status.code(), Some(1));
+    let complaint = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(complaint.contains("could not be read within"), "{complaint}");
+
+    assert_eq!(session.value("SELECT 40 + 2").await, "42");
+    leasehold.connect("one", story.db.name()).await.close().await;
+    // Another one is under way when it is told to stop.
+    leasehold.sighup();
+    drop(session);
+    assert!(leasehold.stop().await.success());
+    assert!(story.db.roles().await.is_empty(), "everything is given back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_only_a_restart_can_change_is_named() {
     let story = Story::new().await;
     let toml = story.route("one", "app", "");

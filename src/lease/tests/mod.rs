@@ -3,7 +3,8 @@
 //! | file | what it holds the machines to |
 //! |---|---|
 //! | `renewal`, `rotation`, `proof`, `ends`, `giving_back`, `bounds`, `crash` | one rule each test, as a script |
-//! | `world`, `promises` | a model of Vault, database and sessions, and the promises P2 to P7 checked after each step |
+//! | `watch` | what the driver knows, and the promises P2 to P7 checked after each step |
+//! | `world`, `promises` | a model of Vault, database and sessions, and a run through it by dice |
 //! | `static_role` | the small machine of a static role, as scripts |
 //! | `properties` | random worlds, random event sequences, and three bugs planted on purpose |
 
@@ -20,4 +21,5 @@ mod rotation;
 mod script;
 mod standby;
 mod static_role;
+mod watch;
 mod world;

@@ -138,7 +138,7 @@ where
                 Step::SourceFailed(kind) => return Poll::Ready(upstream_failed(kind)),
                 Step::Unreadable => return Poll::Ready(Done::UpstreamUnreadable),
                 Step::SinkFailed => self.client_has_gone(),
-                Step::Moved | Step::Blocked => {}
+                Step::Moved | Step::Blocked | Step::TooLate => {}
             }
             if let Order::WhenIdle { cause } = order
                 && self.is_idle()
@@ -154,6 +154,10 @@ where
                     self.to_upstream.lose_sink();
                 }
                 Step::Unreadable => return Poll::Ready(Done::ClientUnreadable),
+                Step::TooLate => {
+                    let close = ends::by_the_clock(timer::now(), Closed::LeaseEnd);
+                    return Poll::Ready(Done::Hard(close));
+                }
                 Step::SourceEnded | Step::Moved | Step::Blocked => {}
             }
             if down == Step::Blocked && up == Step::Blocked {
@@ -192,7 +196,8 @@ where
     fn step_to_client(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Step {
         let phase = &mut self.phase;
         let mut denied = false;
-        let step = self.to_client.step(cx, buffer, &mut self.upstream, &mut self.client, |frame| {
+        let always = || true;
+        let step = self.to_client.step(cx, buffer, &mut self.upstream, &mut self.client, always, |frame| {
             phase.backend(frame.tag, frame.body);
             denied |= frame.tag == b'E' && is_denial(frame.body);
         });
@@ -204,7 +209,9 @@ where
 
     fn step_to_upstream(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Step {
         let phase = &mut self.phase;
-        self.to_upstream.step(cx, buffer, &mut self.client, &mut self.upstream, |frame| {
+        let generation = self.guard.generation();
+        let in_time = || timer::now() < generation.hard_close_at();
+        self.to_upstream.step(cx, buffer, &mut self.client, &mut self.upstream, in_time, |frame| {
             phase.frontend(frame.tag);
         })
     }

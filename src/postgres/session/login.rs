@@ -64,6 +64,7 @@ impl Error {
             Self::CredentialRefused => LoginFailure::Refused,
             Self::Refused(_) => LoginFailure::UpstreamError,
             Self::Upstream(LoginError::TimedOut { .. }) => LoginFailure::Timeout,
+            Self::Upstream(error) if error.is_out_of_files() => LoginFailure::Limit,
             Self::Upstream(_) => LoginFailure::Unreachable,
             Self::Startup(_) => LoginFailure::Protocol,
         }

@@ -30,7 +30,7 @@ async fn failures<const N: usize>(
     let vault = Vault::new(config).unwrap();
     let mut failures = Vec::new();
     for _ in 0..N {
-        failures.push(vault.log_in().await.unwrap_err());
+        failures.push(vault.log_in(WITHIN).await.unwrap_err());
     }
     std::fs::remove_file(file).unwrap();
     assert!(!stub.seen().contains("/login"), "no login was tried");
