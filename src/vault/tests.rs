@@ -127,6 +127,26 @@ async fn a_failing_vault_is_asked_five_times_a_second_over_all_addresses_and_rel
 }
 
 #[tokio::test]
+async fn a_policy_that_forbids_revocation_is_no_failing_vault() {
+    let denied = r#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#;
+    let replies = [stub::status(403, denied), stub::ok(LIVES), stub::status(403, denied), stub::ok(LIVES)];
+    let stub = Stub::replying(replies).await;
+    let vault = vault(&[&stub.addr]);
+    let is_held_back = async || {
+        let turns = async |n: usize| vault.transport.pace.turn(&n.to_string(), Instant::now()).await.is_err();
+        let mut held = false;
+        for n in 0..10 {
+            held |= turns(n).await;
+        }
+        held
+    };
+    assert_eq!(vault.revoke(&token(), "l", WITHIN).await.unwrap_err().kind, Kind::Forbidden);
+    assert!(!is_held_back().await);
+    assert_eq!(vault.renew(&token(), "l", WITHIN).await.unwrap_err().kind, Kind::Forbidden);
+    assert!(is_held_back().await);
+}
+
+#[tokio::test]
 async fn the_wish_to_be_left_alone_is_granted_for_that_path() {
     for (status, seconds) in [("429 Too Many", 2), ("503 Unavailable", 2)] {
         let reply = format!("HTTP/1.1 {status}\r\nretry-after: {seconds}\r\ncontent-length: 0\r\n\r\n");

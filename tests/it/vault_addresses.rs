@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::harness::{Fault, Mode, SOON, Spec, Storage, Vault, bench, eventually, leasehold, same};
 
 /// A cluster of two that may each become its leader.
-async fn cluster() -> (Vault, Vault) {
+pub(crate) async fn cluster() -> (Vault, Vault) {
     let leader = bench().own_vault(Storage::Raft).await;
     let settle = json!({"server_stabilization_time": "1s"});
     leader.write("sys/storage/raft/autopilot/configuration", settle).await;

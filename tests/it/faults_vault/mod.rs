@@ -4,11 +4,13 @@
 //! (`lease::outage`, `lease::healing`, `vault_addresses`, `vault_tokens`, `vault_wrapped`); here is what they leave out.
 
 mod login;
+mod lost;
 mod rate;
 mod shown;
 
 use std::time::Duration;
 
+use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use crate::harness::{Database, Fault, Leasehold, SOON, Setup, Spec, Vault, bench, eventually, leasehold};
@@ -19,6 +21,8 @@ struct Stage {
     vault: Vault,
     setup: Setup,
     fault: Fault,
+    /// Another node of its cluster.
+    other: Option<Vault>,
 }
 
 impl Stage {
@@ -26,7 +30,7 @@ impl Stage {
         let db = bench().postgres().await.database().await;
         let setup = vault.setup(&db, spec).await;
         let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
-        Self { db, vault, setup, fault }
+        Self { db, vault, setup, fault, other: None }
     }
 
     async fn shared(spec: Spec) -> Self {
@@ -75,6 +79,19 @@ async fn is_told_57p03(leasehold: &Leasehold, db: &Database) {
 fn most_within(span: Duration, times: &[Instant]) -> usize {
     let from = |begin: &Instant| times.iter().filter(|at| (*begin..*begin + span).contains(at)).count();
     times.iter().map(from).max().unwrap_or(0)
+}
+
+/// Does all of these at the same time.
+async fn at_once(all: impl IntoIterator<Item = impl Future<Output = ()> + 'static>) {
+    let local = LocalSet::new();
+    let all: Vec<_> = all.into_iter().map(|one| local.spawn_local(one)).collect();
+    local
+        .run_until(async {
+            for one in all {
+                one.await.unwrap();
+            }
+        })
+        .await;
 }
 
 /// Waits until a metric is at least this.

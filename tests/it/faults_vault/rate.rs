@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
-use tokio::task::LocalSet;
 use tokio::time::Instant;
 
-use super::{Spec, Stage, most_within};
-use crate::harness::{Fault, Leasehold, Mode, SOON, Storage, bench, eventually, leasehold};
+use super::{Spec, Stage, at_once, most_within};
+use crate::harness::{Fault, Leasehold, Mode, SOON, Storage, bench, eventually, leasehold, same};
+use crate::vault_addresses::cluster;
 
 const ROUTES: usize = 6;
 
@@ -24,6 +24,7 @@ enum Failing {
     Sealed,
     Paused,
     Killed,
+    Leaderless,
     Blackholed,
     CutShort,
     QuotaUsedUp,
@@ -60,6 +61,15 @@ impl Failing {
                 let stage = own(Storage::Raft).await;
                 stage.vault.stop("KILL").await;
                 stage
+            }
+            Self::Leaderless => {
+                let (first, other) = cluster().await;
+                let stage = Stage::on(first, self.spec()).await;
+                stage.vault.write("sys/step-down", json!({})).await;
+                eventually(SOON * 3, async || same(other.health().await, 200)).await;
+                // What is left sends everybody to the one that has gone.
+                other.stop("KILL").await;
+                Stage { other: Some(other), ..stage }
             }
             Self::Paused => {
                 let stage = own(Storage::Memory).await;
@@ -113,6 +123,7 @@ impl Failing {
         match self {
             Self::Sealed => vault.unseal().await,
             Self::Killed => vault.restart().await,
+            Self::Leaderless => stage.other.as_ref().unwrap().restart().await,
             Self::Paused => vault.resume().await,
             Self::Blackholed | Self::CutShort => stage.fault.set(Mode::Pass).await,
             Self::BusyWithRetryAfter => vault.delete("sys/quotas/rate-limit/logins").await,
@@ -187,44 +198,37 @@ async fn is_held_to_its_rate(failing: Failing) {
     assert!(while_it_failed > 0 || failing == Failing::SecretIdWrong, "{failing:?}: it is asked again");
 }
 
-/// All at once, each with a leasehold of its own.
-async fn are_held_to_their_rate<const N: usize>(failings: [Failing; N]) {
-    let local = LocalSet::new();
-    let all: Vec<_> =
-        failings.into_iter().map(|failing| local.spawn_local(is_held_to_its_rate(failing))).collect();
-    local
-        .run_until(async {
-            for one in all {
-                one.await.unwrap();
-            }
-        })
-        .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_that_is_away_is_asked_at_most_five_times_a_second() {
-    are_held_to_their_rate([
-        Failing::Sealed,
-        Failing::Paused,
-        Failing::Killed,
-        Failing::Blackholed,
-        Failing::CutShort,
-        Failing::BusyWithRetryAfter,
-    ])
+    at_once(
+        [
+            Failing::Sealed,
+            Failing::Paused,
+            Failing::Killed,
+            Failing::Leaderless,
+            Failing::Blackholed,
+            Failing::CutShort,
+            Failing::BusyWithRetryAfter,
+        ]
+        .map(|failing| Box::pin(is_held_to_its_rate(failing))),
+    )
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_that_refuses_is_asked_at_most_five_times_a_second() {
-    are_held_to_their_rate([
-        Failing::QuotaUsedUp,
-        Failing::PolicyForbids,
-        Failing::RoleDeleted,
-        Failing::StatementsBroken,
-        Failing::LeaseTooShort,
-        Failing::TokenOfOneUse,
-        Failing::SecretIdWrong,
-        Failing::CachedByAProxy,
-    ])
+    at_once(
+        [
+            Failing::QuotaUsedUp,
+            Failing::PolicyForbids,
+            Failing::RoleDeleted,
+            Failing::StatementsBroken,
+            Failing::LeaseTooShort,
+            Failing::TokenOfOneUse,
+            Failing::SecretIdWrong,
+            Failing::CachedByAProxy,
+        ]
+        .map(|failing| Box::pin(is_held_to_its_rate(failing))),
+    )
     .await;
 }

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
-use tokio::task::LocalSet;
 
-use super::{SOON, Spec, Stage, last_error, most_within, until_metric};
+use super::{SOON, Spec, Stage, at_once, last_error, most_within, until_metric};
 use crate::harness::{Mode, Storage, bench, eventually, same};
 
 /// How a Vault is brought to its knees and back.
@@ -95,15 +94,7 @@ async fn is_shown_and_heals(act: Act) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_that_is_stopped_killed_sealed_or_used_up_is_shown_and_heals() {
-    let local = LocalSet::new();
-    let acts = [Act::Pause, Act::Kill, Act::Seal, Act::Quota];
-    let all: Vec<_> = acts.into_iter().map(|act| local.spawn_local(is_shown_and_heals(act))).collect();
-    local
-        .run_until(async {
-            for one in all {
-                one.await.unwrap();
-            }
-        })
+    at_once([Act::Pause, Act::Kill, Act::Seal, Act::Quota].map(|act| Box::pin(is_shown_and_heals(act))))
         .await;
 }
 
