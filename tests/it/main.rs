@@ -14,6 +14,7 @@
 )]
 
 mod bench;
+mod chaos;
 mod check;
 mod check_route;
 mod check_vault;

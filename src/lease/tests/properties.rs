@@ -5,8 +5,9 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::RngSeed;
 use proptest::test_runner::TestRunner;
 
-use super::promises::{Counts, Planted, run};
+use super::promises::{Counts, run};
 use super::script::{at, secs, settings};
+use super::watch::Planted;
 use super::world::{Fault, Scenario, Tokens};
 use crate::lease::{Action, Drain, Event, Failure, Keeper, Settings, Sight, TokenFacts, TokenId};
 

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::{SOON, eventually};
 
@@ -49,6 +50,7 @@ impl Fault {
             mode: watch::Sender::new(Mode::Pass),
             cuts: watch::Sender::new(0),
             recordings: Mutex::default(),
+            requests: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, addr, Arc::clone(&shared)));
         Self { addr, shared, accepting }
@@ -68,6 +70,11 @@ impl Fault {
     /// Resets every connection there is; new ones are served in the present mode.
     pub(crate) fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// When HTTP requests were sent to it, whether they were handed on or not.
+    pub(crate) fn requests(&self) -> Vec<Instant> {
+        self.shared.requests.lock().unwrap().clone()
     }
 
     /// What has passed on each connection, oldest first.
@@ -110,6 +117,7 @@ struct Shared {
     mode: watch::Sender<Mode>,
     cuts: watch::Sender<u64>,
     recordings: Mutex<Vec<Arc<Mutex<Recording>>>>,
+    requests: Mutex<Vec<Instant>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -168,8 +176,10 @@ async fn forward(mut client: TcpStream, shared: Arc<Shared>) {
         let to_server = pump(client_reads, server_writes, Way::ToServer, &shared, &recording);
         let to_client = pump(server_reads, client_writes, Way::ToClient, &shared, &recording);
         tokio::select! {
-            done = async { tokio::try_join!(to_server, to_client) } => done.is_err(),
+            // A cut comes before what could still pass.
+            biased;
             _ = cuts.changed() => true,
+            done = async { tokio::try_join!(to_server, to_client) } => done.is_err(),
         }
     };
     if cut {
@@ -197,6 +207,9 @@ async fn pump(
                 continue;
             }
         };
+        if way == Way::ToServer && METHODS.iter().any(|method| buffer[..read].starts_with(method)) {
+            shared.requests.lock().unwrap().push(Instant::now());
+        }
         let now = *mode.wait_for(|mode| !mode.holds(way)).await.map_err(drop)?;
         if let Mode::Delay(span) = now {
             tokio::time::sleep(span).await;
@@ -259,3 +272,6 @@ fn positions(bytes: &[u8], needle: &[u8]) -> impl Iterator<Item = usize> {
         .filter(move |(_, window)| *window == needle)
         .map(move |(at, _)| at + width)
 }
+
+/// How an HTTP request begins; Vault's clients send each with one write, and wait for its answer.
+const METHODS: [&[u8]; 5] = [b"GET ", b"POST ", b"PUT ", b"LIST ", b"DELETE "];

@@ -38,7 +38,7 @@ impl Ledger {
                                         UPDATE counter SET n = n + 1 WHERE client = $1";
 
     /// Panics unless the database agrees with the books; how many lines it has.
-    pub(crate) async fn agrees(db: &Database, books: &[Book]) -> u64 {
+    pub(crate) async fn agrees(db: &Database, books: impl IntoIterator<Item = &Book>) -> u64 {
         db.admin.batch_execute(BOOKS).await.unwrap();
         for book in books {
             let kept = format!("INSERT INTO book VALUES ({}, {})", book.client, book.tried);
@@ -135,7 +135,8 @@ impl Book {
     }
 }
 
-const BOOKS: &str = "CREATE TEMP TABLE book (client int, tried bigint);
+const BOOKS: &str = "DROP TABLE IF EXISTS book, doubt;
+                     CREATE TEMP TABLE book (client int, tried bigint);
                      CREATE TEMP TABLE doubt (client int, seq bigint, may_have_run boolean)";
 const LOST: &str = "SELECT count(*) FROM (SELECT client, generate_series(1, tried) FROM book
                       EXCEPT SELECT client, seq FROM doubt EXCEPT SELECT client, seq FROM ledger) lost";

@@ -2,6 +2,7 @@
 
 mod clients;
 mod ledger;
+mod pool;
 mod session;
 mod watch;
 
@@ -12,14 +13,14 @@ use std::time::Duration;
 
 pub(crate) use clients::{Kind, Shared, Worker};
 pub(crate) use ledger::{Book, Ledger};
-pub(crate) use session::End;
+pub(crate) use session::{End, Session};
 pub(crate) use watch::Watch;
 
 /// What all clients together have seen.
 #[derive(Default)]
 pub(crate) struct Tally {
     sessions: AtomicU64,
-    bare: AtomicU64,
+    bare: Mutex<Vec<String>>,
     longest_millis: AtomicU64,
     notifications: AtomicU64,
     told: Mutex<BTreeMap<String, u64>>,
@@ -53,9 +54,7 @@ impl Tally {
                 *self.told.lock().unwrap().entry(word.message.clone()).or_default() += 1;
             }
             Some(word) => self.fault(format!("{doing}, as {}: {} {}", end.role, word.code, word.message)),
-            None => {
-                self.bare.fetch_add(1, Ordering::Relaxed);
-            }
+            None => self.bare.lock().unwrap().push(format!("{doing}: {}", end.error)),
         }
     }
 
@@ -64,8 +63,8 @@ impl Tally {
     }
 
     /// Sessions that ended without a word.
-    pub(crate) fn bare(&self) -> u64 {
-        self.bare.load(Ordering::Relaxed)
+    pub(crate) fn bare(&self) -> Vec<String> {
+        self.bare.lock().unwrap().clone()
     }
 
     pub(crate) fn longest(&self) -> Duration {

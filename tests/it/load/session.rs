@@ -41,6 +41,8 @@ pub(crate) struct Word {
 pub(crate) struct End {
     pub(crate) role: String,
     pub(crate) word: Option<Word>,
+    /// What its last request met.
+    pub(crate) error: String,
 }
 
 impl Session {
@@ -63,7 +65,7 @@ impl Session {
         self.heard.hear(error);
         // A request that met a closed connection does not say why; the connection does.
         drop(tokio::time::timeout(SOON, &mut self.drive).await);
-        End { role: self.role, word: self.heard.word() }
+        End { role: self.role, word: self.heard.word(), error: format!("{error:?}") }
     }
 
     pub(crate) fn is_over(&self) -> bool {
