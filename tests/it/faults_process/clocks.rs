@@ -5,9 +5,16 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::harness::{SOON, Spec, WallClock, bench, eventually, leasehold, same};
+use crate::harness::{SOON, Server, Spec, WallClock, bench, eventually, leasehold, same};
 
 const HOUR: i64 = 3_600;
+
+/// A server of the test's own that goes by this clock.
+async fn server_by(clock: &WallClock) -> Server {
+    let env: serde_json::Map<_, _> =
+        clock.env().into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    bench().own_postgres(json!({"env": env})).await
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wall_clock_an_hour_wrong_that_jumps_both_ways_changes_no_renewal_and_no_end() {
@@ -73,10 +80,7 @@ async fn a_wall_clock_an_hour_wrong_that_jumps_both_ways_changes_no_renewal_and_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_ahead_of_vault_refuses_a_living_credential_and_the_check_of_its_lease_mends_it() {
     let clock = WallClock::off_by(0).await;
-    let env: serde_json::Map<_, _> =
-        clock.env().into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
-    let server = bench().own_postgres(json!({"env": env})).await;
-    let db = server.database().await;
+    let db = server_by(&clock).await.database().await;
     let vault = bench().vault().await;
     let setup = vault.setup(&db, Spec::new("app").ttl("60s", "1h")).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
@@ -104,13 +108,48 @@ async fn a_server_ahead_of_vault_refuses_a_living_credential_and_the_check_of_it
     assert_eq!(leasehold.http("/readyz").await.status, 200);
 }
 
+/// As above, where the policy forbids renewals.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_that_a_server_ahead_of_vault_refuses_is_replaced_once_a_minute_at_most() {
+    let clock = WallClock::off_by(0).await;
+    let db = server_by(&clock).await.database().await;
+    let vault = bench().vault().await;
+    let deny = "path \"sys/leases/renew\" { capabilities = [\"deny\"] }";
+    let setup = vault.setup(&db, Spec::new("app").ttl("120s", "1h").policy(deny)).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let issued = async || leasehold.metrics().await.get("issuances_total", &[]);
+    let expired = async |user: &str| {
+        let refused = format!("SELECT now() > rolvaliduntil FROM pg_authid WHERE rolname = '{user}'");
+        eventually(SOON * 2, async || same(db.admin.value(&refused).await, "t")).await;
+    };
+    let session = leasehold.connect("app", db.name()).await;
+    let first = session.user().await;
+
+    clock.set(117);
+    expired(&first).await;
+    let second = leasehold.connect("app", db.name()).await.user().await;
+    assert_ne!(second, first, "the client gets in with a fresh one");
+    assert_eq!(session.user().await, first, "whose lease lives");
+    assert_eq!(issued().await, 2.0);
+
+    expired(&second).await;
+    for _ in 0..5 {
+        let error = leasehold.try_connect("app", db.name()).await.err().unwrap();
+        assert_eq!(error.code().unwrap().code(), "28000");
+    }
+    assert_eq!(issued().await, 2.0);
+    assert_eq!(leasehold.metrics().await.get("rotations_total", &[("reason", "refused")]), 1.0);
+    leasehold.wait_log("the server refuses a credential whose lease is not gone: its clock ahead").await;
+
+    clock.set(0);
+    assert_eq!(leasehold.connect("app", db.name()).await.user().await, second);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_hours_ahead_of_vault_lets_nobody_in_until_its_clock_is_right_and_vault_is_not_flooded() {
     let clock = WallClock::off_by(3 * HOUR).await;
-    let env: serde_json::Map<_, _> =
-        clock.env().into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
-    let server = bench().own_postgres(json!({"env": env})).await;
-    let db = server.database().await;
+    let db = server_by(&clock).await.database().await;
     let vault = bench().vault().await;
     let setup = vault.setup(&db, Spec::new("app")).await;
     let leasehold =

@@ -4,7 +4,9 @@ use std::fs::OpenOptions;
 
 use rustix::process::Resource;
 
-use crate::harness::{Builder, Fault, SOON, Scene, Spec, bench, eventually, leasehold, same, through};
+use crate::harness::{
+    Builder, Fault, Memory, SOON, Scene, Spec, bench, eventually, leasehold, same, through,
+};
 use crate::process::OnSockets;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,4 +165,37 @@ async fn a_log_on_a_full_disk_holds_nobody_up() {
         .await;
     assert!(running.command(&["shutdown", "--wait"]).await.status.success());
     assert_eq!(running.wait_exit().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_file_that_had_no_room_is_written_as_soon_as_it_has() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let memory = Memory::new();
+    let path = memory.file();
+    let describe =
+        || leasehold().upstream(&db).vault(&vault).login(&setup).flag("--state-file", path.to_str().unwrap());
+    let mut first = describe().start().await;
+    first.wait_ready().await;
+    let before = first.connect("app", db.name()).await.user().await;
+    first.limit(Resource::Fsize, Some(10));
+
+    first.rotate().await;
+    let session = first.connect("app", db.name()).await;
+    let user = session.user().await;
+    assert_ne!(user, before, "it serves on");
+    // From here on nothing happens that would have to be written.
+    eventually(SOON, async || same(db.roles().await, [user.clone()])).await;
+    eventually(SOON, async || same(first.generations().await.len(), 1)).await;
+    let saved = || std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(saved().contains(&before) && !saved().contains(&user), "the file says what was");
+    first.limit(Resource::Fsize, None);
+
+    eventually(SOON, async || same(saved().contains(&user), true)).await;
+    first.kill9();
+    let second = describe().start().await;
+    second.wait_ready().await;
+    assert_eq!(second.connect("app", db.name()).await.user().await, user, "it is taken up");
+    assert_eq!(second.metrics().await.get("issuances_total", &[]), 0.0);
 }
