@@ -21,6 +21,7 @@ mod check_vault;
 mod crash;
 mod faults;
 mod faults_process;
+mod faults_vault;
 mod harness;
 mod lease;
 mod load;

@@ -5,7 +5,6 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use reqwest::Method;
-use rustix::process::Signal;
 use serde_json::json;
 
 use super::stage::Stage;
@@ -207,9 +206,9 @@ impl Fault {
             Self::CutToTheServer => cut(stage, Mode::HoldToServer, pass).await,
             Self::CutBothWays => cut(stage, Mode::Blackhole, pass).await,
             Self::LeaseholdStandsStill => {
-                stage.signal_leasehold(Signal::STOP);
+                stage.leasehold().suspend();
                 tokio::time::sleep(span * 2).await;
-                stage.signal_leasehold(Signal::CONT);
+                stage.leasehold().resume();
             }
             Self::LeaseholdKilled => stage.kill_leasehold().await,
         }

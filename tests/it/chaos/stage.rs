@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -85,11 +84,6 @@ impl Stage {
         self.start().await;
     }
 
-    pub(super) fn signal_leasehold(&self, signal: Signal) {
-        let pid = i32::try_from(self.leasehold().pid()).ok().and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.unwrap(), signal).unwrap();
-    }
-
     /// The database's own end of things, after its server was away.
     pub(super) async fn administer_again(&mut self) {
         self.db.admin = self.server.superuser(self.db.name()).await;
@@ -145,7 +139,9 @@ impl Stage {
     /// The most requests to Vault within a second.
     pub(super) fn most_requests(&self, from: Instant, until: Instant) -> usize {
         let (mut second, mut most) = (VecDeque::new(), 0);
-        for at in self.to_vault.requests().into_iter().filter(|at| (from..until).contains(at)) {
+        for at in
+            self.to_vault.asked().into_iter().map(|asked| asked.at).filter(|at| (from..until).contains(at))
+        {
             while second.front().is_some_and(|first| at - *first > Duration::from_secs(1)) {
                 second.pop_front();
             }

@@ -50,7 +50,7 @@ impl Fault {
             mode: watch::Sender::new(Mode::Pass),
             cuts: watch::Sender::new(0),
             recordings: Mutex::default(),
-            requests: Mutex::default(),
+            asked: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, addr, Arc::clone(&shared)));
         Self { addr, shared, accepting }
@@ -72,15 +72,16 @@ impl Fault {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// When HTTP requests were sent to it, whether they were handed on or not.
-    pub(crate) fn requests(&self) -> Vec<Instant> {
-        self.shared.requests.lock().unwrap().clone()
-    }
-
     /// What has passed on each connection, oldest first.
     pub(crate) fn recordings(&self) -> Vec<Recording> {
         let recordings = self.shared.recordings.lock().unwrap();
         recordings.iter().map(|recording| recording.lock().unwrap().clone()).collect()
+    }
+
+    /// The HTTP requests that have come so far, in the order of their coming, whatever became of them. One that found nobody
+    /// behind has no line.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.shared.asked.lock().unwrap().clone()
     }
 
     /// The tokens, passwords, secret_ids and JWTs that have passed, as Vault's HTTP API carries them.
@@ -112,12 +113,31 @@ pub(crate) struct Recording {
     pub(crate) to_client: Vec<u8>,
 }
 
+/// A request of HTTP: when it came, and its first line.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) at: Instant,
+    pub(crate) line: String,
+}
+
 struct Shared {
     target: String,
     mode: watch::Sender<Mode>,
     cuts: watch::Sender<u64>,
     recordings: Mutex<Vec<Arc<Mutex<Recording>>>>,
-    requests: Mutex<Vec<Instant>>,
+    asked: Mutex<Vec<Asked>>,
+}
+
+impl Shared {
+    /// A client sends each request in one piece, so that a read begins with its first line, or goes on with its body.
+    fn note(&self, read: &[u8]) {
+        if ["GET ", "POST ", "PUT ", "LIST ", "DELETE "].iter().any(|verb| read.starts_with(verb.as_bytes()))
+        {
+            let line = read.split(|byte| *byte == b'\r').next().unwrap_or_default();
+            let line = String::from_utf8_lossy(line).into_owned();
+            self.asked.lock().unwrap().push(Asked { at: Instant::now(), line });
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -162,6 +182,7 @@ async fn accept(mut listener: TcpListener, addr: SocketAddr, shared: Arc<Shared>
 
 async fn forward(mut client: TcpStream, shared: Arc<Shared>) {
     let Ok(mut server) = TcpStream::connect(&shared.target).await else {
+        shared.asked.lock().unwrap().push(Asked { at: Instant::now(), line: String::new() });
         reset(&client);
         return;
     };
@@ -208,8 +229,7 @@ async fn pump(
             }
         };
         if way == Way::ToServer {
-            let requests = positions(&buffer[..read], b" HTTP/1.1\r\n").count();
-            shared.requests.lock().unwrap().extend(std::iter::repeat_n(Instant::now(), requests));
+            shared.note(&buffer[..read]);
         }
         let now = *mode.wait_for(|mode| !mode.holds(way)).await.map_err(drop)?;
         if let Mode::Delay(span) = now {

@@ -333,6 +333,12 @@ impl Setup {
         self.write_role(db).await;
     }
 
+    /// Puts the usual creation statements in place of those it was made with.
+    pub(crate) async fn recreate(&mut self, db: &Database) {
+        self.spec.creation_statements = None;
+        self.write_role(db).await;
+    }
+
     async fn write_role(&self, db: &Database) {
         let statements =
             self.spec.creation_statements.as_deref().unwrap_or(CREATION).replace("{{owner}}", &db.owner());

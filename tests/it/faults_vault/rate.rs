@@ -1,0 +1,230 @@
+//! However Vault fails, it is asked at most five times a second: counted before it, for a leasehold of six routes.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+use super::{Spec, Stage, most_within};
+use crate::harness::{Fault, Leasehold, Mode, SOON, Storage, bench, eventually, leasehold};
+
+const ROUTES: usize = 6;
+
+/// How long each failure is watched.
+const WATCHED: Duration = Duration::from_secs(7);
+
+/// Until the first failure is known what is sent is not held back: a login and what comes of it, for each route.
+const UNKNOWN: Duration = Duration::from_secs(1);
+
+/// A failure that is there when leasehold starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failing {
+    Sealed,
+    Paused,
+    Killed,
+    Blackholed,
+    CutShort,
+    QuotaUsedUp,
+    BusyWithRetryAfter,
+    PolicyForbids,
+    RoleDeleted,
+    StatementsBroken,
+    LeaseTooShort,
+    TokenOfOneUse,
+    SecretIdWrong,
+    CachedByAProxy,
+}
+
+impl Failing {
+    fn spec(self) -> Spec {
+        let spec = Spec::new("app").policy(Spec::MAY_REVOKE);
+        match self {
+            Self::LeaseTooShort => spec.ttl("3s", "3s"),
+            Self::TokenOfOneUse => spec.token(json!({"token_ttl": "1h", "token_num_uses": 1})),
+            Self::StatementsBroken => spec.creation_statements("CREATE ROLE \"{{name}}\" WITH NONSENSE"),
+            _ => spec,
+        }
+    }
+
+    async fn begin(self) -> Stage {
+        let own = async |storage| Stage::on(bench().own_vault(storage).await, self.spec()).await;
+        match self {
+            Self::Sealed => {
+                let stage = own(Storage::Raft).await;
+                stage.vault.seal().await;
+                stage
+            }
+            Self::Killed => {
+                let stage = own(Storage::Raft).await;
+                stage.vault.stop("KILL").await;
+                stage
+            }
+            Self::Paused => {
+                let stage = own(Storage::Memory).await;
+                stage.vault.pause().await;
+                stage
+            }
+            Self::BusyWithRetryAfter => {
+                let stage = own(Storage::Memory).await;
+                let headers = json!({"enable_rate_limit_response_headers": true});
+                stage.vault.write("sys/quotas/config", headers).await;
+                let quota = json!({"path": "auth/approle/", "rate": 1, "interval": "4s"});
+                stage.vault.write("sys/quotas/rate-limit/logins", quota).await;
+                stage
+            }
+            _ => {
+                let mut stage = Stage::shared(self.spec()).await;
+                self.spoil(&mut stage).await;
+                stage
+            }
+        }
+    }
+
+    /// On the shared server: the setup alone, or the way to it.
+    async fn spoil(self, stage: &mut Stage) {
+        let (vault, setup) = (&stage.vault, &stage.setup);
+        match self {
+            Self::Blackholed => stage.fault.set(Mode::Blackhole).await,
+            Self::CutShort => stage.fault.set(Mode::CutToClientAfter(100)).await,
+            Self::QuotaUsedUp => {
+                let quota = json!({"path": format!("{}/", setup.mount()), "rate": 1, "interval": "10m"});
+                vault.write(&format!("sys/quotas/rate-limit/{}", setup.id()), quota).await;
+                vault.request(Method::GET, &setup.path, "", None).await;
+            }
+            Self::PolicyForbids => {
+                let role = format!("auth/approle/role/{}", setup.id());
+                vault.write(&role, json!({"token_policies": ["default"]})).await;
+            }
+            Self::RoleDeleted => vault.delete(&format!("{}/roles/app", setup.mount())).await,
+            Self::SecretIdWrong => std::fs::write(setup.secret_id_file(), "not-a-secret-id").unwrap(),
+            Self::CachedByAProxy => {
+                let proxy = bench().caching_proxy(vault).await;
+                stage.fault = Fault::before(proxy.trim_start_matches("http://")).await;
+            }
+            _ => {}
+        }
+    }
+
+    async fn end(self, stage: &mut Stage) {
+        let login = format!("auth/approle/role/{}", stage.setup.id());
+        let vault = stage.vault.clone();
+        match self {
+            Self::Sealed => vault.unseal().await,
+            Self::Killed => vault.restart().await,
+            Self::Paused => vault.resume().await,
+            Self::Blackholed | Self::CutShort => stage.fault.set(Mode::Pass).await,
+            Self::BusyWithRetryAfter => vault.delete("sys/quotas/rate-limit/logins").await,
+            Self::QuotaUsedUp => vault.delete(&format!("sys/quotas/rate-limit/{}", stage.setup.id())).await,
+            Self::PolicyForbids => {
+                vault.write(&login, json!({"token_policies": [stage.setup.id()]})).await;
+            }
+            Self::TokenOfOneUse => {
+                vault.write(&login, json!({"token_num_uses": 0})).await;
+            }
+            Self::RoleDeleted | Self::LeaseTooShort => stage.setup.retune(&stage.db, "1h", "24h").await,
+            Self::StatementsBroken => stage.setup.recreate(&stage.db).await,
+            Self::SecretIdWrong => {
+                let fresh = vault.write(&format!("{login}/secret-id"), json!({})).await;
+                let fresh = fresh["data"]["secret_id"].as_str().unwrap();
+                std::fs::write(stage.setup.secret_id_file(), fresh).unwrap();
+            }
+            Self::CachedByAProxy => {}
+        }
+    }
+}
+
+async fn routes(stage: &Stage, more: &str) -> Leasehold {
+    let toml: String = (0..ROUTES)
+        .map(|number| {
+            format!(
+                "[[route]]\nname = \"r{number}\"\nuser = \"r{number}\"\nvault_path = \"{}\"\n{more}\
+                 upstream = \"postgresql://{}/?sslmode=disable\"\n",
+                stage.setup.path,
+                stage.db.server.addr()
+            )
+        })
+        .collect();
+    leasehold()
+        .vault_addr(&format!("http://{}", stage.fault.addr()))
+        .approle(&stage.setup)
+        .flag("--vault-client-timeout", "2s")
+        .config_toml(&toml)
+        .start()
+        .await
+}
+
+/// When requests came, but for those before the first failure was known.
+fn held_back(stage: &Stage) -> Vec<Instant> {
+    let times: Vec<_> = stage.fault.asked().iter().map(|asked| asked.at).collect();
+    let Some(first) = times.first().copied() else { return times };
+    times.into_iter().filter(|at| *at > first + UNKNOWN).collect()
+}
+
+async fn is_held_to_its_rate(failing: Failing) {
+    let mut stage = failing.begin().await;
+    // What comes out of a cache is found out at the first rotation.
+    let more = if failing == Failing::CachedByAProxy { "rotate_after = \"2s\"\n" } else { "" };
+    let leasehold = routes(&stage, more).await;
+    eventually(SOON, async || if stage.fault.asked().is_empty() { Err("no request") } else { Ok(()) }).await;
+    tokio::time::sleep(WATCHED).await;
+    let while_it_failed = held_back(&stage).len();
+
+    failing.end(&mut stage).await;
+
+    for number in 0..ROUTES {
+        eventually(SOON * 4, async || {
+            let reply = leasehold.http(&format!("/readyz?route=r{number}")).await;
+            if reply.status == 200 { Ok(()) } else { Err((failing, reply)) }
+        })
+        .await;
+    }
+    let times = held_back(&stage);
+    // Two seconds, as requests that were sent apart arrive closer together on a busy machine.
+    let most = most_within(Duration::from_secs(2), &times);
+    assert!(most <= 10, "{failing:?}: {most} requests in two seconds");
+    assert!(while_it_failed > 0 || failing == Failing::SecretIdWrong, "{failing:?}: it is asked again");
+}
+
+/// All at once, each with a leasehold of its own.
+async fn are_held_to_their_rate<const N: usize>(failings: [Failing; N]) {
+    let local = LocalSet::new();
+    let all: Vec<_> =
+        failings.into_iter().map(|failing| local.spawn_local(is_held_to_its_rate(failing))).collect();
+    local
+        .run_until(async {
+            for one in all {
+                one.await.unwrap();
+            }
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_is_away_is_asked_at_most_five_times_a_second() {
+    are_held_to_their_rate([
+        Failing::Sealed,
+        Failing::Paused,
+        Failing::Killed,
+        Failing::Blackholed,
+        Failing::CutShort,
+        Failing::BusyWithRetryAfter,
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_refuses_is_asked_at_most_five_times_a_second() {
+    are_held_to_their_rate([
+        Failing::QuotaUsedUp,
+        Failing::PolicyForbids,
+        Failing::RoleDeleted,
+        Failing::StatementsBroken,
+        Failing::LeaseTooShort,
+        Failing::TokenOfOneUse,
+        Failing::SecretIdWrong,
+        Failing::CachedByAProxy,
+    ])
+    .await;
+}

@@ -1,0 +1,157 @@
+//! What is shown of a Vault that is away, slow or busy while its credential serves on.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use tokio::task::LocalSet;
+
+use super::{SOON, Spec, Stage, last_error, most_within, until_metric};
+use crate::harness::{Mode, Storage, bench, eventually, same};
+
+/// How a Vault is brought to its knees and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Pause,
+    Kill,
+    Seal,
+    Quota,
+}
+
+impl Act {
+    async fn begin(self, stage: &Stage) {
+        match self {
+            Self::Pause => stage.vault.pause().await,
+            Self::Kill => stage.vault.stop("KILL").await,
+            Self::Seal => stage.vault.seal().await,
+            Self::Quota => {
+                let quota = json!({"path": "sys/leases/renew", "rate": 1, "interval": "1h"});
+                stage.vault.write("sys/quotas/rate-limit/renew", quota).await;
+                // The one that it lets through.
+                let lease = Some(json!({"lease_id": "x"}));
+                stage.vault.request(Method::POST, "sys/leases/renew", &stage.vault.root_token, lease).await;
+            }
+        }
+    }
+
+    async fn end(self, stage: &Stage) {
+        match self {
+            Self::Pause => stage.vault.resume().await,
+            Self::Kill => stage.vault.restart().await,
+            Self::Seal => stage.vault.unseal().await,
+            Self::Quota => stage.vault.delete("sys/quotas/rate-limit/renew").await,
+        }
+    }
+
+    /// What the status says last, the outcome of the requests, and whether Vault counts as reachable.
+    fn shown(self) -> (&'static str, &'static str, bool) {
+        match self {
+            Self::Pause => ("renew: timed_out", "timeout", false),
+            Self::Kill => ("renew: transient", "unreachable", false),
+            Self::Seal | Self::Quota => ("renew: transient", "server_error", true),
+        }
+    }
+}
+
+async fn is_shown_and_heals(act: Act) {
+    let storage = if act == Act::Pause { Storage::Memory } else { Storage::Raft };
+    // Renewed after 16 to 18 s, and serves for 27 s. In its last 3 s a successor would be asked for.
+    let stage = Stage::on(bench().own_vault(storage).await, Spec::new("app").ttl("30s", "1h")).await;
+    let leasehold = stage.start(&[("--vault-client-timeout", "2s")]).await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("app", stage.db.name()).await;
+    let user = session.user().await;
+    act.begin(&stage).await;
+
+    until_metric(&leasehold, "renewals_total", &[("outcome", "failed")], 1.0).await;
+    let (kind, outcome, reachable) = act.shown();
+    assert_eq!(last_error(&leasehold).await, kind, "{act:?}");
+    let status = leasehold.status().await;
+    assert_eq!(status["vault"]["reachable"], reachable, "{act:?}: {status}");
+    let route = &status["routes"][0];
+    assert_eq!(
+        (&route["ready"], &route["next_action"]),
+        (&json!(true), &json!("renew")),
+        "{act:?}: {status}"
+    );
+    let metrics = leasehold.metrics().await;
+    let labels = [("operation", "renew"), ("outcome", outcome)];
+    assert!(metrics.get("vault_requests_total", &labels) >= 1.0, "{act:?}");
+    assert_eq!(metrics.get("vault_requests_total", &[("operation", "renew"), ("outcome", "ok")]), 0.0);
+    assert_eq!(leasehold.http("/readyz").await.status, 200, "{act:?}");
+    assert_eq!(session.user().await, user, "{act:?}: its session goes on");
+    assert_eq!(leasehold.connect("app", stage.db.name()).await.user().await, user, "{act:?}: a login works");
+
+    act.end(&stage).await;
+
+    until_metric(&leasehold, "renewals_total", &[("outcome", "ok")], 1.0).await;
+    assert_eq!(leasehold.status().await["vault"]["reachable"], true, "{act:?}");
+    assert_eq!(session.user().await, user, "{act:?}");
+    assert_eq!(leasehold.metrics().await.get("issuances_total", &[]), 1.0, "{act:?}: nothing was lost");
+    let times: Vec<_> = stage.fault.asked().iter().map(|asked| asked.at).collect();
+    let most = most_within(Duration::from_secs(2), &times);
+    assert!(most <= 10, "{act:?}: {most} requests in two seconds");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_is_stopped_killed_sealed_or_used_up_is_shown_and_heals() {
+    let local = LocalSet::new();
+    let acts = [Act::Pause, Act::Kill, Act::Seal, Act::Quota];
+    let all: Vec<_> = acts.into_iter().map(|act| local.spawn_local(is_shown_and_heals(act))).collect();
+    local
+        .run_until(async {
+            for one in all {
+                one.await.unwrap();
+            }
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_takes_two_seconds_for_a_request_is_waited_for() {
+    let stage = Stage::shared(Spec::new("app").ttl("40s", "1h")).await;
+    // A second on the way there, and one back.
+    stage.fault.set(Mode::Delay(Duration::from_secs(1))).await;
+    let leasehold = stage.start(&[]).await;
+    eventually(SOON * 2, async || same(leasehold.http("/readyz").await.status, 200)).await;
+    let session = leasehold.connect("app", stage.db.name()).await;
+    let user = session.user().await;
+
+    leasehold.rotate().await;
+
+    assert_ne!(leasehold.connect("app", stage.db.name()).await.user().await, user);
+    assert_eq!(session.user().await, user, "a rotation closes nothing");
+    assert_eq!(leasehold.log().messages("could not log in").len(), 0);
+    assert_eq!(leasehold.log().messages("could not issue").len(), 0);
+    let status = leasehold.status().await;
+    assert_eq!(status["vault"]["reachable"], true);
+    assert!(status["routes"][0]["last_error"].is_null(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_that_comes_after_the_drain_time_drains_from_its_publication_on() {
+    // Capped at its first renewal; usable for 27 s, and would be drained 6 s before that.
+    let mut stage = Stage::shared(Spec::new("app").ttl("30s", "30s")).await;
+    let leasehold = stage.start(&[("--drain", "6s")]).await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("app", stage.db.name()).await;
+    let user = session.user().await;
+    stage.vault.delete(&format!("{}/roles/app", stage.setup.mount())).await;
+
+    eventually(SOON * 3, async || {
+        let runway = leasehold.metrics().await.get("lease_runway_seconds", &[]);
+        assert_eq!(session.user().await, user, "without a successor nothing is drained");
+        if runway < 5.5 { Ok(()) } else { Err(runway) }
+    })
+    .await;
+    assert_eq!(last_error(&leasehold).await, "issue: refused");
+    assert_eq!(leasehold.http("/readyz").await.status, 200);
+    stage.setup.retune(&stage.db, "1h", "1h").await;
+
+    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("rotations_total", &[]), 1.0, "it was closed for its successor");
+    assert_eq!(metrics.get("sessions_closed_total", &[("cause", "drain")]), 1.0);
+    assert_ne!(leasehold.connect("app", stage.db.name()).await.user().await, user);
+    assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
+}
