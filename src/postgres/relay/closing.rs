@@ -86,7 +86,9 @@ where
         in_order: bool,
         send_within: Duration,
     ) -> Closed {
-        let Self { mut client, upstream, to_upstream, mut to_client, phase, mut guard, .. } = *self;
+        let Self {
+            mut client, upstream, to_upstream, mut to_client, phase, ended_by_server, mut guard, ..
+        } = *self;
         if gone {
             guard.upstream_gone();
         } else {
@@ -103,7 +105,8 @@ where
             }
             part_from_client(&mut client, &last, send_within).await;
         }
-        if asked_for { Closed::Client } else { Closed::Upstream }
+        // Clients hang up when they are told, often before the server does.
+        if asked_for && !ended_by_server { Closed::Client } else { Closed::Upstream }
     }
 
     /// One side broke the protocol: its last chunk was not forwarded, and what it meant is not known.
