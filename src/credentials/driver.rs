@@ -304,6 +304,16 @@ impl Driver {
     }
 
     fn logged_in(&mut self, sent_at: Time, login: vault::Login) {
+        if login.num_uses == 1 && self.keeper.kind() == Kind::Dynamic {
+            tracing::error!(
+                "the token that the login gave can be used once only: Vault revokes a credential at once that is read \
+                 with the last use of a token, so none is asked for; set token_num_uses of the login to 0"
+            );
+            self.requests.vault.gave_nothing_of_use();
+            self.remember("log in: the token can be used once only");
+            self.step(Event::LogInFailed(Failure::Refused));
+            return;
+        }
         if !login.ttl_known {
             tracing::warn!(
                 "the end of the token cannot be looked up: taken as none; grant it auth/token/lookup-self"
@@ -574,7 +584,7 @@ impl Driver {
             Note::CandidateRefused(number) => {
                 tracing::error!(
                     lease.generation = number,
-                    "no server accepts the new credential; it is given back: check the role's creation_statements"
+                    "no server accepts the new credential; it is given back: check the role's creation_statements, and the clocks"
                 );
                 self.requests.vault.gave_nothing_of_use();
                 self.remember("prove: the server refuses the new credential");

@@ -100,9 +100,20 @@ pub enum State {
     BackOff {
         /// Until then.
         until: Time,
-        /// Whether it waits out a refused proof, which is not Vault's absence.
+        /// Whether it waits out a refusal, of Vault or of the server, which is not Vault's absence.
         slow: bool,
     },
+}
+
+/// What an attempt failed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Setback {
+    /// Vault is away, or what it is asked with is not there yet: it may work at any moment.
+    Absence,
+    /// Vault said no, or gave what is of no use: it will do the same until somebody acts.
+    Refusal,
+    /// The server refuses what Vault gave.
+    Disproof,
 }
 
 impl Issuance {
@@ -111,10 +122,13 @@ impl Issuance {
     }
 
     /// An attempt failed. `most` bounds the wait.
-    pub(super) fn fail(&mut self, now: Time, slow: bool, most: Duration, jitter: Jitter) {
-        let first = if slow { Duration::from_secs(5) } else { Duration::from_millis(500) };
-        self.state =
-            State::BackOff { until: now + schedule::back_off(self.failures, first, most, jitter), slow };
+    pub(super) fn fail(&mut self, now: Time, setback: Setback, most: Duration, jitter: Jitter) {
+        let first = match setback {
+            Setback::Absence | Setback::Refusal => Duration::from_millis(500),
+            Setback::Disproof => Duration::from_secs(5),
+        };
+        let until = now + schedule::back_off(self.failures, first, most, jitter);
+        self.state = State::BackOff { until, slow: setback != Setback::Absence };
         self.failures = self.failures.saturating_add(1);
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::event::{Action, Drain, Failure, Note};
 use super::generation::{CutShort, Generation, State};
+use super::issuance::Setback;
 use super::keeper::Keeper;
 use super::term::Over;
 use super::token::{Token, TokenFacts, TokenId};
@@ -170,7 +171,7 @@ impl Keeper {
         if refused_now && now >= patience_ends_at {
             self.note(Note::CandidateRefused(number));
             self.give_back(number);
-            self.fail(now, true);
+            self.fail(now, Setback::Disproof);
             return;
         }
         if !refused_now {
@@ -180,7 +181,7 @@ impl Keeper {
             }
             if reason == Reason::Command {
                 self.give_back(number);
-                self.fail(now, false);
+                self.fail(now, Setback::Absence);
                 return;
             }
             self.fail_command();
@@ -285,7 +286,7 @@ impl Keeper {
         } else if usable < schedule::LEAST_USABLE {
             self.note(Note::TooShort(number));
             self.give_back(number);
-            self.fail(now, false);
+            self.fail(now, Setback::Refusal);
         } else {
             self.issuance.state =
                 issuance::State::Proving { reason, number, tries: 0, refused: false, again_at: None };
@@ -311,7 +312,8 @@ impl Keeper {
         } else if !self.is_of_use(now, reason, token) {
             self.spare = None;
             self.note(Note::TokenOfNoUse(token));
-            self.fail(now, false);
+            // Another one may be handed over at any moment.
+            self.fail(now, if facts.owned { Setback::Refusal } else { Setback::Absence });
         } else {
             self.request(reason, token);
         }
@@ -383,7 +385,8 @@ impl Keeper {
             Some(token) if refused && !self.closed && self.is_of_use(now, reason, token) => {
                 self.request(reason, token);
             }
-            _ => self.fail(now, false),
+            // A login that was refused is made with what is in the file by then.
+            _ => self.fail(now, Setback::Absence),
         }
     }
 
@@ -402,26 +405,38 @@ impl Keeper {
                     held.late += 1;
                 }
             }
+            // A policy that is put right in the login's role counts for tokens made since.
+            Failure::Forbidden if self.spare == Some(token) => self.spare = None,
             _ => {}
         }
-        self.fail(now, false);
+        self.fail(
+            now,
+            match failure {
+                // A fresh login is the remedy for a dead token.
+                Failure::Transient | Failure::TimedOut | Failure::TokenDead => Setback::Absence,
+                Failure::Forbidden | Failure::Gone | Failure::CannotExtend | Failure::Refused => {
+                    Setback::Refusal
+                }
+            },
+        );
     }
 
     /// An attempt at a fresh credential failed.
-    pub(super) fn fail(&mut self, now: Time, slow: bool) {
-        let most = if slow { Duration::from_mins(5) } else { self.longest_wait(now) };
+    pub(super) fn fail(&mut self, now: Time, setback: Setback) {
+        let left = self.runs_until(now).map(|until| until.since(now));
+        let most = match (setback, left) {
+            (Setback::Disproof, _) => Duration::from_mins(5),
+            (_, Some(left)) => schedule::longest_wait(left),
+            (Setback::Absence, None) => Duration::from_secs(3),
+            (Setback::Refusal, None) => Duration::from_secs(30),
+        };
         let jitter = self.jitter();
         self.discard = false;
-        self.issuance.fail(now, slow, most, jitter);
+        self.issuance.fail(now, setback, most, jitter);
         if self.closed {
             self.issuance.state = issuance::State::Idle;
         }
         self.fail_command();
-    }
-
-    /// The longest wait between two tries to come to a fresh credential.
-    fn longest_wait(&self, now: Time) -> Duration {
-        self.runs_until(now).map_or(Duration::from_secs(3), |until| schedule::longest_wait(until.since(now)))
     }
 
     pub(super) fn fail_command(&mut self) {

@@ -49,7 +49,7 @@ pub struct Keeper {
     /// The grant in flight was asked for by an earlier configuration.
     pub(super) discard: bool,
     pub(super) next_number: u64,
-    salt: u64,
+    pub(super) salt: u64,
     pub(super) deadline: Time,
     pub(super) actions: Vec<Action>,
 }
@@ -370,7 +370,7 @@ impl Keeper {
             State::Candidate => {
                 self.forget(number);
                 if matches!(self.issuance.state, issuance::State::Proving { number: n, .. } if n == number) {
-                    self.fail(now, false);
+                    self.fail(now, issuance::Setback::Absence);
                 }
             }
             State::Standby => {

@@ -59,7 +59,7 @@ impl Keeper {
                 State::Candidate if now >= hard_close_at => {
                     self.give_back(number);
                     if proving {
-                        self.fail(now, false);
+                        self.fail(now, issuance::Setback::Absence);
                     }
                 }
                 State::Standby if now >= hard_close_at => self.give_back(number),

@@ -155,11 +155,17 @@ impl StaticKeeper {
             Event::Granted { sent_at, lease, .. } => self.read(now, sent_at, lease, true),
             Event::Unchanged { sent_at, lease } => self.read(now, sent_at, lease, false),
             Event::IssueFailed(failure) => {
-                if let (Failure::TokenDead, Reading::InFlight { token }) = (failure, self.reading) {
-                    self.drop_token(token);
-                }
-                if matches!(self.reading, Reading::InFlight { .. }) {
-                    self.fail(now);
+                if let Reading::InFlight { token } = self.reading {
+                    match failure {
+                        Failure::TokenDead => self.drop_token(token),
+                        // A policy that is put right in the login's role counts for tokens made since.
+                        Failure::Forbidden => self.token = None,
+                        _ => {}
+                    }
+                    self.fail(
+                        now,
+                        matches!(failure, Failure::Transient | Failure::TimedOut | Failure::TokenDead),
+                    );
                 }
             }
             Event::TokenRenewed { token, sent_at, ttl, renewable } => {
@@ -251,7 +257,7 @@ impl StaticKeeper {
         // A login that is refused is of no matter while the last token lives.
         match self.token.filter(|id| self.tokens.get(id).is_some_and(|token| now < token.ends_at())) {
             Some(token) if !self.closed => self.ask(token),
-            _ => self.fail(now),
+            _ => self.fail(now, true),
         }
     }
 
@@ -302,8 +308,10 @@ impl StaticKeeper {
         self.reading = Reading::Waiting { until };
     }
 
-    fn fail(&mut self, now: Time) {
-        let most = if self.current().is_some() && now >= self.urgent_until { 30 } else { 3 };
+    /// `away`: it may work at any moment; Vault did not say no.
+    fn fail(&mut self, now: Time, away: bool) {
+        let is_pressing = self.current().is_none() || now < self.urgent_until;
+        let most = if is_pressing && away { 3 } else { 30 };
         let jitter = self.jitter();
         let first = Duration::from_millis(500);
         let wait = schedule::back_off(self.failures, first, Duration::from_secs(most), jitter);

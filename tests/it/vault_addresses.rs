@@ -97,6 +97,13 @@ async fn a_redirect_to_an_address_that_is_not_listed_gets_nothing() {
     let db = bench().postgres().await.database().await;
     let (leader, standby) = cluster().await;
     let setup = leader.setup(&db, Spec::new("app")).await;
+    // What the standby is yet to hear of it would refuse by itself.
+    let committed = leader.read("sys/leader").await["raft_committed_index"].as_u64().unwrap();
+    eventually(SOON, async || {
+        let applied = standby.read("sys/leader").await["raft_applied_index"].as_u64();
+        if applied >= Some(committed) { Ok(()) } else { Err((applied, committed)) }
+    })
+    .await;
     // A standby whose leader has died sends everybody there. By then somebody else may have the address.
     leader.stop("KILL").await;
     let stranger = TcpListener::bind(("127.0.0.1", leader.port)).await.unwrap();

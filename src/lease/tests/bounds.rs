@@ -195,3 +195,55 @@ fn one_issuance_at_a_time() {
     story.at(1.0, Event::Rotate(None)).does([]);
     story.at(1.0, Event::Proved(2)).does([Action::Publish(2)]);
 }
+
+/// How long each try waited for the one after it, where each fails so.
+fn waits(mut story: Story, failure: Failure, tries: usize) -> Vec<f64> {
+    let mut times = Vec::new();
+    let mut id = 10;
+    while times.len() <= tries {
+        let now = story.now;
+        let mut event = Event::IssueFailed(failure);
+        if matches!(story.keeper.issuance(), crate::lease::issuance::State::LoggingIn { .. }) {
+            id += 1;
+            event = Event::LoggedIn(TokenId(id), endless());
+        } else {
+            times.push(now);
+        }
+        for action in story.keeper.handle(now, event) {
+            if let Action::RevokeToken(token) = action {
+                story.keeper.handle(now, Event::TokenRevoked(token));
+            }
+        }
+        while matches!(story.keeper.issuance(), crate::lease::issuance::State::BackOff { .. }) {
+            story.now = story.now + secs(0.1);
+            story.keeper.handle(story.now, Event::Tick);
+        }
+    }
+    times.windows(2).map(|pair| pair[1].since(pair[0]).as_secs_f64().round()).collect()
+}
+
+#[test]
+fn what_vault_refuses_is_asked_for_less_and_less_often_and_what_it_misses_soon_again() {
+    let first = || {
+        let mut story = Story::new(settings());
+        story.at(0.0, Event::Tick).does([LOG_IN]);
+        story
+    };
+    for failure in [Failure::Refused, Failure::Forbidden] {
+        assert_eq!(waits(first(), failure, 8)[1..], [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0], "{failure:?}");
+    }
+    assert_eq!(waits(first(), Failure::Transient, 6)[1..], [1.0, 2.0, 3.0, 3.0, 3.0]);
+}
+
+#[test]
+fn a_token_whose_policy_forbids_it_is_given_back_for_a_fresh_one() {
+    let mut story = Story::new(settings());
+    story.at(0.0, Event::Tick).does([LOG_IN]);
+    story.at(0.0, Event::LoggedIn(T1, endless())).does([Action::Issue(T1)]);
+    story.at(0.0, Event::IssueFailed(Failure::Forbidden)).does([Action::RevokeToken(T1)]);
+    story.at(0.0, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
+    story.at(0.5, Event::Tick).does([LOG_IN]);
+    story.at(0.5, Event::LoggedIn(T2, endless())).does([Action::Issue(T2)]);
+    story.at(0.5, Event::IssueFailed(Failure::Refused)).does([]);
+    story.at(1.5, Event::Tick).does([Action::Issue(T2)]);
+}

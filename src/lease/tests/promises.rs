@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
+use super::known::Request;
 use super::script::secs;
-use super::watch::{LATE, Planted, ROUNDING, Request, Watch, promise};
+use super::watch::{LATE, Planted, ROUNDING, Watch, promise};
 use super::world::{Dice, Fault, Scenario, Tokens, beginning};
 use crate::lease::generation::Ending;
 use crate::lease::{Action, Drain, Event, Failure, Keeper, Note, Reason, Sight, Time, TokenId, Verdict};

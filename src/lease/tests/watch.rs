@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::known::{Held, Known, Request};
 use super::script::secs;
 use super::world::Vault;
 use crate::lease::generation::{Cause, Ending};
 use crate::lease::schedule::Jitter;
 use crate::lease::term::Term;
-use crate::lease::{Action, Event, Failure, Keeper, Kept, Note, Sight, Time, TokenFacts, TokenId, Verdict};
+use crate::lease::{Action, Event, Keeper, Kept, Note, Time, TokenFacts, TokenId, Verdict};
 
 /// A bug put in on purpose, to see that it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,63 +30,13 @@ pub(super) const LATE: f64 = 0.05;
 pub(super) const ROUNDING: f64 = 1.05;
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-#[derive(Clone, Copy, Default, Hash)]
-pub(super) struct Known {
-    /// What the driver was told of its end.
-    pub(super) ends_at: Option<Time>,
-    longest: Duration,
-    capped: bool,
-}
-
-/// One generation as the driver and the checks know it.
-#[derive(Clone, Copy, Hash)]
-pub(super) struct Held {
-    /// Which of Vault's it is.
-    pub(super) lease: usize,
-    pub(super) token: TokenId,
-    issued_at: Time,
-    known: Known,
-    pub(super) told: Option<Ending>,
-    published_at: Option<Time>,
-    proved: bool,
-    unprovable: bool,
-    cut: bool,
-    /// Closed to newcomers.
-    pub(super) shut: bool,
-    pub(super) stray: bool,
-    /// Whether a forced close leaves a server session behind.
-    pub(super) strays: bool,
-    /// How many wait to hear whether its lease lives.
-    pub(super) asked: u32,
-}
-
-/// What is asked of Vault, or of the database, and not yet answered.
-#[derive(Clone, Copy, Debug, Hash)]
-pub(super) struct Request {
-    pub(super) action: Action,
-    pub(super) sent_at: Time,
-    pub(super) give_up_at: Time,
-}
-
-/// What there is never more than one request for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Subject {
-    Credential,
-    Proof(u64),
-    LeaseRenewal(u64),
-    TokenRenewal(TokenId),
-    LeaseRevocation(u64),
-    TokenRevocation(TokenId),
-    LeaseLook(u64),
-}
-
 #[derive(Clone, Hash)]
 pub(super) struct Watch {
     pub(super) now: Time,
     pub(super) keeper: Keeper,
     pub(super) vault: Vault,
     pub(super) held: BTreeMap<u64, Held>,
-    tokens: BTreeMap<TokenId, Known>,
+    pub(super) tokens: BTreeMap<TokenId, Known>,
     /// Tokens with a creds request that was given up and is not settled.
     pub(super) unsettled: Vec<TokenId>,
     /// The generation of each.
@@ -95,7 +46,7 @@ pub(super) struct Watch {
     newest: u64,
     pub(super) pending: Vec<Request>,
     pub(super) drain_commanded: bool,
-    lost_and_granted: Option<i32>,
+    pub(super) lost_and_granted: Option<i32>,
     pub(super) closed: bool,
     /// Whether its tokens are revoked.
     owned: bool,
@@ -211,91 +162,6 @@ impl Watch {
         let (number, held) = self.held.iter_mut().find(|(number, held)| is_left(**number, held))?;
         held.shut = true;
         Some(Event::Empty { number: *number, stray: held.stray })
-    }
-
-    /// What the driver knows from a reply.
-    fn learn(&mut self, event: Event) -> Result<(), String> {
-        let subject = match event {
-            Event::LoggedIn(id, facts) => {
-                let ends_at = facts.ttl.map_or(Time::NEVER, |ttl| facts.sent_at + ttl);
-                let known = self.tokens.entry(id).or_default();
-                if known.ends_at.is_none_or(|earlier| ends_at > earlier + secs(1.0)) {
-                    *known = Known {
-                        ends_at: Some(ends_at),
-                        longest: facts.ttl.unwrap_or_default(),
-                        capped: false,
-                    };
-                }
-                Subject::Credential
-            }
-            Event::LogInFailed(_) | Event::Granted { .. } | Event::IssueFailed(_) => Subject::Credential,
-            Event::Proved(number) | Event::ProofRefused(number) | Event::Unprovable(number) => {
-                if let Some(held) = self.held.get_mut(&number) {
-                    held.proved = matches!(event, Event::Proved(_));
-                    held.unprovable = matches!(event, Event::Unprovable(_));
-                }
-                Subject::Proof(number)
-            }
-            Event::LeaseRenewed { number, sent_at, lease, .. } => {
-                if let Some(held) = self.held.get_mut(&number) {
-                    held.known.ends_at = Some(sent_at + lease);
-                    held.known.capped |= lease + secs(1.0) < held.known.longest;
-                    held.known.longest = held.known.longest.max(lease);
-                }
-                Subject::LeaseRenewal(number)
-            }
-            Event::LeaseRenewFailed(number, failure) => {
-                if let Some(held) = self.held.get_mut(&number).filter(|_| failure == Failure::CannotExtend) {
-                    held.known.capped = true;
-                }
-                Subject::LeaseRenewal(number)
-            }
-            Event::TokenRenewed { token, sent_at, ttl, .. } => {
-                if let Some(known) = self.tokens.get_mut(&token) {
-                    let ttl = ttl.unwrap_or(Duration::MAX);
-                    known.ends_at = Some(sent_at + ttl);
-                    known.capped |= ttl + secs(1.0) < known.longest;
-                }
-                Subject::TokenRenewal(token)
-            }
-            Event::TokenRenewFailed(token, _) => Subject::TokenRenewal(token),
-            Event::LeaseRevoked(number) | Event::LeaseRevokeFailed(number, _) => {
-                Subject::LeaseRevocation(number)
-            }
-            Event::TokenRevoked(token) | Event::TokenRevokeFailed(token, _) => {
-                Subject::TokenRevocation(token)
-            }
-            Event::LeaseLookedUp(number, _) => Subject::LeaseLook(number),
-            _ => return Ok(()),
-        };
-        let asked = self.pending.iter().position(|request| request.subject() == subject);
-        self.pending.remove(asked.ok_or_else(|| format!("the world answers {subject:?} twice"))?);
-        Ok(())
-    }
-
-    fn grant(&mut self, number: u64, lease: usize, sent_at: Time, span: Duration) -> Result<(), String> {
-        let known = Known { ends_at: Some(sent_at + span), longest: span, capped: false };
-        let held = Held {
-            lease,
-            token: self.vault.leases[lease].token,
-            issued_at: sent_at,
-            known,
-            told: None,
-            published_at: None,
-            proved: false,
-            unprovable: false,
-            cut: false,
-            shut: false,
-            stray: false,
-            strays: false,
-            asked: 0,
-        };
-        self.held.insert(number, held);
-        if let Some(count) = &mut self.lost_and_granted {
-            *count += 1;
-            promise!(*count <= 1, "P5: {count} issuances for one lost lease");
-        }
-        Ok(())
     }
 
     fn plant(&mut self, event: Event, actions: &mut Vec<Action>) {
@@ -520,41 +386,5 @@ impl Watch {
         );
         promise!(self.keeper.current() == self.published, "the keeper and the driver disagree");
         Ok(())
-    }
-}
-
-impl Held {
-    /// Whether its sessions have been told that the hard close has begun.
-    pub(super) fn is_closing(&self) -> bool {
-        self.told.is_some_and(|told| told.closing.is_some())
-    }
-}
-
-impl Request {
-    fn subject(&self) -> Subject {
-        match self.action {
-            Action::LogIn { .. } | Action::Issue(_) => Subject::Credential,
-            Action::Prove(number) => Subject::Proof(number),
-            Action::RenewLease(number, ..) => Subject::LeaseRenewal(number),
-            Action::RenewToken(id, _) => Subject::TokenRenewal(id),
-            Action::RevokeLease(number, _) => Subject::LeaseRevocation(number),
-            Action::RevokeToken(id) => Subject::TokenRevocation(id),
-            Action::LookUpLease(number, _) => Subject::LeaseLook(number),
-            other => unreachable!("no request: {other:?}"),
-        }
-    }
-
-    /// The event that says that it did not come.
-    pub(super) fn failed(&self, failure: Failure) -> Event {
-        match self.action {
-            Action::LogIn { .. } => Event::LogInFailed(failure),
-            Action::Issue(_) => Event::IssueFailed(failure),
-            Action::RenewLease(number, ..) => Event::LeaseRenewFailed(number, failure),
-            Action::RenewToken(id, _) => Event::TokenRenewFailed(id, failure),
-            Action::RevokeLease(number, _) => Event::LeaseRevokeFailed(number, failure),
-            Action::RevokeToken(id) => Event::TokenRevokeFailed(id, failure),
-            Action::LookUpLease(number, _) => Event::LeaseLookedUp(number, Sight::Unclear),
-            other => unreachable!("{other:?}"),
-        }
     }
 }

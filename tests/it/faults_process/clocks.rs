@@ -90,6 +90,7 @@ async fn a_server_ahead_of_vault_refuses_a_living_credential_and_the_check_of_it
     eventually(SOON * 2, async || same(db.admin.value(&refused).await, "t")).await;
     assert_eq!(leasehold.connect("app", db.name()).await.user().await, user, "nobody notices");
 
+    leasehold.wait_log("the server refuses a credential whose lease is not gone: its clock ahead").await;
     let metrics = leasehold.metrics().await;
     assert!(metrics.get("suspect_logins_total", &[]) >= 1.0);
     assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
