@@ -387,6 +387,7 @@ impl Keeper {
                     self.current = None;
                     self.lost = true;
                     self.actions.push(Action::Unpublish);
+                    self.make_way();
                 }
             }
             State::Closing { .. } => {}

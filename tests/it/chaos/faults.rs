@@ -6,6 +6,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use reqwest::Method;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::stage::Stage;
 use crate::harness::Mode;
@@ -191,8 +192,14 @@ impl Fault {
                 stage.administer_again().await;
             }
             Self::PostgresFull => {
-                let sessions = stage.fill().await;
-                pass.await;
+                let mut sessions = stage.fill().await;
+                stage.writers.call();
+                // Whoever lets go of a session does not get another one.
+                let until = Instant::now() + span;
+                while Instant::now() < until {
+                    sessions.extend(stage.fill().await);
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
                 for session in sessions {
                     session.close().await;
                 }

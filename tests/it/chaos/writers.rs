@@ -95,9 +95,14 @@ impl Writers {
         self.writers.iter().map(|(_, progress)| progress.acknowledged.load(Ordering::Relaxed)).collect()
     }
 
+    /// Has all log in anew after their transaction; the number of this call.
+    pub(super) fn call(&self) -> u64 {
+        self.shared.call.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     /// Has all log in anew, and waits until each has written.
     pub(super) async fn come_again(&self) {
-        let call = self.shared.call.fetch_add(1, Ordering::Relaxed) + 1;
+        let call = self.call();
         eventually(HEALS_WITHIN, async || {
             let called =
                 self.writers.iter().filter(|(_, progress)| progress.call.load(Ordering::Relaxed) == call);
