@@ -61,9 +61,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             (may_renew, may_revoke, may_renew_self, may_revoke_self),
             (seed, faults, heals, replica_grace, standby),
         )| {
-            // A token that nobody renews is looked up every 30 s for the last third of its life: of weeks, that is more
-            // than a run's steps, and shows no more than hours do.
-            let lease = f64::round(if tokens == Tokens::Fixed { f64::min(lease, 7200.0) } else { lease });
+            let lease = f64::round(lease);
             Scenario {
                 seed,
                 lease,
