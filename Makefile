@@ -1,9 +1,11 @@
 # make demo [KEEP=1]   shows what leasehold does, on a real OpenBao and a real PostgreSQL
 # make test            all that must hold before a change lands
+# make soak            rotations under clients of all kinds, for SOAK_SECONDS (600)
+# make chaos           faults in random order, ROUNDS (230) of them from SEED
 # make bench           how fast it is, beside a direct connection and PgBouncer
 # make fmt             formats the code
 
-.PHONY: demo test bench fmt install
+.PHONY: demo test soak chaos bench fmt install
 
 demo:
 	python3 tests/demo/demo.py
@@ -11,7 +13,13 @@ demo:
 test: install
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
-	cargo test --locked
+	cargo test --locked --no-fail-fast
+
+soak: install
+	SOAK_SECONDS=$${SOAK_SECONDS:-600} cargo test --locked --test it -- soak:: --nocapture
+
+chaos: install
+	SEED=$${SEED:-$$(date +%s)} ROUNDS=$${ROUNDS:-230} cargo test --locked --test it -- chaos:: --nocapture
 
 bench: install
 	python3 benches/run.py

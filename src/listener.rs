@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -168,6 +168,9 @@ impl Listener {
             Bound::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
+                // A client that vanished without a word is found out, as PostgreSQL does it.
+                SockRef::from(&stream).set_keepalive(true)?;
+                SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
                 Ok(Client::Tcp(stream))
             }
             Bound::Unix { listener, .. } => Ok(Client::Unix(listener.accept().await?.0)),
@@ -233,6 +236,8 @@ impl Complaint {
 
 /// Room for a burst of reconnecting clients while a core is busy.
 const BACKLOG: i32 = 1024;
+/// Then a silent client is asked whether it is still there, and again as often as the system does (about eleven minutes).
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 /// What cannot be accepted for want of file descriptors stays ready: without a pause the loop would spin.
 const PAUSE: Duration = Duration::from_millis(100);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);

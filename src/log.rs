@@ -186,9 +186,18 @@ impl Queue {
     }
 
     fn write_lines(&self, mut sink: impl Write) {
-        while let Some(line) = self.next() {
-            if sink.write_all(&line).and_then(|()| sink.flush()).is_err() {
+        // A disk that is full may take the half of a line.
+        let mut torn = false;
+        while let Some(mut line) = self.next() {
+            if torn {
+                line.insert(0, b'\n');
+            }
+            let mut rest = line.as_slice();
+            if write_all(&mut sink, &mut rest).and_then(|()| sink.flush()).is_err() {
                 crate::metrics::log_lines_dropped(1);
+            }
+            if rest.len() < line.len() {
+                torn = !rest.is_empty();
             }
         }
     }
@@ -214,6 +223,19 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Writes all of `rest`, and leaves in it what could not be written.
+fn write_all(sink: &mut impl Write, rest: &mut &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match sink.write(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => *rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 impl<'a> MakeWriter<'a> for Queue {
@@ -312,6 +334,40 @@ mod tests {
             "{lines:?}"
         );
         assert!(lines.iter().all(|line| !line.contains("hunter2")), "{lines:?}");
+    }
+
+    /// A disk with room for so many bytes.
+    struct Disk(mpsc::Sender<u8>, usize);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.1);
+            if taken == 0 {
+                // Somebody makes room.
+                self.1 = 100;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.1 -= taken;
+            bytes.iter().take(taken).for_each(|byte| self.0.send(*byte).unwrap());
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_behind_one_that_was_torn_stands_by_itself() {
+        let (sender, disk) = mpsc::channel();
+        let queue = Queue::new(QUEUE_BYTES);
+        let guard = queue.start(Disk(sender, 14)).unwrap();
+        for line in ["first\n", "second and long\n", "third\n", "fourth\n"] {
+            queue.push(line.as_bytes());
+        }
+        drop(guard);
+        let written = String::from_utf8(disk.try_iter().collect()).unwrap();
+        assert_eq!(written, "first\nsecond a\nthird\nfourth\n");
     }
 
     #[test]

@@ -58,7 +58,7 @@ label! {
         Refused = "refused",
         /// No host could be reached.
         Unreachable = "unreachable",
-        /// A limit on sessions.
+        /// A limit on sessions, or on open files.
         Limit = "limit",
         /// A bound on time passed.
         Timeout = "timeout",

@@ -81,6 +81,14 @@ pub fn rules(config: &Config) -> Vec<Rule> {
             "gives a token back, and with it its lease; without it both are left to lapse",
         ));
     }
+    if leases && !handed {
+        rules.push(rule(
+            "sys/leases/lookup",
+            "update",
+            Need::Default,
+            "tells whether a lease has gone with its token; without it one that stays is not noticed",
+        ));
+    }
     if leases {
         let purpose = if handed {
             "gives a lease back as soon as its last session has gone; without it the lease lapses, as a token that \
@@ -179,6 +187,7 @@ mod tests {
             "path \"auth/token/lookup-self\" { capabilities = [\"read\"] }",
             "path \"auth/token/renew-self\" { capabilities = [\"update\"] }",
             "path \"auth/token/revoke-self\" { capabilities = [\"update\"] }",
+            "path \"sys/leases/lookup\" { capabilities = [\"update\"] }",
         ];
         assert_eq!(rules_of(&text), expected);
         assert!(text.contains("\n# path \"sys/leases/revoke\" { capabilities = [\"update\"] }\n"), "{text}");

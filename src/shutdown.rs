@@ -204,10 +204,13 @@ pub struct Signals {
     term: Signal,
     int: Signal,
     hup: Signal,
+    /// Held so that its default, the end of the process, stays away: a write that may not make its file longer then
+    /// fails as one to a full disk does. The log's is the only file that grows.
+    _xfsz: Signal,
 }
 
 impl Signals {
-    /// Takes SIGTERM, SIGINT and SIGHUP over from their default, which ends the process.
+    /// Takes SIGTERM, SIGINT, SIGHUP and SIGXFSZ over from their default, which ends the process.
     ///
     /// # Errors
     /// If the system refuses.
@@ -216,6 +219,7 @@ impl Signals {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
+            _xfsz: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

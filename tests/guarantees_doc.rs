@@ -1,4 +1,4 @@
-//! Every test that `docs/guarantees.md` names as a promise's proof is there, and runs.
+//! Every test that `docs/guarantees.md` and `docs/pains.md` name as a proof is there, and runs.
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -9,11 +9,30 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 #[test]
 fn tests_that_the_guarantees_name_are_there() {
-    let text = fs::read_to_string(Path::new(ROOT).join("docs/guarantees.md")).expect("the document");
+    all_named_are_there("docs/guarantees.md");
+}
+
+#[test]
+fn tests_that_the_pains_name_are_there() {
+    let text = all_named_are_there("docs/pains.md");
+    let bare: Vec<&str> = text
+        .lines()
+        .filter(|line| {
+            line.starts_with("| ") && !line.starts_with("| pain |") && !line.starts_with("| trap |")
+        })
+        .filter(|line| !line.split('`').any(is_test))
+        .collect();
+    assert!(bare.is_empty(), "without a test: {bare:#?}");
+}
+
+/// Looks for each test that a document names; gives its text.
+fn all_named_are_there(document: &str) -> String {
+    let text = fs::read_to_string(Path::new(ROOT).join(document)).expect("the document");
     let named: Vec<&str> = text.split('`').skip(1).step_by(2).filter(|word| is_test(word)).collect();
     assert!(named.len() > 30, "{} tests are named", named.len());
     let missing: Vec<&&str> = named.iter().filter(|name| !is_there(name)).collect();
-    assert!(missing.is_empty(), "named, but no test: {missing:#?}");
+    assert!(missing.is_empty(), "{document} names what is no test: {missing:#?}");
+    text
 }
 
 #[test]
@@ -34,9 +53,15 @@ fn is_test(word: &str) -> bool {
 fn is_there(path: &str) -> bool {
     let (module, name) = path.rsplit_once("::").expect("a path");
     let module = module.replace("::", "/");
-    ["tests/it/M.rs", "tests/M.rs", "src/M.rs", "src/M/mod.rs"]
+    // Tests at the end of their module's own file.
+    let within = module.strip_suffix("/tests").unwrap_or(&module);
+    let places =
+        ["tests/it/M.rs", "tests/M.rs", "src/M.rs", "src/M/mod.rs"].map(|place| place.replace('M', &module));
+    let beside = ["src/M.rs", "src/M/mod.rs"].map(|place| place.replace('M', within));
+    places
         .iter()
-        .filter_map(|place| fs::read_to_string(Path::new(ROOT).join(place.replace('M', &module))).ok())
+        .chain(&beside)
+        .filter_map(|place| fs::read_to_string(Path::new(ROOT).join(place)).ok())
         .any(|source| is_run(&source, name))
 }
 

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Notify, Semaphore};
@@ -197,8 +198,12 @@ impl UnixSocket {
                 ));
             }
             Ok(_) => {
-                if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                    return Err(io::ErrorKind::AddrInUse.into());
+                let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                // A full backlog must not hold us up; it is an answer too.
+                probe.set_nonblocking(true)?;
+                match probe.connect(&SockAddr::unix(path)?) {
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => {}
+                    _ => return Err(io::ErrorKind::AddrInUse.into()),
                 }
             }
         }

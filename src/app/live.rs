@@ -1,8 +1,10 @@
 //! The routes of a running leasehold, and what a reload changes of them. Floor 6.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::proof::{Chain, Prover};
@@ -20,6 +22,7 @@ use crate::shutdown::Shutdown;
 use crate::vault::Vault;
 
 /// Where the configuration came from, to be read again.
+#[derive(Clone)]
 pub(super) struct Source {
     pub(super) flags: RunFlags,
     pub(super) env: Environment,
@@ -77,7 +80,7 @@ pub(super) async fn serve_reloads(
         let outcome = if shutdown.is_requested() {
             Err("leasehold is shutting down".to_owned())
         } else {
-            live.lock().await.reload(&process).await
+            reload(&live, &process).await
         };
         match &outcome {
             Ok(done) => tracing::info!("reloaded: {done}"),
@@ -86,6 +89,71 @@ pub(super) async fn serve_reloads(
         // SIGHUP waits for no answer.
         let _ = reply.send(outcome);
     }
+}
+
+/// A configuration that was read again and holds together. Nothing of it is in force yet.
+struct Renewed {
+    config: Config,
+    places: Vec<Arc<Upstream>>,
+    vault: Vault,
+    /// What needs a restart, and is as it was.
+    restart: Vec<&'static str>,
+}
+
+/// Reads the configuration again. On an error nothing has changed.
+async fn reload(live: &Mutex<Live>, process: &Process) -> Result<String, String> {
+    let (source, old) = {
+        let live = live.lock().await;
+        (live.source.clone(), live.config.clone())
+    };
+    // Files can be on a file system that hangs: neither a thread of the runtime nor the lock waits for them.
+    let reading = tokio::task::spawn_blocking(move || Renewed::read(&source, &old));
+    let renewed = match timeout(READ_WITHIN, reading).await {
+        Ok(read) => read.map_err(|error| error.to_string())??,
+        Err(_) => {
+            return Err(format!("its files could not be read within {} s", READ_WITHIN.as_secs()));
+        }
+    };
+    live.lock().await.apply(renewed, process).await
+}
+
+impl Renewed {
+    fn read(source: &Source, old: &Config) -> Result<Self, String> {
+        let mut config = Config::load(&source.flags, &source.env).map_err(|error| error.to_string())?;
+        let restart = keep_what_needs_a_restart(old, &mut config);
+        let places = places(&config).map_err(|error| Chain(&error).to_string())?;
+        let vault = Vault::new(config.vault.clone()).map_err(|error| format!("vault: {error}"))?;
+        Ok(Self { config, places, vault, restart })
+    }
+}
+
+/// What only a restart can change stays as it is. Gives the names.
+fn keep_what_needs_a_restart(old: &Config, new: &mut Config) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    let mut keep = |name, differs: bool| {
+        if differs {
+            names.push(name);
+        }
+    };
+    keep("listen", new.listen != old.listen);
+    keep("http", new.http != old.http);
+    keep("admin", new.admin != old.admin);
+    keep("log_level or log_format", new.log != old.log);
+    keep("min_sigterm_delay or max_sigterm_delay", new.sigterm != old.sigterm);
+    keep("state_file", new.state_file != old.state_file);
+    keep("[vault] addr", new.vault.addrs != old.vault.addrs);
+    keep("[limits]", new.limits != old.limits);
+    keep("[cancel]", new.cancel != old.cancel);
+    new.listen.clone_from(&old.listen);
+    new.http = old.http;
+    new.admin.clone_from(&old.admin);
+    new.log.clone_from(&old.log);
+    new.sigterm = old.sigterm;
+    new.state_file.clone_from(&old.state_file);
+    new.vault.addrs.clone_from(&old.vault.addrs);
+    new.limits = old.limits;
+    new.cancel = old.cancel;
+    names
 }
 
 impl Live {
@@ -132,12 +200,12 @@ impl Live {
                 drain: None,
                 lazy: true,
                 standby: false,
-                replica_grace: std::time::Duration::ZERO,
+                replica_grace: Duration::ZERO,
                 issue_burst: self.config.limits.issue_burst,
                 issue_interval: self.config.limits.issue_interval,
                 seed: rand::random::<u64>() | 1,
             },
-            idle_after: std::time::Duration::MAX,
+            idle_after: Duration::MAX,
             name,
         };
         let means = Means {
@@ -170,15 +238,10 @@ impl Live {
         Arc::clone(&self.vault.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the configuration again. On an error nothing has changed.
-    async fn reload(&mut self, process: &Process) -> Result<String, String> {
-        let mut new =
-            Config::load(&self.source.flags, &self.source.env).map_err(|error| error.to_string())?;
-        let restart = self.keep_what_needs_a_restart(&mut new);
-        let places = places(&new).map_err(|error| Chain(&error).to_string())?;
-        let vault = Vault::new(new.vault.clone())
-            .map_err(|error| format!("vault: {error}"))?
-            .succeeding(&self.current_vault());
+    /// Puts a configuration in force.
+    async fn apply(&mut self, renewed: Renewed, process: &Process) -> Result<String, String> {
+        let Renewed { config: new, places, vault, restart } = renewed;
+        let vault = vault.succeeding(&self.current_vault());
         let login_changed =
             new.vault.auth != self.config.vault.auth || new.vault.namespace != self.config.vault.namespace;
         *self.vault.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(vault);
@@ -223,36 +286,6 @@ impl Live {
             told.push(format!("a restart is needed for {}", restart.join(", ")));
         }
         Ok(told.join(", "))
-    }
-
-    /// What only a restart can change stays as it is. Gives the names.
-    fn keep_what_needs_a_restart(&self, new: &mut Config) -> Vec<&'static str> {
-        let mut names = Vec::new();
-        let mut keep = |name, differs: bool| {
-            if differs {
-                names.push(name);
-            }
-        };
-        let old = &self.config;
-        keep("listen", new.listen != old.listen);
-        keep("http", new.http != old.http);
-        keep("admin", new.admin != old.admin);
-        keep("log_level or log_format", new.log != old.log);
-        keep("min_sigterm_delay or max_sigterm_delay", new.sigterm != old.sigterm);
-        keep("state_file", new.state_file != old.state_file);
-        keep("[vault] addr", new.vault.addrs != old.vault.addrs);
-        keep("[limits]", new.limits != old.limits);
-        keep("[cancel]", new.cancel != old.cancel);
-        new.listen.clone_from(&old.listen);
-        new.http = old.http;
-        new.admin.clone_from(&old.admin);
-        new.log.clone_from(&old.log);
-        new.sigterm = old.sigterm;
-        new.state_file.clone_from(&old.state_file);
-        new.vault.addrs.clone_from(&old.vault.addrs);
-        new.limits = old.limits;
-        new.cancel = old.cancel;
-        names
     }
 
     fn begin(&self, config: &Config, route: &RouteConfig, upstream: &Arc<Upstream>) -> Running {
@@ -325,7 +358,7 @@ fn route_settings(config: &Config, route: &RouteConfig, upstream: &Upstream) -> 
             drain: route.drain,
             lazy: route.lazy,
             standby: route.standby,
-            replica_grace: if several { config.limits.replica_grace } else { std::time::Duration::ZERO },
+            replica_grace: if several { config.limits.replica_grace } else { Duration::ZERO },
             issue_burst: config.limits.issue_burst,
             issue_interval: config.limits.issue_interval,
             // Never 0, which would be no jitter.
@@ -341,3 +374,6 @@ fn pattern(pattern: &Pattern) -> Match {
         Pattern::Exactly(name) => Match::Only(name.as_bytes().to_vec()),
     }
 }
+
+/// How long the files of a reload may take. Whoever asked waits for the answer.
+const READ_WITHIN: Duration = Duration::from_secs(5);

@@ -39,11 +39,17 @@ impl Client {
         }
     }
 
-    /// Whether anybody still listens.
-    pub(super) async fn is_there(&self) -> bool {
-        match &self.addr {
-            Address::Tcp(addr) => TcpStream::connect(addr).await.is_ok(),
-            Address::Unix(path) => UnixStream::connect(path).await.is_ok(),
+    /// Whether anybody still listens. A full backlog, which leaves the question open for `within`, is somebody's.
+    pub(super) async fn is_there(&self, within: Duration) -> bool {
+        let connected = async {
+            match &self.addr {
+                Address::Tcp(addr) => TcpStream::connect(addr).await.map(drop),
+                Address::Unix(path) => UnixStream::connect(path).await.map(drop),
+            }
+        };
+        match timeout(within, connected).await {
+            Ok(Err(error)) => error.kind() == io::ErrorKind::WouldBlock,
+            Ok(Ok(())) | Err(_) => true,
         }
     }
 

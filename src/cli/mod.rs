@@ -165,7 +165,7 @@ pub async fn shutdown(flags: &ShutdownFlags, env: &Environment) -> Result<(), Er
         return Err(Error::Negative(answer.line()));
     }
     let until = Instant::now() + GONE_BY;
-    while flags.wait && client.is_there().await {
+    while flags.wait && client.is_there(QUICK).await {
         if Instant::now() >= until {
             return Err(Error::Negative("it has not stopped in ten minutes".to_owned()));
         }

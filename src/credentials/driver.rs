@@ -1,5 +1,7 @@
 //! The driver of one route: does what its keeper says, and tells it what came of it. Floor 3.
 
+mod returning;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,12 +20,11 @@ use super::status::LastError;
 use super::view::{self, GenerationView};
 use super::{Drain, Ending, Generation, HardClose, clock};
 use crate::lease::generation::Cause;
-use crate::lease::{
-    self, Action, Event, Failure, Note, Outcome, Reason, Settings, Time, TokenFacts, TokenId,
-};
+use crate::lease::{self, Action, Event, Failure, Note, Reason, Settings, Time, TokenFacts, TokenId};
 use crate::metrics::{self, Closed, RouteMetrics};
 use crate::secret::Secret;
 use crate::vault::{self, Vault};
+use returning::Farewells;
 
 /// What a route's driver needs to know.
 pub struct RouteSettings {
@@ -92,6 +93,7 @@ pub fn start(settings: RouteSettings, means: Means, tasks: &TaskTracker) -> Arc<
         tokens: held,
         next_token,
         generations,
+        farewells: Farewells::default(),
         keeping,
         left,
         publish,
@@ -116,6 +118,7 @@ struct Driver {
     tokens: HashMap<TokenId, Secret>,
     next_token: u64,
     generations: HashMap<u64, Arc<Generation>>,
+    farewells: Farewells,
     keeping: Keeping,
     /// Woken when a generation's last session leaves.
     left: Arc<Notify>,
@@ -200,11 +203,15 @@ impl Driver {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Check(number, reply) => {
-                self.checks.entry(number).or_default().push(reply);
+                let waiting = self.checks.entry(number).or_default();
+                waiting.retain(|reply| !reply.is_closed());
+                waiting.push(reply);
                 self.step(Event::Suspected(number));
             }
             Command::Replace(number, reply) => {
                 if self.keeper.current() == Some(number) {
+                    // Who has given up waiting is not kept: there may be no answer for as long as Vault is away.
+                    self.replaces.retain(|reply| !reply.is_closed());
                     self.replaces.push(reply);
                     self.step(Event::Replace(number));
                 }
@@ -286,12 +293,8 @@ impl Driver {
                 self.step(Event::TokenRenewFailed(token, meaning(&failure)));
             }
             Done::LeaseRevoked(number, Ok(())) => self.step(Event::LeaseRevoked(number)),
-            Done::LeaseRevoked(number, Err(failure)) => {
-                if meaning(&failure) != Failure::Forbidden {
-                    self.failed("revoke", &failure);
-                }
-                self.step(Event::LeaseRevokeFailed(number, meaning(&failure)));
-            }
+            Done::LeaseRevoked(number, Err(failure)) => self.lease_revoke_failed(number, &failure),
+            Done::LeaseLookedUp(number, answer) => self.lease_looked_up(number, answer),
             Done::TokenRevoked(token, Ok(())) => self.step(Event::TokenRevoked(token)),
             Done::TokenRevoked(token, Err(failure)) => {
                 self.failed("revoke the token", &failure);
@@ -437,6 +440,7 @@ impl Driver {
         for action in actions {
             self.do_one(action);
         }
+        self.tidy_farewells();
     }
 
     fn do_one(&mut self, action: Action) {
@@ -473,6 +477,7 @@ impl Driver {
                 Some(token) => self.requests.revoke_token(id, token.clone()),
                 None => self.step(Event::TokenRevoked(id)),
             },
+            Action::LookUpLease(number, id) => self.look_up_lease(number, id),
             Action::Publish(number) => {
                 if let Some(generation) = self.generations.get(&number) {
                     generation.set_published_at(clock::now());
@@ -484,7 +489,9 @@ impl Driver {
                 self.publish.send_replace(None);
             }
             Action::Forget(number) => {
-                self.generations.remove(&number);
+                if let Some(generation) = self.generations.remove(&number) {
+                    self.farewells.add(&generation);
+                }
                 self.answer(number, Verdict::Lost);
             }
             Action::ForgetToken(id) => {
@@ -577,7 +584,7 @@ impl Driver {
             Note::CandidateRefused(number) => {
                 tracing::error!(
                     lease.generation = number,
-                    "no server accepts the new credential; it is given back: check the role's creation_statements"
+                    "no server accepts the new credential; it is given back: check the role's creation_statements, and the clocks"
                 );
                 self.requests.vault.gave_nothing_of_use();
                 self.remember("prove: the server refuses the new credential");
@@ -597,21 +604,7 @@ impl Driver {
                     "ends: its sessions are closed"
                 );
             }
-            Note::Returned(number, outcome) => {
-                let outcome = match outcome {
-                    Outcome::Lease => metrics::Revocation::Lease,
-                    Outcome::Token => metrics::Revocation::Token,
-                    Outcome::Forbidden => metrics::Revocation::Forbidden,
-                    Outcome::Failed => metrics::Revocation::Failed,
-                };
-                self.metrics.revocation(outcome);
-                match outcome {
-                    metrics::Revocation::Lease | metrics::Revocation::Token => {
-                        tracing::info!(lease.generation = number, by = outcome.as_str(), "revoked");
-                    }
-                    _ => tracing::warn!(lease.generation = number, why = outcome.as_str(), "left to lapse"),
-                }
-            }
+            Note::Returned(number, outcome) => self.returned(number, outcome),
             Note::Recalled(number) => {
                 tracing::warn!(lease.generation = number, "serves new sessions again: its successor is gone");
             }
@@ -651,6 +644,10 @@ impl Driver {
 
     fn failed(&self, what: &'static str, failure: &vault::Failure) {
         tracing::warn!(error = %failure, error.blame = failure.blame().as_str(), "could not {what}");
+        self.remember_failure(what, failure);
+    }
+
+    fn remember_failure(&self, what: &'static str, failure: &vault::Failure) {
         self.remember(&format!("{what}: {}", failure.kind.as_str()));
     }
 

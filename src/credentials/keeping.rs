@@ -106,7 +106,8 @@ impl Keeping {
         self.origins.insert(number, Arc::clone(&self.origin));
     }
 
-    /// Writes what there is, if it has changed.
+    /// Writes what there is, if that is not what was written last. What could not be written is tried again at the next
+    /// step, which is a second away at most.
     pub(super) fn keep(
         &mut self,
         keeper: &Machine,
@@ -130,8 +131,10 @@ impl Keeping {
                 life: *life,
             })
         });
-        slot.save(held_tokens.collect(), held.collect());
+        let saved = slot.save(held_tokens.collect(), held.collect());
         self.origins.retain(|number, _| generations.contains_key(number));
-        self.written = kept;
+        if saved {
+            self.written = kept;
+        }
     }
 }

@@ -130,6 +130,14 @@ impl Machine {
         }
     }
 
+    /// Whether what became of this generation's lease is yet to be said.
+    pub(super) fn owes(&self, number: u64) -> bool {
+        match self {
+            Self::Dynamic(keeper) => keeper.owes(number),
+            Self::Static(_) => false,
+        }
+    }
+
     pub(super) fn next_action(&self, now: Time) -> (&'static str, Time) {
         match self {
             Self::Dynamic(keeper) => keeper.next_action(now),

@@ -51,6 +51,8 @@ pub(super) enum Done {
     TokenRenewFailed(TokenId, vault::Failure),
     LeaseRevoked(u64, Result<(), vault::Failure>),
     TokenRevoked(TokenId, Result<(), vault::Failure>),
+    /// Whether it is there.
+    LeaseLookedUp(u64, Result<bool, vault::Failure>),
 }
 
 /// Sends the requests of one route.
@@ -152,6 +154,13 @@ impl Requests {
     pub(super) fn revoke_lease(&self, number: u64, token: Secret, lease_id: String) {
         self.spawn(move |this| async move {
             Done::LeaseRevoked(number, this.vault.revoke(&token, &lease_id, this.client_timeout).await)
+        });
+    }
+
+    pub(super) fn look_up_lease(&self, number: u64, token: Secret, lease_id: String) {
+        self.spawn(move |this| async move {
+            let answer = this.vault.has_lease(&token, &lease_id, this.client_timeout).await;
+            Done::LeaseLookedUp(number, answer)
         });
     }
 

@@ -139,9 +139,10 @@ impl StateFile {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, inner: &mut Inner) {
+    /// False if it could not be written.
+    fn write(&self, inner: &mut Inner) -> bool {
         if inner.finished {
-            return;
+            return true;
         }
         let mut held = inner.slots.values().filter(|left| !left.is_empty()).peekable();
         let written = if held.peek().is_none() {
@@ -151,18 +152,19 @@ impl StateFile {
                 .map_err(std::io::Error::from)
                 .and_then(|text| self.place.write(&text))
         };
-        match written {
-            Ok(()) => inner.failing = false,
+        let file = self.place.path().display();
+        match &written {
+            Ok(()) if inner.failing => {
+                inner.failing = false;
+                tracing::info!(%file, "the state file is written again");
+            }
             Err(error) if !inner.failing => {
                 inner.failing = true;
-                tracing::warn!(
-                    file = %self.place.path().display(),
-                    %error,
-                    "the state file cannot be written; after a crash it would say what was"
-                );
+                tracing::warn!(%file, %error, "the state file cannot be written; after a crash it would say what was");
             }
-            Err(_) => {}
+            Ok(()) | Err(_) => {}
         }
+        written.is_ok()
     }
 }
 
@@ -178,13 +180,13 @@ impl Slot {
         self.file.inner().slots.get(&self.id).cloned().unwrap_or_else(|| Left::new(""))
     }
 
-    /// Puts this into it, and writes the file.
-    pub(super) fn save(&self, tokens: Vec<LeftToken>, generations: Vec<LeftGeneration>) {
+    /// Puts this into it, and writes the file. False if it could not be written.
+    pub(super) fn save(&self, tokens: Vec<LeftToken>, generations: Vec<LeftGeneration>) -> bool {
         let mut inner = self.file.inner();
         if let Some(left) = inner.slots.get_mut(&self.id) {
             (left.tokens, left.generations) = (tokens, generations);
         }
-        self.file.write(&mut inner);
+        self.file.write(&mut inner)
     }
 }
 

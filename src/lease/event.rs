@@ -116,6 +116,8 @@ pub enum Event {
     TokenRevoked(TokenId),
     /// Not revoked.
     TokenRevokeFailed(TokenId, Failure),
+    /// The answer to [`Action::LookUpLease`].
+    LeaseLookedUp(u64, Sight),
     /// Nobody is in this generation any more, nor can be. See [`Keeper::may_empty`].
     Empty {
         /// Which.
@@ -154,6 +156,19 @@ pub enum Drain {
     For(Duration),
 }
 
+/// What a look for a lease whose token was revoked has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sight {
+    /// It is not there any more.
+    Gone,
+    /// Vault has it still.
+    There,
+    /// No answer this time.
+    Unclear,
+    /// It may not be looked up, now or later.
+    Barred,
+}
+
 /// What a check of a suspect lease said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
@@ -185,6 +200,8 @@ pub enum Action {
     RevokeLease(u64, TokenId),
     /// Give a token back.
     RevokeToken(TokenId),
+    /// Look whether a lease is there, under a token that does not own it.
+    LookUpLease(u64, TokenId),
     /// New sessions use this generation.
     Publish(u64),
     /// New sessions have to wait.
@@ -254,6 +271,8 @@ pub enum Outcome {
     Lease,
     /// With its token.
     Token,
+    /// With its token, and yet it is there: Vault cannot revoke it either, and tries again for a while.
+    Stays,
     /// Forbidden: it lapses.
     Forbidden,
     /// It did not work, or may not be: it lapses.

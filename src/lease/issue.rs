@@ -146,6 +146,24 @@ impl Keeper {
         }
     }
 
+    /// The current credential is lost. What a host has refused is no remedy, and the back-off after such a one was for a
+    /// route that is served: a fresh one is asked for, once for each loss, and as far as the bucket allows.
+    pub(super) fn make_way(&mut self) {
+        match self.issuance.state {
+            issuance::State::Proving { number, refused: true, again_at: Some(_), .. } => {
+                self.set_aside(number);
+            }
+            issuance::State::BackOff { slow: true, .. } => self.issuance.state = issuance::State::Idle,
+            _ => {}
+        }
+    }
+
+    fn set_aside(&mut self, number: u64) {
+        self.note(Note::CandidateRefused(number));
+        self.give_back(number);
+        self.issuance.state = issuance::State::Idle;
+    }
+
     /// A candidate that no host let in: tried again for a while if one refused it, as long as it lives if none could
     /// say, unless it is needed at once.
     pub(super) fn not_proved(&mut self, now: Time, number: u64, refused_now: bool) {
@@ -166,6 +184,15 @@ impl Keeper {
             self.note(Note::NotTakenUp(number));
             self.give_back(number);
             self.issuance.state = issuance::State::Idle;
+            return;
+        }
+        // It was asked for before the loss: none of these reasons is one for another while that is to be made good.
+        let before_loss = matches!(
+            reason,
+            Reason::Schedule | Reason::Capped | Reason::NotRenewable | Reason::Token | Reason::Standby
+        );
+        if refused_now && self.lost && before_loss {
+            self.set_aside(number);
             return;
         }
         if refused_now && now >= patience_ends_at {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Time;
 use super::event::{Action, Drain, Event, Failure, Note, Outcome, Settings, Verdict};
+use super::farewell::Farewell;
 use super::generation::{Cause, Check, Generation, State};
 use super::issuance::{self, Issuance};
 use super::schedule::{self, Jitter};
@@ -25,6 +26,8 @@ pub struct Keeper {
     pub(super) tokens: BTreeMap<TokenId, Token>,
     pub(super) generations: BTreeMap<u64, Generation>,
     pub(super) current: Option<u64>,
+    /// Leases that went with their token, until they are seen to be gone.
+    pub(super) farewells: BTreeMap<u64, Farewell>,
     pub(super) issuance: Issuance,
     /// A token that was logged in for an issuance that failed, kept for the next one.
     pub(super) spare: Option<TokenId>,
@@ -46,7 +49,7 @@ pub struct Keeper {
     /// The grant in flight was asked for by an earlier configuration.
     pub(super) discard: bool,
     pub(super) next_number: u64,
-    salt: u64,
+    pub(super) salt: u64,
     pub(super) deadline: Time,
     pub(super) actions: Vec<Action>,
 }
@@ -87,6 +90,7 @@ impl Keeper {
             tokens: BTreeMap::new(),
             generations: BTreeMap::new(),
             current: None,
+            farewells: BTreeMap::new(),
             issuance,
             spare: None,
             command: None,
@@ -237,11 +241,14 @@ impl Keeper {
             Event::TokenRenewFailed(token, failure) => self.token_renew_failed(now, token, failure),
             Event::LeaseRevoked(number) => self.returned(number, Outcome::Lease),
             Event::LeaseRevokeFailed(number, failure) => self.lease_revoke_failed(now, number, failure),
-            Event::TokenRevoked(token) if self.is_revoking(token) => self.token_gone(token, Outcome::Token),
+            Event::TokenRevoked(token) if self.is_revoking(token) => {
+                self.token_gone(now, token, Outcome::Token)
+            }
             Event::TokenRevokeFailed(token, failure) if self.is_revoking(token) => {
                 self.token_revoke_failed(now, token, failure);
             }
             Event::TokenRevoked(_) | Event::TokenRevokeFailed(..) => {}
+            Event::LeaseLookedUp(number, sight) => self.looked_up(now, number, sight),
             Event::Empty { number, stray } => self.emptied(now, number, stray),
             Event::Suspected(number) => self.check(now, number, CHECK_EVERY, true),
             Event::DenialSeen(number) => self.check(now, number, DENIAL_EVERY, false),
@@ -258,6 +265,8 @@ impl Keeper {
                 if self.closed {
                     self.actions.push(Action::RotateFailed);
                 } else {
+                    // A lazy route that has nothing yet takes one, as for a session.
+                    self.wanted = true;
                     self.command = Some(drain.or_else(|| self.command.flatten()));
                 }
             }
@@ -294,8 +303,8 @@ impl Keeper {
         match (failure, check.map(|check| check.before)) {
             (Failure::Gone | Failure::TokenDead, _) => {}
             (_, Some(before @ Renewal::Over { .. })) => generation.term.restore(before),
-            // A check before its time that came to nothing is no failed renewal.
-            (Failure::Transient | Failure::TimedOut, Some(before @ Renewal::Scheduled(_))) => {
+            // A check that came to nothing before the renewal's time is no failed renewal; at its time it was that too.
+            (Failure::Transient | Failure::TimedOut, Some(before @ Renewal::Scheduled(at))) if now < at => {
                 generation.term.restore(before);
             }
             (failure, _) => generation.term.failed(now, failure, jitter),
@@ -347,7 +356,7 @@ impl Keeper {
         if let Some(held) = self.tokens.get_mut(&token) {
             held.term.died(now);
             for number in std::mem::take(&mut held.owed) {
-                self.note(Note::Returned(number, Outcome::Token));
+                self.left_with_token(now, number);
             }
         }
     }
@@ -378,6 +387,7 @@ impl Keeper {
                     self.current = None;
                     self.lost = true;
                     self.actions.push(Action::Unpublish);
+                    self.make_way();
                 }
             }
             State::Closing { .. } => {}
@@ -449,9 +459,9 @@ impl Keeper {
         self.fail_command();
     }
 
-    /// A lazy route has had no session for long enough.
+    /// A lazy route has had no session for long enough. A rotation that was asked for is not broken off.
     fn idle(&mut self) {
-        if self.settings.lazy && !self.closed {
+        if self.settings.lazy && !self.closed && self.command.is_none() {
             self.wanted = false;
             self.lost = false;
             self.refused = None;
@@ -509,6 +519,7 @@ impl Keeper {
     pub fn is_empty(&self) -> bool {
         self.generations.is_empty()
             && self.tokens.is_empty()
+            && self.farewells.is_empty()
             && matches!(self.issuance.state, issuance::State::Idle | issuance::State::BackOff { .. })
     }
 }

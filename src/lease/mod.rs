@@ -12,6 +12,7 @@
 //! more than one of them.
 
 mod event;
+mod farewell;
 pub mod generation;
 pub mod issuance;
 mod issue;
@@ -28,7 +29,7 @@ pub mod token;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Action, Drain, Event, Failure, Note, Outcome, Settings, Verdict};
+pub use event::{Action, Drain, Event, Failure, Note, Outcome, Settings, Sight, Verdict};
 pub use issuance::Reason;
 pub use keeper::Keeper;
 pub use kept::{Kept, KeptGeneration, KeptToken};

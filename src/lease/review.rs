@@ -25,6 +25,7 @@ impl Keeper {
         self.issue(now);
         self.give_leases_back(now);
         self.give_tokens_back(now);
+        self.look_after(now);
         self.tell(now);
     }
 
@@ -205,7 +206,10 @@ impl Keeper {
         };
         match failure {
             // Dead tokens take their leases along.
-            Failure::TokenDead | Failure::Gone => self.returned(number, Outcome::Token),
+            Failure::TokenDead | Failure::Gone => {
+                self.forget(number);
+                self.left_with_token(now, number);
+            }
             Failure::Forbidden => {
                 let owner = generation.token;
                 match self.tokens.get_mut(&owner).filter(|token| token.owned) {
@@ -234,7 +238,7 @@ impl Keeper {
                 continue;
             }
             match token.revoking {
-                _ if !token.owned || now >= token.ends_at() => self.token_gone(id, Outcome::Failed),
+                _ if !token.owned || now >= token.ends_at() => self.token_gone(now, id, Outcome::Failed),
                 None => {
                     token.revoking = Some(Revoking { tries: 0, again_at: None });
                     self.actions.push(Action::RevokeToken(id));
@@ -253,12 +257,15 @@ impl Keeper {
         }
     }
 
-    pub(super) fn token_gone(&mut self, id: TokenId, outcome: Outcome) {
+    pub(super) fn token_gone(&mut self, now: Time, id: TokenId, outcome: Outcome) {
         let Some(token) = self.tokens.remove(&id) else {
             return;
         };
         for number in token.owed {
-            self.note(Note::Returned(number, outcome));
+            match outcome {
+                Outcome::Token => self.left_with_token(now, number),
+                outcome => self.note(Note::Returned(number, outcome)),
+            }
         }
         self.actions.push(Action::ForgetToken(id));
     }
@@ -266,9 +273,9 @@ impl Keeper {
     pub(super) fn token_revoke_failed(&mut self, now: Time, id: TokenId, failure: Failure) {
         let jitter = self.jitter();
         match failure {
-            Failure::TokenDead | Failure::Gone => self.token_gone(id, Outcome::Token),
+            Failure::TokenDead | Failure::Gone => self.token_gone(now, id, Outcome::Token),
             Failure::Forbidden | Failure::Refused | Failure::CannotExtend => {
-                self.token_gone(id, Outcome::Forbidden)
+                self.token_gone(now, id, Outcome::Forbidden)
             }
             Failure::Transient | Failure::TimedOut => {
                 let Some(token) = self.tokens.get_mut(&id) else {

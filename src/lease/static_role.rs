@@ -68,6 +68,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 const URGENT_FOR: Duration = Duration::from_secs(30);
 /// A read at the word of a refused login comes at most this often.
 const READ_EVERY: Duration = Duration::from_secs(1);
+/// The longest wait between two reads while something new is due.
+const LONGEST_POLL: Duration = Duration::from_secs(5);
 
 impl StaticKeeper {
     /// A role whose password has not been read. It asks for it at the first event.
@@ -225,7 +227,8 @@ impl StaticKeeper {
             | Event::LeaseRenewed { .. }
             | Event::LeaseRenewFailed(..)
             | Event::LeaseRevoked(_)
-            | Event::LeaseRevokeFailed(..) => {}
+            | Event::LeaseRevokeFailed(..)
+            | Event::LeaseLookedUp(..) => {}
         }
     }
 
@@ -241,6 +244,7 @@ impl StaticKeeper {
         self.token = Some(token);
         if self.closed {
             self.reading = Reading::Waiting { until: Time::NEVER };
+            self.disappoint();
         } else {
             self.ask(token);
         }
@@ -293,7 +297,8 @@ impl StaticKeeper {
         let due_at = sent_at + ttl + SETTLE;
         let is_due = ttl.is_zero() || now < self.urgent_until;
         let until = if is_due && (!is_new || ttl.is_zero()) {
-            let wait = schedule::back_off(self.polls, SETTLE, Duration::from_secs(5), Jitter::NONE);
+            let jitter = self.jitter();
+            let wait = schedule::back_off(self.polls, READ_EVERY, LONGEST_POLL, jitter);
             self.polls = self.polls.saturating_add(1);
             (now + wait).min(if ttl.is_zero() { Time::NEVER } else { due_at })
         } else {
@@ -312,6 +317,11 @@ impl StaticKeeper {
         let wait = schedule::back_off(self.failures, first, Duration::from_secs(most), jitter);
         self.failures = self.failures.saturating_add(1);
         self.reading = Reading::Waiting { until: if self.closed { Time::NEVER } else { now + wait } };
+        self.disappoint();
+    }
+
+    /// Whoever waits for a read learns that none comes.
+    fn disappoint(&mut self) {
         for number in std::mem::take(&mut self.awaited) {
             self.actions.push(Action::Answer(number, Verdict::Silent));
         }
@@ -320,23 +330,20 @@ impl StaticKeeper {
         }
     }
 
-    /// Something does not fit: look soon, and often.
+    /// Something does not fit: look soon, and often, though less and less so while a password stays refused.
     fn hurry(&mut self, now: Time) {
         if self.closed {
             self.urgent_until = now;
-            for number in std::mem::take(&mut self.awaited) {
-                self.actions.push(Action::Answer(number, Verdict::Silent));
-            }
-            if std::mem::take(&mut self.commanded) {
-                self.actions.push(Action::RotateFailed);
-            }
+            self.disappoint();
             return;
         }
         self.urgent_until = now + URGENT_FOR;
         if let Reading::Waiting { until } = self.reading
             && self.failures == 0
         {
-            self.reading = Reading::Waiting { until: until.min(now.max(self.read_at + READ_EVERY)) };
+            let wait =
+                schedule::back_off(self.polls.saturating_sub(1), READ_EVERY, LONGEST_POLL, Jitter::NONE);
+            self.reading = Reading::Waiting { until: until.min(now.max(self.read_at + wait)) };
         }
     }
 
@@ -405,6 +412,7 @@ impl StaticKeeper {
         self.actions.push(Action::Unpublish);
         if let Reading::Waiting { .. } = self.reading {
             self.reading = Reading::Waiting { until: Time::NEVER };
+            self.disappoint();
         }
     }
 

@@ -28,7 +28,7 @@ pub struct Term {
     longest: Duration,
     margin: Duration,
     renewal: Renewal,
-    renewals: u32,
+    pub(super) renewals: u32,
     failures: u32,
 }
 

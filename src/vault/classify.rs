@@ -18,6 +18,8 @@ pub enum Operation {
     RenewToken,
     /// The facts of a token.
     LookUp,
+    /// Whether a lease is there.
+    LookUpLease,
     /// The revocation of a lease.
     Revoke,
     /// The revocation of a token.
@@ -37,6 +39,7 @@ impl Operation {
             Self::Renew => "renew",
             Self::RenewToken => "renew_token",
             Self::LookUp => "look_up",
+            Self::LookUpLease => "look_up_lease",
             Self::Revoke => "revoke",
             Self::RevokeToken => "revoke_token",
             Self::Capabilities => "capabilities",
@@ -63,7 +66,7 @@ pub(super) fn classify(operation: Operation, status: u16, errors: &[String]) -> 
         (_, 403) => Kind::Forbidden,
         (Operation::Renew, 400..=499) => renewal(&text),
         (Operation::RenewToken, 400..=499) => token_renewal(&text),
-        (Operation::Revoke, 400..=499) => revocation(&text),
+        (Operation::Revoke | Operation::LookUpLease, 400..=499) => unknown_lease(&text),
         (Operation::Issue | Operation::RevokeToken, 400..=499) => Kind::Refused,
         _ => Kind::Transient,
     }
@@ -117,8 +120,9 @@ fn token_renewal(text: &str) -> Kind {
     if contains_any(text, &known) { Kind::CannotExtend } else { Kind::Transient }
 }
 
-/// A 4xx to `sys/leases/revoke`. Today's servers answer 204 for a lease they do not know.
-fn revocation(text: &str) -> Kind {
+/// A 4xx to `sys/leases/lookup` or `sys/leases/revoke`. Today's servers answer 204 to the revocation of a lease they do
+/// not know.
+fn unknown_lease(text: &str) -> Kind {
     if contains_any(text, &["lease not found", "invalid lease"]) { Kind::Gone } else { Kind::Transient }
 }
 

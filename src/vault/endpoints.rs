@@ -69,6 +69,18 @@ pub(super) struct CapabilitiesSelf {
     pub(super) paths: Vec<String>,
 }
 
+/// Looks a lease up. The default policy allows it.
+///
+/// * Path: `sys/leases/lookup`
+/// * Method: PUT
+/// * Response: `data` with `expire_time`, `ttl`; 400 `invalid lease` for one that is not there
+/// * Reference: <https://developer.hashicorp.com/vault/api-docs/system/leases#read-lease>
+#[derive(Endpoint)]
+#[endpoint(path = "sys/leases/lookup", method = "PUT")]
+pub(super) struct LookUpLease {
+    pub(super) lease_id: String,
+}
+
 /// Revokes a lease. With `sync` the answer comes when it is done, so that its outcome is known.
 ///
 /// * Path: `sys/leases/revoke`

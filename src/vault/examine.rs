@@ -1,11 +1,13 @@
-//! What is asked of Vault to find out what works, and not to serve. Floor 2.
+//! What is asked of Vault to find out, and changes nothing that serves. Floor 2.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::classify::Operation;
-use super::endpoints::{CapabilitiesSelf, ExtendLease};
-use super::{Failure, Renewed, Vault, replies, unreadable};
+use super::endpoints::{CapabilitiesSelf, ExtendLease, LookUpLease};
+use super::{Failure, Kind, Renewed, Vault, replies, unreadable};
 use crate::secret::Secret;
 
 impl Vault {
@@ -41,5 +43,19 @@ impl Vault {
     ) -> Result<BTreeMap<String, Vec<String>>, Failure> {
         let reply = self.ask(Operation::Capabilities, token, CapabilitiesSelf { paths }, within).await?;
         replies::capabilities(&reply.body).map_err(|why| unreadable(Operation::Capabilities, why))
+    }
+
+    /// Whether a lease is still there; one that could not be revoked is. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// `Forbidden` for a token without the default policy.
+    pub async fn has_lease(&self, token: &Secret, lease_id: &str, within: Duration) -> Result<bool, Failure> {
+        let request = LookUpLease { lease_id: lease_id.to_owned() };
+        let deadline = Instant::now() + within;
+        match self.call(Operation::LookUpLease, Some(token), request, deadline, &[]).await {
+            Err(failure) if failure.kind == Kind::Gone => Ok(false),
+            answer => answer.map(|_| true),
+        }
     }
 }

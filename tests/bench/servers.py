@@ -5,7 +5,7 @@ It reads one JSON command per line and answers each with one JSON line, in order
 {"error": "...", "log": "the end of the server's log"}. `name` is the caller's, unique while the server exists.
 
   {"start": "postgres", "name": N, "version": "system"|"18", "conf": {"max_connections": "20"}, "hba": [LINE, ...],
-   "ssl": true | {"digest": "sha384"} | {"cert": PATH, "key": PATH, "ca": PATH}, "standby_of": N}
+   "ssl": true | {"digest": "sha384"} | {"cert": PATH, "key": PATH, "ca": PATH}, "standby_of": N, "env": {...}}
       -> name pid host port socket_dir data_dir superuser password log [ca cert key]
          hba lines stand before "host all all all scram-sha-256"; the superuser gets in whatever they say
          a standby streams from N, which is stopped for a moment so that its data can be copied
@@ -156,8 +156,9 @@ class Server:
 class Postgres(Server):
     SIGNALS = {"TERM": signal.SIGTERM, "KILL": signal.SIGKILL, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
-    def __init__(self, run, name, version="system", conf=None, hba=(), ssl=None, standby_of=None):
+    def __init__(self, run, name, version="system", conf=None, hba=(), ssl=None, standby_of=None, env=None):
         super().__init__(run, name)
+        self.env = env or {}
         self.bin = self._programs(version)
         self.data = os.path.join(self.dir, "data")
         self.sockets = os.path.join(run.dir, "s")
@@ -194,7 +195,7 @@ class Postgres(Server):
 
     def start(self):
         self.launch([os.path.join(self.bin, "postgres"), "-D", self.data, "-p", str(self.port)],
-                    dies_by=signal.SIGQUIT, umask=0o077, **self.run.as_user())
+                    dies_by=signal.SIGQUIT, umask=0o077, env={**os.environ, **self.env}, **self.run.as_user())
         self.wait_until(self._ready)
 
     def _ready(self):

@@ -14,13 +14,17 @@
 )]
 
 mod bench;
+mod chaos;
 mod check;
 mod check_route;
 mod check_vault;
 mod crash;
+mod faults;
+mod faults_process;
 mod faults_vault;
 mod harness;
 mod lease;
+mod load;
 mod main_job;
 mod policy;
 mod probe;
@@ -43,6 +47,7 @@ mod session_drain;
 mod session_end;
 mod session_race;
 mod session_relay;
+mod soak;
 mod static_role;
 mod upstream;
 mod upstream_tls;

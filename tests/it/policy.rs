@@ -32,13 +32,16 @@ async fn leasehold_runs_renews_rotates_and_stops_with_exactly_the_policy_that_it
     assert_ne!(new_user, old_user);
     old.close().await;
     eventually(SOON, async || same(db.roles().await, [new_user.clone()])).await;
+    let given_back = [("outcome", "token")];
+    eventually(SOON, async || same(leasehold.metrics().await.get("revocations_total", &given_back), 1.0))
+        .await;
     let metrics = leasehold.metrics().await;
     assert_eq!(metrics.get("vault_requests_total", &[("outcome", "denied"), ("operation", "renew")]), 0.0);
     assert_eq!(metrics.get("vault_requests_total", &[("outcome", "denied"), ("operation", "look_up")]), 0.0);
-    assert_eq!(
-        metrics.get("vault_requests_total", &[("outcome", "denied"), ("operation", "renew_token")]),
-        0.0
-    );
+    for operation in ["renew_token", "look_up_lease"] {
+        let denied = [("outcome", "denied"), ("operation", operation)];
+        assert_eq!(metrics.get("vault_requests_total", &denied), 0.0, "{operation}");
+    }
 
     assert_eq!(leasehold.stop().await.code(), Some(0));
     assert!(vault.leases(&setup.path).await.is_empty());

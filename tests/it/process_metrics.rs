@@ -108,7 +108,20 @@ const WORDS: [(&str, &[&str]); 6] = [
     ("cause", &["client", "upstream", "drain", "lease_end", "lease_end_cut", "revoked", "shutdown", "error"]),
     ("state", &["candidate", "standby", "current", "retiring", "lost"]),
     ("direction", &["upstream", "client"]),
-    ("operation", &["login", "look_up", "health", "issue", "renew", "revoke", "renew_token", "revoke_token"]),
+    (
+        "operation",
+        &[
+            "login",
+            "look_up",
+            "health",
+            "issue",
+            "renew",
+            "look_up_lease",
+            "revoke",
+            "renew_token",
+            "revoke_token",
+        ],
+    ),
     (
         "reason",
         &[

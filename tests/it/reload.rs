@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{Database, Leasehold, SOON, Setup, Spec, Vault, bench, eventually, leasehold, same};
+use crate::harness::{
+    Database, Leasehold, SOON, Setup, Spec, Vault, Writers, bench, eventually, leasehold, same,
+};
 
 struct Story {
     db: Database,
@@ -91,6 +94,104 @@ async fn a_reload_changes_adds_and_removes_routes_and_closes_nothing() {
     .await;
 }
 
+/// How a reload is asked for.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Sighup,
+    Command,
+    Post,
+}
+
+impl Way {
+    const ALL: [Self; 3] = [Self::Sighup, Self::Command, Self::Post];
+
+    /// Asks for it, and waits for the answer: whether anything was done, and the words.
+    async fn ask(self, leasehold: &Leasehold) -> (bool, String) {
+        match self {
+            Self::Sighup => {
+                let before = reloads(leasehold).len();
+                leasehold.sighup();
+                eventually(SOON, async || same(reloads(leasehold).len(), before + 1)).await;
+                let said = reloads(leasehold).pop().unwrap();
+                (said.starts_with("reloaded: "), said)
+            }
+            Self::Command => {
+                let done = leasehold.command(&["reload"]).await;
+                (done.status.success(), String::from_utf8([done.stdout, done.stderr].concat()).unwrap())
+            }
+            Self::Post => {
+                let reply = leasehold.admin(Method::POST, "/reload").await;
+                assert!([200, 422].contains(&reply.status), "{reply:?}");
+                (reply.status == 200, reply.text)
+            }
+        }
+    }
+}
+
+/// What the log says of each reload.
+fn reloads(leasehold: &Leasehold) -> Vec<String> {
+    let lines = leasehold.log().lines();
+    let messages = lines.iter().filter_map(|line| line["message"].as_str());
+    let of_reloads = |said: &&str| said.starts_with("reloaded: ") || said.starts_with("nothing is reloaded");
+    messages.filter(of_reloads).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_under_load_closes_nothing_however_it_is_asked_for() {
+    let story = Story::new().await;
+    let database = story.db.name();
+    let leasehold = story.start(&story.route("one", "app", "")).await;
+    leasehold.wait_ready_route("one").await;
+    let writers = Writers::start(&story.db, &leasehold.config("one", database), 12).await;
+    let rotations = async || {
+        let reload = [("route", "one"), ("reason", "reload")];
+        leasehold.metrics().await.get("rotations_total", &reload)
+    };
+
+    // Each gives the busy route the other role of Vault, takes a neighbour away and brings another.
+    let mut held = Vec::new();
+    let mut last = String::new();
+    for (turn, way) in Way::ALL.into_iter().enumerate() {
+        let (role, neighbour) = (["other", "app", "other"][turn], format!("next{turn}"));
+        last = story.route("one", role, "") + &story.route(&neighbour, "app", "");
+        std::fs::write(file(&leasehold), &last).unwrap();
+        let (done, said) = way.ask(&leasehold).await;
+        assert!(done, "{way:?}: {said}");
+        for word in ["one changed".to_owned(), format!("{neighbour} added")] {
+            assert!(said.contains(&word), "{way:?}: {said}");
+        }
+        eventually(SOON, async || same(rotations().await, (turn + 1) as f64)).await;
+        leasehold.wait_ready_route(&neighbour).await;
+        held.push(leasehold.connect(&neighbour, database).await);
+    }
+    let issued = leasehold.metrics().await.get("issuances_total", &[]);
+
+    // Now a file that nobody can go by.
+    for way in Way::ALL {
+        std::fs::write(file(&leasehold), last.clone() + "drian = \"2m\"\n").unwrap();
+        let (done, said) = way.ask(&leasehold).await;
+        assert!(!done, "{way:?}: {said}");
+        assert!(said.contains("leasehold.toml:") && said.contains("drian"), "{way:?}: {said}");
+    }
+
+    for (turn, session) in held.iter().enumerate() {
+        assert!(session.user().await.contains("-app-"), "the session of neighbour {turn} runs on");
+    }
+    let written = writers.stop(&story.db).await;
+    assert!(written.logins > 12, "{written:?}");
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("issuances_total", &[]), issued, "a bad file changes nothing");
+    assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
+    assert_eq!(metrics.get("sessions_opened_total", &[]), f64::from(written.logins + 3));
+    eventually(SOON, async || {
+        let metrics = leasehold.metrics().await;
+        let by_clients = metrics.get("sessions_closed_total", &[("cause", "client")]);
+        let logins = f64::from(written.logins);
+        same((by_clients, metrics.get("sessions_closed_total", &[])), (logins, logins))
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_file_is_reported_by_line_and_key_and_changes_nothing() {
     let story = Story::new().await;
@@ -115,6 +216,31 @@ async fn a_bad_file_is_reported_by_line_and_key_and_changes_nothing() {
     .await;
     let after = leasehold.connect("one", story.db.name()).await;
     assert_eq!(after.user().await, before.user().await, "nothing has changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_read_to_its_end_holds_up_neither_sessions_nor_the_stop() {
+    let story = Story::new().await;
+    let mut leasehold = story.start(&story.route("one", "app", "")).await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("one", story.db.name()).await;
+
+    // What a file is on a file system that does not answer: opening it takes until somebody writes.
+    std::fs::remove_file(file(&leasehold)).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, file(&leasehold), rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let said = leasehold.command(&["reload"]).await;
+    assert_eq!(said.status.code(), Some(1));
+    let complaint = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(complaint.contains("could not be read within"), "{complaint}");
+
+    assert_eq!(session.value("SELECT 40 + 2").await, "42");
+    leasehold.connect("one", story.db.name()).await.close().await;
+    // Another one is under way when it is told to stop.
+    leasehold.sighup();
+    drop(session);
+    assert!(leasehold.stop().await.success());
+    assert!(story.db.roles().await.is_empty(), "everything is given back");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -132,6 +132,8 @@ async fn the_servers_last_word_reaches_the_client() {
     assert_eq!(scene.closed("upstream").await, 2.0);
 
     let mut raw = scene.raw().await;
+    // A server process that is stopped while it is still sending says nothing.
+    scene.wait_read(1).await;
     server.stop("immediate").await;
     let last = raw.until("E").await.pop().unwrap().fields();
     assert!(last[&'M'].starts_with("terminating connection "), "{last:?}");

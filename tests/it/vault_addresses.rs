@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::harness::{Fault, Mode, SOON, Setup, Spec, Storage, Vault, bench, eventually, leasehold, same};
+use crate::harness::{Fault, Mode, SOON, Spec, Storage, Vault, bench, eventually, leasehold, same};
 
 /// A cluster of two that may each become its leader.
 pub(crate) async fn cluster() -> (Vault, Vault) {
@@ -25,19 +24,14 @@ pub(crate) async fn cluster() -> (Vault, Vault) {
     (leader, standby)
 }
 
-/// Waits until a standby has heard of this login. It looks at what it has by itself, and refuses what it does not know; at
-/// the fifth refusal it would lock the role.
-async fn knows(standby: &Vault, setup: &Setup) {
-    let secret_id = std::fs::read_to_string(setup.secret_id_file()).unwrap();
-    let body = json!({"role_id": setup.role_id(), "secret_id": secret_id});
-    for _ in 0..4 {
-        let login = standby.request(Method::POST, "auth/approle/login", "", Some(body.clone())).await;
-        if login.status == 200 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    panic!("the standby has not heard of the login");
+/// Waits until a standby has heard of all that there is: what it is yet to hear of it would refuse by itself.
+async fn has_heard(standby: &Vault, leader: &Vault) {
+    let committed = leader.read("sys/leader").await["raft_committed_index"].as_u64().unwrap();
+    eventually(SOON, async || {
+        let applied = standby.read("sys/leader").await["raft_applied_index"].as_u64();
+        if applied >= Some(committed) { Ok(()) } else { Err((applied, committed)) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +63,7 @@ async fn a_standby_serves_and_a_step_down_is_ridden_out() {
     let (leader, standby) = cluster().await;
     let setup = leader.setup(&db, Spec::new("app")).await;
     assert_eq!((leader.health().await, standby.health().await), (200, 429));
-    knows(&standby, &setup).await;
+    has_heard(&standby, &leader).await;
     let addrs = format!("{},{}", standby.addr, leader.addr);
     let leasehold = leasehold().upstream(&db).vault_addr(&addrs).login(&setup).start().await;
     leasehold.wait_ready().await;
@@ -114,7 +108,7 @@ async fn a_redirect_to_an_address_that_is_not_listed_gets_nothing() {
     let db = bench().postgres().await.database().await;
     let (leader, standby) = cluster().await;
     let setup = leader.setup(&db, Spec::new("app")).await;
-    knows(&standby, &setup).await;
+    has_heard(&standby, &leader).await;
     // A standby whose leader has died sends everybody there. By then somebody else may have the address.
     leader.stop("KILL").await;
     let stranger = TcpListener::bind(("127.0.0.1", leader.port)).await.unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::script::*;
 use crate::lease::generation::Cause;
-use crate::lease::{Action, Drain, Event, Failure, Kept, Note, Outcome, Reason, Settings};
+use crate::lease::{Action, Drain, Event, Failure, Kept, Note, Outcome, Reason, Settings, Sight};
 
 const LEASE: f64 = 105.0;
 
@@ -133,7 +133,9 @@ fn retired_ones_and_candidates_are_given_back() {
         .at(20.3, Event::LeaseRevokeFailed(2, Failure::Forbidden))
         .does([Action::Forget(2), Action::RevokeToken(T3)]);
     story.at(20.5, Event::Proved(3)).does([Action::Publish(3)]);
-    story.at(20.6, Event::TokenRevoked(T3)).notes(Note::Returned(2, Outcome::Token));
+    story.at(20.6, Event::TokenRevoked(T3)).does([Action::ForgetToken(T3)]);
+    story.at(21.6, Event::Tick).does([Action::LookUpLease(2, T2)]);
+    story.at(21.7, Event::LeaseLookedUp(2, Sight::Gone)).notes(Note::Returned(2, Outcome::Token));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::script::*;
 use crate::lease::generation::Cause;
-use crate::lease::{Action, Event, Failure, Note, Outcome, Settings, TokenFacts};
+use crate::lease::{Action, Event, Failure, Note, Outcome, Settings, Sight, TokenFacts};
 
 const LEASE: f64 = 105.0;
 
@@ -33,7 +33,10 @@ fn where_the_policy_forbids_that_its_own_token_is_revoked() {
     story
         .at(13.0, Event::TokenRevoked(T1))
         .does([Action::ForgetToken(T1)])
-        .notes(Note::Returned(1, Outcome::Token));
+        .does_not_note(Note::Returned(1, Outcome::Token));
+    // What came of the lease is seen under its successor's token.
+    story.at(14.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
+    story.at(14.0, Event::LeaseLookedUp(1, Sight::Gone)).notes(Note::Returned(1, Outcome::Token));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The proof of a candidate.
 
 use super::script::*;
-use crate::lease::{Action, Event, Failure, Note, Reason, Settings};
+use crate::lease::{Action, Event, Failure, Note, Reason, Settings, Verdict};
 
 const LEASE: f64 = 105.0;
 
@@ -121,6 +121,44 @@ fn an_unprovable_candidate_is_published_unproved_at_once_when_the_current_one_is
     story.at(13.6, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
     story.at(13.6, not_renewed(1, Failure::Gone));
     assert_eq!(story.keeper.current(), Some(2));
+}
+
+#[test]
+fn a_refused_candidate_makes_way_for_a_fresh_one_when_the_current_one_is_lost() {
+    let mut story = story();
+    story.at(10.0, Event::ProofRefused(2)).does([]);
+    story.at(10.1, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
+    story.at(10.1, not_renewed(1, Failure::Gone)).does([
+        Action::Unpublish,
+        Action::RevokeLease(2, T2),
+        Action::Answer(1, Verdict::Lost),
+        LOG_IN,
+    ]);
+    story.notes(Note::Issuing(Reason::Revoked));
+}
+
+#[test]
+fn a_candidate_that_is_refused_after_the_loss_makes_way_too() {
+    let mut story = story();
+    story.at(10.1, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
+    story.at(10.1, not_renewed(1, Failure::Gone)).does([Action::Unpublish, Action::Answer(1, Verdict::Lost)]);
+    story.at(10.2, Event::ProofRefused(2)).does([Action::RevokeLease(2, T2), LOG_IN]);
+    // The fresh one is given its time.
+    story.at(10.2, Event::LoggedIn(T3, own(10_000.0)));
+    story.granted(10.2, 3, LEASE);
+    story.at(10.3, Event::ProofRefused(3)).does([]);
+}
+
+#[test]
+fn the_back_off_after_a_refused_candidate_ends_when_the_current_one_is_lost() {
+    let mut story = story();
+    story.at(59.5, Event::ProofRefused(2)).does([Action::RevokeLease(2, T2)]);
+    story.at(59.6, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
+    story.at(59.6, not_renewed(1, Failure::Gone)).does([
+        Action::Unpublish,
+        Action::Answer(1, Verdict::Lost),
+        LOG_IN,
+    ]);
 }
 
 #[test]

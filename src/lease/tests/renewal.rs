@@ -340,6 +340,21 @@ fn a_silent_check_leaves_the_plan_of_renewal_as_it_was() {
 }
 
 #[test]
+fn a_silent_check_past_the_time_of_the_renewal_is_a_failed_renewal() {
+    for failure in [Failure::Transient, Failure::TimedOut] {
+        let mut story = story();
+        story.at(60.0, Event::Suspected(1)).does([renew(1, T1, PATIENCE)]);
+        let mut now = 67.0;
+        story.at(now, not_renewed(1, failure)).does([Action::Answer(1, super::super::Verdict::Silent)]);
+        for wait in [0.5, 1.0, 2.0] {
+            now += wait;
+            story.at(now, Event::Tick).does([renew(1, T1, PATIENCE)]);
+            story.at(now, not_renewed(1, failure)).does([]);
+        }
+    }
+}
+
+#[test]
 fn a_check_of_a_capped_lease_leaves_it_capped() {
     let mut story = story();
     story.at(66.0, Event::Tick);

@@ -2,7 +2,7 @@
 
 use super::script::*;
 use crate::lease::generation::Cause;
-use crate::lease::{Action, Drain, Event, Failure, Note, Reason, Settings};
+use crate::lease::{Action, Drain, Event, Failure, Note, Reason, Settings, TokenFacts};
 
 const LEASE: f64 = 105.0;
 
@@ -154,6 +154,18 @@ fn a_command_rotates_now_and_drains_nothing() {
 }
 
 #[test]
+fn a_command_to_a_lazy_route_without_a_session_takes_one_credential() {
+    let mut story = Story::new(Settings { lazy: true, ..settings() });
+    story.at(0.0, Event::Tick).does([]);
+    story.at(10.0, Event::Rotate(None)).does([LOG_IN]);
+    story.at(10.0, Event::LoggedIn(T1, TokenFacts { sent_at: at(10.0), ..own(100_000.0) }));
+    story.at(10.0, Event::Idle).does([]);
+    story.granted(10.0, 1, LEASE);
+    story.at(10.0, Event::Proved(1)).does([Action::Publish(1)]);
+    story.at(20.0, Event::Idle).does([Action::Unpublish]);
+}
+
+#[test]
 fn a_command_with_a_drain_cuts_every_earlier_generation_short() {
     let mut story =
         Story::serving(Settings { rotate_after: Some(secs(20.0)), ..settings() }, LEASE, endless());
@@ -213,7 +225,7 @@ fn a_command_during_a_vain_login_for_a_longer_token_is_obeyed() {
     story.pass(28.0);
     story.at(28.0, token_renewed(T1, 28.0, 40.0)).does([log_in(249.75)]);
     story.at(28.1, Event::Rotate(None)).does([]);
-    let facts = crate::lease::TokenFacts { sent_at: at(28.0), ttl: Some(secs(40.0)), ..handed(0.0) };
+    let facts = TokenFacts { sent_at: at(28.0), ttl: Some(secs(40.0)), ..handed(0.0) };
     story.at(28.2, Event::LoggedIn(T1, facts)).does([Action::Issue(T1)]);
 }
 

@@ -105,6 +105,35 @@ fn a_refused_login_is_polled_for_until_the_password_changes() {
 }
 
 #[test]
+fn logins_that_stay_refused_are_no_flood_of_reads() {
+    let mut keeper = started(3600);
+    let mut reads = 0;
+    for tenth in 0..600 {
+        let now = at(100) + Duration::from_millis(tenth * 100);
+        // An app that tries again and again with a password that somebody has changed behind its back.
+        let actions = keeper.handle(now, Event::Suspected(1));
+        if is_read(&actions) {
+            reads += 1;
+            keeper.handle(now, unchanged(now, 3500));
+            keeper.handle(now, Event::Replace(1));
+        }
+    }
+    assert!((12..=17).contains(&reads), "{reads} reads in a minute");
+}
+
+#[test]
+fn whoever_waits_for_a_read_is_told_when_there_will_be_none() {
+    let mut keeper = started(60);
+    assert!(is_read(&keeper.handle(at(61), Event::Tick)));
+    assert_eq!(keeper.handle(at(61), Event::IssueFailed(Failure::Transient)), []);
+    assert_eq!(keeper.handle(at(61), Event::Suspected(1)), []);
+    assert_eq!(keeper.handle(at(61), Event::Rotate(None)), []);
+    let actions = keeper.handle(at(61), Event::Close);
+    assert!(actions.contains(&Action::Answer(1, Verdict::Silent)), "{actions:?}");
+    assert!(actions.contains(&Action::RotateFailed), "{actions:?}");
+}
+
+#[test]
 fn a_failed_read_keeps_the_password_and_is_tried_again() {
     let mut keeper = started(60);
     assert!(is_read(&keeper.handle(at(61), Event::Tick)));

@@ -64,7 +64,7 @@ pub(super) enum Tokens {
     Fixed,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Fault {
     /// Nobody listens.
     Refuses,
@@ -103,21 +103,24 @@ impl Scenario {
     }
 }
 
+#[derive(Clone, Hash)]
 pub(super) struct Token {
-    ends_at: Time,
-    max_ends_at: Time,
+    pub(super) ends_at: Time,
+    pub(super) max_ends_at: Time,
     pub(super) dead: bool,
     pub(super) killed: bool,
 }
 
+#[derive(Clone, Hash)]
 pub(super) struct Lease {
     pub(super) token: TokenId,
-    ends_at: Time,
-    max_ends_at: Time,
+    pub(super) ends_at: Time,
+    pub(super) max_ends_at: Time,
     pub(super) dead: bool,
     pub(super) killed: bool,
 }
 
+#[derive(Clone, Hash)]
 pub(super) struct Vault {
     pub(super) tokens: Vec<Token>,
     pub(super) leases: Vec<Lease>,

@@ -15,11 +15,12 @@ use crate::lease::Time;
 use crate::metrics::Closed;
 use crate::postgres::protocol::error_response;
 use crate::postgres::upstream::CancelTarget;
+use crate::postgres::upstream::dial::Discard;
 
 impl<C, U> Relay<C, U>
 where
     C: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin + Discard,
 {
     /// Ends the session. `send_within` bounds what the client is told; a hard close has its own, shorter bounds.
     ///
@@ -85,7 +86,9 @@ where
         in_order: bool,
         send_within: Duration,
     ) -> Closed {
-        let Self { mut client, upstream, to_upstream, mut to_client, phase, mut guard, .. } = *self;
+        let Self {
+            mut client, upstream, to_upstream, mut to_client, phase, ended_by_server, mut guard, ..
+        } = *self;
         if gone {
             guard.upstream_gone();
         } else {
@@ -102,7 +105,8 @@ where
             }
             part_from_client(&mut client, &last, send_within).await;
         }
-        if asked_for { Closed::Client } else { Closed::Upstream }
+        // Clients hang up when they are told, often before the server does.
+        if asked_for && !ended_by_server { Closed::Client } else { Closed::Upstream }
     }
 
     /// One side broke the protocol: its last chunk was not forwarded, and what it meant is not known.
@@ -181,14 +185,14 @@ where
 }
 
 /// Leaves the server, and waits until it has let go of the session. Reads meanwhile: a server that cannot write does
-/// not read either.
+/// not read either. Of one that has not let go by then, nothing that it has not taken yet may arrive any more.
 pub(in crate::postgres) async fn part_from_upstream<U>(
     upstream: U,
     mut guard: Guard,
     terminate: bool,
     gone_by: Time,
 ) where
-    U: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin + Discard,
 {
     let (mut from, mut to) = tokio::io::split(upstream);
     let leaving = async {
@@ -205,6 +209,7 @@ pub(in crate::postgres) async fn part_from_upstream<U>(
     if gone.await == Ok(true) {
         guard.upstream_gone();
     } else {
+        from.unsplit(to).discard_unsent();
         warn_of_stray(&guard);
     }
 }

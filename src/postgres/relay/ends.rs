@@ -116,7 +116,7 @@ impl Ends {
 }
 
 /// The bounds of a hard close that begins at this time without a word of the generation's driver.
-fn by_the_clock(at: Time, cause: Closed) -> HardClose {
+pub(super) fn by_the_clock(at: Time, cause: Closed) -> HardClose {
     HardClose { cause, cut_at: at + HALF_MESSAGE_FOR, gone_by: at + GONE_WITHIN }
 }
 

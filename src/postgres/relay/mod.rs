@@ -69,6 +69,8 @@ pub(super) struct Relay<C, U> {
     to_upstream: Pipe,
     to_client: Pipe,
     phase: Phase,
+    /// The server has said that it ends the session.
+    ended_by_server: bool,
     ends: Ends,
     ending: Watched<crate::credentials::Ending>,
     stop: Watched<Stop>,
@@ -113,6 +115,7 @@ where
             to_upstream: Pipe::new(early.of_client),
             to_client: Pipe::new(early.of_upstream),
             phase: Phase::default(),
+            ended_by_server: false,
             ends: Ends::new(rand::random()),
             ending: Watched::new(guard.generation().ending()),
             stop: Watched::new(stop),
@@ -138,7 +141,7 @@ where
                 Step::SourceFailed(kind) => return Poll::Ready(upstream_failed(kind)),
                 Step::Unreadable => return Poll::Ready(Done::UpstreamUnreadable),
                 Step::SinkFailed => self.client_has_gone(),
-                Step::Moved | Step::Blocked => {}
+                Step::Moved | Step::Blocked | Step::TooLate => {}
             }
             if let Order::WhenIdle { cause } = order
                 && self.is_idle()
@@ -154,6 +157,10 @@ where
                     self.to_upstream.lose_sink();
                 }
                 Step::Unreadable => return Poll::Ready(Done::ClientUnreadable),
+                Step::TooLate => {
+                    let close = ends::by_the_clock(timer::now(), Closed::LeaseEnd);
+                    return Poll::Ready(Done::Hard(close));
+                }
                 Step::SourceEnded | Step::Moved | Step::Blocked => {}
             }
             if down == Step::Blocked && up == Step::Blocked {
@@ -191,11 +198,16 @@ where
 
     fn step_to_client(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Step {
         let phase = &mut self.phase;
-        let mut denied = false;
-        let step = self.to_client.step(cx, buffer, &mut self.upstream, &mut self.client, |frame| {
+        let (mut denied, mut ended) = (false, false);
+        let always = || true;
+        let step = self.to_client.step(cx, buffer, &mut self.upstream, &mut self.client, always, |frame| {
             phase.backend(frame.tag, frame.body);
-            denied |= frame.tag == b'E' && is_denial(frame.body);
+            if frame.tag == b'E' {
+                denied |= is_denial(frame.body);
+                ended |= is_fatal(frame.body);
+            }
         });
+        self.ended_by_server |= ended;
         if denied {
             (self.denied)(self.guard.generation().number());
         }
@@ -204,7 +216,9 @@ where
 
     fn step_to_upstream(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Step {
         let phase = &mut self.phase;
-        self.to_upstream.step(cx, buffer, &mut self.client, &mut self.upstream, |frame| {
+        let generation = self.guard.generation();
+        let in_time = || timer::now() < generation.hard_close_at();
+        self.to_upstream.step(cx, buffer, &mut self.client, &mut self.upstream, in_time, |frame| {
             phase.frontend(frame.tag);
         })
     }
@@ -257,6 +271,13 @@ fn upstream_failed(kind: io::ErrorKind) -> Done {
 /// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 fn is_denial(body: &[u8]) -> bool {
     matches!(error_response::sqlstate(body), Some(b"42501" | b"42704"))
+}
+
+/// After such an error the server closes the connection.
+///
+/// Source: <https://www.postgresql.org/docs/current/runtime-config-logging.html#RUNTIME-CONFIG-SEVERITY-LEVELS>
+fn is_fatal(body: &[u8]) -> bool {
+    matches!(error_response::Fields::new(body).severity(), Some(b"FATAL" | b"PANIC"))
 }
 
 /// A session that never runs dry lets the others have their turn after half a megabyte each way.

@@ -60,6 +60,8 @@ pub(super) enum Step {
     SinkFailed,
     /// What came from the source is no message. It is not forwarded.
     Unreadable,
+    /// Bytes may no longer be written. What was read is not forwarded.
+    TooLate,
 }
 
 impl Pipe {
@@ -124,19 +126,24 @@ impl Pipe {
     }
 
     /// One read and what follows from it. Every message whose header has been read is shown to `saw`, before any of
-    /// its bytes is written.
+    /// its bytes is written. `in_time` is asked after the read: a process may be suspended at any point, and what was
+    /// read before may be late now.
     pub(super) fn step<R, W>(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
         from: &mut R,
         to: &mut W,
+        in_time: impl Fn() -> bool,
         saw: impl FnMut(Frame<'_>),
     ) -> Step
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
+        if !self.pending.is_empty() && !in_time() {
+            return Step::TooLate;
+        }
         match self.write_pending(cx, to) {
             Poll::Pending => return Step::Blocked,
             Poll::Ready(Err(_)) => return Step::SinkFailed,
@@ -159,6 +166,9 @@ impl Pipe {
         if chunk.is_empty() {
             self.end_source();
             return Step::SourceEnded;
+        }
+        if !in_time() {
+            return Step::TooLate;
         }
         self.forward(cx, chunk, to, saw)
     }

@@ -18,7 +18,13 @@ use super::*;
 use crate::credentials::{Drain, Ending, Generation};
 use crate::lease::Time;
 use crate::postgres::protocol::frame::Scanner;
+use crate::postgres::upstream::dial::Discard;
 use crate::secret::Secret;
+
+impl Discard for DuplexStream {
+    /// It has no kernel.
+    fn discard_unsent(&self) {}
+}
 
 /// A session of which a test holds both ends.
 struct Bench {
@@ -36,12 +42,25 @@ impl Bench {
     }
 
     fn with_early(capacity: usize, early: Early) -> Self {
-        let (client, of_client) = duplex(capacity);
+        Self::of(capacity, early, |client, _| client)
+    }
+
+    /// `client` makes what the relay reads from of the client's socket.
+    fn of<C>(
+        capacity: usize,
+        early: Early,
+        of_client: impl FnOnce(DuplexStream, &Arc<Generation>) -> C,
+    ) -> Self
+    where
+        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (client, socket) = duplex(capacity);
         let (server, of_server) = duplex(capacity);
         let left = Arc::new(Notify::new());
         let secret = Secret::new("secret".to_owned());
         let generation =
             Generation::new(3, "v-app".to_owned(), secret, "lease".to_owned(), Time::NEVER, left);
+        let of_client = of_client(socket, &generation);
         let mut guard = generation.enter().unwrap();
         guard.upstream_opened();
         let stop = watch::Sender::new(Stop::Running);

@@ -2,46 +2,79 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 
 use tokio::sync::watch;
 
 /// The latest value of a `watch`, and a bell that wakes the task when it changes.
 ///
-/// Polling `changed()` takes a lock each time; here the bell is polled only where the value has changed since, or the
-/// task's waker has.
+/// Polling `changed()` takes a lock each time; here it is polled only where it has rung since, or the task's waker has
+/// changed.
 pub(super) struct Watched<T> {
     latest: watch::Receiver<T>,
-    bell: Pin<Box<dyn Future<Output = ()> + Send>>,
-    waker: Option<Waker>,
+    ringing: Pin<Box<dyn Future<Output = ()> + Send>>,
+    bell: Option<Arc<Bell>>,
+}
+
+/// Passes a wake-up on to the task, and remembers it. What rings once is silent until it is polled again, so each ring
+/// has to be known: the value says nothing of it, as a change can be seen before its ring.
+struct Bell {
+    rang: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rang.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
 }
 
 impl<T: Copy + Send + Sync + 'static> Watched<T> {
     pub(super) fn new(latest: watch::Receiver<T>) -> Self {
-        let mut ringing = latest.clone();
-        let bell = Box::pin(async move {
-            while ringing.changed().await.is_ok() {}
+        let mut changes = latest.clone();
+        let ringing = Box::pin(async move {
+            while changes.changed().await.is_ok() {}
             // The sender is gone: the value is final.
             std::future::pending::<()>().await;
         });
-        Self { latest, bell, waker: None }
+        Self { latest, ringing, bell: None }
     }
 
     /// The value of now; the task is woken when it changes.
     pub(super) fn look(&mut self, cx: &mut Context<'_>) -> T {
-        let same_task = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        if !same_task || self.latest.has_changed().unwrap_or(false) {
-            // First the bell, then the value: a change in between rings, one before is seen.
-            let _ = self.bell.as_mut().poll(cx);
-            self.waker = Some(cx.waker().clone());
+        let bell = match &self.bell {
+            Some(bell) if bell.task.will_wake(cx.waker()) => {
+                // A ring after this wakes the task, which looks again.
+                bell.rang.load(Ordering::Acquire).then(|| {
+                    bell.rang.store(false, Ordering::Release);
+                    Arc::clone(bell)
+                })
+            }
+            _ => {
+                let bell = Arc::new(Bell { rang: AtomicBool::new(false), task: cx.waker().clone() });
+                self.bell = Some(Arc::clone(&bell));
+                Some(bell)
+            }
+        };
+        // First the bell, then the value: a change in between rings, one before is seen.
+        if let Some(bell) = bell {
+            let _ = self.ringing.as_mut().poll(&mut Context::from_waker(&Waker::from(bell)));
         }
-        *self.latest.borrow_and_update()
+        *self.latest.borrow()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::sync::atomic::AtomicUsize;
     use std::task::Poll;
 
     use super::*;
@@ -60,5 +93,34 @@ mod tests {
             sender.send_replace(value);
         }
         task.await.unwrap();
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_change_in_the_midst_of_a_look_leaves_the_bell_armed() {
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut cx = Context::from_waker(&waker);
+        for _ in 0..2_000 {
+            let sender = watch::Sender::new(0);
+            let mut watched = Watched::new(sender.subscribe());
+            std::thread::scope(|scope| {
+                scope.spawn(|| sender.send_replace(1));
+                while watched.look(&mut cx) == 0 {}
+            });
+            // It may have been woken since its latest look; then it looks.
+            watched.look(&mut cx);
+            let before = wakes.0.load(Ordering::SeqCst);
+            sender.send_replace(2);
+            assert!(wakes.0.load(Ordering::SeqCst) > before, "it sleeps through the second change");
+        }
     }
 }

@@ -64,6 +64,7 @@ impl Error {
             Self::CredentialRefused => LoginFailure::Refused,
             Self::Refused(_) => LoginFailure::UpstreamError,
             Self::Upstream(LoginError::TimedOut { .. }) => LoginFailure::Timeout,
+            Self::Upstream(error) if error.is_out_of_files() => LoginFailure::Limit,
             Self::Upstream(_) => LoginFailure::Unreachable,
             Self::Startup(_) => LoginFailure::Protocol,
         }
@@ -226,7 +227,19 @@ impl Login<'_> {
             let verdict = self.route.credentials.check(generation.number()).await;
             let accepted = generation.was_accepted_by(self.route.upstream.host_name(turn.host));
             let young = clock::now().since(generation.published_at()) < self.grace;
-            match next(verdict, accepted, young, retried) {
+            let next = next(verdict, accepted, young, retried);
+            if matches!(next, Next::Retry | Next::Replace)
+                && let Some(left_out) = self.route.complaints.make(clock::now())
+            {
+                tracing::warn!(
+                    route = self.route.credentials.name(),
+                    lease.generation = generation.number(),
+                    upstream.addr = self.route.upstream.host_name(turn.host),
+                    left_out,
+                    "the server refuses a credential whose lease is not gone: its clock ahead, or its password changed?"
+                );
+            }
+            match next {
                 Next::Lost => return Answer::Lost,
                 Next::OtherHost => return Answer::Lagging,
                 Next::Replace => return Answer::Refused,

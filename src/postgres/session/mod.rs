@@ -31,7 +31,7 @@ use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::{CancelRequest, StartupMessage};
 use crate::postgres::relay::{self, Early, Relay, Stop};
 use crate::postgres::upstream::Leg;
-use crate::postgres::upstream::dial::Stream;
+use crate::postgres::upstream::dial::{Discard, Stream};
 
 pub use client::Client;
 pub use complaints::Complaints;
@@ -129,7 +129,7 @@ struct Open<C, U> {
 impl<C, U> Open<C, U>
 where
     C: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin + Discard,
 {
     async fn close(self, done: relay::Done) {
         let cause = self.relay.close(done, self.send_timeout).await;

@@ -3,17 +3,21 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rand::seq::SliceRandom as _;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
@@ -28,6 +32,26 @@ pub enum Stream {
     Unix(UnixStream),
     /// TLS over TCP.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A connection to a server that may have stopped listening.
+pub trait Discard {
+    /// Has the kernel discard, when this is dropped, what was written and the peer has not taken. Without it the bytes
+    /// go on being sent for minutes after the drop, as soon as the network lets them.
+    fn discard_unsent(&self);
+}
+
+impl Discard for Stream {
+    fn discard_unsent(&self) {
+        let tcp = match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+            // What was written is in the peer's hands already.
+            Self::Unix(_) => return,
+        };
+        // A close then sends RST in place of what is left and FIN. An error means that the socket has failed already.
+        let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+    }
 }
 
 /// Where a connection went, so that a cancel can follow it.
@@ -57,7 +81,7 @@ pub(super) async fn dial(
         (Place::Name(name), None) => name,
         (Place::Directory(_), None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
     };
-    let mut addresses: Vec<SocketAddr> = lookup_host((name.as_str(), host.port)).await?.collect();
+    let mut addresses: Vec<SocketAddr> = resolve(name, host.port).await?;
     if balance == LoadBalanceHosts::Random {
         addresses.shuffle(&mut rand::rng());
     }
@@ -78,6 +102,32 @@ pub(super) async fn dial(
     }
     Err(failure)
 }
+
+/// Asks the system's resolver, which cannot be broken off: a question goes on when nobody waits for it any more. So only
+/// a few are open for one name, and a resolver that does not answer ties up neither the threads that others need nor
+/// memory. The caller bounds the wait.
+async fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let open = {
+        let mut lookups = LOOKUPS.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(
+            lookups.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(LOOKUPS_FOR_ONE_NAME))),
+        )
+    };
+    let permit = open.acquire_owned().await.map_err(io::Error::other)?;
+    let name = name.to_owned();
+    let asked = spawn_blocking(move || {
+        let _permit = permit;
+        (name.as_str(), port).to_socket_addrs().map(Iterator::collect)
+    });
+    asked.await.map_err(io::Error::other)?
+}
+
+/// The lookups under way, by name: as many names as configurations have named.
+static LOOKUPS: LazyLock<Mutex<HashMap<String, Arc<Semaphore>>>> = LazyLock::new(Mutex::default);
+const LOOKUPS_FOR_ONE_NAME: usize = 8;
 
 /// Connects to one address.
 pub(super) async fn connect(address: &Address, words: &TcpWords) -> io::Result<(Socket, Address)> {

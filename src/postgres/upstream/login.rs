@@ -259,16 +259,28 @@ impl Error {
         matches!(self, Self::Refused(refusal) if refusal.is_suspect())
     }
 
+    /// Whether it is for want of file descriptors, of this process or of its machine, and says nothing of the server.
+    #[must_use]
+    pub fn is_out_of_files(&self) -> bool {
+        let kinds = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(rustix::io::Errno::raw_os_error);
+        matches!(self, Self::Unreachable(error) if error.raw_os_error().is_some_and(|raw| kinds.contains(&raw)))
+    }
+
     /// Who has to act.
     #[must_use]
     pub fn blame(&self) -> Blame {
-        Blame::Upstream
+        if self.is_out_of_files() { Blame::Leasehold } else { Blame::Upstream }
     }
 
     /// What a client may see. A refusal that is not suspect has its own frame, which goes to the client instead.
     #[must_use]
     pub fn client_facing(&self) -> ClientFacing {
         let (sqlstate, message, hint) = match self {
+            _ if self.is_out_of_files() => (
+                SqlState::TooManyConnections,
+                "the proxy has no file descriptors left",
+                Some("Close sessions, or raise the proxy's limit of open files: a session needs two."),
+            ),
             Self::Unreachable(_) => (UNABLE, "cannot reach the upstream server", None),
             Self::TimedOut { .. } => (UNABLE, "the upstream server did not answer in time", None),
             Self::Unsuitable => (

@@ -132,6 +132,9 @@ const CASES: &[(Operation, u16, &str, Kind)] = &[
     (Operation::LookUp, 403, "", Kind::Transient),
     (Operation::LookUp, 403, "access denied by the proxy in front", Kind::Transient),
     (Operation::LookUp, 400, "?", Kind::Transient),
+    (Operation::LookUpLease, 400, "invalid lease", Kind::Gone),
+    (Operation::LookUpLease, 400, "?", Kind::Transient),
+    (Operation::LookUpLease, 403, "1 error occurred:\n\t* permission denied\n\n", Kind::Forbidden),
     // Revocations
     (Operation::Revoke, 400, "failed to revoke entry: resp: connection refused", Kind::Transient),
     (Operation::Revoke, 400, "lease not found", Kind::Gone),

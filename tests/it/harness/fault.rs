@@ -197,8 +197,10 @@ async fn forward(mut client: TcpStream, shared: Arc<Shared>) {
         let to_server = pump(client_reads, server_writes, Way::ToServer, &shared, &recording);
         let to_client = pump(server_reads, client_writes, Way::ToClient, &shared, &recording);
         tokio::select! {
-            done = async { tokio::try_join!(to_server, to_client) } => done.is_err(),
+            // A cut comes before what could still pass.
+            biased;
             _ = cuts.changed() => true,
+            done = async { tokio::try_join!(to_server, to_client) } => done.is_err(),
         }
     };
     if cut {

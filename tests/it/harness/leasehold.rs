@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use reqwest::Method;
+use rustix::process::Resource;
 use serde_json::Value;
 use tokio_postgres::Config;
 
+use super::clock::WallClock;
 use super::http::{Http, Reply};
 use super::postgres::{Database, Session, connect};
 use super::raw::Raw;
@@ -90,6 +92,11 @@ impl Builder {
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Its wall clock.
+    pub(crate) fn wall_clock(self, clock: &WallClock) -> Self {
+        clock.env().into_iter().fold(self, |this, (name, value)| this.env(name, value))
     }
 
     /// The text of `--config`.
@@ -372,6 +379,39 @@ impl Leasehold {
 
     pub(crate) fn sighup(&self) {
         self.signal(rustix::process::Signal::HUP);
+    }
+
+    /// SIGSTOP: it does nothing at all, and its clock goes on.
+    pub(crate) fn suspend(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    /// From now on so much of a resource (open files, bytes of a file) and no more; `None`: as much as at the start.
+    pub(crate) fn limit(&self, resource: Resource, to: Option<u64>) {
+        // It was started with the limits of this process.
+        let ours = rustix::process::getrlimit(resource);
+        let limit = rustix::process::Rlimit { current: to.or(ours.current), maximum: ours.maximum };
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::prlimit(pid, resource, limit).unwrap();
+    }
+
+    /// Limits it to so many file descriptors more than it has, where what it has is without gaps.
+    pub(crate) fn leave_files(&self, more: u64) {
+        let open = |number: &u64| Path::new(&format!("/proc/{}/fd/{number}", self.pid())).exists();
+        let lowest = (0..).find(|number| !open(number)).unwrap();
+        self.limit(Resource::Nofile, Some(lowest + more));
+    }
+
+    /// Its resident memory, in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Stops it in order; its exit status.

@@ -11,6 +11,7 @@
 //!
 //! Nothing here sleeps for a fixed time in place of a condition; every wait has a bound and says what it last saw.
 
+mod clock;
 mod fault;
 mod http;
 mod identity;
@@ -22,6 +23,7 @@ mod raw;
 mod scene;
 mod servers;
 mod vault;
+mod writers;
 
 use std::fmt::Debug;
 use std::panic::Location;
@@ -29,6 +31,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(crate) use clock::WallClock;
 pub(crate) use fault::{Fault, Mode};
 pub(crate) use identity::{Certificate, Issuer, TokenReview};
 pub(crate) use leasehold::{Builder, Leasehold, field, leasehold};
@@ -39,6 +42,7 @@ pub(crate) use raw::{Frame, Raw, key, startup_body, tags};
 pub(crate) use scene::Scene;
 pub(crate) use servers::bench;
 pub(crate) use vault::{Setup, Spec, Storage, Vault, through};
+pub(crate) use writers::Writers;
 
 /// Long enough for anything that should happen at once, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(10);

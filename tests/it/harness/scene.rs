@@ -80,8 +80,18 @@ impl Scene {
 
     /// How many backends are in this state.
     pub(crate) async fn in_state(&self, state: &str) -> usize {
+        self.backends_where(&format!("state = '{state}'")).await
+    }
+
+    /// Waits until so many backends have sent all they have to say and wait for their client.
+    pub(crate) async fn wait_read(&self, wanted: usize) {
+        let sql = "state = 'idle' AND wait_event = 'ClientRead'";
+        eventually(SOON, async || same(self.backends_where(sql).await, wanted)).await;
+    }
+
+    async fn backends_where(&self, condition: &str) -> usize {
         let sql = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND state = '{state}'
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND {condition}
                 AND pid <> pg_backend_pid() AND usename <> '{}'",
             self.db.name(),
             self.db.vault_user().0

@@ -3,25 +3,15 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_postgres::Config;
-use tokio_util::sync::CancellationToken;
 
 use super::{Orphans, SOON, until_metric};
-use crate::harness::{Fault, Mode, Spec, Storage, bench, connect, eventually, leasehold, same, through};
+use crate::harness::{Fault, Mode, Spec, Storage, Writers, bench, eventually, leasehold, same, through};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_rotations_under_load_fail_no_login_close_no_session_and_lose_no_write() {
     let db = bench().postgres().await.database().await;
     let vault = bench().vault().await;
     let setup = vault.setup(&db, Spec::new("app").ttl("20s", "24h").policy(Spec::MAY_REVOKE)).await;
-    let owner = db.owner();
-    let tables = format!(
-        "CREATE TABLE ledger (client int, seq bigint, PRIMARY KEY (client, seq));
-         CREATE TABLE counter (client int PRIMARY KEY, n bigint);
-         INSERT INTO counter SELECT client, 0 FROM generate_series(0, 31) client;
-         ALTER TABLE ledger OWNER TO {owner}; ALTER TABLE counter OWNER TO {owner}"
-    );
-    db.admin.batch_execute(&tables).await.unwrap();
     let leasehold = leasehold()
         .upstream(&db)
         .vault(&vault)
@@ -31,25 +21,11 @@ async fn fifty_rotations_under_load_fail_no_login_close_no_session_and_lose_no_w
         .start()
         .await;
     leasehold.wait_ready().await;
-    let stop = CancellationToken::new();
+    let writers = Writers::start(&db, &leasehold.config("app", db.name()), 32).await;
 
-    // Every fourth client keeps its session for all fifty; the others come and go.
-    let clients: Vec<_> = (0..32)
-        .map(|client| {
-            let config = leasehold.config("app", db.name());
-            tokio::spawn(write_ahead(client, config, client % 4 == 0, stop.clone()))
-        })
-        .collect();
     until_metric(&leasehold, Duration::from_secs(120), "rotations_total", &[("reason", "schedule")], 50.0)
         .await;
-    stop.cancel();
-    let mut logins = 0;
-    let mut acknowledged = 0;
-    for client in clients {
-        let (opened, written) = client.await.unwrap();
-        logins += opened;
-        acknowledged += written;
-    }
+    let logins = writers.stop(&db).await.logins;
 
     let metrics = leasehold.metrics().await;
     assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
@@ -61,41 +37,11 @@ async fn fifty_rotations_under_load_fail_no_login_close_no_session_and_lose_no_w
         same((by_clients, metrics.get("sessions_closed_total", &[])), (f64::from(logins), f64::from(logins)))
     })
     .await;
-    let written = acknowledged.to_string();
-    assert_eq!(db.admin.value("SELECT count(*) FROM ledger").await, written);
-    assert_eq!(db.admin.value("SELECT sum(n) FROM counter").await, written);
-    let gaps = "SELECT count(*) FROM counter c
-                 WHERE n <> (SELECT coalesce(max(seq), 0) FROM ledger l WHERE l.client = c.client)";
-    assert_eq!(db.admin.value(gaps).await, "0", "each client's writes are there without a gap");
     eventually(SOON, async || {
         let roles = db.roles().await.len();
         if roles <= 2 { Ok(()) } else { Err(format!("{roles} roles are left")) }
     })
     .await;
-}
-
-/// Writes a ledger line and counts it, one transaction each; ends its session when it likes, or never. How many
-/// sessions it had, and how many transactions were acknowledged.
-async fn write_ahead(client: i32, config: Config, stays: bool, stop: CancellationToken) -> (u32, u64) {
-    let (mut sessions, mut seq) = (0, 0);
-    while !stop.is_cancelled() {
-        let session = connect(&config).await.unwrap_or_else(|error| panic!("a login: {error:?}"));
-        sessions += 1;
-        let mut turns = 0;
-        while !stop.is_cancelled() && (stays || turns < 5 + client % 7) {
-            let next = seq + 1;
-            let transaction = format!(
-                "BEGIN; INSERT INTO ledger VALUES ({client}, {next});
-                 UPDATE counter SET n = n + 1 WHERE client = {client}; COMMIT"
-            );
-            session.batch_execute(&transaction).await.unwrap_or_else(|error| panic!("a write: {error:?}"));
-            seq = next;
-            turns += 1;
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        session.close().await;
-    }
-    (sessions, seq)
 }
 
 #[tokio::test(flavor = "multi_thread")]

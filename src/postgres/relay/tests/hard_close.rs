@@ -1,6 +1,9 @@
 //! A session is ended whatever it does.
 
+use tokio::net::{TcpListener, TcpStream};
+
 use super::*;
+use crate::postgres::upstream::dial::Stream;
 
 #[tokio::test(start_paused = true)]
 async fn a_hard_close_never_speaks_within_a_message() {
@@ -112,6 +115,49 @@ async fn the_clock_is_looked_at_before_the_client_is_read() {
     assert_eq!(session.await.unwrap().1, Closed::LeaseEnd);
 }
 
+/// A client of which each read takes until the lease is over: the process is suspended within it.
+struct Suspended(DuplexStream, Arc<Generation>);
+
+impl AsyncRead for Suspended {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.0).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.1.set_hard_close_at(timer::now());
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Suspended {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_a_suspend_is_not_forwarded_after_it() {
+    let Bench { mut client, server, generation, session, .. } =
+        Bench::of(1024, Early::default(), |client, generation| Suspended(client, Arc::clone(generation)));
+    client.write_all(&begin()).await.unwrap();
+    let server = tokio::spawn(serve(server));
+    assert!(is_57p01(&frames(&read_all(&mut client).await)[0]));
+    assert_eq!(server.await.unwrap(), message(b'X', b""));
+    assert_eq!(session.await.unwrap().1, Closed::LeaseEnd);
+    drop(generation);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_forced_stop_ends_a_transaction() {
     let Bench { mut client, server, session, stop, .. } = Bench::new(1024);
@@ -124,6 +170,41 @@ async fn a_forced_stop_ends_a_transaction() {
     drop(client);
     assert_eq!(session.await.unwrap().1, Closed::Shutdown);
     assert_eq!(server.await.unwrap(), [begin(), message(b'X', b"")].concat());
+}
+
+/// The lease has ended, and the network to the server only then begins to carry again.
+#[tokio::test]
+async fn what_the_server_has_not_taken_by_the_end_never_reaches_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    // The server takes what its kernel has room for; the rest waits in ours.
+    let mut written = 0;
+    upstream.writable().await.unwrap();
+    while let Ok(count) = upstream.try_write(&begin().repeat(10_000)) {
+        written += count;
+    }
+    let left = Arc::new(Notify::new());
+    let secret = Secret::new("secret".to_owned());
+    let generation = Generation::new(3, "v".to_owned(), secret, "lease".to_owned(), Time::NEVER, left);
+    let mut guard = generation.enter().unwrap();
+    guard.upstream_opened();
+
+    let gone_by = timer::now() + Duration::from_millis(100);
+    part_from_upstream(Stream::Tcp(upstream), guard, true, gone_by).await;
+
+    assert!(generation.has_stray());
+    let mut taken = 0;
+    let mut chunk = vec![0; 64 * 1024];
+    let end = loop {
+        match server.read(&mut chunk).await {
+            Ok(0) => break None,
+            Ok(count) => taken += count,
+            Err(error) => break Some(error.kind()),
+        }
+    };
+    assert_eq!(end, Some(io::ErrorKind::ConnectionReset));
+    assert!(taken < written, "all {written} bytes arrived");
 }
 
 #[tokio::test]

@@ -117,6 +117,21 @@ async fn the_servers_last_word_reaches_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_the_server_ends_counts_so_though_the_client_hangs_up_first() {
+    for (severity, cause) in [("FATAL", Closed::Upstream), ("ERROR", Closed::Client)] {
+        let Bench { mut client, mut server, session, .. } = Bench::new(1024);
+        let last = message(b'E', format!("STÖDLICH\0V{severity}\0C57P01\0Mterminating\0\0").as_bytes());
+        server.write_all(&last).await.unwrap();
+        let mut heard = vec![0; last.len()];
+        client.read_exact(&mut heard).await.unwrap();
+        drop(client);
+        assert_eq!(read_all(&mut server).await, b"");
+        drop(server);
+        assert_eq!(session.await.unwrap().1, cause, "{severity}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_denial_that_passes_is_told_with_its_generation() {
     let Bench { mut client, mut server, denials, .. } = Bench::new(1024);
     let denial = message(b'E', b"SERROR\0VERROR\0C42501\0Mpermission denied\0\0");

@@ -42,3 +42,13 @@ async fn keepalives_and_user_timeout_are_set_as_written_and_else_are_the_systems
     let off = TcpWords { keepalives: false, ..written };
     assert_eq!(made_with(off).await, (false, time, interval, retries, user_timeout));
 }
+
+#[tokio::test(start_paused = true)]
+async fn lookups_that_do_not_end_hold_up_only_those_of_the_same_name() {
+    let stuck = Arc::new(Semaphore::new(0));
+    LOOKUPS.lock().unwrap().insert("stuck.invalid".to_owned(), stuck);
+    let waited = timeout(Duration::from_secs(10), resolve("stuck.invalid", 5432)).await;
+    assert!(waited.is_err(), "it waits for its turn, within the caller's bound");
+    assert!(!resolve("localhost", 5432).await.unwrap().is_empty());
+    assert_eq!(resolve("::1", 5432).await.unwrap(), ["[::1]:5432".parse().unwrap()]);
+}

@@ -1,0 +1,111 @@
+//! What became of leases that were given back: counted, said, and looked for where nobody has said it. Floor 3.
+
+use std::collections::HashMap;
+
+use super::Driver;
+use crate::credentials::Generation;
+use crate::credentials::requests::{meaning, tail};
+use crate::lease::{Event, Failure, Outcome, Sight, TokenId};
+use crate::{metrics, vault};
+
+/// Leases of forgotten generations whose end is not known yet.
+#[derive(Default)]
+pub(super) struct Farewells(HashMap<u64, Lease>);
+
+/// All that is kept of a generation: its password is gone.
+struct Lease {
+    id: String,
+    username: String,
+}
+
+impl Farewells {
+    pub(super) fn add(&mut self, generation: &Generation) {
+        let lease =
+            Lease { id: generation.lease_id().to_owned(), username: generation.username().to_owned() };
+        self.0.insert(generation.number(), lease);
+    }
+}
+
+impl Driver {
+    pub(super) fn look_up_lease(&mut self, number: u64, id: TokenId) {
+        match (self.farewells.0.get(&number), self.tokens.get(&id)) {
+            (Some(lease), Some(token)) => {
+                self.requests.look_up_lease(number, token.clone(), lease.id.clone());
+            }
+            _ => self.step(Event::LeaseLookedUp(number, Sight::Barred)),
+        }
+    }
+
+    pub(super) fn lease_looked_up(&mut self, number: u64, answer: Result<bool, vault::Failure>) {
+        let sight = match answer.map_err(|failure| meaning(&failure)) {
+            Ok(true) => Sight::There,
+            Ok(false) => Sight::Gone,
+            Err(Failure::Transient | Failure::TimedOut) => Sight::Unclear,
+            Err(_) => Sight::Barred,
+        };
+        self.step(Event::LeaseLookedUp(number, sight));
+    }
+
+    pub(super) fn lease_revoke_failed(&mut self, number: u64, failure: &vault::Failure) {
+        if meaning(failure) != Failure::Forbidden {
+            let (lease, user) = self.lease_of(number);
+            let blame = failure.blame().as_str();
+            tracing::warn!(
+                error = %failure,
+                error.blame = blame,
+                lease.generation = number,
+                lease.id = lease,
+                db.user = user,
+                "could not revoke"
+            );
+            self.remember_failure("revoke", failure);
+        }
+        self.step(Event::LeaseRevokeFailed(number, meaning(failure)));
+    }
+
+    pub(super) fn returned(&mut self, number: u64, outcome: Outcome) {
+        let counted = match outcome {
+            Outcome::Lease => metrics::Revocation::Lease,
+            Outcome::Token => metrics::Revocation::Token,
+            Outcome::Forbidden => metrics::Revocation::Forbidden,
+            Outcome::Failed | Outcome::Stays => metrics::Revocation::Failed,
+        };
+        self.metrics.revocation(counted);
+        let (lease, user) = self.lease_of(number);
+        match outcome {
+            Outcome::Lease | Outcome::Token => {
+                tracing::info!(lease.generation = number, by = counted.as_str(), "revoked");
+            }
+            Outcome::Forbidden | Outcome::Failed => tracing::warn!(
+                lease.generation = number,
+                lease.id = lease,
+                db.user = user,
+                why = counted.as_str(),
+                "left to lapse"
+            ),
+            Outcome::Stays => {
+                tracing::warn!(
+                    lease.generation = number,
+                    lease.id = lease,
+                    db.user = user,
+                    "its token is revoked, and yet Vault cannot revoke the lease: the database user is still there. \
+                     Vault tries a few times more; look for what the user owns or was granted"
+                );
+                self.remember("revoke: the lease stays, and its database user with it");
+            }
+        }
+        self.farewells.0.remove(&number);
+    }
+
+    /// Forgets leases of which nothing is to be said any more.
+    pub(super) fn tidy_farewells(&mut self) {
+        self.farewells.0.retain(|number, _| self.keeper.owes(*number));
+    }
+
+    /// The end of the lease_id, and the user.
+    fn lease_of(&self, number: u64) -> (&str, &str) {
+        let held = self.generations.get(&number).map(|g| (g.lease_id_tail(), g.username()));
+        held.or_else(|| self.farewells.0.get(&number).map(|lease| (tail(&lease.id), lease.username.as_str())))
+            .unwrap_or_default()
+    }
+}

@@ -1,0 +1,88 @@
+//! Leases that went with their token: are they gone? Floor 1.
+//!
+//! Vault answers for a token at once and revokes what it owned afterwards, so its answer says nothing of the lease. Where
+//! the database does not let go of the user, the lease stays, and Vault tries again for some minutes. So the lease is looked
+//! up, a few times, under the token of the credential that serves now.
+
+use std::time::Duration;
+
+use super::event::{Action, Note, Outcome, Sight};
+use super::keeper::Keeper;
+use super::{Time, TokenId, schedule};
+
+/// Looks before a lease that is still there counts as one that stays. With the waits between them they take 15 s, so that
+/// Vault has mostly tried a second time.
+const LOOKS: u32 = 4;
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
+
+/// A lease whose token was revoked, until it is known what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Farewell {
+    looks: u32,
+    /// `None` while it is being looked up.
+    look_at: Option<Time>,
+}
+
+impl Keeper {
+    /// Its token is revoked, or dead.
+    pub(super) fn left_with_token(&mut self, now: Time, number: u64) {
+        let look_at = Some(self.next_look(now, 0));
+        self.farewells.insert(number, Farewell { looks: 0, look_at });
+    }
+
+    /// Whether it is not yet known, or not yet said, what became of this generation's lease at its end.
+    #[must_use]
+    pub fn owes(&self, number: u64) -> bool {
+        self.farewells.contains_key(&number) || self.tokens.values().any(|token| token.owed.contains(&number))
+    }
+
+    /// Looks that are due. At the end of the route, and without a credential, nobody is there who could look.
+    pub(super) fn look_after(&mut self, now: Time) {
+        let asker = self.asker();
+        let numbers: Vec<u64> = self.farewells.keys().copied().collect();
+        for number in numbers {
+            let Some(farewell) = self.farewells.get_mut(&number) else { continue };
+            match (asker, farewell.look_at) {
+                (None, _) if self.closed => self.parted(number, Outcome::Token),
+                (_, None) => {}
+                (_, Some(at)) if now < at => self.wake(now, at),
+                (None, Some(_)) => self.parted(number, Outcome::Token),
+                (Some(token), Some(_)) => {
+                    farewell.look_at = None;
+                    self.actions.push(Action::LookUpLease(number, token));
+                }
+            }
+        }
+    }
+
+    pub(super) fn looked_up(&mut self, now: Time, number: u64, sight: Sight) {
+        let Some(Farewell { looks, look_at: None }) = self.farewells.get(&number).copied() else {
+            return;
+        };
+        let looks = looks + 1;
+        match sight {
+            Sight::Gone | Sight::Barred => self.parted(number, Outcome::Token),
+            Sight::There if looks >= LOOKS => self.parted(number, Outcome::Stays),
+            Sight::Unclear if looks >= LOOKS => self.parted(number, Outcome::Token),
+            Sight::There | Sight::Unclear => {
+                let look_at = Some(self.next_look(now, looks));
+                self.farewells.insert(number, Farewell { looks, look_at });
+            }
+        }
+    }
+
+    fn parted(&mut self, number: u64, outcome: Outcome) {
+        self.farewells.remove(&number);
+        self.note(Note::Returned(number, outcome));
+    }
+
+    fn next_look(&mut self, now: Time, looks: u32) -> Time {
+        now + schedule::back_off(looks, FIRST_WAIT, LONGEST_WAIT, self.jitter())
+    }
+
+    /// The token of the credential that serves.
+    fn asker(&self) -> Option<TokenId> {
+        self.current.and_then(|number| self.generations.get(&number)).map(|generation| generation.token)
+    }
+}

@@ -1,0 +1,390 @@
+//! What the driver knows, what is true, and the promises P2 to P7 that each step has to keep.
+//!
+//! It is driven by dice (`promises`) or through every choice there is (`model`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::known::{Held, Known, Request};
+use super::script::secs;
+use super::world::Vault;
+use crate::lease::generation::{Cause, Ending};
+use crate::lease::schedule::Jitter;
+use crate::lease::term::Term;
+use crate::lease::{Action, Event, Keeper, Kept, Note, Time, TokenFacts, TokenId, Verdict};
+
+/// A bug put in on purpose, to see that it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Planted {
+    /// A capped renewal is renewed again.
+    CappedRenewedAgain,
+    /// A token's end is left out of `end_at`.
+    TokenEndLeftOut,
+    /// The current generation is drained.
+    DrainWithoutSuccessor,
+}
+
+/// Ticks come this late at most.
+pub(super) const LATE: f64 = 0.05;
+/// A lease may end this much earlier than Vault's whole seconds say.
+pub(super) const ROUNDING: f64 = 1.05;
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Hash)]
+pub(super) struct Watch {
+    pub(super) now: Time,
+    pub(super) keeper: Keeper,
+    pub(super) vault: Vault,
+    pub(super) held: BTreeMap<u64, Held>,
+    pub(super) tokens: BTreeMap<TokenId, Known>,
+    /// Tokens with a creds request that was given up and is not settled.
+    pub(super) unsettled: Vec<TokenId>,
+    /// The generation of each.
+    pub(super) sessions: BTreeMap<usize, u64>,
+    pub(super) published: Option<u64>,
+    /// The newest that was ever published.
+    newest: u64,
+    pub(super) pending: Vec<Request>,
+    pub(super) drain_commanded: bool,
+    pub(super) lost_and_granted: Option<i32>,
+    pub(super) closed: bool,
+    /// Whether its tokens are revoked.
+    owned: bool,
+    /// The longest drain.
+    drain: Duration,
+    planted: Option<Planted>,
+}
+
+macro_rules! promise {
+    ($that:expr, $($words:tt)+) => {
+        if !$that {
+            return Err(format!($($words)+));
+        }
+    };
+}
+pub(super) use promise;
+
+impl Watch {
+    pub(super) fn new(
+        now: Time,
+        keeper: Keeper,
+        owned: bool,
+        drain: Duration,
+        planted: Option<Planted>,
+    ) -> Self {
+        Self {
+            now,
+            keeper,
+            vault: Vault::new(),
+            held: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            unsettled: Vec::new(),
+            sessions: BTreeMap::new(),
+            published: None,
+            newest: 0,
+            pending: Vec::new(),
+            drain_commanded: false,
+            lost_and_granted: None,
+            closed: false,
+            owned,
+            drain,
+            planted,
+        }
+    }
+
+    /// The keeper hears of an event, and each action that it answers with is held to the promises. With a grant's lease.
+    pub(super) fn take_in(&mut self, event: Event, lease: Option<usize>) -> Result<Vec<Action>, String> {
+        let event = match event {
+            Event::LoggedIn(id, facts) if self.planted == Some(Planted::TokenEndLeftOut) => {
+                Event::LoggedIn(id, TokenFacts { ttl: None, ..facts })
+            }
+            event => event,
+        };
+        self.learn(event)?;
+        let before = self.keeper.latest();
+        let mut actions = self.keeper.handle(self.now, event);
+        if let (Event::Granted { sent_at, lease: span, .. }, Some(lease)) = (event, lease) {
+            promise!(self.keeper.latest() == before + 1, "a grant was not taken in");
+            self.grant(before + 1, lease, sent_at, span)?;
+        }
+        self.plant(event, &mut actions);
+        let is_check = matches!(event, Event::Suspected(_) | Event::DenialSeen(_));
+        for action in &actions {
+            if let Action::Tell(number, ending) = action {
+                self.tell(*number, *ending)?;
+            }
+        }
+        let refused = actions.contains(&Action::RotateFailed);
+        for action in &actions {
+            self.act(*action, is_check)?;
+        }
+        if refused {
+            self.drain_commanded = false;
+        }
+        Ok(actions)
+    }
+
+    /// The process is gone with its sessions and whatever it waited for. The next one goes on from what was kept.
+    pub(super) fn crash(&mut self, kept: &Kept) -> Result<(), String> {
+        let mut held = std::mem::take(&mut self.held);
+        for (number, (old, _)) in (1..).zip(&kept.generations) {
+            let held = held.remove(old).ok_or("kept, and unknown")?;
+            let asked_of_it = Held {
+                told: None,
+                published_at: None,
+                proved: false,
+                unprovable: false,
+                cut: false,
+                shut: false,
+                stray: false,
+                asked: 0,
+                ..held
+            };
+            self.held.insert(number, asked_of_it);
+        }
+        self.tokens.retain(|id, _| kept.tokens.iter().any(|(kept, _)| kept == id));
+        self.unsettled.clear();
+        self.sessions.clear();
+        self.pending.clear();
+        (self.published, self.newest) = (None, 0);
+        self.drain_commanded = false;
+        self.lost_and_granted = None;
+        self.keeper = Keeper::resume(self.keeper.settings.clone(), self.now, kept);
+        Ok(())
+    }
+
+    /// The next generation that everybody has left. It is closed to newcomers, and the event is to be taken in.
+    pub(super) fn left(&mut self) -> Option<Event> {
+        let (now, sessions, keeper) = (self.now, &self.sessions, &self.keeper);
+        let is_left = |number: u64, held: &Held| {
+            !held.shut && !sessions.values().any(|open| *open == number) && keeper.may_empty(now, number)
+        };
+        let (number, held) = self.held.iter_mut().find(|(number, held)| is_left(**number, held))?;
+        held.shut = true;
+        Some(Event::Empty { number: *number, stray: held.stray })
+    }
+
+    fn plant(&mut self, event: Event, actions: &mut Vec<Action>) {
+        match (self.planted, event) {
+            (Some(Planted::CappedRenewedAgain), Event::LeaseRenewed { number, sent_at, lease, .. })
+                if actions.contains(&Action::Note(Note::LeaseCapped(number))) =>
+            {
+                if let Some(generation) = self.keeper.generations.get_mut(&number) {
+                    generation.term = Term::new(sent_at, Some(lease), true, Jitter::NONE);
+                }
+                actions.extend(self.keeper.handle(self.now, Event::Tick));
+            }
+            (Some(Planted::DrainWithoutSuccessor), _) => {
+                let Some(number) = self.keeper.current() else { return };
+                let Some(generation) = self.keeper.generations.get(&number) else { return };
+                let bound = self.keeper.bound(generation);
+                let from = generation.would_drain_at(bound, self.keeper.settings.drain);
+                if from <= self.now {
+                    let hard_close_at = generation.hard_close_at(bound);
+                    actions.push(Action::Tell(
+                        number,
+                        Ending { hard_close_at, drain_from: Some(from), closing: None },
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn tell(&mut self, number: u64, ending: Ending) -> Result<(), String> {
+        let now = self.now;
+        let successor = self.newest.max(self.keeper.current().unwrap_or(0)) > number;
+        let commanded = self.drain_commanded || self.held.get(&number).is_some_and(|held| held.cut);
+        let is_current = self.keeper.current() == Some(number);
+        let held = self.held.get(&number).ok_or("told to nobody")?;
+        if let Some(from) = ending.drain_from {
+            promise!(!is_current, "P3: the current generation {number} is drained");
+            promise!(successor && from <= now, "P3: generation {number} is drained without a successor");
+        }
+        if let Some(closing) = ending.closing.filter(|_| !held.is_closing()) {
+            let token_end =
+                self.tokens.get(&held.token).and_then(|known| known.ends_at).unwrap_or(Time::NEVER);
+            let known_end = held.known.ends_at.unwrap_or(Time::NEVER).min(token_end);
+            match closing.cause {
+                Cause::LeaseEnd => promise!(
+                    now + secs(6.0 + LATE) >= known_end,
+                    "P3: generation {number} is closed, but its end is {known_end:?}"
+                ),
+                Cause::Lost => promise!(
+                    !self.vault.lease_lives(held.lease, now),
+                    "P3: generation {number} is closed as lost, but lives"
+                ),
+                Cause::CutShort => promise!(commanded, "P3: nobody cut generation {number} short"),
+            }
+            let true_end = self.vault.true_end(held.lease);
+            promise!(
+                closing.cause == Cause::Lost
+                    || self.vault.was_killed(held.lease)
+                    || now + secs(1.9) <= true_end && closing.gone_by <= true_end + secs(ROUNDING),
+                "P4: generation {number} is closed too late: it ends at {true_end:?}"
+            );
+        }
+        if let Some(held) = self.held.get_mut(&number) {
+            held.told = Some(ending);
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, action: Action, is_check: bool) -> Result<(), String> {
+        let now = self.now;
+        let is_open = |number: u64| self.sessions.values().any(|open| *open == number);
+        let is_in_use = |id: TokenId| self.held.values().any(|held| held.token == id);
+        match action {
+            Action::LogIn { within } => {
+                promise!(!self.closed, "something is issued after the close");
+                self.send(action, within.unwrap_or(CLIENT_TIMEOUT))
+            }
+            Action::Issue(id) => {
+                promise!(self.tokens.contains_key(&id) && !self.closed, "issued under {id:?}");
+                self.send(action, CLIENT_TIMEOUT)
+            }
+            Action::Prove(_) => self.send(action, CLIENT_TIMEOUT),
+            Action::RenewLease(number, _, within) => {
+                let held = self.held.get(&number).ok_or("renewed, and unknown")?;
+                promise!(is_check || !held.known.capped, "capped generation {number} is renewed again");
+                let max_age = self.keeper.settings.max_age;
+                let passes = max_age.is_some_and(|age| now + held.known.longest > held.issued_at + age);
+                promise!(!passes, "generation {number} is renewed past max_age");
+                self.send(action, within)
+            }
+            Action::RenewToken(id, within) => {
+                let capped = self.tokens.get(&id).is_none_or(|known| known.capped);
+                promise!(!capped, "capped token {id:?} is renewed again");
+                self.send(action, within)
+            }
+            Action::RevokeLease(number, _) => {
+                let held = self.held.get(&number).ok_or("revoked, and unknown")?;
+                let free = !is_open(number) && !held.stray;
+                promise!(free, "P4: generation {number} is revoked under its sessions");
+                promise!(self.published != Some(number), "P2: generation {number} is revoked and published");
+                if let (None, Some(count)) = (held.published_at, &mut self.lost_and_granted) {
+                    *count = (*count - 1).max(0);
+                }
+                self.send(action, CLIENT_TIMEOUT)
+            }
+            Action::RevokeToken(id) => {
+                promise!(self.owned, "P6: token {id:?} is not ours to revoke");
+                promise!(!self.unsettled.contains(&id), "P6: token {id:?} is revoked before its late grant");
+                promise!(!is_in_use(id), "P4: token {id:?} is in use");
+                self.send(action, CLIENT_TIMEOUT)
+            }
+            Action::LookUpLease(number, id) => {
+                promise!(self.tokens.contains_key(&id), "P6: {id:?} looks, and is forgotten");
+                promise!(
+                    !self.held.contains_key(&number),
+                    "P6: generation {number} is looked for while held"
+                );
+                self.send(action, CLIENT_TIMEOUT)
+            }
+            Action::Publish(number) => self.publish(number),
+            Action::Unpublish => {
+                self.published = None;
+                Ok(())
+            }
+            Action::Forget(number) => {
+                promise!(!is_open(number), "generation {number} is forgotten with sessions");
+                promise!(self.published != Some(number), "generation {number} is forgotten and published");
+                self.held.remove(&number);
+                Ok(())
+            }
+            Action::ForgetToken(id) => {
+                promise!(!is_in_use(id), "token {id:?} is forgotten in use");
+                self.tokens.remove(&id);
+                Ok(())
+            }
+            Action::Answer(number, verdict) => {
+                if let Some(held) = self.held.get_mut(&number) {
+                    promise!(held.asked > 0, "nobody asked about generation {number}");
+                    held.asked = 0;
+                    // One whose sessions are being closed is lost to a login, however long its lease lives on.
+                    let lives = self.vault.lease_lives(held.lease, now) && !held.is_closing();
+                    promise!(!(verdict == Verdict::Lost && lives), "P3: {number} is called lost, but lives");
+                }
+                Ok(())
+            }
+            Action::Note(Note::Lost(number)) if self.published == Some(number) => {
+                self.lost_and_granted = Some(0);
+                Ok(())
+            }
+            Action::Note(_)
+            | Action::Tell(..)
+            | Action::TooEarly(_)
+            | Action::RotateFailed
+            | Action::RotateDone(_) => Ok(()),
+        }
+    }
+
+    fn send(&mut self, action: Action, within: Duration) -> Result<(), String> {
+        let give_up_at = self.now + within.min(CLIENT_TIMEOUT);
+        let request = Request { action, sent_at: self.now, give_up_at };
+        let subject = request.subject();
+        let is_only = !self.pending.iter().any(|earlier| earlier.subject() == subject);
+        promise!(is_only, "two of {subject:?} in flight");
+        self.pending.push(request);
+        Ok(())
+    }
+
+    fn publish(&mut self, number: u64) -> Result<(), String> {
+        let now = self.now;
+        let cut = std::mem::take(&mut self.drain_commanded);
+        let previous =
+            self.held.range(..number).rev().find(|(_, held)| held.told.is_some() && !held.is_closing());
+        let presses = previous.is_none_or(|(_, held)| {
+            held.cut || held.told.is_some_and(|told| told.hard_close_at.since(now) <= self.drain + secs(0.1))
+        });
+        let held = self.held.get(&number).ok_or("published, and unknown")?;
+        let is_new = held.published_at.is_none();
+        promise!(
+            held.proved || !is_new || (held.unprovable && presses),
+            "P2: generation {number} is published without a proof"
+        );
+        promise!(!held.shut, "P2: generation {number} is published, and closed to newcomers");
+        for (n, held) in &mut self.held {
+            held.cut |= cut && *n < number && held.published_at.is_some();
+        }
+        if let Some(held) = self.held.get_mut(&number) {
+            held.published_at.get_or_insert(now);
+        }
+        self.published = Some(number);
+        self.newest = self.newest.max(number);
+        if is_new {
+            self.lost_and_granted = None;
+        }
+        Ok(())
+    }
+
+    /// What holds after each step.
+    pub(super) fn look(&mut self) -> Result<(), String> {
+        let now = self.now;
+        let again = self.keeper.handle(now, Event::Tick);
+        promise!(again.is_empty(), "a second look does more: {again:?}");
+        let deadline = self.keeper.next_deadline();
+        promise!(deadline > now, "the deadline {deadline:?} has passed");
+        for number in self.sessions.values() {
+            let held = self.held.get(number).ok_or("a session without a generation")?;
+            promise!(
+                self.vault.lease_lives(held.lease, now) || self.vault.was_killed(held.lease),
+                "P4: a session outlives the lease of generation {number}"
+            );
+        }
+        let usable = |held: &Held| {
+            held.published_at.is_some()
+                && !held.cut
+                && !held.shut
+                && held.told.is_some_and(|told| told.closing.is_none() && now < told.hard_close_at)
+        };
+        let newest = self.held.iter().rev().find(|(_, held)| usable(held)).map(|(number, _)| *number);
+        promise!(
+            self.published == newest.filter(|_| !self.closed),
+            "P2: {:?} is published, the newest usable is {newest:?}",
+            self.published
+        );
+        promise!(self.keeper.current() == self.published, "the keeper and the driver disagree");
+        Ok(())
+    }
+}

@@ -1,0 +1,274 @@
+//! A server that stops, dies, is full, is given another certificate, or speaks another language; a role that is changed by hand.
+
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use super::{drew_nothing, sqlstate};
+use crate::harness::{
+    Authority, Database, Files, SOON, Scene, Server, Session, Spec, bench, eventually, leasehold, same,
+};
+
+async fn scene_on(server: &Server) -> Scene {
+    Scene::with(server, Spec::new("app"), |builder, db| builder.upstream(db)).await
+}
+
+/// A server of the test's own that forgets nothing it has acknowledged, as others here may.
+async fn durable() -> Server {
+    bench().own_postgres(json!({"conf": {"synchronous_commit": "on"}})).await
+}
+
+/// The process of a session's server side.
+async fn backend(session: &Session) -> Pid {
+    pid(&session.value("SELECT pg_backend_pid()").await)
+}
+
+fn pid(number: &str) -> Pid {
+    number.trim().parse().ok().and_then(Pid::from_raw).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_not_log_in_any_more_is_replaced_and_no_client_sees_it() {
+    let server = bench().postgres().await;
+    let scene = Scene::with(&server, Spec::new("app"), |builder, db| {
+        // As long as a credential may be unknown to a host, a refusal is not held against it.
+        builder.upstream(db).flag("--limits-replica-grace", "1s")
+    })
+    .await;
+    let old = scene.session().await;
+    let old_user = old.user().await;
+    scene.db.admin.batch_execute(&format!("ALTER ROLE \"{old_user}\" NOLOGIN")).await.unwrap();
+
+    let fresh = scene.session().await;
+
+    assert_ne!(fresh.user().await, old_user);
+    assert_eq!(old.user().await, old_user, "its lease lives, and its session with it");
+    let metrics = scene.leasehold.metrics().await;
+    assert!(metrics.get("suspect_logins_total", &[]) >= 1.0);
+    assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
+    assert_eq!(metrics.get("rotations_total", &[("reason", "refused")]), 1.0);
+    assert_eq!(metrics.get("sessions_closed_total", &[]), 0.0);
+    assert_eq!(scene.leasehold.http("/readyz").await.status, 200);
+    let states: Vec<_> = scene.leasehold.generations().await.iter().map(|g| g["state"].clone()).collect();
+    assert_eq!(states, ["retiring", "current"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_or_is_killed_costs_its_sessions_and_no_credential() {
+    for how in ["fast", "immediate", "KILL"] {
+        let scene = scene_on(&durable().await).await;
+        let (session, direct) = (scene.session().await, scene.db.server.superuser("postgres").await);
+        let user = session.user().await;
+        scene.db.server.stop(how).await;
+
+        // What the server says at its end, or that it says nothing, as without a proxy.
+        let last = direct.ended().await;
+        assert_eq!(session.ended().await, last, "{how}");
+        assert!(how != "fast" || last.as_deref() == Some("57P01"), "{last:?}");
+        let refused = scene.leasehold.try_connect("app", scene.db.name()).await.err().unwrap();
+        assert_eq!(sqlstate(&refused), "08001", "{how}");
+        // Readiness asks for a credential, which is there.
+        assert_eq!(scene.leasehold.http("/readyz").await.status, 200);
+        assert_eq!(scene.leasehold.status().await["routes"][0]["ready"], true);
+        scene.db.server.restart().await;
+
+        let again = scene.session().await;
+        assert_eq!(again.user().await, user, "{how}: the lease is kept");
+        drew_nothing(&scene.leasehold).await;
+        let metrics = scene.leasehold.metrics().await;
+        assert_eq!(metrics.get("login_failures_total", &[("reason", "unreachable")]), 1.0, "{how}");
+        assert_eq!(scene.closed("upstream").await, 1.0, "{how}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_is_killed_takes_the_others_along_and_new_logins_get_in() {
+    let scene = scene_on(&durable().await).await;
+    let (victim, neighbour) = (scene.session().await, scene.session().await);
+    let direct = scene.db.server.superuser("postgres").await;
+    let user = neighbour.user().await;
+    let killed = backend(&victim).await;
+    // As the kernel does when memory runs out.
+    kill_process(killed, Signal::KILL).unwrap();
+
+    assert_eq!(victim.ended().await, None, "nobody is left who could say anything");
+    assert_eq!(neighbour.ended().await, direct.ended().await, "as without a proxy");
+    // While the server recovers, it says so itself.
+    let again = eventually(SOON, async || {
+        let answer = scene.leasehold.try_connect("app", scene.db.name()).await;
+        answer.inspect_err(|refused| {
+            assert!(["57P03", "08001", "08006"].contains(&sqlstate(refused)), "{refused:?}");
+        })
+    })
+    .await;
+    assert_eq!(again.user().await, user);
+    drew_nothing(&scene.leasehold).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_shuts_down_tells_new_logins_itself() {
+    let scene = scene_on(&durable().await).await;
+    let session = scene.session().await;
+    let user = session.user().await;
+    let watcher = scene.db.server.superuser("postgres").await;
+    let postmaster = watcher.value("SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)").await;
+    // It waits for its sessions, and takes no more.
+    kill_process(pid(&postmaster), Signal::TERM).unwrap();
+
+    eventually(SOON, async || {
+        let answer = scene.leasehold.try_connect("app", scene.db.name()).await;
+        let refused = answer.err().ok_or("it still takes logins")?;
+        let told =
+            refused.as_db_error().map(|told| (told.code().code().to_owned(), told.message().to_owned()));
+        let own = ("57P03".to_owned(), "the database system is shutting down".to_owned());
+        if told == Some(own) { Ok(()) } else { Err("another error") }
+    })
+    .await;
+
+    assert_eq!(session.value("SELECT 1").await, "1", "the session goes on");
+    session.close().await;
+    drop(watcher);
+    scene.db.server.restart().await;
+    assert_eq!(scene.session().await.user().await, user);
+    drew_nothing(&scene.leasehold).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_out_of_connections_says_so_itself_and_no_credential_is_drawn() {
+    let server = bench().own_postgres(json!({"conf": {"max_connections": "14"}})).await;
+    let scene = scene_on(&server).await;
+    let mut sessions = vec![scene.session().await];
+    let user = sessions[0].user().await;
+    let refused = loop {
+        match scene.leasehold.try_connect("app", scene.db.name()).await {
+            Ok(session) => sessions.push(session),
+            Err(refused) => break refused,
+        }
+        assert!(sessions.len() < 14, "it takes more than it may");
+    };
+
+    let told = refused.as_db_error().unwrap();
+    assert_eq!(told.code().code(), "53300");
+    assert_eq!(told.routine(), Some("InitPostgres"), "it is the server's own: {told:?}");
+    assert_eq!(scene.leasehold.http("/readyz").await.status, 200);
+    sessions.pop().unwrap().close().await;
+    let again = eventually(SOON, async || scene.leasehold.try_connect("app", scene.db.name()).await).await;
+    assert_eq!(again.user().await, user);
+    drew_nothing(&scene.leasehold).await;
+    let metrics = scene.leasehold.metrics().await;
+    assert_eq!(metrics.get("suspect_logins_total", &[]), 0.0);
+    let failures = metrics.get("login_failures_total", &[]);
+    assert_eq!(metrics.get("login_failures_total", &[("reason", "upstream_error")]), failures);
+}
+
+/// A server with TLS whose certificate is changed while it runs.
+struct Changing {
+    db: Database,
+    data: PathBuf,
+}
+
+impl Changing {
+    async fn new(files: &Files) -> Self {
+        let ssl = json!({"cert": files.cert, "key": files.key, "ca": files.cert});
+        let db = bench().own_postgres(json!({"version": "18", "ssl": ssl})).await.database().await;
+        let data = PathBuf::from(db.admin.value("SHOW data_directory").await);
+        Self { db, data }
+    }
+
+    /// Puts other files in place, as an administrator does, and has the server read them.
+    async fn change(&self, files: &Files) {
+        // Written over, so that they stay the server's own.
+        for (from, to) in [(&files.cert, "server.cert"), (&files.key, "server.key")] {
+            std::fs::write(self.data.join(to), std::fs::read(from).unwrap()).unwrap();
+        }
+        let since = self.db.server.log().len();
+        self.db.admin.value("SELECT pg_reload_conf()").await;
+        let log = || self.db.server.log().split_off(since);
+        eventually(SOON, async || same(log().contains("received SIGHUP, reloading"), true)).await;
+        assert!(!log().contains("SSL configuration was not reloaded"), "{}", log());
+    }
+}
+
+fn shown(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_is_checked_at_the_next_login_and_sessions_run_on() {
+    let directory = bench().directory().await;
+    let (ours, theirs) = (Authority::new(&directory, "ca"), Authority::new(&directory, "other-ca"));
+    let server = Changing::new(&ours.issue("before", 1)).await;
+    let setup = bench().vault().await.setup(&server.db, Spec::new("app")).await;
+    let trusted = directory.join("trusted.pem");
+    std::fs::copy(&ours.ca, &trusted).unwrap();
+    let uri = format!("postgresql://{}/?sslrootcert={}", server.db.server.addr(), shown(&trusted));
+    let leasehold = leasehold().upstream_uri(&uri).vault(&bench().vault().await).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("app", server.db.name()).await;
+    let user = session.user().await;
+    let closed = async |answer: Result<Session, tokio_postgres::Error>| {
+        let refused = answer.err().ok_or("it gets in")?;
+        let told = refused.as_db_error().unwrap();
+        same((told.code().code(), told.message()), ("08001", "no TLS with the upstream server"))
+            .map_err(|_| "another error")
+    };
+
+    // The postmaster reads its files a moment after the signal.
+    server.change(&theirs.issue("stranger", 2)).await;
+    eventually(SOON, async || closed(leasehold.try_connect("app", server.db.name()).await).await).await;
+    assert_eq!(session.user().await, user, "an open session is not asked again");
+    assert_eq!(leasehold.http("/readyz").await.status, 200);
+
+    server.change(&ours.issue("after", 3)).await;
+    let renewed =
+        eventually(SOON, async || leasehold.try_connect("app", server.db.name()).await.map_err(drop)).await;
+    assert_eq!(renewed.user().await, user);
+
+    // Another CA is trusted once a reload has read its file.
+    server.change(&theirs.issue("theirs", 4)).await;
+    eventually(SOON, async || closed(leasehold.try_connect("app", server.db.name()).await).await).await;
+    let both = [std::fs::read(&ours.ca).unwrap(), std::fs::read(&theirs.ca).unwrap()].concat();
+    std::fs::write(&trusted, both).unwrap();
+    assert!(leasehold.command(&["reload"]).await.status.success());
+    assert_eq!(leasehold.connect("app", server.db.name()).await.user().await, user);
+    drew_nothing(&leasehold).await;
+    assert_eq!(leasehold.metrics().await.get("suspect_logins_total", &[]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_speaks_german_is_understood_by_its_sqlstates() {
+    // With this the messages of the C.UTF-8 locale are German, where the server's package has them.
+    let options = json!({"env": {"LANGUAGE": "de"}, "conf": {"lc_messages": "C.UTF-8"}});
+    let server = bench().own_postgres(options).await;
+    let refused = server.login("nobody", "x", "postgres").await.err().unwrap();
+    if !refused.as_db_error().unwrap().message().starts_with("Passwort-Authentifizierung") {
+        eprintln!("not shown: this PostgreSQL has no German messages");
+        return;
+    }
+    let scene = Scene::with(&server, Spec::new("app"), |builder, db| {
+        builder.upstream(db).flag("--limits-replica-grace", "1s")
+    })
+    .await;
+    let first = scene.session().await;
+    let first_user = first.user().await;
+
+    // 28P01, and 42704 of Vault's renewal.
+    scene.db.drop_role(&first_user).await;
+    let second = scene.session().await;
+    assert_ne!(second.user().await, first_user);
+    assert_eq!(first.ended().await.as_deref(), Some("57P01"));
+    // 28000 of a role that may not log in.
+    let second_user = second.user().await;
+    scene.db.admin.batch_execute(&format!("ALTER ROLE \"{second_user}\" NOLOGIN")).await.unwrap();
+    assert_ne!(scene.session().await.user().await, second_user);
+
+    let metrics = scene.leasehold.metrics().await;
+    assert_eq!(metrics.get("rotations_total", &[("reason", "revoked")]), 1.0);
+    assert_eq!(metrics.get("rotations_total", &[("reason", "refused")]), 1.0);
+    assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
+    // What is not about the credential passes in the server's own words.
+    let refused = scene.leasehold.try_connect("app", "nirgends").await.err().unwrap();
+    let told = refused.as_db_error().unwrap();
+    assert_eq!((told.code().code(), told.message()), ("3D000", "Datenbank »nirgends« existiert nicht"));
+}
