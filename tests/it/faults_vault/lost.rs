@@ -50,10 +50,10 @@ async fn is_shown_and_replaced(act: Act) {
     assert_eq!(last_error(&leasehold).await, "lease lost", "{act:?}");
     assert_eq!(leasehold.http("/readyz").await.status, 200, "{act:?}");
     until_metric(&leasehold, "rotations_total", &[("reason", "revoked")], 1.0).await;
+    until_metric(&leasehold, "sessions_closed_total", &[("cause", "revoked")], 1.0).await;
     let metrics = leasehold.metrics().await;
     assert_eq!(metrics.get("login_failures_total", &[]), 0.0, "{act:?}: the new session saw nothing");
     assert_eq!(metrics.get("issuances_total", &[]), 2.0, "{act:?}");
-    assert_eq!(metrics.get("sessions_closed_total", &[("cause", "revoked")]), 1.0, "{act:?}");
     assert!(metrics.get("lease_runway_seconds", &[]) > 20.0, "{act:?}");
     let times: Vec<_> = stage.fault.asked().iter().map(|asked| asked.at).collect();
     let most = most_within(Duration::from_secs(2), &times);
