@@ -16,7 +16,7 @@ use super::endpoints::LogInByCertificate;
 use super::files::Files;
 use super::refusals::Counted;
 use super::replies::{self, TokenFacts};
-use super::transport::Reply;
+use super::transport::{Refreshing, Reply};
 use super::wrapped::{Origin, Wrapped};
 use super::{Auth, Failure, Kind, SecretId, Vault};
 
@@ -61,6 +61,8 @@ impl Login {
 pub(super) struct Held {
     wrapped: Wrapped,
     files: Files,
+    /// A read of the client certificate that was given up.
+    certificate: Option<Refreshing>,
 }
 
 impl Vault {
@@ -98,7 +100,7 @@ impl Vault {
                 self.show(&secret_id, Counted::Yes, login).await?
             }
             Auth::Cert { mount, name } => {
-                self.transport.refresh_identity().await;
+                self.transport.refresh_identity(&mut held.certificate, halfway(deadline)).await;
                 self.log_in_cert(mount, name.as_deref(), deadline).await?
             }
             Auth::Userpass { mount, username, password_file } => {
@@ -151,7 +153,9 @@ impl Vault {
             SecretId::Absent => Ok(Secret::new(String::new())),
             SecretId::File(path) => held.files.secret("secret_id_file", path, deadline).await,
             SecretId::Wrapped { file, role } => {
-                let token = held.files.secret("secret_id_file", file, deadline).await;
+                // Where the file hangs, the secret_id of before still needs time to log in.
+                let until = if held.wrapped.has_secret_id() { halfway(deadline) } else { deadline };
+                let token = held.files.secret("secret_id_file", file, until).await;
                 let origin = Origin { mount, role: role.as_deref() };
                 self.unwrapped(&mut held.wrapped, token, &origin, deadline).await
             }
@@ -297,6 +301,12 @@ const UNKNOWN: TokenFacts = TokenFacts {
     explicit_max_ttl: None,
     orphan: false,
 };
+
+/// Half of the time that is left.
+fn halfway(deadline: Instant) -> Instant {
+    let now = Instant::now();
+    now + deadline.saturating_duration_since(now) / 2
+}
 
 pub(super) fn failed(kind: Kind, reason: &str) -> Failure {
     Failure::local(Operation::LogIn, kind, reason)

@@ -365,6 +365,9 @@ impl Vault {
         request: &http::Request<Vec<u8>>,
         deadline: Instant,
     ) -> Result<Reply, Failure> {
+        if Instant::now() >= deadline {
+            return Err(Failure::local(operation, Kind::Transient, "not sent: no time is left for it"));
+        }
         let pace = &self.transport.pace;
         if let Err(why) = pace.turn(request.uri().path(), deadline).await {
             return Err(Failure::local(operation, Kind::Transient, why));
@@ -372,12 +375,19 @@ impl Vault {
         let sent = Instant::now();
         let result = self.transport.send(request, deadline).await;
         let outcome = outcome(operation, &result);
-        // The usual policy forbids the revocation of a lease, and nobody asks for the same one twice: at a shutdown one
-        // route's 403 is not to hold up what the others give back.
-        if operation != Operation::Revoke || outcome != VaultOutcome::Denied {
+        // The usual policy forbids the revocation of a lease, another one that of a token or a look; nobody asks for the
+        // same twice: at a shutdown one route's 403 is not to hold up what the others give back.
+        let parting = matches!(
+            operation,
+            Operation::Revoke | Operation::RevokeToken | Operation::LookUp | Operation::LookUpLease
+        );
+        if !parting || outcome != VaultOutcome::Denied {
             pace.went(outcome == VaultOutcome::Ok);
         }
-        if let Ok(Reply { retry_after: Some(span), .. }) = result {
+        // A quota is the cluster's; a node that is in trouble says nothing of the others.
+        if let Ok(Reply { retry_after: Some(span), status, .. }) = result
+            && (status == 429 || self.transport.is_alone())
+        {
             pace.rest(request.uri().path(), span);
         }
         metrics::vault_request(operation.as_str(), outcome, sent.elapsed());

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::{CONTENT_LENGTH, DATE, HOST, HeaderValue, LOCATION, RETRY_AFTER};
 use secrecy::zeroize::Zeroizing;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
@@ -38,6 +39,9 @@ pub(super) struct Reply {
     pub(super) date: Option<SystemTime>,
     pub(super) body: Zeroizing<Vec<u8>>,
 }
+
+/// A client certificate that is being read.
+pub(super) struct Refreshing(JoinHandle<Result<(), Error>>);
 
 /// No answer. The text is ours or a socket's.
 pub(super) enum NoReply {
@@ -71,10 +75,17 @@ impl Transport {
         Ok(Self { addresses, first: AtomicUsize::new(0), identity, pace: Arc::new(Pace::new()) })
     }
 
-    /// Reads the client certificate again, if there is one; where that fails the earlier one stays.
-    pub(super) async fn refresh_identity(&self) {
+    /// Reads the client certificate again, if there is one; where that fails, or takes too long, the earlier one stays. A
+    /// read that hangs keeps its thread; it is kept in `under_way`, and no other is begun beside it. Cancel safe.
+    pub(super) async fn refresh_identity(&self, under_way: &mut Option<Refreshing>, until: Instant) {
         let Some(identity) = self.identity.clone() else { return };
-        let refreshed = tokio::task::spawn_blocking(move || identity.refresh()).await;
+        let reading = under_way
+            .get_or_insert_with(|| Refreshing(tokio::task::spawn_blocking(move || identity.refresh())));
+        let Ok(refreshed) = timeout_at(until, &mut reading.0).await else {
+            tracing::warn!("reading the client certificate again takes too long: the earlier one is shown");
+            return;
+        };
+        *under_way = None;
         if let Ok(Err(error)) = refreshed {
             let reason = error.source().map(ToString::to_string).unwrap_or_default();
             tracing::warn!(%error, reason, "the client certificate cannot be read again: the earlier one is shown");
@@ -84,6 +95,11 @@ impl Transport {
     /// The address that answered last, as it was configured; before any answer the first.
     pub(super) fn addr(&self) -> String {
         self.addresses.get(self.first()).map_or_else(String::new, |address| origin(&address.url))
+    }
+
+    /// Whether there is one address only.
+    pub(super) fn is_alone(&self) -> bool {
+        self.addresses.len() == 1
     }
 
     /// A base for building requests; each is sent to the address of its turn.

@@ -25,6 +25,13 @@ pub(super) struct Wrapped {
     secret_id: Option<Secret>,
 }
 
+impl Wrapped {
+    /// Whether there is one to log in with, whatever the file holds.
+    pub(super) fn has_secret_id(&self) -> bool {
+        self.secret_id.is_some()
+    }
+}
+
 /// What is known of the wrapping token that was found last.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Fate {

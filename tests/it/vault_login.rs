@@ -174,6 +174,7 @@ async fn cert_logs_in_with_the_client_certificate_of_the_moment() {
         .flag("--vault-auth-cert-name", "app")
         .flag("--vault-client-cert", setup.directory().join("cert.pem").to_str().unwrap())
         .flag("--vault-client-key", setup.directory().join("key.pem").to_str().unwrap())
+        .flag("--vault-client-timeout", "10s")
         .flag("--log-level", "trace")
         .start()
         .await;
@@ -198,6 +199,15 @@ async fn cert_logs_in_with_the_client_certificate_of_the_moment() {
     std::fs::write(setup.directory().join("key.pem"), &third.key).unwrap();
     leasehold.rotate().await;
     leasehold.wait_log("the client certificate cannot be read again").await;
+    // Nor does a file that cannot be read to its end keep anybody out.
+    std::fs::remove_file(setup.directory().join("key.pem")).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let fifo = setup.directory().join("key.pem");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    for _ in 0..2 {
+        leasehold.rotate().await;
+    }
+    leasehold.wait_log("takes too long: the earlier one is shown").await;
     let key = second.key.lines().nth(1).unwrap().to_owned();
     leasehold.shows_none_of([key]).await;
 }
