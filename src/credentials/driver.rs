@@ -2,7 +2,7 @@
 
 mod returning;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -91,6 +91,7 @@ pub fn start(settings: RouteSettings, means: Means, tasks: &TaskTracker) -> Arc<
             done,
         },
         tokens: held,
+        counted: HashSet::new(),
         next_token,
         generations,
         farewells: Farewells::default(),
@@ -116,6 +117,8 @@ struct Driver {
     keeper: Machine,
     requests: Requests,
     tokens: HashMap<TokenId, Secret>,
+    /// Those that can be used so many times only: none of their uses goes into a look.
+    counted: HashSet<TokenId>,
     next_token: u64,
     generations: HashMap<u64, Arc<Generation>>,
     farewells: Farewells,
@@ -310,7 +313,14 @@ impl Driver {
                  with the last use of a token, so none is asked for; set token_num_uses of the login to 0"
             );
             self.requests.vault.gave_nothing_of_use();
+            self.metrics.issuance(metrics::Issuance::Refused);
+            self.shared.was_refused.store(true, Ordering::Release);
             self.remember("log in: the token can be used once only");
+            if !login.handed {
+                // Its one use ends it: it is not left behind until its TTL.
+                self.next_token += 1;
+                self.requests.revoke_token(TokenId(self.next_token - 1), login.token);
+            }
             self.step(Event::LogInFailed(Failure::Forbidden));
             return;
         }
@@ -332,6 +342,9 @@ impl Driver {
             owned: !login.handed && !login.batch,
         };
         self.tokens.insert(id, login.token);
+        if login.num_uses > 0 {
+            self.counted.insert(id);
+        }
         self.step(Event::LoggedIn(id, facts));
     }
 
@@ -496,6 +509,7 @@ impl Driver {
             }
             Action::ForgetToken(id) => {
                 self.tokens.remove(&id);
+                self.counted.remove(&id);
             }
             Action::Answer(number, verdict) => self.answer(
                 number,

@@ -29,7 +29,7 @@ impl Farewells {
 impl Driver {
     pub(super) fn look_up_lease(&mut self, number: u64, id: TokenId) {
         match (self.farewells.0.get(&number), self.tokens.get(&id)) {
-            (Some(lease), Some(token)) => {
+            (Some(lease), Some(token)) if !self.counted.contains(&id) => {
                 self.requests.look_up_lease(number, token.clone(), lease.id.clone());
             }
             _ => self.step(Event::LeaseLookedUp(number, Sight::Barred)),

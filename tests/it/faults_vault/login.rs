@@ -4,7 +4,7 @@ use reqwest::Method;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
 
-use super::{SOON, Spec, Stage, is_told_57p03, last_error, said};
+use super::{SOON, Spec, Stage, is_told_57p03, last_error, said, until_metric};
 use crate::harness::{eventually, same};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,6 +78,14 @@ async fn a_token_of_one_use_is_told_of_and_no_credential_is_made_with_it() {
     assert_eq!(leasehold.http("/readyz").await.status, 503);
     is_told_57p03(&leasehold, &stage.db).await;
     assert_eq!(stage.asked(&stage.setup.path), 0, "Vault would make a role and drop it again");
+    // Nor is any of these tokens left behind.
+    until_metric(
+        &leasehold,
+        "vault_requests_total",
+        &[("operation", "revoke_token"), ("outcome", "ok")],
+        3.0,
+    )
+    .await;
 
     let role = format!("auth/approle/role/{}", stage.setup.id());
     stage.vault.write(&role, json!({"token_num_uses": 0})).await;
