@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -76,12 +77,9 @@ pub(super) async fn serve_reloads(
     shutdown: Shutdown,
     mut asked: mpsc::Receiver<ReloadReply>,
 ) {
+    let mut reading = None;
     while let Some(reply) = asked.recv().await {
-        let outcome = if shutdown.is_requested() {
-            Err("leasehold is shutting down".to_owned())
-        } else {
-            reload(&live, &process).await
-        };
+        let outcome = reload(&live, &process, &shutdown, &mut reading).await;
         match &outcome {
             Ok(done) => tracing::info!("reloaded: {done}"),
             Err(reason) => tracing::error!("nothing is reloaded: {reason}"),
@@ -100,21 +98,40 @@ struct Renewed {
     restart: Vec<&'static str>,
 }
 
-/// Reads the configuration again. On an error nothing has changed.
-async fn reload(live: &Mutex<Live>, process: &Process) -> Result<String, String> {
+/// A configuration that is being read.
+type Reading = JoinHandle<Result<Renewed, String>>;
+
+/// Reads the configuration again. On an error nothing has changed. A read that hangs stays in `under_way`, and no other
+/// is begun beside it.
+async fn reload(
+    live: &Mutex<Live>,
+    process: &Process,
+    shutdown: &Shutdown,
+    under_way: &mut Option<Reading>,
+) -> Result<String, String> {
+    if shutdown.is_requested() {
+        return Err(SHUTTING_DOWN.to_owned());
+    }
+    if under_way.take_if(|reading| reading.is_finished()).is_none() && under_way.is_some() {
+        return Err("an earlier read of its files still hangs".to_owned());
+    }
     let (source, old) = {
         let live = live.lock().await;
         (live.source.clone(), live.config.clone())
     };
     // Files can be on a file system that hangs: neither a thread of the runtime nor the lock waits for them.
-    let reading = tokio::task::spawn_blocking(move || Renewed::read(&source, &old));
-    let renewed = match timeout(READ_WITHIN, reading).await {
-        Ok(read) => read.map_err(|error| error.to_string())??,
-        Err(_) => {
-            return Err(format!("its files could not be read within {} s", READ_WITHIN.as_secs()));
-        }
+    let reading = under_way.insert(tokio::task::spawn_blocking(move || Renewed::read(&source, &old)));
+    let Ok(read) = timeout(READ_WITHIN, reading).await else {
+        return Err(format!("its files could not be read within {} s", READ_WITHIN.as_secs()));
     };
-    live.lock().await.apply(renewed, process).await
+    *under_way = None;
+    let renewed = read.map_err(|error| error.to_string())??;
+    let mut live = live.lock().await;
+    // A route that began after the others were told to close would be left behind.
+    if shutdown.is_requested() {
+        return Err(SHUTTING_DOWN.to_owned());
+    }
+    live.apply(renewed, process).await
 }
 
 impl Renewed {
@@ -375,5 +392,6 @@ fn pattern(pattern: &Pattern) -> Match {
     }
 }
 
+const SHUTTING_DOWN: &str = "leasehold is shutting down";
 /// How long the files of a reload may take. Whoever asked waits for the answer.
 const READ_WITHIN: Duration = Duration::from_secs(5);
