@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use rand::seq::SliceRandom as _;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -103,31 +103,45 @@ pub(super) async fn dial(
     Err(failure)
 }
 
-/// Asks the system's resolver, which cannot be broken off: a question goes on when nobody waits for it any more. So only
-/// a few are open for one name, and a resolver that does not answer ties up neither the threads that others need nor
-/// memory. The caller bounds the wait.
+/// Asks the system's resolver, which cannot be broken off: a question goes on when nobody waits for it any more. So one
+/// is open for each name, whose answer all get who wait for it: a resolver that does not answer ties up neither the
+/// threads that others need nor memory. The caller bounds the wait.
 async fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    let open = {
-        let mut lookups = LOOKUPS.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(
-            lookups.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(LOOKUPS_FOR_ONE_NAME))),
-        )
-    };
-    let permit = open.acquire_owned().await.map_err(io::Error::other)?;
-    let name = name.to_owned();
-    let asked = spawn_blocking(move || {
-        let _permit = permit;
-        (name.as_str(), port).to_socket_addrs().map(Iterator::collect)
-    });
-    asked.await.map_err(io::Error::other)?
+    let mut answer = under_way(name);
+    let found = answer.wait_for(Option::is_some).await.map_err(io::Error::other)?.clone();
+    match found {
+        Some(Ok(addresses)) => Ok(addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()),
+        Some(Err((kind, text))) => Err(io::Error::new(kind, text)),
+        None => Err(io::ErrorKind::Other.into()),
+    }
 }
 
-/// The lookups under way, by name: as many names as configurations have named.
-static LOOKUPS: LazyLock<Mutex<HashMap<String, Arc<Semaphore>>>> = LazyLock::new(Mutex::default);
-const LOOKUPS_FOR_ONE_NAME: usize = 8;
+type Answer = Option<Result<Vec<IpAddr>, (io::ErrorKind, String)>>;
+
+/// The question for this name that is open, or a fresh one.
+fn under_way(name: &str) -> watch::Receiver<Answer> {
+    let mut lookups = LOOKUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    // One whose sender has gone without an answer is not open.
+    let open = |answer: &&watch::Receiver<Answer>| answer.borrow().is_none() && answer.has_changed().is_ok();
+    if let Some(answer) = lookups.get(name).filter(open) {
+        return answer.clone();
+    }
+    let (tell, answer) = watch::channel(None);
+    lookups.insert(name.to_owned(), answer.clone());
+    let name = name.to_owned();
+    spawn_blocking(move || {
+        let found = (name.as_str(), 0).to_socket_addrs();
+        let found = found.map(|found| found.map(|address| address.ip()).collect());
+        tell.send_replace(Some(found.map_err(|error| (error.kind(), error.to_string()))));
+    });
+    answer
+}
+
+/// The latest question for each name: as many names as configurations have named.
+static LOOKUPS: LazyLock<Mutex<HashMap<String, watch::Receiver<Answer>>>> = LazyLock::new(Mutex::default);
 
 /// Connects to one address.
 pub(super) async fn connect(address: &Address, words: &TcpWords) -> io::Result<(Socket, Address)> {

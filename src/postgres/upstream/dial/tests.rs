@@ -44,11 +44,18 @@ async fn keepalives_and_user_timeout_are_set_as_written_and_else_are_the_systems
 }
 
 #[tokio::test(start_paused = true)]
-async fn lookups_that_do_not_end_hold_up_only_those_of_the_same_name() {
-    let stuck = Arc::new(Semaphore::new(0));
+async fn a_lookup_that_does_not_end_holds_up_only_those_of_the_same_name() {
+    let (tell, stuck) = watch::channel(None);
     LOOKUPS.lock().unwrap().insert("stuck.invalid".to_owned(), stuck);
     let waited = timeout(Duration::from_secs(10), resolve("stuck.invalid", 5432)).await;
     assert!(waited.is_err(), "it waits for its turn, within the caller's bound");
     assert!(!resolve("localhost", 5432).await.unwrap().is_empty());
+    // Who waits for it gets its answer, and one that has been answered is asked anew.
+    let (found, _) = tokio::join!(resolve("stuck.invalid", 5432), async {
+        tokio::task::yield_now().await;
+        tell.send_replace(Some(Ok(vec!["127.0.0.9".parse().unwrap()])));
+    });
+    assert_eq!(found.unwrap(), ["127.0.0.9:5432".parse().unwrap()]);
+    assert!(under_way("stuck.invalid").borrow().is_none());
     assert_eq!(resolve("::1", 5432).await.unwrap(), ["[::1]:5432".parse().unwrap()]);
 }
