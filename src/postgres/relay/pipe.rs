@@ -141,7 +141,7 @@ impl Pipe {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        if !self.pending.is_empty() && !in_time() {
+        if !self.is_written() && !in_time() {
             return Step::TooLate;
         }
         match self.write_pending(cx, to) {
@@ -153,6 +153,9 @@ impl Pipe {
             return self.tell_sink(cx, to);
         }
         if !self.early.is_empty() {
+            if !in_time() {
+                return Step::TooLate;
+            }
             let early = std::mem::take(&mut self.early);
             return self.forward(cx, &early, to, saw);
         }
