@@ -212,6 +212,13 @@ impl StaticKeeper {
             Event::Rotate(_) => {
                 self.commanded = true;
                 self.hurry(now);
+                // Who asks by hand does not wait out a back-off.
+                if let Reading::Waiting { .. } = self.reading
+                    && self.failures > 0
+                    && !self.closed
+                {
+                    self.reading = Reading::Waiting { until: now };
+                }
             }
             Event::Reload => self.hurry(now),
             Event::Close | Event::Retire => self.close(),

@@ -127,10 +127,17 @@ fn whoever_waits_for_a_read_is_told_when_there_will_be_none() {
     assert!(is_read(&keeper.handle(at(61), Event::Tick)));
     assert_eq!(keeper.handle(at(61), Event::IssueFailed(Failure::Transient)), []);
     assert_eq!(keeper.handle(at(61), Event::Suspected(1)), []);
-    assert_eq!(keeper.handle(at(61), Event::Rotate(None)), []);
     let actions = keeper.handle(at(61), Event::Close);
     assert!(actions.contains(&Action::Answer(1, Verdict::Silent)), "{actions:?}");
-    assert!(actions.contains(&Action::RotateFailed), "{actions:?}");
+}
+
+#[test]
+fn a_command_waits_out_no_back_off() {
+    let mut keeper = started(60);
+    assert!(is_read(&keeper.handle(at(61), Event::Tick)));
+    assert_eq!(keeper.handle(at(61), Event::IssueFailed(Failure::Transient)), []);
+    assert!(is_read(&keeper.handle(at(61), Event::Rotate(None))));
+    assert_eq!(keeper.handle(at(61), Event::IssueFailed(Failure::Transient)), [Action::RotateFailed]);
 }
 
 #[test]
