@@ -205,7 +205,7 @@ pub struct Signals {
     int: Signal,
     hup: Signal,
     /// Held so that its default, the end of the process, stays away: a write that may not make its file longer then
-    /// fails as one to a full disk does. The log's is the only file that grows.
+    /// fails as one to a full disk does: the log's, and the state file's.
     _xfsz: Signal,
 }
 
