@@ -377,10 +377,8 @@ impl Vault {
         let outcome = outcome(operation, &result);
         // The usual policy forbids the revocation of a lease, another one that of a token or a look; nobody asks for the
         // same twice: at a shutdown one route's 403 is not to hold up what the others give back.
-        let parting = matches!(
-            operation,
-            Operation::Revoke | Operation::RevokeToken | Operation::LookUp | Operation::LookUpLease
-        );
+        let parting =
+            matches!(operation, Operation::Revoke | Operation::RevokeToken | Operation::LookUpLease);
         if !parting || outcome != VaultOutcome::Denied {
             pace.went(outcome == VaultOutcome::Ok);
         }
