@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Time;
-use super::event::{Action, Drain, Event, Failure, Note, Outcome, Settings, Verdict};
+use super::event::{Action, Drain, Event, Note, Outcome, Settings};
 use super::farewell::Farewell;
-use super::generation::{Cause, Check, Generation, State};
+use super::generation::{Cause, Generation, State};
 use super::issuance::{self, Issuance};
-use super::schedule::{self, Jitter};
-use super::term::Renewal;
+use super::schedule::Jitter;
 use super::token::{Bound, Revoking, Token, TokenId};
 
 /// At most this many generations are kept for their sessions.
@@ -276,156 +275,6 @@ impl Keeper {
             Event::Retire => self.close_route(Some(now)),
             Event::Close => self.close_route(None),
         }
-    }
-
-    fn lease_renewed(&mut self, now: Time, number: u64, sent_at: Time, lease: Duration, renewable: bool) {
-        let jitter = self.jitter();
-        let Some(generation) = self.generations.get_mut(&number) else {
-            return;
-        };
-        let check = generation.check.take();
-        let capped = generation.term.renewed(now, sent_at, Some(lease), renewable, jitter);
-        if let Some(before @ Renewal::Over { .. }) = check.map(|check| check.before) {
-            generation.term.restore(before);
-        } else if capped {
-            self.note(Note::LeaseCapped(number));
-        }
-        self.answer(number, check, Verdict::Alive);
-    }
-
-    fn lease_renew_failed(&mut self, now: Time, number: u64, failure: Failure) {
-        let jitter = self.jitter();
-        let Some(generation) = self.generations.get_mut(&number) else {
-            return;
-        };
-        let owner = generation.token;
-        let check = generation.check.take();
-        match (failure, check.map(|check| check.before)) {
-            (Failure::Gone | Failure::TokenDead, _) => {}
-            (_, Some(before @ Renewal::Over { .. })) => generation.term.restore(before),
-            // A check that came to nothing before the renewal's time is no failed renewal; at its time it was that too.
-            (Failure::Transient | Failure::TimedOut, Some(before @ Renewal::Scheduled(at))) if now < at => {
-                generation.term.restore(before);
-            }
-            (failure, _) => generation.term.failed(now, failure, jitter),
-        }
-        match failure {
-            Failure::TokenDead => self.token_dead(now, owner),
-            Failure::Gone => self.lose(now, number),
-            _ => {}
-        }
-        let verdict = match failure {
-            Failure::Gone | Failure::TokenDead => Verdict::Lost,
-            Failure::CannotExtend => Verdict::Alive,
-            Failure::Transient | Failure::TimedOut | Failure::Forbidden | Failure::Refused => Verdict::Silent,
-        };
-        self.answer(number, check, verdict);
-    }
-
-    fn answer(&mut self, number: u64, check: Option<Check>, verdict: Verdict) {
-        if check.is_some_and(|check| check.is_awaited) {
-            self.actions.push(Action::Answer(number, verdict));
-        }
-    }
-
-    fn token_renew_failed(&mut self, now: Time, token: TokenId, failure: Failure) {
-        let jitter = self.jitter();
-        match failure {
-            Failure::TokenDead | Failure::Gone => self.token_dead(now, token),
-            failure => {
-                let Some(held) = self.tokens.get_mut(&token) else {
-                    return;
-                };
-                held.failed(now, failure, jitter);
-                if held.renew_at().is_none() {
-                    self.note(Note::TokenEnding(token));
-                }
-            }
-        }
-    }
-
-    /// A token is dead, and every lease that it owned.
-    pub(super) fn token_dead(&mut self, now: Time, token: TokenId) {
-        let owned: Vec<u64> = self.generations().filter(|(_, g)| g.token == token).map(|(n, _)| n).collect();
-        for number in owned {
-            self.lose(now, number);
-        }
-        if self.spare == Some(token) {
-            self.spare = None;
-        }
-        if let Some(held) = self.tokens.get_mut(&token) {
-            held.term.died(now);
-            for number in std::mem::take(&mut held.owed) {
-                self.left_with_token(now, number);
-            }
-        }
-    }
-
-    /// A lease is gone before its end.
-    pub(super) fn lose(&mut self, now: Time, number: u64) {
-        let Some(generation) = self.generations.get_mut(&number) else {
-            return;
-        };
-        match generation.state {
-            State::Candidate => {
-                self.forget(number);
-                if matches!(self.issuance.state, issuance::State::Proving { number: n, .. } if n == number) {
-                    self.fail(now, issuance::Setback::Absence);
-                }
-            }
-            State::Standby => {
-                self.note(Note::Lost(number));
-                self.forget(number);
-                self.standby_out_of_turn = true;
-            }
-            State::Revoking(_) => self.forget(number),
-            State::Current { .. } | State::Retiring { .. } => {
-                generation.state = State::Closing { cause: Cause::Lost, since: now };
-                self.note(Note::Lost(number));
-                self.note(Note::Closing(number, Cause::Lost));
-                if self.current == Some(number) {
-                    self.current = None;
-                    self.lost = true;
-                    self.actions.push(Action::Unpublish);
-                    self.make_way();
-                }
-            }
-            State::Closing { .. } => {}
-        }
-    }
-
-    fn check(&mut self, now: Time, number: u64, every: Duration, answer: bool) {
-        let max_age = self.settings.max_age;
-        let Some(generation) = self.generations.get_mut(&number).filter(|g| g.is_kept()) else {
-            if answer {
-                self.actions.push(Action::Answer(number, Verdict::Lost));
-            }
-            return;
-        };
-        if generation.term.renewal() == Renewal::InFlight {
-            let renewal = Check { before: Renewal::InFlight, is_awaited: false };
-            generation.check.get_or_insert(renewal).is_awaited |= answer;
-            return;
-        }
-        let asked_lately = generation.checked_at.is_some_and(|at| now < at + every);
-        if asked_lately || generation.would_pass(now, max_age) {
-            if answer {
-                self.actions.push(Action::Answer(number, Verdict::Silent));
-            }
-            return;
-        }
-        generation.checked_at = Some(now);
-        generation.check = Some(Check { before: generation.term.renewal(), is_awaited: answer });
-        self.ask_renewal(number);
-    }
-
-    pub(super) fn ask_renewal(&mut self, number: u64) {
-        let Some(generation) = self.generations.get_mut(&number) else {
-            return;
-        };
-        generation.term.asked();
-        let within = schedule::patience(generation.term.usable());
-        self.actions.push(Action::RenewLease(number, generation.token, within));
     }
 
     fn emptied(&mut self, now: Time, number: u64, stray: bool) {

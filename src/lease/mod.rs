@@ -18,6 +18,7 @@ pub mod issuance;
 mod issue;
 mod keeper;
 mod kept;
+mod renewing;
 mod review;
 pub mod schedule;
 mod standby;

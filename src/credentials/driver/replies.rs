@@ -1,0 +1,209 @@
+//! What came back to a request: taken in, counted, and told to the keeper. Floor 3.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Driver;
+use crate::credentials::machine::Kind;
+use crate::credentials::requests::{Done, Proof, meaning, tail};
+use crate::credentials::{Generation, clock};
+use crate::lease::{Action, Event, Failure, Note, Time, TokenFacts, TokenId};
+use crate::{metrics, vault};
+
+impl Driver {
+    pub(super) fn take(&mut self, done: Done) {
+        match done {
+            Done::LoggedIn(sent_at, login) => self.logged_in(sent_at, login),
+            Done::LogInFailed(failure) => {
+                self.failed("log in", &failure);
+                self.refused(&failure);
+                self.step(Event::LogInFailed(meaning(&failure)));
+            }
+            Done::Granted(sent_at, grant) => self.granted(sent_at, grant),
+            Done::Read(sent_at, credential) => self.read(sent_at, credential),
+            Done::IssueFailed(failure) => {
+                self.failed("issue", &failure);
+                self.refused(&failure);
+                self.metrics.issuance(match meaning(&failure) {
+                    Failure::Transient | Failure::TimedOut => metrics::Issuance::Failed,
+                    _ => metrics::Issuance::Refused,
+                });
+                self.step(Event::IssueFailed(meaning(&failure)));
+            }
+            Done::LateReply(token) => self.step(Event::LateReply(token)),
+            Done::Proof(number, proof) => self.proof(number, proof),
+            Done::LeaseRenewed(number, sent_at, renewed) => {
+                let event =
+                    Event::LeaseRenewed { number, sent_at, lease: renewed.ttl, renewable: renewed.renewable };
+                let actions = self.keeper.handle(clock::now(), event);
+                let capped = actions.contains(&Action::Note(Note::LeaseCapped(number)));
+                self.metrics.renewal(if capped { metrics::Renewal::Capped } else { metrics::Renewal::Ok });
+                tracing::info!(
+                    lease.generation = number,
+                    lease.ttl_s = renewed.ttl.as_secs(),
+                    capped,
+                    "renewed"
+                );
+                self.execute(actions);
+            }
+            Done::LeaseRenewFailed(number, failure) => {
+                self.failed("renew", &failure);
+                self.metrics.renewal(match meaning(&failure) {
+                    Failure::Transient | Failure::TimedOut => metrics::Renewal::Failed,
+                    Failure::Forbidden | Failure::Refused => metrics::Renewal::Forbidden,
+                    Failure::Gone | Failure::CannotExtend | Failure::TokenDead => metrics::Renewal::Terminal,
+                });
+                self.step(Event::LeaseRenewFailed(number, meaning(&failure)));
+            }
+            Done::TokenRenewed(token, sent_at, renewed) => {
+                tracing::debug!(token.ttl_s = renewed.ttl.as_secs(), "token renewed");
+                // A renewal that says zero is a token without an end.
+                let ttl = (!renewed.ttl.is_zero()).then_some(renewed.ttl);
+                self.step(Event::TokenRenewed { token, sent_at, ttl, renewable: renewed.renewable });
+            }
+            Done::TokenRenewFailed(token, failure) => {
+                self.failed("renew the token", &failure);
+                self.step(Event::TokenRenewFailed(token, meaning(&failure)));
+            }
+            Done::LeaseRevoked(number, Ok(())) => self.step(Event::LeaseRevoked(number)),
+            Done::LeaseRevoked(number, Err(failure)) => self.lease_revoke_failed(number, &failure),
+            Done::LeaseLookedUp(number, answer) => self.lease_looked_up(number, answer),
+            Done::TokenRevoked(token, Ok(())) => self.step(Event::TokenRevoked(token)),
+            Done::TokenRevoked(token, Err(failure)) => {
+                self.failed("revoke the token", &failure);
+                self.step(Event::TokenRevokeFailed(token, meaning(&failure)));
+            }
+        }
+    }
+
+    fn logged_in(&mut self, sent_at: Time, login: vault::Login) {
+        if login.num_uses == 1 && self.keeper.kind() == Kind::Dynamic {
+            tracing::error!(
+                "the token that the login gave can be used once only: Vault revokes a credential at once that is read \
+                 with the last use of a token, so none is asked for; set token_num_uses of the login to 0"
+            );
+            self.requests.vault.gave_nothing_of_use();
+            self.metrics.issuance(metrics::Issuance::Refused);
+            self.shared.was_refused.store(true, Ordering::Release);
+            self.remember("log in: the token can be used once only");
+            if !login.handed {
+                // Its one use ends it: it is not left behind until its TTL.
+                self.next_token += 1;
+                self.requests.revoke_token(TokenId(self.next_token - 1), login.token);
+            }
+            self.step(Event::LogInFailed(Failure::Forbidden));
+            return;
+        }
+        if !login.ttl_known {
+            tracing::warn!(
+                "the end of the token cannot be looked up: taken as none; grant it auth/token/lookup-self"
+            );
+        }
+        let known = self.tokens.iter().find(|(_, token)| token.same(&login.token)).map(|(id, _)| *id);
+        let id = known.unwrap_or_else(|| {
+            let id = TokenId(self.next_token);
+            self.next_token += 1;
+            id
+        });
+        let facts = TokenFacts {
+            sent_at,
+            ttl: login.ttl,
+            renewable: login.renewable && !login.batch,
+            owned: !login.handed && !login.batch,
+        };
+        self.tokens.insert(id, login.token);
+        if login.num_uses > 0 {
+            self.counted.insert(id);
+        }
+        self.step(Event::LoggedIn(id, facts));
+    }
+
+    fn granted(&mut self, sent_at: Time, grant: vault::Grant) {
+        if self.generations.values().any(|g| g.lease_id() == grant.lease_id) {
+            tracing::error!(
+                lease.id = tail(&grant.lease_id),
+                "the credential came with a lease that is known already: a caching Vault proxy is in between; \
+                 take it out of the way of leasehold"
+            );
+            self.metrics.issuance(metrics::Issuance::Refused);
+            self.requests.vault.gave_nothing_of_use();
+            self.remember("issue: a caching Vault proxy is in between");
+            self.step(Event::IssueFailed(Failure::Refused));
+            return;
+        }
+        self.metrics.issuance(metrics::Issuance::Ok);
+        let before = self.keeper.latest();
+        let event = Event::Granted { sent_at, lease: grant.ttl, renewable: grant.renewable };
+        let actions = self.keeper.handle(clock::now(), event);
+        let number = self.keeper.latest();
+        if number > before {
+            tracing::info!(
+                lease.generation = number,
+                lease.id = tail(&grant.lease_id),
+                lease.ttl_s = grant.ttl.as_secs(),
+                db.user = grant.username,
+                "issued"
+            );
+            if grant.ttl < Duration::from_secs(10) {
+                tracing::warn!(
+                    lease.ttl_s = grant.ttl.as_secs(),
+                    "a lease under 10 s leaves little between renewals"
+                );
+            }
+            let left = Arc::clone(&self.left);
+            let generation =
+                Generation::new(number, grant.username, grant.password, grant.lease_id, Time::NEVER, left);
+            self.generations.insert(number, generation);
+            self.keeping.granted(number);
+        }
+        self.execute(actions);
+    }
+
+    fn read(&mut self, sent_at: Time, credential: vault::StaticCredential) {
+        let current = self.keeper.current().and_then(|number| self.generations.get(&number));
+        let is_known = current.is_some_and(|current| {
+            current.username() == credential.username && current.password().same(&credential.password)
+        });
+        if is_known {
+            tracing::debug!(ttl_s = credential.ttl.as_secs(), "the password is still the current one");
+            self.step(Event::Unchanged { sent_at, lease: credential.ttl });
+            return;
+        }
+        tracing::info!(
+            ttl_s = credential.ttl.as_secs(),
+            db.user = credential.username,
+            "a new password was read"
+        );
+        self.metrics.issuance(metrics::Issuance::Ok);
+        let event = Event::Granted { sent_at, lease: credential.ttl, renewable: false };
+        let actions = self.keeper.handle(clock::now(), event);
+        let (number, left) = (self.keeper.latest(), Arc::clone(&self.left));
+        let (username, password) = (credential.username, credential.password);
+        let generation = Generation::new(number, username, password, String::new(), Time::NEVER, left);
+        self.generations.insert(number, generation);
+        self.execute(actions);
+    }
+
+    fn proof(&mut self, number: u64, proof: Proof) {
+        let (outcome, event) = match &proof {
+            Proof::Accepted { host } => {
+                if let Some(generation) = self.generations.get(&number) {
+                    generation.accepted_by(host);
+                }
+                (metrics::Proof::Ok, Event::Proved(number))
+            }
+            Proof::Refused => (metrics::Proof::Refused, Event::ProofRefused(number)),
+            Proof::Unprovable => (metrics::Proof::Unprovable, Event::Unprovable(number)),
+        };
+        self.metrics.proof(outcome);
+        if outcome != metrics::Proof::Ok {
+            tracing::warn!(lease.generation = number, outcome = outcome.as_str(), "not proved");
+            self.remember(match proof {
+                Proof::Refused => "prove: the server refuses the new credential",
+                _ => "prove: no server could be asked",
+            });
+        }
+        self.step(event);
+    }
+}

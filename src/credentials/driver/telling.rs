@@ -1,0 +1,154 @@
+//! What others see of a route: its log, its metrics, its status. Floor 3.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Driver, closed};
+use crate::credentials::clock;
+use crate::credentials::requests::meaning;
+use crate::credentials::status::LastError;
+use crate::credentials::view::{self, GenerationView};
+use crate::lease::{Failure, Note, Reason, Time};
+use crate::vault;
+
+impl Driver {
+    pub(super) fn note(&mut self, note: Note) {
+        match note {
+            Note::Issuing(reason) => tracing::info!(reason = reason.as_str(), "a fresh credential is needed"),
+            Note::Published { number, reason, proved, successor } => {
+                if successor {
+                    self.metrics.rotated(reason.as_str());
+                }
+                if proved {
+                    tracing::info!(lease.generation = number, reason = reason.as_str(), "published");
+                } else {
+                    tracing::warn!(
+                        lease.generation = number,
+                        reason = reason.as_str(),
+                        "published unproved: no server could be asked, and it cannot wait"
+                    );
+                }
+                self.replaces.clear();
+                // Neither is what somebody asked a fresh one for.
+                if !matches!(reason, Reason::TakenUp | Reason::Standby) {
+                    self.rotated(number);
+                }
+            }
+            Note::StandsBy(number) => {
+                tracing::info!(lease.generation = number, "stands by");
+            }
+            Note::LeaseCapped(number) => {
+                tracing::info!(
+                    lease.generation = number,
+                    "the lease nears its max TTL and is not renewed again"
+                );
+            }
+            Note::TokenEnding(_) => {
+                tracing::info!("the token is not renewed again; what it owns ends with it")
+            }
+            Note::Lost(number) => {
+                tracing::warn!(lease.generation = number, "the lease is gone before its end");
+                self.remember("lease lost");
+            }
+            Note::TokenOfNoUse(_) => {
+                tracing::warn!(
+                    "no fresh credential: the token at hand ends too soon for one; hand over one that lives longer"
+                );
+                self.requests.vault.gave_nothing_of_use();
+                self.remember("issue: the token ends too soon");
+            }
+            Note::TooShort(number) => {
+                tracing::error!(
+                    lease.generation = number,
+                    "the lease, or its token, is too short to be of use and is given back: raise its TTL"
+                );
+                self.requests.vault.gave_nothing_of_use();
+                self.remember("issue: the lease is too short to be of use");
+            }
+            Note::CandidateRefused(number) => {
+                tracing::error!(
+                    lease.generation = number,
+                    "no server accepts the new credential; it is given back: check the role's creation_statements, and the clocks"
+                );
+                self.requests.vault.gave_nothing_of_use();
+                self.remember("prove: the server refuses the new credential");
+            }
+            Note::NotTakenUp(number) => {
+                tracing::warn!(
+                    lease.generation = number,
+                    "no server accepts the credential of the process before this one; a fresh one is issued"
+                );
+            }
+            Note::Closing(number, cause) => {
+                let sessions = self.generations.get(&number).map_or(0, |g| g.sessions());
+                tracing::info!(
+                    lease.generation = number,
+                    cause = closed(cause).as_str(),
+                    sessions,
+                    "ends: its sessions are closed"
+                );
+            }
+            Note::Returned(number, outcome) => self.returned(number, outcome),
+            Note::Recalled(number) => {
+                tracing::warn!(lease.generation = number, "serves new sessions again: its successor is gone");
+            }
+        }
+    }
+
+    pub(super) fn failed(&self, what: &'static str, failure: &vault::Failure) {
+        tracing::warn!(error = %failure, error.blame = failure.blame().as_str(), "could not {what}");
+        self.remember_failure(what, failure);
+    }
+
+    pub(super) fn remember_failure(&self, what: &'static str, failure: &vault::Failure) {
+        self.remember(&format!("{what}: {}", failure.kind.as_str()));
+    }
+
+    /// A refusal that is not transient lets the process count as started.
+    pub(super) fn refused(&self, failure: &vault::Failure) {
+        if !matches!(meaning(failure), Failure::Transient | Failure::TimedOut) {
+            self.shared.was_refused.store(true, Ordering::Release);
+        }
+    }
+
+    pub(super) fn remember(&self, kind: &str) {
+        if let Ok(mut view) = self.shared.view.lock() {
+            view.last_error = Some(LastError { at: view::wall_now(), kind: kind.to_owned() });
+        }
+    }
+
+    /// Brings the picture that others see up to date.
+    pub(super) fn show(&self) {
+        let now = clock::now();
+        let runs_until = self.keeper.runs_until(now);
+        let (next_action, at) = self.keeper.next_action(now);
+        let mut counts = [("candidate", 0), ("standby", 0), ("current", 0), ("retiring", 0), ("lost", 0)];
+        let mut ends = 0.0;
+        let current = self.keeper.current();
+        let generations: Vec<GenerationView> = self
+            .keeper
+            .rows()
+            .into_iter()
+            .filter_map(|row| {
+                counts.iter_mut().filter(|(state, _)| *state == row.state).for_each(|(_, count)| *count += 1);
+                if current == Some(row.number) {
+                    ends = view::unix_seconds(now, row.lease_ends_at);
+                }
+                Some(GenerationView { generation: Arc::clone(self.generations.get(&row.number)?), row })
+            })
+            .collect();
+        for (state, count) in counts {
+            self.metrics.generations(state, count);
+        }
+        self.metrics.lease_runway(match runs_until {
+            Some(Time::NEVER) => f64::INFINITY,
+            until => until.map_or(0.0, |until| until.since(now).as_secs_f64()),
+        });
+        self.metrics.lease_ends(ends);
+        if let Ok(mut view) = self.shared.view.lock() {
+            view.runs_until = runs_until;
+            view.next_action = (next_action, (at != Time::NEVER).then_some(at));
+            view.generations = generations;
+        }
+    }
+}
