@@ -32,6 +32,7 @@ mod process;
 mod process_commands;
 mod process_crowd;
 mod process_endpoints;
+mod process_hardening;
 mod process_logs;
 mod process_metrics;
 mod process_stop;
