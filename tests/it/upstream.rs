@@ -8,7 +8,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::harness::{
-    Builder, Database, Fault, Leasehold, Mode, SOON, Setup, Spec, Vault, bench, eventually, leasehold, same,
+    Builder, Database, Fault, Leasehold, Mode, SOON, Setup, Spec, Vault, bench, eventually, field, leasehold,
+    same,
 };
 
 /// A database, and a Vault role for it.
@@ -105,6 +106,26 @@ async fn hosts_are_tried_in_order_each_with_its_port() {
     let words = format!("postgresql:///?host=127.0.0.1,127.0.0.1&port={dead},{live}&sslmode=disable");
     let leasehold = bed.leasehold(&words).await;
     bed.address(&leasehold).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_no_host_lets_in_is_logged_with_the_reason_of_each_host() {
+    let bed = Bed::new().await;
+    let first = Fault::before(&bed.db.server.addr()).await;
+    let second = Fault::before(&bed.db.server.addr()).await;
+    let (first_addr, second_addr) = (first.addr(), second.addr());
+    let leasehold = bed.leasehold(&format!("postgresql://{first_addr},{second_addr}/?sslmode=disable")).await;
+    first.set(Mode::Refuse).await;
+    second.set(Mode::CutToClientAfter(5)).await;
+    leasehold.try_connect("app", bed.db.name()).await.err().unwrap();
+    leasehold.wait_log("login failed").await;
+    let failed = leasehold.log().messages("login failed");
+    let error = field(&failed[0], "error");
+    let (of_first, of_second) = error.split_once("; ").expect(&error);
+    let refused = format!("{first_addr}: cannot reach the upstream server: Connection refused");
+    assert!(of_first.contains(&refused), "{error}");
+    assert!(of_second.starts_with(&format!("{second_addr}: ")), "{error}");
+    assert!(of_second.contains("during the login"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

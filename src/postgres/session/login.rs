@@ -9,11 +9,14 @@
 //! ```
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::Chain;
+use super::reasons::Reasons;
 use super::routes::SessionRoute;
 use crate::credentials::{Generation, Guard, Verdict, clock};
 use crate::error::{Blame, ClientFacing, SqlState};
@@ -50,6 +53,7 @@ pub(super) enum Error {
     CredentialRefused,
     #[error("the upstream refused the login")]
     Refused(Refusal),
+    /// With the reason of the host that tells most.
     #[error("no upstream host let the session in")]
     Upstream(#[source] LoginError),
     #[error("the startup message cannot be sent upstream")]
@@ -94,6 +98,22 @@ impl Error {
     }
 }
 
+/// Why there is none, and what each host that was tried said.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: Error,
+    reasons: Reasons,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.reasons.is_empty() {
+            return Chain(&self.error).fmt(f);
+        }
+        write!(f, "{}: {}", self.error, self.reasons)
+    }
+}
+
 /// What all hosts together made of one generation.
 enum Answer {
     Leg(Box<Leg>),
@@ -125,7 +145,13 @@ impl Login<'_> {
     /// Logs in. No byte of it reaches the client, so all is tried again as often as it makes sense.
     ///
     /// Not cancel safe: dropped, it leaves a server session that ends when the socket's end is noticed.
-    pub(super) async fn run(&self) -> Result<LoggedIn, Error> {
+    pub(super) async fn run(&self) -> Result<LoggedIn, Failed> {
+        let mut reasons = Reasons::default();
+        let outcome = self.log_in(&mut reasons).await;
+        outcome.map_err(|error| Failed { error, reasons })
+    }
+
+    async fn log_in(&self, reasons: &mut Reasons) -> Result<LoggedIn, Error> {
         let mut generation = self.current().await?;
         let mut replaced = false;
         for _ in 0..MAX_GENERATIONS {
@@ -133,7 +159,7 @@ impl Login<'_> {
                 generation = self.current().await?;
                 continue;
             };
-            match self.try_hosts(&generation).await {
+            match self.try_hosts(&generation, reasons).await {
                 Answer::Leg(leg) => {
                     guard.upstream_opened();
                     generation.accepted_by(&leg.host);
@@ -166,7 +192,7 @@ impl Login<'_> {
 
     /// Tries the hosts in their order. A server's own error is final unless it is about the credential, or the server
     /// is not ready and there are others.
-    async fn try_hosts(&self, generation: &Generation) -> Answer {
+    async fn try_hosts(&self, generation: &Generation, reasons: &mut Reasons) -> Answer {
         let startup = match self.startup.for_upstream(
             generation.username(),
             self.database,
@@ -179,7 +205,7 @@ impl Login<'_> {
         let mut failed: Option<Error> = None;
         let mut turns = self.route.upstream.order();
         while let Some(turn) = turns.pop_front() {
-            match self.try_host(turn, &startup, generation).await {
+            match self.try_host(turn, &startup, generation, reasons).await {
                 Answer::Lagging => lagging = true,
                 Answer::Failed(Error::Upstream(LoginError::Unsuitable)) => {
                     turns.extend(self.route.upstream.second(turn));
@@ -204,7 +230,13 @@ impl Login<'_> {
         }
     }
 
-    async fn try_host(&self, turn: Turn, startup: &[u8], generation: &Generation) -> Answer {
+    async fn try_host(
+        &self,
+        turn: Turn,
+        startup: &[u8],
+        generation: &Generation,
+        reasons: &mut Reasons,
+    ) -> Answer {
         let mut pause = FIRST_PAUSE;
         let mut retried = false;
         loop {
@@ -217,6 +249,7 @@ impl Login<'_> {
                 Ok(leg) => return Answer::Leg(Box::new(leg)),
                 Err(error) => error,
             };
+            reasons.note(self.route.upstream.host_name(turn.host), &error);
             if !error.is_suspect() {
                 return Answer::Failed(match error {
                     LoginError::Refused(refusal) => Error::Refused(refusal),

@@ -11,6 +11,7 @@ mod client;
 mod complaints;
 mod knock;
 mod login;
+mod reasons;
 mod routes;
 
 use std::fmt;
@@ -248,10 +249,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
                 route.last_database.note(database);
                 Ok(Entry { route, logged_in, seats })
             }
-            Err(error) => {
-                route.metrics.login_failed(error.reason());
-                log_failure(&route, &error);
-                Err(Turned::Away(error.message()))
+            Err(failed) => {
+                route.metrics.login_failed(failed.error.reason());
+                log_failure(&route, &failed);
+                Err(Turned::Away(failed.error.message()))
             }
         }
     }
@@ -316,16 +317,16 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
 }
 
 /// A server's own answer is the client's affair; that nothing can be had from it is the operator's.
-fn log_failure(route: &SessionRoute, error: &login::Error) {
+fn log_failure(route: &SessionRoute, failed: &login::Failed) {
     let name = route.credentials.name();
-    let blame = error.blame().as_str();
-    match error {
+    let blame = failed.error.blame().as_str();
+    match failed.error {
         login::Error::Refused(_) | login::Error::Startup(_) => {
-            tracing::debug!(route = name, error.blame = blame, error = %Chain(error), "login failed");
+            tracing::debug!(route = name, error.blame = blame, error = %failed, "login failed");
         }
         login::Error::NoCredential | login::Error::CredentialRefused | login::Error::Upstream(_) => {
             if let Some(left_out) = route.complaints.make(clock::now()) {
-                tracing::warn!(route = name, error.blame = blame, error = %Chain(error), left_out, "login failed");
+                tracing::warn!(route = name, error.blame = blame, error = %failed, left_out, "login failed");
             }
         }
     }
