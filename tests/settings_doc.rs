@@ -13,9 +13,16 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
 const HEAD: &str = "\
 # Settings
 
-Made from the code by `UPDATE=1 cargo test --test settings_doc`; README explains them. A flag beats the variable, the
-variable beats the key of the file, the key beats Vault's own variables (`BAO_…`, then `VAULT_…`). Durations are written
-`500ms`, `2m`, `1h30m`; lists with commas, in the file as TOML lists. No flag, variable or key holds a password.
+Made from the code by `UPDATE=1 cargo test --test settings_doc`.
+
+One rule for names: the flag `--vault-addr` is the variable `LEASEHOLD_VAULT_ADDR` and the key `[vault] addr` of the file; a flag
+without a table in front, such as `--log-level`, is `LEASEHOLD_LOG_LEVEL` and `log_level` at the top. A flag beats the variable, the
+variable beats the key of the file, the key beats Vault's own variables (`BAO_…`, then `VAULT_…`). Durations are written `500ms`,
+`2m`, `1h30m`; lists with commas, in the file as TOML lists; switches as `--listen-public` or `--listen-public=false`. No flag,
+variable or key holds a password. A wrong value ends the process before anything is bound, with the place, the key and the reason.
+
+Several routes are written in the file: [routes.md](routes.md). Known, and refused as not yet supported: `[tls]`, and the route keys
+`warm`, `reuse`, `tag_application_name`.
 ";
 
 #[test]

@@ -107,20 +107,22 @@ pub struct GeneralFlags {
     /// File and admin address.
     #[command(flatten)]
     pub at: AdminFlags,
-    /// Addresses for clients, or /dir[:port] for a Unix socket [default: 127.0.0.1:6432,[::1]:6432]
+    /// Addresses for clients; /dir[:port] is the Unix socket /dir/.s.PGSQL.<port>, mode 0660
+    /// [default: 127.0.0.1:6432,[::1]:6432]
     #[arg(long, value_name = "ADDR,…", value_delimiter = ',', value_parser = values::listen)]
     pub listen: Option<Vec<Listen>>,
     /// Allow listeners beyond loopback and Unix sockets
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = values::boolean)]
     pub listen_public: Option<bool>,
-    /// Address of probes and /metrics, or off [default: 127.0.0.1:9090]
+    /// Address of probes and /metrics, which may be 0.0.0.0, or off [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR", value_parser = values::http)]
     pub http: Option<OrOff<SocketAddr>>,
     /// error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL", value_parser = values::level)]
     pub log_level: Option<Level>,
-    /// text or json [default: text on a terminal, else json]
+    /// text or json, on stderr; a line that cannot be written is dropped and counted
+    /// [default: text on a terminal, else json]
     #[arg(long, value_name = "FORMAT", value_parser = values::format)]
     pub log_format: Option<Format>,
     /// How long after SIGTERM new connections are accepted [default: 0s]
@@ -170,7 +172,7 @@ pub struct VaultFlags {
     /// token, token-file, kubernetes, approle, jwt, cert or userpass [default: token]
     #[arg(long, value_name = "METHOD", value_parser = super::auth::Method::parse)]
     pub vault_auth_method: Option<super::auth::Method>,
-    /// Where the method is mounted [default: the method's name]
+    /// Where the method is mounted, without auth/ [default: the method's name]
     #[arg(long, value_name = "PATH", value_parser = values::mount)]
     pub vault_auth_mount: Option<String>,
     /// Role of kubernetes or jwt; of approle, what a wrapped secret_id must have been made for
@@ -214,40 +216,44 @@ pub struct RouteFlags {
     /// Where the credential comes from: <mount>/creds/<role>
     #[arg(long, value_name = "PATH", value_parser = values::vault_path)]
     pub vault_path: Option<String>,
-    /// Publish a fresh credential at this age
+    /// Publish a fresh credential at this age, however long the lease could be renewed
     #[arg(long, value_name = "TIME", value_parser = values::span)]
     pub rotate_after: Option<Duration>,
     /// Never renew a credential past this age
     #[arg(long, value_name = "TIME", value_parser = values::span)]
     pub max_age: Option<Duration>,
-    /// How long before the end of a retired credential its sessions begin to be closed between transactions
-    /// [default: a tenth of the lease, at most 5m]
+    /// How long before the end of a retired credential its sessions begin to be closed, between transactions; never
+    /// more than a quarter of its usable life [default: a tenth of the lease, at most 5m]
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub drain: Option<Duration>,
-    /// SET ROLE for each session
+    /// `role` for each session, sent in `options`
     #[arg(long, value_name = "ROLE", value_parser = values::text)]
     pub set_role: Option<String>,
     /// Database in which a fresh credential is tried [default: the URI's, the last one a client got, or postgres]
     #[arg(long, value_name = "NAME", value_parser = values::text)]
     pub probe_database: Option<String>,
-    /// Statement that a fresh credential must be able to run, such as SELECT 1 FROM orders LIMIT 0
+    /// Statements that a fresh credential must be able to run, under --set-role, before it is published, such as
+    /// SELECT 1 FROM orders LIMIT 0; an error refuses it, and rows are thrown away
     #[arg(long, value_name = "SQL", value_parser = values::sql)]
     pub probe_sql: Option<String>,
     /// Sessions of the route; 0 is no limit [default: 0]
     #[arg(long, value_name = "COUNT", value_parser = values::count)]
     pub max_sessions: Option<usize>,
-    /// Issue at the first session, and give back when there has been none for --idle-after
+    /// Issue at the first session, and give back when there has been none for --idle-after; no part of readiness, and
+    /// never with a static role
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = values::boolean)]
     pub lazy: Option<bool>,
     /// How long a lazy route keeps its credential without a session [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = values::span)]
     pub idle_after: Option<Duration>,
-    /// Keep a second credential issued and proved, for when Vault is away or the first is lost
+    /// Keep a second credential issued and proved, which takes the place of one that is lost or ends while Vault is
+    /// away: twice the roles and leases; never with a static role
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", value_parser = values::boolean)]
     pub standby: Option<bool>,
-    /// How leasehold may authenticate at PostgreSQL, as libpq's require_auth [default: any way it can]
+    /// How leasehold may authenticate at PostgreSQL, in the words of libpq's require_auth: scram-sha-256, or
+    /// !password,!md5 [default: any way it can]
     #[arg(long, value_name = "METHODS", value_parser = values::require_auth)]
     pub require_auth: Option<RequireAuth>,
 }
@@ -259,10 +265,10 @@ pub struct LimitFlags {
     /// From accept to the whole StartupMessage [default: 15s]
     #[arg(long, value_name = "TIME", value_parser = values::span)]
     pub limits_handshake_timeout: Option<Duration>,
-    /// How long a login waits for a credential [default: 10s]
+    /// How long a login waits for a usable credential [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub limits_login_wait: Option<Duration>,
-    /// Each upstream host, from TCP to ReadyForQuery [default: 10s]
+    /// Each upstream host, from TCP to ReadyForQuery; connect_timeout in the URI beats it [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = values::span)]
     pub limits_connect_timeout: Option<Duration>,
     /// Writing a handshake, error or close message to a client [default: 30s]
@@ -274,13 +280,14 @@ pub struct LimitFlags {
     /// How long a replica may lag in learning of a credential [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub limits_replica_grace: Option<Duration>,
-    /// Grants out of turn that may follow each other [default: 3]
+    /// Credentials asked for out of turn (lost, revoked, refused) that may follow each other [default: 3]
     #[arg(long, value_name = "COUNT", value_parser = values::burst)]
     pub limits_issue_burst: Option<u32>,
     /// Time until one more is allowed [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = values::span)]
     pub limits_issue_interval: Option<Duration>,
-    /// CancelRequests with a foreign key: off, or forward to every upstream host
+    /// CancelRequests with a key of another instance's session: off (closed), or forward to the upstream hosts
+    /// within bounds
     /// [default: forward with a public listener, else off]
     #[arg(long, value_name = "WORD", value_parser = values::unknown_cancel)]
     pub cancel_unknown: Option<UnknownCancel>,
