@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Leasehold, SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Leasehold, SOON, Spec, bench, broken_routes, eventually, leasehold, same};
 use crate::load::{Book, Kind, Ledger, Shared, Tally, Watch, Worker};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,19 +18,23 @@ async fn dozens_of_rotations_break_nothing_that_was_promised() {
     let vault = bench().vault().await;
     // A lease of 12 s is renewed while it has sessions, up to 20 s; its own token ends a few seconds later.
     let token = json!({"token_ttl": "26s", "token_max_ttl": "26s"});
-    let spec = Spec::new("app").ttl("12s", "20s").token(token).policy(Spec::MAY_REVOKE);
+    let spec = Spec::new("app")
+        .ttl("12s", "20s")
+        .token(token)
+        .policy(Spec::MAY_REVOKE)
+        .policy(broken_routes::POLICY);
     let setup = vault.setup(&db, spec).await;
     Ledger::create(&db, CLIENTS).await;
+    // Beside it two routes that never get a credential, which is to cost the good one nothing.
+    let defaults = format!("rotate_after = '2s'\nprobe_database = '{}'\n", db.name());
     let started = leasehold()
-        .upstream(&db)
         .vault(&vault)
-        .login(&setup)
-        .flag("--rotate-after", "2s")
-        .flag("--probe-database", db.name())
+        .approle(&setup)
+        .config_toml(&broken_routes::beside(&setup, db.server.addr(), &defaults))
         .flag("--log-level", "info")
         .start()
         .await;
-    started.wait_ready().await;
+    started.wait_ready_route("app").await;
     let leasehold = Arc::new(started);
 
     let (tally, watch) = (Arc::new(Tally::default()), Arc::new(Watch::default()));
@@ -66,6 +70,7 @@ async fn dozens_of_rotations_break_nothing_that_was_promised() {
     figures(&leasehold, &tally, &watch, &books, lines).await;
     assert_eq!(tally.faults(), Vec::<String>::new());
     assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
+    broken_routes::were_refused(&metrics);
     for cause in ["upstream", "revoked", "shutdown", "error"] {
         assert_eq!(closed(cause), 0.0, "{cause}");
     }

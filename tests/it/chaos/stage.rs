@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::HEALS_WITHIN;
 use super::writers::Writers;
 use crate::harness::{
-    Database, Fault, Leasehold, Memory, SOON, Server, Setup, Spec, Storage, Vault, bench, eventually,
-    leasehold, same, through,
+    Database, Fault, Leasehold, Memory, SOON, Server, Setup, Spec, Storage, Vault, bench, broken_routes,
+    eventually, leasehold, same, through,
 };
 use crate::load::{Ledger, Session};
 
@@ -36,7 +36,8 @@ impl Stage {
         db.admin.batch_execute(&format!("CREATE ROLE {FILLER} LOGIN PASSWORD '{FILLER}'")).await.unwrap();
         Ledger::create(&db, WRITERS).await;
         let vault = bench().own_vault(Storage::Raft).await;
-        let setup = vault.setup(&db, Spec::new("app").ttl(TTL, MAX_TTL).policy(Spec::MAY_REVOKE)).await;
+        let spec = Spec::new("app").ttl(TTL, MAX_TTL).policy(Spec::MAY_REVOKE).policy(broken_routes::POLICY);
+        let setup = vault.setup(&db, spec).await;
         let to_vault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
         let to_postgres = Fault::before(&server.addr()).await;
         let mut stage = Self {
@@ -63,12 +64,11 @@ impl Stage {
 
     /// Starts leasehold, for the first time or again.
     async fn start(&mut self) {
+        let defaults = format!("rotate_after = '3s'\nprobe_database = '{}'\n", self.db.name());
         let started = leasehold()
             .vault(&through(&self.vault, &self.to_vault))
-            .login(&self.setup)
-            .upstream_uri(&format!("postgresql://{}/?sslmode=disable", self.to_postgres.addr()))
-            .flag("--rotate-after", "3s")
-            .flag("--probe-database", self.db.name())
+            .approle(&self.setup)
+            .config_toml(&broken_routes::beside(&self.setup, self.to_postgres.addr(), &defaults))
             .flag("--state-file", self.memory.file().to_str().unwrap())
             .flag("--limits-login-wait", "5s")
             .flag("--limits-issue-burst", "10")
@@ -104,7 +104,7 @@ impl Stage {
     pub(super) async fn healed(&self) {
         let (leasehold, config) = (self.leasehold(), self.leasehold().config("app", self.db.name()));
         eventually(HEALS_WITHIN, async || {
-            let reply = leasehold.http("/readyz").await;
+            let reply = leasehold.http("/readyz?route=app").await;
             if reply.status == 200 { Ok(()) } else { Err(reply.text) }
         })
         .await;
@@ -172,6 +172,7 @@ impl Stage {
     pub(super) async fn stop(mut self) {
         self.writers.stop().await;
         self.adds_up().await;
+        broken_routes::were_refused(&self.leasehold().metrics().await);
         eprintln!("chaos: {} writes were acknowledged", self.writers.acknowledged().iter().sum::<u64>());
         let stopped = self.leasehold.as_mut().expect("it runs").stop().await;
         assert_eq!(stopped.code(), Some(0));

@@ -11,6 +11,7 @@
 //!
 //! Nothing here sleeps for a fixed time in place of a condition; every wait has a bound and says what it last saw.
 
+pub(crate) mod broken_routes;
 mod clock;
 mod fault;
 mod http;
