@@ -1,8 +1,6 @@
 //! What the documents say of the command line is true: each flag that they name is one of a command, README's configuration is
 //! one that `check` takes.
 
-#![expect(clippy::expect_used, reason = "a test fails by panicking")]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
