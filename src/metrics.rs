@@ -132,7 +132,7 @@ label! {
         Denied = "denied",
         /// Another 4xx.
         ClientError = "client_error",
-        /// 5xx, 429, 412, 472, 473, a redirect that is not followed.
+        /// 5xx, 429, 412, 472, 473, a redirect that is not followed, and what is not Vault's JSON.
         ServerError = "server_error",
         /// No answer in time.
         Timeout = "timeout",

@@ -1,6 +1,7 @@
 //! What an answer of Vault or OpenBao that is not a success means. Pure. Floor 2.
 //!
-//! It goes by status first, then by pieces of the text, which differ between Vault and OpenBao and from version to
+//! What is not Vault's JSON is the word of a load balancer or another server in between: it says nothing of what was
+//! asked, whatever its status. Vault's own goes by status first, then by pieces of the text, which differ between Vault and OpenBao and from version to
 //! version. What is not known counts as transient: asking again is cheap, giving up a live lease is not.
 
 use super::failure::Kind;
@@ -48,14 +49,14 @@ impl Operation {
     }
 }
 
-/// What it means that Vault answered `operation` with this status and these `errors`.
+/// What it means that `operation` was answered with this status and these `errors`; `None`: the body is not Vault's.
 ///
 /// `Forbidden` stands for a 403 of any operation with a token but a look-up, and says no more than that: a dead token
 /// gets the same status, so the caller looks the token up to tell the two apart.
-pub(super) fn classify(operation: Operation, status: u16, errors: &[String]) -> Kind {
-    if is_server_trouble(status) {
+pub(super) fn classify(operation: Operation, status: u16, errors: Option<&[String]>) -> Kind {
+    let Some(errors) = errors.filter(|_| !is_server_trouble(status)) else {
         return Kind::Transient;
-    }
+    };
     let text = errors.join("\n").to_lowercase();
     if contains_any(&text, NOT_THE_ACTIVE_NODE) {
         return Kind::Transient;

@@ -115,6 +115,18 @@ impl Failure {
         }
     }
 
+    /// An answer that is not Vault's, but that of something in between. Vault may have been asked all the same, unless the
+    /// status says that the request was not passed on.
+    pub(super) fn not_vaults(operation: Operation, status: u16) -> Self {
+        let said =
+            "the answer is not Vault's: something between here and Vault gave it, such as a load balancer";
+        let not_passed_on = matches!(status, 300..=499 | 503);
+        Self {
+            outcome_unknown: !not_passed_on,
+            ..Self::answered(operation, Kind::Transient, status, said, &[])
+        }
+    }
+
     /// The same, with a meaning found out since.
     pub(super) fn meaning(self, kind: Kind) -> Self {
         Self { kind, ..self }

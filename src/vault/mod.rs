@@ -264,6 +264,9 @@ impl Vault {
         let deadline = Instant::now() + within;
         let request = self.build(Operation::Health, None, ReadHealth {})?;
         let reply = self.exchange(Operation::Health, &request, deadline).await?;
+        if !is_vaults(Operation::Health, &reply) {
+            return Err(Failure::not_vaults(Operation::Health, reply.status));
+        }
         let health = match reply.status {
             200..=299 => Health::Active,
             429 => Health::Standby,
@@ -323,14 +326,18 @@ impl Vault {
     ) -> Result<Reply, Failure> {
         let request = self.build(operation, token, endpoint)?;
         let reply = self.exchange(operation, &request, deadline).await?;
-        if (200..300).contains(&reply.status) {
+        let status = reply.status;
+        if !is_vaults(operation, &reply) {
+            return Err(Failure::not_vaults(operation, status));
+        }
+        if (200..300).contains(&status) {
             return Ok(reply);
         }
-        let errors = replies::errors(&reply.body);
-        let kind = classify(operation, reply.status, &errors);
+        let errors = replies::errors(&reply.body).unwrap_or_default();
+        let kind = classify(operation, status, Some(&errors));
         let said = errors.first().map_or("", String::as_str);
         let known: Vec<&Secret> = secrets.iter().copied().chain(token).collect();
-        Err(Failure::answered(operation, kind, reply.status, said, &known))
+        Err(Failure::answered(operation, kind, status, said, &known))
     }
 
     /// vaultrs panics on a token or namespace that is no header value, so both are checked before: the namespace at
@@ -421,13 +428,23 @@ impl std::fmt::Debug for Vault {
     }
 }
 
+/// Whether an answer is Vault's own word, by its body.
+fn is_vaults(operation: Operation, reply: &Reply) -> bool {
+    match (operation, reply.status) {
+        (Operation::Health, _) => replies::is_health(&reply.body),
+        (_, 200..=299) => replies::is_success(reply.status, &reply.body),
+        _ => replies::errors(&reply.body).is_some(),
+    }
+}
+
 /// The label of the metric.
 fn outcome(operation: Operation, result: &Result<Reply, NoReply>) -> VaultOutcome {
     match result {
+        Ok(reply) if !is_vaults(operation, reply) => VaultOutcome::ServerError,
         // That a lease is not there is an answer, and the one that is hoped for.
         Ok(Reply { status: 400, body, .. })
             if operation == Operation::LookUpLease
-                && classify(operation, 400, &replies::errors(body)) == Kind::Gone =>
+                && classify(operation, 400, replies::errors(body).as_deref()) == Kind::Gone =>
         {
             VaultOutcome::Ok
         }

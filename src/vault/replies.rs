@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::secret::Secret;
 
@@ -145,19 +145,59 @@ struct SecretIdData {
     secret_id: Option<Secret>,
 }
 
-/// The body of an error.
+/// The body of an error: Vault's own always has the list, which may be empty.
 #[derive(Deserialize)]
 struct Errors {
-    #[serde(default)]
-    errors: Option<Vec<String>>,
+    #[serde(deserialize_with = "list")]
+    errors: Vec<String>,
+}
+
+/// A list that must be there; null is an empty one.
+fn list<'de, D: Deserializer<'de>>(reply: D) -> Result<Vec<String>, D::Error> {
+    Option::deserialize(reply).map(Option::unwrap_or_default)
+}
+
+/// What tells that a success is Vault's: every reply with a body has at least one of these keys.
+#[derive(Deserialize)]
+struct Shape {
+    request_id: Option<Unread>,
+    lease_id: Option<Unread>,
+    data: Option<Unread>,
+    auth: Option<Unread>,
+    wrap_info: Option<Unread>,
+    warnings: Option<Unread>,
+}
+
+/// What tells that an answer to the question of health is Vault's.
+#[derive(Deserialize)]
+struct HealthShape {
+    #[serde(rename = "sealed")]
+    _sealed: bool,
 }
 
 /// `data` that is not looked at.
 type Unread = serde::de::IgnoredAny;
 
-/// Vault's `errors`; none where the body is not Vault's.
-pub(super) fn errors(body: &[u8]) -> Vec<String> {
-    serde_json::from_slice::<Errors>(body).ok().and_then(|reply| reply.errors).unwrap_or_default()
+/// Vault's `errors`; `None` where the body is not Vault's, but that of something between here and there.
+pub(super) fn errors(body: &[u8]) -> Option<Vec<String>> {
+    serde_json::from_slice::<Errors>(body).ok().map(|reply| reply.errors)
+}
+
+/// Whether a success is Vault's word: no body at all where there is nothing to say (204), else its JSON.
+pub(super) fn is_success(status: u16, body: &[u8]) -> bool {
+    match serde_json::from_slice::<Shape>(body) {
+        Ok(reply) => {
+            let keys =
+                [reply.request_id, reply.lease_id, reply.data, reply.auth, reply.wrap_info, reply.warnings];
+            keys.iter().any(Option::is_some)
+        }
+        Err(_) => status == 204 && body.is_empty(),
+    }
+}
+
+/// Whether an answer to the question of health is Vault's word, whatever its status.
+pub(super) fn is_health(body: &[u8]) -> bool {
+    serde_json::from_slice::<HealthShape>(body).is_ok()
 }
 
 /// A creds reply; the error says what it lacks.

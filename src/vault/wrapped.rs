@@ -93,7 +93,7 @@ impl Vault {
     ) -> Result<Secret, Failure> {
         let look_up = WrappingLookupRequest { token: token.expose().to_owned() };
         let reply = match self.call(Operation::LogIn, None, look_up, deadline, &[token]).await {
-            Err(failure) if failure.status == Some(400) => return Err(wrapped.used_before()),
+            Err(failure) if is_unknown_token(&failure) => return Err(wrapped.used_before()),
             other => other?,
         };
         let unusable = |why: replies::Unusable| failed(Kind::Refused, why.as_str());
@@ -108,7 +108,7 @@ impl Vault {
             Err(failure) if failure.outcome_unknown => Err(failure),
             Err(failure) => {
                 wrapped.fate = Fate::Fresh;
-                Err(if failure.status == Some(400) { wrapped.used_before() } else { failure })
+                Err(if is_unknown_token(&failure) { wrapped.used_before() } else { failure })
             }
         }
     }
@@ -145,6 +145,11 @@ impl Wrapped {
         self.fate = Fate::Alarmed;
         failed(Kind::Refused, "the wrapping token was not made by this AppRole's secret-id endpoint")
     }
+}
+
+/// Whether Vault does not know the wrapping token. A 400 that is not Vault's says nothing of it.
+fn is_unknown_token(failure: &Failure) -> bool {
+    failure.kind == Kind::Refused && failure.status == Some(400)
 }
 
 /// What a wrapping token must have been made by.

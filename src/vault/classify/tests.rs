@@ -147,6 +147,26 @@ const CASES: &[(Operation, u16, &str, Kind)] = &[
 fn each_known_answer_has_its_meaning() {
     for (operation, status, text, kind) in CASES {
         let errors = if text.is_empty() { vec![] } else { vec![(*text).to_owned()] };
-        assert_eq!(classify(*operation, *status, &errors), *kind, "{operation:?} {status} {text:?}");
+        assert_eq!(classify(*operation, *status, Some(&errors)), *kind, "{operation:?} {status} {text:?}");
+    }
+}
+
+#[test]
+fn what_is_not_vaults_json_is_transient_whatever_its_status() {
+    for operation in [
+        Operation::LogIn,
+        Operation::Issue,
+        Operation::Renew,
+        Operation::RenewToken,
+        Operation::LookUp,
+        Operation::LookUpLease,
+        Operation::Revoke,
+        Operation::RevokeToken,
+        Operation::Capabilities,
+        Operation::Health,
+    ] {
+        for status in 300..=599 {
+            assert_eq!(classify(operation, status, None), Kind::Transient, "{operation:?} {status}");
+        }
     }
 }

@@ -63,7 +63,9 @@ fn a_batch_token_is_told_by_its_type() {
 
 #[test]
 fn only_vaults_own_errors_are_read() {
-    assert_eq!(errors(br#"{"errors":["lease not found"]}"#), ["lease not found"]);
-    assert!(errors(b"<html>bad gateway</html>").is_empty());
-    assert!(errors(br#"{"errors":null}"#).is_empty());
+    assert_eq!(errors(br#"{"errors":["lease not found"]}"#), Some(vec!["lease not found".to_owned()]));
+    assert_eq!(errors(br#"{"errors":null}"#), Some(vec![]));
+    for foreign in [&b"<html>bad gateway</html>"[..], b"", b"{}", br#"{"errors":"no"}"#, br#"{"error":[]}"#] {
+        assert_eq!(errors(foreign), None);
+    }
 }

@@ -65,3 +65,12 @@ async fn what_was_wrapped_is_not_shown_when_it_is_no_secret_id() {
     assert_eq!(failure.to_string(), "login: what was wrapped holds no secret_id");
     assert!(!format!("{failure:?}{log}").contains("s3cr3t"));
 }
+
+#[tokio::test]
+async fn a_foreign_answer_says_nothing_of_a_wrapping_token() {
+    let foreign = || stub::status(400, "<html>Bad Request</html>");
+    let replies = [foreign(), stub::ok(LOOK_UP), foreign()];
+    let ([first, second], log) = failures("foreign", replies).await;
+    assert_eq!((first.kind, second.kind), (Kind::Transient, Kind::Transient));
+    assert_eq!(log, "");
+}
