@@ -256,13 +256,8 @@ mod tests {
     #[tokio::test]
     async fn a_client_is_served_until_the_listener_is_stopped() {
         let within = Duration::from_secs(5);
-        let limits = Limits {
-            handshake_timeout: within,
-            login_wait: within,
-            send_timeout: within,
-            replica_grace: within,
-            max_sessions: 0,
-        };
+        let limits =
+            Limits { handshake_timeout: within, login_wait: within, send_timeout: within, max_sessions: 0 };
         let process = watch::Sender::new(Stop::Running);
         let cancels = Cancels::new(Unknown::Off);
         let shared = Shared::new(Routes::default(), limits, cancels, process.subscribe());

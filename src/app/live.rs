@@ -13,7 +13,7 @@ use super::serve::Error;
 use crate::admin::{Process, ReloadReply};
 use crate::config::{Config, Environment, Pattern, RouteConfig, RunFlags};
 use crate::credentials::state::{Slot, StateFile};
-use crate::credentials::{self, Kind, Means, Proof, Route, RouteSettings};
+use crate::credentials::{self, Kind, Means, Proof, Route, RouteSettings, Servers};
 use crate::lease;
 use crate::metrics::RouteMetrics;
 use crate::postgres::session::{Complaints, LastDatabase, Match, Routes, Seats, SessionRoute, Shared};
@@ -63,6 +63,7 @@ pub(crate) fn places(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
             let settings = upstream::Settings {
                 connect_timeout: config.limits.connect_timeout,
                 require_auth: route.require_auth.clone(),
+                replica_grace: config.limits.replica_grace,
             };
             let upstream = Upstream::new(uri, settings);
             upstream.map(Arc::new).map_err(|source| Error::Upstream { route: name(), source })
@@ -227,7 +228,10 @@ impl Live {
         };
         let means = Means {
             vault: self.current_vault(),
-            prove: Arc::new(|_, _| Box::pin(std::future::ready(Proof::Unprovable))),
+            servers: Servers {
+                prove: Arc::new(|_, _| Box::pin(std::future::ready(Proof::Unprovable))),
+                replica_grace: Arc::new(|| Duration::ZERO),
+            },
             metrics: RouteMetrics::new(&settings.name),
             slot: Some(slot),
         };
@@ -280,9 +284,9 @@ impl Live {
             if old != Some(route) || login_changed {
                 told.push(format!("{} changed", route.name));
             }
-            let prover = prover(&known.last_database, route, upstream);
+            let servers = servers(&known.last_database, route, upstream);
             let settings = route_settings(&new, route, upstream);
-            known.credentials.reload(settings, self.current_vault(), prover.into_prove(), issue).await;
+            known.credentials.reload(settings, self.current_vault(), servers, issue).await;
             running.push(known);
         }
         self.running = running;
@@ -308,14 +312,14 @@ impl Live {
     fn begin(&self, config: &Config, route: &RouteConfig, upstream: &Arc<Upstream>) -> Running {
         let metrics = RouteMetrics::new(&route.name);
         let last_database = LastDatabase::default();
-        let prover = prover(&last_database, route, upstream);
+        let servers = servers(&last_database, route, upstream);
         let settings = route_settings(config, route, upstream);
         let kind = Kind::of_path(&route.vault_path);
         // The password of a static role is read again; what a leased one has left under its name is given back.
         let state = self.state.as_ref().filter(|_| kind == Kind::Dynamic);
         let means = Means {
             vault: self.current_vault(),
-            prove: prover.into_prove(),
+            servers,
             metrics: Arc::clone(&metrics),
             slot: state.map(|state| state.slot(&route.name)),
         };
@@ -352,18 +356,19 @@ impl Live {
     }
 }
 
-fn prover(last_database: &LastDatabase, route: &RouteConfig, upstream: &Arc<Upstream>) -> Prover {
-    Prover {
+fn servers(last_database: &LastDatabase, route: &RouteConfig, upstream: &Arc<Upstream>) -> Servers {
+    let prover = Prover {
         upstream: Arc::clone(upstream),
         database: route.probe_database.clone(),
         sql: route.probe_sql.clone(),
         set_role: route.set_role.clone(),
         last_database: last_database.clone(),
-    }
+    };
+    let upstream = Arc::clone(upstream);
+    Servers { prove: prover.into_prove(), replica_grace: Arc::new(move || upstream.replica_grace()) }
 }
 
 fn route_settings(config: &Config, route: &RouteConfig, upstream: &Upstream) -> RouteSettings {
-    let several = upstream.hosts() > 1;
     RouteSettings {
         name: route.name.clone(),
         vault_path: route.vault_path.clone(),
@@ -375,7 +380,7 @@ fn route_settings(config: &Config, route: &RouteConfig, upstream: &Upstream) -> 
             drain: route.drain,
             lazy: route.lazy,
             standby: route.standby,
-            replica_grace: if several { config.limits.replica_grace } else { Duration::ZERO },
+            replica_grace: upstream.replica_grace(),
             issue_burst: config.limits.issue_burst,
             issue_interval: config.limits.issue_interval,
             // Never 0, which would be no jitter.

@@ -9,7 +9,7 @@ use crate::credentials::{Proof, Prove};
 use crate::postgres::protocol::startup::StartupMessage;
 use crate::postgres::session::LastDatabase;
 use crate::postgres::upstream::refusal::Refusal;
-use crate::postgres::upstream::{Leg, LoginError, Turn, Upstream};
+use crate::postgres::upstream::{Address, Leg, LoginError, Turn, Upstream};
 use crate::secret::Secret;
 
 /// Where a route's proofs log in, and what they ask.
@@ -34,16 +34,24 @@ impl Prover {
         })
     }
 
-    /// One accepting host suffices. A host that cannot be asked says nothing; one that refuses makes the candidate
-    /// refused, unless another lets it in.
+    /// One accepting server suffices. A server that cannot be asked says nothing; one that refuses makes the candidate
+    /// refused, unless another lets it in. Each address of a name may be a server of its own.
     async fn prove(&self, username: &str, password: &Secret) -> Proof {
         let set_role = self.set_role.as_deref().filter(|_| self.sql.is_some());
         let Ok(startup) = own_startup().for_upstream(username, &self.database(), set_role) else {
             return Proof::Refused;
         };
         let mut refused = false;
-        for turn in self.upstream.order() {
+        let mut turns = self.upstream.order();
+        while let Some(turn) = turns.pop_front() {
             let outcome = self.upstream.login(turn, &startup, username, password).await;
+            if let Err(error) = &outcome
+                && let Some(address) = error.address()
+            {
+                for further in self.upstream.other_addresses(turn.at(address)).await {
+                    turns.push_front(further);
+                }
+            }
             match self.judge(turn, outcome).await {
                 accepted @ Proof::Accepted { .. } => return accepted,
                 Proof::Refused => refused = true,
@@ -56,22 +64,28 @@ impl Prover {
     /// What one host says.
     async fn judge(&self, turn: Turn, outcome: Result<Leg, LoginError>) -> Proof {
         let name = self.upstream.host_name(turn.host);
-        let accepted = || Proof::Accepted { host: name.to_owned() };
+        let accepted = |address: &Address| Proof::Accepted { address: address.to_string() };
         match (outcome, &self.sql) {
             (Ok(leg), None) => {
+                let proof = accepted(&leg.address);
                 leg.part().await;
-                accepted()
+                proof
             }
-            (Ok(leg), Some(sql)) => match probe(leg, sql, self.upstream.connect_timeout()).await {
-                Ok(()) => accepted(),
-                Err(error) => {
-                    tracing::warn!(upstream.addr = name, sqlstate = error.sqlstate(), %error, "probe_sql fails");
-                    if error.is_final() { Proof::Refused } else { Proof::Unprovable }
+            (Ok(leg), Some(sql)) => {
+                let proof = accepted(&leg.address);
+                match probe(leg, sql, self.upstream.connect_timeout()).await {
+                    Ok(()) => proof,
+                    Err(error) => {
+                        tracing::warn!(upstream.addr = name, sqlstate = error.sqlstate(), %error, "probe_sql fails");
+                        if error.is_final() { Proof::Refused } else { Proof::Unprovable }
+                    }
                 }
-            },
+            }
             // It let the credential in, whatever it is for sessions.
-            (Err(LoginError::Unsuitable), None) => accepted(),
-            (Err(LoginError::Refused(refusal)), None) if refusal.proves_credential() => accepted(),
+            (Err(LoginError::Unsuitable(address)), None) => accepted(&address),
+            (Err(LoginError::Refused(refusal)), None) if refusal.proves_credential() => {
+                Proof::Accepted { address: refusal.address.map(|at| at.to_string()).unwrap_or_default() }
+            }
             (Err(LoginError::Refused(refusal)), sql) if is_no(&refusal, sql.is_some()) => {
                 tracing::warn!(upstream.addr = name, sqlstate = refusal.sqlstate(), "the proof is refused");
                 Proof::Refused

@@ -203,7 +203,6 @@ fn session_limits(config: &Config) -> session::Limits {
         handshake_timeout: config.limits.handshake_timeout,
         login_wait: config.limits.login_wait,
         send_timeout: config.limits.send_timeout,
-        replica_grace: config.limits.replica_grace,
         max_sessions: config.limits.max_sessions,
     }
 }

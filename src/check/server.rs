@@ -204,7 +204,7 @@ impl Visit {
             LoginError::Refused(refusal) => self.server_said(name, refusal),
             LoginError::Auth(_)
             | LoginError::Protocol(_)
-            | LoginError::Unsuitable
+            | LoginError::Unsuitable(_)
             | LoginError::Closed
             | LoginError::Lost(_) => Finding::error(
                 "server",

@@ -277,7 +277,8 @@ pub struct LimitFlags {
     /// Sessions of the process; 0 is no limit [default: 0]
     #[arg(long, value_name = "COUNT", value_parser = values::count)]
     pub limits_max_sessions: Option<usize>,
-    /// How long a replica may lag in learning of a credential [default: 30s]
+    /// How long a server may lag in learning of a credential
+    /// [default: 30s with several upstream addresses, else 0s]
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub limits_replica_grace: Option<Duration>,
     /// Credentials asked for out of turn (lost, revoked, refused) that may follow each other [default: 3]

@@ -304,12 +304,11 @@ pub(super) fn limits(sources: &Sources<'_>, flags: &LimitFlags) -> Result<Limits
             values::count,
             0,
         )?,
-        replica_grace: span(
+        replica_grace: sources.value(
             "limits.replica_grace",
-            &flags.limits_replica_grace,
-            &file.replica_grace,
+            flags.limits_replica_grace.as_ref(),
+            file.replica_grace.as_ref(),
             values::duration,
-            30,
         )?,
         issue_burst: sources.pick_or(
             "limits.issue_burst",

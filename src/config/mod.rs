@@ -175,8 +175,9 @@ pub struct Limits {
     pub send_timeout: Duration,
     /// Sessions of the process.
     pub max_sessions: usize,
-    /// How long an upstream host may lag behind another one.
-    pub replica_grace: Duration,
+    /// How long an upstream server may lag in learning of a credential, if it was written: the default depends on how
+    /// many addresses a route has.
+    pub replica_grace: Option<Duration>,
     /// How many grants out of turn may follow each other at once.
     pub issue_burst: u32,
     /// How long it takes until one more is allowed.

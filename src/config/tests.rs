@@ -100,7 +100,7 @@ fn defaults_are_those_of_the_contract() {
             connect_timeout: Duration::from_secs(10),
             send_timeout: Duration::from_secs(30),
             max_sessions: 0,
-            replica_grace: Duration::from_secs(30),
+            replica_grace: None,
             issue_burst: 3,
             issue_interval: Duration::from_secs(60),
         }

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::keeping::{Beginning, Keeping};
 use super::machine::{Kind, Machine};
-use super::requests::{Done, Prove, Requests};
+use super::requests::{Done, Requests, Servers};
 use super::route::{Command, DrainSpan, Reload, RotateFailed, Route, Shared, Verdict};
 use super::state::{Origin, Slot};
 use super::{Drain, Ending, Generation, HardClose, clock};
@@ -52,8 +52,8 @@ impl RouteSettings {
 pub struct Means {
     /// Whom to ask.
     pub vault: Arc<Vault>,
-    /// How a candidate is proved.
-    pub prove: Prove,
+    /// Where credentials are for.
+    pub servers: Servers,
     /// Where it is counted.
     pub metrics: Arc<RouteMetrics>,
     /// Where it is kept beyond the process; what is in it is taken up.
@@ -63,7 +63,7 @@ pub struct Means {
 /// Starts the driver of a route as a task of `tasks`, and gives its handle.
 #[must_use]
 pub fn start(settings: RouteSettings, means: Means, tasks: &TaskTracker) -> Arc<Route> {
-    let Means { vault, prove, metrics, slot } = means;
+    let Means { vault, servers, metrics, slot } = means;
     let (commands, asked) = mpsc::channel(1024);
     let (done, came) = mpsc::channel(64);
     let (publish, published) = watch::channel(None);
@@ -86,7 +86,7 @@ pub fn start(settings: RouteSettings, means: Means, tasks: &TaskTracker) -> Arc<
             vault,
             path: settings.vault_path.into(),
             client_timeout: settings.client_timeout,
-            prove,
+            servers,
             tasks: tasks.clone(),
             done,
         },
@@ -163,6 +163,8 @@ impl Driver {
     /// Generations that everybody has left, and the picture that others see.
     fn settle(&mut self) {
         let now = clock::now();
+        // Before anything is given back: a lookup may have shown that there are more servers than were known.
+        self.keeper.set_replica_grace((self.requests.servers.replica_grace)());
         let leaving: Vec<Arc<Generation>> = self
             .generations
             .values()
@@ -189,7 +191,7 @@ impl Driver {
     }
 
     fn reload(&mut self, reload: Reload) {
-        let Reload { settings, vault, prove, issue } = reload;
+        let Reload { settings, vault, servers, issue } = reload;
         if let Ok(mut view) = self.shared.view.lock() {
             view.vault_path.clone_from(&settings.vault_path);
         }
@@ -197,7 +199,7 @@ impl Driver {
         self.requests.vault = vault;
         self.requests.path = settings.vault_path.into();
         self.requests.client_timeout = settings.client_timeout;
-        self.requests.prove = prove;
+        self.requests.servers = servers;
         self.idle_after = settings.idle_after;
         self.keeper.set_settings(settings.lease);
         self.step(if issue { Event::Reload } else { Event::Tick });

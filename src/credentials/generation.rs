@@ -61,8 +61,12 @@ pub struct Generation {
     ending: watch::Sender<Ending>,
     /// Woken when the last guard is dropped.
     left: Arc<Notify>,
+    /// Addresses, the latest to be known last.
     accepted_by: Mutex<Vec<String>>,
 }
+
+/// Of so many addresses it is remembered that they have let a credential in: those behind a name come and go.
+const MOST_ADDRESSES: usize = 64;
 
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
@@ -186,20 +190,23 @@ impl Generation {
         self.ending.send_if_modified(|now| std::mem::replace(now, ending) != ending);
     }
 
-    /// A host has let this credential in.
-    pub fn accepted_by(&self, host: &str) {
-        if let Ok(mut hosts) = self.accepted_by.lock()
-            && !hosts.iter().any(|known| known == host)
+    /// The server at this address has let this credential in. A name may lead to several, so no name stands for one.
+    pub fn accepted_by(&self, address: &str) {
+        if let Ok(mut addresses) = self.accepted_by.lock()
+            && !addresses.iter().any(|known| known == address)
         {
-            hosts.push(host.to_owned());
+            if addresses.len() == MOST_ADDRESSES {
+                addresses.remove(0);
+            }
+            addresses.push(address.to_owned());
         }
     }
 
-    /// Whether this host, and whether another one, has let this credential in: `(this, another)`.
+    /// Whether this address, and whether another one, has let this credential in: `(this, another)`.
     #[must_use]
-    pub fn was_accepted_by(&self, host: &str) -> (bool, bool) {
-        self.accepted_by.lock().map_or((false, false), |hosts| {
-            (hosts.iter().any(|known| known == host), hosts.iter().any(|known| known != host))
+    pub fn was_accepted_by(&self, address: &str) -> (bool, bool) {
+        self.accepted_by.lock().map_or((false, false), |addresses| {
+            (addresses.iter().any(|known| known == address), addresses.iter().any(|known| known != address))
         })
     }
 }

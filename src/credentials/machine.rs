@@ -1,5 +1,7 @@
 //! The machine of a route: of a role that is leased, or of a static one. Floor 3.
 
+use std::time::Duration;
+
 use crate::lease::generation::{Cause, State};
 use crate::lease::{Action, Event, Keeper, Kept, Settings, StaticKeeper, Time};
 
@@ -91,6 +93,14 @@ impl Machine {
         match self {
             Self::Dynamic(keeper) => keeper.set_settings(settings),
             // It has none but its seed.
+            Self::Static(_) => {}
+        }
+    }
+
+    pub(super) fn set_replica_grace(&mut self, grace: Duration) {
+        match self {
+            Self::Dynamic(keeper) => keeper.set_replica_grace(grace),
+            // A static role's password changes in place.
             Self::Static(_) => {}
         }
     }

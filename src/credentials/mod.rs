@@ -18,5 +18,5 @@ mod view;
 pub use driver::{Means, RouteSettings, start};
 pub use generation::{Drain, Ending, Generation, Guard, HardClose};
 pub use machine::Kind;
-pub use requests::{Proof, Prove};
+pub use requests::{Proof, Prove, Servers};
 pub use route::{DrainSpan, NoCredential, RotateFailed, Route, Verdict};

@@ -19,10 +19,10 @@ use crate::vault::{self, Grant, Login, StaticCredential, Vault};
 /// What a proof found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// A host let the candidate in.
+    /// A server let the candidate in.
     Accepted {
-        /// Which, as sessions name it.
-        host: String,
+        /// Its address, as sessions name it.
+        address: String,
     },
     /// A host refused it, and none let it in.
     Refused,
@@ -34,6 +34,15 @@ pub enum Proof {
 ///
 /// The future ends within its own bounds, whatever the servers do.
 pub type Prove = Arc<dyn Fn(String, Secret) -> Pin<Box<dyn Future<Output = Proof> + Send>> + Send + Sync>;
+
+/// A route's servers, as its driver knows them.
+#[derive(Clone)]
+pub struct Servers {
+    /// How a candidate is proved.
+    pub prove: Prove,
+    /// How long after its publication a credential may be unknown to one of them, as far as it is known now.
+    pub replica_grace: Arc<dyn Fn() -> Duration + Send + Sync>,
+}
 
 /// What a request brought.
 pub(super) enum Done {
@@ -61,7 +70,7 @@ pub(super) struct Requests {
     pub(super) vault: Arc<Vault>,
     pub(super) path: Arc<str>,
     pub(super) client_timeout: Duration,
-    pub(super) prove: Prove,
+    pub(super) servers: Servers,
     pub(super) tasks: TaskTracker,
     pub(super) done: mpsc::Sender<Done>,
 }
@@ -126,7 +135,9 @@ impl Requests {
     }
 
     pub(super) fn prove(&self, number: u64, username: String, password: Secret) {
-        self.spawn(move |this| async move { Done::Proof(number, (this.prove)(username, password).await) });
+        self.spawn(
+            move |this| async move { Done::Proof(number, (this.servers.prove)(username, password).await) },
+        );
     }
 
     pub(super) fn renew_lease(&self, number: u64, token: Secret, lease_id: String, within: Duration) {

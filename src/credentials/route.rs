@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::driver::RouteSettings;
-use super::requests::Prove;
+use super::requests::Servers;
 use super::status::RouteStatus;
 use super::view::View;
 use super::{Generation, clock};
@@ -49,7 +49,7 @@ pub(super) enum Command {
 pub(super) struct Reload {
     pub(super) settings: RouteSettings,
     pub(super) vault: Arc<Vault>,
-    pub(super) prove: Prove,
+    pub(super) servers: Servers,
     /// Whether a fresh credential is needed for it.
     pub(super) issue: bool,
 }
@@ -156,9 +156,9 @@ impl Route {
     }
 
     /// Goes by other settings from now on; with `issue` a fresh credential is issued, proved and published for them.
-    pub async fn reload(&self, settings: RouteSettings, vault: Arc<Vault>, prove: Prove, issue: bool) {
+    pub async fn reload(&self, settings: RouteSettings, vault: Arc<Vault>, servers: Servers, issue: bool) {
         self.shared.is_lazy.store(settings.lease.lazy, Ordering::Release);
-        let reload = Reload { settings, vault, prove, issue };
+        let reload = Reload { settings, vault, servers, issue };
         // An error means that the driver has ended already.
         let _ = self.commands.send(Command::Reload(Box::new(reload))).await;
     }

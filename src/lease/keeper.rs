@@ -363,6 +363,11 @@ impl Keeper {
         self.settings = settings;
     }
 
+    /// From now on a server may lag this far behind: it depends on how many there are, which is learned as they are used.
+    pub fn set_replica_grace(&mut self, grace: Duration) {
+        self.settings.replica_grace = grace;
+    }
+
     /// Whether nothing is left: no credential, no token, nothing in flight.
     #[must_use]
     pub fn is_empty(&self) -> bool {

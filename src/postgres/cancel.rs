@@ -198,8 +198,11 @@ pub(in crate::postgres) mod tests {
     pub(in crate::postgres) async fn leg() -> (TcpListener, Leg, tokio::net::TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("postgresql://{}/shop?sslmode=disable", listener.local_addr().unwrap());
-        let settings =
-            Settings { connect_timeout: Duration::from_secs(5), require_auth: RequireAuth::default() };
+        let settings = Settings {
+            connect_timeout: Duration::from_secs(5),
+            require_auth: RequireAuth::default(),
+            replica_grace: None,
+        };
         let upstream = Upstream::new(Uri::parse(&uri).unwrap(), settings).unwrap();
         let secret = Secret::new("secret".to_owned());
         let startup = b"\0\0\0\x0f\0\x03\0\0user\0v\0";
@@ -243,8 +246,11 @@ pub(in crate::postgres) mod tests {
 
     fn upstream(hosts: &str) -> Arc<Upstream> {
         let uri = Uri::parse(&format!("postgresql://{hosts}/?sslmode=disable")).unwrap();
-        let settings =
-            Settings { connect_timeout: Duration::from_secs(5), require_auth: RequireAuth::default() };
+        let settings = Settings {
+            connect_timeout: Duration::from_secs(5),
+            require_auth: RequireAuth::default(),
+            replica_grace: None,
+        };
         Arc::new(Upstream::new(uri, settings).unwrap())
     }
 

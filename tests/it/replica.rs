@@ -1,5 +1,6 @@
 //! A primary and a real streaming standby: which of them serves, and what happens where the standby lags.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -237,4 +238,68 @@ async fn after_the_grace_another_host_serves_and_else_the_credential_before() {
     cluster.in_step().await;
     assert_ne!(cluster.connect(&insists).await.user().await, user_before);
     assert_eq!(cluster.serves(&prefers).await, "standby");
+}
+
+/// Two forwarders at one port of two addresses, to which a file of hosts gives one name.
+async fn under_one_name(cluster: &Cluster, hosts: &Path) -> (Fault, Fault, String) {
+    let addresses = [[127, 0, 0, 2], [127, 0, 0, 3]];
+    let to_primary = Fault::at((addresses[0], 0).into(), &cluster.to_primary.addr().to_string()).await;
+    let port = to_primary.addr().port();
+    let to_standby = Fault::at((addresses[1], port).into(), &cluster.to_standby.addr().to_string()).await;
+    std::fs::write(hosts, "127.0.0.1 localhost\n127.0.0.2 cluster.test\n127.0.0.3 cluster.test\n").unwrap();
+    (to_primary, to_standby, format!("cluster.test:{port}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_with_several_addresses_is_several_hosts() {
+    let cluster = Cluster::new("18").await;
+    let hosts = bench().directory().await.join("hosts");
+    let (_to_primary, _to_standby, name) = under_one_name(&cluster, &hosts).await;
+    let leasehold = cluster.at(&name, "load_balance_hosts=random").hosts_file(&hosts).start().await;
+    leasehold.wait_ready().await;
+    cluster.in_step().await;
+
+    cluster.standby.pause_replay().await;
+    assert!(leasehold.command(&["rotate"]).await.status.success(), "the primary proves it");
+    let counted = asked_for(&leasehold).await;
+    let catching_up = async {
+        let suspects = async || same(leasehold.metrics().await.get("suspect_logins_total", &[]) >= 1.0, true);
+        eventually(SOON, suspects).await;
+        cluster.standby.replay().await;
+    };
+    let logins = async {
+        // So many that one of them is surely at the standby first.
+        for _ in 0..20 {
+            cluster.connect(&leasehold).await.close().await;
+        }
+    };
+    tokio::join!(logins, catching_up);
+
+    assert_eq!(asked_for(&leasehold).await, counted, "no rotation came of it");
+    assert_eq!(generations(&leasehold).await, [1, 2], "the standby may need the one before");
+    assert_eq!(cluster.db.roles().await.len(), 2);
+    eventually(Duration::from_secs(40), async || same(generations(&leasehold).await, [2])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grace_that_is_written_holds_for_one_host_too_and_there_is_none_by_default() {
+    let cluster = Cluster::new("18").await;
+    let primary = cluster.to_primary.addr().to_string();
+    let grace = Duration::from_secs(3);
+    let (unwritten, written) = tokio::join!(
+        cluster.at(&primary, "").start(),
+        cluster.at(&primary, "").flag("--limits-replica-grace", "3s").start(),
+    );
+    for leasehold in [&unwritten, &written] {
+        leasehold.wait_ready().await;
+    }
+
+    let begun = Instant::now();
+    for leasehold in [&unwritten, &written] {
+        assert!(leasehold.command(&["rotate"]).await.status.success());
+    }
+    eventually(SOON, async || same(generations(&unwritten).await, [2])).await;
+    eventually(SOON, async || same(generations(&written).await, [2])).await;
+
+    assert!(begun.elapsed() >= grace, "{:?}", begun.elapsed());
 }

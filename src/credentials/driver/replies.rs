@@ -187,9 +187,9 @@ impl Driver {
 
     fn proof(&mut self, number: u64, proof: Proof) {
         let (outcome, event) = match &proof {
-            Proof::Accepted { host } => {
+            Proof::Accepted { address } => {
                 if let Some(generation) = self.generations.get(&number) {
-                    generation.accepted_by(host);
+                    generation.accepted_by(address);
                 }
                 (metrics::Proof::Ok, Event::Proved(number))
             }

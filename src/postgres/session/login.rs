@@ -9,6 +9,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +35,6 @@ pub(super) struct Login<'a> {
     pub(super) database: &'a [u8],
     /// How long a credential is waited for.
     pub(super) wait: Duration,
-    /// How long after its publication a credential may be unknown to a host.
-    pub(super) grace: Duration,
 }
 
 /// A session upstream.
@@ -162,7 +161,7 @@ impl Login<'_> {
             match self.try_hosts(&generation, reasons).await {
                 Answer::Leg(leg) => {
                     guard.upstream_opened();
-                    generation.accepted_by(&leg.host);
+                    generation.accepted_by(&leg.address.to_string());
                     return Ok(LoggedIn { leg, guard });
                 }
                 Answer::Lost => generation = self.current().await?,
@@ -204,13 +203,18 @@ impl Login<'_> {
         let mut lagging = false;
         let mut failed: Option<Error> = None;
         let mut turns = self.route.upstream.order();
-        while let Some(turn) = turns.pop_front() {
-            match self.try_host(turn, &startup, generation, reasons).await {
-                Answer::Lagging => lagging = true,
-                Answer::Failed(Error::Upstream(LoginError::Unsuitable)) => {
+        while let Some(mut turn) = turns.pop_front() {
+            match self.try_host(&mut turn, &startup, generation, reasons).await {
+                Answer::Lagging => {
+                    lagging = true;
+                    self.next_are_the_other_addresses(&mut turns, turn).await;
+                }
+                Answer::Failed(Error::Upstream(error @ LoginError::Unsuitable(_))) => {
                     turns.extend(self.route.upstream.second(turn));
+                    let turn = error.address().map_or(turn, |address| turn.at(address));
+                    self.next_are_the_other_addresses(&mut turns, turn).await;
                     // That no other server can be had tells more.
-                    failed.get_or_insert(Error::Upstream(LoginError::Unsuitable));
+                    failed.get_or_insert(Error::Upstream(error));
                 }
                 Answer::Failed(Error::Upstream(error)) => {
                     // What a server said tells more than that another one is silent.
@@ -230,9 +234,16 @@ impl Login<'_> {
         }
     }
 
+    /// Each address of a name may be a server of its own.
+    async fn next_are_the_other_addresses(&self, turns: &mut VecDeque<Turn>, turn: Turn) {
+        for further in self.route.upstream.other_addresses(turn).await {
+            turns.push_front(further);
+        }
+    }
+
     async fn try_host(
         &self,
-        turn: Turn,
+        turn: &mut Turn,
         startup: &[u8],
         generation: &Generation,
         reasons: &mut Reasons,
@@ -243,7 +254,7 @@ impl Login<'_> {
             let error = match self
                 .route
                 .upstream
-                .login(turn, startup, generation.username(), generation.password())
+                .login(*turn, startup, generation.username(), generation.password())
                 .await
             {
                 Ok(leg) => return Answer::Leg(Box::new(leg)),
@@ -258,8 +269,11 @@ impl Login<'_> {
             }
             self.route.metrics.suspect_login();
             let verdict = self.route.credentials.check(generation.number()).await;
-            let accepted = generation.was_accepted_by(self.route.upstream.host_name(turn.host));
-            let young = clock::now().since(generation.published_at()) < self.grace;
+            let address = error.address().map(ToString::to_string).unwrap_or_default();
+            let accepted = generation.was_accepted_by(&address);
+            // The name may lead to another server the next time.
+            *turn = error.address().map_or(*turn, |address| turn.at(address));
+            let young = clock::now().since(generation.published_at()) < self.route.upstream.replica_grace();
             let next = next(verdict, accepted, young, retried);
             if matches!(next, Next::Retry | Next::Replace)
                 && let Some(left_out) = self.route.complaints.make(clock::now())
@@ -267,7 +281,7 @@ impl Login<'_> {
                 tracing::warn!(
                     route = self.route.credentials.name(),
                     lease.generation = generation.number(),
-                    upstream.addr = self.route.upstream.host_name(turn.host),
+                    upstream.addr = address,
                     left_out,
                     "the server refuses a credential whose lease is not gone: its clock ahead, or its password changed?"
                 );
@@ -286,7 +300,7 @@ impl Login<'_> {
     }
 }
 
-/// `accepted`: whether this host, and whether another one, has let the credential in. `young`: whether the credential
+/// `accepted`: whether this address, and whether another one, has let the credential in. `young`: whether the credential
 /// may not have reached every host yet. `retried`: whether this host has refused it before.
 fn next(verdict: Verdict, accepted: (bool, bool), young: bool, retried: bool) -> Next {
     let (by_this, by_another) = accepted;

@@ -60,8 +60,6 @@ pub struct Limits {
     pub login_wait: Duration,
     /// For writing handshake, error or close messages.
     pub send_timeout: Duration,
-    /// How long after its publication a credential may be unknown to a host.
-    pub replica_grace: Duration,
     /// Sessions of all routes; 0 is no limit.
     pub max_sessions: usize,
 }
@@ -230,11 +228,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
             (None, _) => database,
         };
         let seats = self.take_seats(&route)?;
-        let Limits { login_wait, replica_grace, .. } = self.shared.limits;
-        // A single host lags behind nobody.
-        let replica_grace = if route.upstream.hosts() > 1 { replica_grace } else { Duration::ZERO };
-        let login =
-            Login { route: &route, startup: &self.startup, database, wait: login_wait, grace: replica_grace };
+        let wait = self.shared.limits.login_wait;
+        let login = Login { route: &route, startup: &self.startup, database, wait };
         let outcome = tokio::select! {
             biased;
             outcome = Box::pin(login.run()) => outcome,
@@ -363,13 +358,8 @@ mod tests {
     fn session() -> (impl Future<Output = ()> + Send + 'static, UnixStream, watch::Sender<Stop>) {
         let (near, client) = UnixStream::pair().unwrap();
         let within = Duration::from_secs(5);
-        let limits = Limits {
-            handshake_timeout: within,
-            login_wait: within,
-            send_timeout: within,
-            replica_grace: within,
-            max_sessions: 0,
-        };
+        let limits =
+            Limits { handshake_timeout: within, login_wait: within, send_timeout: within, max_sessions: 0 };
         let stop = watch::Sender::new(Stop::Running);
         let shared = Shared::new(Routes::default(), limits, Cancels::new(Unknown::Off), stop.subscribe());
         (serve(Client::Unix(near), shared, 1), client, stop)

@@ -38,11 +38,12 @@ impl fmt::Display for Reasons {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::upstream::Address;
 
     #[test]
     fn each_host_is_shown_once_with_its_latest_reason() {
         let mut reasons = Reasons::default();
-        reasons.note("db1:5432", &LoginError::Unsuitable);
+        reasons.note("db1:5432", &LoginError::Unsuitable(Address::Tcp("127.0.0.1:5432".parse().unwrap())));
         reasons.note("[::1]:5433", &LoginError::Unreachable(std::io::Error::other("no route to host")));
         reasons.note("db1:5432", &LoginError::Closed);
         assert_eq!(

@@ -97,7 +97,7 @@ impl Upstream {
         let nowhere = || CancelError::Unreachable(io::ErrorKind::NotFound.into());
         let host = self.host(host).ok_or_else(nowhere)?;
         let (socket, address) =
-            dial::dial(host, &self.tcp, self.balance).await.map_err(CancelError::Unreachable)?;
+            dial::dial(host, None, &self.tcp, self.balance).await.map_err(CancelError::Unreachable)?;
         // A server takes a cancel without TLS whatever pg_hba.conf says, so only a mode that insists has it.
         let insists = |tls: &&Tls| !matches!(tls.mode, SslMode::Disable | SslMode::Allow | SslMode::Prefer);
         let tls = self.tls.as_ref().filter(insists).map(|tls| (tls.clone(), host.name().to_owned()));

@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
@@ -63,6 +64,15 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// A connected socket, before TLS.
 #[derive(Debug)]
 pub(super) enum Socket {
@@ -70,18 +80,21 @@ pub(super) enum Socket {
     Unix(UnixStream),
 }
 
-/// Resolves the host and connects to the first of its addresses that answers. The caller bounds the whole.
+/// Connects to this address of the host; without one it resolves the host and connects to the first of its addresses
+/// that answers. The caller bounds the whole.
 pub(super) async fn dial(
     host: &Host,
+    address: Option<SocketAddr>,
     words: &TcpWords,
     balance: LoadBalanceHosts,
 ) -> io::Result<(Socket, Address)> {
-    let name = match (&host.place, host.socket()) {
-        (_, Some(path)) => return connect(&Address::Unix(path), words).await,
-        (Place::Name(name), None) => name,
-        (Place::Directory(_), None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
-    };
-    let mut addresses: Vec<SocketAddr> = resolve(name, host.port).await?;
+    if let Some(path) = host.socket() {
+        return connect(&Address::Unix(path), words).await;
+    }
+    if let Some(address) = address {
+        return connect(&Address::Tcp(address), words).await;
+    }
+    let mut addresses = addresses(host).await?;
     if balance == LoadBalanceHosts::Random {
         addresses.shuffle(&mut rand::rng());
     }
@@ -101,6 +114,21 @@ pub(super) async fn dial(
         }
     }
     Err(failure)
+}
+
+/// What the host's name resolves to; nothing for a Unix socket. The caller bounds the wait.
+pub(super) async fn addresses(host: &Host) -> io::Result<Vec<SocketAddr>> {
+    match &host.place {
+        Place::Name(name) => resolve(name, host.port).await,
+        Place::Directory(_) => Ok(Vec::new()),
+    }
+}
+
+/// Whether the lookups of this name have found more than one address since the process began, all at once or one after
+/// the other: a name in front of several servers may resolve to each of them in turn.
+pub(super) fn has_several_addresses(name: &str) -> bool {
+    let lookups = LOOKUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    lookups.get(name).is_some_and(|lookup| lookup.seen.len() > 1)
 }
 
 /// Asks the system's resolver, which cannot be broken off: a question goes on when nobody waits for it any more. So one
@@ -125,23 +153,48 @@ type Answer = Option<Result<Vec<IpAddr>, (io::ErrorKind, String)>>;
 fn under_way(name: &str) -> watch::Receiver<Answer> {
     let mut lookups = LOOKUPS.lock().unwrap_or_else(PoisonError::into_inner);
     // One whose sender has gone without an answer is not open.
-    let open = |answer: &&watch::Receiver<Answer>| answer.borrow().is_none() && answer.has_changed().is_ok();
-    if let Some(answer) = lookups.get(name).filter(open) {
-        return answer.clone();
+    let open = |lookup: &&Lookup| lookup.answer.borrow().is_none() && lookup.answer.has_changed().is_ok();
+    if let Some(lookup) = lookups.get(name).filter(open) {
+        return lookup.answer.clone();
     }
     let (tell, answer) = watch::channel(None);
-    lookups.insert(name.to_owned(), answer.clone());
+    match lookups.get_mut(name) {
+        Some(lookup) => lookup.answer = answer.clone(),
+        None => {
+            lookups.insert(name.to_owned(), Lookup { answer: answer.clone(), seen: Vec::new() });
+        }
+    }
     let name = name.to_owned();
     spawn_blocking(move || {
         let found = (name.as_str(), 0).to_socket_addrs();
-        let found = found.map(|found| found.map(|address| address.ip()).collect());
+        let found = found.map(|found| found.map(|address| address.ip()).collect::<Vec<_>>());
+        note(&name, found.as_deref().unwrap_or_default());
         tell.send_replace(Some(found.map_err(|error| (error.kind(), error.to_string()))));
     });
     answer
 }
 
-/// The latest question for each name: as many names as configurations have named.
-static LOOKUPS: LazyLock<Mutex<HashMap<String, watch::Receiver<Answer>>>> = LazyLock::new(Mutex::default);
+/// Remembers what a name was found to resolve to. Two addresses tell as much as more do.
+fn note(name: &str, found: &[IpAddr]) {
+    let mut lookups = LOOKUPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(lookup) = lookups.get_mut(name) else { return };
+    for address in found {
+        if lookup.seen.len() < 2 && !lookup.seen.contains(address) {
+            lookup.seen.push(*address);
+        }
+    }
+}
+
+/// What is known of a name.
+struct Lookup {
+    /// The latest question.
+    answer: watch::Receiver<Answer>,
+    /// The first two addresses that it was ever found to have.
+    seen: Vec<IpAddr>,
+}
+
+/// As many names as configurations have named.
+static LOOKUPS: LazyLock<Mutex<HashMap<String, Lookup>>> = LazyLock::new(Mutex::default);
 
 /// Connects to one address.
 pub(super) async fn connect(address: &Address, words: &TcpWords) -> io::Result<(Socket, Address)> {

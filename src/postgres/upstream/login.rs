@@ -17,7 +17,7 @@ use super::dial::{self, Address, Socket, Stream};
 use super::refusal::Refusal;
 use super::target::Suits;
 use super::tls::{self, Answer, Tls};
-use super::uri::{Host, SslMode, TargetSessionAttrs};
+use super::uri::{Host, SslMode};
 use super::{Turn, Upstream};
 use crate::error::{Blame, ClientFacing, SqlState};
 use crate::postgres::protocol::auth::{self, Authentication, Terms, Transport};
@@ -34,13 +34,13 @@ pub struct Leg {
     pub rest: BytesMut,
     /// What cancels its statements; `None` where the server gave no key.
     pub cancel: Option<CancelTarget>,
-    /// The host as configured, with its port.
-    pub host: String,
+    /// The address that it is connected to.
+    pub address: Address,
 }
 
 impl fmt::Debug for Leg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leg").field("host", &self.host).finish_non_exhaustive()
+        f.debug_struct("Leg").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -74,14 +74,15 @@ impl Upstream {
         password: &Secret,
     ) -> Result<Leg, Error> {
         let host = self.host(turn.host).ok_or_else(|| Error::Unreachable(io::ErrorKind::NotFound.into()))?;
-        let login = Login { upstream: self, host, wanted: turn.wanted, startup, user, password };
+        let login = Login { upstream: self, host, turn, startup, user, password };
         let within = self.connect_timeout();
         let in_time = timeout(within, Box::pin(login.run())).await;
         match in_time.map_err(|_| Error::TimedOut { within })?? {
             (leg, true) => Ok(leg),
             (leg, false) => {
+                let address = leg.address.clone();
                 leg.part().await;
-                Err(Error::Unsuitable)
+                Err(Error::Unsuitable(address))
             }
         }
     }
@@ -91,7 +92,7 @@ impl Upstream {
 struct Login<'a> {
     upstream: &'a Upstream,
     host: &'a Host,
-    wanted: TargetSessionAttrs,
+    turn: Turn,
     startup: &'a [u8],
     user: &'a str,
     password: &'a Secret,
@@ -132,29 +133,29 @@ impl Login<'_> {
             .await
             .map_err(|error| Attempt { tls: !matches!(encryption, Encryption::No), error })?;
         let tls = matches!(stream, Stream::Tls(_));
-        let failed = |failure: Failure| Attempt { tls, error: failure.into() };
+        let failed = |failure: Failure| Attempt { tls, error: Error::from(failure).at(&address) };
         let mut ready = self.converse(&mut stream).await.map_err(failed)?;
         let suits = self.suits(&mut stream, &mut ready).await.map_err(failed)?;
         let used = encryption.tls().filter(|_| tls).map(|tls| (tls.clone(), self.host.name().to_owned()));
         let tcp = self.upstream.tcp.clone();
-        let cancel = ready.key.map(|key| CancelTarget::new(address, tcp, used, key));
-        let host = self.host.to_string();
-        Ok((Leg { stream, prologue: ready.prologue, rest: ready.rest, cancel, host }, suits))
+        let cancel = ready.key.map(|key| CancelTarget::new(address.clone(), tcp, used, key));
+        Ok((Leg { stream, prologue: ready.prologue, rest: ready.rest, cancel, address }, suits))
     }
 
     /// Whether this server is of the kind that is wanted. One that gives no answer is not.
     async fn suits(&self, stream: &mut Stream, ready: &mut Ready) -> Result<bool, Failure> {
-        if let Suits::Ask(question) = ready.nature.suits(self.wanted) {
+        if let Suits::Ask(question) = ready.nature.suits(self.turn.wanted) {
             let value = ask(stream, question.sql(), &mut ready.rest).await?;
             ready.nature.answered(question, &value);
         }
-        Ok(ready.nature.suits(self.wanted) == Suits::Yes)
+        Ok(ready.nature.suits(self.turn.wanted) == Suits::Yes)
     }
 
     async fn connect(&self, encryption: Encryption<'_>) -> Result<(Stream, Address), Error> {
-        let (socket, address) = dial::dial(self.host, &self.upstream.tcp, self.upstream.balance)
-            .await
-            .map_err(Error::Unreachable)?;
+        let (socket, address) =
+            dial::dial(self.host, self.turn.address, &self.upstream.tcp, self.upstream.balance)
+                .await
+                .map_err(Error::Unreachable)?;
         let stream = match (socket, encryption) {
             (Socket::Unix(unix), _) => Stream::Unix(unix),
             (Socket::Tcp(tcp), Encryption::No) => Stream::Tcp(tcp),
@@ -234,7 +235,7 @@ pub enum Error {
     },
     /// The server is not of the kind that `target_session_attrs` asks for; the session with it has been ended.
     #[error("upstream server is not what target_session_attrs asks for")]
-    Unsuitable,
+    Unsuitable(Address),
     /// The server said no.
     #[error("upstream server refused with {}", .0.sqlstate())]
     Refused(Refusal),
@@ -257,6 +258,23 @@ impl Error {
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.is_suspect())
+    }
+
+    /// The address of the server that refused or does not suit; `None` for other errors.
+    #[must_use]
+    pub fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Refused(refusal) => refusal.address.as_ref(),
+            Self::Unsuitable(address) => Some(address),
+            _ => None,
+        }
+    }
+
+    fn at(mut self, address: &Address) -> Self {
+        if let Self::Refused(refusal) = &mut self {
+            refusal.address = Some(address.clone());
+        }
+        self
     }
 
     /// Whether it is for want of file descriptors, of this process or of its machine, and says nothing of the server.
@@ -283,7 +301,7 @@ impl Error {
             ),
             Self::Unreachable(_) => (UNABLE, "cannot reach the upstream server", None),
             Self::TimedOut { .. } => (UNABLE, "the upstream server did not answer in time", None),
-            Self::Unsuitable => (
+            Self::Unsuitable(_) => (
                 UNABLE,
                 "no upstream server is what target_session_attrs asks for",
                 Some("Check which of the upstream's hosts are standbys or read-only."),

@@ -22,9 +22,11 @@ pub mod tls;
 pub mod uri;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand::seq::SliceRandom as _;
+use tokio::time::timeout;
 
 use crate::postgres::protocol::auth::method::{ChannelBinding, RequireAuth};
 use crate::postgres::protocol::auth::scram;
@@ -33,6 +35,7 @@ use uri::{Host, LoadBalanceHosts, TargetSessionAttrs, TcpWords, Uri};
 
 pub use cancel::CancelTarget;
 pub use conversation::Fault;
+pub use dial::Address;
 pub use login::{Error as LoginError, Leg};
 
 /// One host's turn in a search for a session.
@@ -40,8 +43,23 @@ pub use login::{Error as LoginError, Leg};
 pub struct Turn {
     /// Counts from 0, as written.
     pub host: usize,
+    /// The one of its addresses to connect to; `None` is the first one that answers.
+    address: Option<SocketAddr>,
+    /// Whether the other addresses of its host have their own turns already.
+    is_further: bool,
     /// What it has to be.
     wanted: TargetSessionAttrs,
+}
+
+impl Turn {
+    /// A turn at this address of the same host, as a name may lead to another server each time it is resolved.
+    #[must_use]
+    pub fn at(self, address: &Address) -> Self {
+        match address {
+            Address::Tcp(address) => Self { address: Some(*address), ..self },
+            Address::Unix(_) => self,
+        }
+    }
 }
 
 /// What holds for logins and does not stand in the URI.
@@ -51,6 +69,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// `require_auth`.
     pub require_auth: RequireAuth,
+    /// `replica_grace`, if it was written.
+    pub replica_grace: Option<Duration>,
 }
 
 /// An upstream: one cluster of one or more hosts. Share one, since it remembers what SCRAM derived from passwords.
@@ -65,6 +85,7 @@ pub struct Upstream {
     target: TargetSessionAttrs,
     channel_binding: ChannelBinding,
     require_auth: RequireAuth,
+    replica_grace: Option<Duration>,
     keys: scram::Keys,
 }
 
@@ -86,6 +107,7 @@ impl Upstream {
             target: uri.target_session_attrs,
             channel_binding: uri.channel_binding,
             require_auth: settings.require_auth,
+            replica_grace: settings.replica_grace,
             keys: scram::Keys::default(),
         })
     }
@@ -109,13 +131,18 @@ impl Upstream {
         if self.balance == LoadBalanceHosts::Random {
             order.shuffle(&mut rand::rng());
         }
-        order.into_iter().map(|host| Turn { host, wanted: self.target }).collect()
+        order
+            .into_iter()
+            .map(|host| Turn { host, address: None, is_further: false, wanted: self.target })
+            .collect()
     }
 
     /// Every host once, as written, whatever it is: for questions, not for sessions.
     #[must_use]
     pub fn each(&self) -> Vec<Turn> {
-        (0..self.hosts.len()).map(|host| Turn { host, wanted: TargetSessionAttrs::Any }).collect()
+        (0..self.hosts.len())
+            .map(|host| Turn { host, address: None, is_further: false, wanted: TargetSessionAttrs::Any })
+            .collect()
     }
 
     /// A second turn for a host that was [`LoginError::Unsuitable`]: with `prefer-standby` any host will do once all have
@@ -124,6 +151,33 @@ impl Upstream {
     pub fn second(&self, turn: Turn) -> Option<Turn> {
         let prefers = turn.wanted == TargetSessionAttrs::PreferStandby;
         prefers.then_some(Turn { wanted: TargetSessionAttrs::Any, ..turn })
+    }
+
+    /// A turn at each further address of the host, for a turn at a particular one: each may be a server of its own. They are
+    /// given once in a search: nothing comes of a turn that was one of them, nor where the name cannot be resolved within
+    /// [`Upstream::connect_timeout`].
+    pub async fn other_addresses(&self, turn: Turn) -> Vec<Turn> {
+        let (Some(host), Some(tried), false) = (self.host(turn.host), turn.address, turn.is_further) else {
+            return Vec::new();
+        };
+        let found = timeout(self.connect_timeout, dial::addresses(host)).await;
+        let mut found = found.map_or_else(|_| Vec::new(), Result::unwrap_or_default);
+        found.retain(|address| *address != tried);
+        found.sort_unstable();
+        found.dedup();
+        found.truncate(MOST_ADDRESSES);
+        found.into_iter().map(|address| Turn { address: Some(address), is_further: true, ..turn }).collect()
+    }
+
+    /// How long after its publication a credential may be unknown to a server here: what was written, or else 30 s where
+    /// there is more than one address, and nothing where there is one.
+    #[must_use]
+    pub fn replica_grace(&self) -> Duration {
+        let several = || {
+            self.hosts.len() > 1
+                || self.hosts.iter().any(|(host, _)| dial::has_several_addresses(host.name()))
+        };
+        self.replica_grace.unwrap_or_else(|| if several() { REPLICA_GRACE } else { Duration::ZERO })
     }
 
     /// The database of the URI.
@@ -142,3 +196,8 @@ impl Upstream {
         self.hosts.get(host).map(|(host, _)| host)
     }
 }
+
+/// A streaming replica replays within a few seconds; one under load, or with a delay that is set, takes longer.
+const REPLICA_GRACE: Duration = Duration::from_secs(30);
+/// At most this many further addresses of a name are tried in one search.
+const MOST_ADDRESSES: usize = 8;

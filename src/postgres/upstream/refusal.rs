@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::dial::Address;
 use crate::postgres::protocol::error_response::Fields;
 
 /// An ErrorResponse that ended a login.
@@ -17,6 +18,8 @@ pub struct Refusal {
     pub sqlstate: [u8; 5],
     /// Whether AuthenticationOk came before.
     pub after_authentication: bool,
+    /// The address of the server that said it.
+    pub address: Option<Address>,
     suspect: bool,
 }
 
@@ -32,7 +35,7 @@ impl Refusal {
             b"28000" => fields.routine() == Some(b"InitializeSessionUserId"),
             _ => false,
         };
-        Self { error, sqlstate, after_authentication, suspect }
+        Self { error, sqlstate, after_authentication, address: None, suspect }
     }
 
     /// Whether the credential itself may be at fault: 28P01, or 28000 of a role that is gone or may not log in.
@@ -65,6 +68,7 @@ impl fmt::Debug for Refusal {
         f.debug_struct("Refusal")
             .field("sqlstate", &self.sqlstate())
             .field("after_authentication", &self.after_authentication)
+            .field("address", &self.address)
             .finish_non_exhaustive()
     }
 }

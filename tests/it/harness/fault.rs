@@ -1,7 +1,7 @@
 //! A TCP forwarder that fails on demand, and keeps what passes through it.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -43,7 +43,12 @@ pub(crate) struct Fault {
 impl Fault {
     /// Forwards to `target` (`host:port`), passing everything.
     pub(crate) async fn before(target: &str) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::at((Ipv4Addr::LOCALHOST, 0).into(), target).await
+    }
+
+    /// The same, at an address of its own: one name can lead to several.
+    pub(crate) async fn at(addr: SocketAddr, target: &str) -> Self {
+        let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             target: target.to_owned(),

@@ -46,7 +46,8 @@ async fn keepalives_and_user_timeout_are_set_as_written_and_else_are_the_systems
 #[tokio::test(start_paused = true)]
 async fn a_lookup_that_does_not_end_holds_up_only_those_of_the_same_name() {
     let (tell, stuck) = watch::channel(None);
-    LOOKUPS.lock().unwrap().insert("stuck.invalid".to_owned(), stuck);
+    let lookup = Lookup { answer: stuck, seen: Vec::new() };
+    LOOKUPS.lock().unwrap().insert("stuck.invalid".to_owned(), lookup);
     let waited = timeout(Duration::from_secs(10), resolve("stuck.invalid", 5432)).await;
     assert!(waited.is_err(), "it waits for its turn, within the caller's bound");
     assert!(!resolve("localhost", 5432).await.unwrap().is_empty());
@@ -58,4 +59,18 @@ async fn a_lookup_that_does_not_end_holds_up_only_those_of_the_same_name() {
     assert_eq!(found.unwrap(), ["127.0.0.9:5432".parse().unwrap()]);
     assert!(under_way("stuck.invalid").borrow().is_none());
     assert_eq!(resolve("::1", 5432).await.unwrap(), ["[::1]:5432".parse().unwrap()]);
+}
+
+#[test]
+fn a_name_that_resolves_to_one_address_after_the_other_has_several() {
+    let [first, second] = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse::<IpAddr>().unwrap());
+    let (_, answer) = watch::channel(None);
+    LOOKUPS.lock().unwrap().insert("rotating.invalid".to_owned(), Lookup { answer, seen: Vec::new() });
+    assert!(!has_several_addresses("rotating.invalid"));
+    note("rotating.invalid", &[first, first]);
+    note("rotating.invalid", &[first]);
+    assert!(!has_several_addresses("rotating.invalid"));
+    note("rotating.invalid", &[second]);
+    assert!(has_several_addresses("rotating.invalid"));
+    assert!(!has_several_addresses("never-asked.invalid"));
 }

@@ -17,7 +17,11 @@ async fn login(word: &str, answer: &'static [u8]) -> (Result<Leg, Error>, Vec<u8
         "postgresql://{}/?sslmode=disable&target_session_attrs={word}",
         listener.local_addr().unwrap()
     );
-    let settings = Settings { connect_timeout: Duration::from_secs(5), require_auth: RequireAuth::default() };
+    let settings = Settings {
+        connect_timeout: Duration::from_secs(5),
+        require_auth: RequireAuth::default(),
+        replica_grace: None,
+    };
     let upstream = Upstream::new(Uri::parse(&uri).unwrap(), settings).unwrap();
     let server = async {
         let (mut server, _) = listener.accept().await.unwrap();
@@ -56,11 +60,11 @@ async fn what_an_older_server_answers_stays_with_leasehold() {
 #[tokio::test]
 async fn a_server_that_does_not_suit_is_told_goodbye() {
     let (leg, heard) = login("read-only", ROW_OFF).await;
-    assert!(matches!(leg, Err(Error::Unsuitable)));
+    assert!(matches!(leg, Err(Error::Unsuitable(_))));
     assert_eq!(heard, [SHOW, &TERMINATE].concat());
     // Nor does one that cannot say.
     let (leg, heard) = login("standby", b"E\0\0\0\x05\0Z\0\0\0\x05I").await;
-    assert!(matches!(leg, Err(Error::Unsuitable)));
+    assert!(matches!(leg, Err(Error::Unsuitable(_))));
     assert!(heard.ends_with(b"SELECT pg_catalog.pg_is_in_recovery()\0X\0\0\0\x04"));
 }
 
