@@ -8,6 +8,7 @@
 //! | 0 | [`secret`], [`error`], [`metrics`] | words that every floor shares |
 //! | 1 | [`lease`], [`postgres::protocol`] | pure: no clock, no socket, no log; neither knows the other |
 //! | 2 | [`vault`], [`postgres::upstream`] | the two servers that leasehold talks to; neither knows the other |
+//! | 2 | [`socket`] | what listening sockets have in common, whoever listens |
 //! | 3 | [`credentials`] | drives the lease machines and Vault, publishes the current credential |
 //! | 4 | [`postgres::session`], [`postgres::relay`], [`postgres::cancel`] | a client and its leg |
 //! | 5 | [`listener`], [`shutdown`], [`admin`], [`log`], [`notify`] | what the world connects to, and reads |
@@ -29,4 +30,5 @@ pub mod policy;
 pub mod postgres;
 pub mod secret;
 pub mod shutdown;
+pub mod socket;
 pub mod vault;

@@ -1,7 +1,5 @@
 //! Where clients connect: TCP and Unix sockets, and the loops that accept. Floor 5.
 
-mod unix;
-
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -18,6 +16,7 @@ use tracing::Instrument as _;
 use crate::credentials::clock;
 use crate::lease::Time;
 use crate::postgres::session::{Client, Shared, serve};
+use crate::socket::{self, UnixSocket, is_the_clients};
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,27 +65,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Another process answers there.
-    #[error("another process answers on {path}")]
-    Answered {
-        /// The socket's file.
-        path: PathBuf,
-    },
-    /// A file that is no socket is in the way.
-    #[error("{path} is no socket, so it is not replaced")]
-    InTheWay {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The socket's file cannot be given mode 0660.
-    #[error("cannot set mode 0660 on {path}")]
-    Mode {
-        /// The socket's file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
+    /// The Unix socket is not to be had.
+    #[error(transparent)]
+    Unix(#[from] socket::Error),
 }
 
 /// A bound address. Nobody is accepted before [`Listener::run`]; connections wait in the backlog.
@@ -99,11 +80,7 @@ pub struct Listener {
 #[derive(Debug)]
 enum Bound {
     Tcp(TcpListener),
-    Unix {
-        listener: UnixListener,
-        /// Removed when the socket is closed.
-        _file: unix::File,
-    },
+    Unix(UnixSocket),
 }
 
 impl Listener {
@@ -119,10 +96,7 @@ impl Listener {
                 let bound = listener.local_addr().map_err(failed)?;
                 (Bound::Tcp(listener), Address::Tcp(bound))
             }
-            Address::Unix(path) => {
-                let (listener, file) = unix::bind(path, BACKLOG)?;
-                (Bound::Unix { listener, _file: file }, address.clone())
-            }
+            Address::Unix(path) => (Bound::Unix(UnixSocket::bind(path, MODE, BACKLOG)?), address.clone()),
         };
         tracing::info!(listener = "client", addr = %address, "listening");
         Ok(Self { socket, address })
@@ -173,7 +147,7 @@ impl Listener {
                 SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
                 Ok(Client::Tcp(stream))
             }
-            Bound::Unix { listener, .. } => Ok(Client::Unix(listener.accept().await?.0)),
+            Bound::Unix(socket) => Ok(Client::Unix(socket.accept().await?.0)),
         }
     }
 }
@@ -189,18 +163,6 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
-}
-
-/// A client that gave up while it waited, or whose socket has already failed.
-fn is_the_clients(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::InvalidInput
-            | io::ErrorKind::NotConnected
-            | io::ErrorKind::Interrupted
-    )
 }
 
 /// Where a client comes from, written only where a log asks for it.
@@ -234,6 +196,8 @@ impl Complaint {
     }
 }
 
+/// Of the file of a Unix socket. Its user and group may connect: whoever connects needs no password.
+const MODE: u32 = 0o660;
 /// Room for a burst of reconnecting clients while a core is busy.
 const BACKLOG: i32 = 1024;
 /// Then a silent client is asked whether it is still there, and again as often as the system does (about eleven minutes).

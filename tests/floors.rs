@@ -26,6 +26,7 @@ const RULES: &[Rule] = &[
     rule("postgres::protocol", 1, &["lease", "metrics"], IMPURE, VAULT),
     rule("vault", 2, &["postgres"], &[], POSTGRES),
     rule("postgres::upstream", 2, &["vault"], &[], VAULT),
+    rule("socket", 2, &["vault", "postgres"], &[], &["postgres", "vault"]),
     rule("credentials", 3, &["postgres"], &[], POSTGRES),
     rule("postgres::session", 4, &["vault"], &[], VAULT),
     rule("postgres::relay", 4, &["vault"], &[], VAULT),

@@ -4,8 +4,6 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,24 +13,33 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinSet;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::handler::{Scope, handle};
 use super::{Address, Process};
 use crate::error::Blame;
+use crate::socket::{self, Connections, Peer, Progress, UnixSocket, is_the_clients};
 
 /// Why an address could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("{listener}: cannot listen on {addr}")]
-pub struct Error {
-    listener: &'static str,
-    addr: Address,
-    source: io::Error,
+pub enum Error {
+    /// The system refused a TCP address.
+    #[error("{listener}: cannot listen on {addr}")]
+    Tcp {
+        /// Which of the two servers.
+        listener: &'static str,
+        /// Where.
+        addr: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The Unix socket is not to be had.
+    #[error("admin")]
+    Unix(#[source] socket::Error),
 }
 
 impl Error {
@@ -69,15 +76,17 @@ pub fn bind_admin(addr: &Address) -> Result<Server, Error> {
 }
 
 fn bind(addr: &Address, scope: Scope, name: &'static str) -> Result<Server, Error> {
-    let failed = |source| Error { listener: name, addr: addr.clone(), source };
-    let listener = match addr {
-        Address::Tcp(addr) => tcp(*addr).map(Listener::Tcp),
-        Address::Unix(path) => UnixSocket::bind(path).map(Listener::Unix),
-    }
-    .map_err(failed)?;
-    let addr = match &listener {
-        Listener::Tcp(tcp) => Address::Tcp(tcp.local_addr().map_err(failed)?),
-        Listener::Unix(_) => addr.clone(),
+    let failed = |addr| move |source| Error::Tcp { listener: name, addr, source };
+    let (listener, addr) = match addr {
+        Address::Tcp(wanted) => {
+            let listener = tcp(*wanted).map_err(failed(*wanted))?;
+            let bound = listener.local_addr().map_err(failed(*wanted))?;
+            (Listener::Tcp(listener), Address::Tcp(bound))
+        }
+        Address::Unix(path) => {
+            let socket = UnixSocket::bind(path, MODE, BACKLOG).map_err(Error::Unix)?;
+            (Listener::Unix(socket), addr.clone())
+        }
     };
     tracing::info!(listener = name, %addr, "listening");
     Ok(Server { listener, scope, addr })
@@ -92,51 +101,49 @@ impl Server {
 
     /// Serves until it is dropped; its connections go with it.
     pub async fn serve(self, process: Arc<Process>) {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
-        let mut connections = JoinSet::new();
+        let mut connections = Connections::new(CONNECTIONS, OF_ONE_PEER);
         let mut complained_at: Option<Instant> = None;
         loop {
-            // The semaphore is never closed.
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-                return;
-            };
-            while connections.try_join_next().is_some() {}
-            let process = Arc::clone(&process);
-            let scope = self.scope;
-            let accepted = match &self.listener {
-                Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
-                    connections.spawn(async move {
-                        converse(stream, process, scope).await;
-                        drop(slot);
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    let (process, scope) = (Arc::clone(&process), self.scope);
+                    connections.admit(peer, |progress| async move {
+                        match stream {
+                            Accepted::Tcp(stream) => converse(stream, process, scope, progress).await,
+                            Accepted::Unix(stream) => converse(stream, process, scope, progress).await,
+                        }
                     });
-                }),
-                Listener::Unix(socket) => socket.listener.accept().await.map(|(stream, _)| {
-                    connections.spawn(async move {
-                        converse(stream, process, scope).await;
-                        drop(slot);
-                    });
-                }),
-            };
-            if let Err(error) = accepted {
-                // Mostly no descriptors are left; others have to close some first.
-                if complained_at.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
-                    complained_at = Some(Instant::now());
-                    tracing::warn!(addr = %self.addr, %error, "cannot accept, retrying");
                 }
-                sleep(ACCEPT_PAUSE).await;
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    // Mostly no descriptors are left: the one of a client that says nothing will do.
+                    connections.give_up_one();
+                    if complained_at.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
+                        complained_at = Some(Instant::now());
+                        tracing::warn!(addr = %self.addr, %error, "cannot accept, retrying");
+                    }
+                    sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
 }
 
 /// One connection, one request. Reading its head, answering it and writing the reply are bounded each.
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, process: Arc<Process>, scope: Scope) {
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    process: Arc<Process>,
+    scope: Scope,
+    progress: Progress,
+) {
     let answered = Notify::new();
     let service = service_fn(|request: Request<Incoming>| {
-        let (process, answered) = (&process, &answered);
+        let (process, answered, progress) = (&process, &answered, &progress);
         async move {
+            progress.answering();
             let (request, _unread) = request.into_parts();
             let reply = handle(process, scope, &request).await;
+            progress.answered();
             answered.notify_one();
             Ok::<_, Infallible>(reply)
         }
@@ -171,75 +178,43 @@ enum Listener {
     Unix(UnixSocket),
 }
 
+impl Listener {
+    async fn accept(&self) -> io::Result<(Accepted, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((Accepted::Tcp(stream), Peer::at(address.ip())))
+            }
+            Self::Unix(socket) => socket.accept().await.map(|(stream, peer)| (Accepted::Unix(stream), peer)),
+        }
+    }
+}
+
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
 fn tcp(addr: SocketAddr) -> io::Result<TcpListener> {
     let listener = std::net::TcpListener::bind(addr)?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }
 
-/// A Unix socket whose file goes with it.
-#[derive(Debug)]
-struct UnixSocket {
-    listener: UnixListener,
-    path: PathBuf,
-}
+/// Of the file of the admin server's Unix socket: whoever connects commands this process.
+const MODE: u32 = 0o600;
 
-impl UnixSocket {
-    /// The socket is made under another name and moved into place once its mode is right, so that nobody can connect
-    /// before that.
-    fn bind(path: &Path) -> io::Result<Self> {
-        match std::fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-            Ok(found) if !found.file_type().is_socket() => {
-                return Err(io::Error::new(
-                    io::ErrorKind::AlreadyExists,
-                    "there is a file that is no socket",
-                ));
-            }
-            Ok(_) => {
-                let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-                // A full backlog must not hold us up; it is an answer too.
-                probe.set_nonblocking(true)?;
-                match probe.connect(&SockAddr::unix(path)?) {
-                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => {}
-                    _ => return Err(io::ErrorKind::AddrInUse.into()),
-                }
-            }
-        }
-        let mut fresh = path.as_os_str().to_owned();
-        fresh.push(format!(".{}", std::process::id()));
-        let fresh = PathBuf::from(fresh);
-        let bound = Self::bind_fresh(&fresh, path);
-        if bound.is_err() {
-            // It may not have come to be.
-            let _ = std::fs::remove_file(&fresh);
-        }
-        bound
-    }
-
-    fn bind_fresh(fresh: &Path, path: &Path) -> io::Result<Self> {
-        let listener = std::os::unix::net::UnixListener::bind(fresh)?;
-        std::fs::set_permissions(fresh, std::fs::Permissions::from_mode(0o600))?;
-        listener.set_nonblocking(true)?;
-        let listener = UnixListener::from_std(listener)?;
-        std::fs::rename(fresh, path)?;
-        Ok(Self { listener, path: path.to_owned() })
-    }
-}
-
-impl Drop for UnixSocket {
-    fn drop(&mut self) {
-        // Whoever removed it before us did no harm.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
+/// Of a Unix socket; as many as the standard library gives one of TCP.
+const BACKLOG: i32 = 128;
 
 /// At once on each server; probes and scrapers need a handful.
 const CONNECTIONS: usize = 64;
 
-/// From accept to the end of the request's head.
-const HEAD_TIME: Duration = Duration::from_secs(10);
+/// So many of them may be of one peer, as long as none of its own is in the middle of a command.
+const OF_ONE_PEER: usize = 16;
+
+/// From accept to the end of the request's head. A probe's own limit of time is a second by default.
+const HEAD_TIME: Duration = Duration::from_secs(2);
 
 /// hyper takes no less than 8 KiB.
 const HEAD_BYTES: usize = 16 * 1024;

@@ -154,14 +154,65 @@ async fn wrong_methods_and_paths_are_said_so() {
     assert_eq!(server.ask("POST /rotate?drain=soon", "").await.0, 400);
 }
 
+/// Connects from this address of loopback and says nothing.
+async fn silent(server: &Running, from: &str) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(from.parse().unwrap()).unwrap();
+    socket.connect(server.addr).await.unwrap()
+}
+
+/// Whether the server has closed it.
+fn is_closed(stream: &TcpStream) -> bool {
+    match stream.try_read(&mut [0]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
 #[tokio::test]
-async fn clients_that_say_nothing_do_not_shut_out_others_beyond_the_bound() {
+async fn clients_that_say_nothing_shut_nobody_out() {
+    for server in [http(), admin()] {
+        let mut crowd = Vec::new();
+        for at in 0..64 {
+            crowd.push(silent(&server, &format!("127.0.0.{}:0", 2 + at / 16)).await);
+        }
+        for _ in 0..3 {
+            assert_eq!(server.ask("GET /livez", "").await.0, 200);
+        }
+        assert!(is_closed(&crowd[0]), "the one that has waited longest made room");
+        assert!(
+            !is_closed(crowd.last().unwrap()),
+            "the answers did not wait until the silent ones were given up"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_fills_its_share_pushes_out_nobody_else() {
     let server = http();
-    let mut silent = Vec::new();
-    for _ in 0..63 {
-        silent.push(TcpStream::connect(server.addr).await.unwrap());
+    let mut patient = silent(&server, "127.0.0.2:0").await;
+    let mut crowd = Vec::new();
+    for _ in 0..200 {
+        crowd.push(silent(&server, "127.0.0.3:0").await);
     }
     assert_eq!(server.ask("GET /livez", "").await.0, 200);
+    assert!(!is_closed(&patient));
+    patient.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut reply = String::new();
+    patient.read_to_string(&mut reply).await.unwrap();
+    assert_eq!(parts(&reply).0, 200);
+}
+
+#[tokio::test]
+async fn a_head_that_drips_is_given_up_before_it_is_whole() {
+    let server = http();
+    let mut drip = silent(&server, "127.0.0.1:0").await;
+    let dripping = async {
+        while drip.write_all(b"G").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(8), dripping).await.is_ok());
 }
 
 #[tokio::test]
@@ -190,6 +241,32 @@ async fn a_unix_socket_is_for_its_owner_and_goes_with_the_server() {
     assert_eq!(parts(&reply).0, 200);
     task.shutdown().await;
     assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_unix_socket_leaves_its_successors_file_alone() {
+    let path = std::env::temp_dir().join(format!("leasehold-succeeded-{}.sock", std::process::id()));
+    let first = bind_admin(&Address::Unix(path.clone())).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let second = bind_admin(&Address::Unix(path.clone())).unwrap();
+    drop(first);
+    assert!(path.exists());
+    drop(second);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_unix_socket_may_have_the_longest_path_that_the_system_takes() {
+    let directory = std::env::temp_dir().join(format!("leasehold-long-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let room = 107 - directory.as_os_str().len() - 1;
+    for length in [room - 14, room] {
+        let path = directory.join("s".repeat(length));
+        let server = bind_admin(&Address::Unix(path.clone())).unwrap();
+        UnixStream::connect(&path).await.unwrap();
+        drop(server);
+    }
+    std::fs::remove_dir(&directory).unwrap();
 }
 
 #[tokio::test]

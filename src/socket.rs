@@ -1,0 +1,23 @@
+//! Sockets that are listened on, whoever listens: their files, the connections that they take, the descriptors behind
+//! both. Nothing here knows what is said on a connection. Floor 2.
+
+mod connections;
+mod unix;
+
+use std::io;
+
+pub use connections::{Connections, Peer, Progress};
+pub use unix::{Error, UnixSocket};
+
+/// A client that gave up while it waited to be accepted, or whose socket has already failed.
+#[must_use]
+pub fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::Interrupted
+    )
+}

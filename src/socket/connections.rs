@@ -1,0 +1,219 @@
+//! A bounded set of connections that always has room for one more. Floor 2.
+//!
+//! ```text
+//!   admitted ──▶ Asking ──the request is whole──▶ Answering ──▶ Answered ──▶ closed
+//! ```
+//!
+//! When a peer has as many as it may, its own connection that has been Asking longest is closed for the new one. When the
+//! set is full, the one of all peers is. Connections that are Answered, and at last those that are Answering, are closed
+//! only where none is Asking.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::task::{AbortHandle, JoinSet};
+
+/// Who has connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// By TCP, from this address. Of IPv6 it is the network, as a host has many addresses in it.
+    Address(IpAddr),
+    /// By a Unix socket, as this user; `None` where the system did not say.
+    User(Option<u32>),
+}
+
+impl Peer {
+    /// The peer at this address.
+    #[must_use]
+    pub fn at(address: IpAddr) -> Self {
+        Self::Address(match address.to_canonical() {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK).into(),
+            address @ IpAddr::V4(_) => address,
+        })
+    }
+}
+
+/// How far a connection has come; what serves the connection moves it on.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<AtomicU8>);
+
+impl Progress {
+    /// Its request is whole.
+    pub fn answering(&self) {
+        self.0.store(ANSWERING, Ordering::Relaxed);
+    }
+
+    /// The answer is known and is being written.
+    pub fn answered(&self) {
+        self.0.store(ANSWERED, Ordering::Relaxed);
+    }
+
+    /// The lower it is, the sooner the connection is closed for another one.
+    fn rank(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The connections of one listener, in the order in which they came. Dropping it closes them all.
+#[derive(Debug)]
+pub struct Connections {
+    tasks: JoinSet<()>,
+    open: Vec<Connection>,
+    most: usize,
+    most_of_one_peer: usize,
+}
+
+#[derive(Debug)]
+struct Connection {
+    peer: Peer,
+    progress: Progress,
+    task: AbortHandle,
+}
+
+impl Connections {
+    /// For at most so many connections, and so many of one peer.
+    #[must_use]
+    pub fn new(most: usize, most_of_one_peer: usize) -> Self {
+        Self { tasks: JoinSet::new(), open: Vec::new(), most, most_of_one_peer }
+    }
+
+    /// Serves a connection in a task of its own, and closes another one for it if it must.
+    pub fn admit<F>(&mut self, peer: Peer, serve: impl FnOnce(Progress) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.forget_ended();
+        self.make_room(peer);
+        let progress = Progress::default();
+        let task = self.tasks.spawn(serve(progress.clone()));
+        self.open.push(Connection { peer, progress, task });
+    }
+
+    /// Closes the connection that is worth least, if there is one: something else needs its descriptor.
+    pub fn give_up_one(&mut self) {
+        self.forget_ended();
+        self.close(self.first_to_go(|connection| connection.progress.rank() < ANSWERING));
+    }
+
+    fn forget_ended(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        self.open.retain(|connection| !connection.task.is_finished());
+    }
+
+    fn make_room(&mut self, peer: Peer) {
+        let of_peer = self.open.iter().filter(|connection| connection.peer == peer).count();
+        if of_peer >= self.most_of_one_peer {
+            // Commands under way are not given up for the sake of a peer's own bound.
+            self.close(
+                self.first_to_go(|connection| {
+                    connection.peer == peer && connection.progress.rank() < ANSWERING
+                }),
+            );
+        }
+        if self.open.len() >= self.most {
+            self.close(self.first_to_go(|_| true));
+        }
+    }
+
+    fn first_to_go(&self, may_go: impl Fn(&Connection) -> bool) -> Option<usize> {
+        let may_go = self.open.iter().enumerate().filter(|(_, connection)| may_go(connection));
+        // Of several of a rank it is the first, which has come before the others.
+        may_go.min_by_key(|(_, connection)| connection.progress.rank()).map(|(at, _)| at)
+    }
+
+    fn close(&mut self, at: Option<usize>) {
+        if let Some(at) = at {
+            self.open.remove(at).task.abort();
+        }
+    }
+}
+
+// Ranks of `Progress`; the default is that of a connection whose request is not whole.
+const ANSWERED: u8 = 1;
+const ANSWERING: u8 = 2;
+
+/// Whoever has one address of IPv6 mostly has its /64.
+const NETWORK: u128 = !0 << 64;
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    fn peer(number: u8) -> Peer {
+        Peer::at([127, 0, 0, number].into())
+    }
+
+    /// Admits a connection that stays, and gives its progress.
+    fn admit(connections: &mut Connections, from: u8) -> Progress {
+        let mut seen = Progress::default();
+        connections.admit(peer(from), |progress| {
+            seen = progress;
+            pending()
+        });
+        seen
+    }
+
+    fn has(connections: &Connections, progress: &Progress) -> bool {
+        connections.open.iter().any(|open| Arc::ptr_eq(&open.progress.0, &progress.0))
+    }
+
+    #[tokio::test]
+    async fn when_full_the_one_that_has_asked_longest_goes() {
+        let mut all = Connections::new(3, 3);
+        let [first, second, third] = [1, 2, 3].map(|from| admit(&mut all, from));
+        first.answering();
+        admit(&mut all, 4);
+        assert!(has(&all, &first) && !has(&all, &second) && has(&all, &third));
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_is_not_read_goes_before_a_command_under_way() {
+        let mut all = Connections::new(3, 3);
+        let [first, second, third] = [1, 2, 3].map(|from| admit(&mut all, from));
+        for progress in [&first, &second, &third] {
+            progress.answering();
+        }
+        third.answered();
+        let fourth = admit(&mut all, 4);
+        assert!(has(&all, &first) && has(&all, &second) && !has(&all, &third));
+        fourth.answering();
+        admit(&mut all, 5);
+        assert!(!has(&all, &first), "there is always room for one more");
+        assert_eq!(all.open.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_peer_at_its_bound_gives_up_its_own_and_no_command_under_way() {
+        let mut all = Connections::new(8, 2);
+        let other = admit(&mut all, 1);
+        let [first, second, third] = [2, 2, 2].map(|from| admit(&mut all, from));
+        assert!(has(&all, &other) && !has(&all, &first) && has(&all, &second) && has(&all, &third));
+        second.answering();
+        third.answering();
+        let fourth = admit(&mut all, 2);
+        assert!([&second, &third, &fourth].iter().all(|progress| has(&all, progress)));
+    }
+
+    #[tokio::test]
+    async fn one_that_has_ended_takes_no_room() {
+        let mut all = Connections::new(2, 2);
+        let stays = admit(&mut all, 1);
+        for _ in 0..5 {
+            all.admit(peer(2), |_| std::future::ready(()));
+            tokio::task::yield_now().await;
+        }
+        assert!(has(&all, &stays));
+    }
+
+    #[test]
+    fn a_host_with_many_addresses_is_one_peer() {
+        let at = |text: &str| Peer::at(text.parse().unwrap());
+        assert_eq!(at("2001:db8::1"), at("2001:db8::ffff:1"));
+        assert_ne!(at("2001:db8::1"), at("2001:db8:0:1::1"));
+        assert_eq!(at("::ffff:10.0.0.1"), at("10.0.0.1"));
+        assert_ne!(at("10.0.0.2"), at("10.0.0.1"));
+    }
+}
