@@ -12,9 +12,10 @@
 //! `/quitquitquit` asks as the first signal does, however often it is called, so that a container's stop hook and the
 //! signal that follows it end the process in order.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -198,51 +199,111 @@ impl Requests {
     }
 }
 
-/// The signals that leasehold handles, from the moment they are installed.
+/// The signals that leasehold handles, from the moment they are installed. By default each of them ends the process at
+/// once, and nothing would be given back.
 #[derive(Debug)]
 pub struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
+    handled: Vec<Handled>,
     /// Held so that its default, the end of the process, stays away: a write that may not make its file longer then
     /// fails as one to a full disk does: the log's, and the state file's.
     _xfsz: Signal,
 }
 
+#[derive(Debug)]
+struct Handled {
+    name: &'static str,
+    meaning: Meaning,
+    signal: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// An end in order; a second one means now.
+    Stop,
+    /// An end in order, however often it comes: a shell and the system both say that a terminal closes.
+    HungUp,
+    /// Another look at the configuration.
+    Reload,
+    /// Nothing that leasehold knows.
+    Nothing,
+}
+
 impl Signals {
-    /// Takes SIGTERM, SIGINT, SIGHUP and SIGXFSZ over from their default, which ends the process.
+    /// Takes them over from their default. `reloads`: there is a file to be read again at SIGHUP. Without one SIGHUP is
+    /// what a terminal says as it closes, and asks for the end, unless whoever started the process has had it ignored
+    /// (`nohup`).
     ///
     /// # Errors
     /// If the system refuses.
-    pub fn install() -> io::Result<Self> {
+    pub fn install(reloads: bool) -> io::Result<Self> {
+        let hangup = if reloads { Meaning::Reload } else { Meaning::HungUp };
+        let is_ours = reloads || !is_ignored(SignalKind::hangup());
+        let hangup = is_ours.then_some((SignalKind::hangup(), "HUP", hangup));
+        let handled = TAKEN
+            .into_iter()
+            .chain(hangup)
+            .map(|(kind, name, meaning)| Ok(Handled { name, meaning, signal: signal(kind)? }));
         Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
+            handled: handled.collect::<io::Result<_>>()?,
             _xfsz: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 
-    /// Passes them on, for ever; `reload` is called for each SIGHUP and must not wait.
+    /// Passes them on, for ever; `reload` is called for each SIGHUP that asks for it, and must not wait.
     pub async fn watch(mut self, shutdown: Shutdown, reload: impl Fn()) {
         loop {
-            tokio::select! {
-                _ = self.term.recv() => {
-                    tracing::info!(signal = "TERM", "shutdown requested");
+            let (name, meaning) = poll_fn(|cx| self.poll_next(cx)).await;
+            match meaning {
+                Meaning::Stop => {
+                    tracing::info!(signal = name, "shutdown requested");
                     shutdown.signal();
                 }
-                _ = self.int.recv() => {
-                    tracing::info!(signal = "INT", "shutdown requested");
-                    shutdown.signal();
+                Meaning::HungUp => {
+                    tracing::info!(signal = name, "shutdown requested: there is no file to be read again");
+                    shutdown.ask();
                 }
-                _ = self.hup.recv() => {
-                    tracing::info!(signal = "HUP", "reload requested");
+                Meaning::Reload => {
+                    tracing::info!(signal = name, "reload requested");
                     reload();
+                }
+                Meaning::Nothing => {
+                    tracing::warn!(signal = name, "this signal means nothing to leasehold and is ignored");
                 }
             }
         }
     }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<(&'static str, Meaning)> {
+        for handled in &mut self.handled {
+            if handled.signal.poll_recv(cx).is_ready() {
+                return Poll::Ready((handled.name, handled.meaning));
+            }
+        }
+        Poll::Pending
+    }
 }
+
+/// Whether the process was started with this signal ignored.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    // Source: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
+    let bit = u32::try_from(signal.as_raw_value() - 1).ok().and_then(|at| 1_u64.checked_shl(at)).unwrap_or(0);
+    ignored & bit != 0
+}
+
+/// SIGHUP is not among them: what it means depends on the configuration.
+const TAKEN: [(SignalKind, &str, Meaning); 7] = [
+    (SignalKind::terminate(), "TERM", Meaning::Stop),
+    (SignalKind::interrupt(), "INT", Meaning::Stop),
+    (SignalKind::quit(), "QUIT", Meaning::Stop),
+    (SignalKind::user_defined1(), "USR1", Meaning::Nothing),
+    (SignalKind::user_defined2(), "USR2", Meaning::Nothing),
+    (SignalKind::alarm(), "ALRM", Meaning::Nothing),
+    (SignalKind::io(), "IO", Meaning::Nothing),
+];
 
 #[cfg(test)]
 mod tests {

@@ -29,6 +29,13 @@ pub(super) struct Source {
     pub(super) env: Environment,
 }
 
+impl Source {
+    /// Whether there is a file to be read again.
+    pub(super) fn has_file(&self) -> bool {
+        self.env.config_file(self.flags.general.at.config.as_deref()).is_some()
+    }
+}
+
 /// What runs.
 pub(super) struct Live {
     source: Source,

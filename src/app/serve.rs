@@ -74,7 +74,7 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     let vault = Arc::new(Vault::new(config.vault.clone())?);
     let places = live::places(&config)?;
     let state = state_file(&config)?;
-    let signals = Signals::install().map_err(Error::Signals)?;
+    let signals = Signals::install(source.has_file()).map_err(Error::Signals)?;
     let listeners = bind(&config)?;
     let http = config.http.map(admin::bind_http).transpose()?;
     let admin = config.admin.as_ref().map(admin::bind_admin).transpose()?;

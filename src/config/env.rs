@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 /// The variables that leasehold reads, taken once. Tests make their own.
 ///
@@ -29,6 +30,12 @@ impl Environment {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The configuration file: what the flag names, or the variable.
+    #[must_use]
+    pub fn config_file<'a>(&'a self, flag: Option<&'a Path>) -> Option<&'a Path> {
+        flag.or_else(|| self.get("LEASEHOLD_CONFIG").map(Path::new))
     }
 }
 

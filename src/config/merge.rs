@@ -32,7 +32,7 @@ pub(super) const UNBUILT: &str = "not supported yet";
 impl<'a> Sources<'a> {
     /// Reads the file, if one is named.
     pub(super) fn open(config: Option<&Path>, env: &'a Environment) -> Result<Self, Error> {
-        let (source, file) = match config.or_else(|| env.get("LEASEHOLD_CONFIG").map(Path::new)) {
+        let (source, file) = match env.config_file(config) {
             None => (None, File::default()),
             Some(path) => {
                 let (source, file) = Source::read(path)?;

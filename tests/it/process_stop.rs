@@ -1,4 +1,4 @@
-//! How it ends: SIGTERM in its phases, `/quitquitquit`, the second signal, SIGHUP, SIGPIPE, and a kill.
+//! How it ends: SIGTERM in its phases, `/quitquitquit`, the second signal, other signals, and a kill.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -148,13 +148,14 @@ async fn a_stop_hook_and_the_signal_behind_it_are_one_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hangups_broken_pipes_and_unread_replies_do_not_end_it() {
+async fn broken_pipes_unknown_signals_and_unread_replies_do_not_end_it() {
     let platform = Platform::new().await;
     let Platform { db, vault, setup } = &platform;
     let mut running = OnSockets::start(db, vault, setup, Stdio::null(), &[]).await;
     let session = running.connect("app", db.name()).await;
-    running.signal(Signal::HUP);
-    running.signal(Signal::PIPE);
+    for signal in [Signal::PIPE, Signal::USR1, Signal::USR2, Signal::ALARM] {
+        running.signal(signal);
+    }
     drop(tokio::net::UnixStream::connect(running.client_socket()).await.unwrap());
     assert_eq!(session.value("SELECT 1").await, "1");
     assert!(running.child.try_wait().unwrap().is_none());
@@ -164,6 +165,58 @@ async fn hangups_broken_pipes_and_unread_replies_do_not_end_it() {
     assert!(!running.client_socket().exists(), "its files are removed");
     assert!(!running.admin_socket().exists());
     platform.assert_given_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_that_means_nothing_is_said_to_and_quit_ends_it_as_term_does() {
+    let platform = Platform::new().await;
+    let mut leasehold = platform.leasehold("0s", "60s").start().await;
+    leasehold.wait_ready().await;
+    let (mut session, _) = Raw::login(leasehold.addr(), "app", platform.db.name()).await;
+    session.query("BEGIN").await;
+    for (signal, name) in [(Signal::USR1, "USR1"), (Signal::USR2, "USR2")] {
+        leasehold.signal(signal);
+        eventually(SOON, async || {
+            let ignored = leasehold.log().messages("this signal means nothing to leasehold and is ignored");
+            same(ignored.iter().any(|line| line["signal"] == name), true)
+        })
+        .await;
+    }
+
+    leasehold.signal(Signal::QUIT);
+
+    eventually(SOON, async || same(leasehold.http("/readyz").await.status, 503)).await;
+    assert_eq!(session.query("SELECT 1").await.len(), 4, "the transaction goes on");
+    session.send('Q', b"COMMIT\0").await;
+    session.until("E").await;
+    assert_eq!(leasehold.wait_exit().await.code(), Some(0));
+    platform.assert_given_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_closes_ends_in_order_what_has_no_file_to_read_again() {
+    let platform = Platform::new().await;
+    let mut leasehold = platform.leasehold("0s", "60s").start().await;
+    leasehold.wait_ready().await;
+    let (mut session, _) = Raw::login(leasehold.addr(), "app", platform.db.name()).await;
+    session.query("BEGIN").await;
+    // The shell says it, and then the system.
+    leasehold.sighup();
+    eventually(SOON, async || same(leasehold.http("/readyz").await.status, 503)).await;
+    leasehold.sighup();
+    assert_eq!(session.query("SELECT 1").await.len(), 4, "the transaction goes on");
+    session.send('Q', b"COMMIT\0").await;
+    session.until("E").await;
+    assert_eq!(leasehold.wait_exit().await.code(), Some(0));
+    platform.assert_given_back().await;
+
+    // Under nohup it goes on.
+    let mut kept = platform.leasehold("0s", "1s").ignoring_hangups().start().await;
+    kept.wait_ready().await;
+    kept.sighup();
+    assert_eq!(kept.connect("app", platform.db.name()).await.value("SELECT 1").await, "1");
+    assert_eq!(kept.stop().await.code(), Some(0));
+    assert!(kept.log().messages("shutdown requested: there is no file to be read again").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,8 @@ pub(crate) struct Builder {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     config: Option<String>,
-    files: Option<u32>,
+    /// Shell words that come before it is run.
+    first: Vec<String>,
     hosts: Option<PathBuf>,
 }
 
@@ -106,7 +107,17 @@ impl Builder {
 
     /// At most so many open files.
     pub(crate) fn limit_files(self, files: u32) -> Self {
-        Self { files: Some(files), ..self }
+        self.first(&format!("ulimit -n {files}"))
+    }
+
+    /// As `nohup` runs it.
+    pub(crate) fn ignoring_hangups(self) -> Self {
+        self.first("trap '' HUP")
+    }
+
+    fn first(mut self, words: &str) -> Self {
+        self.first.push(words.to_owned());
+        self
     }
 
     /// This file is its `/etc/hosts`: it runs in a mount namespace of its own.
@@ -174,14 +185,14 @@ impl Builder {
 
     /// The command line in its directory; its output goes nowhere yet.
     fn prepare(&self, name: &str, directory: &Path) -> Command {
-        let mut command = match (self.files, &self.hosts) {
-            (None, None) => Command::new(BINARY),
-            (Some(files), _) => {
+        let mut command = match (&self.first[..], &self.hosts) {
+            ([], None) => Command::new(BINARY),
+            (first, None) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), BINARY]);
+                shell.args(["-c", &format!("{} && exec \"$0\" \"$@\"", first.join(" && ")), BINARY]);
                 shell
             }
-            (None, Some(hosts)) => {
+            (_, Some(hosts)) => {
                 let mut command = Command::new("unshare");
                 let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
                 command.args(["--mount", "--map-root-user", "sh", "-c", script]).arg(hosts).arg(BINARY);
@@ -435,7 +446,7 @@ impl Leasehold {
         self.child.try_wait().unwrap()
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
