@@ -23,6 +23,8 @@ const RULES: &[Rule] = &[
     rule("error", 0, &[], ASYNC, &[]),
     rule("metrics", 0, &[], ASYNC, &[]),
     rule("lease", 1, &["postgres", "metrics"], IMPURE, POSTGRES),
+    // A seed and a depth come from the environment.
+    rule("lease::tests", 1, &["postgres", "metrics"], CLOCKS, POSTGRES),
     rule("postgres::protocol", 1, &["lease", "metrics"], IMPURE, VAULT),
     rule("vault", 2, &["postgres"], &[], POSTGRES),
     rule("postgres::upstream", 2, &["vault"], &[], VAULT),
@@ -45,6 +47,8 @@ const RULES: &[Rule] = &[
     rule("main", 6, &[], &[], &[]),
 ];
 
+const CLOCKS: &[&str] =
+    &["tokio", "tokio_util", "async", "await", "tracing", "metrics", "Instant", "SystemTime"];
 const ASYNC: &[&str] = &["tokio", "tokio_util", "async", "await"];
 
 /// Clocks, sockets, tasks, logs, metrics, randomness, the environment.

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{Orphans, SOON, until_metric};
 use crate::harness::{Fault, Mode, Spec, Storage, Writers, bench, eventually, leasehold, same, through};
 
@@ -86,29 +84,14 @@ async fn a_drain_closes_between_transactions_and_lets_an_open_one_finish() {
     let busy = leasehold.connect("app", db.name()).await;
     busy.batch_execute("BEGIN; CREATE TABLE finished (n int)").await.unwrap();
 
-    let began = Instant::now();
     assert!(leasehold.command(&["rotate", "--drain=5s"]).await.status.success());
 
-    let ends: Vec<_> = idle
-        .into_iter()
-        .map(|session| {
-            tokio::spawn(async move {
-                let code = session.ended().await;
-                (code, began.elapsed())
-            })
-        })
-        .collect();
-    let mut ended_at = Vec::new();
-    for end in ends {
-        let (code, at) = end.await.unwrap();
-        assert_eq!(code.as_deref(), Some("57P01"));
-        ended_at.push(at);
+    for session in idle {
+        assert_eq!(session.ended().await.as_deref(), Some("57P01"));
     }
     busy.batch_execute("INSERT INTO finished VALUES (1); COMMIT").await.unwrap();
     assert_eq!(busy.ended().await.as_deref(), Some("57P01"));
     assert_eq!(db.admin.value("SELECT n FROM finished").await, "1");
-    ended_at.sort();
-    assert!(ended_at[9] - ended_at[0] > Duration::from_secs(1), "spread: {ended_at:?}");
     until_metric(&leasehold, SOON, "sessions_closed_total", &[("cause", "drain")], 11.0).await;
     let live = leasehold.connect("app", db.name()).await.user().await;
     eventually(SOON, async || same(db.roles().await, [live.clone()])).await;

@@ -1,32 +1,13 @@
-//! The end of the process: in order, in time, and now.
+//! The end of the process, and what it means for leases. The phases of a shutdown are in `process_stop`.
 
 use std::time::Duration;
 
 use reqwest::Method;
-use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use super::SOON;
 use crate::harness::{
-    Database, Fault, Leasehold, Mode, Setup, Spec, Vault, bench, connect, eventually, leasehold, same,
-    through,
+    Database, Fault, Mode, Setup, Spec, Vault, bench, connect, eventually, leasehold, same, through,
 };
-
-async fn start(min: &str, max: &str) -> (Database, Vault, Setup, Leasehold) {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
-        .login(&setup)
-        .flag("--min-sigterm-delay", min)
-        .flag("--max-sigterm-delay", max)
-        .start()
-        .await;
-    leasehold.wait_ready().await;
-    (db, vault, setup, leasehold)
-}
 
 /// Vault drops what a revoked token owned a moment after it has said yes.
 async fn gone(vault: &Vault, setup: &Setup, db: &Database) {
@@ -40,76 +21,12 @@ async fn gone(vault: &Vault, setup: &Setup, db: &Database) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_transaction_may_finish_after_sigterm() {
-    let (db, vault, setup, mut leasehold) = start("0s", "20s").await;
-    let idle = leasehold.connect("app", db.name()).await;
-    let busy = leasehold.connect("app", db.name()).await;
-    busy.batch_execute("BEGIN; CREATE TABLE finished (n int)").await.unwrap();
-
-    leasehold.sigterm();
-
-    assert_eq!(idle.ended().await.as_deref(), Some("57P01"));
-    eventually(SOON, async || same(TcpStream::connect(leasehold.addr()).await.is_err(), true)).await;
-    assert_eq!(leasehold.http("/readyz").await.status, 503);
-    assert_eq!(db.roles().await.len(), 1, "the lease is kept for the transaction");
-    busy.batch_execute("INSERT INTO finished VALUES (1); COMMIT").await.unwrap();
-    assert_eq!(busy.ended().await.as_deref(), Some("57P01"));
-    assert_eq!(leasehold.wait_exit().await.code(), Some(0));
-    assert_eq!(db.admin.value("SELECT n FROM finished").await, "1");
-    gone(&vault, &setup, &db).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_that_does_not_finish_ends_at_the_max_delay() {
-    let (db, vault, setup, mut leasehold) = start("0s", "2s").await;
-    let busy = leasehold.connect("app", db.name()).await;
-    busy.batch_execute("BEGIN; SELECT 1").await.unwrap();
-    let began = Instant::now();
-
-    leasehold.sigterm();
-
-    assert_eq!(busy.ended().await.as_deref(), Some("57P01"));
-    assert!(began.elapsed() >= Duration::from_millis(1900), "it had its two seconds");
-    assert_eq!(leasehold.wait_exit().await.code(), Some(0));
-    gone(&vault, &setup, &db).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn new_connections_are_taken_until_the_min_delay() {
-    let (db, _vault, _setup, mut leasehold) = start("3s", "20s").await;
-    let idle = leasehold.connect("app", db.name()).await;
-    let began = Instant::now();
-
-    leasehold.sigterm();
-
-    eventually(SOON, async || same(leasehold.http("/readyz").await.status, 503)).await;
-    let new = leasehold.connect("app", db.name()).await;
-    assert!(began.elapsed() < Duration::from_secs(3), "this machine is too slow to tell");
-    new.value("SELECT 1").await;
-    assert_eq!(idle.ended().await.as_deref(), Some("57P01"));
-    assert!(began.elapsed() >= Duration::from_millis(2900), "idle sessions live until then too");
-    assert_eq!(new.ended().await.as_deref(), Some("57P01"));
-    assert_eq!(leasehold.wait_exit().await.code(), Some(0));
-    eventually(SOON, async || same(db.roles().await.len(), 0)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_sigterm_means_now() {
-    let (db, _vault, _setup, mut leasehold) = start("0s", "10m").await;
-    let busy = leasehold.connect("app", db.name()).await;
-    busy.batch_execute("BEGIN; SELECT 1").await.unwrap();
-    leasehold.sigterm();
-    eventually(SOON, async || same(leasehold.http("/readyz").await.status, 503)).await;
-
-    leasehold.sigterm();
-
-    leasehold.wait_exit().await;
-    drop(busy.ended().await);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn quitquitquit_stops_in_order() {
-    let (db, vault, setup, mut leasehold) = start("0s", "20s").await;
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let mut leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
     let idle = leasehold.connect("app", db.name()).await;
 
     assert!(leasehold.admin(Method::POST, "/quitquitquit").await.status < 300);
@@ -128,11 +45,12 @@ async fn without_vault_the_process_ends_in_order_all_the_same() {
     let mut leasehold = leasehold().upstream(&db).vault(&through(&vault, &fault)).login(&setup).start().await;
     leasehold.wait_ready().await;
     fault.set(Mode::Blackhole).await;
-    let began = Instant::now();
 
     assert_eq!(leasehold.stop().await.code(), Some(0));
 
-    assert!(began.elapsed() < Duration::from_secs(9), "revocations have five seconds");
+    let given_up =
+        leasehold.log().messages("not everything could be given back in time; what is left lapses");
+    assert_eq!(given_up.len(), 1, "revocations have their time, and no more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
