@@ -44,6 +44,7 @@ mod reload;
 mod replica;
 mod routes;
 mod secrets;
+mod session_death;
 mod session_drain;
 mod session_end;
 mod session_race;

@@ -86,6 +86,15 @@ impl Phase {
         matches!(self.mode, Mode::Lost) || !self.outstanding.is_empty()
     }
 
+    /// Whether the server is certainly at work: it has something to say before it waits for the client.
+    #[must_use]
+    pub fn is_working(&self) -> bool {
+        matches!(self.mode, Mode::Answering)
+            && !self.unsure
+            // Replies to other requests may be held back until there is a Sync.
+            && self.outstanding.iter().any(|request| request.ends_with_ready())
+    }
+
     /// Whether the client has said goodbye.
     #[must_use]
     pub fn terminated(&self) -> bool {

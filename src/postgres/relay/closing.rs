@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::ends::{Word, word};
 use super::pipe::Pipe;
@@ -31,6 +31,7 @@ where
             Done::Hard(close) => self.close_hard(close).await,
             Done::UpstreamGone { in_order } => self.close_after_upstream(true, in_order, send_within).await,
             Done::UpstreamLost => self.close_after_upstream(false, false, send_within).await,
+            Done::ClientGone => self.close_abandoned().await,
             Done::ClientUnreadable => self.close_unreadable(Some(&UNREADABLE), send_within).await,
             Done::UpstreamUnreadable => self.close_unreadable(None, send_within).await,
         }
@@ -75,8 +76,25 @@ where
             cut
         };
         let stopping = stop_statement(cancel.as_deref().filter(|_| busy), gone_by);
-        let (cut, ()) = tokio::join!(ending, stopping);
+        let (cut, _) = tokio::join!(ending, stopping);
         if cut && cause == Closed::LeaseEnd { Closed::LeaseEndCut } else { cause }
+    }
+
+    /// The client is no more. The server's next write has to fail, as it would without a proxy: so its socket is reset,
+    /// and it runs nothing of what it has read ahead. Until that write the statement would go on; it is cancelled.
+    async fn close_abandoned(self: Box<Self>) -> Closed {
+        let Self { client, upstream, mut guard, cancel, .. } = *self;
+        upstream.discard_unsent();
+        drop((client, upstream));
+        let gone_by = timer::now() + GONE_WITHIN;
+        if stop_statement(cancel.as_deref(), gone_by).await {
+            // Of a reset socket nothing is heard again, so how long the server takes to end can only be allowed for.
+            sleep(ENDS_WITHIN).await;
+            guard.upstream_gone();
+        } else {
+            warn_of_stray(&guard);
+        }
+        Closed::Client
     }
 
     /// The upstream is no more: the client gets what it still has coming, and learns of a loss where it can.
@@ -158,14 +176,15 @@ where
     matches!(timeout(within, finishing).await, Ok(Ok(())))
 }
 
-/// Asks the server to give up the statement that runs. Neither a lost socket nor a Terminate would stop it.
-async fn stop_statement(target: Option<&CancelTarget>, gone_by: Time) {
-    if let Some(target) = target {
-        let sent = target.send(gone_by.since(timer::now())).await;
-        if let Err(error) = sent {
-            tracing::warn!(error = %error, "the running statement could not be cancelled");
-        }
+/// Asks the server to give up the statement that runs. Neither a lost socket nor a Terminate would stop it. True once
+/// the server has taken the request.
+async fn stop_statement(target: Option<&CancelTarget>, gone_by: Time) -> bool {
+    let Some(target) = target else { return false };
+    let sent = target.send(gone_by.since(timer::now())).await;
+    if let Err(error) = &sent {
+        tracing::warn!(error = %error, "the running statement could not be cancelled");
     }
+    sent.is_ok()
 }
 
 /// Sends the last bytes and closes in the order that lets them arrive: a socket closed with unread bytes in it is
@@ -295,6 +314,8 @@ const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 const LINGER_FOR: Duration = Duration::from_secs(1);
 /// How long a server that was idle is waited for.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a server may take to end a session whose socket was reset and whose statement was cancelled.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// What a server is given even if all bounds have passed in a suspend.
 const AT_LEAST: Duration = Duration::from_secs(1);
 const SCRAP_BYTES: usize = 8 * 1024;

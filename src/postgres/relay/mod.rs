@@ -95,6 +95,8 @@ pub(super) enum Done {
     },
     /// The upstream's socket has failed; the server may still hold the session.
     UpstreamLost,
+    /// The client's socket has failed or is closed, and the server is in the midst of an answer that cannot be written.
+    ClientGone,
     /// The client sent what is no message.
     ClientUnreadable,
     /// The server sent what is no message.
@@ -140,8 +142,14 @@ where
                 Step::SourceEnded => return Poll::Ready(Done::UpstreamGone { in_order: true }),
                 Step::SourceFailed(kind) => return Poll::Ready(upstream_failed(kind)),
                 Step::Unreadable => return Poll::Ready(Done::UpstreamUnreadable),
-                Step::SinkFailed => self.client_has_gone(),
+                Step::SinkFailed => self.to_client.lose_sink(),
                 Step::Moved | Step::Blocked | Step::TooLate => {}
+            }
+            if down != Step::Blocked && !self.to_client.has_sink() {
+                if self.phase.statement_running() {
+                    return Poll::Ready(Done::ClientGone);
+                }
+                self.to_upstream.end_source();
             }
             if let Order::WhenIdle { cause } = order
                 && self.is_idle()
@@ -150,7 +158,7 @@ where
             }
             let up = self.step_to_upstream(cx, buffer);
             match up {
-                Step::SourceFailed(_) => self.client_has_gone(),
+                Step::SourceFailed(_) if self.client_has_gone() => return Poll::Ready(Done::ClientGone),
                 Step::SinkFailed => {
                     // What the server said last is still to be read.
                     self.to_upstream.end_source();
@@ -161,7 +169,7 @@ where
                     let close = ends::by_the_clock(timer::now(), Closed::LeaseEnd);
                     return Poll::Ready(Done::Hard(close));
                 }
-                Step::SourceEnded | Step::Moved | Step::Blocked => {}
+                Step::SourceEnded | Step::SourceFailed(_) | Step::Moved | Step::Blocked => {}
             }
             if down == Step::Blocked && up == Step::Blocked {
                 return Poll::Pending;
@@ -223,10 +231,20 @@ where
         })
     }
 
-    /// The server learns by a half close and finishes as it would without a proxy.
-    fn client_has_gone(&mut self) {
+    /// The client's socket has failed. True if the server has been saying something to it.
+    ///
+    /// A server does not look at its client while it works: up to its first write that fails a statement runs, and one
+    /// that has no answer runs to its end. A half close would change how that write fails, and with it whether the
+    /// server still commits; so only a server that reads is told by one.
+    fn client_has_gone(&mut self) -> bool {
+        let unheard = !self.to_client.is_written();
         self.to_client.lose_sink();
-        self.to_upstream.end_source();
+        if self.phase.is_working() {
+            self.to_upstream.stop_source();
+        } else {
+            self.to_upstream.end_source();
+        }
+        unheard && self.phase.statement_running()
     }
 
     fn count(&mut self) {

@@ -30,6 +30,8 @@ pub(super) struct Pipe {
 enum Source {
     /// Perhaps more.
     Open,
+    /// Nothing is read, and the sink is not to know.
+    Stopped,
     /// Nothing; the sink is not told yet.
     Ended,
     /// Nothing, and the sink knows.
@@ -101,8 +103,15 @@ impl Pipe {
 
     /// Nothing more is read. Once the rest is written the sink is told.
     pub(super) fn end_source(&mut self) {
-        if self.source == Source::Open {
+        if matches!(self.source, Source::Open | Source::Stopped) {
             self.source = Source::Ended;
+        }
+    }
+
+    /// Nothing more is read. The sink is not told, until [`Pipe::end_source`].
+    pub(super) fn stop_source(&mut self) {
+        if self.source == Source::Open {
+            self.source = Source::Stopped;
         }
     }
 

@@ -1,5 +1,6 @@
 //! The relay between two in-memory sockets, with a scripted server.
 
+mod client_gone;
 mod drain;
 mod hard_close;
 mod passing;

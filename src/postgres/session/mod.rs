@@ -122,7 +122,7 @@ struct Open<C, U> {
     send_timeout: Duration,
     /// Held until the server has let go.
     _registration: Option<Registration>,
-    _seats: (Seat, Seat),
+    seats: (Seat, Seat),
 }
 
 impl<C, U> Open<C, U>
@@ -131,9 +131,12 @@ where
     U: AsyncRead + AsyncWrite + Unpin + Discard,
 {
     async fn close(self, done: relay::Done) {
-        let cause = self.relay.close(done, self.send_timeout).await;
+        let Self { relay, counted, send_timeout, _registration, seats } = self;
+        // A client that has gone takes up no place, however long its server takes to notice.
+        let _seats = (done != relay::Done::ClientGone).then_some(seats);
+        let cause = relay.close(done, send_timeout).await;
         tracing::debug!(cause = cause.as_str(), "session closed");
-        self.counted.closed(cause);
+        counted.closed(cause);
     }
 }
 
@@ -306,7 +309,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
             counted,
             send_timeout,
             _registration: registration,
-            _seats: seats,
+            seats,
         })
     }
 }

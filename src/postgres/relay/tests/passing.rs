@@ -94,19 +94,6 @@ async fn early_bytes_come_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_vanishes_is_counted_until_its_server_has_gone() {
-    let Bench { mut client, mut server, session, generation, .. } = Bench::new(1024);
-    client.write_all(&begin()).await.unwrap();
-    drop(client);
-    assert_eq!(read_all(&mut server).await, begin());
-    server.write_all(&message(b'D', &[1; 100_000])).await.unwrap();
-    assert_eq!(generation.sessions(), 1);
-    drop(server);
-    assert_eq!(session.await.unwrap().1, Closed::Client);
-    assert_eq!((generation.sessions(), generation.has_stray()), (0, false));
-}
-
-#[tokio::test(start_paused = true)]
 async fn the_servers_last_word_reaches_the_client() {
     let Bench { mut client, mut server, session, .. } = Bench::new(1024);
     let last = message(b'E', b"SFATAL\0C57P05\0Mterminating\0\0");
