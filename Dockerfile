@@ -1,4 +1,4 @@
-# leasehold as an image of about 12 MB that runs without root: docker build -t leasehold .
+# leasehold as an image of about 14 MB that runs without root: docker build -t leasehold .
 FROM rust:1.95-slim-bookworm AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /build

@@ -13,6 +13,7 @@ use crate::config::RouteConfig;
 use crate::credentials::clock;
 use crate::postgres::protocol::error_response::Fields;
 use crate::postgres::upstream::refusal::Refusal;
+use crate::postgres::upstream::tls;
 use crate::postgres::upstream::{Leg, LoginError, Turn, Upstream};
 use crate::secret::Secret;
 
@@ -195,6 +196,12 @@ impl Visit {
                 "server",
                 detail,
                 "is PostgreSQL up, is --upstream its address, and does the network let us through?",
+            ),
+            LoginError::Tls(tls::Error::NothingInCommon(_)) => Finding::error(
+                "tls",
+                detail,
+                "let ssl_min_protocol_version, ssl_ciphers and ssl_groups (ssl_ecdh_curve before 18) of the server \
+                 admit TLS 1.3, or issue its certificate on P-256",
             ),
             LoginError::Tls(_) => Finding::error(
                 "tls",

@@ -16,6 +16,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use secrecy::zeroize::Zeroizing;
 
 use super::{Config, Error};
+use crate::crypto;
 
 /// Reads the files that `config` names. `in_use` tells whether any address is `https`: where none is, the system's
 /// roots are not looked for, while files that were named must still be good.
@@ -23,7 +24,7 @@ pub(super) fn client_config(
     config: &Config,
     in_use: bool,
 ) -> Result<(ClientConfig, Option<Arc<Identity>>), Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = crypto::provider();
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|source| Error::Certificate { what: "TLS", origin: "versions".to_owned(), source })?;
@@ -94,7 +95,7 @@ fn certified(cert: &Path, key: &Path) -> Result<CertifiedKey, Error> {
         origin: key.display().to_string(),
         wanted: "private key",
     })?;
-    let provider = rustls::crypto::ring::default_provider();
+    let provider = crypto::provider();
     CertifiedKey::from_der(chain, key_der, &provider).map_err(|source| Error::Certificate {
         what: "client_cert",
         origin: cert.display().to_string(),

@@ -17,6 +17,7 @@ use url::{Host, Url};
 use super::address::{Fixed, authority, origin, parse, plain_host};
 use super::pace::Pace;
 use super::{Config, Error, tls};
+use crate::crypto;
 
 /// The addresses of Vault, and a client for each.
 pub(super) struct Transport {
@@ -334,6 +335,11 @@ async fn read(mut response: reqwest::Response) -> Result<Reply, NoReply> {
     Ok(Reply { status, retry_after, date, body })
 }
 
+/// What rustls says comes wrapped into an error of the socket.
+fn of_rustls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    error.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref()
+}
+
 /// Only the innermost reason is kept: the outer ones repeat it and name the URL.
 fn no_reply(error: reqwest::Error) -> NoReply {
     let not_sent = error.is_connect() || error.is_builder();
@@ -342,6 +348,10 @@ fn no_reply(error: reqwest::Error) -> NoReply {
     let mut source = error.source();
     while let Some(inner) = source {
         reason = inner.to_string();
+        if of_rustls(inner).is_some_and(crypto::is_nothing_in_common) {
+            reason = format!("no algorithm or version of TLS in common with leasehold: {reason}");
+            break;
+        }
         source = inner.source();
     }
     if not_sent {

@@ -9,7 +9,8 @@ It reads one JSON command per line and answers each with one JSON line, in order
       -> name pid host port socket_dir data_dir superuser password log [ca cert key]
          hba lines stand before "host all all all scram-sha-256"; the superuser gets in whatever they say
          a standby streams from N, which is stopped for a moment so that its data can be copied
-  {"start": "openbao", "name": N, "storage": "dev"|"raft", "tls": false|true, "join": NAME OF A RAFT SERVER}
+  {"start": "openbao", "name": N, "storage": "dev"|"raft",
+   "tls": false|true|{"cert": PATH, "key": PATH, "ca": PATH} (raft), "join": NAME OF A RAFT SERVER}
       -> name pid host port addr root_token log [ca] [unseal_key]       unsealed; dev is in memory; one that joins is
          a standby with the other's token and key
   {"start": "proxy", "name": N, "to": NAME OF AN OPENBAO}               -> name pid host port addr log
@@ -318,7 +319,7 @@ class OpenBao(Server):
         return found
 
     def _configure(self, tls):
-        self.tls = _certificates(self.dir, True) if tls else {}
+        self.tls = _certificates(self.dir, tls) if tls else {}
         address = f"127.0.0.1:{self.port}"
         listener = {"address": address, "cluster_address": f"127.0.0.1:{_free_port()}"}
         listener |= {"tls_cert_file": self.tls["cert"], "tls_key_file": self.tls["key"]} if tls else {"tls_disable": True}

@@ -1,6 +1,6 @@
 //! What passes through a session is what was sent, in both directions.
 
-use ring::digest::{Context, Digest, SHA256};
+use aws_lc_rs::digest::{Context, Digest, SHA256};
 use serde_json::json;
 
 use crate::harness::{Fault, Frame, Raw, SOON, Scene, Spec, bench, eventually, same, tags};

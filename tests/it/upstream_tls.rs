@@ -94,6 +94,45 @@ async fn a_client_certificate_is_shown_to_the_server() {
     }
 }
 
+/// What OpenSSL, and with it libpq, has on P-521: the server's key, its CA's, ours, and the key exchange.
+#[tokio::test(flavor = "multi_thread")]
+async fn p_521_serves_in_every_place_where_libpq_takes_it() {
+    let authority = Authority::p_521(&bench().directory().await, "ca");
+    let ours = authority.issue("leasehold", 3);
+    let hba = ["hostssl all all all scram-sha-256 clientcert=verify-ca"];
+    for version in ["TLSv1.2", "TLSv1.3"] {
+        let conf = json!({"ssl_ca_file": authority.ca, "ssl_groups": "secp521r1",
+            "ssl_min_protocol_version": version, "ssl_max_protocol_version": version});
+        let bed = Bed::new(&authority.issue("db", 1), json!({"conf": conf, "hba": hba})).await;
+        let words = format!(
+            "sslrootcert={}&sslcert={}&sslkey={}&channel_binding=require",
+            shown(&authority.ca),
+            shown(&ours.cert),
+            shown(&ours.key)
+        );
+        let leasehold = bed.leasehold(&words).await;
+        assert_eq!(bed.stat(&leasehold, "client_dn").await, "/CN=leasehold");
+        assert_eq!(bed.stat(&leasehold, "version").await, version);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_an_algorithm_in_common_is_named_as_that() {
+    let authority = Authority::new(&bench().directory().await, "ca");
+    let server = authority.issue("db", 1);
+    // Block ciphers in CBC mode alone; and a version of TLS that was given up in 2021.
+    for conf in [
+        json!({"ssl_max_protocol_version": "TLSv1.2", "ssl_ciphers": "ECDHE-ECDSA-AES256-SHA"}),
+        json!({"ssl_min_protocol_version": "TLSv1.1", "ssl_max_protocol_version": "TLSv1.1",
+            "ssl_ciphers": "ALL:@SECLEVEL=0"}),
+    ] {
+        let bed = Bed::new(&server, json!({"conf": conf})).await;
+        let leasehold = bed.leasehold(&format!("sslrootcert={}", shown(&authority.ca))).await;
+        let why = "no algorithm or version of TLS in common";
+        bed.is_shut(&leasehold, "08001", why).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_server_certificate_is_refused() {
     let directory = bench().directory().await;

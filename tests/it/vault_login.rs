@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::harness::{
-    Builder, Certificate, Database, Fault, Issuer, Leasehold, SOON, Setup, Spec, Storage, TokenReview, Vault,
-    bench, eventually, leasehold,
+    Authority, Builder, Certificate, Database, Fault, Issuer, Leasehold, SOON, Setup, Spec, Storage,
+    TokenReview, Vault, bench, eventually, leasehold,
 };
 
 /// A database and a setup whose engine's mount nests as well.
@@ -210,4 +210,29 @@ async fn cert_logs_in_with_the_client_certificate_of_the_moment() {
     leasehold.wait_log("takes too long: the earlier one is shown").await;
     let key = second.key.lines().nth(1).unwrap().to_owned();
     leasehold.shows_none_of([key]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_on_p_521_serve_on_both_sides() {
+    let directory = bench().directory().await;
+    let authority = Authority::p_521(&directory, "ca");
+    let vault = bench().own_vault_with(&authority.issue("vault", 1), &authority.ca).await;
+    let (db, setup) = setup(&vault).await;
+    let mount = setup.enable("cert").await;
+    let ours = authority.issue("app", 2);
+    let role =
+        json!({"certificate": std::fs::read_to_string(&ours.cert).unwrap(), "token_policies": [setup.id()]});
+    vault.write(&format!("auth/{mount}/certs/app"), role).await;
+
+    let leasehold = leasehold()
+        .upstream(&db)
+        .vault(&vault)
+        .method("cert", &mount, &setup)
+        .flag("--vault-client-cert", ours.cert.to_str().unwrap())
+        .flag("--vault-client-key", ours.key.to_str().unwrap())
+        .start()
+        .await;
+
+    leasehold.wait_ready().await;
+    assert_eq!(leasehold.connect("app", db.name()).await.value("SELECT 40 + 2").await, "42");
 }

@@ -33,6 +33,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::uri::{ClientFiles, RootCert, SslMode, SslNegotiation, TlsWords};
+use crate::crypto;
 use crate::postgres::protocol::startup::ssl_request;
 use revocation::Revocation;
 use verify::{Flaw, Level, Trust, Verifier};
@@ -69,7 +70,7 @@ impl Tls {
             (_, Some(RootCert::File(path))) => trust_in_file(path)?,
             (_, Some(RootCert::System) | None) => trust_in_system()?,
         };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = crypto::provider();
         if let Some(path) = words.crl.as_ref().filter(|_| level > Level::Nothing) {
             trust.revocation = Some(Revocation::read(path, &trust.roots, &provider)?);
         }
@@ -276,6 +277,12 @@ pub enum Error {
     /// Another fault of the certificate.
     #[error("server's certificate is not valid; sslmode=require without sslrootcert would not check it")]
     Certificate(#[source] rustls::Error),
+    /// They speak TLS in different ways.
+    #[error(
+        "server and leasehold have no algorithm or version of TLS in common; leasehold speaks TLS 1.2 and 1.3, and \
+         keeps out what is known to be weak"
+    )]
+    NothingInCommon(#[source] rustls::Error),
     /// The handshake failed.
     #[error("TLS handshake failed")]
     Handshake(#[source] io::Error),
@@ -286,6 +293,9 @@ impl Error {
     fn of_handshake(error: io::Error, negotiation: SslNegotiation) -> Self {
         let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match (rustls, negotiation) {
+            (Some(rustls), _) if crypto::is_nothing_in_common(rustls) => {
+                Self::NothingInCommon(rustls.clone())
+            }
             (Some(rustls::Error::InvalidCertificate(fault)), _) => Self::of_certificate(fault),
             (Some(rustls::Error::NoApplicationProtocol), _) | (None, SslNegotiation::Direct) => {
                 Self::NotDirect

@@ -5,13 +5,16 @@ use std::process::Command;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
-    KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+    KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P521_SHA512, RevokedCertParams, SerialNumber,
+    SignatureAlgorithm, date_time_ymd,
 };
 
 /// A CA, with its certificate in `ca`.
 pub(crate) struct Authority {
     directory: PathBuf,
     issuer: Issuer<'static, KeyPair>,
+    /// That of all its keys.
+    algorithm: &'static SignatureAlgorithm,
     /// Its certificate.
     pub(crate) ca: PathBuf,
     /// It as a server: signed by itself and marked as a CA, as PostgreSQL's classic `server.crt`.
@@ -28,13 +31,22 @@ pub(crate) struct Files {
 impl Authority {
     /// One of this name, with its files in this directory.
     pub(crate) fn new(directory: &Path, name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
+        Self::of(directory, name, &PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// The same, with keys on the curve P-521.
+    pub(crate) fn p_521(directory: &Path, name: &str) -> Self {
+        Self::of(directory, name, &PKCS_ECDSA_P521_SHA512)
+    }
+
+    fn of(directory: &Path, name: &str, algorithm: &'static SignatureAlgorithm) -> Self {
+        let key = KeyPair::generate_for(algorithm).unwrap();
         let mut params = for_localhost(name);
         params.serial_number = Some(SerialNumber::from(Self::SERIAL));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let itself = write(directory, name, &params.self_signed(&key).unwrap().pem(), &key);
         let ca = itself.cert.clone();
-        Self { directory: directory.to_owned(), issuer: Issuer::new(params, key), ca, itself }
+        Self { directory: directory.to_owned(), issuer: Issuer::new(params, key), algorithm, ca, itself }
     }
 
     /// The serial number of its own certificate.
@@ -42,7 +54,7 @@ impl Authority {
 
     /// A certificate of this common name for localhost.
     pub(crate) fn issue(&self, name: &str, serial: u64) -> Files {
-        let key = KeyPair::generate().unwrap();
+        let key = KeyPair::generate_for(self.algorithm).unwrap();
         let mut params = for_localhost(name);
         params.serial_number = Some(SerialNumber::from(serial));
         let cert = params.signed_by(&key, &self.issuer).unwrap();

@@ -4,7 +4,7 @@
 //! leaves nothing behind.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+use super::pki::Files;
 use super::postgres::Server;
 use super::vault::{Storage, Vault};
 
@@ -68,6 +69,15 @@ impl Bench {
         let name = self.fresh_name("v");
         Vault::own(
             self.command(json!({"start": "openbao", "name": name, "storage": storage, "tls": tls})).await,
+        )
+    }
+
+    /// The same on disk, by https, with a certificate that `ca` has signed.
+    pub(crate) async fn own_vault_with(&'static self, server: &Files, ca: &Path) -> Vault {
+        let tls = json!({"cert": server.cert, "key": server.key, "ca": ca});
+        let name = self.fresh_name("v");
+        Vault::own(
+            self.command(json!({"start": "openbao", "name": name, "storage": "raft", "tls": tls})).await,
         )
     }
 
@@ -130,7 +140,7 @@ impl Bench {
 
     fn start() -> Self {
         // reqwest and tokio-postgres take the provider that the process has.
-        drop(rustls::crypto::ring::default_provider().install_default());
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
         Self {
             supervisor: Mutex::new(Supervisor::start()),
             names: AtomicU32::new(1),

@@ -10,9 +10,9 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 
+use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use ring::{digest, hmac, pbkdf2};
 use secrecy::zeroize::Zeroizing;
 
 use crate::secret::Secret;

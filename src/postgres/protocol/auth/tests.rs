@@ -62,8 +62,8 @@ struct Server {
 impl Server {
     fn new(password: &str, client_nonce: &str) -> Self {
         let mut salted = [0; 32];
-        ring::pbkdf2::derive(
-            ring::pbkdf2::PBKDF2_HMAC_SHA256,
+        aws_lc_rs::pbkdf2::derive(
+            aws_lc_rs::pbkdf2::PBKDF2_HMAC_SHA256,
             NonZeroU32::new(4096).unwrap(),
             b"0123456789abcdef",
             password.as_bytes(),
@@ -82,7 +82,8 @@ impl Server {
         let bare = client_first.splitn(3, ',').nth(2).unwrap();
         let (without_proof, proof) = client_final.rsplit_once(",p=").unwrap();
         let message = format!("{bare},{},{without_proof}", self.first);
-        let stored = ring::digest::digest(&ring::digest::SHA256, &self.key(b"Client Key")).as_ref().to_vec();
+        let stored =
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.key(b"Client Key")).as_ref().to_vec();
         let signature = hmac(&stored, message.as_bytes());
         let expected: Vec<u8> =
             self.key(b"Client Key").iter().zip(&signature).map(|(key, bit)| key ^ bit).collect();
@@ -92,7 +93,9 @@ impl Server {
 }
 
 fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
-    ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key), message).as_ref().to_vec()
+    aws_lc_rs::hmac::sign(&aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, key), message)
+        .as_ref()
+        .to_vec()
 }
 
 /// Mechanism and client-first-message of a SASLInitialResponse.
@@ -281,7 +284,7 @@ fn rfc_7677_vector() {
     let pair = keys.derived(&Secret::new("pencil".to_owned()), &salt, NonZeroU32::new(4096).unwrap());
     let message = "n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
                    s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
-    let stored = ring::digest::digest(&ring::digest::SHA256, &pair.0);
+    let stored = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &pair.0);
     let proof: Vec<u8> =
         pair.0.iter().zip(hmac(stored.as_ref(), message.as_bytes())).map(|(key, bit)| key ^ bit).collect();
     assert_eq!(BASE64.encode(proof), "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");

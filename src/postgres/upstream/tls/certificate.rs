@@ -1,6 +1,6 @@
 //! What rustls does not tell of a server's certificate: its signature's hash, its lifetime, whether it is a CA. Floor 2.
 
-use ring::digest::{self, Algorithm};
+use aws_lc_rs::digest::{self, Algorithm};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use x509_cert::der::asn1::{ContextSpecific, ObjectIdentifier};
 use x509_cert::der::{Any, Decode as _, Encode as _, SliceReader, TagNumber};

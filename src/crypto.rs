@@ -1,0 +1,94 @@
+//! The cryptography that every TLS connection uses: rustls' provider on aws-lc-rs, and the curve P-521 beside its own
+//! groups. Floor 0.
+
+use std::sync::Arc;
+
+use aws_lc_rs::agreement;
+use aws_lc_rs::rand::SystemRandom;
+use rustls::crypto::{ActiveKeyExchange, CryptoProvider, GetRandomFailed, SharedSecret, SupportedKxGroup};
+use rustls::{AlertDescription, CertificateError, Error, NamedGroup, PeerIncompatible, PeerMisbehaved};
+
+/// What rustls offers by default, and last of all key exchange over P-521: OpenSSL, and with it libpq, offers that too,
+/// so a server may be set to accept nothing else (`ssl_ecdh_curve = secp521r1`).
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.kx_groups.push(&Secp521r1);
+    Arc::new(provider)
+}
+
+/// Whether a handshake failed because the two sides have no version of TLS, cipher suite, curve or signature algorithm
+/// in common.
+#[must_use]
+pub fn is_nothing_in_common(error: &Error) -> bool {
+    match error {
+        Error::AlertReceived(alert) => matches!(
+            alert,
+            AlertDescription::HandshakeFailure
+                | AlertDescription::ProtocolVersion
+                | AlertDescription::InsufficientSecurity
+        ),
+        Error::PeerIncompatible(PeerIncompatible::ServerRejectedEncryptedClientHello(_)) => false,
+        Error::PeerIncompatible(_) => true,
+        Error::InvalidCertificate(fault) => matches!(
+            fault,
+            CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
+        ),
+        _ => false,
+    }
+}
+
+/// Ephemeral key exchange over P-521, which rustls has a name for and no implementation.
+///
+/// Source: RFC 8446 section 4.2.8.2, RFC 8422 section 5.4.
+#[derive(Debug)]
+struct Secp521r1;
+
+impl SupportedKxGroup for Secp521r1 {
+    fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
+        let private = agreement::EphemeralPrivateKey::generate(&agreement::ECDH_P521, &SystemRandom::new())
+            .map_err(|_| GetRandomFailed)?;
+        let public = private.compute_public_key().map_err(|_| GetRandomFailed)?;
+        Ok(Box::new(Exchange { private, public }))
+    }
+
+    fn name(&self) -> NamedGroup {
+        NamedGroup::secp521r1
+    }
+}
+
+/// A key exchange under way.
+struct Exchange {
+    private: agreement::EphemeralPrivateKey,
+    public: agreement::PublicKey,
+}
+
+impl ActiveKeyExchange for Exchange {
+    fn complete(self: Box<Self>, peer: &[u8]) -> Result<SharedSecret, Error> {
+        // aws-lc-rs reads other encodings of a point too; TLS knows the uncompressed one only.
+        if peer.first() != Some(&UNCOMPRESSED) {
+            return Err(PeerMisbehaved::InvalidKeyShare.into());
+        }
+        let peer = agreement::UnparsedPublicKey::new(&agreement::ECDH_P521, peer);
+        agreement::agree_ephemeral(
+            self.private,
+            peer,
+            Error::from(PeerMisbehaved::InvalidKeyShare),
+            |secret| Ok(SharedSecret::from(secret)),
+        )
+    }
+
+    fn pub_key(&self) -> &[u8] {
+        self.public.as_ref()
+    }
+
+    fn group(&self) -> NamedGroup {
+        NamedGroup::secp521r1
+    }
+}
+
+/// The first byte of a point that is written in full.
+///
+/// Source: SEC 1, section 2.3.3.
+const UNCOMPRESSED: u8 = 4;
