@@ -2,7 +2,7 @@
 # make test            all that must hold before a change lands
 # make soak            rotations under clients of all kinds, for SOAK_SECONDS (600)
 # make chaos           faults in random order, ROUNDS (230) of them from SEED
-# make bench           how fast it is, beside a direct connection and PgBouncer
+# make bench        how fast it is, beside a direct connection, PgBouncer and HAProxy
 # make fmt             formats the code
 
 .PHONY: demo test soak chaos bench fmt install
