@@ -58,6 +58,9 @@ fn run(config: Config, source: Source) -> ExitCode {
         Err(error) => return complain(&error, OS_ERROR),
     };
     keep_memory_private();
+    if let Err(error) = crate::socket::descriptors::raise_limit() {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
     let notify = Notify::new(source.env.get("NOTIFY_SOCKET")).unwrap_or_else(|error| {
         tracing::warn!(%error, "NOTIFY_SOCKET is no socket that can be written to; the service manager is told nothing");
         Notify::default()

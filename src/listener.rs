@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use crate::credentials::clock;
 use crate::lease::Time;
-use crate::postgres::session::{Client, Shared, serve};
+use crate::postgres::session::{Client, Shared, serve, turn_away};
 use crate::socket::{self, UnixSocket, is_the_clients};
 
 /// Where to listen.
@@ -111,7 +111,7 @@ impl Listener {
     /// Accepts clients until `stop`, and serves each in a task of `sessions`. Connections that are still in the
     /// backlog then are refused by the system.
     pub async fn run(self, shared: Arc<Shared>, sessions: TaskTracker, stop: CancellationToken) {
-        let mut complaint = Complaint::default();
+        let (mut complaint, mut no_room) = (Complaint::default(), Complaint::default());
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -119,14 +119,25 @@ impl Listener {
                 accepted = self.accept() => accepted,
             };
             match accepted {
-                Ok(client) => {
+                Ok((client, peer)) => {
                     let id = shared.next_id();
                     let span = tracing::debug_span!("session", session.id = id, client.addr = %Peer(&client));
-                    sessions.spawn(serve(client, Arc::clone(&shared), id).instrument(span));
+                    if let Some(descriptors) = shared.descriptors().take() {
+                        let serving = serve(client, Arc::clone(&shared), id);
+                        // They are free again when both sockets are closed.
+                        sessions.spawn(async move { (serving.await, drop(descriptors)).0 }.instrument(span));
+                    } else {
+                        if no_room.is_due() {
+                            tracing::warn!(addr = %self.address, "{NO_ROOM}");
+                        }
+                        turn_away(client, peer, &shared, span).await;
+                    }
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
-                    complaint.make(&self.address, &error);
+                    if complaint.is_due() {
+                        tracing::warn!(addr = %self.address, error = %error, "cannot accept clients, retrying");
+                    }
                     let pause = PAUSE.mul_f64(rand::random_range(0.5..1.5));
                     tokio::select! {
                         () = stop.cancelled() => return,
@@ -137,17 +148,17 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<Client> {
+    async fn accept(&self) -> io::Result<(Client, socket::Peer)> {
         match &self.socket {
             Bound::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, from) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 // A client that vanished without a word is found out, as PostgreSQL does it.
                 SockRef::from(&stream).set_keepalive(true)?;
                 SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
-                Ok(Client::Tcp(stream))
+                Ok((Client::Tcp(stream), socket::Peer::at(from.ip())))
             }
-            Bound::Unix(socket) => Ok(Client::Unix(socket.accept().await?.0)),
+            Bound::Unix(socket) => socket.accept().await.map(|(stream, peer)| (Client::Unix(stream), peer)),
         }
     }
 }
@@ -180,24 +191,28 @@ impl fmt::Display for Peer<'_> {
     }
 }
 
-/// Says that accepting fails, now and then.
+/// What is said of a fault that lasts, now and then.
 #[derive(Default)]
 struct Complaint {
     made_at: Option<Time>,
 }
 
 impl Complaint {
-    fn make(&mut self, address: &Address, error: &io::Error) {
+    /// Whether it is time for it, which it then counts as made.
+    fn is_due(&mut self) -> bool {
         let now = clock::now();
-        if self.made_at.is_none_or(|at| now.since(at) >= COMPLAIN_EVERY) {
+        let due = self.made_at.is_none_or(|at| now.since(at) >= COMPLAIN_EVERY);
+        if due {
             self.made_at = Some(now);
-            tracing::warn!(addr = %address, error = %error, "cannot accept clients, retrying");
         }
+        due
     }
 }
 
 /// Of the file of a Unix socket. Its user and group may connect: whoever connects needs no password.
 const MODE: u32 = 0o660;
+/// What is left is kept for renewals, proofs and probes.
+const NO_ROOM: &str = "the limit of open files leaves no room for more clients: they get 53300; raise it";
 /// Room for a burst of reconnecting clients while a core is busy.
 const BACKLOG: i32 = 1024;
 /// Then a silent client is asked whether it is still there, and again as often as the system does (about eleven minutes).

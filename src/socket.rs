@@ -2,6 +2,7 @@
 //! both. Nothing here knows what is said on a connection. Floor 2.
 
 mod connections;
+pub mod descriptors;
 mod unix;
 
 use std::io;

@@ -99,20 +99,21 @@ impl Server {
         &self.addr
     }
 
-    /// Serves until it is dropped; its connections go with it.
-    pub async fn serve(self, process: Arc<Process>) {
-        let mut connections = Connections::new(CONNECTIONS, OF_ONE_PEER);
+    /// Serves until it is dropped; its connections go with it. There are at most so many of them at once.
+    pub async fn serve(self, process: Arc<Process>, most: usize) {
+        let mut connections = Connections::new(most, (most / PEERS).max(1));
         let mut complained_at: Option<Instant> = None;
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     let (process, scope) = (Arc::clone(&process), self.scope);
-                    connections.admit(peer, |progress| async move {
+                    let serve = |progress| async move {
                         match stream {
                             Accepted::Tcp(stream) => converse(stream, process, scope, progress).await,
                             Accepted::Unix(stream) => converse(stream, process, scope, progress).await,
                         }
-                    });
+                    };
+                    connections.admit(peer, serve).await;
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
@@ -207,11 +208,8 @@ const MODE: u32 = 0o600;
 /// Of a Unix socket; as many as the standard library gives one of TCP.
 const BACKLOG: i32 = 128;
 
-/// At once on each server; probes and scrapers need a handful.
-const CONNECTIONS: usize = 64;
-
-/// So many of them may be of one peer, as long as none of its own is in the middle of a command.
-const OF_ONE_PEER: usize = 16;
+/// How many peers it takes to fill a server with connections that say nothing.
+const PEERS: usize = 4;
 
 /// From accept to the end of the request's head. A probe's own limit of time is a second by default.
 const HEAD_TIME: Duration = Duration::from_secs(2);

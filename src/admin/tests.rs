@@ -35,7 +35,7 @@ fn start(server: Server) -> Running {
     };
     let process = process();
     let mut task = tokio::task::JoinSet::new();
-    task.spawn(server.serve(Arc::clone(&process)));
+    task.spawn(server.serve(Arc::clone(&process), 64));
     Running { addr, process, _task: task }
 }
 
@@ -235,7 +235,7 @@ async fn a_unix_socket_is_for_its_owner_and_goes_with_the_server() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(bind_admin(&address).is_err());
     let mut task = tokio::task::JoinSet::new();
-    task.spawn(server.serve(process()));
+    task.spawn(server.serve(process(), 64));
     let stream = UnixStream::connect(&path).await.unwrap();
     let reply = say(stream, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(parts(&reply).0, 200);

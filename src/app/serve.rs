@@ -23,6 +23,7 @@ use crate::postgres::session::{self, Routes, Shared};
 use crate::postgres::upstream;
 use crate::postgres::upstream::uri;
 use crate::shutdown::{Outcome, Phase, Shutdown, Signals};
+use crate::socket::descriptors::{self, Shares};
 use crate::vault::{self, Vault};
 
 /// Why `run` cannot begin.
@@ -58,6 +59,8 @@ impl Error {
 
 /// Revocations and issuances in flight may take this long once the sessions are closed.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
+/// A pool or two.
+const FEW_CLIENTS: usize = 32;
 /// How often the recorder is swept.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -84,12 +87,15 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     let (tell, told) = watch::channel(Stop::Running);
     let shared = Shared::new(Routes::default(), session_limits(&config), cancels(&config), told);
     let (reloads, asked) = mpsc::channel(8);
+    let max_sessions = config.limits.max_sessions;
     let live = Live::start(config, source, (vault, state.clone()), places, Arc::clone(&shared)).await;
     let process = Arc::new(process(&live, &shutdown, recorder.clone(), reloads.clone()));
     let live = Arc::new(Mutex::new(live));
     let stop = CancellationToken::new();
+    let shares = shared.descriptors().shares();
+    say_how_many_fit(&shares, max_sessions);
     for server in [http, admin].into_iter().flatten() {
-        until(&background, &stop, server.serve(Arc::clone(&process)));
+        until(&background, &stop, server.serve(Arc::clone(&process), shares.http));
     }
     let hup = move || {
         let (reply, _) = oneshot::channel();
@@ -166,6 +172,16 @@ fn state_file(config: &Config) -> Result<Option<Arc<StateFile>>, Error> {
     let Some(path) = &config.state_file else { return Ok(None) };
     let opened = StateFile::open(path, config.vault.server());
     opened.map(Some).map_err(|source| Error::State { path: path.clone(), source })
+}
+
+/// How many clients the limit of open files leaves room for, beside what keeps their leases alive.
+fn say_how_many_fit(shares: &Shares, max_sessions: usize) {
+    let (limit, clients) = (descriptors::limit(), shares.clients);
+    if clients < max_sessions.max(FEW_CLIENTS) {
+        tracing::warn!(limit, clients, "the limit of open files leaves room for few clients: raise it");
+    } else {
+        tracing::info!(limit, clients, "the limit of open files leaves room for so many clients");
+    }
 }
 
 fn announce(notify: &Notify, state: State) {

@@ -35,7 +35,7 @@ fn start(addr: &Address) -> Running {
     let server = bind_admin(addr).unwrap();
     let addr = server.local_addr().clone();
     let mut task = JoinSet::new();
-    task.spawn(server.serve(Arc::new(process)));
+    task.spawn(server.serve(Arc::new(process), 8));
     Running { addr, shutdown, task }
 }
 

@@ -78,13 +78,15 @@ impl Connections {
         Self { tasks: JoinSet::new(), open: Vec::new(), most, most_of_one_peer }
     }
 
-    /// Serves a connection in a task of its own, and closes another one for it if it must.
-    pub fn admit<F>(&mut self, peer: Peer, serve: impl FnOnce(Progress) -> F)
+    /// Serves a connection in a task of its own. If it closes another one for it, it waits until that has let go of its
+    /// socket, which is a matter of the runtime's next turn: until then both would hold a descriptor.
+    pub async fn admit<F>(&mut self, peer: Peer, serve: impl FnOnce(Progress) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         self.forget_ended();
         self.make_room(peer);
+        while self.tasks.len() >= self.most && self.tasks.join_next().await.is_some() {}
         let progress = Progress::default();
         let task = self.tasks.spawn(serve(progress.clone()));
         self.open.push(Connection { peer, progress, task });
@@ -147,13 +149,19 @@ mod tests {
     }
 
     /// Admits a connection that stays, and gives its progress.
-    fn admit(connections: &mut Connections, from: u8) -> Progress {
+    async fn admit(connections: &mut Connections, from: u8) -> Progress {
         let mut seen = Progress::default();
-        connections.admit(peer(from), |progress| {
+        let admitting = connections.admit(peer(from), |progress| {
             seen = progress;
             pending()
         });
+        admitting.await;
         seen
+    }
+
+    async fn admit_three(connections: &mut Connections, from: [u8; 3]) -> [Progress; 3] {
+        let [first, second, third] = from;
+        [admit(connections, first).await, admit(connections, second).await, admit(connections, third).await]
     }
 
     fn has(connections: &Connections, progress: &Progress) -> bool {
@@ -163,24 +171,24 @@ mod tests {
     #[tokio::test]
     async fn when_full_the_one_that_has_asked_longest_goes() {
         let mut all = Connections::new(3, 3);
-        let [first, second, third] = [1, 2, 3].map(|from| admit(&mut all, from));
+        let [first, second, third] = admit_three(&mut all, [1, 2, 3]).await;
         first.answering();
-        admit(&mut all, 4);
+        admit(&mut all, 4).await;
         assert!(has(&all, &first) && !has(&all, &second) && has(&all, &third));
     }
 
     #[tokio::test]
     async fn a_reply_that_is_not_read_goes_before_a_command_under_way() {
         let mut all = Connections::new(3, 3);
-        let [first, second, third] = [1, 2, 3].map(|from| admit(&mut all, from));
+        let [first, second, third] = admit_three(&mut all, [1, 2, 3]).await;
         for progress in [&first, &second, &third] {
             progress.answering();
         }
         third.answered();
-        let fourth = admit(&mut all, 4);
+        let fourth = admit(&mut all, 4).await;
         assert!(has(&all, &first) && has(&all, &second) && !has(&all, &third));
         fourth.answering();
-        admit(&mut all, 5);
+        admit(&mut all, 5).await;
         assert!(!has(&all, &first), "there is always room for one more");
         assert_eq!(all.open.len(), 3);
     }
@@ -188,24 +196,39 @@ mod tests {
     #[tokio::test]
     async fn a_peer_at_its_bound_gives_up_its_own_and_no_command_under_way() {
         let mut all = Connections::new(8, 2);
-        let other = admit(&mut all, 1);
-        let [first, second, third] = [2, 2, 2].map(|from| admit(&mut all, from));
+        let other = admit(&mut all, 1).await;
+        let [first, second, third] = admit_three(&mut all, [2, 2, 2]).await;
         assert!(has(&all, &other) && !has(&all, &first) && has(&all, &second) && has(&all, &third));
         second.answering();
         third.answering();
-        let fourth = admit(&mut all, 2);
+        let fourth = admit(&mut all, 2).await;
         assert!([&second, &third, &fourth].iter().all(|progress| has(&all, progress)));
     }
 
     #[tokio::test]
     async fn one_that_has_ended_takes_no_room() {
         let mut all = Connections::new(2, 2);
-        let stays = admit(&mut all, 1);
+        let stays = admit(&mut all, 1).await;
         for _ in 0..5 {
-            all.admit(peer(2), |_| std::future::ready(()));
+            all.admit(peer(2), |_| std::future::ready(())).await;
             tokio::task::yield_now().await;
         }
         assert!(has(&all, &stays));
+    }
+
+    #[tokio::test]
+    async fn never_more_sockets_are_open_than_there_may_be() {
+        let mut all = Connections::new(2, 2);
+        let socket = Arc::new(());
+        for from in 0..50 {
+            let held = Arc::clone(&socket);
+            let serve = |_| async move {
+                pending::<()>().await;
+                drop(held);
+            };
+            all.admit(peer(from), serve).await;
+            assert!(Arc::strong_count(&socket) <= 3, "{}", Arc::strong_count(&socket));
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod probe;
 mod process;
 mod process_commands;
 mod process_crowd;
+mod process_descriptors;
 mod process_endpoints;
 mod process_hardening;
 mod process_logs;

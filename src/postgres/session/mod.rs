@@ -7,6 +7,7 @@
 //!               cancel                closed
 //! ```
 
+mod away;
 mod client;
 mod complaints;
 mod knock;
@@ -20,7 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::timeout;
 
 use crate::credentials::clock;
@@ -33,7 +34,10 @@ use crate::postgres::protocol::startup::{CancelRequest, StartupMessage};
 use crate::postgres::relay::{self, Early, Relay, Stop};
 use crate::postgres::upstream::Leg;
 use crate::postgres::upstream::dial::{Discard, Stream};
+use crate::socket::Connections;
+use crate::socket::descriptors::Descriptors;
 
+pub use away::turn_away;
 pub use client::Client;
 pub use complaints::Complaints;
 use knock::{Asked, Knock, Waiting};
@@ -48,6 +52,9 @@ pub struct Shared {
     cancels: Arc<Cancels>,
     stop: watch::Receiver<Stop>,
     seats: Seats,
+    descriptors: Arc<Descriptors>,
+    /// Clients for which there were none.
+    turned_away: Mutex<Connections>,
     last_id: AtomicU64,
 }
 
@@ -68,19 +75,31 @@ impl Shared {
     /// For these routes. `stop` is what the process asks of its sessions.
     #[must_use]
     pub fn new(routes: Routes, limits: Limits, cancels: Cancels, stop: watch::Receiver<Stop>) -> Arc<Self> {
+        let descriptors = Arc::new(Descriptors::default());
+        descriptors.keep_for(routes.len());
+        let turned_away = descriptors.shares().turned_away;
         Arc::new(Self {
             routes: RwLock::new(Arc::new(routes)),
             limits,
             cancels: Arc::new(cancels),
             stop,
             seats: Seats::default(),
+            descriptors,
+            turned_away: Mutex::new(Connections::new(turned_away, turned_away)),
             last_id: AtomicU64::new(0),
         })
     }
 
     /// Other routes for new sessions; those that exist keep theirs.
     pub fn set_routes(&self, routes: Routes) {
+        self.descriptors.keep_for(routes.len());
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
+    }
+
+    /// What counts the descriptors of clients.
+    #[must_use]
+    pub fn descriptors(&self) -> &Arc<Descriptors> {
+        &self.descriptors
     }
 
     /// A number for a session, from 1.

@@ -86,6 +86,11 @@ impl Routes {
         self.0.iter().find(|route| route.user.takes(user) && route.database.takes(database)).map(Arc::clone)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Where they lead.
     pub(super) fn upstreams(&self) -> Vec<Arc<Upstream>> {
         self.0.iter().map(|route| Arc::clone(&route.upstream)).collect()

@@ -5,7 +5,9 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use reqwest::Method;
+use rustix::process::Resource;
 use serde_json::json;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::stage::Stage;
@@ -51,10 +53,12 @@ pub(super) enum Fault {
     CutBothWays,
     LeaseholdStandsStill,
     LeaseholdKilled,
+    /// For leasehold, and clients that say nothing take what there is for clients.
+    FewDescriptors,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 23] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::VaultStandsStill,
         Self::VaultKilled,
         Self::VaultSealed,
@@ -78,6 +82,7 @@ impl Fault {
         Self::CutBothWays,
         Self::LeaseholdStandsStill,
         Self::LeaseholdKilled,
+        Self::FewDescriptors,
     ];
 
     /// Whether no client may notice, since a usable credential is there all along.
@@ -218,6 +223,19 @@ impl Fault {
                 stage.leasehold().resume();
             }
             Self::LeaseholdKilled => stage.kill_leasehold().await,
+            Self::FewDescriptors => {
+                stage.leasehold().limit(Resource::Nofile, Some(64));
+                let mut silent = Vec::new();
+                for _ in 0..60 {
+                    silent.push(TcpStream::connect(stage.leasehold().addr()).await.unwrap());
+                }
+                stage.writers.call();
+                // What keeps the leases alive does not wait for a descriptor.
+                let rotated = stage.leasehold().command(&["rotate", "app"]).await;
+                assert!(rotated.status.success(), "{rotated:?}");
+                pass.await;
+                stage.leasehold().limit(Resource::Nofile, None);
+            }
         }
     }
 }

@@ -110,6 +110,11 @@ impl Builder {
         self.first(&format!("ulimit -n {files}"))
     }
 
+    /// At most so many open files at its start, and more for the asking.
+    pub(crate) fn limit_files_softly(self, files: u32, hard: u32) -> Self {
+        self.first(&format!("ulimit -Sn {files} && ulimit -Hn {hard}"))
+    }
+
     /// As `nohup` runs it.
     pub(crate) fn ignoring_hangups(self) -> Self {
         self.first("trap '' HUP")
@@ -404,10 +409,10 @@ impl Leasehold {
 
     /// From now on so much of a resource (open files, bytes of a file) and no more; `None`: as much as at the start.
     pub(crate) fn limit(&self, resource: Resource, to: Option<u64>) {
-        // It was started with the limits of this process.
-        let ours = rustix::process::getrlimit(resource);
-        let limit = rustix::process::Rlimit { current: to.or(ours.current), maximum: ours.maximum };
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        // It was started with the limits of this process.
+        let maximum = rustix::process::getrlimit(resource).maximum;
+        let limit = rustix::process::Rlimit { current: to.or(maximum), maximum };
         rustix::process::prlimit(pid, resource, limit).unwrap();
     }
 

@@ -1,0 +1,57 @@
+//! A client for which there are no file descriptors: it is told so, and what it wants cancelled is cancelled. Floor 4.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::Instrument as _;
+
+use super::knock::{Asked, Knock};
+use super::{Client, Limits, Shared, answer_cancel};
+use crate::error::{ClientFacing, SqlState};
+use crate::metrics::{self, LoginFailure};
+use crate::postgres::protocol::error_response;
+use crate::postgres::relay;
+use crate::socket::{Peer, Progress};
+
+/// Turns a client away in a task of its own. There are never many of them: when they are too many, the client that has
+/// waited longest without a whole StartupMessage is closed for the new one.
+pub async fn turn_away(client: Client, peer: Peer, shared: &Arc<Shared>, span: tracing::Span) {
+    let mut clients = shared.turned_away.lock().await;
+    clients.admit(peer, |progress| answer(client, Arc::clone(shared), progress).instrument(span)).await;
+}
+
+async fn answer<C>(client: C, shared: Arc<Shared>, progress: Progress)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    let Limits { handshake_timeout, send_timeout, .. } = shared.limits;
+    match Knock::new(client).answer(handshake_timeout.min(ASKED_WITHIN), send_timeout).await {
+        Ok(Asked::Session { mut client, startup }) => {
+            progress.answered();
+            let user = startup.user();
+            match shared.routes().pick(user, startup.database().unwrap_or(user)) {
+                Some(route) => route.metrics.login_failed(LoginFailure::Limit),
+                None => metrics::login_failed("", LoginFailure::Limit),
+            }
+            let message = error_response::fatal(&NO_DESCRIPTORS);
+            relay::part_from_client(&mut client.stream, &message, send_timeout).await;
+        }
+        Ok(Asked::Cancel { client, request }) => {
+            progress.answering();
+            answer_cancel(client, &request, &shared).await;
+        }
+        Err(error) => metrics::handshake_failed(error.word()),
+    }
+}
+
+const NO_DESCRIPTORS: ClientFacing = ClientFacing {
+    sqlstate: SqlState::TooManyConnections,
+    message: Cow::Borrowed("the proxy has no file descriptors left"),
+    detail: Some("Those that are left are kept for the leases of the sessions that there are."),
+    hint: Some("Close sessions, or raise the proxy's limit of open files: a session needs two."),
+};
+
+/// Until its StartupMessage is whole.
+const ASKED_WITHIN: Duration = Duration::from_secs(2);
