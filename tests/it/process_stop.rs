@@ -8,7 +8,9 @@ use rustix::process::Signal;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::harness::{Builder, Database, Raw, SOON, Setup, Spec, Vault, bench, eventually, leasehold, same};
+use crate::harness::{
+    Builder, Database, Fault, Mode, Raw, SOON, Setup, Spec, Vault, bench, eventually, leasehold, same,
+};
 use crate::process::OnSockets;
 
 struct Platform {
@@ -108,6 +110,40 @@ async fn at_the_maximum_a_session_is_closed_whatever_it_does() {
     assert!(asked_at.elapsed() >= Duration::from_secs(1));
     assert_eq!(leasehold.wait_exit().await.code(), Some(0), "also after forced closes");
     assert!(platform.db.backends().await.is_empty(), "the running statement was cancelled");
+    platform.assert_given_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_a_client_that_says_nothing_nor_a_login_that_hangs_holds_up_the_stop() {
+    let platform = Platform::new().await;
+    let hangs = Fault::before(&platform.db.server.addr()).await;
+    let mut leasehold = leasehold()
+        .upstream_uri(&format!("postgresql://{}/?sslmode=disable", hangs.addr()))
+        .vault(&platform.vault)
+        .login(&platform.setup)
+        .flag("--max-sigterm-delay", "600s")
+        .flag("--limits-handshake-timeout", "600s")
+        .flag("--limits-connect-timeout", "600s")
+        .flag("--limits-login-wait", "600s")
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    let mut silent = leasehold.connect_raw().await;
+    let mut half = leasehold.connect_raw().await;
+    half.write(&[0, 0, 0, 30, 0, 3]).await;
+    hangs.set(Mode::Blackhole).await;
+    let dialled = hangs.recordings().len();
+    let mut waiting = leasehold.connect_raw().await;
+    waiting.startup(Raw::PROTOCOL_3_0, &[("user", "app"), ("database", platform.db.name())]).await;
+    eventually(SOON, async || same(hangs.recordings().len() > dialled, true)).await;
+
+    leasehold.sigterm();
+
+    let told = waiting.until("E").await.pop().unwrap();
+    assert_eq!(told.sqlstate(), "57P01", "{told:?}");
+    assert_eq!(leasehold.wait_exit().await.code(), Some(0));
+    assert_eq!(silent.recv().await, None);
+    assert_eq!(half.recv().await, None);
     platform.assert_given_back().await;
 }
 

@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use super::Client;
 use crate::error::{ClientFacing, SqlState};
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::{self, CancelRequest, Packet, StartupMessage};
@@ -162,9 +163,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Knock<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Waiting<S> {
+impl Waiting<Client> {
     /// Ends when the client hangs up. What it sends meanwhile is kept, up to a bound: a client may send its first
-    /// statements right behind its StartupMessage, and may then have nothing more to say.
+    /// statements right behind its StartupMessage, and may then have nothing more to say. From there on, since nothing is
+    /// read any more, only a socket that has failed or is closed in both directions is noticed.
     pub(super) async fn gone(&mut self) {
         while self.early.len() < MAX_EARLY_BYTES {
             self.early.reserve(READ_BYTES);
@@ -175,7 +177,9 @@ impl<S: AsyncRead + Unpin> Waiting<S> {
                 Err(_) => return,
             }
         }
-        std::future::pending::<()>().await;
+        while !self.stream.is_closed().await {
+            sleep(LOOK_EVERY).await;
+        }
     }
 }
 
@@ -183,6 +187,8 @@ impl<S: AsyncRead + Unpin> Waiting<S> {
 const MAX_PACKET_BYTES: usize = startup::MAX_STARTUP + 4;
 /// Of what a client sends before it is let in; the rest waits in its socket.
 const MAX_EARLY_BYTES: usize = 8 * 1024;
+/// How often a client that is not read from is looked after.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Nearly every StartupMessage fits.
 const READ_BYTES: usize = 512;
 
@@ -320,11 +326,52 @@ mod tests {
         assert_eq!(client.early.as_ref(), b"Q\0\0\0\x0dselect 1\0");
     }
 
-    #[tokio::test(start_paused = true)]
+    /// A client that waits, and its own end.
+    async fn waiting() -> (Waiting<Client>, tokio::net::TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        (Waiting { stream: Client::Tcp(far), early: BytesMut::new() }, near)
+    }
+
+    #[tokio::test]
     async fn a_waiting_client_that_hangs_up_is_noticed() {
-        let (near, far) = duplex(64);
-        let mut waiting = Waiting { stream: far, early: BytesMut::new() };
+        let (mut waiting, near) = waiting().await;
         drop(near);
         waiting.gone().await;
+    }
+
+    #[tokio::test]
+    async fn a_waiting_client_that_sent_much_and_is_reset_is_noticed() {
+        for sent in [MAX_EARLY_BYTES, 3 * MAX_EARLY_BYTES] {
+            let (mut waiting, mut near) = waiting().await;
+            near.write_all(&vec![b'x'; sent]).await.unwrap();
+            {
+                let mut gone = std::pin::pin!(waiting.gone());
+                assert!(timeout(Duration::from_millis(50), gone.as_mut()).await.is_err());
+                socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
+                drop(near);
+                gone.await;
+            }
+            assert!(waiting.early.len() >= MAX_EARLY_BYTES);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_waiting_client_on_a_unix_socket_that_sent_much_and_died_is_noticed() {
+        let (far, mut near) = tokio::net::UnixStream::pair().unwrap();
+        let mut waiting = Waiting { stream: Client::Unix(far), early: BytesMut::new() };
+        near.write_all(&[b'x'; 2 * MAX_EARLY_BYTES]).await.unwrap();
+        drop(near);
+        waiting.gone().await;
+    }
+
+    #[tokio::test]
+    async fn a_waiting_client_that_has_nothing_more_to_say_is_waited_for() {
+        let (mut waiting, mut near) = waiting().await;
+        near.write_all(b"Q\0\0\0\x0dselect 1\0").await.unwrap();
+        near.shutdown().await.unwrap();
+        assert!(timeout(Duration::from_millis(600), waiting.gone()).await.is_err());
+        assert_eq!(waiting.early.as_ref(), b"Q\0\0\0\x0dselect 1\0");
     }
 }

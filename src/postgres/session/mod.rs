@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Mutex, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::credentials::clock;
 use crate::error::ClientFacing;
@@ -108,13 +108,14 @@ impl Shared {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Ends when sessions are ended by force.
-    async fn forced(&self) {
+    /// Ends so long after the process has begun to let nobody in.
+    async fn closing_for(&self, span: Duration) {
         let mut stop = self.stop.clone();
-        if stop.wait_for(|stop| *stop == Stop::Forced).await.is_err() {
+        if stop.wait_for(|stop| *stop != Stop::Running).await.is_err() {
             // Nobody is left to say so.
             std::future::pending::<()>().await;
         }
+        sleep(span).await;
     }
 
     fn routes(&self) -> Arc<Routes> {
@@ -159,15 +160,12 @@ where
     }
 }
 
-async fn begin<C>(client: C, shared: Arc<Shared>, id: u64) -> Option<Open<C, Stream>>
-where
-    C: AsyncRead + AsyncWrite + Unpin,
-{
+async fn begin(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Client, Stream>> {
     let Limits { handshake_timeout, send_timeout, .. } = shared.limits;
     let asked = tokio::select! {
         biased;
-        () = shared.forced() => return None,
         asked = Knock::new(client).answer(handshake_timeout, send_timeout) => asked,
+        () = shared.closing_for(LAST_PACKET_WITHIN) => return None,
     };
     match asked {
         Ok(Asked::Session { client, startup }) => {
@@ -184,7 +182,10 @@ where
             }
         }
         Ok(Asked::Cancel { client, request }) => {
-            answer_cancel(client, &request, &shared).await;
+            tokio::select! {
+                () = answer_cancel(client, &request, &shared) => {}
+                () = shared.closing_for(LAST_CANCEL_WITHIN) => {}
+            }
             None
         }
         Err(error) => {
@@ -202,8 +203,8 @@ async fn answer_cancel<C: AsyncWrite + Unpin>(mut client: C, request: &CancelReq
 }
 
 /// A client that has said what it wants.
-struct Entering<C> {
-    client: Waiting<C>,
+struct Entering {
+    client: Waiting<Client>,
     startup: StartupMessage,
     shared: Arc<Shared>,
     id: u64,
@@ -231,7 +232,7 @@ impl Turned {
     }
 }
 
-impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
+impl Entering {
     async fn enter(&mut self) -> Result<Entry, Turned> {
         let user = self.startup.user();
         let named = self.startup.database();
@@ -259,7 +260,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
                 tracing::debug!("the client hung up during its login");
                 return Err(Turned::Gone);
             }
-            () = self.shared.forced() => return Err(Turned::away(&relay::stopped())),
+            // It would be closed as soon as it is in.
+            () = self.shared.closing_for(Duration::ZERO) => return Err(Turned::away(&relay::stopped())),
         };
         match outcome {
             Ok(logged_in) => {
@@ -289,7 +291,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Entering<C> {
     }
 
     /// Lets the client in: it gets all that the server said, and its key is entered before it can know it.
-    async fn open(mut self, entry: Entry) -> Option<Open<C, Stream>> {
+    async fn open(mut self, entry: Entry) -> Option<Open<Client, Stream>> {
         let Entry { route, logged_in, seats } = entry;
         let LoggedIn { leg, guard } = logged_in;
         let Leg { stream, prologue, rest, cancel, .. } = *leg;
@@ -363,6 +365,11 @@ impl fmt::Display for Chain<'_> {
         Ok(())
     }
 }
+
+/// Once the process lets nobody in: what a client has sent by then is on its way, and it is told why.
+const LAST_PACKET_WITHIN: Duration = Duration::from_millis(250);
+/// The same for a cancel request on its way to a server: mostly its session is why the process does not end yet.
+const LAST_CANCEL_WITHIN: Duration = Duration::from_secs(1);
 
 fn boxed(bytes: &[u8]) -> Box<[u8]> {
     bytes.to_vec().into_boxed_slice()
