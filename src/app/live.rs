@@ -16,7 +16,7 @@ use crate::credentials::state::{Slot, StateFile};
 use crate::credentials::{self, Kind, Means, Proof, Route, RouteSettings, Servers};
 use crate::lease;
 use crate::metrics::RouteMetrics;
-use crate::postgres::session::{Complaints, LastDatabase, Match, Routes, Seats, SessionRoute, Shared};
+use crate::postgres::session::{Complaints, Match, Routes, Seats, SessionRoute, Shared, UsedDatabases};
 use crate::postgres::upstream::uri::Uri;
 use crate::postgres::upstream::{self, Upstream};
 use crate::shutdown::Shutdown;
@@ -55,7 +55,7 @@ struct Running {
     kind: Kind,
     credentials: Arc<Route>,
     metrics: Arc<RouteMetrics>,
-    last_database: LastDatabase,
+    used_databases: UsedDatabases,
     seats: Seats,
 }
 
@@ -291,7 +291,7 @@ impl Live {
             if old != Some(route) || login_changed {
                 told.push(format!("{} changed", route.name));
             }
-            let servers = servers(&known.last_database, route, upstream);
+            let servers = servers(&known.used_databases, route, upstream);
             let settings = route_settings(&new, route, upstream);
             known.credentials.reload(settings, self.current_vault(), servers, issue).await;
             running.push(known);
@@ -318,8 +318,8 @@ impl Live {
 
     fn begin(&self, config: &Config, route: &RouteConfig, upstream: &Arc<Upstream>) -> Running {
         let metrics = RouteMetrics::new(&route.name);
-        let last_database = LastDatabase::default();
-        let servers = servers(&last_database, route, upstream);
+        let used_databases = UsedDatabases::default();
+        let servers = servers(&used_databases, route, upstream);
         let settings = route_settings(config, route, upstream);
         let kind = Kind::of_path(&route.vault_path);
         // The password of a static role is read again; what a leased one has left under its name is given back.
@@ -336,7 +336,7 @@ impl Live {
             kind,
             credentials,
             metrics,
-            last_database,
+            used_databases,
             seats: Seats::default(),
         }
     }
@@ -355,7 +355,7 @@ impl Live {
                 max_sessions: route.max_sessions,
                 seats: running.seats.clone(),
                 denied: SessionRoute::denials(&running.credentials),
-                last_database: running.last_database.clone(),
+                used_databases: running.used_databases.clone(),
                 complaints: Complaints::default(),
             })
         });
@@ -363,13 +363,13 @@ impl Live {
     }
 }
 
-fn servers(last_database: &LastDatabase, route: &RouteConfig, upstream: &Arc<Upstream>) -> Servers {
+fn servers(used_databases: &UsedDatabases, route: &RouteConfig, upstream: &Arc<Upstream>) -> Servers {
     let prover = Prover {
         upstream: Arc::clone(upstream),
         database: route.probe_database.clone(),
         sql: route.probe_sql.clone(),
         set_role: route.set_role.clone(),
-        last_database: last_database.clone(),
+        used: used_databases.clone(),
     };
     let upstream = Arc::clone(upstream);
     Servers { prove: prover.into_prove(), replica_grace: Arc::new(move || upstream.replica_grace()) }

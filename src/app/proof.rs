@@ -7,8 +7,7 @@ use tokio::time::timeout;
 
 use crate::credentials::{Proof, Prove};
 use crate::postgres::protocol::startup::StartupMessage;
-use crate::postgres::session::LastDatabase;
-use crate::postgres::upstream::refusal::Refusal;
+use crate::postgres::session::UsedDatabases;
 use crate::postgres::upstream::{Address, Leg, LoginError, Turn, Upstream};
 use crate::secret::Secret;
 
@@ -21,7 +20,42 @@ pub(crate) struct Prover {
     pub(crate) sql: Option<String>,
     /// `set_role`, which `probe_sql` is asked under as sessions will be.
     pub(crate) set_role: Option<String>,
-    pub(crate) last_database: LastDatabase,
+    pub(crate) used: UsedDatabases,
+}
+
+/// A database that a proof may log in to.
+struct Database {
+    name: Vec<u8>,
+    chosen_by: Chooser,
+}
+
+/// Who named a database. It decides what a failure in it says of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chooser {
+    /// `probe_database` or the URI.
+    Configuration,
+    /// A client of the route, which may name any that the credential can enter.
+    Client,
+    /// Nobody: it is PostgreSQL's own.
+    Default,
+}
+
+/// What a server makes of a candidate.
+#[derive(Debug)]
+enum Answer {
+    Accepts(Address),
+    Refuses,
+    /// It could not be asked, or what it said is about something else.
+    SaysNothing,
+}
+
+/// What a login in one database says of a candidate.
+#[derive(Debug)]
+enum Word {
+    /// What the server makes of it.
+    OfServer(Answer),
+    /// Nothing, but another database may tell more.
+    OfDatabase,
 }
 
 impl Prover {
@@ -37,83 +71,147 @@ impl Prover {
     /// One accepting server suffices. A server that cannot be asked says nothing; one that refuses makes the candidate
     /// refused, unless another lets it in. Each address of a name may be a server of its own.
     async fn prove(&self, username: &str, password: &Secret) -> Proof {
-        let set_role = self.set_role.as_deref().filter(|_| self.sql.is_some());
-        let Ok(startup) = own_startup().for_upstream(username, &self.database(), set_role) else {
-            return Proof::Refused;
-        };
         let mut refused = false;
         let mut turns = self.upstream.order();
-        while let Some(turn) = turns.pop_front() {
-            let outcome = self.upstream.login(turn, &startup, username, password).await;
-            if let Err(error) = &outcome
-                && let Some(address) = error.address()
-            {
-                for further in self.upstream.other_addresses(turn.at(address)).await {
-                    turns.push_front(further);
-                }
+        while let Some(mut turn) = turns.pop_front() {
+            match self.ask_server(&mut turn, username, password).await {
+                Answer::Accepts(address) => return Proof::Accepted { address: address.to_string() },
+                Answer::Refuses => refused = true,
+                Answer::SaysNothing => {}
             }
-            match self.judge(turn, outcome).await {
-                accepted @ Proof::Accepted { .. } => return accepted,
-                Proof::Refused => refused = true,
-                Proof::Unprovable => {}
+            for further in self.upstream.other_addresses(turn).await {
+                turns.push_front(further);
             }
         }
         if refused { Proof::Refused } else { Proof::Unprovable }
     }
 
-    /// What one host says.
-    async fn judge(&self, turn: Turn, outcome: Result<Leg, LoginError>) -> Proof {
-        let name = self.upstream.host_name(turn.host);
-        let accepted = |address: &Address| Proof::Accepted { address: address.to_string() };
-        match (outcome, &self.sql) {
-            (Ok(leg), None) => {
-                let proof = accepted(&leg.address);
-                leg.part().await;
-                proof
+    /// Logs in to one database after the other until one of them tells what the server makes of the candidate. `turn`
+    /// stays at the address that has answered first.
+    async fn ask_server(&self, turn: &mut Turn, username: &str, password: &Secret) -> Answer {
+        // `probe_sql` is asked under the role of the sessions.
+        let set_role = self.set_role.as_deref().filter(|_| self.sql.is_some());
+        for database in self.databases() {
+            let Ok(startup) = own_startup().for_upstream(username, &database.name, set_role) else {
+                continue;
+            };
+            let outcome = self.upstream.login(*turn, &startup, username, password).await;
+            if let Some(address) = outcome.as_ref().map_or_else(LoginError::address, |leg| Some(&leg.address))
+            {
+                *turn = turn.at(address);
             }
-            (Ok(leg), Some(sql)) => {
-                let proof = accepted(&leg.address);
-                match probe(leg, sql, self.upstream.connect_timeout()).await {
-                    Ok(()) => proof,
-                    Err(error) => {
-                        tracing::warn!(upstream.addr = name, sqlstate = error.sqlstate(), %error, "probe_sql fails");
-                        if error.is_final() { Proof::Refused } else { Proof::Unprovable }
-                    }
-                }
-            }
-            // It let the credential in, whatever it is for sessions.
-            (Err(LoginError::Unsuitable(address)), None) => accepted(&address),
-            (Err(LoginError::Refused(refusal)), None) if refusal.proves_credential() => {
-                Proof::Accepted { address: refusal.address.map(|at| at.to_string()).unwrap_or_default() }
-            }
-            (Err(LoginError::Refused(refusal)), sql) if is_no(&refusal, sql.is_some()) => {
-                tracing::warn!(upstream.addr = name, sqlstate = refusal.sqlstate(), "the proof is refused");
-                Proof::Refused
-            }
-            (Err(error), _) => {
-                tracing::warn!(upstream.addr = name, error = %Chain(&error), "no proof");
-                Proof::Unprovable
+            if let Word::OfServer(answer) = self.judge(*turn, database.chosen_by, outcome).await {
+                return answer;
             }
         }
+        Answer::SaysNothing
     }
 
-    fn database(&self) -> Vec<u8> {
+    /// What the login in one database says.
+    async fn judge(&self, turn: Turn, chosen_by: Chooser, outcome: Result<Leg, LoginError>) -> Word {
+        let error = match (outcome, &self.sql) {
+            (Ok(leg), None) => {
+                let address = leg.address.clone();
+                leg.part().await;
+                return Word::OfServer(Answer::Accepts(address));
+            }
+            (Ok(leg), Some(sql)) => return Word::OfServer(self.ask_probe(leg, sql).await),
+            (Err(error), _) => error,
+        };
+        let name = self.upstream.host_name(turn.host);
+        match &error {
+            LoginError::Refused(refusal) => tracing::warn!(
+                upstream.addr = name,
+                sqlstate = refusal.sqlstate(),
+                database.of = chosen_by.as_str(),
+                "the proof is refused"
+            ),
+            error => tracing::warn!(
+                upstream.addr = name,
+                error = %Chain(error),
+                database.of = chosen_by.as_str(),
+                "no proof"
+            ),
+        }
+        word(error, chosen_by, self.sql.is_some())
+    }
+
+    async fn ask_probe(&self, leg: Leg, sql: &str) -> Answer {
+        let address = leg.address.clone();
+        let Err(error) = probe(leg, sql, self.upstream.connect_timeout()).await else {
+            return Answer::Accepts(address);
+        };
+        tracing::warn!(upstream.addr = %address, sqlstate = error.sqlstate(), %error, "probe_sql fails");
+        if error.is_final() { Answer::Refuses } else { Answer::SaysNothing }
+    }
+
+    /// Where to log in, in this order. `probe_sql` means something in the configured database alone.
+    fn databases(&self) -> Vec<Database> {
         let configured = self.database.as_deref().or_else(|| self.upstream.database());
-        configured
+        let of = |chosen_by| move |name: Vec<u8>| Database { name, chosen_by };
+        let mut databases: Vec<Database> = configured
             .map(|name| name.as_bytes().to_vec())
-            .or_else(|| self.last_database.get())
-            .unwrap_or_else(|| b"postgres".to_vec())
+            .map(of(Chooser::Configuration))
+            .into_iter()
+            .collect();
+        if self.sql.is_none() {
+            let used = self.used.latest_first().into_iter();
+            let used =
+                used.filter(|name| Some(name.as_slice()) != configured.map(str::as_bytes) && name != DEFAULT);
+            databases.extend(used.map(of(Chooser::Client)));
+            databases.push(of(Chooser::Default)(DEFAULT.to_vec()));
+        }
+        databases
+    }
+}
+
+impl Chooser {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Client => "client",
+            Self::Default => "default",
+        }
+    }
+}
+
+/// What a failed login says. A failure in a database that a client chose is no evidence against the credential: it may be
+/// gone, closed, or let in by other rules than the rest.
+fn word(error: LoginError, chosen_by: Chooser, must_ask: bool) -> Word {
+    let elsewhere = |answer| match chosen_by {
+        Chooser::Configuration => Word::OfServer(answer),
+        Chooser::Client | Chooser::Default => Word::OfDatabase,
+    };
+    match error {
+        // It let the credential in, whatever it is for sessions.
+        LoginError::Unsuitable(address) if !must_ask => Word::OfServer(Answer::Accepts(address)),
+        LoginError::Refused(refusal) if refusal.proves_credential() => match refusal.address {
+            Some(address) if !must_ask => Word::OfServer(Answer::Accepts(address)),
+            // The database is at fault, or full, and `probe_sql` is not heard.
+            _ => Word::OfServer(Answer::SaysNothing),
+        },
+        LoginError::Refused(refusal) if refusal.is_suspect() => match chosen_by {
+            Chooser::Configuration | Chooser::Default => Word::OfServer(Answer::Refuses),
+            Chooser::Client => Word::OfDatabase,
+        },
+        // Rules for addresses and databases, which the configured one is meant to pass.
+        LoginError::Refused(refusal) if refusal.sqlstate().starts_with("28") => elsewhere(Answer::Refuses),
+        LoginError::Unreachable(_) | LoginError::Tls(_) | LoginError::TimedOut { connected: false, .. } => {
+            Word::OfServer(Answer::SaysNothing)
+        }
+        LoginError::Refused(_)
+        | LoginError::Unsuitable(_)
+        | LoginError::TimedOut { .. }
+        | LoginError::Auth(_)
+        | LoginError::Protocol(_)
+        | LoginError::Closed
+        | LoginError::Lost(_) => elsewhere(Answer::SaysNothing),
     }
 }
 
 /// What leasehold's own logins ask for. Protocol 3.0: the driver of `probe_sql` reads no longer key.
 pub(crate) fn own_startup() -> StartupMessage {
     StartupMessage::new(0).with(b"application_name", b"leasehold")
-}
-
-/// Whether a refusal is the credential's fault. Where there is a `probe_sql`, a login that cannot ask it has failed.
-fn is_no(refusal: &Refusal, must_ask: bool) -> bool {
-    refusal.sqlstate().starts_with("28") || (must_ask && !is_passing(refusal.sqlstate()))
 }
 
 /// Whether an error speaks of the server's state and not of the role: connection, conflict, resources, an operator.
@@ -168,6 +266,8 @@ impl ProbeError {
     }
 }
 
+/// The database that each PostgreSQL has, unless somebody has dropped it.
+const DEFAULT: &[u8] = b"postgres";
 /// How long the server may take to hear that a statement is to end.
 const CANCEL_WITHIN: Duration = Duration::from_secs(5);
 

@@ -229,11 +229,12 @@ pub struct RouteFlags {
     /// `role` for each session, sent in `options`
     #[arg(long, value_name = "ROLE", value_parser = values::text)]
     pub set_role: Option<String>,
-    /// Database in which a fresh credential is tried [default: the URI's, the last one a client got, or postgres]
+    /// Database in which a fresh credential is tried [default: the URI's, one that clients got into, or postgres]
     #[arg(long, value_name = "NAME", value_parser = values::text)]
     pub probe_database: Option<String>,
     /// Statements that a fresh credential must be able to run, under --set-role, before it is published, such as
-    /// SELECT 1 FROM orders LIMIT 0; an error refuses it, and rows are thrown away
+    /// SELECT 1 FROM orders LIMIT 0; an error refuses it, and rows are thrown away. It needs --probe-database, or a
+    /// database in --upstream
     #[arg(long, value_name = "SQL", value_parser = values::sql)]
     pub probe_sql: Option<String>,
     /// Sessions of the route; 0 is no limit [default: 0]

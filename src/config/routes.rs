@@ -12,6 +12,7 @@ use super::route::{Match, Pattern, RouteConfig, validate_upstream};
 use super::values::{self, Bad};
 use crate::credentials::Kind;
 use crate::postgres::protocol::auth::method::RequireAuth;
+use crate::postgres::upstream::uri::Uri;
 
 /// The routes of the file, or the one of flags and environment.
 pub(super) fn merge(sources: &Sources<'_>, flags: &RouteFlags) -> Result<Vec<RouteConfig>, Error> {
@@ -86,7 +87,16 @@ impl Reader<'_> {
             drain: sources.pick("drain", flags.drain.as_ref(), file.drain.as_ref(), values::duration)?,
         };
         ages.check()?;
+        let probe_sql =
+            sources.pick("probe_sql", flags.probe_sql.as_ref(), file.probe_sql.as_ref(), values::sql)?;
+        let probe_database = sources.value(
+            "probe_database",
+            flags.probe_database.as_ref(),
+            file.probe_database.as_ref(),
+            values::text,
+        )?;
         let upstream = upstream.ok_or_else(|| missing("upstream"))?.value;
+        let probe_sql = in_its_database(probe_sql, probe_database.as_deref(), &upstream)?;
         let vault_path = vault_path.ok_or_else(|| missing("vault_path"))?;
         Ok(RouteConfig {
             name: default_name(&vault_path)?,
@@ -104,18 +114,8 @@ impl Reader<'_> {
                 file.set_role.as_ref(),
                 values::text,
             )?,
-            probe_database: sources.value(
-                "probe_database",
-                flags.probe_database.as_ref(),
-                file.probe_database.as_ref(),
-                values::text,
-            )?,
-            probe_sql: sources.value(
-                "probe_sql",
-                flags.probe_sql.as_ref(),
-                file.probe_sql.as_ref(),
-                values::sql,
-            )?,
+            probe_database,
+            probe_sql,
             max_sessions: sources.pick_or(
                 "max_sessions",
                 flags.max_sessions.as_ref(),
@@ -184,6 +184,8 @@ impl Reader<'_> {
         let value = |key, own, default, parse: fn(&str) -> Result<String, Bad>| {
             Ok(self.either(key, own, default, parse)?.map(|found| found.value))
         };
+        let probe_database =
+            value("probe_database", &route.probe_database, &defaults.probe_database, values::text)?;
         Ok(RouteConfig {
             name: match self.of_file("route.name", &route.name, values::route_name)? {
                 Some(name) => name,
@@ -195,18 +197,17 @@ impl Reader<'_> {
                     .either("database", &route.database, &defaults.database, Pattern::parse)?
                     .map_or(Pattern::Any, |found| found.value),
             },
-            upstream: upstream.value,
             rotate_after: ages.rotate_after.map(|found| found.value),
             max_age: ages.max_age.map(|found| found.value),
             drain: ages.drain.map(|found| found.value),
             set_role: value("set_role", &route.set_role, &defaults.set_role, values::text)?,
-            probe_database: value(
-                "probe_database",
-                &route.probe_database,
-                &defaults.probe_database,
-                values::text,
+            probe_sql: in_its_database(
+                self.either("probe_sql", &route.probe_sql, &defaults.probe_sql, values::sql)?,
+                probe_database.as_deref(),
+                &upstream.value,
             )?,
-            probe_sql: value("probe_sql", &route.probe_sql, &defaults.probe_sql, values::sql)?,
+            probe_database,
+            upstream: upstream.value,
             max_sessions: self
                 .either_number("max_sessions", &route.max_sessions, &defaults.max_sessions)?
                 .unwrap_or(0),
@@ -321,6 +322,24 @@ fn fits_kind(found: Found<bool>, vault_path: &str, why: &str) -> Result<bool, Er
         return Err(Error::invalid(found.origin, format!("a static role {why}")));
     }
     Ok(found.value)
+}
+
+/// Where no database is named, a credential is proved in one that a client has chosen, and there a statement that is meant
+/// for the app's own database says nothing.
+fn in_its_database(
+    probe_sql: Option<Found<String>>,
+    probe_database: Option<&str>,
+    upstream: &str,
+) -> Result<Option<String>, Error> {
+    let Some(found) = probe_sql else { return Ok(None) };
+    let of_upstream = Uri::parse(upstream).ok().and_then(|uri| uri.database);
+    if probe_database.is_none() && of_upstream.is_none() {
+        return Err(Error::invalid(
+            found.origin,
+            "probe_sql needs the database that it is meant for: write probe_database, or a database in upstream",
+        ));
+    }
+    Ok(Some(found.value))
 }
 
 const NO_STANDBY: &str = "has one password, so nothing can stand by";

@@ -382,6 +382,30 @@ fn a_wrong_file_is_one_line_with_file_line_and_key() {
 }
 
 #[test]
+fn probe_sql_needs_a_database_of_its_own() {
+    let why =
+        "probe_sql needs the database that it is meant for: write probe_database, or a database in upstream";
+    let sql = ["--probe-sql", "SELECT 1"];
+    let refused = load_route(&sql, &[]).unwrap_err();
+    assert_eq!(refused.exit_code(), 78);
+    assert_eq!(refused.to_string(), format!("--probe-sql: {why}"));
+    let by_env = load_route(&[], &[("LEASEHOLD_PROBE_SQL", "SELECT 1")]);
+    assert_eq!(complaint(by_env), format!("LEASEHOLD_PROBE_SQL: {why}"));
+    let route = |upstream: &str| {
+        format!("[[route]]\nupstream = \"{upstream}\"\nvault_path = \"database/creds/app\"\n")
+    };
+    let own = route("postgresql://db/") + "probe_sql = \"SELECT 1\"\n";
+    assert_eq!(complaint(load(&own, &[], &[])), format!("FILE:4: route.probe_sql: {why}"));
+    let default = "[defaults]\nprobe_sql = \"SELECT 1\"\n";
+    let inherited = default.to_owned() + &route("postgresql://db/");
+    assert_eq!(complaint(load(&inherited, &[], &[])), format!("FILE:2: defaults.probe_sql: {why}"));
+
+    load_route(&["--probe-sql", "SELECT 1", "--probe-database", "app"], &[]).unwrap();
+    let named = default.to_owned() + &route("postgresql://db/app");
+    load(&named, &[], &[]).unwrap();
+}
+
+#[test]
 fn listeners_beyond_this_machine_need_leave() {
     for open in ["0.0.0.0:6432", "[::]:6432", "10.1.2.3:6432", "[::ffff:10.1.2.3]:6432"] {
         let refused = load_route(&["--listen", open], &[]).unwrap_err();

@@ -1,8 +1,10 @@
-//! `probe_sql`: what a fresh credential must be able to do before it is published.
+//! The proof of a fresh credential: in which database it is made, and `probe_sql`.
 
 use std::time::Duration;
 
-use crate::harness::{SOON, Spec, bench, eventually, leasehold, same};
+use serde_json::json;
+
+use crate::harness::{Leasehold, SOON, Spec, bench, eventually, leasehold, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_that_cannot_run_probe_sql_is_not_published() {
@@ -60,6 +62,7 @@ async fn probe_sql_is_asked_as_sessions_are_by_tls_and_under_set_role() {
         .vault(&vault)
         .login(&setup)
         .flag("--set-role", &db.owner())
+        .flag("--probe-database", db.name())
         .flag("--probe-sql", &sql)
         .start()
         .await;
@@ -89,4 +92,98 @@ async fn a_probe_sql_that_does_not_end_says_nothing_of_the_credential_and_is_can
 
     assert_eq!(leasehold.metrics().await.get("proofs_total", &[("outcome", "unprovable")]), 1.0);
     eventually(Duration::from_secs(20), async || same(db.backends().await, [])).await;
+}
+
+/// How often a proof ended so.
+async fn proofs(leasehold: &Leasehold, outcome: &str) -> f64 {
+    leasehold.metrics().await.get("proofs_total", &[("outcome", outcome)])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_a_client_chose_is_no_evidence_against_a_credential() {
+    let hba = ["host shut +kept_out all reject"];
+    let server = bench().own_postgres(json!({"version": "18", "hba": hba})).await;
+    let db = server.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold()
+        .upstream(&db)
+        .vault(&vault)
+        .login(&setup)
+        .flag("--limits-connect-timeout", "1s")
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    // The last one is what a proof tries first.
+    for database in ["gone", "slow", "shut"] {
+        db.admin.batch_execute(&format!("CREATE DATABASE {database}")).await.unwrap();
+        leasehold.connect("app", database).await.close().await;
+    }
+
+    // One is dropped, one lets no login come to its end, one is closed by the rules of pg_hba.conf.
+    db.admin.batch_execute("DROP DATABASE gone").await.unwrap();
+    let linger = "CREATE FUNCTION linger() RETURNS event_trigger LANGUAGE plpgsql AS
+                    $$ BEGIN IF session_user LIKE 'v-%' THEN PERFORM pg_sleep(600); END IF; END $$;
+                  CREATE EVENT TRIGGER linger ON login EXECUTE FUNCTION linger();
+                  ALTER EVENT TRIGGER linger ENABLE ALWAYS;";
+    server.superuser("slow").await.batch_execute(linger).await.unwrap();
+    let shut = format!("CREATE ROLE kept_out; GRANT kept_out TO {}", db.owner());
+    db.admin.batch_execute(&shut).await.unwrap();
+    assert!(leasehold.try_connect("app", "shut").await.is_err());
+    let rotated = leasehold.command(&["rotate"]).await;
+
+    assert!(rotated.status.success(), "{rotated:?}");
+    assert_eq!(proofs(&leasehold, "ok").await, 2.0);
+    assert_eq!(proofs(&leasehold, "refused").await + proofs(&leasehold, "unprovable").await, 0.0);
+    let log = leasehold.log();
+    let tried = log.messages("the proof is refused");
+    assert_eq!(tried[0]["database.of"], "client", "{tried:?}");
+    assert_eq!(log.messages("no proof").len(), 1, "the slow one was tried too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_whose_credentials_may_not_enter_the_database_postgres_gets_one() {
+    let server = bench().own_postgres(json!({"hba": ["host postgres all all reject"]})).await;
+    let db = server.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+
+    leasehold.wait_ready().await;
+    assert_eq!(proofs(&leasehold, "unprovable").await, 1.0);
+    leasehold.connect("app", db.name()).await.close().await;
+    let rotated = leasehold.command(&["rotate"]).await;
+
+    assert!(rotated.status.success(), "it is proved where a client got in: {rotated:?}");
+    assert_eq!(proofs(&leasehold, "ok").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_sql_whose_database_is_gone_says_nothing_of_the_credential() {
+    let db = bench().postgres().await.database().await;
+    let probed = format!("{}_probed", db.name());
+    db.admin.batch_execute(&format!("CREATE DATABASE {probed}")).await.unwrap();
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold()
+        .upstream(&db)
+        .vault(&vault)
+        .login(&setup)
+        .flag("--probe-database", &probed)
+        .flag("--probe-sql", "SELECT 1")
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    let before = leasehold.connect("app", db.name()).await.user().await;
+
+    db.admin.batch_execute(&format!("DROP DATABASE {probed}")).await.unwrap();
+    vault.revoke_prefix(&setup.path).await;
+
+    // Whoever gets in by then has a fresh one: the route is not left without.
+    eventually(SOON, async || match leasehold.try_connect("app", db.name()).await {
+        Ok(session) => same(session.user().await == before, false),
+        Err(error) => Err(format!("{error:?}")),
+    })
+    .await;
+    assert_eq!(proofs(&leasehold, "refused").await, 0.0);
 }

@@ -43,7 +43,7 @@ pub use complaints::Complaints;
 use knock::{Asked, Knock, Waiting};
 use login::{LoggedIn, Login};
 use routes::Seat;
-pub use routes::{LastDatabase, Match, Routes, Seats, SessionRoute};
+pub use routes::{Match, Routes, Seats, SessionRoute, UsedDatabases};
 
 /// What all sessions share.
 pub struct Shared {
@@ -265,7 +265,7 @@ impl Entering {
         };
         match outcome {
             Ok(logged_in) => {
-                route.last_database.note(database);
+                route.used_databases.note(database);
                 Ok(Entry { route, logged_in, seats })
             }
             Err(failed) => {

@@ -1,5 +1,6 @@
 //! Which credentials and which upstream a client gets, and how many may have them. Floor 4.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,8 +54,8 @@ pub struct SessionRoute {
     pub max_sessions: usize,
     /// How many it has.
     pub seats: Seats,
-    /// The database that a client got last; proofs of new credentials log in to it.
-    pub last_database: LastDatabase,
+    /// The databases that clients got into; proofs of new credentials log in to one of them.
+    pub used_databases: UsedDatabases,
     /// Told when the server denies a session something, see [`SessionRoute::denials`].
     pub denied: Arc<dyn Fn(u64) + Send + Sync>,
     /// Of its logins that failed.
@@ -97,25 +98,31 @@ impl Routes {
     }
 }
 
-/// The database that a client of a route got last.
+/// The databases that clients of a route got into.
 #[derive(Clone, Debug, Default)]
-pub struct LastDatabase(Arc<Mutex<Option<Vec<u8>>>>);
+pub struct UsedDatabases(Arc<Mutex<VecDeque<Vec<u8>>>>);
 
-impl LastDatabase {
-    /// A client got this one.
+impl UsedDatabases {
+    /// A client got into this one.
     pub(super) fn note(&self, name: &[u8]) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_deref() != Some(name) {
-            *last = Some(name.to_vec());
+        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if used.front().is_some_and(|latest| latest == name) {
+            return;
         }
+        used.retain(|other| other != name);
+        used.push_front(name.to_vec());
+        used.truncate(MOST_DATABASES);
     }
 
-    /// The name, if any client has got in.
+    /// The names, that of the latest first.
     #[must_use]
-    pub fn get(&self) -> Option<Vec<u8>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn latest_first(&self) -> Vec<Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 }
+
+/// A proof may have to try each of them.
+const MOST_DATABASES: usize = 4;
 
 /// Counts sessions against a limit.
 #[derive(Clone, Debug, Default)]
@@ -151,6 +158,15 @@ mod tests {
         assert!(Match::new("*").takes(b"\xff"));
         assert!(Match::new("app").takes(b"app"));
         assert!(!Match::new("app").takes(b"App"));
+    }
+
+    #[test]
+    fn the_latest_databases_are_kept_each_once() {
+        let used = UsedDatabases::default();
+        for name in ["a", "b", "c", "a", "d", "e", "e"] {
+            used.note(name.as_bytes());
+        }
+        assert_eq!(used.latest_first(), [b"e", b"d", b"a", b"c"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod tests;
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -74,10 +75,12 @@ impl Upstream {
         password: &Secret,
     ) -> Result<Leg, Error> {
         let host = self.host(turn.host).ok_or_else(|| Error::Unreachable(io::ErrorKind::NotFound.into()))?;
-        let login = Login { upstream: self, host, turn, startup, user, password };
+        let connected = AtomicBool::new(false);
+        let login = Login { upstream: self, host, turn, startup, user, password, connected: &connected };
         let within = self.connect_timeout();
         let in_time = timeout(within, Box::pin(login.run())).await;
-        match in_time.map_err(|_| Error::TimedOut { within })?? {
+        let timed_out = |_| Error::TimedOut { within, connected: connected.load(Ordering::Relaxed) };
+        match in_time.map_err(timed_out)?? {
             (leg, true) => Ok(leg),
             (leg, false) => {
                 let address = leg.address.clone();
@@ -96,6 +99,8 @@ struct Login<'a> {
     startup: &'a [u8],
     user: &'a str,
     password: &'a Secret,
+    /// Set once the server has been sent the StartupMessage.
+    connected: &'a AtomicBool,
 }
 
 impl Login<'_> {
@@ -134,6 +139,7 @@ impl Login<'_> {
             .map_err(|error| Attempt { tls: !matches!(encryption, Encryption::No), error })?;
         let tls = matches!(stream, Stream::Tls(_));
         let failed = |failure: Failure| Attempt { tls, error: Error::from(failure).at(&address) };
+        self.connected.store(true, Ordering::Relaxed);
         let mut ready = self.converse(&mut stream).await.map_err(failed)?;
         let suits = self.suits(&mut stream, &mut ready).await.map_err(failed)?;
         let used = encryption.tls().filter(|_| tls).map(|tls| (tls.clone(), self.host.name().to_owned()));
@@ -232,6 +238,8 @@ pub enum Error {
     TimedOut {
         /// The time it had.
         within: Duration,
+        /// Whether it had been sent the StartupMessage by then.
+        connected: bool,
     },
     /// The server is not of the kind that `target_session_attrs` asks for; the session with it has been ended.
     #[error("upstream server is not what target_session_attrs asks for")]
