@@ -103,8 +103,8 @@ impl Doctor {
             return None;
         }
         let token = &patient.login.token;
-        let far = self.vault.extend(token, &grant.lease_id, FAR, self.within()).await;
-        let plain = self.vault.renew(token, &grant.lease_id, self.within()).await;
+        let far = self.vault.extend(token, &grant.lease_id, &grant.username, FAR, self.within()).await;
+        let plain = self.vault.renew(token, &grant.lease_id, &grant.username, self.within()).await;
         match plain {
             Ok(_) => findings.push(Finding::ok("renew", "the lease can be renewed")),
             Err(failure) if failure.kind == Kind::Forbidden => {

@@ -282,7 +282,7 @@ impl Driver {
                 }
             }
             Action::RenewLease(number, id, within) => match self.leased(number, id) {
-                Some((lease_id, token)) => self.requests.renew_lease(number, token, lease_id, within),
+                Some((generation, token)) => self.requests.renew_lease(generation, token, within),
                 None => self.step(Event::LeaseRenewFailed(number, Failure::TokenDead)),
             },
             Action::RenewToken(id, within) => match self.tokens.get(&id) {
@@ -290,7 +290,7 @@ impl Driver {
                 None => self.step(Event::TokenRenewFailed(id, Failure::TokenDead)),
             },
             Action::RevokeLease(number, id) => match self.leased(number, id) {
-                Some((lease_id, token)) => self.requests.revoke_lease(number, token, lease_id),
+                Some((generation, token)) => self.requests.revoke_lease(generation, token),
                 None => self.step(Event::LeaseRevokeFailed(number, Failure::TokenDead)),
             },
             Action::RevokeToken(id) => match self.tokens.get(&id) {
@@ -376,8 +376,8 @@ impl Driver {
         }
     }
 
-    fn leased(&self, number: u64, id: TokenId) -> Option<(String, Secret)> {
-        Some((self.generations.get(&number)?.lease_id().to_owned(), self.tokens.get(&id)?.clone()))
+    fn leased(&self, number: u64, id: TokenId) -> Option<(&Generation, Secret)> {
+        Some((self.generations.get(&number)?, self.tokens.get(&id)?.clone()))
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use super::clock;
+use super::{Generation, clock};
 use crate::lease::{Failure, Time, TokenId};
 use crate::secret::Secret;
 use crate::vault::{self, Grant, Login, StaticCredential, Vault};
@@ -140,11 +140,13 @@ impl Requests {
         );
     }
 
-    pub(super) fn renew_lease(&self, number: u64, token: Secret, lease_id: String, within: Duration) {
+    pub(super) fn renew_lease(&self, generation: &Generation, token: Secret, within: Duration) {
         let within = within.min(self.client_timeout);
+        let (number, lease_id) = (generation.number(), generation.lease_id().to_owned());
+        let username = generation.username().to_owned();
         self.spawn(move |this| async move {
             let sent_at = clock::now();
-            match this.vault.renew(&token, &lease_id, within).await {
+            match this.vault.renew(&token, &lease_id, &username, within).await {
                 Ok(renewed) => Done::LeaseRenewed(number, sent_at, renewed),
                 Err(failure) => Done::LeaseRenewFailed(number, failure),
             }
@@ -162,7 +164,8 @@ impl Requests {
         });
     }
 
-    pub(super) fn revoke_lease(&self, number: u64, token: Secret, lease_id: String) {
+    pub(super) fn revoke_lease(&self, generation: &Generation, token: Secret) {
+        let (number, lease_id) = (generation.number(), generation.lease_id().to_owned());
         self.spawn(move |this| async move {
             Done::LeaseRevoked(number, this.vault.revoke(&token, &lease_id, this.client_timeout).await)
         });

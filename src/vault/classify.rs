@@ -50,14 +50,21 @@ impl Operation {
 }
 
 /// What it means that `operation` was answered with this status and these `errors`; `None`: the body is not Vault's.
+/// `username` is the user of the lease that was to be renewed; empty where there is none.
 ///
 /// `Forbidden` stands for a 403 of any operation with a token but a look-up, and says no more than that: a dead token
 /// gets the same status, so the caller looks the token up to tell the two apart.
-pub(super) fn classify(operation: Operation, status: u16, errors: Option<&[String]>) -> Kind {
+pub(super) fn classify(
+    operation: Operation,
+    status: u16,
+    errors: Option<&[String]>,
+    username: &str,
+) -> Kind {
     let Some(errors) = errors.filter(|_| !is_server_trouble(status)) else {
         return Kind::Transient;
     };
-    let text = errors.join("\n").to_lowercase();
+    let said = errors.join("\n");
+    let text = said.to_lowercase();
     if contains_any(&text, NOT_THE_ACTIVE_NODE) {
         return Kind::Transient;
     }
@@ -65,7 +72,7 @@ pub(super) fn classify(operation: Operation, status: u16, errors: Option<&[Strin
         (Operation::LogIn, 400..=499) => Kind::Refused,
         (Operation::LookUp, 403) => denied_look_up(&text),
         (_, 403) => Kind::Forbidden,
-        (Operation::Renew, 400..=499) => renewal(&text),
+        (Operation::Renew, 400..=499) => renewal(&text, names(&said, username)),
         (Operation::RenewToken, 400..=499) => token_renewal(&text),
         (Operation::Revoke | Operation::LookUpLease, 400..=499) => unknown_lease(&text),
         (Operation::Issue | Operation::RevokeToken, 400..=499) => Kind::Refused,
@@ -92,21 +99,38 @@ fn denied_look_up(text: &str) -> Kind {
 }
 
 /// A 4xx to `sys/leases/renew`. An unreachable database is a 400 as well, so only known texts are final.
-fn renewal(text: &str) -> Kind {
-    if contains_any(text, &["lease not found", "lease expired", "invalid lease"]) || role_was_dropped(text) {
+///
+/// PostgreSQL's SQLSTATE 42704 is "undefined object", of whichever statement renews the role. It says that our role is gone
+/// only where it names that role; another object that is missing, such as a group that `renew_statements` grant, keeps
+/// the lease from being extended and no more. lib/pq, which older Vaults use, does not write the SQLSTATE. A role missing
+/// in another way (28000 at the login of Vault's own user, 3D000) is the server's configuration, and the lease lives.
+fn renewal(text: &str, names_our_user: bool) -> Kind {
+    let undefined = text.contains("sqlstate 42704");
+    let missing = undefined || (text.contains("does not exist") && !text.contains("sqlstate"));
+    if contains_any(text, &["lease not found", "lease expired", "invalid lease"])
+        || (missing && names_our_user)
+    {
         Kind::Gone
-    } else if contains_any(text, &["past the max ttl", "could not find role", "lease is not renewable"]) {
+    } else if undefined
+        || contains_any(text, &["past the max ttl", "could not find role", "lease is not renewable"])
+    {
         Kind::CannotExtend
     } else {
         Kind::Transient
     }
 }
 
-/// SQLSTATE 42704 is "undefined object" of the statement that renews the role. A role missing in another way (28000
-/// at the login of Vault's own user, 3D000) is the server's configuration, and the lease lives.
-fn role_was_dropped(text: &str) -> bool {
-    text.contains("sqlstate 42704")
-        || (text.contains("does not exist") && text.contains("role \"v-") && !text.contains("sqlstate"))
+/// Whether the text names this user, as a word of its own. PostgreSQL cuts names to 63 bytes, and quotes them by the
+/// customs of its language.
+fn names(text: &str, username: &str) -> bool {
+    let end = (0..=username.len().min(63)).rev().find(|end| username.is_char_boundary(*end)).unwrap_or(0);
+    let Some(name) = username.get(..end).filter(|name| !name.is_empty()) else { return false };
+    let continues = |c: char| c.is_alphanumeric() || "_-.$@".contains(c);
+    text.match_indices(name).any(|(at, _)| {
+        let before = text.get(..at).and_then(|text| text.chars().next_back());
+        let after = text.get(at + name.len()..).and_then(|text| text.chars().next());
+        !before.is_some_and(continues) && !after.is_some_and(continues)
+    })
 }
 
 /// A 4xx to `auth/token/renew-self`. The token of a `cert` login is bound to the certificate that it was made with.

@@ -11,7 +11,7 @@ use super::{Failure, Kind, Renewed, Vault, replies, unreadable};
 use crate::secret::Secret;
 
 impl Vault {
-    /// Renews a lease by at most `by`; how far its maximum lets that be is the answer. Cancel safe, except that a longer
+    /// Renews the lease of this user by at most `by`; how far its maximum lets that be is the answer. Cancel safe, except that a longer
     /// life may go unnoticed. A plain renewal brings it back to what its role gives.
     ///
     /// # Errors
@@ -21,11 +21,12 @@ impl Vault {
         &self,
         token: &Secret,
         lease_id: &str,
+        username: &str,
         by: Duration,
         within: Duration,
     ) -> Result<Renewed, Failure> {
         let request = ExtendLease { lease_id: lease_id.to_owned(), increment: by.as_secs() };
-        let reply = self.ask(Operation::Renew, token, request, within).await?;
+        let reply = self.ask_about(username, Operation::Renew, token, request, within).await?;
         replies::renewed(&reply.body).map_err(|why| unreadable(Operation::Renew, why))
     }
 

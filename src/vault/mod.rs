@@ -181,14 +181,20 @@ impl Vault {
             .map_err(|why| Failure::local(Operation::Issue, Kind::Refused, why.as_str()))
     }
 
-    /// Renews a lease by what its role gives. Cancel safe, except that a longer life may go unnoticed.
+    /// Renews the lease of this user by what its role gives. Cancel safe, except that a longer life may go unnoticed.
     ///
     /// # Errors
     ///
-    /// `Gone` and `CannotExtend` are final.
-    pub async fn renew(&self, token: &Secret, lease_id: &str, within: Duration) -> Result<Renewed, Failure> {
+    /// `Gone` and `CannotExtend` are final. An error of the database is `Gone` only where it names the user.
+    pub async fn renew(
+        &self,
+        token: &Secret,
+        lease_id: &str,
+        username: &str,
+        within: Duration,
+    ) -> Result<Renewed, Failure> {
         let request = RenewLease { lease_id: lease_id.to_owned() };
-        let reply = self.ask(Operation::Renew, token, request, within).await?;
+        let reply = self.ask_about(username, Operation::Renew, token, request, within).await?;
         replies::renewed(&reply.body).map_err(|why| unreadable(Operation::Renew, why))
     }
 
@@ -291,8 +297,7 @@ impl Vault {
         replies::token_facts(&reply.body).map_err(|why| unreadable(Operation::LookUp, why))
     }
 
-    /// A request with a token. A 403 may mean a dead token or a policy: the token's own look-up tells which, and
-    /// where it does not, nothing is concluded.
+    /// A request with a token that is about no user.
     async fn ask<E: Endpoint>(
         &self,
         operation: Operation,
@@ -300,8 +305,22 @@ impl Vault {
         endpoint: E,
         within: Duration,
     ) -> Result<Reply, Failure> {
+        self.ask_about("", operation, token, endpoint, within).await
+    }
+
+    /// A request with a token. A 403 may mean a dead token or a policy: the token's own look-up tells which, and
+    /// where it does not, nothing is concluded. `username` is the user of the lease that is to be renewed.
+    async fn ask_about<E: Endpoint>(
+        &self,
+        username: &str,
+        operation: Operation,
+        token: &Secret,
+        endpoint: E,
+        within: Duration,
+    ) -> Result<Reply, Failure> {
         let deadline = Instant::now() + within;
-        let failure = match self.call(operation, Some(token), endpoint, deadline, &[]).await {
+        let answer = self.call_about(username, operation, Some(token), endpoint, deadline, &[]).await;
+        let failure = match answer {
             Err(failure) if failure.kind == Kind::Forbidden => failure,
             other => return other,
         };
@@ -315,9 +334,22 @@ impl Vault {
         Err(failure.meaning(kind))
     }
 
-    /// A request whose answer is a success, or a failure with its meaning. `secrets` were sent in its body.
+    /// A request that is about no user.
     async fn call<E: Endpoint>(
         &self,
+        operation: Operation,
+        token: Option<&Secret>,
+        endpoint: E,
+        deadline: Instant,
+        secrets: &[&Secret],
+    ) -> Result<Reply, Failure> {
+        self.call_about("", operation, token, endpoint, deadline, secrets).await
+    }
+
+    /// A request whose answer is a success, or a failure with its meaning. `secrets` were sent in its body.
+    async fn call_about<E: Endpoint>(
+        &self,
+        username: &str,
         operation: Operation,
         token: Option<&Secret>,
         endpoint: E,
@@ -334,7 +366,7 @@ impl Vault {
             return Ok(reply);
         }
         let errors = replies::errors(&reply.body).unwrap_or_default();
-        let kind = classify(operation, status, Some(&errors));
+        let kind = classify(operation, status, Some(&errors), username);
         let said = errors.first().map_or("", String::as_str);
         let known: Vec<&Secret> = secrets.iter().copied().chain(token).collect();
         Err(Failure::answered(operation, kind, status, said, &known))
@@ -444,7 +476,7 @@ fn outcome(operation: Operation, result: &Result<Reply, NoReply>) -> VaultOutcom
         // That a lease is not there is an answer, and the one that is hoped for.
         Ok(Reply { status: 400, body, .. })
             if operation == Operation::LookUpLease
-                && classify(operation, 400, replies::errors(body).as_deref()) == Kind::Gone =>
+                && classify(operation, 400, replies::errors(body).as_deref(), "") == Kind::Gone =>
         {
             VaultOutcome::Ok
         }

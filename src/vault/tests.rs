@@ -107,7 +107,7 @@ async fn a_denial_is_told_from_a_dead_token_by_a_look_up() {
     ];
     for (look_up, kind) in cases {
         let stub = Stub::replying([stub::status(403, denied), look_up]).await;
-        let failure = vault(&[&stub.addr]).renew(&token(), "l", WITHIN).await.unwrap_err();
+        let failure = vault(&[&stub.addr]).renew(&token(), "l", "v-app", WITHIN).await.unwrap_err();
         assert_eq!((failure.kind, failure.status), (kind, Some(403)));
     }
 }
@@ -119,7 +119,7 @@ async fn a_failing_vault_is_asked_five_times_a_second_over_all_addresses_and_rel
     let start = Instant::now();
     let mut vault = vault(&[&one.addr, &other.addr]);
     for _ in 0..6 {
-        vault.renew(&token(), "l", WITHIN).await.unwrap_err();
+        vault.renew(&token(), "l", "v-app", WITHIN).await.unwrap_err();
         vault = Vault::new(config(&[&one.addr, &other.addr])).unwrap().succeeding(&vault);
     }
     let asked = one.seen().matches("/leases/renew").count() + other.seen().matches("/leases/renew").count();
@@ -143,7 +143,7 @@ async fn a_policy_that_forbids_revocation_is_no_failing_vault() {
     };
     assert_eq!(vault.revoke(&token(), "l", WITHIN).await.unwrap_err().kind, Kind::Forbidden);
     assert!(!is_held_back().await);
-    assert_eq!(vault.renew(&token(), "l", WITHIN).await.unwrap_err().kind, Kind::Forbidden);
+    assert_eq!(vault.renew(&token(), "l", "v-app", WITHIN).await.unwrap_err().kind, Kind::Forbidden);
     assert!(is_held_back().await);
 }
 
@@ -185,7 +185,7 @@ async fn a_reply_that_cannot_be_read_shows_nothing_of_itself() {
 #[tokio::test]
 async fn a_token_that_is_no_header_is_refused() {
     let token = Secret::new("two\nlines".to_owned());
-    let failure = vault(&["http://127.0.0.1:1"]).renew(&token, "l", WITHIN).await.unwrap_err();
+    let failure = vault(&["http://127.0.0.1:1"]).renew(&token, "l", "v-app", WITHIN).await.unwrap_err();
     assert_eq!(failure.kind, Kind::Refused);
     assert!(!failure.to_string().contains("lines"));
 }

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Whose lease is renewed.
+const USER: &str = "v-token-app-x";
+
 const CASES: &[(Operation, u16, &str, Kind)] = &[
     // Renewals
     (Operation::Renew, 400, "lease not found", Kind::Gone),
@@ -44,6 +47,25 @@ const CASES: &[(Operation, u16, &str, Kind)] = &[
         "failed to renew entry: resp: (*logical.Response)(nil) err: pq: role \"v-token-app-x\" does not exist",
         Kind::Gone,
     ),
+    (
+        Operation::Renew,
+        400,
+        "failed to renew entry: failed to execute query: FEHLER: Rolle »v-token-app-x« existiert nicht (SQLSTATE 42704)",
+        Kind::Gone,
+    ),
+    (
+        Operation::Renew,
+        400,
+        "failed to renew entry: failed to execute query: ERROR: role \"readers\" does not exist (SQLSTATE 42704)",
+        Kind::CannotExtend,
+    ),
+    (
+        Operation::Renew,
+        400,
+        "failed to renew entry: failed to execute query: ERROR: role \"v-token-app-x2\" does not exist (SQLSTATE 42704)",
+        Kind::CannotExtend,
+    ),
+    (Operation::Renew, 400, "failed to renew entry: pq: role \"v-token-app-y\" does not exist", Kind::Transient),
     (
         Operation::Renew,
         400,
@@ -147,7 +169,8 @@ const CASES: &[(Operation, u16, &str, Kind)] = &[
 fn each_known_answer_has_its_meaning() {
     for (operation, status, text, kind) in CASES {
         let errors = if text.is_empty() { vec![] } else { vec![(*text).to_owned()] };
-        assert_eq!(classify(*operation, *status, Some(&errors)), *kind, "{operation:?} {status} {text:?}");
+        let found = classify(*operation, *status, Some(&errors), USER);
+        assert_eq!(found, *kind, "{operation:?} {status} {text:?}");
     }
 }
 
@@ -166,7 +189,24 @@ fn what_is_not_vaults_json_is_transient_whatever_its_status() {
         Operation::Health,
     ] {
         for status in 300..=599 {
-            assert_eq!(classify(operation, status, None), Kind::Transient, "{operation:?} {status}");
+            assert_eq!(classify(operation, status, None, USER), Kind::Transient, "{operation:?} {status}");
         }
+    }
+}
+
+#[test]
+fn a_user_is_named_as_a_word_of_its_own() {
+    let long = format!("v-{}", "x".repeat(80));
+    let cut: String = long.chars().take(63).collect();
+    for (text, user, named) in [
+        ("role \"v-app-1\" does not exist", "v-app-1", true),
+        ("le rôle « v-app-1 » n'existe pas", "v-app-1", true),
+        ("role \"v-app-1\" does not exist", "v-app", false),
+        ("role \"xv-app-1\" does not exist", "v-app-1", false),
+        ("v-app-12, v-app-1", "v-app-1", true),
+        (&format!("role \"{cut}\" does not exist"), &long, true),
+        ("role \"\" does not exist", "", false),
+    ] {
+        assert_eq!(names(text, user), named, "{text} {user}");
     }
 }

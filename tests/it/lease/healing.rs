@@ -29,6 +29,36 @@ async fn a_role_dropped_behind_vaults_back_is_replaced_at_the_next_login() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_fails_for_a_dropped_group_ends_no_session_before_its_lease() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app").ttl("20s", "1h")).await;
+    let group = format!("{}_readers", db.name());
+    let renew = json!({"renew_statements": [format!("GRANT {group} TO \"{{{{name}}}}\"")]});
+    vault.write(&format!("{}/roles/app", setup.mount()), renew).await;
+    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("app", db.name()).await;
+    let user = session.user().await;
+
+    until_metric(&leasehold, SOON * 2, "renewals_total", &[("outcome", "terminal")], 1.0).await;
+
+    leasehold.wait_log("SQLSTATE 42704").await;
+    let new = eventually(SOON, async || {
+        let new = leasehold.connect("app", db.name()).await;
+        if new.user().await == user { Err("the credential that cannot be renewed") } else { Ok(new) }
+    })
+    .await;
+    assert_eq!(session.user().await, user, "the session goes on to the end of its lease");
+    assert_eq!(new.value("SELECT 40 + 2").await, "42");
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("rotations_total", &[("reason", "capped")]), 1.0);
+    assert_eq!(metrics.get("sessions_closed_total", &[("cause", "revoked")]), 0.0);
+    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    assert_eq!(leasehold.metrics().await.get("sessions_closed_total", &[("cause", "revoked")]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_password_changed_behind_vaults_back_is_replaced_once_and_sessions_go_on() {
     let db = bench().postgres().await.database().await;
     let vault = bench().vault().await;
