@@ -114,8 +114,10 @@ label! {
     Revocation {
         /// By its own id.
         Lease = "lease",
-        /// By the token that owned it.
+        /// By the token that owned it, and it was seen to be gone.
         Token = "token",
+        /// By the token that owned it, and nobody could see whether it went.
+        Unverified = "unverified",
         /// It could not be given back: it lapses.
         Forbidden = "forbidden",
         /// It did not work: it lapses.

@@ -4,6 +4,8 @@
 //!
 //! Source: <https://developer.hashicorp.com/vault/docs/concepts/policies>
 
+use std::collections::BTreeSet;
+
 use crate::config::Config;
 use crate::credentials::Kind;
 use crate::vault::Auth;
@@ -32,6 +34,8 @@ pub enum Need {
     Default,
     /// It buys something, and is no part of the least policy.
     May,
+    /// As [`Need::Should`], if what stands before it in the path is a namespace. The configuration does not tell.
+    Namespace,
 }
 
 /// Whether the token is handed over, so that leasehold never revokes it.
@@ -89,6 +93,11 @@ pub fn rules(config: &Config) -> Vec<Rule> {
             "tells whether a lease has gone with its token; without it one that stays is not noticed",
         ));
     }
+    for namespace in possible_namespaces(config) {
+        for (operation, purpose) in IN_NAMESPACE {
+            rules.push(rule(&format!("{namespace}/{operation}"), "update", Need::Namespace, purpose));
+        }
+    }
     if leases {
         let purpose = if handed {
             "gives a lease back as soon as its last session has gone; without it the lease lapses, as a token that \
@@ -100,6 +109,21 @@ pub fn rules(config: &Config) -> Vec<Rule> {
         rules.push(rule("sys/leases/revoke", "update", Need::May, purpose));
     }
     rules
+}
+
+/// What the paths of the routes may have as a namespace in front: a mount has at least one segment of its own.
+fn possible_namespaces(config: &Config) -> BTreeSet<String> {
+    let paths = config.routes.iter().map(|route| route.vault_path.trim_matches('/'));
+    paths
+        .filter(|path| Kind::of_path(path) == Kind::Dynamic)
+        .flat_map(|path| {
+            let segments: Vec<&str> = path.split('/').collect();
+            let most = segments.len().saturating_sub(3);
+            (1..=most)
+                .map(|count| segments.iter().take(count).copied().collect::<Vec<_>>().join("/"))
+                .collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 /// The policy, ready for `vault policy write`.
@@ -131,6 +155,10 @@ pub fn hcl(config: &Config) -> String {
         "# Vault's default policy gives these; they stand here for tokens made without it.\n",
         &[Need::Default],
     );
+    section(
+        "# A lease in a namespace below is asked for there. Where the path has no namespace but a longer mount, these do nothing.\n",
+        &[Need::Namespace],
+    );
     section("# Not needed; take the mark away for what it buys.\n", &[Need::May]);
     text.push_str(
         "\n# Not needed to run: `leasehold check` asks for a token's capabilities. The default policy gives it.\n\
@@ -138,6 +166,13 @@ pub fn hcl(config: &Config) -> String {
     );
     text
 }
+
+/// What is asked for a lease in a namespace below that of the token.
+const IN_NAMESPACE: [(&str, &str); 3] = [
+    ("sys/leases/renew", "renews leases of that namespace; the default policy does not reach there"),
+    ("sys/leases/revoke", "gives such a lease back; the revocation of its token would leave it"),
+    ("sys/leases/lookup", "tells whether such a lease is gone"),
+];
 
 fn capital(text: &str) -> String {
     let mut chars = text.chars();
@@ -188,6 +223,9 @@ mod tests {
             "path \"auth/token/renew-self\" { capabilities = [\"update\"] }",
             "path \"auth/token/revoke-self\" { capabilities = [\"update\"] }",
             "path \"sys/leases/lookup\" { capabilities = [\"update\"] }",
+            "path \"x/sys/leases/renew\" { capabilities = [\"update\"] }",
+            "path \"x/sys/leases/revoke\" { capabilities = [\"update\"] }",
+            "path \"x/sys/leases/lookup\" { capabilities = [\"update\"] }",
         ];
         assert_eq!(rules_of(&text), expected);
         assert!(text.contains("\n# path \"sys/leases/revoke\" { capabilities = [\"update\"] }\n"), "{text}");

@@ -79,7 +79,13 @@ impl Doctor {
         let token = &patient.login.token;
         let grant = match self.vault.issue(token, &route.vault_path, self.within()).await {
             Ok(grant) => grant,
-            Err(failure) => return examined.findings.push(not_issued(route, &failure)),
+            Err(failure) => {
+                if let Some(left) = &failure.left {
+                    // What becomes of it is not the fault that is told.
+                    drop(self.vault.revoke(token, &left.lease, self.within()).await);
+                }
+                return examined.findings.push(not_issued(route, &failure));
+            }
         };
         let span = humantime::format_duration(grant.ttl);
         examined.findings.push(Finding::ok("issue", format!("{} for {span}", grant.username)));
@@ -99,19 +105,22 @@ impl Doctor {
 
     /// Renews it really, once far and once plainly; how long it can live in all.
     async fn renew(&self, patient: &Patient, grant: &Grant, findings: &mut Vec<Finding>) -> Option<Duration> {
-        if !grant.renewable || !patient.may("sys/leases/renew", "update") {
+        if !grant.renewable || !patient.may(&grant.lease.path("sys/leases/renew"), "update") {
             return None;
         }
         let token = &patient.login.token;
-        let far = self.vault.extend(token, &grant.lease_id, &grant.username, FAR, self.within()).await;
-        let plain = self.vault.renew(token, &grant.lease_id, &grant.username, self.within()).await;
+        let far = self.vault.extend(token, &grant.lease, &grant.username, FAR, self.within()).await;
+        let plain = self.vault.renew(token, &grant.lease, &grant.username, self.within()).await;
         match plain {
             Ok(_) => findings.push(Finding::ok("renew", "the lease can be renewed")),
             Err(failure) if failure.kind == Kind::Forbidden => {
                 findings.push(Finding::warning(
                     "renew",
                     failure.to_string(),
-                    "allow update on sys/leases/renew; until then credentials are replaced instead",
+                    format!(
+                        "allow update on {}; until then credentials are replaced instead",
+                        grant.lease.path("sys/leases/renew")
+                    ),
                 ));
             }
             Err(failure) => findings.push(Finding::error(
@@ -134,12 +143,24 @@ impl Doctor {
     ) {
         let name = route.name.clone();
         let mut held = Held { route: name, visit, ttl: grant.ttl, failure: None };
-        if patient.may("sys/leases/revoke", "update") {
-            match self.vault.revoke(&patient.login.token, &grant.lease_id, self.within()).await {
+        if patient.may(&grant.lease.path("sys/leases/revoke"), "update") {
+            match self.vault.revoke(&patient.login.token, &grant.lease, self.within()).await {
                 Ok(()) => return examined.findings.push(self.see_off(held, true).await),
                 Err(failure) if failure.kind == Kind::Forbidden => {}
                 Err(failure) => held.failure = Some(failure.to_string()),
             }
+        }
+        if grant.lease.is_elsewhere() && held.failure.is_none() {
+            let finding = Finding::warning(
+                "revoke",
+                format!(
+                    "{} stays until its lease ends, in {}: it is in another namespace than the token that asked for it",
+                    grant.username,
+                    humantime::format_duration(grant.ttl)
+                ),
+                format!("allow update on {} (see `leasehold policy`)", grant.lease.path("sys/leases/revoke")),
+            );
+            return examined.findings.push(finding.of(&held.route));
         }
         examined.held = Some(held);
     }

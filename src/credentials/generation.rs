@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use crate::lease::Time;
 use crate::metrics::Closed;
 use crate::secret::Secret;
+use crate::vault::Lease;
 
 /// What sessions of a generation have to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub struct Generation {
     number: u64,
     username: String,
     password: Secret,
-    lease_id: String,
+    lease: Lease,
     /// Sessions, and logins on their way. `CLOSED` is added once, when nobody may enter any more.
     entered: AtomicUsize,
     /// Some session's upstream did not reach EOF before its guard was dropped.
@@ -77,7 +78,7 @@ impl Generation {
         number: u64,
         username: String,
         password: Secret,
-        lease_id: String,
+        lease: Lease,
         hard_close_at: Time,
         left: Arc<Notify>,
     ) -> Arc<Self> {
@@ -85,7 +86,7 @@ impl Generation {
             number,
             username,
             password,
-            lease_id,
+            lease,
             entered: AtomicUsize::new(0),
             stray: AtomicBool::new(false),
             hard_close_at: AtomicU64::new(hard_close_at.as_nanos()),
@@ -114,17 +115,16 @@ impl Generation {
         &self.password
     }
 
-    /// The whole lease_id. Logs and status show [`Generation::lease_id_tail`].
+    /// Its lease. Logs and status show [`Generation::lease_id_tail`].
     #[must_use]
-    pub fn lease_id(&self) -> &str {
-        &self.lease_id
+    pub fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     /// The last eight characters of the lease_id, for logs and status.
     #[must_use]
     pub fn lease_id_tail(&self) -> &str {
-        let start = self.lease_id.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
-        self.lease_id.get(start..).unwrap_or("")
+        self.lease.tail()
     }
 
     /// Counts a session (or a login on its way) in. `None` once the generation is closed.

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::machine::{Kind, Machine};
-use super::requests::tail;
 use super::state::{Left, LeftGeneration, LeftToken, Origin, Slot};
-use super::{Generation, clock};
+use super::{Generation, Lease, clock};
 use crate::lease::{Kept, Settings, Time, TokenId};
 use crate::secret::Secret;
 
@@ -68,18 +67,18 @@ impl Beginning {
         let keeper = Machine::resume(settings, clock::now(), &kept);
         let route = found.route.as_str();
         let generations = numbered().map(|(number, found)| {
+            let lease = Lease::new(found.lease_id.clone(), &found.origin.vault_path);
             tracing::info!(
                 route,
                 lease.generation = number,
-                lease.id = tail(&found.lease_id),
+                lease.id = lease.tail(),
                 db.user = found.username,
                 serves = found.life.serves,
                 "left by an earlier process"
             );
             let (username, password) = (found.username.clone(), found.password.clone());
             let left = Arc::clone(left);
-            let generation =
-                Generation::new(number, username, password, found.lease_id.clone(), Time::NEVER, left);
+            let generation = Generation::new(number, username, password, lease, Time::NEVER, left);
             (number, generation)
         });
         let generations: HashMap<u64, Arc<Generation>> = generations.collect();
@@ -126,7 +125,7 @@ impl Keeping {
             Some(LeftGeneration {
                 username: generation.username().to_owned(),
                 password: generation.password().clone(),
-                lease_id: generation.lease_id().to_owned(),
+                lease_id: generation.lease().id().to_owned(),
                 origin: Origin::clone(self.origins.get(number)?),
                 life: *life,
             })

@@ -15,6 +15,7 @@ pub mod state;
 pub mod status;
 mod view;
 
+pub use crate::vault::Lease;
 pub use driver::{Means, RouteSettings, start};
 pub use generation::{Drain, Ending, Generation, Guard, HardClose};
 pub use machine::Kind;

@@ -1,7 +1,7 @@
 //! The requests of a driver, one tracked task each; each ends in one message to the driver. Floor 3.
 //!
 //! A request outlives the wait for it where it may have made something: a creds request that was given up is listened to
-//! once more as long, and what it brings late is given back.
+//! once more as long, and what it brings late is given back, as is what an unusable reply names.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use super::{Generation, clock};
+use super::{Generation, Lease, clock};
 use crate::lease::{Failure, Time, TokenId};
 use crate::secret::Secret;
-use crate::vault::{self, Grant, Login, StaticCredential, Vault};
+use crate::vault::{self, Grant, Leftover, Login, StaticCredential, Vault};
 
 /// What a proof found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,9 @@ pub(super) enum Done {
     Granted(Time, Grant),
     Read(Time, StaticCredential),
     IssueFailed(vault::Failure),
-    /// A creds request that had been given up is settled.
+    /// Vault has made a lease that nobody uses, asked for at that time.
+    LeaseLeft(TokenId, Time, Leftover),
+    /// A creds request whose outcome was unknown is settled.
     LateReply(TokenId),
     Proof(u64, Proof),
     LeaseRenewed(u64, Time, vault::Renewed),
@@ -100,27 +102,37 @@ impl Requests {
                     return;
                 }
                 Ok(Err(failure)) => {
-                    let lost = failure.outcome_unknown;
+                    let is_settled = !may_have_made(&failure);
+                    let left = failure.left.clone();
                     this.tell(Done::IssueFailed(failure)).await;
-                    if lost {
-                        this.tell(Done::LateReply(id)).await;
+                    if !is_settled {
+                        this.settle(id, sent_at, left).await;
                     }
                     return;
                 }
                 Err(_) => vault::Failure::gave_up(vault::Operation::Issue),
             };
             this.tell(Done::IssueFailed(failure)).await;
-            if let Ok(grant) = request.await {
-                tracing::warn!(
-                    lease.id = tail(&grant.lease_id),
-                    "a credential came too late and is given back"
-                );
-                if let Err(failure) = this.vault.revoke(&token, &grant.lease_id, within).await {
-                    tracing::warn!(error = %failure, "the late credential could not be revoked by itself");
+            let left = match request.await {
+                Ok(grant) => {
+                    tracing::warn!(
+                        lease.id = grant.lease.tail(),
+                        "a credential came too late and is given back"
+                    );
+                    Some(Leftover { lease: grant.lease, username: grant.username, ttl: Some(grant.ttl) })
                 }
-            }
-            this.tell(Done::LateReply(id)).await;
+                Err(failure) => failure.left,
+            };
+            this.settle(id, sent_at, left).await;
         });
+    }
+
+    /// A creds request that did not bring a credential comes to its end, with the lease that it has left, if it is known.
+    async fn settle(&self, id: TokenId, sent_at: Time, left: Option<Leftover>) {
+        if let Some(left) = left {
+            self.tell(Done::LeaseLeft(id, sent_at, left)).await;
+        }
+        self.tell(Done::LateReply(id)).await;
     }
 
     /// Reads a static role's password.
@@ -142,11 +154,11 @@ impl Requests {
 
     pub(super) fn renew_lease(&self, generation: &Generation, token: Secret, within: Duration) {
         let within = within.min(self.client_timeout);
-        let (number, lease_id) = (generation.number(), generation.lease_id().to_owned());
+        let (number, lease) = (generation.number(), generation.lease().clone());
         let username = generation.username().to_owned();
         self.spawn(move |this| async move {
             let sent_at = clock::now();
-            match this.vault.renew(&token, &lease_id, &username, within).await {
+            match this.vault.renew(&token, &lease, &username, within).await {
                 Ok(renewed) => Done::LeaseRenewed(number, sent_at, renewed),
                 Err(failure) => Done::LeaseRenewFailed(number, failure),
             }
@@ -165,15 +177,15 @@ impl Requests {
     }
 
     pub(super) fn revoke_lease(&self, generation: &Generation, token: Secret) {
-        let (number, lease_id) = (generation.number(), generation.lease_id().to_owned());
+        let (number, lease) = (generation.number(), generation.lease().clone());
         self.spawn(move |this| async move {
-            Done::LeaseRevoked(number, this.vault.revoke(&token, &lease_id, this.client_timeout).await)
+            Done::LeaseRevoked(number, this.vault.revoke(&token, &lease, this.client_timeout).await)
         });
     }
 
-    pub(super) fn look_up_lease(&self, number: u64, token: Secret, lease_id: String) {
+    pub(super) fn look_up_lease(&self, number: u64, token: Secret, lease: Lease) {
         self.spawn(move |this| async move {
-            let answer = this.vault.has_lease(&token, &lease_id, this.client_timeout).await;
+            let answer = this.vault.has_lease(&token, &lease, this.client_timeout).await;
             Done::LeaseLookedUp(number, answer)
         });
     }
@@ -199,10 +211,16 @@ impl Requests {
     }
 }
 
+/// Whether Vault may have made a credential that leasehold does not have.
+fn may_have_made(failure: &vault::Failure) -> bool {
+    failure.outcome_unknown || failure.left.is_some()
+}
+
 /// What a failure means to the machines.
 pub(super) fn meaning(failure: &vault::Failure) -> Failure {
     match failure.kind {
-        _ if failure.outcome_unknown => Failure::TimedOut,
+        vault::Kind::Refused if may_have_made(failure) => Failure::Unusable,
+        _ if may_have_made(failure) => Failure::TimedOut,
         vault::Kind::Transient => Failure::Transient,
         vault::Kind::TimedOut => Failure::TimedOut,
         vault::Kind::TokenDead => Failure::TokenDead,
@@ -211,10 +229,4 @@ pub(super) fn meaning(failure: &vault::Failure) -> Failure {
         vault::Kind::CannotExtend => Failure::CannotExtend,
         vault::Kind::Refused => Failure::Refused,
     }
-}
-
-/// The last eight characters of a lease_id.
-pub(super) fn tail(lease_id: &str) -> &str {
-    let start = lease_id.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
-    lease_id.get(start..).unwrap_or("")
 }

@@ -45,6 +45,8 @@ pub enum Failure {
     CannotExtend,
     /// Vault said no, and will say so again.
     Refused,
+    /// Vault answered with what is of no use, and will do so again. It has made something all the same, or may have.
+    Unusable,
 }
 
 /// What has happened.
@@ -74,7 +76,17 @@ pub enum Event {
     },
     /// No credential.
     IssueFailed(Failure),
-    /// A creds request that was given up has been settled: granted and given back, or refused, or given up for good.
+    /// Vault has made a lease that nobody uses: it came too late, or with a reply of no use.
+    LeaseLeft {
+        /// The token that owns it.
+        token: TokenId,
+        /// When the request was sent.
+        sent_at: Time,
+        /// `lease_duration`, or a guess.
+        lease: Duration,
+    },
+    /// A creds request whose outcome was unknown has been settled: granted ([`Event::LeaseLeft`] says so before), or
+    /// refused, or given up for good.
     LateReply(TokenId),
     /// A host let the candidate in.
     Proved(u64),
@@ -112,6 +124,8 @@ pub enum Event {
     LeaseRevoked(u64),
     /// Not revoked.
     LeaseRevokeFailed(u64, Failure),
+    /// It may not be revoked, and would not go with its token: it is in another namespace.
+    LeaseStays(u64),
     /// The answer to [`Action::RevokeToken`].
     TokenRevoked(TokenId),
     /// Not revoked.
@@ -269,8 +283,10 @@ pub enum Note {
 pub enum Outcome {
     /// By itself.
     Lease,
-    /// With its token.
+    /// With its token, and it was seen to be gone.
     Token,
+    /// Its token is revoked, or dead, and nobody could see whether the lease went with it.
+    Unverified,
     /// With its token, and yet it is there: Vault cannot revoke it either, and tries again for a while.
     Stays,
     /// Forbidden: it lapses.

@@ -2,7 +2,7 @@
 //!
 //! Vault answers for a token at once and revokes what it owned afterwards, so its answer says nothing of the lease. Where
 //! the database does not let go of the user, the lease stays, and Vault tries again for some minutes. So the lease is looked
-//! up, a few times, under the token of the credential that serves now.
+//! up, a few times, under the token of the credential that serves now. What was not seen to be gone is not counted as gone.
 
 use std::time::Duration;
 
@@ -44,10 +44,10 @@ impl Keeper {
         for number in numbers {
             let Some(farewell) = self.farewells.get_mut(&number) else { continue };
             match (asker, farewell.look_at) {
-                (None, _) if self.closed => self.parted(number, Outcome::Token),
+                (None, _) if self.closed => self.parted(number, Outcome::Unverified),
                 (_, None) => {}
                 (_, Some(at)) if now < at => self.wake(now, at),
-                (None, Some(_)) => self.parted(number, Outcome::Token),
+                (None, Some(_)) => self.parted(number, Outcome::Unverified),
                 (Some(token), Some(_)) => {
                     farewell.look_at = None;
                     self.actions.push(Action::LookUpLease(number, token));
@@ -62,9 +62,10 @@ impl Keeper {
         };
         let looks = looks + 1;
         match sight {
-            Sight::Gone | Sight::Barred => self.parted(number, Outcome::Token),
+            Sight::Gone => self.parted(number, Outcome::Token),
+            Sight::Barred => self.parted(number, Outcome::Unverified),
             Sight::There if looks >= LOOKS => self.parted(number, Outcome::Stays),
-            Sight::Unclear if looks >= LOOKS => self.parted(number, Outcome::Token),
+            Sight::Unclear if looks >= LOOKS => self.parted(number, Outcome::Unverified),
             Sight::There | Sight::Unclear => {
                 let look_at = Some(self.next_look(now, looks));
                 self.farewells.insert(number, Farewell { looks, look_at });

@@ -63,6 +63,8 @@ impl Reason {
 pub struct Issuance {
     pub(super) state: State,
     pub(super) bucket: Bucket,
+    /// Whether the latest request may have made a credential that leasehold does not have.
+    pub(super) is_unsettled: bool,
     failures: u32,
 }
 
@@ -118,7 +120,7 @@ pub(super) enum Setback {
 
 impl Issuance {
     pub(super) fn new(burst: u32, interval: Duration) -> Self {
-        Self { state: State::Idle, bucket: Bucket::new(burst, interval), failures: 0 }
+        Self { state: State::Idle, bucket: Bucket::new(burst, interval), is_unsettled: false, failures: 0 }
     }
 
     /// An attempt failed. `most` bounds the wait.
@@ -139,7 +141,8 @@ impl Issuance {
     }
 }
 
-/// Grants out of turn: `burst` at once, then one each `interval`.
+/// Grants out of turn, and requests that may have made a credential and did not bring it: `burst` at once, then one each
+/// `interval`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Bucket {
     burst: u32,
@@ -162,7 +165,7 @@ impl Bucket {
         (self.left == 0).then_some(self.next_at)
     }
 
-    /// A grant has come.
+    /// A grant has come, or may have been made.
     pub(super) fn take(&mut self, now: Time) {
         self.refill(now);
         if self.left == self.burst {

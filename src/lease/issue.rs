@@ -102,7 +102,10 @@ impl Keeper {
     }
 
     fn begin(&mut self, now: Time, reason: Reason) {
-        if self.draws_on_the_bucket(reason)
+        // Another request may leave another role behind; somebody who asks by hand takes that upon himself.
+        let after_unsettled =
+            self.issuance.is_unsettled && !matches!(reason, Reason::Command | Reason::Reload);
+        if (self.draws_on_the_bucket(reason) || after_unsettled)
             && let Some(at) = self.issuance.bucket.ready_at(now)
         {
             self.wake(now, at);
@@ -295,6 +298,7 @@ impl Keeper {
         let issuance::State::Requesting { reason, token } = self.issuance.state else {
             return;
         };
+        self.issuance.is_unsettled = false;
         let number = self.next_number;
         self.next_number += 1;
         let jitter = self.jitter();
@@ -412,8 +416,10 @@ impl Keeper {
             Some(token) if refused && !self.closed && self.is_of_use(now, reason, token) => {
                 self.request(reason, token);
             }
-            // It gives tokens that may not do it.
-            _ if failure == Failure::Forbidden => self.fail(now, Setback::Refusal),
+            // It gives tokens that may not do it, or cannot be read.
+            _ if matches!(failure, Failure::Forbidden | Failure::Unusable) => {
+                self.fail(now, Setback::Refusal)
+            }
             // The next login is made with what is in the file by then.
             _ => self.fail(now, Setback::Absence),
         }
@@ -423,9 +429,11 @@ impl Keeper {
         let issuance::State::Requesting { token, .. } = self.issuance.state else {
             return;
         };
+        self.issuance.is_unsettled = matches!(failure, Failure::TimedOut | Failure::Unusable);
         match failure {
             Failure::TokenDead => self.token_dead(now, token),
-            Failure::TimedOut => {
+            Failure::TimedOut | Failure::Unusable => {
+                self.issuance.bucket.take(now);
                 // It may be granted yet: the token is held until that is settled, then revoked with what it owns.
                 if self.spare == Some(token) {
                     self.spare = None;
@@ -443,9 +451,11 @@ impl Keeper {
             match failure {
                 // A fresh login is the remedy for a dead token.
                 Failure::Transient | Failure::TimedOut | Failure::TokenDead => Setback::Absence,
-                Failure::Forbidden | Failure::Gone | Failure::CannotExtend | Failure::Refused => {
-                    Setback::Refusal
-                }
+                Failure::Forbidden
+                | Failure::Gone
+                | Failure::CannotExtend
+                | Failure::Refused
+                | Failure::Unusable => Setback::Refusal,
             },
         );
     }

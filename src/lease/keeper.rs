@@ -217,6 +217,7 @@ impl Keeper {
             Event::LogInFailed(failure) => self.log_in_failed(now, failure),
             Event::Granted { sent_at, lease, renewable } => self.granted(now, sent_at, lease, renewable),
             Event::IssueFailed(failure) => self.issue_failed(now, failure),
+            Event::LeaseLeft { token, sent_at, lease } => self.lease_left(token, sent_at, lease),
             Event::LateReply(token) => {
                 if let Some(token) = self.tokens.get_mut(&token) {
                     token.late = token.late.saturating_sub(1);
@@ -240,6 +241,7 @@ impl Keeper {
             Event::TokenRenewFailed(token, failure) => self.token_renew_failed(now, token, failure),
             Event::LeaseRevoked(number) => self.returned(number, Outcome::Lease),
             Event::LeaseRevokeFailed(number, failure) => self.lease_revoke_failed(now, number, failure),
+            Event::LeaseStays(number) => self.returned(number, Outcome::Forbidden),
             Event::TokenRevoked(token) if self.is_revoking(token) => {
                 self.token_gone(now, token, Outcome::Token)
             }

@@ -56,7 +56,11 @@ impl Keeper {
         let verdict = match failure {
             Failure::Gone | Failure::TokenDead => Verdict::Lost,
             Failure::CannotExtend => Verdict::Alive,
-            Failure::Transient | Failure::TimedOut | Failure::Forbidden | Failure::Refused => Verdict::Silent,
+            Failure::Transient
+            | Failure::TimedOut
+            | Failure::Forbidden
+            | Failure::Refused
+            | Failure::Unusable => Verdict::Silent,
         };
         self.answer(number, check, verdict);
     }

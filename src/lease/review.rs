@@ -3,9 +3,11 @@
 //! Nothing here is triggered: [`Keeper::review`] looks at everything it has and does what is due, so that it does not
 //! matter which event brought the moment. Doing it twice does nothing more.
 
+use std::time::Duration;
+
 use super::Time;
 use super::event::{Action, Failure, Note, Outcome};
-use super::generation::{Cause, Closing, Ending, State};
+use super::generation::{Cause, Closing, Ending, Generation, State};
 use super::issuance;
 use super::keeper::{Keeper, MOST_RETIRING};
 use super::schedule;
@@ -155,6 +157,15 @@ impl Keeper {
         self.actions.push(Action::RevokeLease(number, generation.token));
     }
 
+    /// A lease came without a credential that could be used.
+    pub(super) fn lease_left(&mut self, token: TokenId, sent_at: Time, lease: Duration) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let jitter = self.jitter();
+        self.generations.insert(number, Generation::new(token, sent_at, lease, false, jitter));
+        self.give_back(number);
+    }
+
     /// Revocations to be tried again, and leases that have lapsed.
     fn give_leases_back(&mut self, now: Time) {
         for number in self.numbers() {
@@ -220,7 +231,11 @@ impl Keeper {
                     None => self.returned(number, Outcome::Forbidden),
                 }
             }
-            Failure::Transient | Failure::TimedOut | Failure::CannotExtend | Failure::Refused => {
+            Failure::Transient
+            | Failure::TimedOut
+            | Failure::CannotExtend
+            | Failure::Refused
+            | Failure::Unusable => {
                 generation.state = State::Revoking(revoking.again(now, jitter));
             }
         }
@@ -274,7 +289,7 @@ impl Keeper {
         let jitter = self.jitter();
         match failure {
             Failure::TokenDead | Failure::Gone => self.token_gone(now, id, Outcome::Token),
-            Failure::Forbidden | Failure::Refused | Failure::CannotExtend => {
+            Failure::Forbidden | Failure::Refused | Failure::Unusable | Failure::CannotExtend => {
                 self.token_gone(now, id, Outcome::Forbidden)
             }
             Failure::Transient | Failure::TimedOut => {

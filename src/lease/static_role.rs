@@ -226,6 +226,7 @@ impl StaticKeeper {
             Event::Tick
             | Event::Wanted
             | Event::Idle
+            | Event::LeaseLeft { .. }
             | Event::LateReply(_)
             | Event::DenialSeen(_)
             | Event::Proved(_)
@@ -235,6 +236,7 @@ impl StaticKeeper {
             | Event::LeaseRenewFailed(..)
             | Event::LeaseRevoked(_)
             | Event::LeaseRevokeFailed(..)
+            | Event::LeaseStays(_)
             | Event::LeaseLookedUp(..) => {}
         }
     }

@@ -214,7 +214,7 @@ impl Term {
         match failure {
             Failure::CannotExtend => self.over(Over::Capped, now),
             // From two thirds on, as if it had never been renewable.
-            Failure::Forbidden | Failure::Refused => self.plan(false, jitter),
+            Failure::Forbidden | Failure::Refused | Failure::Unusable => self.plan(false, jitter),
             Failure::Transient | Failure::TimedOut | Failure::TokenDead | Failure::Gone => {
                 let most = schedule::longest_wait((self.end_at() - schedule::CANCEL_LEAD).since(now));
                 let wait = schedule::back_off(self.failures, Duration::from_millis(500), most, jitter);

@@ -54,12 +54,7 @@ impl Operation {
 ///
 /// `Forbidden` stands for a 403 of any operation with a token but a look-up, and says no more than that: a dead token
 /// gets the same status, so the caller looks the token up to tell the two apart.
-pub(super) fn classify(
-    operation: Operation,
-    status: u16,
-    errors: Option<&[String]>,
-    username: &str,
-) -> Kind {
+pub(super) fn classify(operation: Operation, status: u16, errors: Option<&[String]>, username: &str) -> Kind {
     let Some(errors) = errors.filter(|_| !is_server_trouble(status)) else {
         return Kind::Transient;
     };

@@ -33,25 +33,29 @@ pub(super) struct StaticCreds {
 
 /// Renews a lease. No increment: a small one would shorten it.
 ///
-/// * Path: `sys/leases/renew`
+/// * Path: `[{namespace}/]sys/leases/renew`
 /// * Method: PUT
 /// * Response: `lease_id`, `lease_duration`, `renewable`; no `data`
 /// * Reference: <https://developer.hashicorp.com/vault/api-docs/system/leases#renew-lease>
 #[derive(Endpoint)]
-#[endpoint(path = "sys/leases/renew", method = "PUT")]
+#[endpoint(path = "{self.path}", method = "PUT")]
 pub(super) struct RenewLease {
+    #[endpoint(skip)]
+    pub(super) path: String,
     pub(super) lease_id: String,
 }
 
 /// Renews a lease by what is asked for, as far as its maximum allows.
 ///
-/// * Path: `sys/leases/renew`
+/// * Path: `[{namespace}/]sys/leases/renew`
 /// * Method: PUT
 /// * Response: `lease_duration`, cut to what the maximum leaves
 /// * Reference: <https://developer.hashicorp.com/vault/api-docs/system/leases#renew-lease>
 #[derive(Endpoint)]
-#[endpoint(path = "sys/leases/renew", method = "PUT")]
+#[endpoint(path = "{self.path}", method = "PUT")]
 pub(super) struct ExtendLease {
+    #[endpoint(skip)]
+    pub(super) path: String,
     pub(super) lease_id: String,
     /// Seconds from now.
     pub(super) increment: u64,
@@ -71,25 +75,29 @@ pub(super) struct CapabilitiesSelf {
 
 /// Looks a lease up. The default policy allows it.
 ///
-/// * Path: `sys/leases/lookup`
+/// * Path: `[{namespace}/]sys/leases/lookup`
 /// * Method: PUT
 /// * Response: `data` with `expire_time`, `ttl`; 400 `invalid lease` for one that is not there
 /// * Reference: <https://developer.hashicorp.com/vault/api-docs/system/leases#read-lease>
 #[derive(Endpoint)]
-#[endpoint(path = "sys/leases/lookup", method = "PUT")]
+#[endpoint(path = "{self.path}", method = "PUT")]
 pub(super) struct LookUpLease {
+    #[endpoint(skip)]
+    pub(super) path: String,
     pub(super) lease_id: String,
 }
 
 /// Revokes a lease. With `sync` the answer comes when it is done, so that its outcome is known.
 ///
-/// * Path: `sys/leases/revoke`
+/// * Path: `[{namespace}/]sys/leases/revoke`
 /// * Method: PUT
 /// * Response: none; 204 for an unknown lease as well
 /// * Reference: <https://developer.hashicorp.com/vault/api-docs/system/leases#revoke-lease>
 #[derive(Endpoint)]
-#[endpoint(path = "sys/leases/revoke", method = "PUT")]
+#[endpoint(path = "{self.path}", method = "PUT")]
 pub(super) struct RevokeLease {
+    #[endpoint(skip)]
+    pub(super) path: String,
     pub(super) lease_id: String,
     pub(super) sync: bool,
 }

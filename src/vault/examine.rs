@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::classify::Operation;
 use super::endpoints::{CapabilitiesSelf, ExtendLease, LookUpLease};
-use super::{Failure, Kind, Renewed, Vault, replies, unreadable};
+use super::{Failure, Kind, Lease, Renewed, Vault, replies, unreadable};
 use crate::secret::Secret;
 
 impl Vault {
@@ -20,12 +20,13 @@ impl Vault {
     pub async fn extend(
         &self,
         token: &Secret,
-        lease_id: &str,
+        lease: &Lease,
         username: &str,
         by: Duration,
         within: Duration,
     ) -> Result<Renewed, Failure> {
-        let request = ExtendLease { lease_id: lease_id.to_owned(), increment: by.as_secs() };
+        let path = lease.path("sys/leases/renew");
+        let request = ExtendLease { path, lease_id: lease.id().to_owned(), increment: by.as_secs() };
         let reply = self.ask_about(username, Operation::Renew, token, request, within).await?;
         replies::renewed(&reply.body).map_err(|why| unreadable(Operation::Renew, why))
     }
@@ -51,8 +52,9 @@ impl Vault {
     /// # Errors
     ///
     /// `Forbidden` for a token without the default policy.
-    pub async fn has_lease(&self, token: &Secret, lease_id: &str, within: Duration) -> Result<bool, Failure> {
-        let request = LookUpLease { lease_id: lease_id.to_owned() };
+    pub async fn has_lease(&self, token: &Secret, lease: &Lease, within: Duration) -> Result<bool, Failure> {
+        let path = lease.path("sys/leases/lookup");
+        let request = LookUpLease { path, lease_id: lease.id().to_owned() };
         let deadline = Instant::now() + within;
         match self.call(Operation::LookUpLease, Some(token), request, deadline, &[]).await {
             Err(failure) if failure.kind == Kind::Gone => Ok(false),

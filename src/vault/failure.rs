@@ -9,6 +9,7 @@ use crate::error::Blame;
 use crate::secret::Secret;
 
 use super::classify::Operation;
+use super::lease::Leftover;
 
 /// What a failure means for the one who asked.
 ///
@@ -64,6 +65,8 @@ pub struct Failure {
     pub status: Option<u16>,
     /// Whether Vault may have done what was asked although its word did not arrive: a grant may have been lost.
     pub outcome_unknown: bool,
+    /// The lease that Vault made all the same. Nobody uses it, so it is to be given back.
+    pub left: Option<Leftover>,
     operation: Operation,
     reason: String,
 }
@@ -93,6 +96,7 @@ impl Failure {
             kind,
             status: None,
             outcome_unknown: kind == Kind::TimedOut,
+            left: None,
             operation,
             reason: one_line(reason, &[]),
         }
@@ -110,6 +114,7 @@ impl Failure {
             kind,
             status: Some(status),
             outcome_unknown: false,
+            left: None,
             operation,
             reason: one_line(said, secrets),
         }
@@ -135,6 +140,11 @@ impl Failure {
     /// The same, where Vault may have done what was asked.
     pub(super) fn with_outcome_unknown(self) -> Self {
         Self { outcome_unknown: true, ..self }
+    }
+
+    /// The same, of a reply that names a lease.
+    pub(super) fn leaving(self, left: Option<Leftover>) -> Self {
+        Self { left: left.or(self.left), ..self }
     }
 }
 

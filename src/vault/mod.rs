@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `config`, `error` | what the module needs to know, and what is wrong with it |
 //! | `login`, `wrapped`, `files`, `refusals` | each auth method; a secret_id that comes wrapped; files of secrets; what was refused |
-//! | `endpoints`, `replies` | requests that vaultrs lacks; what replies hold |
+//! | `endpoints`, `replies`, `lease` | requests that vaultrs lacks; what replies hold; the name of a lease |
 //! | `examine` | questions of `leasehold check`, and whether a lease is there |
 //! | `classify`, `failure` | what an answer means, and how it is told |
 //! | `transport`, `address`, `tls`, `pace` | addresses, bounds, trust, and how often |
@@ -21,6 +21,7 @@ mod error;
 mod examine;
 mod failure;
 mod files;
+mod lease;
 mod login;
 mod pace;
 mod refusals;
@@ -51,6 +52,7 @@ use transport::{NoReply, Reply, Transport};
 pub use config::{Auth, Config, SecretId};
 pub use error::Error;
 pub use failure::{Failure, Kind};
+pub use lease::{Lease, Leftover};
 pub use login::Login;
 pub use replies::{Grant, Renewed, StaticCredential, TokenFacts};
 
@@ -155,12 +157,18 @@ impl Vault {
     ///
     /// # Errors
     ///
-    /// With `outcome_unknown` a credential may have been made all the same.
+    /// With `outcome_unknown` a credential may have been made all the same; with `left` one was made, and is to be given
+    /// back.
     pub async fn issue(&self, token: &Secret, path: &str, within: Duration) -> Result<Grant, Failure> {
-        let request = Creds { path: path.trim_matches('/').to_owned() };
-        let reply = self.ask(Operation::Issue, token, request, within).await?;
-        replies::grant(&reply.body).map_err(|why| {
-            Failure::local(Operation::Issue, Kind::Refused, why.as_str()).with_outcome_unknown()
+        let path = path.trim_matches('/');
+        let request = Creds { path: path.to_owned() };
+        let reply = self.ask_about(path, Operation::Issue, token, request, within).await?;
+        replies::grant(&reply.body, path).map_err(|why| {
+            // What is not JSON does not come from Vault, whatever its status says.
+            let kind = if why == replies::Unusable::NotJson { Kind::Transient } else { Kind::Refused };
+            let failure = Failure::local(Operation::Issue, kind, why.as_str());
+            let failure = if why.may_have_made() { failure.with_outcome_unknown() } else { failure };
+            failure.leaving(replies::leftover(&reply.body, path))
         })
     }
 
@@ -189,11 +197,11 @@ impl Vault {
     pub async fn renew(
         &self,
         token: &Secret,
-        lease_id: &str,
+        lease: &Lease,
         username: &str,
         within: Duration,
     ) -> Result<Renewed, Failure> {
-        let request = RenewLease { lease_id: lease_id.to_owned() };
+        let request = RenewLease { path: lease.path("sys/leases/renew"), lease_id: lease.id().to_owned() };
         let reply = self.ask_about(username, Operation::Renew, token, request, within).await?;
         replies::renewed(&reply.body).map_err(|why| unreadable(Operation::Renew, why))
     }
@@ -228,8 +236,9 @@ impl Vault {
     /// # Errors
     ///
     /// `Forbidden` where the policy does not allow it, which is the default.
-    pub async fn revoke(&self, token: &Secret, lease_id: &str, within: Duration) -> Result<(), Failure> {
-        let request = RevokeLease { lease_id: lease_id.to_owned(), sync: true };
+    pub async fn revoke(&self, token: &Secret, lease: &Lease, within: Duration) -> Result<(), Failure> {
+        let path = lease.path("sys/leases/revoke");
+        let request = RevokeLease { path, lease_id: lease.id().to_owned(), sync: true };
         match self.ask(Operation::Revoke, token, request, within).await {
             Err(failure) if failure.kind != Kind::Gone => Err(failure),
             _ => Ok(()),
@@ -297,7 +306,7 @@ impl Vault {
         replies::token_facts(&reply.body).map_err(|why| unreadable(Operation::LookUp, why))
     }
 
-    /// A request with a token that is about no user.
+    /// A request with a token that is about nothing in particular.
     async fn ask<E: Endpoint>(
         &self,
         operation: Operation,
@@ -309,17 +318,18 @@ impl Vault {
     }
 
     /// A request with a token. A 403 may mean a dead token or a policy: the token's own look-up tells which, and
-    /// where it does not, nothing is concluded. `username` is the user of the lease that is to be renewed.
+    /// where it does not, nothing is concluded. `subject` is the user of the lease that is to be renewed, or the
+    /// path at which a credential is read.
     async fn ask_about<E: Endpoint>(
         &self,
-        username: &str,
+        subject: &str,
         operation: Operation,
         token: &Secret,
         endpoint: E,
         within: Duration,
     ) -> Result<Reply, Failure> {
         let deadline = Instant::now() + within;
-        let answer = self.call_about(username, operation, Some(token), endpoint, deadline, &[]).await;
+        let answer = self.call_about(subject, operation, Some(token), endpoint, deadline, &[]).await;
         let failure = match answer {
             Err(failure) if failure.kind == Kind::Forbidden => failure,
             other => return other,
@@ -334,7 +344,7 @@ impl Vault {
         Err(failure.meaning(kind))
     }
 
-    /// A request that is about no user.
+    /// A request that is about nothing in particular.
     async fn call<E: Endpoint>(
         &self,
         operation: Operation,
@@ -349,7 +359,7 @@ impl Vault {
     /// A request whose answer is a success, or a failure with its meaning. `secrets` were sent in its body.
     async fn call_about<E: Endpoint>(
         &self,
-        username: &str,
+        subject: &str,
         operation: Operation,
         token: Option<&Secret>,
         endpoint: E,
@@ -360,13 +370,15 @@ impl Vault {
         let reply = self.exchange(operation, &request, deadline).await?;
         let status = reply.status;
         if !is_vaults(operation, &reply) {
-            return Err(Failure::not_vaults(operation, status));
+            let is_issuance = operation == Operation::Issue;
+            let left = is_issuance.then(|| replies::leftover(&reply.body, subject)).flatten();
+            return Err(Failure::not_vaults(operation, status).leaving(left));
         }
         if (200..300).contains(&status) {
             return Ok(reply);
         }
         let errors = replies::errors(&reply.body).unwrap_or_default();
-        let kind = classify(operation, status, Some(&errors), username);
+        let kind = classify(operation, status, Some(&errors), subject);
         let said = errors.first().map_or("", String::as_str);
         let known: Vec<&Secret> = secrets.iter().copied().chain(token).collect();
         Err(Failure::answered(operation, kind, status, said, &known))
@@ -433,7 +445,12 @@ impl Vault {
             NoReply::NotSent(why) | NoReply::Redirected(why) => {
                 Failure::local(operation, Kind::Transient, &why)
             }
-            NoReply::Lost(why) => Failure::local(operation, Kind::Transient, &why).with_outcome_unknown(),
+            NoReply::Lost(why, body) => {
+                let failure = Failure::local(operation, Kind::Transient, &why).with_outcome_unknown();
+                let read_at = request.uri().path().trim_start_matches("/v1/");
+                let is_issuance = operation == Operation::Issue;
+                failure.leaving(is_issuance.then(|| replies::leftover(&body, read_at)).flatten())
+            }
             NoReply::TimedOut => Failure::local(operation, Kind::TimedOut, "no answer in time"),
         })
     }
@@ -488,7 +505,7 @@ fn outcome(operation: Operation, result: &Result<Reply, NoReply>) -> VaultOutcom
         },
         Err(NoReply::Redirected(_)) => VaultOutcome::ServerError,
         Err(NoReply::TimedOut) => VaultOutcome::Timeout,
-        Err(NoReply::NotSent(_) | NoReply::Lost(_)) => VaultOutcome::Unreachable,
+        Err(NoReply::NotSent(_) | NoReply::Lost(..)) => VaultOutcome::Unreachable,
     }
 }
 

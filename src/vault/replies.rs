@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use super::lease::{Lease, Leftover};
 use crate::secret::Secret;
 
 /// A credential, and the lease that it lives by.
@@ -15,8 +16,8 @@ pub struct Grant {
     pub username: String,
     /// The password.
     pub password: Secret,
-    /// Never empty.
-    pub lease_id: String,
+    /// The lease that it lives by.
+    pub lease: Lease,
     /// `lease_duration`, in whole seconds; counts from the sending of the request. The owning token may end sooner.
     pub ttl: Duration,
     /// Whether Vault renews it at all; stays true to its last second.
@@ -200,8 +201,31 @@ pub(super) fn is_health(body: &[u8]) -> bool {
     serde_json::from_slice::<HealthShape>(body).is_ok()
 }
 
-/// A creds reply; the error says what it lacks.
-pub(super) fn grant(body: &[u8]) -> Result<Grant, Unusable> {
+/// What a creds reply, or what is left of it, tells of a lease that was made at `path`. It is looked for in the text, since
+/// the reply may be cut, or have a field that cannot be read.
+pub(super) fn leftover(body: &[u8], path: &str) -> Option<Leftover> {
+    let lease_id: String = value_of(body, "lease_id").filter(|id: &String| !id.is_empty())?;
+    let seconds: Option<f64> = value_of(body, "lease_duration");
+    Some(Leftover {
+        lease: Lease::new(lease_id, path),
+        username: value_of(body, "username").unwrap_or_default(),
+        ttl: seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+    })
+}
+
+/// The first value of this key in a text of JSON that need not be whole.
+fn value_of<T: serde::de::DeserializeOwned>(body: &[u8], key: &str) -> Option<T> {
+    let key = format!("\"{key}\"");
+    let at = body.windows(key.len()).position(|window| window == key.as_bytes())?;
+    let rest = body.get(at + key.len()..)?.trim_ascii_start().strip_prefix(b":")?;
+    // A number that stands at the very end may go on in what is missing.
+    let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<T>();
+    let value = values.next()?.ok()?;
+    (values.byte_offset() < rest.len()).then_some(value)
+}
+
+/// A creds reply of what was read at `path`; the error says what it lacks.
+pub(super) fn grant(body: &[u8], path: &str) -> Result<Grant, Unusable> {
     let reply: Envelope<CredsData> = parse(body)?;
     let lease_id = reply.lease_id.filter(|id| !id.is_empty()).ok_or(Unusable::NoLease)?;
     let data = reply.data.ok_or(Unusable::NoPassword)?;
@@ -211,7 +235,7 @@ pub(super) fn grant(body: &[u8]) -> Result<Grant, Unusable> {
     Ok(Grant {
         username,
         password,
-        lease_id,
+        lease: Lease::new(lease_id, path),
         ttl: seconds(reply.lease_duration),
         renewable: reply.renewable.unwrap_or(false),
     })
@@ -300,6 +324,7 @@ impl AuthReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unusable {
     NotJson,
+    OtherShape,
     NoLease,
     NoPassword,
     NoToken,
@@ -307,9 +332,15 @@ pub(super) enum Unusable {
 }
 
 impl Unusable {
+    /// Whether a creds reply like this may come from a request that made a credential.
+    pub(super) fn may_have_made(self) -> bool {
+        !matches!(self, Self::NoLease)
+    }
+
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::NotJson => "the reply is not what Vault sends",
+            Self::OtherShape => "a field of the reply is not of the kind that Vault sends",
             Self::NoLease => "the reply has no lease_id: this path does not make dynamic credentials",
             Self::NoPassword => {
                 "the reply has no username and password: other credential types are not supported"
@@ -321,7 +352,8 @@ impl Unusable {
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Unusable> {
-    serde_json::from_slice(body).map_err(|_| Unusable::NotJson)
+    serde_json::from_slice(body)
+        .map_err(|error| if error.is_data() { Unusable::OtherShape } else { Unusable::NotJson })
 }
 
 fn seconds(number: Option<u64>) -> Duration {

@@ -37,6 +37,10 @@ fn vault(addrs: &[&str]) -> Vault {
     Vault::new(config(addrs)).unwrap()
 }
 
+fn lease() -> Lease {
+    Lease::new("l".to_owned(), "x")
+}
+
 fn token() -> Secret {
     Secret::new("hvs.the-token".to_owned())
 }
@@ -67,6 +71,64 @@ async fn a_body_is_read_up_to_its_bound() {
         assert!(failure.outcome_unknown);
         assert!(failure.to_string().contains("larger than 1 MiB"), "{failure}");
     }
+}
+
+/// Replies to a creds request that name a lease and cannot be used; whether that is Vault's last word on it.
+fn replies_of_no_use() -> [(String, Kind); 6] {
+    let named = r#"{"lease_id":"database/creds/app/1","lease_duration":60,"data":{"username":"v-app"}}"#;
+    let cut = format!("HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n{}", &GRANT[..60]);
+    [
+        (stub::ok(named), Kind::Refused),
+        (stub::ok(&GRANT.replace(":60,", ":60.0,")), Kind::Refused),
+        (stub::ok(&GRANT[..60]), Kind::Transient),
+        (stub::status(504, GRANT), Kind::Transient),
+        (stub::status(502, &GRANT[..60]), Kind::Transient),
+        (cut, Kind::Transient),
+    ]
+}
+
+#[tokio::test]
+async fn a_creds_reply_of_no_use_names_the_lease_that_it_leaves() {
+    for (reply, kind) in replies_of_no_use() {
+        let stub = Stub::replying([reply.clone()]).await;
+        let issued = vault(&[&stub.addr]).issue(&token(), "ns1/database/creds/app", WITHIN).await;
+        let failure = issued.unwrap_err();
+        assert_eq!((failure.kind, failure.outcome_unknown), (kind, true), "{reply}");
+        let left = failure.left.unwrap();
+        assert_eq!(left.lease.id(), "database/creds/app/1", "{reply}");
+        assert_eq!(left.lease.path("sys/leases/revoke"), "ns1/sys/leases/revoke");
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_is_not_vaults_leaves_the_outcome_unknown() {
+    let sealed = r#"{"errors":["Vault is sealed"]}"#;
+    let html = "<html>Gateway Time-out</html>";
+    for (status, body, unknown) in
+        [(504, html, true), (502, "", true), (408, html, false), (500, sealed, false), (400, html, false)]
+    {
+        let stub = Stub::replying([stub::status(status, body)]).await;
+        let failure = vault(&[&stub.addr]).issue(&token(), "x", WITHIN).await.unwrap_err();
+        assert_eq!((failure.outcome_unknown, failure.left), (unknown, None), "{status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_and_revoked_in_its_namespace() {
+    let renewed = r#"{"lease_id":"l","lease_duration":60,"renewable":true}"#;
+    let stub =
+        Stub::replying([stub::ok(renewed), stub::status(204, ""), stub::ok(r#"{"data":{"ttl":9}}"#)]).await;
+    let vault = vault(&[&stub.addr]);
+    let lease = Lease::new("database/creds/app/1.nsid".to_owned(), "ns1/database/creds/app");
+    vault.renew(&token(), &lease, "v-app", WITHIN).await.unwrap();
+    vault.revoke(&token(), &lease, WITHIN).await.unwrap();
+    assert!(vault.has_lease(&token(), &lease, WITHIN).await.unwrap());
+    let seen = stub.seen();
+    for word in ["renew", "revoke", "lookup"] {
+        assert!(seen.contains(&format!("PUT /v1/ns1/sys/leases/{word} HTTP/1.1")), "{seen}");
+    }
+    assert_eq!(seen.matches(r#""lease_id":"database/creds/app/1.nsid""#).count(), 3, "{seen}");
+    assert!(!seen.contains("\"path\""), "{seen}");
 }
 
 #[tokio::test]
@@ -107,7 +169,7 @@ async fn a_denial_is_told_from_a_dead_token_by_a_look_up() {
     ];
     for (look_up, kind) in cases {
         let stub = Stub::replying([stub::status(403, denied), look_up]).await;
-        let failure = vault(&[&stub.addr]).renew(&token(), "l", "v-app", WITHIN).await.unwrap_err();
+        let failure = vault(&[&stub.addr]).renew(&token(), &lease(), "v-app", WITHIN).await.unwrap_err();
         assert_eq!((failure.kind, failure.status), (kind, Some(403)));
     }
 }
@@ -119,7 +181,7 @@ async fn a_failing_vault_is_asked_five_times_a_second_over_all_addresses_and_rel
     let start = Instant::now();
     let mut vault = vault(&[&one.addr, &other.addr]);
     for _ in 0..6 {
-        vault.renew(&token(), "l", "v-app", WITHIN).await.unwrap_err();
+        vault.renew(&token(), &lease(), "v-app", WITHIN).await.unwrap_err();
         vault = Vault::new(config(&[&one.addr, &other.addr])).unwrap().succeeding(&vault);
     }
     let asked = one.seen().matches("/leases/renew").count() + other.seen().matches("/leases/renew").count();
@@ -141,9 +203,9 @@ async fn a_policy_that_forbids_revocation_is_no_failing_vault() {
         }
         held
     };
-    assert_eq!(vault.revoke(&token(), "l", WITHIN).await.unwrap_err().kind, Kind::Forbidden);
+    assert_eq!(vault.revoke(&token(), &lease(), WITHIN).await.unwrap_err().kind, Kind::Forbidden);
     assert!(!is_held_back().await);
-    assert_eq!(vault.renew(&token(), "l", "v-app", WITHIN).await.unwrap_err().kind, Kind::Forbidden);
+    assert_eq!(vault.renew(&token(), &lease(), "v-app", WITHIN).await.unwrap_err().kind, Kind::Forbidden);
     assert!(is_held_back().await);
 }
 
@@ -185,7 +247,7 @@ async fn a_reply_that_cannot_be_read_shows_nothing_of_itself() {
 #[tokio::test]
 async fn a_token_that_is_no_header_is_refused() {
     let token = Secret::new("two\nlines".to_owned());
-    let failure = vault(&["http://127.0.0.1:1"]).renew(&token, "l", "v-app", WITHIN).await.unwrap_err();
+    let failure = vault(&["http://127.0.0.1:1"]).renew(&token, &lease(), "v-app", WITHIN).await.unwrap_err();
     assert_eq!(failure.kind, Kind::Refused);
     assert!(!failure.to_string().contains("lines"));
 }
@@ -263,7 +325,7 @@ async fn nothing_secret_is_logged_at_trace() {
     let login = vault.log_in(WITHIN).await.unwrap();
     let grant = vault.issue(&login.token, "database/creds/app", WITHIN).await.unwrap();
     let unusable = vault.issue(&login.token, "x", WITHIN).await.unwrap_err();
-    let failed = vault.revoke(&login.token, "l", WITHIN).await.unwrap_err();
+    let failed = vault.revoke(&login.token, &lease(), WITHIN).await.unwrap_err();
     let shown = format!("{vault:?} {login:?} {grant:?} {unusable:?} {unusable} {failed:?} {failed}");
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(logged.contains("rustify"), "the log is captured");

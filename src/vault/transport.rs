@@ -48,8 +48,8 @@ pub(super) struct Refreshing(JoinHandle<Result<(), Error>>);
 pub(super) enum NoReply {
     /// Nothing was sent: no address could be connected to.
     NotSent(String),
-    /// It was sent, and the answer was lost, too large or broken.
-    Lost(String),
+    /// It was sent, and the answer was lost, too large or broken. With what was read of its body.
+    Lost(String, Zeroizing<Vec<u8>>),
     /// Sent elsewhere by a redirect that is not followed.
     Redirected(String),
     /// No answer before the deadline.
@@ -323,14 +323,23 @@ async fn read(mut response: reqwest::Response) -> Result<Reply, NoReply> {
         response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
     let announced = number(CONTENT_LENGTH).unwrap_or(0);
     if announced > BODY_LIMIT {
-        return Err(NoReply::Lost(TOO_LARGE.to_owned()));
+        return Err(NoReply::Lost(TOO_LARGE.to_owned(), Zeroizing::default()));
     }
     let mut body = Zeroizing::new(Vec::with_capacity(announced));
-    while let Some(chunk) = response.chunk().await.map_err(no_reply)? {
-        if body.len() + chunk.len() > BODY_LIMIT {
-            return Err(NoReply::Lost(TOO_LARGE.to_owned()));
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > BODY_LIMIT => {
+                return Err(NoReply::Lost(TOO_LARGE.to_owned(), body));
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) => {
+                return Err(match no_reply(error) {
+                    NoReply::Lost(why, _) => NoReply::Lost(why, body),
+                    other => other,
+                });
+            }
         }
-        body.extend_from_slice(&chunk);
     }
     Ok(Reply { status, retry_after, date, body })
 }
@@ -357,7 +366,7 @@ fn no_reply(error: reqwest::Error) -> NoReply {
     if not_sent {
         NoReply::NotSent(format!("cannot connect: {reason}"))
     } else {
-        NoReply::Lost(format!("the connection was lost: {reason}"))
+        NoReply::Lost(format!("the connection was lost: {reason}"), Zeroizing::default())
     }
 }
 

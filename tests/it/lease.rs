@@ -6,6 +6,7 @@ mod auth;
 mod endings;
 mod giving_back;
 mod healing;
+mod namespace;
 mod outage;
 mod policy;
 mod proof;

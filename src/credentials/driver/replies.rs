@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use super::Driver;
 use crate::credentials::machine::Kind;
-use crate::credentials::requests::{Done, Proof, meaning, tail};
-use crate::credentials::{Generation, clock};
+use crate::credentials::requests::{Done, Proof, meaning};
+use crate::credentials::{Generation, Lease, clock};
 use crate::lease::{Action, Event, Failure, Note, Time, TokenFacts, TokenId};
+use crate::secret::Secret;
 use crate::{metrics, vault};
+
+/// How long a lease is tried to be given back whose reply does not say how long it lives, or says more.
+const LONGEST_LEFT: Duration = Duration::from_secs(24 * 3600);
 
 impl Driver {
     pub(super) fn take(&mut self, done: Done) {
@@ -31,6 +35,7 @@ impl Driver {
                 });
                 self.step(Event::IssueFailed(meaning(&failure)));
             }
+            Done::LeaseLeft(token, sent_at, left) => self.lease_left(token, sent_at, left),
             Done::LateReply(token) => self.step(Event::LateReply(token)),
             Done::Proof(number, proof) => self.proof(number, proof),
             Done::LeaseRenewed(number, sent_at, renewed) => {
@@ -51,7 +56,7 @@ impl Driver {
                 self.failed("renew", &failure);
                 self.metrics.renewal(match meaning(&failure) {
                     Failure::Transient | Failure::TimedOut => metrics::Renewal::Failed,
-                    Failure::Forbidden | Failure::Refused => metrics::Renewal::Forbidden,
+                    Failure::Forbidden | Failure::Refused | Failure::Unusable => metrics::Renewal::Forbidden,
                     Failure::Gone | Failure::CannotExtend | Failure::TokenDead => metrics::Renewal::Terminal,
                 });
                 self.step(Event::LeaseRenewFailed(number, meaning(&failure)));
@@ -120,9 +125,9 @@ impl Driver {
     }
 
     fn granted(&mut self, sent_at: Time, grant: vault::Grant) {
-        if self.generations.values().any(|g| g.lease_id() == grant.lease_id) {
+        if self.generations.values().any(|g| *g.lease() == grant.lease) {
             tracing::error!(
-                lease.id = tail(&grant.lease_id),
+                lease.id = grant.lease.tail(),
                 "the credential came with a lease that is known already: a caching Vault proxy is in between; \
                  take it out of the way of leasehold"
             );
@@ -140,7 +145,7 @@ impl Driver {
         if number > before {
             tracing::info!(
                 lease.generation = number,
-                lease.id = tail(&grant.lease_id),
+                lease.id = grant.lease.tail(),
                 lease.ttl_s = grant.ttl.as_secs(),
                 db.user = grant.username,
                 "issued"
@@ -153,7 +158,32 @@ impl Driver {
             }
             let left = Arc::clone(&self.left);
             let generation =
-                Generation::new(number, grant.username, grant.password, grant.lease_id, Time::NEVER, left);
+                Generation::new(number, grant.username, grant.password, grant.lease, Time::NEVER, left);
+            self.generations.insert(number, generation);
+            self.keeping.granted(number);
+        }
+        self.execute(actions);
+    }
+
+    /// Gives a lease back that came without a credential that could be used.
+    fn lease_left(&mut self, token: TokenId, sent_at: Time, left: vault::Leftover) {
+        if self.generations.values().any(|g| *g.lease() == left.lease) {
+            // Out of a cache: it is the lease of a credential that is in use.
+            return;
+        }
+        let before = self.keeper.latest();
+        let lease = left.ttl.unwrap_or(LONGEST_LEFT).min(LONGEST_LEFT);
+        let actions = self.keeper.handle(clock::now(), Event::LeaseLeft { token, sent_at, lease });
+        let number = self.keeper.latest();
+        if number > before {
+            tracing::warn!(
+                lease.generation = number,
+                lease.id = left.lease.tail(),
+                db.user = left.username,
+                "Vault made a credential that cannot be used: it is given back"
+            );
+            let (nothing, woken) = (Secret::new(String::new()), Arc::clone(&self.left));
+            let generation = Generation::new(number, left.username, nothing, left.lease, Time::NEVER, woken);
             self.generations.insert(number, generation);
             self.keeping.granted(number);
         }
@@ -180,7 +210,7 @@ impl Driver {
         let actions = self.keeper.handle(clock::now(), event);
         let (number, left) = (self.keeper.latest(), Arc::clone(&self.left));
         let (username, password) = (credential.username, credential.password);
-        let generation = Generation::new(number, username, password, String::new(), Time::NEVER, left);
+        let generation = Generation::new(number, username, password, Lease::none(), Time::NEVER, left);
         self.generations.insert(number, generation);
         self.execute(actions);
     }

@@ -3,34 +3,33 @@
 use std::collections::HashMap;
 
 use super::Driver;
-use crate::credentials::Generation;
-use crate::credentials::requests::{meaning, tail};
+use crate::credentials::requests::meaning;
+use crate::credentials::{Generation, Lease};
 use crate::lease::{Event, Failure, Outcome, Sight, TokenId};
 use crate::{metrics, vault};
 
 /// Leases of forgotten generations whose end is not known yet.
 #[derive(Default)]
-pub(super) struct Farewells(HashMap<u64, Lease>);
+pub(super) struct Farewells(HashMap<u64, Parted>);
 
 /// All that is kept of a generation: its password is gone.
-struct Lease {
-    id: String,
+struct Parted {
+    lease: Lease,
     username: String,
 }
 
 impl Farewells {
     pub(super) fn add(&mut self, generation: &Generation) {
-        let lease =
-            Lease { id: generation.lease_id().to_owned(), username: generation.username().to_owned() };
-        self.0.insert(generation.number(), lease);
+        let parted = Parted { lease: generation.lease().clone(), username: generation.username().to_owned() };
+        self.0.insert(generation.number(), parted);
     }
 }
 
 impl Driver {
     pub(super) fn look_up_lease(&mut self, number: u64, id: TokenId) {
         match (self.farewells.0.get(&number), self.tokens.get(&id)) {
-            (Some(lease), Some(token)) if !self.counted.contains(&id) => {
-                self.requests.look_up_lease(number, token.clone(), lease.id.clone());
+            (Some(parted), Some(token)) if !self.counted.contains(&id) => {
+                self.requests.look_up_lease(number, token.clone(), parted.lease.clone());
             }
             _ => self.step(Event::LeaseLookedUp(number, Sight::Barred)),
         }
@@ -60,13 +59,18 @@ impl Driver {
             );
             self.remember_failure("revoke", failure);
         }
-        self.step(Event::LeaseRevokeFailed(number, meaning(failure)));
+        let is_elsewhere = self.generations.get(&number).is_some_and(|g| g.lease().is_elsewhere());
+        self.step(match meaning(failure) {
+            Failure::Forbidden if is_elsewhere => Event::LeaseStays(number),
+            failure => Event::LeaseRevokeFailed(number, failure),
+        });
     }
 
     pub(super) fn returned(&mut self, number: u64, outcome: Outcome) {
         let counted = match outcome {
             Outcome::Lease => metrics::Revocation::Lease,
             Outcome::Token => metrics::Revocation::Token,
+            Outcome::Unverified => metrics::Revocation::Unverified,
             Outcome::Forbidden => metrics::Revocation::Forbidden,
             Outcome::Failed | Outcome::Stays => metrics::Revocation::Failed,
         };
@@ -76,6 +80,12 @@ impl Driver {
             Outcome::Lease | Outcome::Token => {
                 tracing::info!(lease.generation = number, by = counted.as_str(), "revoked");
             }
+            Outcome::Unverified => tracing::info!(
+                lease.generation = number,
+                lease.id = lease,
+                db.user = user,
+                "its token is revoked; whether the lease went with it could not be seen"
+            ),
             Outcome::Forbidden | Outcome::Failed => tracing::warn!(
                 lease.generation = number,
                 lease.id = lease,
@@ -105,7 +115,9 @@ impl Driver {
     /// The end of the lease_id, and the user.
     fn lease_of(&self, number: u64) -> (&str, &str) {
         let held = self.generations.get(&number).map(|g| (g.lease_id_tail(), g.username()));
-        held.or_else(|| self.farewells.0.get(&number).map(|lease| (tail(&lease.id), lease.username.as_str())))
-            .unwrap_or_default()
+        held.or_else(|| {
+            self.farewells.0.get(&number).map(|parted| (parted.lease.tail(), parted.username.as_str()))
+        })
+        .unwrap_or_default()
     }
 }

@@ -1,7 +1,7 @@
 //! A login refused upstream, and how often what may be asked.
 
 use super::script::*;
-use crate::lease::{Action, Event, Failure, Note, Reason, Settings, TokenId, Verdict};
+use crate::lease::{Action, Event, Failure, Note, Reason, Settings, TokenFacts, TokenId, Verdict};
 
 const LEASE: f64 = 105.0;
 const LONG: f64 = 100_005.0;
@@ -102,6 +102,71 @@ fn a_request_that_brought_no_grant_takes_nothing_from_the_bucket() {
         now += wait;
         story.at(now, Event::Tick).does([LOG_IN]);
     }
+}
+
+/// When credentials are asked for in the first ten minutes, where each request ends so under a token that was handed over.
+fn asked_at(failure: Failure) -> Vec<f64> {
+    let mut story = Story::new(settings());
+    let handed = TokenFacts { owned: false, ..endless() };
+    let mut asked = Vec::new();
+    let mut due = vec![Event::Tick];
+    while story.now < at(600.0) {
+        for event in std::mem::take(&mut due) {
+            for action in story.keeper.handle(story.now, event) {
+                match action {
+                    Action::LogIn { .. } => due.push(Event::LoggedIn(T1, handed)),
+                    Action::Issue(_) => {
+                        asked.push(story.now.since(at(0.0)).as_secs_f64().round());
+                        due.extend([Event::IssueFailed(failure), Event::LateReply(T1)]);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if due.is_empty() {
+            story.now = story.keeper.next_deadline();
+            due.push(Event::Tick);
+        }
+    }
+    asked
+}
+
+#[test]
+fn a_request_that_may_have_made_a_role_draws_on_the_bucket_while_nothing_is_usable() {
+    for failure in [Failure::TimedOut, Failure::Unusable] {
+        let asked = asked_at(failure);
+        assert_eq!(asked.iter().filter(|at| **at < 60.0).count(), 3, "{failure:?}: {asked:?}");
+        assert!(asked.len() <= 13, "{failure:?}: {asked:?}");
+        assert!(asked.len() >= 11, "it is asked for again all the same: {failure:?}: {asked:?}");
+    }
+    // What certainly made nothing is asked for as before.
+    assert!(asked_at(Failure::Transient).len() > 190);
+}
+
+#[test]
+fn a_request_that_may_have_made_a_role_holds_no_command_up() {
+    let mut story = Story::new(settings());
+    story.at(0.0, Event::Tick).does([LOG_IN]);
+    let mut now = 0.0;
+    for wait in [0.5, 1.0, 60.0] {
+        story.at(now, Event::LoggedIn(T1, endless())).does([Action::Issue(T1)]);
+        story.at(now, Event::IssueFailed(Failure::TimedOut)).does([]);
+        story.at(now, Event::LateReply(T1));
+        if wait < 60.0 {
+            now += wait;
+            story.at(now, Event::Tick).does([LOG_IN]);
+        }
+    }
+    story.at(10.0, Event::Tick).does([]);
+    story.at(10.0, Event::Rotate(None)).does([LOG_IN]);
+}
+
+#[test]
+fn a_reply_of_no_use_is_asked_for_less_and_less_often() {
+    let settings = Settings { issue_burst: 100, ..settings() };
+    let mut story = Story::new(settings);
+    story.at(0.0, Event::Tick).does([LOG_IN]);
+    assert_eq!(waits(story, Failure::Unusable, 8)[1..], [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
 }
 
 #[test]

@@ -53,27 +53,27 @@ fn one_that_goes_at_a_later_look_was_given_back() {
 }
 
 #[test]
-fn without_a_word_of_it_the_tokens_word_is_taken() {
+fn what_nobody_could_see_does_not_count_as_gone() {
     let mut story = parted();
     story.at(14.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(14.0, seen(Sight::Barred)).does([]).notes(Note::Returned(1, Outcome::Token));
+    story.at(14.0, seen(Sight::Barred)).does([]).notes(Note::Returned(1, Outcome::Unverified));
 
     let mut story = parted();
     for second in [14.0, 16.0, 20.0, 28.0] {
         story.at(second, Event::Tick).does([Action::LookUpLease(1, T2)]);
         story.at(second, seen(Sight::Unclear)).does([]);
     }
-    story.notes(Note::Returned(1, Outcome::Token));
+    story.notes(Note::Returned(1, Outcome::Unverified));
 }
 
 #[test]
 fn nobody_waits_for_it_at_the_close() {
     let mut story = parted();
-    story.at(13.5, Event::Close).does([Action::Unpublish]).notes(Note::Returned(1, Outcome::Token));
+    story.at(13.5, Event::Close).does([Action::Unpublish]).notes(Note::Returned(1, Outcome::Unverified));
 
     let mut story = parted();
     story.at(14.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(14.2, Event::Close).notes(Note::Returned(1, Outcome::Token));
+    story.at(14.2, Event::Close).notes(Note::Returned(1, Outcome::Unverified));
     story.at(14.3, seen(Sight::There)).does([]).does_not_note(Note::Returned(1, Outcome::Stays));
 }
 

@@ -75,7 +75,7 @@ fn a_shared_token_is_revoked_only_after_its_last_generation() {
         .at(15.0, Event::LeaseRevokeFailed(2, Failure::Forbidden))
         .does([Action::Forget(2), Action::RevokeToken(T1)]);
     story.at(16.0, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
-    story.notes(Note::Returned(1, Outcome::Token)).notes(Note::Returned(2, Outcome::Token));
+    story.notes(Note::Returned(1, Outcome::Unverified)).notes(Note::Returned(2, Outcome::Unverified));
     assert!(story.keeper.is_empty());
 }
 
@@ -147,6 +147,32 @@ fn the_token_of_a_creds_request_that_timed_out_is_held_until_that_is_settled() {
     story.at(10.0, Event::IssueFailed(Failure::TimedOut)).does([]);
     story.at(10.5, Event::Tick).does([LOG_IN]);
     story.at(11.0, Event::LateReply(T1)).does([Action::RevokeToken(T1)]);
+}
+
+#[test]
+fn a_lease_that_came_without_a_credential_is_given_back() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(10.0, Event::Rotate(None)).does([log_in(24.75)]);
+    story.at(10.0, Event::LoggedIn(T2, own(1000.0))).does([Action::Issue(T2)]);
+    story.at(10.1, Event::IssueFailed(Failure::Unusable)).does([Action::RotateFailed]);
+    let left = Event::LeaseLeft { token: T2, sent_at: at(10.0), lease: secs(3600.0) };
+    story.at(10.2, left).does([Action::RevokeLease(2, T2)]);
+    story.at(10.2, Event::LateReply(T2)).does([]);
+    // It is tried again, as any other lease that is given back.
+    story.at(10.3, Event::LeaseRevokeFailed(2, Failure::Transient)).does([]);
+    story.at(10.8, Event::Tick).does([Action::RevokeLease(2, T2)]);
+    story.at(10.9, Event::LeaseRevoked(2)).does([Action::Forget(2), Action::RevokeToken(T2)]);
+    story.notes(Note::Returned(2, Outcome::Lease));
+}
+
+#[test]
+fn a_lease_in_another_namespace_does_not_go_with_its_token() {
+    let mut story = rotated(settings(), own(1000.0));
+    story.at(11.0, empty(1)).does([Action::RevokeLease(1, T1)]);
+    story.at(11.1, Event::LeaseStays(1)).does([Action::Forget(1), Action::RevokeToken(T1)]);
+    story.notes(Note::Returned(1, Outcome::Forbidden));
+    story.at(11.2, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
+    assert!(!story.keeper.owes(1));
 }
 
 #[test]

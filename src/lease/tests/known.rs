@@ -125,6 +125,16 @@ impl Watch {
         sent_at: Time,
         span: Duration,
     ) -> Result<(), String> {
+        self.hold(number, lease, sent_at, span);
+        if let Some(count) = &mut self.lost_and_granted {
+            *count += 1;
+            promise!(*count <= 1, "P5: {count} issuances for one lost lease");
+        }
+        Ok(())
+    }
+
+    /// The keeper has a generation more.
+    pub(super) fn hold(&mut self, number: u64, lease: usize, sent_at: Time, span: Duration) {
         let known = Known { ends_at: Some(sent_at + span), longest: span, capped: false };
         let held = Held {
             lease,
@@ -142,11 +152,6 @@ impl Watch {
             asked: 0,
         };
         self.held.insert(number, held);
-        if let Some(count) = &mut self.lost_and_granted {
-            *count += 1;
-            promise!(*count <= 1, "P5: {count} issuances for one lost lease");
-        }
-        Ok(())
     }
 }
 

@@ -159,7 +159,9 @@ impl<'a> World<'a> {
             Happening::Comes(event, lease) => return self.step(event, lease),
             Happening::Settles(token, lease) => {
                 if let Some(lease) = lease {
-                    self.watch.vault.revoke(self.scenario, self.watch.now, 0, lease);
+                    let span = secs(self.scenario.lease);
+                    let sent_at = self.watch.now;
+                    self.step(Event::LeaseLeft { token, sent_at, lease: span }, Some(lease))?;
                 }
                 if let Some(index) = self.watch.unsettled.iter().position(|t| *t == token) {
                     self.watch.unsettled.remove(index);

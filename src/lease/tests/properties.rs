@@ -213,6 +213,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             Just(Failure::Gone),
             Just(Failure::CannotExtend),
             Just(Failure::Refused),
+            Just(Failure::Unusable),
         ]
     };
     let facts = (time(), prop::option::of(span()), any::<bool>(), any::<bool>())
@@ -227,6 +228,11 @@ fn any_event() -> impl Strategy<Value = Event> {
             renewable
         }),
         failure().prop_map(Event::IssueFailed),
+        (token(), time(), span()).prop_map(|(token, sent_at, lease)| Event::LeaseLeft {
+            token,
+            sent_at,
+            lease
+        }),
         token().prop_map(Event::LateReply),
         number().prop_map(Event::Proved),
         number().prop_map(Event::ProofRefused),
@@ -243,6 +249,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         (token(), failure()).prop_map(|(t, f)| Event::TokenRenewFailed(t, f)),
         number().prop_map(Event::LeaseRevoked),
         (number(), failure()).prop_map(|(n, f)| Event::LeaseRevokeFailed(n, f)),
+        number().prop_map(Event::LeaseStays),
         token().prop_map(Event::TokenRevoked),
         (token(), failure()).prop_map(|(t, f)| Event::TokenRevokeFailed(t, f)),
         (

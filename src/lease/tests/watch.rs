@@ -107,6 +107,14 @@ impl Watch {
             promise!(self.keeper.latest() == before + 1, "a grant was not taken in");
             self.grant(before + 1, lease, sent_at, span)?;
         }
+        if let (Event::LeaseLeft { sent_at, lease: span, .. }, Some(lease)) = (event, lease) {
+            promise!(self.keeper.latest() == before + 1, "a lease that was left was not taken in");
+            promise!(
+                actions.iter().any(|action| matches!(action, Action::RevokeLease(n, _) if *n == before + 1)),
+                "P6: a lease that was left is not given back"
+            );
+            self.hold(before + 1, lease, sent_at, span);
+        }
         self.plant(event, &mut actions);
         let is_check = matches!(event, Event::Suspected(_) | Event::DenialSeen(_));
         for action in &actions {

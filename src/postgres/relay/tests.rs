@@ -59,8 +59,14 @@ impl Bench {
         let (server, of_server) = duplex(capacity);
         let left = Arc::new(Notify::new());
         let secret = Secret::new("secret".to_owned());
-        let generation =
-            Generation::new(3, "v-app".to_owned(), secret, "lease".to_owned(), Time::NEVER, left);
+        let generation = Generation::new(
+            3,
+            "v-app".to_owned(),
+            secret,
+            crate::credentials::Lease::none(),
+            Time::NEVER,
+            left,
+        );
         let of_client = of_client(socket, &generation);
         let mut guard = generation.enter().unwrap();
         guard.upstream_opened();

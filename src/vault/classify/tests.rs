@@ -65,7 +65,12 @@ const CASES: &[(Operation, u16, &str, Kind)] = &[
         "failed to renew entry: failed to execute query: ERROR: role \"v-token-app-x2\" does not exist (SQLSTATE 42704)",
         Kind::CannotExtend,
     ),
-    (Operation::Renew, 400, "failed to renew entry: pq: role \"v-token-app-y\" does not exist", Kind::Transient),
+    (
+        Operation::Renew,
+        400,
+        "failed to renew entry: pq: role \"v-token-app-y\" does not exist",
+        Kind::Transient,
+    ),
     (
         Operation::Renew,
         400,

@@ -22,11 +22,11 @@ async fn no_operation_takes_a_foreign_answer_for_vaults() {
             let token = token();
             let failures = [
                 vault().issue(&token, "x", WITHIN).await.map(drop),
-                vault().renew(&token, "l", "v-app", WITHIN).await.map(drop),
+                vault().renew(&token, &lease(), "v-app", WITHIN).await.map(drop),
                 vault().renew_token(&token, WITHIN).await.map(drop),
                 vault().look_up_token(&token, WITHIN).await.map(drop),
-                vault().has_lease(&token, "l", WITHIN).await.map(drop),
-                vault().revoke(&token, "l", WITHIN).await,
+                vault().has_lease(&token, &lease(), WITHIN).await.map(drop),
+                vault().revoke(&token, &lease(), WITHIN).await,
                 vault().revoke_token(&token, WITHIN).await,
             ];
             for failure in failures.map(Result::unwrap_err) {

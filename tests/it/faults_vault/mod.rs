@@ -7,6 +7,7 @@ mod login;
 mod lost;
 mod rate;
 mod shown;
+mod spoilt;
 
 use std::time::Duration;
 

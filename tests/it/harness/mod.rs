@@ -11,6 +11,7 @@
 //!
 //! Nothing here sleeps for a fixed time in place of a condition; every wait has a bound and says what it last saw.
 
+mod balancer;
 pub(crate) mod broken_routes;
 mod clock;
 mod fault;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(crate) use balancer::{Balancer, Spoil};
 pub(crate) use clock::WallClock;
 pub(crate) use fault::{Fault, Mode};
 pub(crate) use identity::{Certificate, Issuer, TokenReview};
