@@ -95,7 +95,7 @@ fn denied_look_up(text: &str) -> Kind {
 
 /// A 4xx to `sys/leases/renew`. An unreachable database is a 400 as well, so only known texts are final.
 ///
-/// PostgreSQL's SQLSTATE 42704 is "undefined object", of whichever statement renews the role. It says that our role is gone
+/// SQLSTATE 42704 of the database is "undefined object", of whichever statement renews the role. It says that our role is gone
 /// only where it names that role; another object that is missing, such as a group that `renew_statements` grant, keeps
 /// the lease from being extended and no more. lib/pq, which older Vaults use, does not write the SQLSTATE. A role missing
 /// in another way (28000 at the login of Vault's own user, 3D000) is the server's configuration, and the lease lives.
@@ -115,7 +115,7 @@ fn renewal(text: &str, names_our_user: bool) -> Kind {
     }
 }
 
-/// Whether the text names this user, as a word of its own. PostgreSQL cuts names to 63 bytes, and quotes them by the
+/// Whether the text names this user, as a word of its own. The database cuts names to 63 bytes, and quotes them by the
 /// customs of its language.
 fn names(text: &str, username: &str) -> bool {
     let end = (0..=username.len().min(63)).rev().find(|end| username.is_char_boundary(*end)).unwrap_or(0);
