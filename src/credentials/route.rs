@@ -113,20 +113,20 @@ impl Route {
     }
 
     /// A login with this generation was refused with 28P01, or 28000 for the role itself: is its lease alive? However
-    /// many ask, one renewal is sent, and at most every 5 s.
-    pub async fn check(&self, number: u64) -> Verdict {
+    /// many ask, one renewal is sent, and at most every 5 s. No answer within the time given counts as silent.
+    pub async fn check(&self, number: u64, within: Duration) -> Verdict {
         let (reply, verdict) = oneshot::channel();
         if self.commands.send(Command::Check(number, reply)).await.is_err() {
             return Verdict::Silent;
         }
-        match tokio::time::timeout(CHECK_WAIT, verdict).await {
+        match tokio::time::timeout(CHECK_WAIT.min(within), verdict).await {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(_)) | Err(_) => Verdict::Silent,
         }
     }
 
-    /// This generation was refused twice though its lease seems to live: asks for a fresh one, which is issued at most
-    /// once a minute. `None` if it is too early for that, or none came in time.
+    /// This generation was refused twice though its lease seems to live: asks for a fresh one, which is issued for that
+    /// at most once a minute, and waits for one that is under way for whatever reason. `None` if none comes in time.
     pub async fn replace(&self, number: u64, within: Duration) -> Option<Arc<Generation>> {
         let (reply, too_early) = oneshot::channel();
         self.commands.send(Command::Replace(number, reply)).await.ok()?;

@@ -140,7 +140,10 @@ impl Keeper {
     pub(super) fn proved(&mut self, now: Time, number: u64) {
         match self.issuance.state {
             issuance::State::Proving { reason: Reason::Standby, number: n, .. }
-                if n == number && self.current.is_some() && self.demand(now).is_err() =>
+                if n == number
+                    && self.current.is_some()
+                    && self.awaited.is_none()
+                    && self.demand(now).is_err() =>
             {
                 self.stand_by(number);
             }
@@ -269,6 +272,8 @@ impl Keeper {
         // What was taken up is not what somebody asked a fresh one for.
         let command = if reason == Reason::TakenUp { None } else { self.command.take().flatten() };
         let route_drain = self.settings.drain;
+        // A refused login waited for what was to stand by: the next to stand by is issued out of turn.
+        self.standby_out_of_turn |= reason == Reason::Standby;
         // It may be older than this one, and is never published after a younger one.
         self.dismiss_standby();
         let successor = self.has_published;

@@ -8,6 +8,7 @@ use super::event::{Action, Drain, Event, Note, Outcome, Settings};
 use super::farewell::Farewell;
 use super::generation::{Cause, Generation, State};
 use super::issuance::{self, Issuance};
+use super::replacing::ReplaceGate;
 use super::schedule::Jitter;
 use super::token::{Bound, Revoking, Token, TokenId};
 
@@ -34,7 +35,9 @@ pub struct Keeper {
     pub(super) command: Option<Option<Drain>>,
     /// The current generation is refused and has to be replaced.
     pub(super) refused: Option<u64>,
-    replace: ReplaceGate,
+    pub(super) gate: ReplaceGate,
+    /// A login with the current generation was refused, and waits for the issuance under way.
+    pub(super) awaited: Option<u64>,
     /// A current lease was lost and has no successor yet.
     pub(super) lost: bool,
     /// The credential that stands by is replaced out of turn: it was lost, or took a lost one's place.
@@ -53,31 +56,6 @@ pub struct Keeper {
     pub(super) actions: Vec<Action>,
 }
 
-/// A credential that is refused though its lease lives is replaced once a minute, then less often.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct ReplaceGate {
-    opens_at: Time,
-    interval: Duration,
-}
-
-impl ReplaceGate {
-    const FIRST: Duration = Duration::from_mins(1);
-    const MOST: Duration = Duration::from_mins(10);
-
-    fn pass(&mut self, now: Time) -> bool {
-        if now < self.opens_at {
-            return false;
-        }
-        // Quiet for as long again: it starts afresh.
-        if now >= self.opens_at + self.interval {
-            self.interval = Self::FIRST;
-        }
-        self.opens_at = now + self.interval;
-        self.interval = (self.interval * 2).min(Self::MOST);
-        true
-    }
-}
-
 impl Keeper {
     /// A route without a credential. It asks for one at the first event.
     #[must_use]
@@ -94,7 +72,8 @@ impl Keeper {
             spare: None,
             command: None,
             refused: None,
-            replace: ReplaceGate { opens_at: Time::from_nanos(0), interval: ReplaceGate::FIRST },
+            gate: ReplaceGate::new(),
+            awaited: None,
             lost: false,
             standby_out_of_turn: false,
             has_published: false,
@@ -253,15 +232,7 @@ impl Keeper {
             Event::Empty { number, stray } => self.emptied(now, number, stray),
             Event::Suspected(number) => self.check(now, number, CHECK_EVERY, true),
             Event::DenialSeen(number) => self.check(now, number, DENIAL_EVERY, false),
-            Event::Replace(number) => {
-                if self.current == Some(number) && self.refused != Some(number) {
-                    if self.replace.pass(now) {
-                        self.refused = Some(number);
-                    } else {
-                        self.actions.push(Action::TooEarly(number));
-                    }
-                }
-            }
+            Event::Replace(number) => self.replace(now, number),
             Event::Rotate(drain) => {
                 if self.closed {
                     self.actions.push(Action::RotateFailed);

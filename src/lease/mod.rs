@@ -19,6 +19,7 @@ mod issue;
 mod keeper;
 mod kept;
 mod renewing;
+mod replacing;
 mod review;
 pub mod schedule;
 mod standby;

@@ -25,6 +25,7 @@ impl Keeper {
         self.renew_leases(now);
         self.renew_tokens(now);
         self.issue(now);
+        self.answer_waiting_logins(now);
         self.give_leases_back(now);
         self.give_tokens_back(now);
         self.look_after(now);

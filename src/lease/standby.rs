@@ -121,6 +121,7 @@ impl Keeper {
         self.has_published = true;
         self.lost = false;
         self.refused = None;
+        self.awaited = None;
     }
 
     /// Has what stands by renewed half a period off the current one, and each lease together with its token: a generation

@@ -222,6 +222,67 @@ fn a_refused_credential_is_replaced_once_a_minute_and_then_less_often() {
     assert!(replace(&mut story, now + 60.0));
 }
 
+/// A route whose refused credential was replaced at second 10: the gate is closed.
+fn replaced_lately(settings: Settings) -> Story {
+    let mut story = Story::serving(settings, LONG, endless());
+    story.at(10.0, Event::Replace(1)).does([log_in(24_999.75)]);
+    story.issued(10.0, 2, T2, endless(), LONG);
+    story.at(10.0, empty(1));
+    story
+}
+
+#[test]
+fn a_refused_login_waits_for_an_issuance_under_way_whatever_it_is_for() {
+    let begin: [(Settings, Event); 2] = [
+        (settings(), Event::Rotate(None)),
+        (Settings { rotate_after: Some(secs(10.0)), ..settings() }, Event::Tick),
+    ];
+    for (settings, begins) in begin {
+        let mut story = replaced_lately(settings);
+        story.at(20.0, begins).does([log_in(24_999.75)]);
+        story.at(20.1, Event::Replace(2)).does([]);
+        story.at(20.2, Event::LoggedIn(T3, endless())).does([Action::Issue(T3)]);
+        story.at(20.3, Event::Replace(2)).does([]);
+        story.granted(20.4, 3, LONG);
+        story.at(20.5, Event::Replace(2)).does([]);
+        story.at(20.6, Event::Proved(3)).does([Action::Publish(3)]);
+        // Of the fresh one nothing is on its way.
+        story.at(20.7, Event::Replace(3)).does([Action::TooEarly(3)]);
+    }
+}
+
+#[test]
+fn a_refused_login_waits_while_vault_is_asked_again_and_hears_when_nothing_comes_any_more() {
+    let mut story = replaced_lately(Settings { rotate_after: Some(secs(10.0)), ..settings() });
+    story.at(20.0, Event::Tick).does([log_in(24_999.75)]);
+    story.at(20.1, Event::Replace(2)).does([]);
+    story.at(20.2, Event::LogInFailed(Failure::Transient)).does([]);
+    story.at(20.7, Event::Tick).does([log_in(24_999.75)]);
+    story.at(20.8, Event::LoggedIn(T3, endless())).does([Action::Issue(T3)]);
+    story.at(20.9, Event::IssueFailed(Failure::Refused)).does([Action::TooEarly(2)]);
+    story.at(21.0, Event::Replace(2)).does([Action::TooEarly(2)]);
+}
+
+#[test]
+fn a_refused_login_that_waits_for_a_command_hears_when_it_has_failed() {
+    let mut story = replaced_lately(settings());
+    story.at(20.0, Event::Rotate(None)).does([log_in(24_999.75)]);
+    story.at(20.1, Event::Replace(2)).does([]);
+    story.at(20.2, Event::LogInFailed(Failure::Transient)).does([Action::RotateFailed, Action::TooEarly(2)]);
+}
+
+#[test]
+fn what_was_to_stand_by_serves_the_login_that_waits_for_it() {
+    // The one that is to stand by first is needed at once, and the gate is closed.
+    let mut story = Story::serving(Settings { standby: true, ..settings() }, LONG, endless());
+    story.at(10.0, Event::Replace(1)).does([]);
+    story.issued(10.0, 2, T2, endless(), LONG);
+    story.at(10.0, Event::LoggedIn(T3, endless())).does([Action::Issue(T3)]);
+    story.at(20.0, Event::Replace(2)).does([]);
+    story.granted(20.1, 3, LONG);
+    story.at(20.2, Event::Proved(3)).does([Action::Publish(3), log_in(24_999.75)]);
+}
+
 #[test]
 fn a_word_about_a_generation_that_is_not_current_replaces_nothing() {
     let mut story =

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::Chain;
 use super::reasons::Reasons;
@@ -33,7 +34,7 @@ pub(super) struct Login<'a> {
     pub(super) startup: &'a StartupMessage,
     /// The database that the upstream is asked for.
     pub(super) database: &'a [u8],
-    /// How long a credential is waited for.
+    /// How much longer it may wait, for credentials and for hosts that lag, all its waits together.
     pub(super) wait: Duration,
 }
 
@@ -120,7 +121,7 @@ enum Answer {
     Lost,
     /// No host took it, and those that refused it lag behind.
     Lagging,
-    /// A host that does not lag refused it twice.
+    /// A host that does not lag refused it twice. A fresh one is asked for.
     Refused,
     Failed(Error),
 }
@@ -144,15 +145,14 @@ impl Login<'_> {
     /// Logs in. No byte of it reaches the client, so all is tried again as often as it makes sense.
     ///
     /// Not cancel safe: dropped, it leaves a server session that ends when the socket's end is noticed.
-    pub(super) async fn run(&self) -> Result<LoggedIn, Failed> {
+    pub(super) async fn run(&mut self) -> Result<LoggedIn, Failed> {
         let mut reasons = Reasons::default();
         let outcome = self.log_in(&mut reasons).await;
         outcome.map_err(|error| Failed { error, reasons })
     }
 
-    async fn log_in(&self, reasons: &mut Reasons) -> Result<LoggedIn, Error> {
+    async fn log_in(&mut self, reasons: &mut Reasons) -> Result<LoggedIn, Error> {
         let mut generation = self.current().await?;
-        let mut replaced = false;
         for _ in 0..MAX_GENERATIONS {
             let Some(mut guard) = generation.enter() else {
                 generation = self.current().await?;
@@ -169,15 +169,8 @@ impl Login<'_> {
                     generation =
                         self.route.credentials.before(generation.number()).ok_or(Error::CredentialRefused)?;
                 }
-                Answer::Refused if replaced => return Err(Error::CredentialRefused),
                 Answer::Refused => {
-                    replaced = true;
-                    generation = self
-                        .route
-                        .credentials
-                        .replace(generation.number(), self.wait)
-                        .await
-                        .ok_or(Error::CredentialRefused)?;
+                    generation = self.replace(&generation).await.ok_or(Error::CredentialRefused)?;
                 }
                 Answer::Failed(error) => return Err(error),
             }
@@ -185,13 +178,31 @@ impl Login<'_> {
         Err(Error::CredentialRefused)
     }
 
-    async fn current(&self) -> Result<Arc<Generation>, Error> {
-        self.route.credentials.current(self.wait).await.map_err(|_| Error::NoCredential)
+    async fn current(&mut self) -> Result<Arc<Generation>, Error> {
+        let current = self.route.credentials.current(self.wait);
+        spending(&mut self.wait, current).await.map_err(|_| Error::NoCredential)
+    }
+
+    async fn replace(&mut self, refused: &Generation) -> Option<Arc<Generation>> {
+        let fresh = self.route.credentials.replace(refused.number(), self.wait);
+        spending(&mut self.wait, fresh).await
+    }
+
+    async fn check(&mut self, suspect: &Generation) -> Verdict {
+        let verdict = self.route.credentials.check(suspect.number(), self.wait);
+        spending(&mut self.wait, verdict).await
+    }
+
+    /// Waits for a host that lags. False if this login may not wait any longer.
+    async fn pause(&mut self, pause: Duration) -> bool {
+        let pause = tokio::time::sleep(pause.min(self.wait));
+        spending(&mut self.wait, pause).await;
+        !self.wait.is_zero()
     }
 
     /// Tries the hosts in their order. A server's own error is final unless it is about the credential, or the server
     /// is not ready and there are others.
-    async fn try_hosts(&self, generation: &Generation, reasons: &mut Reasons) -> Answer {
+    async fn try_hosts(&mut self, generation: &Generation, reasons: &mut Reasons) -> Answer {
         let startup = match self.startup.for_upstream(
             generation.username(),
             self.database,
@@ -242,7 +253,7 @@ impl Login<'_> {
     }
 
     async fn try_host(
-        &self,
+        &mut self,
         turn: &mut Turn,
         startup: &[u8],
         generation: &Generation,
@@ -268,7 +279,7 @@ impl Login<'_> {
                 });
             }
             self.route.metrics.suspect_login();
-            let verdict = self.route.credentials.check(generation.number()).await;
+            let verdict = self.check(generation).await;
             let address = error.address().map(ToString::to_string).unwrap_or_default();
             let accepted = generation.was_accepted_by(&address);
             // The name may lead to another server the next time.
@@ -291,13 +302,22 @@ impl Login<'_> {
                 Next::OtherHost => return Answer::Lagging,
                 Next::Replace => return Answer::Refused,
                 Next::Retry => retried = true,
-                Next::WaitForHost => {
-                    tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                Next::WaitForHost if !self.pause(pause.mul_f64(rand::random_range(0.5..1.0))).await => {
+                    return Answer::Lagging;
                 }
+                Next::WaitForHost => pause = (pause * 2).min(LONGEST_PAUSE),
             }
         }
     }
+}
+
+/// Waits, and takes the time that went by off what is left of it. Time during which the machine was suspended does not
+/// count.
+async fn spending<T>(left: &mut Duration, wait: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
+    let came = wait.await;
+    *left = left.saturating_sub(begun.elapsed());
+    came
 }
 
 /// `accepted`: whether this address, and whether another one, has let the credential in. `young`: whether the credential
@@ -362,7 +382,7 @@ const NO_CREDENTIAL: ClientFacing = ClientFacing {
 const CREDENTIAL_REFUSED: ClientFacing = ClientFacing {
     sqlstate: SqlState::InvalidAuthorizationSpecification,
     message: Cow::Borrowed("the database server refused the proxy's credential"),
-    detail: Some("It was refused more than once, and no fresh one may be asked for yet."),
+    detail: Some("It was refused more than once, and no fresh one was to be had in time."),
     hint: Some("Try again in a minute; the proxy's log says more."),
 };
 

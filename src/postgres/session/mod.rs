@@ -252,7 +252,7 @@ impl Entering {
         };
         let seats = self.take_seats(&route)?;
         let wait = self.shared.limits.login_wait;
-        let login = Login { route: &route, startup: &self.startup, database, wait };
+        let mut login = Login { route: &route, startup: &self.startup, database, wait };
         let outcome = tokio::select! {
             biased;
             outcome = Box::pin(login.run()) => outcome,

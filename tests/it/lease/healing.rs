@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Logins, SOON, until_metric};
-use crate::harness::{Fault, Mode, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Fault, Mode, Spec, bench, eventually, leasehold, same, through};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_dropped_behind_vaults_back_is_replaced_at_the_next_login() {
@@ -91,6 +91,60 @@ async fn a_password_changed_behind_vaults_back_is_replaced_once_and_sessions_go_
     let metrics = leasehold.metrics().await;
     assert_eq!(metrics.get("rotations_total", &[("reason", "refused")]), 1.0);
     assert_eq!(metrics.get("issuances_total", &[]), 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_login_waits_for_a_rotation_that_is_under_way() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().vault().await;
+    let way = Fault::before(&vault.addr.replace("http://", "")).await;
+    let setup = vault.setup(&db, Spec::new("app")).await;
+    let leasehold = leasehold()
+        .upstream(&db)
+        .vault(&through(&vault, &way))
+        .login(&setup)
+        .flag("--limits-login-wait", "1m")
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    let change_password = async |user: &str| {
+        db.admin.batch_execute(&format!("ALTER ROLE \"{user}\" PASSWORD 'another'")).await.unwrap();
+    };
+    let log_in = || {
+        let config = leasehold.config("app", db.name());
+        tokio::spawn(async move { config.connect(tokio_postgres::NoTls).await })
+    };
+    // A credential that is refused is replaced now, and not again for a minute.
+    let first = leasehold.connect("app", db.name()).await.user().await;
+    change_password(&first).await;
+    let second = leasehold.connect("app", db.name()).await.user().await;
+    assert_ne!(first, second);
+
+    way.set(Mode::Delay(Duration::from_secs(1))).await;
+    let rotating = leasehold.command(&["rotate"]);
+    let refused = async {
+        eventually(SOON, async || {
+            let status = leasehold.status().await;
+            same(status["routes"][0]["next_action"].as_str(), Some("issue"))
+        })
+        .await;
+        change_password(&second).await;
+        let logins: Vec<_> = (0..10).map(|_| log_in()).collect();
+        for login in logins {
+            let (client, connection) =
+                login.await.unwrap().unwrap_or_else(|error| panic!("a login: {error:?}"));
+            tokio::spawn(connection);
+            let user: String = client.query_one("SELECT session_user::text", &[]).await.unwrap().get(0);
+            assert_ne!(user, second);
+        }
+    };
+    let (rotated, ()) = tokio::join!(rotating, refused);
+
+    assert!(rotated.status.success(), "{rotated:?}");
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("rotations_total", &[("reason", "refused")]), 1.0);
+    assert_eq!(metrics.get("rotations_total", &[("reason", "command")]), 1.0);
+    assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

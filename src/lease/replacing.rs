@@ -1,0 +1,74 @@
+//! What a login comes to that a server refuses though its credential's lease lives: the credential is replaced, at most
+//! once a minute, or whatever is being issued anyway is waited for. Floor 1.
+
+use std::time::Duration;
+
+use super::event::Action;
+use super::keeper::Keeper;
+use super::{Time, issuance};
+
+/// Opens for one replacement a minute, then less often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ReplaceGate {
+    opens_at: Time,
+    interval: Duration,
+}
+
+impl ReplaceGate {
+    const FIRST: Duration = Duration::from_mins(1);
+    const MOST: Duration = Duration::from_mins(10);
+
+    pub(super) fn new() -> Self {
+        Self { opens_at: Time::from_nanos(0), interval: Self::FIRST }
+    }
+
+    fn pass(&mut self, now: Time) -> bool {
+        if now < self.opens_at {
+            return false;
+        }
+        // Quiet for as long again: it starts afresh.
+        if now >= self.opens_at + self.interval {
+            self.interval = Self::FIRST;
+        }
+        self.opens_at = now + self.interval;
+        self.interval = (self.interval * 2).min(Self::MOST);
+        true
+    }
+}
+
+impl Keeper {
+    /// Logins with this generation are refused, and they wait for another one.
+    pub(super) fn replace(&mut self, now: Time, number: u64) {
+        if self.current != Some(number) || self.refused == Some(number) {
+            return;
+        }
+        if self.gate.pass(now) {
+            self.refused = Some(number);
+        } else {
+            self.awaited = Some(number);
+        }
+    }
+
+    /// Tells the logins that wait, once no issuance is under way any more.
+    pub(super) fn answer_waiting_logins(&mut self, now: Time) {
+        let Some(number) = self.awaited else { return };
+        if self.current != Some(number) || self.refused == Some(number) {
+            self.awaited = None;
+        } else if !self.is_issuing(now) {
+            self.awaited = None;
+            self.actions.push(Action::TooEarly(number));
+        }
+    }
+
+    /// Whether a fresh credential is on its way, whatever it was asked for. One that waits out a refusal is not: it comes
+    /// once somebody has acted.
+    fn is_issuing(&self, now: Time) -> bool {
+        match self.issuance.state {
+            issuance::State::LoggingIn { .. }
+            | issuance::State::Requesting { .. }
+            | issuance::State::Proving { .. } => true,
+            issuance::State::BackOff { slow, .. } => !slow && self.demand(now).is_ok(),
+            issuance::State::Idle => false,
+        }
+    }
+}
