@@ -179,6 +179,12 @@ impl Generation {
         self.published_at.fetch_min(at.as_nanos(), Ordering::AcqRel);
     }
 
+    /// Whether its sessions are being closed, or would be at this time: nobody is let in with it any more.
+    #[must_use]
+    pub fn has_ended(&self, now: Time) -> bool {
+        now >= self.hard_close_at() || self.ending.borrow().hard_close.is_some()
+    }
+
     /// What sessions have to do; changes wake them.
     #[must_use]
     pub fn ending(&self) -> watch::Receiver<Ending> {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   current ──▶ enter ──▶ each host in turn ──ready──▶ leg
-//!      ▲                      │ suspect refusal: the lease is checked
+//!      ▲                      │ its lease has ended meanwhile, as after a suspend
+//!      │◀─────────────────────┤ suspect refusal: the lease is checked
 //!      │  lost ◀──────────────┤
 //!      │  replaced ◀──────────┤ twice by a host that is not lagging
 //!      └─ the one before ◀────┘ by lagging hosts only
@@ -25,6 +26,7 @@ use crate::error::{Blame, ClientFacing, SqlState};
 use crate::metrics::LoginFailure;
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::{self, StartupMessage};
+use crate::postgres::relay;
 use crate::postgres::upstream::refusal::Refusal;
 use crate::postgres::upstream::{Leg, LoginError, Turn};
 
@@ -162,7 +164,17 @@ impl Login<'_> {
                 Answer::Leg(leg) => {
                     guard.upstream_opened();
                     generation.accepted_by(&leg.address.to_string());
-                    return Ok(LoggedIn { leg, guard });
+                    if !generation.has_ended(clock::now()) {
+                        return Ok(LoggedIn { leg, guard });
+                    }
+                    let gone_by = clock::now() + PART_WITHIN;
+                    let parting = relay::part_from_upstream(leg.stream, guard, true, gone_by);
+                    let ((), next) = tokio::join!(parting, self.current());
+                    generation = next?;
+                }
+                // The end may be why: the server or the network had no more patience with a machine that was suspended.
+                Answer::Failed(Error::Upstream(_)) if generation.has_ended(clock::now()) => {
+                    generation = self.current().await?;
                 }
                 Answer::Lost => generation = self.current().await?,
                 Answer::Lagging => {
@@ -390,6 +402,8 @@ const CREDENTIAL_REFUSED: ClientFacing = ClientFacing {
 const CANNOT_CONNECT_NOW: [u8; 5] = *b"57P03";
 /// The current one, a fresh one for each way in which it can fail, and some that were closed meanwhile.
 const MAX_GENERATIONS: usize = 8;
+/// How long a server may take to let a session go that is not used.
+const PART_WITHIN: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// PostgreSQL cuts names at 63 bytes.

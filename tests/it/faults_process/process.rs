@@ -3,9 +3,10 @@
 use std::fs::OpenOptions;
 
 use rustix::process::Resource;
+use serde_json::json;
 
 use crate::harness::{
-    Builder, Fault, Memory, SOON, Scene, Spec, bench, eventually, leasehold, same, through,
+    Builder, Fault, Memory, Mode, SOON, Scene, Spec, bench, eventually, leasehold, same, through,
 };
 use crate::process::OnSockets;
 
@@ -44,6 +45,39 @@ async fn a_process_suspended_past_its_lease_serves_nothing_of_it_and_then_a_fres
     assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
     assert_eq!(metrics.get("issuances_total", &[]), 2.0);
     assert_eq!(scene.leasehold.http("/readyz").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_under_way_while_the_process_is_suspended_past_its_lease_gets_the_next_credential() {
+    // The server lets the login in with its first answer, which the way there holds back.
+    let server = bench().own_postgres(json!({"hba": ["host all all all trust"]})).await;
+    let db = server.database().await;
+    let vault = bench().vault().await;
+    let way = Fault::before(&server.addr()).await;
+    let setup = vault.setup(&db, Spec::new("app").ttl("10s", "1h")).await;
+    let uri = format!("postgresql://{}/?sslmode=disable&connect_timeout=60", way.addr());
+    let leasehold = leasehold().upstream_uri(&uri).vault(&vault).login(&setup).start().await;
+    leasehold.wait_ready().await;
+    let role = db.roles().await.remove(0);
+    way.set(Mode::HoldToClient).await;
+    let config = leasehold.config("app", db.name());
+    let login = tokio::spawn(async move { config.connect(tokio_postgres::NoTls).await });
+    eventually(SOON, async || same(db.backends().await, [Some(role.clone())])).await;
+
+    leasehold.suspend();
+    eventually(SOON * 3, async || same(db.roles().await.contains(&role), false)).await;
+    way.set(Mode::Pass).await;
+    leasehold.resume();
+
+    let (client, connection) = tokio::time::timeout(SOON, login).await.unwrap().unwrap().expect("it gets in");
+    tokio::spawn(connection);
+    let user: String = client.query_one("SELECT session_user::text", &[]).await.unwrap().get(0);
+    assert_ne!(user, role);
+    eventually(SOON, async || same(db.backends().await, [Some(user.clone())])).await;
+    let metrics = leasehold.metrics().await;
+    assert_eq!(metrics.get("sessions_opened_total", &[]), 1.0);
+    assert_eq!(metrics.get("sessions_closed_total", &[]), 0.0);
+    assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
