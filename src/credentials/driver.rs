@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::keeping::{Beginning, Keeping};
 use super::machine::{Kind, Machine};
 use super::requests::{Done, Requests, Servers};
-use super::route::{Command, DrainSpan, Reload, RotateFailed, Route, Shared, Verdict};
+use super::route::{Command, DrainSpan, NotReplaced, Reload, RotateFailed, Route, Shared, Verdict};
 use super::state::{Origin, Slot};
 use super::{Drain, Ending, Generation, HardClose, clock};
 use crate::lease::generation::Cause;
@@ -129,7 +129,7 @@ struct Driver {
     shared: Arc<Shared>,
     metrics: Arc<RouteMetrics>,
     checks: HashMap<u64, Vec<oneshot::Sender<Verdict>>>,
-    replaces: Vec<oneshot::Sender<()>>,
+    replaces: Vec<oneshot::Sender<NotReplaced>>,
     rotates: Vec<oneshot::Sender<Result<u64, RotateFailed>>>,
     closing: bool,
     idle_after: Duration,
@@ -326,12 +326,8 @@ impl Driver {
                     lease::Verdict::Lost => Verdict::Lost,
                 },
             ),
-            Action::TooEarly(_) => {
-                for reply in self.replaces.drain(..) {
-                    // Whoever asked may have gone.
-                    let _ = reply.send(());
-                }
-            }
+            Action::TooEarly(_) => self.not_replaced(NotReplaced::TooEarly),
+            Action::LetsIn(_) => self.not_replaced(NotReplaced::LetsIn),
             Action::RotateDone(number) => self.rotated(number),
             Action::RotateFailed => {
                 let reason = self
@@ -346,6 +342,13 @@ impl Driver {
                 }
             }
             Action::Note(note) => self.note(note),
+        }
+    }
+
+    fn not_replaced(&mut self, why: NotReplaced) {
+        for reply in self.replaces.drain(..) {
+            // Whoever asked may have gone.
+            let _ = reply.send(why);
         }
     }
 

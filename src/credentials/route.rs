@@ -36,13 +36,22 @@ pub(super) struct Shared {
 /// What a handle asks of its driver.
 pub(super) enum Command {
     Check(u64, oneshot::Sender<Verdict>),
-    Replace(u64, oneshot::Sender<()>),
+    Replace(u64, oneshot::Sender<NotReplaced>),
     Denial(u64),
     Rotate(Option<DrainSpan>, oneshot::Sender<Result<u64, RotateFailed>>),
     Want,
     Reload(Box<Reload>),
     Retire,
     Close,
+}
+
+/// Why a refused credential is not replaced.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NotReplaced {
+    /// It may not be replaced yet.
+    TooEarly,
+    /// It was proved, and lets in.
+    LetsIn,
 }
 
 /// What a route goes by from now on.
@@ -63,6 +72,17 @@ pub enum Verdict {
     Silent,
     /// It is gone. A fresh one is on its way: [`Route::current`] waits for it.
     Lost,
+}
+
+/// What came of the wish for another credential than a refused one.
+#[derive(Debug)]
+pub enum Replacement {
+    /// Another one is published.
+    Fresh(Arc<Generation>),
+    /// The refused one was proved, and lets in: what it was refused for is no matter of the credential.
+    NotNeeded,
+    /// None came in time, or none may be asked for yet.
+    None,
 }
 
 /// No usable credential within the time given.
@@ -125,15 +145,20 @@ impl Route {
         }
     }
 
-    /// This generation was refused twice though its lease seems to live: asks for a fresh one, which is issued for that
-    /// at most once a minute, and waits for one that is under way for whatever reason. `None` if none comes in time.
-    pub async fn replace(&self, number: u64, within: Duration) -> Option<Arc<Generation>> {
-        let (reply, too_early) = oneshot::channel();
-        self.commands.send(Command::Replace(number, reply)).await.ok()?;
+    /// This generation was refused twice though its lease seems to live. It is proved, at most every 5 s; if it does not
+    /// let in, a fresh one is issued, at most once a minute. One that is under way for whatever reason is waited for.
+    pub async fn replace(&self, number: u64, within: Duration) -> Replacement {
+        let (reply, not_replaced) = oneshot::channel();
+        if self.commands.send(Command::Replace(number, reply)).await.is_err() {
+            return Replacement::None;
+        }
         tokio::select! {
-            newer = self.newer_than(number, within) => newer.ok(),
+            newer = self.newer_than(number, within) => newer.map_or(Replacement::None, Replacement::Fresh),
             // A dropped sender says nothing: the fresh one is on its way.
-            Ok(()) = too_early => None,
+            Ok(why) = not_replaced => match why {
+                NotReplaced::LetsIn => Replacement::NotNeeded,
+                NotReplaced::TooEarly => Replacement::None,
+            },
         }
     }
 

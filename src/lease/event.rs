@@ -88,9 +88,9 @@ pub enum Event {
     /// A creds request whose outcome was unknown has been settled: granted ([`Event::LeaseLeft`] says so before), or
     /// refused, or given up for good.
     LateReply(TokenId),
-    /// A host let the candidate in.
+    /// A host let it in: the answer to [`Action::Prove`].
     Proved(u64),
-    /// A host refused the candidate, none let it in.
+    /// A host refused it, none let it in.
     ProofRefused(u64),
     /// No host could say.
     Unprovable(u64),
@@ -144,7 +144,7 @@ pub enum Event {
     Suspected(u64),
     /// A session of this generation was denied what its role may do.
     DenialSeen(u64),
-    /// This generation was refused twice though its lease lives.
+    /// This generation was refused twice though its lease lives. It is proved first: one that lets in is not replaced.
     Replace(u64),
     /// Somebody asks for a fresh credential; with a drain, earlier generations end that long after.
     Rotate(Option<Drain>),
@@ -204,7 +204,7 @@ pub enum Action {
     },
     /// Ask for a credential.
     Issue(TokenId),
-    /// Try the candidate.
+    /// Try the candidate, or the current credential where a login with it was refused.
     Prove(u64),
     /// Renew a lease under its token.
     RenewLease(u64, TokenId, Duration),
@@ -230,6 +230,8 @@ pub enum Action {
     Answer(u64, Verdict),
     /// Answers [`Event::Replace`]: not now.
     TooEarly(u64),
+    /// Answers [`Event::Replace`]: its proof lets in, so what the login was refused for is not this credential.
+    LetsIn(u64),
     /// Answers [`Event::Rotate`] for a static role: this is current, read just now.
     RotateDone(u64),
     /// Answers [`Event::Rotate`]: nothing was published, nothing drained.

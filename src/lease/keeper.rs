@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Time;
+use super::doubt::Doubt;
 use super::event::{Action, Drain, Event, Note, Outcome, Settings};
 use super::farewell::Farewell;
 use super::generation::{Cause, Generation, State};
@@ -36,6 +37,7 @@ pub struct Keeper {
     /// The current generation is refused and has to be replaced.
     pub(super) refused: Option<u64>,
     pub(super) gate: ReplaceGate,
+    pub(super) doubt: Doubt,
     /// A login with the current generation was refused, and waits for the issuance under way.
     pub(super) awaited: Option<u64>,
     /// A current lease was lost and has no successor yet.
@@ -73,6 +75,7 @@ impl Keeper {
             command: None,
             refused: None,
             gate: ReplaceGate::new(),
+            doubt: Doubt::Unasked,
             awaited: None,
             lost: false,
             standby_out_of_turn: false,
@@ -201,6 +204,11 @@ impl Keeper {
                 if let Some(token) = self.tokens.get_mut(&token) {
                     token.late = token.late.saturating_sub(1);
                 }
+            }
+            Event::Proved(number) | Event::ProofRefused(number) | Event::Unprovable(number)
+                if self.doubt.is_proving(number) =>
+            {
+                self.doubt_settled(now, number, matches!(event, Event::Proved(_)));
             }
             Event::Proved(number) => self.proved(now, number),
             Event::ProofRefused(number) => self.not_proved(now, number, true),

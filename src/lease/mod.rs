@@ -11,6 +11,7 @@
 //! (one fresh credential at a time). The [`Keeper`] of a route holds them together and takes every decision that needs
 //! more than one of them.
 
+mod doubt;
 mod event;
 mod farewell;
 pub mod generation;

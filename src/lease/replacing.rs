@@ -1,8 +1,9 @@
-//! What a login comes to that a server refuses though its credential's lease lives: the credential is replaced, at most
-//! once a minute, or whatever is being issued anyway is waited for. Floor 1.
+//! What a login comes to that a server refuses though its credential's lease lives: the credential is proved, and if that
+//! fails replaced, at most once a minute, or whatever is being issued anyway is waited for. Floor 1.
 
 use std::time::Duration;
 
+use super::doubt::Answer;
 use super::event::Action;
 use super::keeper::Keeper;
 use super::{Time, issuance};
@@ -42,6 +43,29 @@ impl Keeper {
         if self.current != Some(number) || self.refused == Some(number) {
             return;
         }
+        match self.doubt.ask(now, number) {
+            Answer::Prove => self.actions.push(Action::Prove(number)),
+            Answer::Wait => {}
+            Answer::LetsIn => self.actions.push(Action::LetsIn(number)),
+            Answer::Refused => self.replace_refused(now, number),
+        }
+    }
+
+    /// The proof of a generation that logins are refused with has come back.
+    pub(super) fn doubt_settled(&mut self, now: Time, number: u64, lets_in: bool) {
+        let is_ours = self.doubt.settle(now, number, lets_in);
+        if !is_ours || self.current != Some(number) || self.refused == Some(number) {
+            return;
+        }
+        if lets_in {
+            self.awaited = None;
+            self.actions.push(Action::LetsIn(number));
+        } else {
+            self.replace_refused(now, number);
+        }
+    }
+
+    fn replace_refused(&mut self, now: Time, number: u64) {
         if self.gate.pass(now) {
             self.refused = Some(number);
         } else {
@@ -54,7 +78,7 @@ impl Keeper {
         let Some(number) = self.awaited else { return };
         if self.current != Some(number) || self.refused == Some(number) {
             self.awaited = None;
-        } else if !self.is_issuing(now) {
+        } else if !self.is_issuing(now) && !self.doubt.is_proving(number) {
             self.awaited = None;
             self.actions.push(Action::TooEarly(number));
         }

@@ -227,9 +227,18 @@ impl Driver {
             Proof::Unprovable => (metrics::Proof::Unprovable, Event::Unprovable(number)),
         };
         self.metrics.proof(outcome);
+        let is_current = self.keeper.current() == Some(number);
+        if is_current && outcome == metrics::Proof::Ok {
+            tracing::warn!(
+                lease.generation = number,
+                "a login was refused with a credential that is good: it is not replaced, and the client is told what the \
+                 server said; does the server demand another method for that database?"
+            );
+        }
         if outcome != metrics::Proof::Ok {
             tracing::warn!(lease.generation = number, outcome = outcome.as_str(), "not proved");
             self.remember(match proof {
+                Proof::Refused if is_current => "prove: the server refuses the current credential",
                 Proof::Refused => "prove: the server refuses the new credential",
                 _ => "prove: no server could be asked",
             });

@@ -197,8 +197,10 @@ fn a_refused_credential_is_replaced_once_a_minute_and_then_less_often() {
     let mut story = long();
     let mut number = 1;
     let mut replace = |story: &mut Story, now: f64| {
-        let word = Event::Replace(number);
-        story.at(now, word);
+        story.at(now, Event::Replace(number));
+        if story.keeper.doubt.is_proving(number) {
+            story.at(now, Event::ProofRefused(number));
+        }
         if story.keeper.issuance() == crate::lease::issuance::State::Idle {
             story.does([Action::TooEarly(number)]);
             return false;
@@ -222,12 +224,44 @@ fn a_refused_credential_is_replaced_once_a_minute_and_then_less_often() {
     assert!(replace(&mut story, now + 60.0));
 }
 
-/// A route whose refused credential was replaced at second 10: the gate is closed.
+#[test]
+fn a_credential_that_the_proof_lets_in_is_not_replaced_and_proved_every_five_seconds_at_most() {
+    let mut story = long();
+    story.at(10.0, Event::Replace(1)).does([Action::Prove(1)]);
+    story.at(10.1, Event::Replace(1)).does([]);
+    story.at(10.2, Event::Proved(1)).does([Action::LetsIn(1)]);
+    for tenth in 0..50 {
+        story.at(10.2 + f64::from(tenth) / 10.0, Event::Replace(1)).does([Action::LetsIn(1)]);
+    }
+    story.at(15.3, Event::Replace(1)).does([Action::Prove(1)]);
+    // Nothing has passed the gate: where it is refused in truth, it is replaced at once.
+    story.at(15.3, Event::ProofRefused(1)).does([log_in(24_999.75)]).notes(Note::Issuing(Reason::Refused));
+}
+
+#[test]
+fn what_no_server_can_say_of_a_refused_credential_does_not_keep_it() {
+    let mut story = long();
+    story.at(10.0, Event::Replace(1)).does([Action::Prove(1)]);
+    story.at(10.0, Event::Unprovable(1)).does([log_in(24_999.75)]).notes(Note::Issuing(Reason::Refused));
+}
+
+#[test]
+fn the_proof_of_a_credential_that_was_replaced_meanwhile_changes_nothing() {
+    let mut story = long();
+    story.at(10.0, Event::Rotate(None)).does([log_in(24_999.75)]);
+    story.at(10.1, Event::Replace(1)).does([Action::Prove(1)]);
+    story.issued(10.2, 2, T2, endless(), LONG);
+    story.at(10.3, Event::ProofRefused(1)).does([]);
+    story.at(10.4, Event::Replace(2)).does([Action::Prove(2)]);
+}
+
+/// A route whose refused credential was replaced at second 5: the gate is closed.
 fn replaced_lately(settings: Settings) -> Story {
     let mut story = Story::serving(settings, LONG, endless());
-    story.at(10.0, Event::Replace(1)).does([log_in(24_999.75)]);
-    story.issued(10.0, 2, T2, endless(), LONG);
-    story.at(10.0, empty(1));
+    story.at(5.0, Event::Replace(1)).does([Action::Prove(1)]);
+    story.at(5.0, Event::ProofRefused(1)).does([log_in(24_999.75)]);
+    story.issued(5.0, 2, T2, endless(), LONG);
+    story.at(5.0, empty(1));
     story
 }
 
@@ -235,27 +269,30 @@ fn replaced_lately(settings: Settings) -> Story {
 fn a_refused_login_waits_for_an_issuance_under_way_whatever_it_is_for() {
     let begin: [(Settings, Event); 2] = [
         (settings(), Event::Rotate(None)),
-        (Settings { rotate_after: Some(secs(10.0)), ..settings() }, Event::Tick),
+        (Settings { rotate_after: Some(secs(15.0)), ..settings() }, Event::Tick),
     ];
     for (settings, begins) in begin {
         let mut story = replaced_lately(settings);
         story.at(20.0, begins).does([log_in(24_999.75)]);
-        story.at(20.1, Event::Replace(2)).does([]);
+        story.at(20.1, Event::Replace(2)).does([Action::Prove(2)]);
+        story.at(20.1, Event::ProofRefused(2)).does([]);
         story.at(20.2, Event::LoggedIn(T3, endless())).does([Action::Issue(T3)]);
         story.at(20.3, Event::Replace(2)).does([]);
         story.granted(20.4, 3, LONG);
         story.at(20.5, Event::Replace(2)).does([]);
         story.at(20.6, Event::Proved(3)).does([Action::Publish(3)]);
         // Of the fresh one nothing is on its way.
-        story.at(20.7, Event::Replace(3)).does([Action::TooEarly(3)]);
+        story.at(20.7, Event::Replace(3)).does([Action::Prove(3)]);
+        story.at(20.7, Event::ProofRefused(3)).does([Action::TooEarly(3)]);
     }
 }
 
 #[test]
 fn a_refused_login_waits_while_vault_is_asked_again_and_hears_when_nothing_comes_any_more() {
-    let mut story = replaced_lately(Settings { rotate_after: Some(secs(10.0)), ..settings() });
+    let mut story = replaced_lately(Settings { rotate_after: Some(secs(15.0)), ..settings() });
     story.at(20.0, Event::Tick).does([log_in(24_999.75)]);
-    story.at(20.1, Event::Replace(2)).does([]);
+    story.at(20.1, Event::Replace(2)).does([Action::Prove(2)]);
+    story.at(20.1, Event::ProofRefused(2)).does([]);
     story.at(20.2, Event::LogInFailed(Failure::Transient)).does([]);
     story.at(20.7, Event::Tick).does([log_in(24_999.75)]);
     story.at(20.8, Event::LoggedIn(T3, endless())).does([Action::Issue(T3)]);
@@ -267,7 +304,8 @@ fn a_refused_login_waits_while_vault_is_asked_again_and_hears_when_nothing_comes
 fn a_refused_login_that_waits_for_a_command_hears_when_it_has_failed() {
     let mut story = replaced_lately(settings());
     story.at(20.0, Event::Rotate(None)).does([log_in(24_999.75)]);
-    story.at(20.1, Event::Replace(2)).does([]);
+    story.at(20.1, Event::Replace(2)).does([Action::Prove(2)]);
+    story.at(20.1, Event::ProofRefused(2)).does([]);
     story.at(20.2, Event::LogInFailed(Failure::Transient)).does([Action::RotateFailed, Action::TooEarly(2)]);
 }
 
@@ -275,10 +313,12 @@ fn a_refused_login_that_waits_for_a_command_hears_when_it_has_failed() {
 fn what_was_to_stand_by_serves_the_login_that_waits_for_it() {
     // The one that is to stand by first is needed at once, and the gate is closed.
     let mut story = Story::serving(Settings { standby: true, ..settings() }, LONG, endless());
-    story.at(10.0, Event::Replace(1)).does([]);
+    story.at(10.0, Event::Replace(1)).does([Action::Prove(1)]);
+    story.at(10.0, Event::ProofRefused(1)).does([]);
     story.issued(10.0, 2, T2, endless(), LONG);
     story.at(10.0, Event::LoggedIn(T3, endless())).does([Action::Issue(T3)]);
-    story.at(20.0, Event::Replace(2)).does([]);
+    story.at(20.0, Event::Replace(2)).does([Action::Prove(2)]);
+    story.at(20.0, Event::ProofRefused(2)).does([]);
     story.granted(20.1, 3, LONG);
     story.at(20.2, Event::Proved(3)).does([Action::Publish(3), log_in(24_999.75)]);
 }
@@ -314,7 +354,7 @@ fn one_issuance_at_a_time() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(1.0, Event::Rotate(None)).does([log_in(24.75)]);
     story.at(1.0, Event::Rotate(None)).does([]);
-    story.at(1.0, Event::Replace(1)).does([]);
+    story.at(1.0, Event::Replace(1)).does([Action::Prove(1)]);
     story.at(1.0, Event::LoggedIn(T2, endless())).does([Action::Issue(T2)]);
     story.at(1.0, Event::Rotate(None)).does([]);
     story.granted(1.0, 2, LEASE);

@@ -72,7 +72,8 @@ fn a_current_one_that_is_revoked_is_replaced_at_once() {
 #[test]
 fn one_that_is_refused_is_replaced_at_once() {
     let mut story = standing_by(own(100_000.0));
-    story.at(20.0, Event::Replace(1)).does([Action::Publish(2), log_in(WITHIN)]).notes(promoted(2));
+    story.at(20.0, Event::Replace(1)).does([Action::Prove(1)]);
+    story.at(20.0, Event::ProofRefused(1)).does([Action::Publish(2), log_in(WITHIN)]).notes(promoted(2));
 }
 
 #[test]

@@ -322,6 +322,7 @@ impl Watch {
             Action::Note(_)
             | Action::Tell(..)
             | Action::TooEarly(_)
+            | Action::LetsIn(_)
             | Action::RotateFailed
             | Action::RotateDone(_) => Ok(()),
         }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::Chain;
 use super::reasons::Reasons;
 use super::routes::SessionRoute;
-use crate::credentials::{Generation, Guard, Verdict, clock};
+use crate::credentials::{Generation, Guard, Replacement, Verdict, clock};
 use crate::error::{Blame, ClientFacing, SqlState};
 use crate::metrics::LoginFailure;
 use crate::postgres::protocol::error_response;
@@ -123,8 +123,8 @@ enum Answer {
     Lost,
     /// No host took it, and those that refused it lag behind.
     Lagging,
-    /// A host that does not lag refused it twice. A fresh one is asked for.
-    Refused,
+    /// A host that does not lag refused it twice, and this one is there in its place.
+    Replaced(Arc<Generation>),
     Failed(Error),
 }
 
@@ -181,9 +181,7 @@ impl Login<'_> {
                     generation =
                         self.route.credentials.before(generation.number()).ok_or(Error::CredentialRefused)?;
                 }
-                Answer::Refused => {
-                    generation = self.replace(&generation).await.ok_or(Error::CredentialRefused)?;
-                }
+                Answer::Replaced(fresh) => generation = fresh,
                 Answer::Failed(error) => return Err(error),
             }
         }
@@ -195,7 +193,7 @@ impl Login<'_> {
         spending(&mut self.wait, current).await.map_err(|_| Error::NoCredential)
     }
 
-    async fn replace(&mut self, refused: &Generation) -> Option<Arc<Generation>> {
+    async fn replace(&mut self, refused: &Generation) -> Replacement {
         let fresh = self.route.credentials.replace(refused.number(), self.wait);
         spending(&mut self.wait, fresh).await
     }
@@ -210,6 +208,15 @@ impl Login<'_> {
         let pause = tokio::time::sleep(pause.min(self.wait));
         spending(&mut self.wait, pause).await;
         !self.wait.is_zero()
+    }
+
+    /// A host that does not lag has refused this credential twice.
+    async fn replaced(&mut self, generation: &Generation, refusal: LoginError) -> Answer {
+        match (self.replace(generation).await, refusal) {
+            (Replacement::Fresh(fresh), _) => Answer::Replaced(fresh),
+            (Replacement::NotNeeded, LoginError::Refused(refusal)) => Answer::Failed(Error::Refused(refusal)),
+            (Replacement::NotNeeded | Replacement::None, _) => Answer::Failed(Error::CredentialRefused),
+        }
     }
 
     /// Tries the hosts in their order. A server's own error is final unless it is about the credential, or the server
@@ -246,6 +253,9 @@ impl Login<'_> {
                     }
                 }
                 Answer::Failed(Error::Refused(refusal)) if refusal.sqlstate == CANNOT_CONNECT_NOW => {
+                    failed = Some(Error::Refused(refusal));
+                }
+                Answer::Failed(Error::Refused(refusal)) if refusal.is_suspect() => {
                     failed = Some(Error::Refused(refusal));
                 }
                 answer => return answer,
@@ -312,7 +322,7 @@ impl Login<'_> {
             match next {
                 Next::Lost => return Answer::Lost,
                 Next::OtherHost => return Answer::Lagging,
-                Next::Replace => return Answer::Refused,
+                Next::Replace => return self.replaced(generation, error).await,
                 Next::Retry => retried = true,
                 Next::WaitForHost if !self.pause(pause.mul_f64(rand::random_range(0.5..1.0))).await => {
                     return Answer::Lagging;

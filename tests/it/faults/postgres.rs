@@ -1,9 +1,11 @@
 //! A server that stops, dies, is full, is given another certificate, or speaks another language; a role that is changed by hand.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{drew_nothing, sqlstate};
 use crate::harness::{
@@ -52,6 +54,38 @@ async fn a_role_that_may_not_log_in_any_more_is_replaced_and_no_client_sees_it()
     assert_eq!(scene.leasehold.http("/readyz").await.status, 200);
     let states: Vec<_> = scene.leasehold.generations().await.iter().map(|g| g["state"].clone()).collect();
     assert_eq!(states, ["retiring", "current"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_database_that_refuses_a_good_credential_says_so_itself_and_nothing_is_replaced() {
+    // The roles have MD5 secrets, and one database demands SCRAM.
+    let hba = ["host otherdb all all scram-sha-256", "host all all all md5"];
+    let options = json!({"conf": {"password_encryption": "md5"}, "hba": hba});
+    let server = bench().own_postgres(options).await;
+    server.superuser("postgres").await.batch_execute("CREATE DATABASE otherdb").await.unwrap();
+    let scene = scene_on(&server).await;
+    let user = scene.session().await.user().await;
+    let other = || scene.leasehold.try_connect("app", "otherdb");
+
+    let begun = Instant::now();
+    let mut tries = 0.0;
+    while tries < 30.0 || begun.elapsed() < Duration::from_secs(11) {
+        let (refused, another) = tokio::join!(other(), other());
+        for refused in [refused, another] {
+            let refused = refused.err().expect("MD5 is not SCRAM");
+            let told = refused.as_db_error().expect("an answer");
+            assert_eq!((told.code().code(), told.routine()), ("28P01", Some("auth_failed")), "{told:?}");
+        }
+        tries += 1.0;
+    }
+
+    assert_eq!(scene.session().await.user().await, user);
+    drew_nothing(&scene.leasehold).await;
+    let metrics = scene.leasehold.metrics().await;
+    let proofs = metrics.get("proofs_total", &[]);
+    assert!(proofs <= 3.0 + begun.elapsed().as_secs_f64() / 5.0, "{proofs} proofs of {tries} tries");
+    assert_eq!(metrics.get("proofs_total", &[("outcome", "ok")]), proofs);
+    assert_eq!(metrics.get("login_failures_total", &[("reason", "upstream_error")]), tries * 2.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,72 @@
+//! Whether the server still lets in with the current credential, where a login with it was refused. Floor 1.
+//!
+//! What one client asks for, a database that wants another kind of password say, is no evidence against a credential:
+//! before anything is done about it, the credential is proved where candidates are proved.
+//!
+//! ```text
+//!   Unasked ──a login was refused──▶ Proving ──▶ LetsIn or Refused
+//!      ▲                                              │
+//!      └──────── `ASK_EVERY`, or another credential ──┘
+//! ```
+
+use std::time::Duration;
+
+use super::Time;
+
+/// A credential is proved anew at most this often, however many logins are refused.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+
+/// What is known of the credential that logins are refused with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Doubt {
+    /// Nothing.
+    Unasked,
+    /// A proof of this one is in flight.
+    Proving(u64),
+    /// The proof found that it lets in.
+    LetsIn(u64, Time),
+    /// The proof did not find that.
+    Refused(u64, Time),
+}
+
+/// What a refused login comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The credential has to be proved first.
+    Prove,
+    /// A proof is in flight.
+    Wait,
+    /// The credential is good.
+    LetsIn,
+    /// It is not, as far as is known.
+    Refused,
+}
+
+impl Doubt {
+    /// A login with this credential was refused.
+    pub(super) fn ask(&mut self, now: Time, number: u64) -> Answer {
+        match *self {
+            Self::Proving(n) if n == number => Answer::Wait,
+            Self::LetsIn(n, at) if n == number && now < at + ASK_EVERY => Answer::LetsIn,
+            Self::Refused(n, at) if n == number && now < at + ASK_EVERY => Answer::Refused,
+            _ => {
+                *self = Self::Proving(number);
+                Answer::Prove
+            }
+        }
+    }
+
+    /// The proof of a credential has come back. False if it was not ours.
+    pub(super) fn settle(&mut self, now: Time, number: u64, lets_in: bool) -> bool {
+        if *self != Self::Proving(number) {
+            return false;
+        }
+        *self = if lets_in { Self::LetsIn(number, now) } else { Self::Refused(number, now) };
+        true
+    }
+
+    /// Whether a proof of this credential is in flight.
+    pub(super) fn is_proving(self, number: u64) -> bool {
+        self == Self::Proving(number)
+    }
+}
