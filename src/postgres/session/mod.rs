@@ -10,6 +10,7 @@
 mod away;
 mod client;
 mod complaints;
+mod error;
 mod knock;
 mod login;
 mod reasons;
@@ -240,12 +241,12 @@ impl Entering {
         let database = named.unwrap_or(user);
         let Some(route) = self.shared.routes().pick(user, database) else {
             metrics::login_failed("", LoginFailure::NoRoute);
-            return Err(Turned::away(&login::no_route(user, database)));
+            return Err(Turned::away(&error::no_route(user, database)));
         };
         let database = match (route.upstream.database(), named) {
             (Some(fixed), Some(named)) if fixed.as_bytes() != named => {
                 route.metrics.login_failed(LoginFailure::NoRoute);
-                return Err(Turned::away(&login::other_database(named)));
+                return Err(Turned::away(&error::other_database(named)));
             }
             (Some(fixed), _) => fixed.as_bytes(),
             (None, _) => database,
@@ -279,7 +280,7 @@ impl Entering {
     fn take_seats(&self, route: &SessionRoute) -> Result<(Seat, Seat), Turned> {
         let full = |detail| {
             route.metrics.login_failed(LoginFailure::Limit);
-            Turned::away(&login::too_many(detail))
+            Turned::away(&error::too_many(detail))
         };
         let Some(of_route) = route.seats.take(route.max_sessions) else {
             return Err(full("The route has as many sessions as it may."));
@@ -336,14 +337,14 @@ impl Entering {
 }
 
 /// A server's own answer is the client's affair; that nothing can be had from it is the operator's.
-fn log_failure(route: &SessionRoute, failed: &login::Failed) {
+fn log_failure(route: &SessionRoute, failed: &error::Failed) {
     let name = route.credentials.name();
     let blame = failed.error.blame().as_str();
     match failed.error {
-        login::Error::Refused(_) | login::Error::Startup(_) => {
+        error::Error::Refused(_) | error::Error::Startup(_) => {
             tracing::debug!(route = name, error.blame = blame, error = %failed, "login failed");
         }
-        login::Error::NoCredential | login::Error::CredentialRefused | login::Error::Upstream(_) => {
+        error::Error::NoCredential | error::Error::CredentialRefused | error::Error::Upstream(_) => {
             if let Some(left_out) = route.complaints.make(clock::now()) {
                 tracing::warn!(route = name, error.blame = blame, error = %failed, left_out, "login failed");
             }
