@@ -213,14 +213,8 @@ impl Driver {
                 waiting.push(reply);
                 self.step(Event::Suspected(number));
             }
-            Command::Replace(number, reply) => {
-                if self.keeper.current() == Some(number) {
-                    // Who has given up waiting is not kept: there may be no answer for as long as Vault is away.
-                    self.replaces.retain(|reply| !reply.is_closed());
-                    self.replaces.push(reply);
-                    self.step(Event::Replace(number));
-                }
-            }
+            Command::Replace(number, reply) => self.wanted_another(number, reply, Event::Replace(number)),
+            Command::Await(number, reply) => self.wanted_another(number, reply, Event::Await(number)),
             Command::Denial(number) => self.step(Event::DenialSeen(number)),
             Command::Rotate(drain, reply) => {
                 self.rotates.push(reply);
@@ -342,6 +336,16 @@ impl Driver {
                 }
             }
             Action::Note(note) => self.note(note),
+        }
+    }
+
+    /// A login cannot do with this generation.
+    fn wanted_another(&mut self, number: u64, reply: oneshot::Sender<NotReplaced>, event: Event) {
+        if self.keeper.current() == Some(number) {
+            // Who has given up waiting is not kept: there may be no answer for as long as Vault is away.
+            self.replaces.retain(|reply| !reply.is_closed());
+            self.replaces.push(reply);
+            self.step(event);
         }
     }
 

@@ -44,7 +44,7 @@ pub(super) struct Row {
     pub(super) number: u64,
     /// Its state in the status and the metric.
     pub(super) state: &'static str,
-    /// Whether it is retired and new sessions may fall back on it.
+    /// Whether it is retired, and serves where the current one is not known yet.
     pub(super) may_serve: bool,
     pub(super) issued_at: Time,
     /// [`Time::NEVER`] for a static role.
@@ -170,7 +170,7 @@ impl Machine {
                 .map(|(number, generation)| Row {
                     number,
                     state: word(generation.state()),
-                    may_serve: matches!(generation.state(), State::Retiring { .. }),
+                    may_serve: generation.may_stand_in(),
                     issued_at: generation.issued_at(),
                     ends_at: keeper.hard_close_at(generation),
                     lease_ends_at: generation.lease_ends_at(),

@@ -37,6 +37,7 @@ pub(super) struct Shared {
 pub(super) enum Command {
     Check(u64, oneshot::Sender<Verdict>),
     Replace(u64, oneshot::Sender<NotReplaced>),
+    Await(u64, oneshot::Sender<NotReplaced>),
     Denial(u64),
     Rotate(Option<DrainSpan>, oneshot::Sender<Result<u64, RotateFailed>>),
     Want,
@@ -148,8 +149,25 @@ impl Route {
     /// This generation was refused twice though its lease seems to live. It is proved, at most every 5 s; if it does not
     /// let in, a fresh one is issued, at most once a minute. One that is under way for whatever reason is waited for.
     pub async fn replace(&self, number: u64, within: Duration) -> Replacement {
+        self.ask_for_newer(Command::Replace, number, within).await
+    }
+
+    /// No server takes this generation yet: waits for a fresh one if that is under way, for whatever reason.
+    pub async fn newer(&self, number: u64, within: Duration) -> Option<Arc<Generation>> {
+        match self.ask_for_newer(Command::Await, number, within).await {
+            Replacement::Fresh(fresh) => Some(fresh),
+            Replacement::NotNeeded | Replacement::None => None,
+        }
+    }
+
+    async fn ask_for_newer(
+        &self,
+        command: fn(u64, oneshot::Sender<NotReplaced>) -> Command,
+        number: u64,
+        within: Duration,
+    ) -> Replacement {
         let (reply, not_replaced) = oneshot::channel();
-        if self.commands.send(Command::Replace(number, reply)).await.is_err() {
+        if self.commands.send(command(number, reply)).await.is_err() {
             return Replacement::None;
         }
         tokio::select! {

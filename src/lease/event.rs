@@ -146,6 +146,9 @@ pub enum Event {
     DenialSeen(u64),
     /// This generation was refused twice though its lease lives. It is proved first: one that lets in is not replaced.
     Replace(u64),
+    /// No server takes this generation yet, and a login waits for a fresh one if that is under way. Answered by
+    /// [`Action::TooEarly`] if it is not.
+    Await(u64),
     /// Somebody asks for a fresh credential; with a drain, earlier generations end that long after.
     Rotate(Option<Drain>),
     /// A session waits for a credential. It matters to a lazy route alone.

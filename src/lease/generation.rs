@@ -206,6 +206,12 @@ impl Generation {
             && now < self.hard_close_at(token)
     }
 
+    /// Whether it is retired, and may serve newcomers where its successor is not known yet.
+    #[must_use]
+    pub fn may_stand_in(&self) -> bool {
+        matches!(self.state, State::Retiring { .. }) && self.cut_short.is_none()
+    }
+
     /// Whether it is renewed: it is current, or may become so, or has sessions.
     pub(super) fn is_kept(&self) -> bool {
         matches!(self.state, State::Standby | State::Current { .. } | State::Retiring { .. })

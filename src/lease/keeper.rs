@@ -241,6 +241,8 @@ impl Keeper {
             Event::Suspected(number) => self.check(now, number, CHECK_EVERY, true),
             Event::DenialSeen(number) => self.check(now, number, DENIAL_EVERY, false),
             Event::Replace(number) => self.replace(now, number),
+            Event::Await(number) if self.current == Some(number) => self.awaited = Some(number),
+            Event::Await(_) => {}
             Event::Rotate(drain) => {
                 if self.closed {
                     self.actions.push(Action::RotateFailed);

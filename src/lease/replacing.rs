@@ -76,8 +76,10 @@ impl Keeper {
     /// Tells the logins that wait, once no issuance is under way any more.
     pub(super) fn answer_waiting_logins(&mut self, now: Time) {
         let Some(number) = self.awaited else { return };
-        if self.current != Some(number) || self.refused == Some(number) {
+        if self.current != Some(number) {
             self.awaited = None;
+        } else if self.refused == Some(number) {
+            // A fresh one comes as soon as it may.
         } else if !self.is_issuing(now) && !self.doubt.is_proving(number) {
             self.awaited = None;
             self.actions.push(Action::TooEarly(number));

@@ -209,6 +209,8 @@ impl StaticKeeper {
                     self.hurry(now);
                 }
             }
+            // Its password is changed in place: there is no other.
+            Event::Await(number) => self.actions.push(Action::TooEarly(number)),
             Event::Rotate(_) => {
                 self.commanded = true;
                 self.hurry(now);

@@ -158,7 +158,7 @@ async fn asked_for(leasehold: &Leasehold) -> (f64, f64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_waits_for_a_standby_that_has_not_replayed_the_fresh_role() {
+async fn a_standby_that_has_not_replayed_the_fresh_role_is_used_with_the_credential_before_at_once() {
     let cluster = Cluster::new("18").await;
     let leasehold = cluster
         .standby_first("target_session_attrs=prefer-standby")
@@ -170,8 +170,46 @@ async fn a_login_waits_for_a_standby_that_has_not_replayed_the_fresh_role() {
     let before = cluster.connect(&leasehold).await.user().await;
 
     cluster.standby.pause_replay().await;
-    let rotated = leasehold.command(&["rotate"]).await;
-    assert!(rotated.status.success(), "the primary proves it: {rotated:?}");
+    leasehold.rotate().await;
+    let counted = asked_for(&leasehold).await;
+    for logins in 1..=20 {
+        let session = cluster.connect(&leasehold).await;
+        assert_eq!(session.value("SELECT pg_is_in_recovery()").await, "t");
+        assert_eq!(session.user().await, before);
+        session.close().await;
+        let suspects = leasehold.metrics().await.get("suspect_logins_total", &[]);
+        assert_eq!(suspects, f64::from(logins), "the standby is asked once for each, and not waited for");
+    }
+    cluster.standby.replay().await;
+    cluster.in_step().await;
+
+    let session = cluster.connect(&leasehold).await;
+    assert_eq!(session.value("SELECT pg_is_in_recovery()").await, "t");
+    assert_ne!(session.user().await, before, "the fresh one");
+    assert_eq!(asked_for(&leasehold).await, counted, "no rotation came of it");
+    // The one before is given back once its successor is old enough for every replica, not sooner.
+    assert_eq!(generations(&leasehold).await, [1, 2]);
+    assert_eq!(cluster.db.roles().await.len(), 2);
+    eventually(Duration::from_secs(30), async || same(generations(&leasehold).await, [2])).await;
+    eventually(SOON, async || same(cluster.db.roles().await.len(), 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_credential_before_a_standby_that_lags_is_waited_for() {
+    let cluster = Cluster::new("18").await;
+    let leasehold = cluster
+        .standby_first("target_session_attrs=prefer-standby")
+        .flag("--limits-replica-grace", "1m")
+        .flag("--limits-login-wait", "1m")
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    cluster.in_step().await;
+    let before = cluster.connect(&leasehold).await.user().await;
+
+    cluster.standby.pause_replay().await;
+    // What is ended on command takes no newcomers, wherever they come to.
+    assert!(leasehold.command(&["rotate", "--drain=1m"]).await.status.success(), "the primary proves it");
     let counted = asked_for(&leasehold).await;
     let catching_up = async {
         let suspects = async || {
@@ -186,58 +224,34 @@ async fn a_login_waits_for_a_standby_that_has_not_replayed_the_fresh_role() {
     assert_eq!(session.value("SELECT pg_is_in_recovery()").await, "t");
     assert_ne!(session.user().await, before, "the fresh one");
     assert_eq!(asked_for(&leasehold).await, counted, "no rotation came of it");
-    // The one before is given back once its successor is old enough for every replica, not sooner.
-    assert_eq!(generations(&leasehold).await, [1, 2]);
-    assert_eq!(cluster.db.roles().await.len(), 2);
-    eventually(Duration::from_secs(30), async || same(generations(&leasehold).await, [2])).await;
-    eventually(SOON, async || same(cluster.db.roles().await.len(), 1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_grace_another_host_serves_and_else_the_credential_before() {
+async fn without_a_credential_before_another_host_serves_after_the_grace() {
     let cluster = Cluster::new("18").await;
     let grace = Duration::from_secs(3);
-    let prefers = cluster
+    let leasehold = cluster
         .standby_first("target_session_attrs=prefer-standby")
         .flag("--limits-replica-grace", "3s")
         .start()
         .await;
-    let insists = cluster
-        .standby_first("target_session_attrs=standby")
-        .flag("--limits-replica-grace", "3s")
-        .start()
-        .await;
-    for leasehold in [&prefers, &insists] {
-        leasehold.wait_ready().await;
-    }
+    leasehold.wait_ready().await;
     cluster.in_step().await;
-    let before = cluster.connect(&insists).await;
-    let user_before = before.user().await;
 
     cluster.standby.pause_replay().await;
     let begun = Instant::now();
-    for leasehold in [&prefers, &insists] {
-        assert!(leasehold.command(&["rotate"]).await.status.success());
-    }
-    let counted = (asked_for(&prefers).await, asked_for(&insists).await);
-
-    let (other_host, other_credential) = tokio::join!(cluster.connect(&prefers), cluster.connect(&insists));
+    assert!(leasehold.command(&["rotate", "--drain=0s"]).await.status.success(), "the primary proves it");
+    let counted = asked_for(&leasehold).await;
+    let session = cluster.connect(&leasehold).await;
 
     assert!(begun.elapsed() >= grace, "it waits for the standby first: {:?}", begun.elapsed());
-    assert_eq!(other_host.value("SELECT pg_is_in_recovery()").await, "f", "the primary knows the fresh one");
-    assert_eq!(other_credential.value("SELECT pg_is_in_recovery()").await, "t");
-    assert_eq!(other_credential.user().await, user_before);
+    assert_eq!(session.value("SELECT pg_is_in_recovery()").await, "f", "the primary knows the fresh one");
     // So it is for the next, who need not wait any more.
-    let begun = Instant::now();
-    let next = cluster.connect(&insists).await;
-    assert_eq!(next.user().await, user_before);
-    assert!(begun.elapsed() < grace, "{:?}", begun.elapsed());
-    assert_eq!((asked_for(&prefers).await, asked_for(&insists).await), counted, "no rotation came of it");
-
+    assert_eq!(cluster.serves(&leasehold).await, "primary");
+    assert_eq!(asked_for(&leasehold).await, counted, "no rotation came of it");
     cluster.standby.replay().await;
     cluster.in_step().await;
-    assert_ne!(cluster.connect(&insists).await.user().await, user_before);
-    assert_eq!(cluster.serves(&prefers).await, "standby");
+    assert_eq!(cluster.serves(&leasehold).await, "standby");
 }
 
 /// Two forwarders at one port of two addresses, to which a file of hosts gives one name.

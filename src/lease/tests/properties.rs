@@ -263,6 +263,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         4 => number().prop_map(Event::Suspected),
         4 => number().prop_map(Event::DenialSeen),
         4 => number().prop_map(Event::Replace),
+        4 => number().prop_map(Event::Await),
         4 => prop_oneof![
             Just(None),
             Just(Some(Drain::Default)),

@@ -5,21 +5,24 @@
 //!      ▲                      │ its lease has ended meanwhile, as after a suspend
 //!      │◀─────────────────────┤ suspect refusal: the lease is checked
 //!      │  lost ◀──────────────┤
-//!      │  replaced ◀──────────┤ twice by a host that is not lagging
-//!      └─ the one before ◀────┘ by lagging hosts only
+//!      └─ replaced ◀──────────┘ twice by a host that is not lagging
 //! ```
+//!
+//! A host that may lag behind the one that proved a credential is tried with the credential before it at once; without one,
+//! it is waited for, and then passed over.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::time::Instant;
 
 use super::error::{Error, Failed};
 use super::reasons::Reasons;
 use super::routes::SessionRoute;
 use crate::credentials::{Generation, Guard, Replacement, Verdict, clock};
-use crate::postgres::protocol::startup::StartupMessage;
+use crate::postgres::protocol::startup::{self, StartupMessage};
 use crate::postgres::relay;
 use crate::postgres::upstream::{Leg, LoginError, Turn};
 
@@ -41,14 +44,25 @@ pub(super) struct LoggedIn {
 
 /// What all hosts together made of one generation.
 enum Answer {
-    Leg(Box<Leg>),
+    /// With the guard of an earlier generation, where the host took that one.
+    Leg(Box<Leg>, Option<Guard>),
     /// Its lease is gone; a fresh one is on its way.
     Lost,
-    /// No host took it, and those that refused it lag behind.
+    /// No host took it, and those that refused it lag behind; nor did they take an earlier one.
     Lagging,
     /// A host that does not lag refused it twice, and this one is there in its place.
     Replaced(Arc<Generation>),
     Failed(Error),
+}
+
+/// Whether a host that refuses a credential may lag behind the one that knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lag {
+    No,
+    /// It may, and may catch up.
+    Young,
+    /// It does: another host knows the credential, and this one has had its time.
+    Overdue,
 }
 
 /// What a suspect refusal calls for.
@@ -64,6 +78,16 @@ enum Next {
     Retry,
     /// The credential is no good.
     Replace,
+}
+
+/// What came of an earlier credential at a host that lags.
+enum Earlier {
+    Leg(Box<Leg>, Guard),
+    /// There is none that is usable, or the host may not know it yet either.
+    None,
+    /// The host refuses one that it has had the time to know.
+    Refused,
+    Failed(LoginError),
 }
 
 impl Login<'_> {
@@ -84,10 +108,11 @@ impl Login<'_> {
                 continue;
             };
             match self.try_hosts(&generation, reasons).await {
-                Answer::Leg(leg) => {
+                Answer::Leg(leg, earlier) => {
+                    guard = earlier.unwrap_or(guard);
                     guard.upstream_opened();
-                    generation.accepted_by(&leg.address.to_string());
-                    if !generation.has_ended(clock::now()) {
+                    guard.generation().accepted_by(&leg.address.to_string());
+                    if !guard.generation().has_ended(clock::now()) {
                         return Ok(LoggedIn { leg, guard });
                     }
                     let gone_by = clock::now() + PART_WITHIN;
@@ -101,8 +126,7 @@ impl Login<'_> {
                 }
                 Answer::Lost => generation = self.current().await?,
                 Answer::Lagging => {
-                    generation =
-                        self.route.credentials.before(generation.number()).ok_or(Error::CredentialRefused)?;
+                    generation = self.newer(&generation).await.ok_or(Error::CredentialRefused)?;
                 }
                 Answer::Replaced(fresh) => generation = fresh,
                 Answer::Failed(error) => return Err(error),
@@ -119,6 +143,11 @@ impl Login<'_> {
     async fn replace(&mut self, refused: &Generation) -> Replacement {
         let fresh = self.route.credentials.replace(refused.number(), self.wait);
         spending(&mut self.wait, fresh).await
+    }
+
+    async fn newer(&mut self, lagging: &Generation) -> Option<Arc<Generation>> {
+        let newer = self.route.credentials.newer(lagging.number(), self.wait);
+        spending(&mut self.wait, newer).await
     }
 
     async fn check(&mut self, suspect: &Generation) -> Verdict {
@@ -145,21 +174,15 @@ impl Login<'_> {
     /// Tries the hosts in their order. A server's own error is final unless it is about the credential, or the server
     /// is not ready and there are others.
     async fn try_hosts(&mut self, generation: &Generation, reasons: &mut Reasons) -> Answer {
-        let startup = match self.startup.for_upstream(
-            generation.username(),
-            self.database,
-            self.route.set_role.as_deref(),
-        ) {
+        let startup = match self.startup_for(generation) {
             Ok(startup) => startup,
             Err(error) => return Answer::Failed(Error::Startup(error)),
         };
-        let mut lagging = false;
         let mut failed: Option<Error> = None;
         let mut turns = self.route.upstream.order();
         while let Some(mut turn) = turns.pop_front() {
             match self.try_host(&mut turn, &startup, generation, reasons).await {
                 Answer::Lagging => {
-                    lagging = true;
                     self.next_are_the_other_addresses(&mut turns, turn).await;
                 }
                 Answer::Failed(Error::Upstream(error @ LoginError::Unsuitable(_))) => {
@@ -184,10 +207,12 @@ impl Login<'_> {
                 answer => return answer,
             }
         }
-        match failed {
-            Some(error) if !lagging => Answer::Failed(error),
-            _ => Answer::Lagging,
-        }
+        failed.map_or(Answer::Lagging, Answer::Failed)
+    }
+
+    /// The StartupMessage that the upstream gets.
+    fn startup_for(&self, generation: &Generation) -> Result<BytesMut, startup::Error> {
+        self.startup.for_upstream(generation.username(), self.database, self.route.set_role.as_deref())
     }
 
     /// Each address of a name may be a server of its own.
@@ -205,42 +230,41 @@ impl Login<'_> {
         reasons: &mut Reasons,
     ) -> Answer {
         let mut pause = FIRST_PAUSE;
-        let mut retried = false;
+        let (mut retried, mut earlier_tried, mut earlier_refused) = (false, false, false);
         loop {
-            let error = match self
-                .route
-                .upstream
-                .login(*turn, startup, generation.username(), generation.password())
-                .await
-            {
-                Ok(leg) => return Answer::Leg(Box::new(leg)),
+            let (user, password) = (generation.username(), generation.password());
+            let error = match self.route.upstream.login(*turn, startup, user, password).await {
+                Ok(leg) => return Answer::Leg(Box::new(leg), None),
                 Err(error) => error,
             };
             reasons.note(self.route.upstream.host_name(turn.host), &error);
             if !error.is_suspect() {
-                return Answer::Failed(match error {
-                    LoginError::Refused(refusal) => Error::Refused(refusal),
-                    error => Error::Upstream(error),
-                });
+                return Answer::failed(error);
             }
             self.route.metrics.suspect_login();
             let verdict = self.check(generation).await;
             let address = error.address().map(ToString::to_string).unwrap_or_default();
-            let accepted = generation.was_accepted_by(&address);
             // The name may lead to another server the next time.
             *turn = error.address().map_or(*turn, |address| turn.at(address));
-            let young = clock::now().since(generation.published_at()) < self.route.upstream.replica_grace();
-            let next = next(verdict, accepted, young, retried);
-            if matches!(next, Next::Retry | Next::Replace)
-                && let Some(left_out) = self.route.complaints.make(clock::now())
-            {
-                tracing::warn!(
-                    route = self.route.credentials.name(),
-                    lease.generation = generation.number(),
-                    upstream.addr = address,
-                    left_out,
-                    "the server refuses a credential whose lease is not gone: its clock ahead, or its password changed?"
-                );
+            let mut lag = lag(generation.was_accepted_by(&address), self.is_young(generation));
+            if lag != Lag::No && verdict != Verdict::Lost && !std::mem::replace(&mut earlier_tried, true) {
+                match self.log_in_with_earlier(*turn, generation).await {
+                    Earlier::Leg(leg, guard) => return Answer::Leg(leg, Some(guard)),
+                    Earlier::Failed(error) => {
+                        reasons.note(self.route.upstream.host_name(turn.host), &error);
+                        return Answer::failed(error);
+                    }
+                    Earlier::Refused => earlier_refused = true,
+                    Earlier::None => {}
+                }
+            }
+            if earlier_refused {
+                // It is not for want of time that a host refuses what it has known for long.
+                lag = Lag::No;
+            }
+            let next = next(verdict, lag, retried);
+            if matches!(next, Next::Retry | Next::Replace) {
+                self.complain_of_refusal(generation, &address);
             }
             match next {
                 Next::Lost => return Answer::Lost,
@@ -254,6 +278,51 @@ impl Login<'_> {
             }
         }
     }
+
+    /// Whether a credential may not have reached every server yet.
+    fn is_young(&self, generation: &Generation) -> bool {
+        clock::now().since(generation.published_at()) < self.route.upstream.replica_grace()
+    }
+
+    /// Tries the credentials before this one at a host that does not know it yet: what they are for is the same.
+    async fn log_in_with_earlier(&self, turn: Turn, generation: &Generation) -> Earlier {
+        let mut number = generation.number();
+        while let Some(earlier) = self.route.credentials.before(number) {
+            number = earlier.number();
+            let (Some(guard), Ok(startup)) = (earlier.enter(), self.startup_for(&earlier)) else {
+                continue;
+            };
+            let (user, password) = (earlier.username(), earlier.password());
+            match self.route.upstream.login(turn, &startup, user, password).await {
+                Ok(leg) => return Earlier::Leg(Box::new(leg), guard),
+                Err(error) if !error.is_suspect() => return Earlier::Failed(error),
+                Err(_) if self.is_young(&earlier) => {}
+                Err(_) => return Earlier::Refused,
+            }
+        }
+        Earlier::None
+    }
+
+    fn complain_of_refusal(&self, generation: &Generation, address: &str) {
+        if let Some(left_out) = self.route.complaints.make(clock::now()) {
+            tracing::warn!(
+                route = self.route.credentials.name(),
+                lease.generation = generation.number(),
+                upstream.addr = address,
+                left_out,
+                "the server refuses a credential whose lease is not gone: its clock ahead, or its password changed?"
+            );
+        }
+    }
+}
+
+impl Answer {
+    fn failed(error: LoginError) -> Self {
+        Self::Failed(match error {
+            LoginError::Refused(refusal) => Error::Refused(refusal),
+            error => Error::Upstream(error),
+        })
+    }
 }
 
 /// Waits, and takes the time that went by off what is left of it. Time during which the machine was suspended does not
@@ -266,15 +335,23 @@ async fn spending<T>(left: &mut Duration, wait: impl Future<Output = T>) -> T {
 }
 
 /// `accepted`: whether this address, and whether another one, has let the credential in. `young`: whether the credential
-/// may not have reached every host yet. `retried`: whether this host has refused it before.
-fn next(verdict: Verdict, accepted: (bool, bool), young: bool, retried: bool) -> Next {
-    let (by_this, by_another) = accepted;
-    match verdict {
-        Verdict::Lost => Next::Lost,
-        Verdict::Alive | Verdict::Silent if young => Next::WaitForHost,
-        Verdict::Alive | Verdict::Silent if !by_this && by_another => Next::OtherHost,
-        Verdict::Alive | Verdict::Silent if retried => Next::Replace,
-        Verdict::Alive | Verdict::Silent => Next::Retry,
+/// may not have reached every server yet: behind an address that has let it in there may be several.
+fn lag(accepted: (bool, bool), young: bool) -> Lag {
+    match accepted {
+        _ if young => Lag::Young,
+        (false, true) => Lag::Overdue,
+        _ => Lag::No,
+    }
+}
+
+/// `retried`: whether this host has refused the credential before.
+fn next(verdict: Verdict, lag: Lag, retried: bool) -> Next {
+    match (verdict, lag) {
+        (Verdict::Lost, _) => Next::Lost,
+        (Verdict::Alive | Verdict::Silent, Lag::Young) => Next::WaitForHost,
+        (Verdict::Alive | Verdict::Silent, Lag::Overdue) => Next::OtherHost,
+        (Verdict::Alive | Verdict::Silent, Lag::No) if retried => Next::Replace,
+        (Verdict::Alive | Verdict::Silent, Lag::No) => Next::Retry,
     }
 }
 
@@ -293,16 +370,16 @@ mod tests {
 
     #[test]
     fn a_lost_lease_is_never_retried() {
-        assert_eq!(next(Verdict::Lost, (true, true), true, false), Next::Lost);
+        assert_eq!(next(Verdict::Lost, Lag::Young, false), Next::Lost);
     }
 
     #[test]
     fn a_host_that_lags_never_replaces_the_credential() {
         for verdict in [Verdict::Alive, Verdict::Silent] {
             for retried in [false, true] {
-                assert_eq!(next(verdict, (false, true), false, retried), Next::OtherHost);
-                assert_eq!(next(verdict, (false, false), true, retried), Next::WaitForHost);
-                assert_eq!(next(verdict, (true, false), true, retried), Next::WaitForHost);
+                assert_eq!(next(verdict, lag((false, true), false), retried), Next::OtherHost);
+                assert_eq!(next(verdict, lag((false, false), true), retried), Next::WaitForHost);
+                assert_eq!(next(verdict, lag((true, false), true), retried), Next::WaitForHost);
             }
         }
     }
@@ -310,8 +387,8 @@ mod tests {
     #[test]
     fn an_old_credential_is_retried_once_and_then_replaced() {
         for accepted in [(false, false), (true, false), (true, true)] {
-            assert_eq!(next(Verdict::Alive, accepted, false, false), Next::Retry);
-            assert_eq!(next(Verdict::Silent, accepted, false, true), Next::Replace);
+            assert_eq!(next(Verdict::Alive, lag(accepted, false), false), Next::Retry);
+            assert_eq!(next(Verdict::Silent, lag(accepted, false), true), Next::Replace);
         }
     }
 }
