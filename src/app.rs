@@ -3,6 +3,7 @@
 pub(crate) mod live;
 pub(crate) mod proof;
 pub(crate) mod serve;
+mod usage;
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -11,7 +12,6 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Parser as _;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::cli;
 use crate::config::{CheckFlags, Cli, Command, Config, Environment};
@@ -123,8 +123,9 @@ fn ask(command: impl Future<Output = Result<(), cli::Error>>) -> ExitCode {
 
 /// Help and version go to stdout and are no error.
 fn usage(error: &clap::Error) -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     // Without a stdout or stderr the exit code has to do.
-    let _ = match wrong_value(error) {
+    let _ = match usage::text(error, &arguments) {
         Some(text) => writeln!(io::stderr(), "{text}"),
         None => error.print(),
     };
@@ -138,18 +139,6 @@ fn print(text: &str) -> ExitCode {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => complain(&format_args!("cannot write: {error}"), 1),
     }
-}
-
-/// What to say of a value that its flag does not take. clap would repeat the value, and one may have put a secret where
-/// none belongs.
-fn wrong_value(error: &clap::Error) -> Option<String> {
-    if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
-        return None;
-    }
-    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return None };
-    let reason =
-        std::error::Error::source(error).map_or_else(|| "needs a value".to_owned(), ToString::to_string);
-    Some(format!("error: {flag}: {reason}\n\nFor more information, try '--help'."))
 }
 
 /// The exit code matters more than the line: a stderr that nobody reads may be full, and its lock held by the log.
