@@ -5,7 +5,7 @@
 //!
 //! | floor | modules | what they are |
 //! |---|---|---|
-//! | 0 | [`secret`], [`error`], [`metrics`], [`crypto`] | words that every floor shares |
+//! | 0 | [`secret`], [`error`], [`metrics`], [`crypto`], [`files`] | words that every floor shares, and how files of secrets are read |
 //! | 1 | [`lease`], [`postgres::protocol`] | pure: no clock, no socket, no log; neither knows the other |
 //! | 2 | [`vault`], [`postgres::upstream`] | the two servers that leasehold talks to; neither knows the other |
 //! | 2 | [`socket`] | what listening sockets have in common, whoever listens |
@@ -22,6 +22,7 @@ pub mod config;
 pub mod credentials;
 pub mod crypto;
 pub mod error;
+pub mod files;
 pub mod lease;
 pub mod listener;
 pub mod log;

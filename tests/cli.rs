@@ -62,10 +62,7 @@ fn a_wrong_file_exits_with_78_and_one_line() {
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(78), "{command}: {text}");
         assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(
-            text.starts_with(&format!("leasehold: {path_text}:3: vault.adress: unknown field")),
-            "{text}"
-        );
+        assert!(text.starts_with(&format!("leasehold: {path_text}:3: vault: unknown key")), "{text}");
     }
     std::fs::remove_file(path).expect("it is still there");
 }

@@ -23,6 +23,7 @@ const RULES: &[Rule] = &[
     rule("error", 0, &[], ASYNC, &[]),
     rule("metrics", 0, &[], ASYNC, &[]),
     rule("crypto", 0, &[], ASYNC, &[]),
+    rule("files", 0, &[], ASYNC, &[]),
     rule("lease", 1, &["postgres", "metrics"], IMPURE, POSTGRES),
     // A seed and a depth come from the environment.
     rule("lease::tests", 1, &["postgres", "metrics"], CLOCKS, POSTGRES),

@@ -65,15 +65,16 @@ pub(crate) fn places(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
         .routes
         .iter()
         .map(|route| {
-            let name = || route.name.clone();
-            let uri = Uri::parse(&route.upstream).map_err(|source| Error::Uri { route: name(), source })?;
+            let place = || format!("route {}: {}", route.name, route.upstream.origin);
+            let uri = Uri::parse(&route.upstream.text);
+            let uri = uri.map_err(|source| Error::Uri { place: place(), source })?;
             let settings = upstream::Settings {
                 connect_timeout: config.limits.connect_timeout,
                 require_auth: route.require_auth.clone(),
                 replica_grace: config.limits.replica_grace,
             };
             let upstream = Upstream::new(uri, settings);
-            upstream.map(Arc::new).map_err(|source| Error::Upstream { route: name(), source })
+            upstream.map(Arc::new).map_err(|source| Error::Upstream { place: place(), source })
         })
         .collect()
 }
@@ -147,7 +148,7 @@ impl Renewed {
         let mut config = Config::load(&source.flags, &source.env).map_err(|error| error.to_string())?;
         let restart = keep_what_needs_a_restart(old, &mut config);
         let places = places(&config).map_err(|error| Chain(&error).to_string())?;
-        let vault = Vault::new(config.vault.clone()).map_err(|error| format!("vault: {error}"))?;
+        let vault = Vault::new(config.vault.clone()).map_err(|error| format!("vault: {}", Chain(&error)))?;
         Ok(Self { config, places, vault, restart })
     }
 }

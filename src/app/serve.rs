@@ -1,6 +1,5 @@
 //! `run`: binds everything, then starts everything, then waits for the end. Floor 6.
 
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use crate::admin::{self, Process, ReloadReply};
 use crate::config::{Config, ListenAddress, UnknownCancel};
 use crate::credentials::state::{self, StateFile};
 use crate::credentials::status::VaultStatus;
+use crate::files::FileSetting;
 use crate::listener::{self, Listener};
 use crate::metrics;
 use crate::notify::{Notify, State};
@@ -33,12 +33,13 @@ pub(crate) enum Error {
     Recorder,
     #[error("vault")]
     Vault(#[from] vault::Error),
-    #[error("route {route}: upstream")]
-    Uri { route: String, source: uri::Error },
-    #[error("route {route}: upstream")]
-    Upstream { route: String, source: upstream::tls::FileError },
-    #[error("state_file {}: {source}", .path.display())]
-    State { path: PathBuf, source: state::Error },
+    /// `place`: the route, and where its upstream was written.
+    #[error("{place}")]
+    Uri { place: String, source: uri::Error },
+    #[error("{place}")]
+    Upstream { place: String, source: upstream::tls::FileError },
+    #[error("{file}")]
+    State { file: FileSetting, source: state::Error },
     #[error(transparent)]
     Listen(#[from] listener::Error),
     #[error(transparent)]
@@ -71,7 +72,7 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     // A counter without labels is there from the start: an alert on its growth needs the zero.
     metrics::log_lines_dropped(0);
     for warning in &config.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("{}", warning.text);
     }
     // What the files say is read first: nothing is bound, and nothing is asked of Vault, for a bad configuration.
     let vault = Arc::new(Vault::new(config.vault.clone())?);
@@ -169,9 +170,9 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
 
 /// The state file is opened before anything is bound: a second process must not come so far.
 fn state_file(config: &Config) -> Result<Option<Arc<StateFile>>, Error> {
-    let Some(path) = &config.state_file else { return Ok(None) };
-    let opened = StateFile::open(path, config.vault.server());
-    opened.map(Some).map_err(|source| Error::State { path: path.clone(), source })
+    let Some(file) = &config.state_file else { return Ok(None) };
+    let opened = StateFile::open(file.path(), config.vault.server());
+    opened.map(Some).map_err(|source| Error::State { file: file.clone(), source })
 }
 
 /// How many clients the limit of open files leaves room for, beside what keeps their leases alive.

@@ -15,7 +15,6 @@ mod server;
 mod ttl;
 mod vault;
 
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{live, serve};
 use crate::config::Config;
 use crate::credentials::state::StateFile;
+use crate::files::{FileSetting, Shown};
 use crate::postgres::upstream::Upstream;
-use crate::vault::Vault;
+use crate::vault::{Auth, SecretId, Vault};
 
 pub use finding::{Finding, Outcome, json, table};
 
@@ -46,9 +46,13 @@ pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>,
     let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
     let mut findings = vec![Finding::ok("config", format!("routes: {}", names.join(", ")))];
     for warning in &config.warnings {
-        findings.push(Finding::warning("config", warning, "use https, and verify its certificate by its CA"));
+        findings.push(Finding::warning("config", &warning.text, warning.remedy));
     }
-    findings.extend(config.state_file.as_deref().map(state_file));
+    let auth = &config.vault.auth;
+    // A login says for itself that it cannot read the file; where none is tried, the file is looked at.
+    let untried = offline || matches!(auth, Auth::AppRole { secret_id: SecretId::Wrapped { .. }, .. });
+    findings.extend(auth.secret_file().filter(|_| untried).map(secret_file));
+    findings.extend(config.state_file.as_ref().map(state_file));
     findings.extend(config.routes.iter().flat_map(ttl::written));
     if offline {
         return Ok(findings);
@@ -75,15 +79,27 @@ pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>,
     Ok(findings)
 }
 
+/// Whether the file of the login's secret can be read; what is in it only Vault can judge.
+fn secret_file(file: &FileSetting) -> Finding {
+    match file.secret() {
+        Ok(_) => Finding::ok("login", format!("{} can be read", Shown(file.path()))),
+        Err(error) => Finding::error(
+            "login",
+            error.to_string(),
+            "put the secret into this file, readable by the user that leasehold runs as",
+        ),
+    }
+}
+
 /// Whether the place is fit; a process that runs has the file itself.
-fn state_file(path: &Path) -> Finding {
-    match StateFile::examine(path) {
+fn state_file(file: &FileSetting) -> Finding {
+    match StateFile::examine(file.path()) {
         Ok(()) => {
-            Finding::ok("state_file", format!("{} is in memory, and for this user alone", path.display()))
+            Finding::ok("state_file", format!("{} is in memory, and for this user alone", Shown(file.path())))
         }
         Err(error) => Finding::error(
             "state_file",
-            format!("{}: {error}", path.display()),
+            format!("{file}: {error}"),
             "name a file of this user's own in a directory of tmpfs, where leasehold runs",
         ),
     }

@@ -163,7 +163,7 @@ const SMALL: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Match, Pattern};
+    use crate::config::{Match, Origin, Pattern, UpstreamUri};
     use crate::postgres::protocol::auth::method::RequireAuth;
 
     const fn secs(seconds: u64) -> Duration {
@@ -174,7 +174,7 @@ mod tests {
         RouteConfig {
             name: "app".to_owned(),
             matching: Match { user: Pattern::Any, database: Pattern::Any },
-            upstream: String::new(),
+            upstream: UpstreamUri { text: String::new(), origin: Origin::Default(String::new()) },
             vault_path: "db/creds/app".to_owned(),
             rotate_after: None,
             max_age: None,

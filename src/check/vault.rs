@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::finding::Finding;
 use super::{Doctor, clocks};
 use crate::credentials::clock;
+use crate::files::Shown;
 use crate::policy::{self, Need, Rule};
 use crate::vault::{Auth, Failure, Health, Kind, Login, SecretId, TokenFacts};
 
@@ -125,7 +126,7 @@ impl Doctor {
         let mut remedy = if let Auth::Token { .. } = &vault.auth {
             "give a token that lives: BAO_TOKEN, VAULT_TOKEN or ~/.vault-token".to_owned()
         } else if let Auth::TokenFile { path } = &vault.auth {
-            format!("let whoever writes {} put a token there that lives", path.display())
+            format!("let whoever writes {} put a token there that lives", Shown(path.path()))
         } else if let Auth::AppRole { mount, .. } = &vault.auth {
             format!(
                 "compare role_id and the file of the secret_id with auth/{mount}/role/<role>; is the method mounted \

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::files::FileSetting;
 use crate::secret::Secret;
 use crate::vault::{Auth, SecretId};
 
@@ -154,20 +155,20 @@ pub(super) fn merge(sources: &Sources<'_>, flags: &VaultFlags) -> Result<Auth, E
     match method {
         Method::Token => token(sources).map(|token| Auth::Token { token }),
         Method::TokenFile => {
-            Ok(Auth::TokenFile { path: keys.token_file.ok_or_else(|| needs("token_file"))?.value })
+            Ok(Auth::TokenFile { path: keys.token_file.ok_or_else(|| needs("token_file"))?.into_file() })
         }
         Method::Kubernetes => Ok(Auth::Kubernetes {
             mount,
             role: keys.role.ok_or_else(|| needs("role"))?.value,
-            jwt_file: keys.jwt_file.map_or_else(|| PathBuf::from(SERVICE_ACCOUNT), |found| found.value),
+            jwt_file: keys.jwt_file.map_or_else(service_account, Found::into_file),
         }),
         Method::Jwt => Ok(Auth::Jwt {
             mount,
             role: keys.role.ok_or_else(|| needs("role"))?.value,
-            jwt_file: keys.jwt_file.ok_or_else(|| needs("jwt_file"))?.value,
+            jwt_file: keys.jwt_file.ok_or_else(|| needs("jwt_file"))?.into_file(),
         }),
         Method::AppRole => {
-            let file = keys.secret_id_file.map(|found| found.value);
+            let file = keys.secret_id_file.map(Found::into_file);
             let role = keys.role.map(|found| found.value);
             Ok(Auth::AppRole {
                 mount,
@@ -189,7 +190,7 @@ pub(super) fn merge(sources: &Sources<'_>, flags: &VaultFlags) -> Result<Auth, E
         Method::Userpass => Ok(Auth::Userpass {
             mount,
             username: keys.username.ok_or_else(|| needs("username"))?.value,
-            password_file: keys.password_file.ok_or_else(|| needs("password_file"))?.value,
+            password_file: keys.password_file.ok_or_else(|| needs("password_file"))?.into_file(),
         }),
     }
 }
@@ -205,14 +206,18 @@ fn token(sources: &Sources<'_>) -> Result<Secret, Error> {
         reason: "token: neither BAO_TOKEN nor VAULT_TOKEN nor ~/.vault-token holds one".to_owned(),
     };
     let path = PathBuf::from(sources.env.get("HOME").ok_or_else(missing)?).join(".vault-token");
-    match std::fs::read_to_string(&path) {
-        Ok(text) => secret(&text).map_err(|reason| Error::Invalid {
-            origin: Origin::Default(path.display().to_string()),
-            reason: reason.to_string(),
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(missing()),
-        Err(source) => Err(Error::File { path, source }),
+    if !path.exists() {
+        return Err(missing());
     }
+    let text = FileSetting::new(path, "the token").secret().map_err(Error::File)?;
+    secret(&text).map_err(|reason| Error::Missing {
+        key: "vault.auth.method".to_owned(),
+        reason: format!("token: ~/.vault-token {reason}"),
+    })
+}
+
+fn service_account() -> FileSetting {
+    FileSetting::new(SERVICE_ACCOUNT, Origin::Default("vault.auth.jwt_file".to_owned()))
 }
 
 struct Keys {

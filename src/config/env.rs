@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use super::known;
+
 /// The variables that leasehold reads, taken once. Tests make their own.
 ///
 /// Holds tokens: it has no Debug of its content.
@@ -24,6 +26,16 @@ impl Environment {
         let mut variables = self.0.clone();
         variables.insert("BAO_TOKEN".to_owned(), "none".to_owned());
         Self(variables)
+    }
+
+    /// The variables of leasehold's own that no setting reads, each with the one that may have been meant.
+    pub(super) fn unknown(&self) -> Vec<(String, Option<String>)> {
+        let known = known::variables();
+        let ours = self.0.iter().filter(|(name, value)| name.starts_with("LEASEHOLD_") && !value.is_empty());
+        let strange = ours.map(|(name, _)| name).filter(|name| !known.contains(*name));
+        let strange = strange.filter(|name| !known::is_of_kubernetes(name));
+        let meant = |name| known::nearest(name, known.iter().map(String::as_str)).map(str::to_owned);
+        strange.map(|name| (name.clone(), meant(name))).collect()
     }
 
     /// A variable; an empty one counts as absent.

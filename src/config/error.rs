@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::error::Blame;
+use crate::files;
 
 /// Why there is no configuration. The text is one line: where, which key, why.
 #[derive(Debug, thiserror::Error)]
@@ -32,14 +33,9 @@ pub enum Error {
         /// Where it may be written.
         reason: String,
     },
-    /// The file cannot be read.
-    #[error("{}: cannot be read: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    /// The file itself, or that of the token, cannot be read.
+    #[error("{0}")]
+    File(files::Error),
 }
 
 impl Error {
@@ -48,7 +44,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage { .. } => 64,
-            Self::Invalid { .. } | Self::Missing { .. } | Self::File { .. } => 78,
+            Self::Invalid { .. } | Self::Missing { .. } | Self::File(_) => 78,
         }
     }
 

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::{Error, Origin};
+use super::known;
+use crate::files::{FileSetting, Reason};
 
 /// The whole file.
 #[derive(Default, Deserialize)]
@@ -154,17 +156,64 @@ impl Written for OneOrMany {
     }
 }
 
-/// The first line of what the parser says, without the value that it quotes: one may have put a secret where none
-/// belongs.
-fn reason(message: &str) -> &str {
-    let line = message.lines().next().unwrap_or("not TOML");
-    match line.rsplit_once(", expected ") {
-        Some((_, expected)) if line.starts_with("invalid ") => {
-            line.get(line.len() - expected.len() - "expected ".len()..).unwrap_or(line)
-        }
-        _ => line,
+/// Why the parser refuses a file, in words of our own: its own repeat what they could not read.
+fn reason(message: &str) -> String {
+    let expected = message.lines().next().and_then(|line| line.rsplit_once(", expected "));
+    let expected = expected.map_or("", |(_, expected)| expected);
+    if message.starts_with("unknown field `") {
+        let word = message.trim_start_matches("unknown field `").split('`').next().unwrap_or("");
+        // Every second piece is a key of this table.
+        return unknown("key", known::nearest(word, expected.split('`').skip(1).step_by(2)));
+    }
+    if message.starts_with("duplicate ") {
+        return "is there twice".to_owned();
+    }
+    if message.starts_with(LIST_WANTED) {
+        return LIST_WANTED.to_owned();
+    }
+    if message.starts_with("invalid type: ") || message.starts_with("invalid value: ") {
+        let types = TYPES.iter().find(|(wanted, _)| expected.starts_with(wanted));
+        return types.map_or("is of the wrong type", |(_, words)| words).to_owned();
+    }
+    match SYNTAX.iter().find(|known| message.starts_with(**known)) {
+        Some(known) => format!("not TOML: {known}"),
+        None => "not TOML".to_owned(),
     }
 }
+
+/// That a word is not known, and which one may have been meant.
+pub(super) fn unknown(what: &str, meant: Option<&str>) -> String {
+    match meant {
+        Some(meant) => format!("unknown {what}; did you mean {meant}?"),
+        None => format!("unknown {what}"),
+    }
+}
+
+const LIST_WANTED: &str = "expected a string or a list of strings";
+
+/// What the parser wants, and how it is said.
+const TYPES: [(&str, &str); 6] = [
+    ("a string", "expected a string"),
+    ("a boolean", "expected a boolean"),
+    ("u32", "expected a whole number from 0 up"),
+    ("a sequence", "expected a list, such as [[route]]"),
+    ("struct", "expected a table"),
+    ("a map", "expected a table"),
+];
+
+/// What the parser says of broken syntax; none of it has anything of the file.
+const SYNTAX: [&str; 10] = [
+    "unclosed",
+    "key with no value",
+    "missing value",
+    "missing comma",
+    "extra `=`",
+    "extra comma",
+    "unexpected key or value",
+    "unexpected content",
+    "string values must be quoted",
+    "invalid",
+];
 
 /// The file's path and text, to name places in it.
 pub(super) struct Source {
@@ -173,9 +222,15 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn read(path: &Path) -> Result<(Self, File), Error> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+    /// `origin`: the flag or the variable that names the file.
+    pub(super) fn read(path: &Path, origin: &Origin) -> Result<(Self, File), Error> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let reason = match error.kind() {
+                std::io::ErrorKind::InvalidData => Reason::NotText,
+                _ => Reason::of(&error),
+            };
+            Error::File(FileSetting::new(path, origin).fails(reason))
+        })?;
         Self::parse(path, text)
     }
 
@@ -185,7 +240,11 @@ impl Source {
             Ok(file) => Ok((source, file)),
             Err(error) => {
                 let at = error.span().map_or(0, |span| span.start);
-                Err(Error::invalid(source.place(at, None), reason(error.message())))
+                let reason = reason(error.message());
+                // What stands there is no key, or it is not known which.
+                let nameless = reason.starts_with("unknown") || reason.starts_with("not TOML");
+                let key = nameless.then(|| source.table_at(at).unwrap_or(TOP));
+                Err(Error::invalid(source.place(at, key), reason))
             }
         }
     }
@@ -200,28 +259,35 @@ impl Source {
         }
     }
 
+    /// The key of a value, of which only a known one is named.
     fn key_at(&self, at: usize) -> String {
-        let end = self
-            .text
-            .get(at..)
-            .and_then(|rest| rest.find('\n'))
-            .map_or(self.text.len(), |length| at + length);
-        let mut key = None;
-        for line in self.text.get(..end).unwrap_or("").lines().rev() {
-            let line = line.trim();
-            if let Some(table) = line.strip_prefix('[').filter(|_| line.contains(']')) {
-                let table: String = table.trim_start_matches('[').chars().take_while(|c| *c != ']').collect();
-                return match key {
-                    Some(key) => format!("{}.{key}", table.trim()),
-                    None => table.trim().to_owned(),
-                };
-            }
-            if key.is_none()
-                && let Some((name, _)) = line.split_once('=')
-            {
-                key = Some(name.trim().to_owned());
-            }
+        let keys = self.lines_up_from(at).take_while(|line| header(line).is_none());
+        let mut keys = keys.filter_map(|line| line.split_once('=')).map(|(key, _)| key.trim());
+        match (self.table_at(at), keys.find(|key| known::is_key(key))) {
+            (Some(table), Some(key)) => format!("{table}.{key}"),
+            (Some(table), None) => table.to_owned(),
+            (None, Some(key)) => key.to_owned(),
+            (None, None) => TOP.to_owned(),
         }
-        key.unwrap_or_else(|| "(top)".to_owned())
+    }
+
+    /// The table around a place, if it is one of ours.
+    fn table_at(&self, at: usize) -> Option<&'static str> {
+        self.lines_up_from(at).find_map(header).and_then(known::table)
+    }
+
+    /// The line of this place, and those above it.
+    fn lines_up_from(&self, at: usize) -> impl Iterator<Item = &str> {
+        let end = self.text.get(at..).and_then(|rest| rest.find('\n'));
+        let end = end.map_or(self.text.len(), |length| at + length);
+        self.text.get(..end).unwrap_or("").lines().rev().map(str::trim)
     }
 }
+
+/// The name in a table's header.
+fn header(line: &str) -> Option<&str> {
+    let inside = line.strip_prefix('[').filter(|_| line.contains(']'))?;
+    inside.trim_start_matches('[').split(']').next().map(str::trim)
+}
+
+const TOP: &str = "(top)";

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use crate::files::FileSetting;
+
 use super::env::Environment;
 use super::error::{Error, Origin};
 use super::file::{File, Source, Unbuilt, Written};
@@ -27,15 +29,26 @@ pub(super) struct Found<T> {
     pub(super) origin: Origin,
 }
 
+impl Found<PathBuf> {
+    /// The path with its place, for what opens it.
+    pub(super) fn into_file(self) -> FileSetting {
+        FileSetting::new(self.value, self.origin)
+    }
+}
+
 pub(super) const UNBUILT: &str = "not supported yet";
 
 impl<'a> Sources<'a> {
     /// Reads the file, if one is named.
     pub(super) fn open(config: Option<&Path>, env: &'a Environment) -> Result<Self, Error> {
+        let origin = match config {
+            Some(_) => Origin::Flag("--config".to_owned()),
+            None => Origin::Env("LEASEHOLD_CONFIG".to_owned()),
+        };
         let (source, file) = match env.config_file(config) {
             None => (None, File::default()),
             Some(path) => {
-                let (source, file) = Source::read(path)?;
+                let (source, file) = Source::read(path, &origin)?;
                 (Some(source), file)
             }
         };
@@ -259,8 +272,10 @@ pub(super) fn sigterm(sources: &Sources<'_>, flags: &GeneralFlags) -> Result<cra
     }
 }
 
-pub(super) fn state_file(sources: &Sources<'_>, flags: &GeneralFlags) -> Result<Option<PathBuf>, Error> {
-    sources.value("state_file", flags.state_file.as_ref(), sources.file.state_file.as_ref(), values::path)
+pub(super) fn state_file(sources: &Sources<'_>, flags: &GeneralFlags) -> Result<Option<FileSetting>, Error> {
+    let file = sources.file.state_file.as_ref();
+    let found = sources.pick("state_file", flags.state_file.as_ref(), file, values::path)?;
+    Ok(found.map(Found::into_file))
 }
 
 pub(super) fn limits(sources: &Sources<'_>, flags: &LimitFlags) -> Result<Limits, Error> {

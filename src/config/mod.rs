@@ -15,6 +15,7 @@ mod env;
 mod error;
 mod file;
 mod flags;
+mod known;
 mod merge;
 mod route;
 mod routes;
@@ -26,6 +27,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::files::FileSetting;
+
 pub use auth::Method;
 pub use env::Environment;
 pub use error::{Error, Origin};
@@ -33,7 +36,7 @@ pub use flags::{
     AdminFlags, CheckFlags, Cli, Command, GeneralFlags, LimitFlags, ReloadFlags, RotateFlags, RouteFlags,
     RunFlags, ShutdownFlags, StatusFlags, UnbuiltFlags, VaultFlags, WaitFlags, command,
 };
-pub use route::{Match, Pattern, RouteConfig};
+pub use route::{Match, Pattern, RouteConfig, UpstreamUri};
 pub use values::{Bad, OrOff, duration};
 
 use merge::Sources;
@@ -52,7 +55,7 @@ pub struct Config {
     /// How long a shutdown waits.
     pub sigterm: crate::shutdown::Delays,
     /// Where credentials are kept beyond a crash.
-    pub state_file: Option<PathBuf>,
+    pub state_file: Option<FileSetting>,
     /// How to reach Vault, and how to log in.
     pub vault: crate::vault::Config,
     /// The routes in the order in which they are tried; never empty.
@@ -61,8 +64,8 @@ pub struct Config {
     pub limits: Limits,
     /// What becomes of a CancelRequest with a key that is not ours.
     pub cancel: Cancel,
-    /// What should be said at start: one line each.
-    pub warnings: Vec<String>,
+    /// What should be said at start.
+    pub warnings: Vec<Warning>,
 }
 
 impl Config {
@@ -76,7 +79,8 @@ impl Config {
         sources.refuse_unbuilt()?;
         let listen = merge::listen(&sources, &flags.general)?;
         let public = listen.iter().any(|listen| !listen.is_private());
-        let (vault, warnings) = vault::merge(&sources, &flags.vault)?;
+        let (vault, mut warnings) = vault::merge(&sources, &flags.vault)?;
+        warnings.extend(env.unknown().into_iter().map(Warning::unknown_variable));
         Ok(Self {
             http: merge::http(&sources, &flags.general)?,
             admin: merge::admin(&sources, &flags.general.at)?,
@@ -104,6 +108,25 @@ impl Config {
     #[must_use]
     pub fn route_for(&self, user: &[u8], database: &[u8]) -> Option<usize> {
         self.routes.iter().position(|route| route.matching.accepts(user, database))
+    }
+}
+
+/// What is not as it should be, though it can be served with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// One line.
+    pub text: String,
+    /// What mends it.
+    pub remedy: &'static str,
+}
+
+impl Warning {
+    fn unknown_variable((name, meant): (String, Option<String>)) -> Self {
+        let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+        Self {
+            text: format!("{name}: no setting has this name, so the variable is ignored{meant}"),
+            remedy: "correct the variable's name, or take it out of the environment",
+        }
     }
 }
 

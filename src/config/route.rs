@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::error::Origin;
 use super::values::{self, Bad};
 use crate::postgres::protocol::auth::method::RequireAuth;
 
@@ -12,8 +13,8 @@ pub struct RouteConfig {
     pub name: String,
     /// Which clients it is for.
     pub matching: Match,
-    /// A libpq URI without user and password.
-    pub upstream: String,
+    /// Where PostgreSQL is.
+    pub upstream: UpstreamUri,
     /// `<mount>/creds/<role>`, without slashes around.
     pub vault_path: String,
     /// Publish a fresh credential at this age; longer than zero.
@@ -39,6 +40,24 @@ pub struct RouteConfig {
     /// How leasehold may authenticate upstream.
     pub require_auth: RequireAuth,
 }
+
+/// A libpq URI without user and password, and where it was written. Two are equal if their texts are: a line that moves in
+/// the file changes no route.
+#[derive(Clone, Debug)]
+pub struct UpstreamUri {
+    /// The URI, which can be parsed.
+    pub text: String,
+    /// Its place.
+    pub origin: Origin,
+}
+
+impl PartialEq for UpstreamUri {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for UpstreamUri {}
 
 /// Which clients a route is for.
 #[derive(Clone, Debug, PartialEq, Eq)]

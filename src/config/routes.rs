@@ -8,7 +8,7 @@ use super::error::{Error, Origin};
 use super::file;
 use super::flags::RouteFlags;
 use super::merge::{Found, Sources, env_name, flag_name, parsed};
-use super::route::{Match, Pattern, RouteConfig, validate_upstream};
+use super::route::{Match, Pattern, RouteConfig, UpstreamUri, validate_upstream};
 use super::values::{self, Bad};
 use crate::credentials::Kind;
 use crate::postgres::protocol::auth::method::RequireAuth;
@@ -95,8 +95,8 @@ impl Reader<'_> {
             file.probe_database.as_ref(),
             values::text,
         )?;
-        let upstream = upstream.ok_or_else(|| missing("upstream"))?.value;
-        let probe_sql = in_its_database(probe_sql, probe_database.as_deref(), &upstream)?;
+        let upstream = upstream.ok_or_else(|| missing("upstream"))?;
+        let probe_sql = in_its_database(probe_sql, probe_database.as_deref(), &upstream.value)?;
         let vault_path = vault_path.ok_or_else(|| missing("vault_path"))?;
         Ok(RouteConfig {
             name: default_name(&vault_path)?,
@@ -104,7 +104,7 @@ impl Reader<'_> {
                 user: self.of_file("user", &file.user, Pattern::parse)?.unwrap_or(Pattern::Any),
                 database: self.of_file("database", &file.database, Pattern::parse)?.unwrap_or(Pattern::Any),
             },
-            upstream,
+            upstream: UpstreamUri { text: upstream.value, origin: upstream.origin },
             rotate_after: ages.rotate_after.map(|found| found.value),
             max_age: ages.max_age.map(|found| found.value),
             drain: ages.drain.map(|found| found.value),
@@ -207,7 +207,7 @@ impl Reader<'_> {
                 &upstream.value,
             )?,
             probe_database,
-            upstream: upstream.value,
+            upstream: UpstreamUri { text: upstream.value, origin: upstream.origin },
             max_sessions: self
                 .either_number("max_sessions", &route.max_sessions, &defaults.max_sessions)?
                 .unwrap_or(0),

@@ -256,6 +256,9 @@ pub(super) fn vault_addr(text: &str) -> Result<String, Bad> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("holds a user or a password".into());
     }
+    if url.path() != "/" {
+        return Err("has a path; only scheme, host and port are supported".into());
+    }
     Ok(text.trim_end_matches('/').to_owned())
 }
 

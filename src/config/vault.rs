@@ -1,10 +1,11 @@
 //! `[vault]`, with what the `bao` and `vault` command lines take from the environment. Floor 6.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::files::FileSetting;
 use crate::vault::{Auth, Config};
 
+use super::Warning;
 use super::auth;
 use super::error::{Error, Origin};
 use super::flags::VaultFlags;
@@ -12,7 +13,7 @@ use super::merge::{Found, Sources, parsed};
 use super::values::{self, Bad};
 
 /// The configuration of the vault module, and what should be said of it at start.
-pub(super) fn merge(sources: &Sources<'_>, flags: &VaultFlags) -> Result<(Config, Vec<String>), Error> {
+pub(super) fn merge(sources: &Sources<'_>, flags: &VaultFlags) -> Result<(Config, Vec<Warning>), Error> {
     let reader = Reader { sources };
     let file = &sources.file.vault;
     let addrs = reader
@@ -74,7 +75,7 @@ pub(super) fn merge(sources: &Sources<'_>, flags: &VaultFlags) -> Result<(Config
     let warnings = warnings(&addrs, skip_verify.as_ref());
     let auth = auth::merge(sources, flags)?;
     if matches!(auth, Auth::Cert { .. }) {
-        check_cert(&addrs, client_cert.as_deref())?;
+        check_cert(&addrs, client_cert.as_ref())?;
     }
     let config = Config {
         addrs: addrs.value,
@@ -94,7 +95,7 @@ pub(super) fn merge(sources: &Sources<'_>, flags: &VaultFlags) -> Result<(Config
 }
 
 /// A client certificate is shown in a TLS handshake, and there only.
-fn check_cert(addrs: &Found<Vec<String>>, client_cert: Option<&Path>) -> Result<(), Error> {
+fn check_cert(addrs: &Found<Vec<String>>, client_cert: Option<&FileSetting>) -> Result<(), Error> {
     if client_cert.is_none() {
         return Err(Error::Missing {
             key: "vault.client_cert".to_owned(),
@@ -109,25 +110,31 @@ fn check_cert(addrs: &Found<Vec<String>>, client_cert: Option<&Path>) -> Result<
     }
 }
 
-fn warnings(addrs: &Found<Vec<String>>, skip_verify: Option<&Found<bool>>) -> Vec<String> {
+fn warnings(addrs: &Found<Vec<String>>, skip_verify: Option<&Found<bool>>) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if let Some(found) = skip_verify
         && found.value
     {
-        warnings.push(format!(
-            "{}: Vault's certificate is not verified; anybody in between reads the credentials",
-            found.origin
-        ));
+        warnings.push(Warning {
+            text: format!(
+                "{}: Vault's certificate is not verified; anybody in between reads the credentials",
+                found.origin
+            ),
+            remedy: "verify it by its CA: ca_cert",
+        });
     }
     for addr in &addrs.value {
         if let Ok(url) = url::Url::parse(addr)
             && url.scheme() == "http"
             && !is_loopback(&url)
         {
-            warnings.push(format!(
-                "{}: {addr} is not encrypted; anybody in between reads the credentials",
-                addrs.origin
-            ));
+            warnings.push(Warning {
+                text: format!(
+                    "{}: {addr} is not encrypted; anybody in between reads the credentials",
+                    addrs.origin
+                ),
+                remedy: "use https, and verify its certificate by its CA",
+            });
         }
     }
     warnings
@@ -145,9 +152,9 @@ fn is_loopback(url: &url::Url) -> bool {
 /// Which certificates are trusted.
 #[derive(Default)]
 struct Trust {
-    cert: Option<PathBuf>,
+    cert: Option<FileSetting>,
     cert_bytes: Option<String>,
-    path: Option<PathBuf>,
+    path: Option<FileSetting>,
 }
 
 struct Reader<'a> {
@@ -172,30 +179,34 @@ impl Reader<'_> {
     /// `VAULT_CACERT` of the environment would quietly replace a written `ca_path`.
     fn trust(&self, flags: &VaultFlags) -> Result<Trust, Error> {
         let file = &self.sources.file.vault;
-        let cert = self.sources.value(
+        let cert = self.sources.pick(
             "vault.ca_cert",
             flags.vault_ca_cert.as_ref(),
             file.ca_cert.as_ref(),
             values::path,
         )?;
-        let path = self.sources.value(
+        let path = self.sources.pick(
             "vault.ca_path",
             flags.vault_ca_path.as_ref(),
             file.ca_path.as_ref(),
             values::path,
         )?;
         if cert.is_some() || path.is_some() {
-            return Ok(Trust { cert, path, ..Trust::default() });
+            return Ok(Trust {
+                cert: cert.map(Found::into_file),
+                path: path.map(Found::into_file),
+                ..Trust::default()
+            });
         }
         Ok(Trust {
-            cert: ambient(self.sources, "CACERT", values::path)?.map(|found| found.value),
+            cert: ambient(self.sources, "CACERT", values::path)?.map(Found::into_file),
             cert_bytes: ambient(self.sources, "CACERT_BYTES", |text| Ok(text.to_owned()))?
                 .map(|found| found.value),
-            path: ambient(self.sources, "CAPATH", values::path)?.map(|found| found.value),
+            path: ambient(self.sources, "CAPATH", values::path)?.map(Found::into_file),
         })
     }
 
-    fn client(&self, flags: &VaultFlags) -> Result<(Option<PathBuf>, Option<PathBuf>), Error> {
+    fn client(&self, flags: &VaultFlags) -> Result<(Option<FileSetting>, Option<FileSetting>), Error> {
         let file = &self.sources.file.vault;
         let cert = self.or_ambient(
             self.sources.pick(
@@ -218,7 +229,7 @@ impl Reader<'_> {
             values::path,
         )?;
         match (cert, key) {
-            (Some(cert), Some(key)) => Ok((Some(cert.value), Some(key.value))),
+            (Some(cert), Some(key)) => Ok((Some(cert.into_file()), Some(key.into_file()))),
             (None, None) => Ok((None, None)),
             (Some(cert), None) => Err(Error::invalid(cert.origin, "needs vault.client_key with it")),
             (None, Some(key)) => Err(Error::invalid(key.origin, "needs vault.client_cert with it")),

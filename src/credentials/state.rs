@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::clock;
+use crate::files::Shown;
 use document::Document;
 use place::{Lock, Place};
 
@@ -69,14 +70,14 @@ impl StateFile {
                     inner.untaken = inner.slots.keys().copied().collect();
                     inner.next = inner.slots.len() as u64;
                     tracing::info!(
-                        file = %path.display(),
+                        file = %Shown(path),
                         leases = inner.leases(),
                         "an earlier process did not end in order: what it held is taken up again, or given back"
                     );
                 }
                 Err(useless) => {
                     tracing::warn!(
-                        file = %path.display(),
+                        file = %Shown(path),
                         "the state file is removed and fresh credentials are issued: {useless}; leases that it named lapse"
                     );
                     clear(&place);
@@ -152,7 +153,7 @@ impl StateFile {
                 .map_err(std::io::Error::from)
                 .and_then(|text| self.place.write(&text))
         };
-        let file = self.place.path().display();
+        let file = Shown(self.place.path());
         match &written {
             Ok(()) if inner.failing => {
                 inner.failing = false;
@@ -198,7 +199,7 @@ impl std::fmt::Debug for StateFile {
 
 fn clear(place: &Place) {
     if let Err(error) = place.clear() {
-        tracing::warn!(file = %place.path().display(), %error, "the state file cannot be removed");
+        tracing::warn!(file = %Shown(place.path()), %error, "the state file cannot be removed");
     }
 }
 

@@ -7,16 +7,9 @@ use url::{Host, Url};
 
 use super::Error;
 
-/// A base URL. Its text goes into the error only where it cannot hold a password.
+/// A base URL. `place` counts from 0.
 pub(super) fn parse(place: usize, text: &str) -> Result<Url, Error> {
-    let refuse = |reason| {
-        let addr = if text.contains('@') {
-            format!("number {}", place + 1)
-        } else {
-            text.escape_default().to_string()
-        };
-        Err(Error::Address { addr, reason })
-    };
+    let refuse = |reason| Err(Error::Address { position: place + 1, reason });
     let Ok(url) = Url::parse(text.trim()) else {
         return refuse("is not a URL");
     };

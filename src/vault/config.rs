@@ -1,10 +1,10 @@
 //! What the vault module needs to know. Floor 2.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderValue;
 
+use crate::files::FileSetting;
 use crate::secret::Secret;
 
 use super::Error;
@@ -17,15 +17,15 @@ pub struct Config {
     /// The namespace, sent as `X-Vault-Namespace`.
     pub namespace: Option<String>,
     /// A PEM file; where given, only its certificates are trusted.
-    pub ca_cert: Option<PathBuf>,
+    pub ca_cert: Option<FileSetting>,
     /// The same as text (`VAULT_CACERT_BYTES`); it beats `ca_cert`, as in the `vault` command line.
     pub ca_cert_bytes: Option<String>,
     /// A directory of PEM files.
-    pub ca_path: Option<PathBuf>,
+    pub ca_path: Option<FileSetting>,
     /// A client certificate, with `client_key`.
-    pub client_cert: Option<PathBuf>,
+    pub client_cert: Option<FileSetting>,
     /// Its key.
-    pub client_key: Option<PathBuf>,
+    pub client_key: Option<FileSetting>,
     /// The name to verify instead of the URL's host.
     pub tls_server_name: Option<String>,
     /// Whether the server's certificate goes unverified.
@@ -47,7 +47,7 @@ pub enum Auth {
     /// A file that somebody keeps a token in, such as Vault Agent's sink.
     TokenFile {
         /// The file.
-        path: PathBuf,
+        path: FileSetting,
     },
     /// <https://developer.hashicorp.com/vault/api-docs/auth/kubernetes#login>
     Kubernetes {
@@ -56,7 +56,7 @@ pub enum Auth {
         /// The role of the auth method.
         role: String,
         /// Default `/var/run/secrets/kubernetes.io/serviceaccount/token`.
-        jwt_file: PathBuf,
+        jwt_file: FileSetting,
     },
     /// <https://developer.hashicorp.com/vault/api-docs/auth/jwt#jwt-login>
     Jwt {
@@ -65,7 +65,7 @@ pub enum Auth {
         /// The role of the auth method.
         role: String,
         /// A file that somebody keeps a fresh JWT in.
-        jwt_file: PathBuf,
+        jwt_file: FileSetting,
     },
     /// <https://developer.hashicorp.com/vault/api-docs/auth/approle#login-with-approle>
     AppRole {
@@ -92,7 +92,7 @@ pub enum Auth {
         /// The user.
         username: String,
         /// The file of the password.
-        password_file: PathBuf,
+        password_file: FileSetting,
     },
 }
 
@@ -112,17 +112,36 @@ impl Auth {
     }
 }
 
+impl Auth {
+    /// The file that it reads a secret from at each login.
+    #[must_use]
+    pub fn secret_file(&self) -> Option<&FileSetting> {
+        match self {
+            Self::TokenFile { path: file }
+            | Self::Kubernetes { jwt_file: file, .. }
+            | Self::Jwt { jwt_file: file, .. }
+            | Self::Userpass { password_file: file, .. }
+            | Self::AppRole { secret_id: SecretId::File(file) | SecretId::Wrapped { file, .. }, .. } => {
+                Some(file)
+            }
+            Self::Token { .. } | Self::AppRole { secret_id: SecretId::Absent, .. } | Self::Cert { .. } => {
+                None
+            }
+        }
+    }
+}
+
 /// Where AppRole's secret_id comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretId {
     /// None is sent (`bind_secret_id=false`).
     Absent,
     /// A file holds it.
-    File(PathBuf),
+    File(FileSetting),
     /// A file holds a wrapping token, which is exchanged for it once.
     Wrapped {
         /// The file.
-        file: PathBuf,
+        file: FileSetting,
         /// The name of the AppRole that it must have been made for; without one any of the mount.
         role: Option<String>,
     },

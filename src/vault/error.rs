@@ -1,9 +1,7 @@
 //! What is wrong with the configuration of Vault, found before anything is asked. Floor 2.
 
-use std::io;
-use std::path::PathBuf;
-
 use crate::error::Blame;
+use crate::files;
 
 /// The configuration cannot work. The text names the file or key, and the reason.
 #[derive(Debug, thiserror::Error)]
@@ -12,10 +10,10 @@ pub enum Error {
     #[error("no Vault address is configured")]
     NoAddress,
     /// An address that cannot be used.
-    #[error("the Vault address {addr} {reason}")]
+    #[error("address {position} of Vault {reason}")]
     Address {
-        /// The address; its place in the list where it may hold a password.
-        addr: String,
+        /// Its place in the list, from 1: its text may hold a password, or be a secret in the wrong place.
+        position: usize,
         /// Why, as the end of a sentence.
         reason: &'static str,
     },
@@ -33,38 +31,15 @@ pub enum Error {
         /// The setting.
         setting: &'static str,
     },
-    /// A file or directory that cannot be read.
-    #[error("cannot read {what} {}", path.display())]
-    Unreadable {
-        /// Which setting names it.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file without what it should hold.
-    #[error("{what} {origin} holds no {wanted} in PEM")]
-    NotPem {
-        /// Which setting.
-        what: &'static str,
-        /// The file, or where else the text came from.
-        origin: String,
-        /// `certificate` or `private key`.
-        wanted: &'static str,
-    },
-    /// A certificate that rustls does not take.
-    #[error("{what} {origin} cannot be used")]
-    Certificate {
-        /// Which setting.
-        what: &'static str,
-        /// The file, or where else the text came from.
-        origin: String,
-        /// Why.
-        #[source]
-        source: rustls::Error,
-    },
+    /// A file or directory that cannot be used.
+    #[error(transparent)]
+    File(#[from] files::Error),
+    /// CA certificates in the environment that cannot be used.
+    #[error("BAO_CACERT_BYTES or VAULT_CACERT_BYTES: cannot be used: {0}")]
+    CaText(files::Reason),
+    /// rustls cannot be set up.
+    #[error("no TLS here")]
+    Tls(#[source] rustls::Error),
     /// A client certificate without its key, or the reverse.
     #[error("client_cert and client_key go together")]
     ClientCertificateHalf,

@@ -90,7 +90,7 @@ impl Failure {
         self.status.is_none() && self.reason.contains("certificate")
     }
 
-    /// A failure without an answer, or before any question. `reason` is our own text or that of a socket.
+    /// A failure without an answer, or before any question. `reason` is our own text or that of a socket; it may name a file.
     pub(super) fn local(operation: Operation, kind: Kind, reason: &str) -> Self {
         Self {
             kind,
@@ -98,7 +98,7 @@ impl Failure {
             outcome_unknown: kind == Kind::TimedOut,
             left: None,
             operation,
-            reason: one_line(reason, &[]),
+            reason: one_line(reason, &[], LOCAL_REASON_LIMIT),
         }
     }
 
@@ -116,7 +116,7 @@ impl Failure {
             outcome_unknown: false,
             left: None,
             operation,
-            reason: one_line(said, secrets),
+            reason: one_line(said, secrets, REASON_LIMIT),
         }
     }
 
@@ -162,7 +162,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// Text from outside as one short line: secrets out, control characters and runs of blanks to one blank, cut.
-fn one_line(text: &str, secrets: &[&Secret]) -> String {
+fn one_line(text: &str, secrets: &[&Secret], limit: usize) -> String {
     let mut text = text.to_owned();
     for secret in secrets {
         let secret = secret.expose();
@@ -172,11 +172,14 @@ fn one_line(text: &str, secrets: &[&Secret]) -> String {
     }
     let words: Vec<&str> =
         text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty()).collect();
-    words.join(" ").chars().take(REASON_LIMIT).collect()
+    words.join(" ").chars().take(limit).collect()
 }
 
 /// Enough for any sentence that Vault says; a cut keeps a log line a line.
 const REASON_LIMIT: usize = 200;
+
+/// The paths of two files, one of the configuration and one that it names, and the reason.
+const LOCAL_REASON_LIMIT: usize = 600;
 
 #[cfg(test)]
 mod tests {

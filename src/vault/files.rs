@@ -1,17 +1,12 @@
-//! Files that hold one secret: a JWT, a secret_id, a token, a password. Floor 2.
+//! Files that hold one secret, read at each login: a JWT, a secret_id, a token, a password. Floor 2.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-
-use rustix::fs::OFlags;
 use secrecy::zeroize::Zeroizing;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::login::failed;
 use super::{Failure, Kind};
+use crate::files::{self, FileSetting, Reason};
 use crate::secret::Secret;
 
 /// Reads files, one at a time.
@@ -21,64 +16,31 @@ pub(super) struct Files {
     hanging: Option<JoinHandle<Text>>,
 }
 
-type Text = io::Result<Zeroizing<String>>;
+type Text = Result<Zeroizing<String>, files::Error>;
 
 impl Files {
-    /// Reads a file that holds one secret, without the white space around it. The error names the file. Cancel safe.
-    pub(super) async fn secret(
-        &mut self,
-        setting: &'static str,
-        path: &Path,
-        deadline: Instant,
-    ) -> Result<Secret, Failure> {
-        let fail = |reason: &str| {
-            let text = format!("cannot use {setting} {}: {reason}", path.display());
-            failed(Kind::Transient, &text)
-        };
+    /// Reads a file that holds one secret, without the white space around it. The error names the setting. Cancel safe.
+    pub(super) async fn secret(&mut self, file: &FileSetting, deadline: Instant) -> Result<Secret, Failure> {
+        let fail = |reason| failed(Kind::Transient, &file.fails(reason).to_string());
         if let Some(hanging) = &mut self.hanging {
             if timeout_at(deadline, hanging).await.is_err() {
-                return Err(fail("an earlier read still hangs"));
+                return Err(fail(Reason::Hangs));
             }
             self.hanging = None;
         }
-        let path: PathBuf = path.to_owned();
-        let reading = self.hanging.insert(tokio::task::spawn_blocking(move || read(&path)));
+        let file_again = file.clone();
+        let reading = self.hanging.insert(tokio::task::spawn_blocking(move || file_again.secret()));
         let Ok(read) = timeout_at(deadline, reading).await else {
-            return Err(fail("reading it takes too long"));
+            return Err(fail(Reason::TooSlow));
         };
         self.hanging = None;
-        let text = match read {
-            Ok(Ok(text)) => text,
-            Ok(Err(error)) => return Err(fail(&error.to_string())),
-            Err(_) => return Err(fail("reading was interrupted")),
-        };
-        match text.trim() {
-            "" => Err(fail("it is empty")),
-            secret => Ok(Secret::new(secret.to_owned())),
+        match read {
+            Ok(Ok(text)) => Ok(Secret::new(text.as_str().to_owned())),
+            Ok(Err(error)) => Err(failed(Kind::Transient, &error.to_string())),
+            Err(_) => Err(fail(Reason::Interrupted)),
         }
     }
 }
-
-/// Opening a FIFO would wait for somebody who writes into it; opened so, it does not.
-fn read(path: &Path) -> Text {
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    // Reading a directory fails with a reason of its own.
-    let kind = file.metadata()?.file_type();
-    if !kind.is_file() && !kind.is_dir() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    text(file)
-}
-
-fn text(file: File) -> Text {
-    let mut text = Zeroizing::new(String::new());
-    file.take(FILE_LIMIT).read_to_string(&mut text)?;
-    Ok(text)
-}
-
-/// A service account's token has about 1 KiB, and the header that it may go into a few.
-const FILE_LIMIT: u64 = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -100,9 +62,11 @@ mod tests {
         )
         .unwrap();
         let mut files = Files::default();
-        let failure = files.secret("jwt_file", &path, Instant::now() + LONG).await.unwrap_err();
+        let file = FileSetting::new(&path, "a.toml:7: vault.auth.jwt_file");
+        let failure = files.secret(&file, Instant::now() + LONG).await.unwrap_err();
         std::fs::remove_file(&path).unwrap();
-        let said = format!("login: cannot use jwt_file {}: it is not a regular file", path.display());
+        let place = format!("a.toml:7: vault.auth.jwt_file: cannot use {}", path.display());
+        let said = format!("login: {place}: it is not a regular file");
         assert_eq!((failure.kind, failure.to_string()), (Kind::Transient, said));
         assert!(files.hanging.is_none());
     }
@@ -116,13 +80,13 @@ mod tests {
             Ok(Zeroizing::new(String::new()))
         });
         let mut files = Files { hanging: Some(hanging) };
-        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+        let file = FileSetting::new(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"), "jwt_file");
         for _ in 0..2 {
-            let failure = files.secret("jwt_file", path, Instant::now()).await.unwrap_err();
+            let failure = files.secret(&file, Instant::now()).await.unwrap_err();
             assert!(failure.to_string().ends_with("an earlier read still hangs"), "{failure}");
         }
         drop(go_on);
-        files.secret("jwt_file", path, Instant::now() + LONG).await.unwrap();
+        files.secret(&file, Instant::now() + LONG).await.unwrap();
         assert!(files.hanging.is_none());
     }
 }

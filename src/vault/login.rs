@@ -83,15 +83,15 @@ impl Vault {
         let reply = match &self.config.auth {
             Auth::Token { token } => return self.take(token.clone(), deadline).await,
             Auth::TokenFile { path } => {
-                let token = files.secret("token_file", path, deadline).await?;
+                let token = files.secret(path, deadline).await?;
                 return self.take(token, deadline).await;
             }
             Auth::Kubernetes { mount, role, jwt_file } => {
-                let jwt = files.secret("jwt_file", jwt_file, deadline).await?;
+                let jwt = files.secret(jwt_file, deadline).await?;
                 self.show(&jwt, Counted::No, self.log_in_kubernetes(mount, role, &jwt, deadline)).await?
             }
             Auth::Jwt { mount, role, jwt_file } => {
-                let jwt = files.secret("jwt_file", jwt_file, deadline).await?;
+                let jwt = files.secret(jwt_file, deadline).await?;
                 self.show(&jwt, Counted::No, self.log_in_jwt(mount, role, &jwt, deadline)).await?
             }
             Auth::AppRole { mount, role_id, secret_id } => {
@@ -104,7 +104,7 @@ impl Vault {
                 self.log_in_cert(mount, name.as_deref(), deadline).await?
             }
             Auth::Userpass { mount, username, password_file } => {
-                let password = files.secret("password_file", password_file, deadline).await?;
+                let password = files.secret(password_file, deadline).await?;
                 let login = self.log_in_userpass(mount, username, &password, deadline);
                 self.show(&password, Counted::Yes, login).await?
             }
@@ -151,11 +151,11 @@ impl Vault {
     ) -> Result<Secret, Failure> {
         match source {
             SecretId::Absent => Ok(Secret::new(String::new())),
-            SecretId::File(path) => held.files.secret("secret_id_file", path, deadline).await,
+            SecretId::File(path) => held.files.secret(path, deadline).await,
             SecretId::Wrapped { file, role } => {
                 // Where the file hangs, the secret_id of before still needs time to log in.
                 let until = if held.wrapped.has_secret_id() { halfway(deadline) } else { deadline };
-                let token = held.files.secret("secret_id_file", file, until).await;
+                let token = held.files.secret(file, until).await;
                 let origin = Origin { mount, role: role.as_deref() };
                 self.unwrapped(&mut held.wrapped, token, &origin, deadline).await
             }

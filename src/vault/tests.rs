@@ -5,10 +5,10 @@ mod foreign;
 mod stub;
 mod wrapped;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
+use crate::files::FileSetting;
 use stub::Stub;
 
 const WITHIN: Duration = Duration::from_secs(10);
@@ -267,7 +267,7 @@ async fn a_handed_token_that_may_not_look_itself_up_has_no_known_end() {
 async fn an_empty_or_missing_file_is_named() {
     let mut config = config(&["http://127.0.0.1:1"]);
     for path in ["/nonexistent/token", "/dev/null"] {
-        config.auth = Auth::TokenFile { path: PathBuf::from(path) };
+        config.auth = Auth::TokenFile { path: FileSetting::new(path, "token_file") };
         let failure = Vault::new(config.clone()).unwrap().log_in(WITHIN).await.unwrap_err();
         assert_eq!(failure.kind, Kind::Transient);
         assert!(failure.to_string().contains(path), "{failure}");
@@ -298,7 +298,7 @@ async fn a_kubernetes_login_sends_role_and_token_of_the_service_account() {
     config.auth = Auth::Kubernetes {
         mount: "team/kubernetes".to_owned(),
         role: "app".to_owned(),
-        jwt_file: jwt_file.clone(),
+        jwt_file: FileSetting::new(&jwt_file, "jwt_file"),
     };
     let login = Vault::new(config).unwrap().log_in(WITHIN).await.unwrap();
     std::fs::remove_file(jwt_file).unwrap();
@@ -360,14 +360,17 @@ fn a_configuration_that_cannot_work_is_refused_with_its_reason() {
     assert!(say(|c| c.addrs = vec!["https://h:1/vault/".into()]).contains("has a path"));
     assert!(say(|c| c.addrs = vec!["unix:///run/vault".into()]).contains("neither http"));
     let with_password = say(|c| c.addrs = vec!["http://u:pw@h:1".into()]);
-    assert!(with_password.contains("number 1") && !with_password.contains("pw"));
+    assert!(with_password.contains("address 1") && !with_password.contains("pw"));
     assert!(say(|c| c.namespace = Some("a\nb".into())).contains("namespace"));
-    assert!(say(|c| c.ca_cert = Some("/nonexistent".into())).contains("/nonexistent"));
-    assert!(say(|c| c.ca_cert_bytes = Some("no".into())).contains("no certificate"));
-    assert!(say(|c| c.client_cert = Some("/x".into())).contains("go together"));
+    assert!(say(|c| c.ca_cert = Some(FileSetting::new("/nonexistent", "ca_cert"))).contains("/nonexistent"));
+    assert!(say(|c| c.ca_cert_bytes = Some("no".into())).contains("no certificate in PEM"));
+    assert!(say(|c| c.client_cert = Some(FileSetting::new("/x", "client_cert"))).contains("go together"));
     assert!(
-        say(|c| c.auth =
-            Auth::Kubernetes { mount: "kubernetes".into(), role: String::new(), jwt_file: "/j".into() })
+        say(|c| c.auth = Auth::Jwt {
+            mount: "jwt".into(),
+            role: String::new(),
+            jwt_file: FileSetting::new("/j", "jwt_file")
+        })
         .contains("needs role")
     );
 }

@@ -2,21 +2,19 @@
 //!
 //! Where a CA is named, only that CA is trusted; otherwise the system's roots are.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::{fmt, fs};
+use std::{fmt, fs, io};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use secrecy::zeroize::Zeroizing;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::{Config, Error};
 use crate::crypto;
+use crate::files::{FileSetting, Reason, pem};
 
 /// Reads the files that `config` names. `in_use` tells whether any address is `https`: where none is, the system's
 /// roots are not looked for, while files that were named must still be good.
@@ -27,7 +25,7 @@ pub(super) fn client_config(
     let provider = crypto::provider();
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|source| Error::Certificate { what: "TLS", origin: "versions".to_owned(), source })?;
+        .map_err(Error::Tls)?;
     let builder = if config.skip_verify {
         tracing::warn!(
             "the certificate of Vault is not verified (skip_verify): its credentials can be stolen"
@@ -53,13 +51,13 @@ pub(super) fn client_config(
 /// Our certificate. It is renewed on disk by others, so it is read again at each login by it; connections made from
 /// then on show the new one.
 pub(super) struct Identity {
-    cert: PathBuf,
-    key: PathBuf,
+    cert: FileSetting,
+    key: FileSetting,
     now: RwLock<Arc<CertifiedKey>>,
 }
 
 impl Identity {
-    fn read(cert: PathBuf, key: PathBuf) -> Result<Self, Error> {
+    fn read(cert: FileSetting, key: FileSetting) -> Result<Self, Error> {
         let now = RwLock::new(Arc::new(certified(&cert, &key)?));
         Ok(Self { cert, key, now })
     }
@@ -88,29 +86,28 @@ impl fmt::Debug for Identity {
     }
 }
 
-fn certified(cert: &Path, key: &Path) -> Result<CertifiedKey, Error> {
-    let chain = certificates("client_cert", &cert.display().to_string(), &read("client_cert", cert)?)?;
-    let key_der = PrivateKeyDer::from_pem_slice(&read("client_key", key)?).map_err(|_| Error::NotPem {
-        what: "client_key",
-        origin: key.display().to_string(),
-        wanted: "private key",
-    })?;
+fn certified(cert: &FileSetting, key: &FileSetting) -> Result<CertifiedKey, Error> {
+    let chain = cert.certificates()?;
     let provider = crypto::provider();
-    CertifiedKey::from_der(chain, key_der, &provider).map_err(|source| Error::Certificate {
-        what: "client_cert",
-        origin: cert.display().to_string(),
-        source,
+    CertifiedKey::from_der(chain, key.private_key()?, &provider).map_err(|error| {
+        let fails = match error {
+            rustls::Error::InconsistentKeys(_) => cert.fails(Reason::OtherKey),
+            rustls::Error::InvalidCertificate(_) => cert.fails(Reason::UnknownCertificate),
+            _ => key.fails(Reason::UnknownKey),
+        };
+        fails.into()
     })
 }
 
 fn roots(config: &Config, in_use: bool) -> Result<RootCertStore, Error> {
     let mut store = RootCertStore::empty();
     if let Some(text) = &config.ca_cert_bytes {
-        add(&mut store, "the CA of Vault", "in the environment", text.as_bytes())?;
-    } else if let Some(path) = &config.ca_cert {
-        add(&mut store, "ca_cert", &path.display().to_string(), &read("ca_cert", path)?)?;
-    } else if let Some(path) = &config.ca_path {
-        add_directory(&mut store, path)?;
+        let certificates = pem::certificates(text.as_bytes()).map_err(Reason::Pem);
+        certificates.and_then(|found| add(&mut store, found)).map_err(Error::CaText)?;
+    } else if let Some(file) = &config.ca_cert {
+        add(&mut store, file.certificates()?).map_err(|reason| file.fails(reason))?;
+    } else if let Some(directory) = &config.ca_path {
+        add_directory(&mut store, directory)?;
     } else if in_use {
         let found = rustls_native_certs::load_native_certs();
         store.add_parsable_certificates(found.certs);
@@ -123,56 +120,32 @@ fn roots(config: &Config, in_use: bool) -> Result<RootCertStore, Error> {
 
 /// Every file of the directory that holds certificates; names with a leading dot and directories are passed over,
 /// as a mounted Secret has them beside its files.
-fn add_directory(store: &mut RootCertStore, path: &Path) -> Result<(), Error> {
-    let unreadable = |source| Error::Unreadable { what: "ca_path", path: path.to_owned(), source };
-    for entry in fs::read_dir(path).map_err(unreadable)? {
-        let file = entry.map_err(unreadable)?.path();
-        let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if hidden || !file.is_file() {
+fn add_directory(store: &mut RootCertStore, directory: &FileSetting) -> Result<(), Error> {
+    let unreadable = |error: io::Error| directory.fails(Reason::of(&error));
+    for entry in fs::read_dir(directory.path()).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if hidden || !path.is_file() {
             continue;
         }
-        let origin = file.display().to_string();
-        match add(store, "ca_path", &origin, &read("ca_path", &file)?) {
-            Ok(()) | Err(Error::NotPem { .. }) => {}
-            Err(other) => return Err(other),
+        let file = directory.within(path);
+        match file.certificates() {
+            Ok(found) => add(store, found).map_err(|reason| file.fails(reason))?,
+            Err(error) if matches!(error.reason(), Reason::Pem(fault) if fault.is_absence()) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     if store.is_empty() {
-        return Err(Error::NotPem {
-            what: "ca_path",
-            origin: path.display().to_string(),
-            wanted: "certificate",
-        });
+        return Err(directory.fails(Reason::NoCertificates).into());
     }
     Ok(())
 }
 
-fn add(store: &mut RootCertStore, what: &'static str, origin: &str, pem: &[u8]) -> Result<(), Error> {
-    for certificate in certificates(what, origin, pem)? {
-        store.add(certificate).map_err(|source| Error::Certificate {
-            what,
-            origin: origin.to_owned(),
-            source,
-        })?;
+fn add(store: &mut RootCertStore, certificates: Vec<CertificateDer<'static>>) -> Result<(), Reason> {
+    for certificate in certificates {
+        store.add(certificate).map_err(|_| Reason::UnknownCertificate)?;
     }
     Ok(())
-}
-
-fn certificates(what: &'static str, origin: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let not_pem = || Error::NotPem { what, origin: origin.to_owned(), wanted: "certificate" };
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err(not_pem()),
-    }
-}
-
-fn read(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-    fs::read(path).map(Zeroizing::new).map_err(|source| Error::Unreadable {
-        what,
-        path: path.to_owned(),
-        source,
-    })
 }
 
 /// Takes any certificate. The signature of the handshake is still checked, so the peer holds the key of the

@@ -88,8 +88,7 @@ impl Transport {
         };
         *under_way = None;
         if let Ok(Err(error)) = refreshed {
-            let reason = error.source().map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(%error, reason, "the client certificate cannot be read again: the earlier one is shown");
+            tracing::warn!(%error, "the client certificate cannot be read again: the earlier one is shown");
         }
     }
 

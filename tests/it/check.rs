@@ -124,6 +124,24 @@ async fn offline_nothing_is_asked_and_no_token_is_needed() {
     report.says("state_file", "error", "is not in memory", "tmpfs");
     let report = Report::of(nowhere.clone().flag("--state-file", "/dev/shm/state")).await;
     assert_eq!((report.exit, report.with("ok")), (Some(0), vec!["config", "state_file"]), "{report:#?}");
+
+    let file = bench().directory().await.join("secret");
+    let path = file.to_str().unwrap();
+    let token_file = ["--vault-auth-method", "token-file", "--vault-auth-token-file"];
+    let approle =
+        ["--vault-auth-method", "approle", "--vault-auth-role-id", "r", "--vault-auth-secret-id-file"];
+    for flags in [&token_file[..], &approle] {
+        let with_file =
+            flags.iter().chain([&path]).fold(nowhere.clone(), |builder, word| builder.switch(word));
+        let name = flags.last().unwrap();
+        let missing = Report::of(with_file.clone()).await;
+        missing.says("login", "error", &format!("{name}: cannot use {path}: No such file"), "put the secret");
+        assert_eq!(missing.exit, Some(1), "{missing:#?}");
+        std::fs::write(&file, "hvs.secret\n").unwrap();
+        let there = Report::of(with_file).await;
+        assert_eq!((there.exit, there.with("ok")), (Some(0), vec!["config", "login"]), "{there:#?}");
+        std::fs::remove_file(&file).unwrap();
+    }
     let wrong = nowhere.clone().flag("--vault-ca-cert", "/nonexistent/ca.pem").command("check").await;
     assert_eq!(wrong.status.code(), Some(78), "{wrong:?}");
 }

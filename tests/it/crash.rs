@@ -387,7 +387,7 @@ async fn refused(described: Builder) -> String {
     assert_eq!(status.code(), Some(78), "{}", log.0);
     assert!(log.listening("client").is_empty());
     let last = log.0.lines().last().unwrap_or_default().to_owned();
-    assert!(last.starts_with("leasehold: state_file /"), "{last}");
+    assert!(last.starts_with("leasehold: --state-file: /"), "{last}");
     last
 }
 

@@ -45,6 +45,7 @@ mod reload;
 mod replica;
 mod routes;
 mod secrets;
+mod secrets_files;
 mod session_death;
 mod session_drain;
 mod session_end;

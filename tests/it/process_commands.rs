@@ -108,13 +108,13 @@ async fn a_wrong_configuration_is_one_line_that_names_the_place_and_binds_nothin
     let good = format!("listen = \"{listen}\"\nhttp = \"off\"\nadmin = \"off\"\n");
     let two = "[[route]]\nuser = \"*\"\nname = \"b\"\nupstream = \"postgresql://db/\"\nvault_path = \"database/creds/b\"\n";
     for (toml, line, reason) in [
-        (format!("{good}{route}drian = \"2m\"\n"), 7, "route.drian: unknown field"),
+        (format!("{good}{route}drian = \"2m\"\n"), 7, "route: unknown key; did you mean drain?"),
         (format!("{good}{route}drain = \"soon\"\n"), 7, "route.drain: "),
-        (format!("{good}[vault]\nadress = \"x\"\n"), 5, "vault.adress: unknown field"),
-        (format!("{good}lisen = 1\n"), 4, "lisen: unknown field"),
+        (format!("{good}[vault]\nadress = \"x\"\n"), 5, "vault: unknown key"),
+        (format!("{good}lisen = 1\n"), 4, "(top): unknown key; did you mean listen?"),
         (format!("{good}log_level = 7\n"), 4, "log_level: "),
         (format!("{good}= = =\n"), 4, ""),
-        (format!("{good}{route}state_file = \"/x\"\n"), 7, "route.state_file: unknown field"),
+        (format!("{good}{route}state_file = \"/x\"\n"), 7, "route: unknown key"),
         (format!("{good}hardening = \"x\"\n{route}"), 4, "hardening: not supported yet"),
         (format!("{good}{route}reuse = true\n"), 7, "reuse: not supported yet"),
         (format!("{good}{route}{two}"), 4, "route.user: with several routes"),
@@ -169,7 +169,7 @@ async fn a_secret_where_none_belongs_is_refused_and_not_repeated() {
     }
     let toml = "[vault]\ntoken = \"hunter2\"\n";
     let said = text(&run(toml, &token, &[]).await.stderr);
-    assert!(said.contains(":2: vault.token: unknown field") && !said.contains("hunter2"), "{said}");
+    assert!(said.contains(":2: vault: unknown key") && !said.contains("hunter2"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

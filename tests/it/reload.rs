@@ -181,7 +181,7 @@ async fn a_reload_under_load_closes_nothing_however_it_is_asked_for() {
         std::fs::write(file(&leasehold), last.clone() + "drian = \"2m\"\n").unwrap();
         let (done, said) = way.ask(&leasehold).await;
         assert!(!done, "{way:?}: {said}");
-        assert!(said.contains("leasehold.toml:") && said.contains("drian"), "{way:?}: {said}");
+        assert!(said.contains("leasehold.toml:") && said.contains("did you mean drain?"), "{way:?}: {said}");
     }
 
     more_logins_than(logins().await).await;
@@ -215,7 +215,10 @@ async fn a_bad_file_is_reported_by_line_and_key_and_changes_nothing() {
 
     assert_eq!(said.status.code(), Some(1));
     let complaint = String::from_utf8_lossy(&said.stderr).into_owned();
-    assert!(complaint.contains("leasehold.toml:") && complaint.contains("drian"), "{complaint}");
+    assert!(
+        complaint.contains("leasehold.toml:") && complaint.contains("did you mean drain?"),
+        "{complaint}"
+    );
     leasehold.sighup();
     eventually(SOON, async || {
         let lines = leasehold.log().lines();

@@ -161,8 +161,8 @@ async fn a_file_of_sslcrl_without_a_list_ends_the_start() {
     let directory = bench().directory().await;
     let authority = Authority::new(&directory, "ca");
     for (file, why) in [
-        (directory.join("missing"), "upstream: cannot read "),
-        (authority.ca.clone(), "upstream: no certificate revocation list in "),
+        (directory.join("missing"), "--upstream: sslcrl: cannot use /"),
+        (authority.ca.clone(), "its PEM holds no certificate revocation list, but something else"),
     ] {
         let uri = format!("postgresql://db/?sslrootcert={}&sslcrl={}", shown(&authority.ca), shown(&file));
         let builder = leasehold().upstream_uri(&uri).path("database/creds/app").env("VAULT_TOKEN", "t");

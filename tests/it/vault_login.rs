@@ -102,7 +102,7 @@ async fn a_jwt_that_is_replaced_while_running_is_used_at_the_next_login() {
     fails_to_rotate(&leasehold, &db, "it is empty").await;
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
-    fails_to_rotate(&leasehold, &db, "Is a directory").await;
+    fails_to_rotate(&leasehold, &db, "it is not a regular file").await;
     std::fs::remove_dir(&file).unwrap();
     fails_to_rotate(&leasehold, &db, "No such file").await;
     std::fs::write(&file, jwt(&second)).unwrap();
@@ -199,7 +199,7 @@ async fn cert_logs_in_with_the_client_certificate_of_the_moment() {
     std::fs::write(setup.directory().join("key.pem"), &third.key).unwrap();
     leasehold.rotate().await;
     leasehold.wait_log("the client certificate cannot be read again").await;
-    // Nor does a file that cannot be read to its end keep anybody out.
+    // Nor does a file that would be waited for keep anybody out.
     std::fs::remove_file(setup.directory().join("key.pem")).unwrap();
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     let fifo = setup.directory().join("key.pem");
@@ -207,7 +207,7 @@ async fn cert_logs_in_with_the_client_certificate_of_the_moment() {
     for _ in 0..2 {
         leasehold.rotate().await;
     }
-    leasehold.wait_log("takes too long: the earlier one is shown").await;
+    leasehold.wait_log("it is not a regular file").await;
     let key = second.key.lines().nth(1).unwrap().to_owned();
     leasehold.shows_none_of([key]).await;
 }

@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags, StatFs};
 use secrecy::zeroize::Zeroizing;
 
+use crate::files::Shown;
+
 /// Why a state file cannot be used. Each is for the user to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Its filesystem is not one of memory.
     #[error(
         "{} is not in memory, and on a disk a credential would outlive its lease: name a file on tmpfs, such as in \
-         /dev/shm, /run, or an emptyDir with medium Memory", .0.display()
+         /dev/shm, /run, or an emptyDir with medium Memory", Shown(.0)
     )]
     OnDisk(PathBuf),
     /// Another process has the lock.
@@ -30,7 +32,7 @@ pub enum Error {
     #[error("it is not a regular file: remove it")]
     NotAFile,
     /// The system refuses something.
-    #[error("{what} {}: {source}", .path.display())]
+    #[error("{what} {}: {source}", Shown(.path))]
     Io {
         /// What was tried.
         what: &'static str,

@@ -18,13 +18,11 @@ mod revocation;
 mod verify;
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, InconsistentKeys, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -34,6 +32,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::uri::{ClientFiles, RootCert, SslMode, SslNegotiation, TlsWords};
 use crate::crypto;
+use crate::files::{self, FileSetting, Reason};
 use crate::postgres::protocol::startup::ssl_request;
 use revocation::Revocation;
 use verify::{Flaw, Level, Trust, Verifier};
@@ -67,12 +66,12 @@ impl Tls {
         };
         let mut trust = match (level, &words.root_cert) {
             (Level::Nothing, _) => Trust::nobody(),
-            (_, Some(RootCert::File(path))) => trust_in_file(path)?,
+            (_, Some(RootCert::File(file))) => trust_in_file(file)?,
             (_, Some(RootCert::System) | None) => trust_in_system()?,
         };
         let provider = crypto::provider();
-        if let Some(path) = words.crl.as_ref().filter(|_| level > Level::Nothing) {
-            trust.revocation = Some(Revocation::read(path, &trust.roots, &provider)?);
+        if let Some(file) = words.crl.as_ref().filter(|_| level > Level::Nothing) {
+            trust.revocation = Some(Revocation::read(file, &trust.roots, &provider)?);
         }
         let verifier = Verifier::new(level, trust, provider.signature_verification_algorithms);
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -123,9 +122,9 @@ async fn request(tcp: &mut TcpStream) -> Result<bool, Error> {
     }
 }
 
-fn trust_in_file(path: &Path) -> Result<Trust, FileError> {
+fn trust_in_file(file: &FileSetting) -> Result<Trust, FileError> {
     let mut trust = Trust::nobody();
-    for certificate in certificates(path)? {
+    for certificate in file.certificates()? {
         // What cannot be a root can still be the server's own certificate.
         let _ = trust.roots.add(certificate.clone());
         trust.own.push(certificate);
@@ -144,67 +143,26 @@ fn trust_in_system() -> Result<Trust, FileError> {
 
 /// rustls would refuse a certificate of X.509 version 1 here; but it is for the server to judge.
 fn client_certificate(files: &ClientFiles, provider: &CryptoProvider) -> Result<SingleCertAndKey, FileError> {
-    let unfit = |source| FileError::ClientCertificate { path: files.cert.clone(), source };
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|source| FileError::Pem { path: files.key.clone(), source })?;
-    let key = provider.key_provider.load_private_key(key).map_err(unfit)?;
-    let certified = CertifiedKey::new(certificates(&files.cert)?, key);
+    let key = provider.key_provider.load_private_key(files.key.private_key()?);
+    let key = key.map_err(|_| files.key.fails(Reason::UnknownKey))?;
+    let certified = CertifiedKey::new(files.cert.certificates()?, key);
     match certified.keys_match() {
-        Err(error @ rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(unfit(error)),
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+            Err(files.cert.fails(Reason::OtherKey).into())
+        }
         _ => Ok(SingleCertAndKey::from(certified)),
     }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
-    let pem = |source| FileError::Pem { path: path.to_owned(), source };
-    let certificates: Vec<_> =
-        CertificateDer::pem_file_iter(path).map_err(pem)?.collect::<Result<_, _>>().map_err(pem)?;
-    if certificates.is_empty() {
-        return Err(FileError::Empty { path: path.to_owned() });
-    }
-    Ok(certificates)
 }
 
 /// Why the files of the URI cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// A file is missing or is not PEM.
-    #[error("cannot read {}", path.display())]
-    Pem {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: rustls::pki_types::pem::Error,
-    },
-    /// A file without a certificate.
-    #[error("no certificate in {}", path.display())]
-    Empty {
-        /// Which.
-        path: PathBuf,
-    },
-    /// A file without a revocation list.
-    #[error("no certificate revocation list in {}", path.display())]
-    NoRevocationList {
-        /// Which.
-        path: PathBuf,
-    },
-    /// A file with a revocation list that is malformed, or of X.509 version 1.
-    #[error("cannot use a certificate revocation list of {}", path.display())]
-    RevocationList {
-        /// Which.
-        path: PathBuf,
-    },
+    /// A file is missing, or does not hold what it should.
+    #[error(transparent)]
+    File(#[from] files::Error),
     /// No roots on this machine.
     #[error("the system has no root certificates; name a file with sslrootcert")]
     NoSystemRoots,
-    /// `sslcert` and `sslkey` do not fit.
-    #[error("cannot use {} with its key", path.display())]
-    ClientCertificate {
-        /// The certificate's file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
     /// rustls cannot be set up.
     #[error("no TLS here")]
     Provider(#[source] rustls::Error),

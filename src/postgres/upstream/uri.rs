@@ -14,6 +14,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::files::FileSetting;
 use crate::postgres::protocol::auth::method::ChannelBinding;
 
 /// Where the upstream is and how to reach it.
@@ -127,7 +128,7 @@ pub struct TlsWords {
     /// `sslrootcert`; `None`: the system's roots.
     pub root_cert: Option<RootCert>,
     /// `sslcrl`: a PEM file of revocation lists.
-    pub crl: Option<PathBuf>,
+    pub crl: Option<FileSetting>,
     /// `sslcert` and `sslkey`.
     pub client: Option<ClientFiles>,
 }
@@ -168,16 +169,16 @@ pub enum RootCert {
     /// The system's roots, and nothing weaker than `verify-full`.
     System,
     /// A PEM file.
-    File(PathBuf),
+    File(FileSetting),
 }
 
 /// `sslcert` and `sslkey`: PEM files that show the server who we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientFiles {
     /// The certificate, with its chain.
-    pub cert: PathBuf,
+    pub cert: FileSetting,
     /// Its key, not encrypted.
-    pub key: PathBuf,
+    pub key: FileSetting,
 }
 
 /// The words about TCP.

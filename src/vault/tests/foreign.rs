@@ -64,7 +64,7 @@ async fn a_foreign_answer_to_a_login_is_no_refusal() {
     config.auth = Auth::AppRole {
         mount: "approle".to_owned(),
         role_id: "r".to_owned(),
-        secret_id: SecretId::File(file.clone()),
+        secret_id: SecretId::File(FileSetting::new(&file, "secret_id_file")),
     };
     let vault = Vault::new(config).unwrap();
     for _ in 0..5 {

@@ -25,7 +25,7 @@ async fn failures<const N: usize>(
     config.auth = Auth::AppRole {
         mount: "approle".to_owned(),
         role_id: "r".to_owned(),
-        secret_id: SecretId::Wrapped { file: file.clone(), role: None },
+        secret_id: SecretId::Wrapped { file: FileSetting::new(&file, "file"), role: None },
     };
     let vault = Vault::new(config).unwrap();
     let mut failures = Vec::new();

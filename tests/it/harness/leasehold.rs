@@ -447,6 +447,11 @@ impl Leasehold {
         drop(self.child.wait());
     }
 
+    /// Whether the process has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.exited().is_some()
+    }
+
     fn exited(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }

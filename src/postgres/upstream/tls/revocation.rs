@@ -3,20 +3,19 @@
 //! As in libpq, each certificate of the chain needs a list of its CA, one that is not out of date. Other than libpq, a
 //! file that cannot be read is an error.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, Error, RootCertStore};
 use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode as _;
 
 use super::FileError;
 use super::certificate::Leaf;
+use crate::files::{FileSetting, Reason};
 
 /// The lists of one file.
 #[derive(Debug)]
@@ -29,20 +28,14 @@ pub(super) struct Revocation {
 impl Revocation {
     /// Reads a PEM file. Blocks on it.
     pub(super) fn read(
-        path: &Path,
+        file: &FileSetting,
         roots: &RootCertStore,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Self, FileError> {
-        let pem = |source| FileError::Pem { path: path.to_owned(), source };
-        let files = CertificateRevocationListDer::pem_file_iter(path).map_err(pem)?;
-        let files: Vec<_> = files.collect::<Result<_, _>>().map_err(pem)?;
+        let files = file.revocation_lists()?;
         let lists = files.iter().map(|list| CertificateList::from_der(list));
-        let lists: Vec<_> = lists
-            .collect::<Result<_, _>>()
-            .map_err(|_| FileError::RevocationList { path: path.to_owned() })?;
-        if lists.is_empty() {
-            return Err(FileError::NoRevocationList { path: path.to_owned() });
-        }
+        let lists: Vec<_> =
+            lists.collect::<Result<_, _>>().map_err(|_| file.fails(Reason::UnknownRevocationList))?;
         if roots.is_empty() {
             return Ok(Self { lists, chain: None });
         }
@@ -51,7 +44,7 @@ impl Revocation {
             .with_crls(files)
             .enforce_revocation_expiration()
             .build()
-            .map_err(|_| FileError::RevocationList { path: path.to_owned() })?;
+            .map_err(|_| file.fails(Reason::UnknownRevocationList))?;
         Ok(Self { lists, chain: Some(chain) })
     }
 

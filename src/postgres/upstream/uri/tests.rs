@@ -8,6 +8,10 @@ fn name(name: &str, port: u16) -> Host {
     Host { place: Place::Name(name.to_owned()), port }
 }
 
+fn file(path: &str) -> FileSetting {
+    FileSetting::new(path, "its place does not count")
+}
+
 fn hosts(text: &str) -> Vec<Host> {
     Uri::parse(text).unwrap().hosts
 }
@@ -79,9 +83,9 @@ fn words_are_read() {
         TlsWords {
             mode: SslMode::VerifyCa,
             negotiation: SslNegotiation::Direct,
-            root_cert: Some(RootCert::File("/etc/ca+.crt".into())),
-            crl: Some("r".into()),
-            client: Some(ClientFiles { cert: "c".into(), key: "k".into() }),
+            root_cert: Some(RootCert::File(file("/etc/ca+.crt"))),
+            crl: Some(file("r")),
+            client: Some(ClientFiles { cert: file("c"), key: file("k") }),
         }
     );
     assert_eq!(uri.connect_timeout, Some(Duration::from_secs(3)));

@@ -2,21 +2,21 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS>
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
     ChannelBinding, ClientFiles, Error, Host, LoadBalanceHosts, RootCert, SslMode, SslNegotiation,
     TargetSessionAttrs, TcpWords, TlsWords, Uri,
 };
+use crate::files::FileSetting;
 
 /// What has been read so far; a later word beats an earlier one.
 #[derive(Default)]
 pub(super) struct Words {
     pub(super) database: Option<String>,
     tls: TlsWords,
-    cert: Option<PathBuf>,
-    key: Option<PathBuf>,
+    cert: Option<FileSetting>,
+    key: Option<FileSetting>,
     tcp: TcpWords,
     connect_timeout: Option<Duration>,
     channel_binding: ChannelBinding,
@@ -40,14 +40,14 @@ impl Words {
                 )?;
             }
             "sslrootcert" => {
-                self.tls.root_cert = path(value).map(|path| match path.to_str() {
-                    Some("system") => RootCert::System,
-                    _ => RootCert::File(path),
-                });
+                self.tls.root_cert = match value.as_str() {
+                    "system" => Some(RootCert::System),
+                    _ => file("sslrootcert", value).map(RootCert::File),
+                };
             }
-            "sslcrl" => self.tls.crl = path(value),
-            "sslcert" => self.cert = path(value),
-            "sslkey" => self.key = path(value),
+            "sslcrl" => self.tls.crl = file("sslcrl", value),
+            "sslcert" => self.cert = file("sslcert", value),
+            "sslkey" => self.key = file("sslkey", value),
             "connect_timeout" => self.connect_timeout = seconds("connect_timeout", &value)?,
             "keepalives" => self.tcp.keepalives = integer("keepalives", &value)?.unwrap_or(1) != 0,
             "keepalives_idle" => self.tcp.keepalives_idle = seconds("keepalives_idle", &value)?,
@@ -142,8 +142,8 @@ fn choose<T: Copy>(
     found.map(|(_, choice)| *choice).ok_or(Error::Value { word, takes })
 }
 
-fn path(value: String) -> Option<PathBuf> {
-    Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty())
+fn file(word: &'static str, value: String) -> Option<FileSetting> {
+    if value.is_empty() { None } else { Some(FileSetting::new(value, word)) }
 }
 
 fn seconds(word: &'static str, value: &str) -> Result<Option<Duration>, Error> {
