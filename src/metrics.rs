@@ -3,10 +3,16 @@
 //! Base units are seconds and bytes. A label is a route name from the configuration or a word of an enum here, never
 //! anything that a client or a server sent.
 
+mod recorder;
+
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, counter, gauge, histogram};
+use metrics_exporter_prometheus::{PrometheusHandle, PrometheusRecorder};
+
+pub use recorder::Metrics;
 
 /// An enum whose variants are the values of one label.
 macro_rules! label {
@@ -171,7 +177,18 @@ label! {
 ///
 /// A session and a generation hold it by `Arc`; nothing on the relay's path looks a metric up by name.
 pub struct RouteMetrics {
+    series: Arc<Series>,
+    /// Its place among those that have had this name.
+    place: u64,
+}
+
+/// What is counted of one route's name, as long as anybody holds it.
+struct Series {
     route: String,
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    /// How many have had this name: of several at a time the latest is the route of that name.
+    places: AtomicU64,
     /// `leasehold_sessions`
     sessions: Gauge,
     opened: Counter,
@@ -179,66 +196,114 @@ pub struct RouteMetrics {
     to_client: Counter,
 }
 
+impl Series {
+    fn new(route: &str) -> Arc<Self> {
+        let (recorder, handle) = recorder::build();
+        let name = route.to_owned();
+        let (sessions, opened, to_upstream, to_client) = metrics::with_local_recorder(&recorder, || {
+            (
+                gauge!("leasehold_sessions", "route" => name.clone()),
+                counter!("leasehold_sessions_opened_total", "route" => name.clone()),
+                counter!("leasehold_relayed_bytes_total", "route" => name.clone(), "direction" => "upstream"),
+                counter!("leasehold_relayed_bytes_total", "route" => name.clone(), "direction" => "client"),
+            )
+        });
+        let places = AtomicU64::new(0);
+        Arc::new(Self { route: name, recorder, handle, places, sessions, opened, to_upstream, to_client })
+    }
+
+    fn route(&self) -> &str {
+        &self.route
+    }
+
+    fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    fn run_upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// Moves a metric of this route: its name goes with `then`.
+    fn count(&self, then: impl FnOnce(String)) {
+        metrics::with_local_recorder(&self.recorder, || then(self.route.clone()));
+    }
+}
+
 impl RouteMetrics {
-    /// The metrics of the route with this name. A recorder must have been installed before.
+    /// For a route that nobody looks at; [`Metrics::route`] makes those that are rendered.
     #[must_use]
     pub fn new(route: &str) -> Arc<Self> {
-        let name = route.to_owned();
-        Arc::new(Self {
-            sessions: gauge!("leasehold_sessions", "route" => name.clone()),
-            opened: counter!("leasehold_sessions_opened_total", "route" => name.clone()),
-            to_upstream: counter!("leasehold_relayed_bytes_total", "route" => name.clone(), "direction" => "upstream"),
-            to_client: counter!("leasehold_relayed_bytes_total", "route" => name.clone(), "direction" => "client"),
-            route: name,
-        })
+        Self::of(Series::new(route))
+    }
+
+    fn of(series: Arc<Series>) -> Arc<Self> {
+        let place = series.places.fetch_add(1, Ordering::Relaxed) + 1;
+        Arc::new(Self { series, place })
     }
 
     /// A session has had its ReadyForQuery. It is open until the guard is dropped.
     #[must_use]
     pub fn session_opened(self: &Arc<Self>) -> OpenSession {
-        self.opened.increment(1);
-        self.sessions.increment(1.0);
+        self.series.opened.increment(1);
+        self.series.sessions.increment(1.0);
         OpenSession { metrics: Arc::clone(self), closed: Closed::Error }
     }
 
     /// Bytes relayed.
     pub fn relayed(&self, direction: Direction, bytes: u64) {
         match direction {
-            Direction::Upstream => self.to_upstream.increment(bytes),
-            Direction::Client => self.to_client.increment(bytes),
+            Direction::Upstream => self.series.to_upstream.increment(bytes),
+            Direction::Client => self.series.to_client.increment(bytes),
         }
     }
 
     /// StartupMessage to ReadyForQuery.
     pub fn login_took(&self, span: Duration) {
-        histogram!("leasehold_login_seconds", "route" => self.route.clone()).record(span.as_secs_f64());
+        self.series.count(|route| {
+            histogram!("leasehold_login_seconds", "route" => route).record(span.as_secs_f64());
+        });
     }
 
     /// A login failed.
     pub fn login_failed(&self, reason: LoginFailure) {
-        login_failed(&self.route, reason);
+        self.series.count(|route| login_failed(&route, reason));
     }
 
     /// A login was refused in a way that puts the credential in doubt.
     pub fn suspect_login(&self) {
-        counter!("leasehold_suspect_logins_total", "route" => self.route.clone()).increment(1);
+        self.series.count(|route| counter!("leasehold_suspect_logins_total", "route" => route).increment(1));
     }
 
     /// How many generations are in this state (`candidate`, `standby`, `current`, `retiring`, `lost`).
     pub fn generations(&self, state: &'static str, count: usize) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        gauge!("leasehold_generations", "route" => self.route.clone(), "state" => state)
-            .set(f64::from(count));
+        self.show(|route| {
+            gauge!("leasehold_generations", "route" => route, "state" => state).set(f64::from(count));
+        });
     }
 
-    /// Seconds to the latest hard close of a usable credential; 0 without one, infinity for a static role.
-    pub fn lease_runway(&self, seconds: f64) {
-        gauge!("leasehold_lease_runway_seconds", "route" => self.route.clone()).set(seconds);
+    /// Seconds to the latest hard close of a usable credential; 0 without one, infinity for a static role. `None` where
+    /// none is meant to be there: the series is not shown.
+    pub fn lease_runway(&self, seconds: Option<f64>) {
+        self.show(|route| {
+            gauge!("leasehold_lease_runway_seconds", "route" => route).set(seconds.unwrap_or(f64::NAN));
+        });
     }
 
-    /// When the current lease ends, in seconds since 1970; 0 without one.
-    pub fn lease_ends(&self, unix_seconds: f64) {
-        gauge!("leasehold_lease_ends_timestamp_seconds", "route" => self.route.clone()).set(unix_seconds);
+    /// When the current lease ends, in seconds since 1970; 0 without one. `None` where none is meant to be there.
+    pub fn lease_ends(&self, unix_seconds: Option<f64>) {
+        self.show(|route| {
+            gauge!("leasehold_lease_ends_timestamp_seconds", "route" => route)
+                .set(unix_seconds.unwrap_or(f64::NAN));
+        });
+    }
+
+    /// What is said of a route's credential. One that was removed does not speak for another of its name.
+    fn show(&self, then: impl FnOnce(String)) {
+        if self.series.places.load(Ordering::Relaxed) == self.place {
+            self.series.count(then);
+        }
     }
 
     /// A creds request ended.
@@ -253,7 +318,9 @@ impl RouteMetrics {
 
     /// A successor was published. `reason` is a word of `lease::Reason`.
     pub fn rotated(&self, reason: &'static str) {
-        counter!("leasehold_rotations_total", "route" => self.route.clone(), "reason" => reason).increment(1);
+        self.series.count(|route| {
+            counter!("leasehold_rotations_total", "route" => route, "reason" => reason).increment(1);
+        });
     }
 
     /// A renewal of a lease ended.
@@ -267,7 +334,7 @@ impl RouteMetrics {
     }
 
     fn count(&self, name: &'static str, outcome: &'static str) {
-        counter!(name, "route" => self.route.clone(), "outcome" => outcome).increment(1);
+        self.series.count(|route| counter!(name, "route" => route, "outcome" => outcome).increment(1));
     }
 }
 
@@ -286,9 +353,11 @@ impl OpenSession {
 
 impl Drop for OpenSession {
     fn drop(&mut self) {
-        self.metrics.sessions.decrement(1.0);
-        counter!("leasehold_sessions_closed_total", "route" => self.metrics.route.clone(), "cause" => self.closed.as_str())
-            .increment(1);
+        let (series, cause) = (&self.metrics.series, self.closed.as_str());
+        series.sessions.decrement(1.0);
+        series.count(|route| {
+            counter!("leasehold_sessions_closed_total", "route" => route, "cause" => cause).increment(1);
+        });
     }
 }
 

@@ -15,7 +15,6 @@ pub mod health;
 
 mod guard;
 mod handler;
-mod recorder;
 mod server;
 mod status;
 
@@ -31,7 +30,6 @@ use crate::credentials::Route;
 use crate::credentials::status::VaultStatus;
 use crate::shutdown::Shutdown;
 
-pub use recorder::install_recorder;
 pub use server::{Error, Server, bind_admin, bind_http};
 pub use status::{Rotated, RotatedRoute, State, Status};
 

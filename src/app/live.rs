@@ -15,7 +15,7 @@ use crate::config::{Config, Environment, Pattern, RouteConfig, RunFlags};
 use crate::credentials::state::{Slot, StateFile};
 use crate::credentials::{self, Kind, Means, Proof, Route, RouteSettings, Servers};
 use crate::lease;
-use crate::metrics::RouteMetrics;
+use crate::metrics::{Metrics, RouteMetrics};
 use crate::postgres::session::{Complaints, Match, Routes, Seats, SessionRoute, Shared, UsedDatabases};
 use crate::postgres::upstream::uri::Uri;
 use crate::postgres::upstream::{self, Upstream};
@@ -42,6 +42,7 @@ pub(super) struct Live {
     config: Config,
     vault: Arc<RwLock<Arc<Vault>>>,
     state: Option<Arc<StateFile>>,
+    metrics: Arc<Metrics>,
     running: Vec<Running>,
     /// Routes that a reload took out and whose sessions may still be there.
     retired: Vec<Arc<Route>>,
@@ -187,7 +188,7 @@ impl Live {
     pub(super) async fn start(
         config: Config,
         source: Source,
-        (vault, state): (Arc<Vault>, Option<Arc<StateFile>>),
+        (vault, state, metrics): (Arc<Vault>, Option<Arc<StateFile>>, Arc<Metrics>),
         places: Vec<Arc<Upstream>>,
         shared: Arc<Shared>,
     ) -> Self {
@@ -196,6 +197,7 @@ impl Live {
             config: config.clone(),
             vault: Arc::new(RwLock::new(vault)),
             state,
+            metrics,
             running: Vec::new(),
             retired: Vec::new(),
             shared,
@@ -240,7 +242,7 @@ impl Live {
                 prove: Arc::new(|_, _| Box::pin(std::future::ready(Proof::Unprovable))),
                 replica_grace: Arc::new(|| Duration::ZERO),
             },
-            metrics: RouteMetrics::new(&settings.name),
+            metrics: self.metrics.route(&settings.name),
             slot: Some(slot),
         };
         credentials::start(settings, means, &self.drivers)
@@ -318,7 +320,7 @@ impl Live {
     }
 
     fn begin(&self, config: &Config, route: &RouteConfig, upstream: &Arc<Upstream>) -> Running {
-        let metrics = RouteMetrics::new(&route.name);
+        let metrics = self.metrics.route(&route.name);
         let used_databases = UsedDatabases::default();
         let servers = servers(&used_databases, route, upstream);
         let settings = route_settings(config, route, upstream);

@@ -3,7 +3,6 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,7 +14,7 @@ use crate::credentials::state::{self, StateFile};
 use crate::credentials::status::VaultStatus;
 use crate::files::FileSetting;
 use crate::listener::{self, Listener};
-use crate::metrics;
+use crate::metrics::{self, Metrics};
 use crate::notify::{Notify, State};
 use crate::postgres::cancel::{Cancels, Unknown};
 use crate::postgres::relay::Stop;
@@ -67,7 +66,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to stop.
 pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Result<(), Error> {
-    let recorder = admin::install_recorder().map_err(|_| Error::Recorder)?;
+    let recorder = Arc::new(Metrics::install().map_err(|_| Error::Recorder)?);
     metrics::build_info();
     // A counter without labels is there from the start: an alert on its growth needs the zero.
     metrics::log_lines_dropped(0);
@@ -89,8 +88,15 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     let shared = Shared::new(Routes::default(), session_limits(&config), cancels(&config), told);
     let (reloads, asked) = mpsc::channel(8);
     let max_sessions = config.limits.max_sessions;
-    let live = Live::start(config, source, (vault, state.clone()), places, Arc::clone(&shared)).await;
-    let process = Arc::new(process(&live, &shutdown, recorder.clone(), reloads.clone()));
+    let live = Live::start(
+        config,
+        source,
+        (vault, state.clone(), Arc::clone(&recorder)),
+        places,
+        Arc::clone(&shared),
+    )
+    .await;
+    let process = Arc::new(process(&live, &shutdown, Arc::clone(&recorder), reloads.clone()));
     let live = Arc::new(Mutex::new(live));
     let stop = CancellationToken::new();
     let shares = shared.descriptors().shares();
@@ -234,7 +240,7 @@ fn cancels(config: &Config) -> Cancels {
 fn process(
     live: &Live,
     shutdown: &Shutdown,
-    recorder: PrometheusHandle,
+    recorder: Arc<Metrics>,
     reloads: mpsc::Sender<ReloadReply>,
 ) -> Process {
     let vault = live.vault();
@@ -262,7 +268,7 @@ fn until(tasks: &TaskTracker, stop: &CancellationToken, task: impl Future<Output
 }
 
 /// Old samples of histograms are folded up.
-async fn upkeep(recorder: PrometheusHandle) {
+async fn upkeep(recorder: Arc<Metrics>) {
     let mut every = tokio::time::interval(UPKEEP_EVERY);
     loop {
         every.tick().await;

@@ -133,6 +133,14 @@ impl Machine {
         }
     }
 
+    /// Whether it is meant to have a credential.
+    pub(super) fn is_wanted(&self) -> bool {
+        match self {
+            Self::Dynamic(keeper) => keeper.is_wanted(),
+            Self::Static(keeper) => keeper.is_wanted(),
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         match self {
             Self::Dynamic(keeper) => keeper.is_empty(),

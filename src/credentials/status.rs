@@ -13,7 +13,8 @@ pub struct RouteStatus {
     pub kind: String,
     /// Whether it has a usable credential.
     pub ready: bool,
-    /// Time to the latest hard close of a usable credential; null for a static role, whose password has no end.
+    /// Time to the latest hard close of a usable credential; null for a static role, whose password has no end, and for
+    /// a lazy route that nobody uses.
     pub runway_seconds: Option<f64>,
     /// Sessions of all its generations.
     pub sessions: usize,

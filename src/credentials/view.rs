@@ -16,6 +16,8 @@ pub(super) struct View {
     pub(super) kind: &'static str,
     /// The latest hard close of a usable generation.
     pub(super) runs_until: Option<Time>,
+    /// Whether it is meant to have a credential.
+    pub(super) is_wanted: bool,
     pub(super) next_action: (&'static str, Option<Time>),
     pub(super) last_error: Option<LastError>,
     pub(super) generations: Vec<GenerationView>,
@@ -48,7 +50,7 @@ impl View {
             vault_path: self.vault_path.clone(),
             kind: self.kind.to_owned(),
             ready: !runway.is_zero(),
-            runway_seconds: (!endless).then(|| runway.as_millis() as f64 / 1000.0),
+            runway_seconds: (self.is_wanted && !endless).then(|| runway.as_millis() as f64 / 1000.0),
             sessions: self.generations.iter().map(|view| view.generation.sessions()).sum(),
             next_action: self.next_action.0.to_owned(),
             next_action_at: self.next_action.1.and_then(|at| wall(now, at)),

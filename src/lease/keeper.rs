@@ -351,6 +351,12 @@ impl Keeper {
         self.settings.replica_grace = grace;
     }
 
+    /// Whether it is meant to have a credential: it is neither closed nor a lazy route that nobody uses.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.wanted && !self.closed
+    }
+
     /// Whether nothing is left: no credential, no token, nothing in flight.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -131,6 +131,12 @@ impl StaticKeeper {
         self.current() != Some(number) && self.generations.contains_key(&number)
     }
 
+    /// Whether it is meant to have a password.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        !self.closed
+    }
+
     /// Whether nothing is left: no password, no token, nothing in flight.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -290,3 +290,99 @@ async fn a_lazy_route_has_a_role_only_while_sessions_need_it() {
     assert_eq!(story.db.roles().await, [again.user().await]);
     leasehold.wait_ready().await;
 }
+
+/// The lines of `/metrics` that are about this route.
+async fn series(leasehold: &Leasehold, route: &str) -> Vec<String> {
+    let text = leasehold.http("/metrics").await.text;
+    let wanted = format!("route=\"{route}\"");
+    text.lines().filter(|line| line.contains(&wanted)).map(ToOwned::to_owned).collect()
+}
+
+fn of<'a>(series: &'a [String], name: &str) -> Vec<&'a str> {
+    series
+        .iter()
+        .map(String::as_str)
+        .filter(|line| line.starts_with(&format!("leasehold_{name}{{")))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_routes_series_go_with_it_and_reloads_leave_none() {
+    let story = Story::new().await;
+    let leasehold = story.start(&story.route("one", "app", "")).await;
+    leasehold.wait_ready_route("one").await;
+    let session = leasehold.connect("one", story.db.name()).await;
+    let lines = async || leasehold.http("/metrics").await.text.lines().count();
+    let before = lines().await;
+
+    for at in 0..8 {
+        let name = format!("two{at}");
+        std::fs::write(file(&leasehold), story.route(&name, "app", "")).unwrap();
+        assert!(leasehold.command(&["reload"]).await.status.success());
+        leasehold.wait_ready_route(&name).await;
+        leasehold.connect(&name, story.db.name()).await.close().await;
+    }
+
+    // Its session is still there and counted; nothing says that its credential comes to an end.
+    let left = series(&leasehold, "one").await;
+    assert_eq!(of(&left, "sessions"), ["leasehold_sessions{route=\"one\"} 1"], "{left:?}");
+    assert!(
+        of(&left, "lease_runway_seconds").is_empty() && of(&left, "lease_ends_timestamp_seconds").is_empty()
+    );
+    session.close().await;
+    for name in ["one", "two0", "two6"] {
+        eventually(SOON * 2, async || same(series(&leasehold, name).await, Vec::<String>::new())).await;
+    }
+    let after = lines().await;
+    // Of Vault's requests there are more kinds by now.
+    assert!(after < before + 60, "{before} lines before, {after} after");
+    assert_eq!(of(&series(&leasehold, "two7").await, "lease_runway_seconds").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_was_removed_and_added_again_has_one_runway_and_one_count_of_sessions() {
+    let story = Story::new().await;
+    let (one, two) = (story.route("one", "app", ""), story.route("two", "app", ""));
+    let leasehold = story.start(&one).await;
+    leasehold.wait_ready_route("one").await;
+    let old = leasehold.connect("one", story.db.name()).await;
+    for toml in [&two, &one] {
+        std::fs::write(file(&leasehold), toml).unwrap();
+        assert!(leasehold.command(&["reload"]).await.status.success());
+    }
+    leasehold.wait_ready_route("one").await;
+    let new = leasehold.connect("one", story.db.name()).await;
+    assert_ne!(old.user().await, new.user().await, "both drivers have something to say");
+
+    // Each driver shows its own once a second.
+    for _ in 0..40 {
+        let series = series(&leasehold, "one").await;
+        let [runway] = of(&series, "lease_runway_seconds")[..] else { panic!("{series:?}") };
+        let runway: f64 = runway.rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(runway > 3_000.0, "{runway}");
+        assert_eq!(of(&series, "sessions"), ["leasehold_sessions{route=\"one\"} 2"]);
+        let current = of(&series, "generations").into_iter().find(|line| line.contains("current")).unwrap();
+        assert!(current.ends_with(" 1"), "{current}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    old.close().await;
+    eventually(SOON, async || same(story.db.roles().await.len(), 1)).await;
+    let left = series(&leasehold, "one").await;
+    assert_eq!(of(&left, "sessions"), ["leasehold_sessions{route=\"one\"} 1"], "{left:?}");
+    assert_eq!(of(&left, "lease_runway_seconds").len(), 1, "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lazy_route_at_rest_has_no_runway() {
+    let story = Story::new().await;
+    let leasehold = story.start(&story.route("one", "app", "lazy = true\nidle_after = \"1s\"\n")).await;
+    let runway = async || of(&series(&leasehold, "one").await, "lease_runway_seconds").len();
+    let shown = async || leasehold.status().await["routes"][0]["runway_seconds"].clone();
+    assert_eq!((runway().await, shown().await), (0, serde_json::Value::Null));
+    let session = leasehold.connect("one", story.db.name()).await;
+    assert_eq!(runway().await, 1);
+    assert!(shown().await.as_f64().unwrap() > 3_000.0);
+    session.close().await;
+    eventually(SOON, async || same(runway().await, 0)).await;
+    assert_eq!(shown().await, serde_json::Value::Null);
+}

@@ -140,13 +140,17 @@ impl Driver {
         for (state, count) in counts {
             self.metrics.generations(state, count);
         }
-        self.metrics.lease_runway(match runs_until {
+        let runway = match runs_until {
             Some(Time::NEVER) => f64::INFINITY,
             until => until.map_or(0.0, |until| until.since(now).as_secs_f64()),
-        });
-        self.metrics.lease_ends(ends);
+        };
+        // A route that is not meant to have a credential is no reason for an alarm.
+        let is_wanted = self.keeper.is_wanted();
+        self.metrics.lease_runway(is_wanted.then_some(runway));
+        self.metrics.lease_ends(is_wanted.then_some(ends));
         if let Ok(mut view) = self.shared.view.lock() {
             view.runs_until = runs_until;
+            view.is_wanted = is_wanted;
             view.next_action = (next_action, (at != Time::NEVER).then_some(at));
             view.generations = generations;
         }
