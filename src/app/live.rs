@@ -62,6 +62,7 @@ struct Running {
 
 /// Where each route leads.
 pub(crate) fn places(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
+    let derivations = upstream::Derivations::default();
     config
         .routes
         .iter()
@@ -73,6 +74,7 @@ pub(crate) fn places(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
                 connect_timeout: config.limits.connect_timeout,
                 require_auth: route.require_auth.clone(),
                 replica_grace: config.limits.replica_grace,
+                derivations: derivations.clone(),
             };
             let upstream = Upstream::new(uri, settings);
             upstream.map(Arc::new).map_err(|source| Error::Upstream { place: place(), source })

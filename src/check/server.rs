@@ -210,6 +210,7 @@ impl Visit {
             ),
             LoginError::Refused(refusal) => self.server_said(name, refusal),
             LoginError::Auth(_)
+            | LoginError::NoKeys(_)
             | LoginError::Protocol(_)
             | LoginError::Unsuitable(_)
             | LoginError::Closed

@@ -185,7 +185,7 @@ pub(in crate::postgres) mod tests {
     use super::*;
     use crate::postgres::protocol::auth::method::RequireAuth;
     use crate::postgres::upstream::uri::Uri;
-    use crate::postgres::upstream::{Leg, Settings};
+    use crate::postgres::upstream::{Derivations, Leg, Settings};
     use crate::secret::Secret;
 
     /// AuthenticationOk, BackendKeyData of process 7 with the key 1 2 3 4, ReadyForQuery.
@@ -202,6 +202,7 @@ pub(in crate::postgres) mod tests {
             connect_timeout: Duration::from_secs(5),
             require_auth: RequireAuth::default(),
             replica_grace: None,
+            derivations: Derivations::default(),
         };
         let upstream = Upstream::new(Uri::parse(&uri).unwrap(), settings).unwrap();
         let secret = Secret::new("secret".to_owned());
@@ -256,6 +257,7 @@ pub(in crate::postgres) mod tests {
             connect_timeout: Duration::from_secs(5),
             require_auth: RequireAuth::default(),
             replica_grace: None,
+            derivations: Derivations::default(),
         };
         Arc::new(Upstream::new(uri, settings).unwrap())
     }

@@ -86,6 +86,21 @@ async fn scram_binds_to_the_certificates_own_digest() {
     }
 }
 
+/// PostgreSQL 16 and later can be told how many rounds a password's hash has; OWASP recommends 600,000.
+#[tokio::test(flavor = "multi_thread")]
+async fn scram_with_as_many_rounds_as_owasp_asks_for_lets_in() {
+    let conf = json!({"scram_iterations": "600000"});
+    let server = bench().own_postgres(json!({"version": "18", "conf": conf})).await;
+    let uri = format!("postgresql://{}/?sslmode=disable", server.addr());
+    let scene = Scene::with(&server, Spec::new("app"), |builder, _| builder.upstream_uri(&uri)).await;
+    for _ in 0..3 {
+        scene.leasehold.connect("app", scene.db.name()).await.close().await;
+    }
+    let hash =
+        scene.db.admin.value("SELECT rolpassword FROM pg_authid WHERE rolname LIKE 'v-%' LIMIT 1").await;
+    assert!(hash.starts_with("SCRAM-SHA-256$600000:"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn md5_is_spoken_anywhere_and_a_clear_password_only_in_tls() {
     let conf = json!({"password_encryption": "md5"});

@@ -5,10 +5,10 @@
 //! ```text
 //! Started ── Ok ───────────────────────────────────────────────▶ Done   (trust)
 //!    ├────── cleartext, md5 ─▶ Answered ── Ok ─────────────────▶ Done
-//!    └────── SASL ─▶ First ── Continue ─▶ Proved ── Final ─▶ Verified ── Ok ─▶ Done
+//!    └────── SASL ─▶ First ── Continue ─▶ Challenged ── keys ─▶ Proved ── Final ─▶ Verified ── Ok ─▶ Done
 //! ```
 //!
-//! An Ok in `First` or `Proved` is refused: the server has not shown that it knows the password.
+//! An Ok in `First`, `Challenged` or `Proved` is refused: the server has not shown that it knows the password.
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
 
@@ -24,7 +24,7 @@ use secrecy::zeroize::Zeroizing;
 
 use crate::secret::Secret;
 use method::{ChannelBinding, Method, RequireAuth};
-use scram::{Gs2, Keys, NONCE_LEN, Scram};
+use scram::{Derivation, Gs2, NONCE_LEN, Pair, Scram};
 
 /// What the conversation runs over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,6 @@ pub struct Terms {
 pub struct Authentication<'a> {
     user: &'a str,
     password: &'a Secret,
-    keys: &'a Keys,
     nonce: [u8; NONCE_LEN],
     terms: Terms,
     state: State,
@@ -65,6 +64,7 @@ enum State {
     Started,
     Answered,
     First(Scram),
+    Challenged(scram::Challenged),
     Proved(scram::Proved),
     Verified,
 }
@@ -78,6 +78,13 @@ pub enum Step<'a> {
         /// The conversation from here.
         next: Authentication<'a>,
     },
+    /// Have the keys of the password derived, or find them, and go on with [`Authentication::derived`].
+    Derive {
+        /// What keeps a core busy.
+        derivation: Derivation,
+        /// The conversation from here.
+        next: Authentication<'a>,
+    },
     /// Nothing to send; read the next message.
     Wait(Authentication<'a>),
     /// AuthenticationOk, and it may be trusted.
@@ -85,16 +92,10 @@ pub enum Step<'a> {
 }
 
 impl<'a> Authentication<'a> {
-    /// Begins. `nonce` must be fresh random bytes; `keys` remembers what SCRAM derived from the password.
+    /// Begins. `nonce` must be fresh random bytes.
     #[must_use]
-    pub fn new(
-        user: &'a str,
-        password: &'a Secret,
-        keys: &'a Keys,
-        nonce: [u8; NONCE_LEN],
-        terms: Terms,
-    ) -> Self {
-        Self { user, password, keys, nonce, terms, state: State::Started }
+    pub fn new(user: &'a str, password: &'a Secret, nonce: [u8; NONCE_LEN], terms: Terms) -> Self {
+        Self { user, password, nonce, terms, state: State::Started }
     }
 
     /// Takes the body of an `R` message: what follows its length.
@@ -107,13 +108,15 @@ impl<'a> Authentication<'a> {
         match (i32::from_be_bytes(*code), state) {
             (OK, State::Started) => self.permit(Method::None).map(|()| Step::Done),
             (OK, State::Answered | State::Verified) => Ok(Step::Done),
-            (OK, State::First(_) | State::Proved(_)) => Err(Error::NotVerified),
+            (OK, State::First(_) | State::Challenged(_) | State::Proved(_)) => Err(Error::NotVerified),
             (CLEARTEXT, State::Started) => self.cleartext(),
             (MD5, State::Started) => self.md5(data),
             (SASL, State::Started) => self.sasl(data),
             (SASL_CONTINUE, State::First(scram)) => {
-                let (message, proved) = scram.prove(data, self.password, self.keys)?;
-                Ok(self.send(message.as_bytes(), State::Proved(proved)))
+                let challenged = scram.challenge(data, self.password)?;
+                let derivation = challenged.derivation.clone();
+                let next = Self { state: State::Challenged(challenged), ..self };
+                Ok(Step::Derive { derivation, next })
             }
             (SASL_FINAL, State::Proved(proved)) => {
                 proved.verify(data)?;
@@ -124,6 +127,20 @@ impl<'a> Authentication<'a> {
             }
             (CLEARTEXT | MD5 | SASL | SASL_CONTINUE | SASL_FINAL, _) => Err(Error::OutOfTurn),
             (code, _) => Err(Error::Unknown { code }),
+        }
+    }
+
+    /// Goes on with the keys that [`Step::Derive`] asked for.
+    ///
+    /// # Errors
+    /// It had not asked.
+    pub fn derived(mut self, pair: Pair) -> Result<Step<'a>, Error> {
+        match std::mem::replace(&mut self.state, State::Answered) {
+            State::Challenged(challenged) => {
+                let (message, proved) = challenged.prove(pair);
+                Ok(self.send(message.as_bytes(), State::Proved(proved)))
+            }
+            _ => Err(Error::OutOfTurn),
         }
     }
 
@@ -207,6 +224,7 @@ impl fmt::Debug for Step<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Send { .. } => "Send([redacted])",
+            Self::Derive { .. } => "Derive",
             Self::Wait(_) => "Wait",
             Self::Done => "Done",
         })

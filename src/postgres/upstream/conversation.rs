@@ -13,6 +13,7 @@ use std::io;
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use super::keys::KeysOfUpstream;
 use super::refusal::Refusal;
 use super::target::Nature;
 use crate::postgres::protocol::auth::{self, Authentication, Step};
@@ -35,6 +36,7 @@ pub(super) async fn converse<S>(
     stream: &mut S,
     startup: &[u8],
     authentication: Authentication<'_>,
+    keys: &KeysOfUpstream,
 ) -> Result<Ready, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -42,7 +44,7 @@ where
     let mut wire = Wire { stream, buffer: BytesMut::with_capacity(CHUNK), received: 0 };
     wire.send(startup).await?;
     let mut prologue = BytesMut::new();
-    authenticate(&mut wire, authentication, &mut prologue).await?;
+    authenticate(&mut wire, authentication, keys, &mut prologue).await?;
     let mut key = None;
     let mut nature = Nature::default();
     loop {
@@ -97,6 +99,7 @@ fn first_column(row: &[u8]) -> BytesMut {
 async fn authenticate<S>(
     wire: &mut Wire<'_, S>,
     mut authentication: Authentication<'_>,
+    keys: &KeysOfUpstream,
     prologue: &mut BytesMut,
 ) -> Result<(), Failure>
 where
@@ -106,18 +109,24 @@ where
     loop {
         let frame = wire.frame().await?;
         match frame.first() {
-            Some(b'R') => match authentication.handle(body(&frame))? {
-                Step::Send { message, next } => {
-                    wire.send(&message).await?;
-                    authentication = next;
+            Some(b'R') => {
+                let mut step = authentication.handle(body(&frame))?;
+                if let Step::Derive { derivation, next } = step {
+                    step = next.derived(keys.pair(derivation).await.map_err(Failure::NoKeys)?)?;
                 }
-                Step::Wait(next) => authentication = next,
-                Step::Done => {
-                    prologue.extend_from_slice(&frame);
-                    prologue.extend_from_slice(&notices);
-                    return Ok(());
+                match step {
+                    Step::Send { message, next } => {
+                        wire.send(&message).await?;
+                        authentication = next;
+                    }
+                    Step::Wait(next) | Step::Derive { next, .. } => authentication = next,
+                    Step::Done => {
+                        prologue.extend_from_slice(&frame);
+                        prologue.extend_from_slice(&notices);
+                        return Ok(());
+                    }
                 }
-            },
+            }
             // NegotiateProtocolVersion
             Some(b'v') if prologue.is_empty() => prologue.extend_from_slice(&frame),
             Some(b'N') => notices.extend_from_slice(&frame),
@@ -179,6 +188,8 @@ fn body(frame: &[u8]) -> &[u8] {
 pub(super) enum Failure {
     Refused(Refusal),
     Auth(auth::Error),
+    /// No thread to derive keys on.
+    NoKeys(io::Error),
     Protocol(Fault),
     Closed,
     Lost(io::Error),

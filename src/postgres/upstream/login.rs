@@ -190,9 +190,8 @@ impl Login<'_> {
             channel_binding: self.upstream.channel_binding,
             require_auth: self.upstream.require_auth.clone(),
         };
-        let keys = &self.upstream.keys;
-        let authentication = Authentication::new(self.user, self.password, keys, rand::random(), terms);
-        converse(stream, self.startup, authentication).await
+        let authentication = Authentication::new(self.user, self.password, rand::random(), terms);
+        converse(stream, self.startup, authentication, &self.upstream.keys).await
     }
 }
 
@@ -250,6 +249,9 @@ pub enum Error {
     /// No agreement on how to authenticate.
     #[error("cannot authenticate at the upstream server")]
     Auth(#[source] auth::Error),
+    /// This machine has no thread left to derive SCRAM's keys on.
+    #[error("cannot derive the keys of the password")]
+    NoKeys(#[source] io::Error),
     /// The server broke the protocol.
     #[error("upstream server broke the protocol")]
     Protocol(#[source] Fault),
@@ -295,7 +297,11 @@ impl Error {
     /// Who has to act.
     #[must_use]
     pub fn blame(&self) -> Blame {
-        if self.is_out_of_files() { Blame::Leasehold } else { Blame::Upstream }
+        if self.is_out_of_files() || matches!(self, Self::NoKeys(_)) {
+            Blame::Leasehold
+        } else {
+            Blame::Upstream
+        }
     }
 
     /// What a client may see. A refusal that is not suspect has its own frame, which goes to the client instead.
@@ -322,6 +328,7 @@ impl Error {
                 Some(SEE_LOG),
             ),
             Self::Refused(_) => (UNABLE, "the upstream server refused the session", Some(SEE_LOG)),
+            Self::NoKeys(_) => (UNABLE, "the proxy has no thread left to log in with", Some(SEE_LOG)),
             Self::Protocol(_) => {
                 (SqlState::ConnectionFailure, "the upstream server broke the protocol", None)
             }
@@ -346,6 +353,7 @@ impl From<Failure> for Error {
         match failure {
             Failure::Refused(refusal) => Self::Refused(refusal),
             Failure::Auth(error) => Self::Auth(error),
+            Failure::NoKeys(error) => Self::NoKeys(error),
             Failure::Protocol(fault) => Self::Protocol(fault),
             Failure::Closed => Self::Closed,
             Failure::Lost(error) => Self::Lost(error),

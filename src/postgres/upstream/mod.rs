@@ -6,6 +6,7 @@
 //! | [`dial`] | sockets and the stream over them |
 //! | [`tls`] | `sslmode`, certificates, channel binding |
 //! | [`login`] | the login: a [`Leg`] or a [`LoginError`] |
+//! | `keys` | what SCRAM makes of passwords, derived beside the runtime |
 //! | `client` | a leg in the hands of tokio-postgres, for questions of our own |
 //! | [`cancel`] | the way to cancel a leg's statement |
 //! | `target` | `target_session_attrs` |
@@ -15,6 +16,7 @@ pub mod cancel;
 mod client;
 mod conversation;
 pub mod dial;
+mod keys;
 pub mod login;
 pub mod refusal;
 mod target;
@@ -29,13 +31,14 @@ use rand::seq::SliceRandom as _;
 use tokio::time::timeout;
 
 use crate::postgres::protocol::auth::method::{ChannelBinding, RequireAuth};
-use crate::postgres::protocol::auth::scram;
+use keys::KeysOfUpstream;
 use tls::Tls;
 use uri::{Host, LoadBalanceHosts, TargetSessionAttrs, TcpWords, Uri};
 
 pub use cancel::CancelTarget;
 pub use conversation::Fault;
 pub use dial::Address;
+pub use keys::Derivations;
 pub use login::{Error as LoginError, Leg};
 
 /// One host's turn in a search for a session.
@@ -71,6 +74,8 @@ pub struct Settings {
     pub require_auth: RequireAuth,
     /// `replica_grace`, if it was written.
     pub replica_grace: Option<Duration>,
+    /// How many derivations of SCRAM's keys may run at once.
+    pub derivations: Derivations,
 }
 
 /// An upstream: one cluster of one or more hosts. Share one, since it remembers what SCRAM derived from passwords.
@@ -86,7 +91,7 @@ pub struct Upstream {
     channel_binding: ChannelBinding,
     require_auth: RequireAuth,
     replica_grace: Option<Duration>,
-    keys: scram::Keys,
+    keys: KeysOfUpstream,
 }
 
 impl Upstream {
@@ -108,7 +113,7 @@ impl Upstream {
             channel_binding: uri.channel_binding,
             require_auth: settings.require_auth,
             replica_grace: settings.replica_grace,
-            keys: scram::Keys::default(),
+            keys: KeysOfUpstream::new(settings.derivations),
         })
     }
 

@@ -1,14 +1,15 @@
 //! The client side of SCRAM-SHA-256, with the two keys remembered between logins. Floor 1.
 //!
 //! The thousands of hash rounds that turn a password into keys are half of a direct login, and their result depends on
-//! password, salt and round count alone; [`Keys`] keeps it. `postgres_protocol` has SCRAM too but cannot keep keys: the
+//! password, salt and round count alone; [`Keys`] keeps it. The rounds are a [`Derivation`] of their own, so that the
+//! caller decides which thread they keep busy. `postgres_protocol` has SCRAM too but cannot keep keys: the
 //! tests hold this one to it, byte for byte.
 //!
 //! Sources: RFC 5802, RFC 7677, <https://www.postgresql.org/docs/current/sasl-authentication.html#SASL-SCRAM-SHA-256>
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine as _;
@@ -60,42 +61,52 @@ impl Scram {
         (format!("{}{}", scram.gs2.header(), scram.first_bare()), scram)
     }
 
-    /// Takes the server-first-message; makes the client-final-message.
+    /// Takes the server-first-message.
     ///
     /// # Errors
     /// The message is malformed, or its nonce is not ours with an addition, or it asks for more than
     /// [`MAX_ITERATIONS`] rounds.
-    pub fn prove(
-        self,
-        server_first: &[u8],
-        password: &Secret,
-        keys: &Keys,
-    ) -> Result<(String, Proved), Error> {
+    pub fn challenge(self, server_first: &[u8], password: &Secret) -> Result<Challenged, Error> {
         let server_first = std::str::from_utf8(server_first).map_err(|_| Error::Malformed)?;
         let (nonce, salt, iterations) = first_attributes(server_first)?;
         if nonce.len() <= self.nonce.len() || !nonce.starts_with(&self.nonce) {
             return Err(Error::Nonce);
         }
         let salt = BASE64.decode(salt).map_err(|_| Error::Malformed)?;
-        let pair = keys.of(password, &salt, iterations);
-
         let mut binding = self.gs2.header().as_bytes().to_vec();
         if let Gs2::EndPoint(end_point) = &self.gs2 {
             binding.extend_from_slice(end_point);
         }
         let without_proof = format!("c={},r={nonce}", BASE64.encode(binding));
         let message = format!("{},{server_first},{without_proof}", self.first_bare());
-
-        let stored_key = digest::digest(&digest::SHA256, pair.client_key.as_slice());
-        let signature = sign(stored_key.as_ref(), message.as_bytes());
-        let proof: Vec<u8> =
-            pair.client_key.iter().zip(signature.as_ref()).map(|(key, bit)| key ^ bit).collect();
-        let client_final = format!("{without_proof},p={}", BASE64.encode(proof));
-        Ok((client_final, Proved { message, server_key: pair.server_key }))
+        let derivation = Derivation { password: password.clone(), salt, iterations };
+        Ok(Challenged { message, without_proof, derivation })
     }
 
     fn first_bare(&self) -> String {
         format!("n=,r={}", self.nonce)
+    }
+}
+
+/// A conversation in which the server has named salt and rounds.
+pub struct Challenged {
+    /// What both sides sign.
+    message: String,
+    without_proof: String,
+    /// What the keys are made of.
+    pub derivation: Derivation,
+}
+
+impl Challenged {
+    /// Makes the client-final-message with the keys that its derivation gives.
+    #[must_use]
+    pub fn prove(self, pair: Pair) -> (String, Proved) {
+        let stored_key = digest::digest(&digest::SHA256, pair.client_key.as_slice());
+        let signature = sign(stored_key.as_ref(), self.message.as_bytes());
+        let proof: Vec<u8> =
+            pair.client_key.iter().zip(signature.as_ref()).map(|(key, bit)| key ^ bit).collect();
+        let client_final = format!("{},p={}", self.without_proof, BASE64.encode(proof));
+        (client_final, Proved { message: self.message, server_key: pair.server_key })
     }
 }
 
@@ -128,14 +139,21 @@ impl Proved {
 pub struct Keys(Mutex<Vec<Remembered>>);
 
 struct Remembered {
-    password: Secret,
-    salt: Vec<u8>,
-    iterations: NonZeroU32,
+    derivation: Derivation,
     pair: Pair,
 }
 
+/// What turns a password into keys: up to [`MAX_ITERATIONS`] rounds of hashing.
 #[derive(Clone)]
-struct Pair {
+pub struct Derivation {
+    password: Secret,
+    salt: Vec<u8>,
+    iterations: NonZeroU32,
+}
+
+/// The keys of both sides.
+#[derive(Clone)]
+pub struct Pair {
     client_key: Key,
     server_key: Key,
 }
@@ -143,47 +161,75 @@ struct Pair {
 type Key = Zeroizing<[u8; digest::SHA256_OUTPUT_LEN]>;
 
 impl Keys {
-    /// What is remembered or, with the lock released, derived anew.
-    fn of(&self, password: &Secret, salt: &[u8], iterations: NonZeroU32) -> Pair {
-        let known = |entry: &Remembered| {
-            entry.iterations == iterations && entry.salt == salt && entry.password.same(password)
+    /// What is remembered.
+    #[must_use]
+    pub fn get(&self, derivation: &Derivation) -> Option<Pair> {
+        self.lock().iter().find(|entry| entry.derivation.same(derivation)).map(|entry| entry.pair.clone())
+    }
+
+    /// Remembers what a derivation gave, in place of the oldest.
+    pub fn keep(&self, derivation: Derivation, pair: Pair) {
+        let mut entries = self.lock();
+        if entries.iter().any(|entry| entry.derivation.same(&derivation)) {
+            return;
+        }
+        if entries.len() >= REMEMBERED {
+            entries.remove(0);
+        }
+        entries.push(Remembered { derivation, pair });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Remembered>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+}
+
+impl Derivation {
+    /// Hashes, which keeps a core busy: about a millisecond with PostgreSQL's default of 4,096 rounds, and more than a
+    /// second with [`MAX_ITERATIONS`].
+    #[must_use]
+    pub fn run(&self) -> Pair {
+        // What SASLprep forbids goes through as it is, on PostgreSQL's side too.
+        let prepared =
+            stringprep::saslprep(self.password.expose()).map(|text| Zeroizing::new(text.into_owned()));
+        let prepared = prepared.as_ref().ok();
+        let text = prepared.map_or_else(|| self.password.expose(), |text| text.as_str());
+        let mut salted = Zeroizing::new([0; digest::SHA256_OUTPUT_LEN]);
+        let algorithm = pbkdf2::PBKDF2_HMAC_SHA256;
+        pbkdf2::derive(algorithm, self.iterations, &self.salt, text.as_bytes(), salted.as_mut_slice());
+        let key_of = |label: &[u8]| {
+            let mut key = Key::default();
+            key.copy_from_slice(sign(salted.as_slice(), label).as_ref());
+            key
         };
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = lock().iter().find(|entry| known(entry)) {
-            return entry.pair.clone();
-        }
-        let pair = derive(password, salt, iterations);
-        let mut entries = lock();
-        if !entries.iter().any(known) {
-            if entries.len() >= REMEMBERED {
-                entries.remove(0);
-            }
-            let entry = Remembered {
-                password: password.clone(),
-                salt: salt.to_vec(),
-                iterations,
-                pair: pair.clone(),
-            };
-            entries.push(entry);
-        }
-        pair
+        Pair { client_key: key_of(b"Client Key"), server_key: key_of(b"Server Key") }
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        self.iterations == other.iterations && self.salt == other.salt && self.password.same(&other.password)
+    }
+
+    #[cfg(test)]
+    pub(super) fn new(password: &str, salt: &[u8], iterations: NonZeroU32) -> Self {
+        Self { password: Secret::new(password.to_owned()), salt: salt.to_vec(), iterations }
+    }
+}
+
+impl fmt::Debug for Derivation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Derivation").field("iterations", &self.iterations).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
-impl Keys {
-    pub(super) fn derived(
-        &self,
-        password: &Secret,
-        salt: &[u8],
-        iterations: NonZeroU32,
-    ) -> ([u8; 32], [u8; 32]) {
-        let pair = self.of(password, salt, iterations);
-        (*pair.client_key, *pair.server_key)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.lock().unwrap().len()
+impl Pair {
+    pub(super) fn bytes(&self) -> ([u8; 32], [u8; 32]) {
+        (*self.client_key, *self.server_key)
     }
 }
 
@@ -191,20 +237,6 @@ impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Keys([redacted])")
     }
-}
-
-fn derive(password: &Secret, salt: &[u8], iterations: NonZeroU32) -> Pair {
-    // What SASLprep forbids goes through as it is, on PostgreSQL's side too.
-    let prepared = stringprep::saslprep(password.expose()).map(|text| Zeroizing::new(text.into_owned()));
-    let text = prepared.as_ref().map_or_else(|_| password.expose(), |text| text.as_str());
-    let mut salted = Zeroizing::new([0; digest::SHA256_OUTPUT_LEN]);
-    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, text.as_bytes(), salted.as_mut_slice());
-    let key_of = |label: &[u8]| {
-        let mut key = Key::default();
-        key.copy_from_slice(sign(salted.as_slice(), label).as_ref());
-        key
-    };
-    Pair { client_key: key_of(b"Client Key"), server_key: key_of(b"Server Key") }
 }
 
 fn sign(key: &[u8], message: &[u8]) -> hmac::Tag {
@@ -248,10 +280,11 @@ pub enum Error {
     ServerSignature,
 }
 
-/// The most rounds: about 25 ms of one core. PostgreSQL's default is 4,096.
+/// The most rounds: a second or two of one core, once for each password and salt. PostgreSQL's default is 4,096, OWASP
+/// recommends 600,000, and `scram_iterations` goes up to two thousand million.
 ///
 /// Source: <https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-SCRAM-ITERATIONS>
-pub const MAX_ITERATIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(99_999);
+pub const MAX_ITERATIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(4_999_999);
 
 /// Passwords remembered: a few generations, and hosts that salt differently.
 const REMEMBERED: usize = 8;

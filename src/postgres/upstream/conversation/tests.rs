@@ -2,9 +2,9 @@
 
 use tokio::io::DuplexStream;
 
+use super::super::Derivations;
 use super::*;
 use crate::postgres::protocol::auth::method::{ChannelBinding, RequireAuth};
-use crate::postgres::protocol::auth::scram::Keys;
 use crate::postgres::protocol::auth::{Terms, Transport};
 use crate::secret::Secret;
 
@@ -40,13 +40,13 @@ async fn login(messages: &[&[u8]], step: usize) -> Result<Ready, Failure> {
     };
     let talk = async move {
         let password = Secret::new("pencil".to_owned());
-        let keys = Keys::default();
+        let keys = KeysOfUpstream::new(Derivations::default());
         let terms = Terms {
             transport: Transport::Local,
             channel_binding: ChannelBinding::Prefer,
             require_auth: RequireAuth::default(),
         };
-        converse(&mut ours, STARTUP, Authentication::new("alice", &password, &keys, [1; 18], terms)).await
+        converse(&mut ours, STARTUP, Authentication::new("alice", &password, [1; 18], terms), &keys).await
     };
     tokio::join!(play, talk).1
 }

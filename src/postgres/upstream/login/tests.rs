@@ -2,8 +2,8 @@
 
 use tokio::net::TcpListener;
 
-use super::super::Settings;
 use super::super::uri::Uri;
+use super::super::{Derivations, Settings};
 use super::*;
 use crate::postgres::protocol::auth::method::RequireAuth;
 
@@ -21,6 +21,7 @@ async fn login(word: &str, answer: &'static [u8]) -> (Result<Leg, Error>, Vec<u8
         connect_timeout: Duration::from_secs(5),
         require_auth: RequireAuth::default(),
         replica_grace: None,
+        derivations: Derivations::default(),
     };
     let upstream = Upstream::new(Uri::parse(&uri).unwrap(), settings).unwrap();
     let server = async {
@@ -73,4 +74,70 @@ async fn any_server_is_asked_nothing() {
     let (leg, heard) = login("any", b"").await;
     assert!(leg.is_ok());
     assert!(heard.is_empty());
+}
+
+/// A server that asks for as many rounds as it may with a salt that is new each time, until the client-final-message is
+/// there.
+async fn asks_for_much(listener: TcpListener) {
+    let (mut server, _) = listener.accept().await.unwrap();
+    let mut chunk = [0; 512];
+    server.read_exact(&mut chunk[..STARTUP.len()]).await.unwrap();
+    server.write_all(b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0").await.unwrap();
+    let read = server.read(&mut chunk).await.unwrap();
+    let first = String::from_utf8_lossy(&chunk[..read]).into_owned();
+    let nonce = first.rsplit_once("r=").unwrap().1;
+    let challenge = format!("r={nonce}x,s=AAAA,i={}", auth::scram::MAX_ITERATIONS);
+    let length = u32::try_from(challenge.len() + 8).unwrap().to_be_bytes();
+    server
+        .write_all(&[b"R", length.as_slice(), &[0, 0, 0, 11], challenge.as_bytes()].concat())
+        .await
+        .unwrap();
+    assert!(server.read(&mut chunk).await.unwrap() > 0, "the client proves itself");
+}
+
+async fn upstream_of(listener: &TcpListener, derivations: &Derivations) -> Upstream {
+    let uri = format!("postgresql://{}/?sslmode=disable", listener.local_addr().unwrap());
+    let settings = Settings {
+        connect_timeout: Duration::from_secs(60),
+        require_auth: RequireAuth::default(),
+        replica_grace: None,
+        derivations: derivations.clone(),
+    };
+    Upstream::new(Uri::parse(&uri).unwrap(), settings).unwrap()
+}
+
+/// One thread runs all of it, so rounds on that thread would let nothing else happen.
+#[tokio::test]
+async fn a_server_that_asks_for_many_rounds_keeps_no_other_login_waiting() {
+    let derivations = Derivations::default();
+    let password = Secret::new("secret".to_owned());
+    let (greedy, plain) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let asking = upstream_of(&greedy, &derivations).await;
+    let other = upstream_of(&plain, &derivations).await;
+    let mut slow = std::pin::pin!(async {
+        let login = asking.login(asking.order()[0], STARTUP, "v", &password);
+        tokio::join!(login, asks_for_much(greedy)).0
+    });
+    let quick = async {
+        for _ in 0..20 {
+            let server = async {
+                let (mut server, _) = plain.accept().await.unwrap();
+                let mut hello = [0; STARTUP.len()];
+                server.read_exact(&mut hello).await.unwrap();
+                server.write_all(LET_IN).await.unwrap();
+                server
+            };
+            let login = other.login(other.order()[0], STARTUP, "v", &password);
+            let (leg, _server) = tokio::join!(login, server);
+            leg.unwrap();
+        }
+    };
+    // The first to be ready is the other's twentieth login.
+    tokio::select! {
+        biased;
+        slow = &mut slow => panic!("the rounds were done first: {slow:?}"),
+        () = quick => {}
+    }
+    assert!(matches!(slow.await, Err(Error::Closed | Error::Lost(_))));
 }
