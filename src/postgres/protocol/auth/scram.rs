@@ -194,10 +194,10 @@ impl Derivation {
     /// second with [`MAX_ITERATIONS`].
     #[must_use]
     pub fn run(&self) -> Pair {
-        // What SASLprep forbids goes through as it is, on PostgreSQL's side too.
+        // What SASLprep forbids goes through as it is, on PostgreSQL's side too; and so does what it leaves nothing of.
         let prepared =
             stringprep::saslprep(self.password.expose()).map(|text| Zeroizing::new(text.into_owned()));
-        let prepared = prepared.as_ref().ok();
+        let prepared = prepared.as_ref().ok().filter(|text| !text.is_empty());
         let text = prepared.map_or_else(|| self.password.expose(), |text| text.as_str());
         let mut salted = Zeroizing::new([0; digest::SHA256_OUTPUT_LEN]);
         let algorithm = pbkdf2::PBKDF2_HMAC_SHA256;

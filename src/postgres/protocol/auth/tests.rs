@@ -357,3 +357,27 @@ fn keys_are_remembered_per_password_and_bounded() {
     }
     assert_eq!(keys.len(), 8);
 }
+
+/// `pg_saslprep` says of an empty result what it says of what is prohibited, and its callers take the password as it is.
+///
+/// Source: <https://github.com/postgres/postgres/blob/master/src/common/saslprep.c>
+#[test]
+fn a_password_that_saslprep_leaves_nothing_of_is_taken_as_it_is() {
+    let rounds = NonZeroU32::new(2).unwrap();
+    let pair = |password: &str| Derivation::new(password, b"salt", rounds).run().bytes();
+    let raw = |password: &str| {
+        let mut salted = [0; 32];
+        let algorithm = aws_lc_rs::pbkdf2::PBKDF2_HMAC_SHA256;
+        aws_lc_rs::pbkdf2::derive(algorithm, rounds, b"salt", password.as_bytes(), &mut salted);
+        (hmac(&salted, b"Client Key"), hmac(&salted, b"Server Key"))
+    };
+    let same = |prepared: &str, from: &str| {
+        let (client, server) = pair(from);
+        (client.to_vec(), server.to_vec()) == raw(prepared)
+    };
+    assert!(same("\u{ad}\u{ad}", "\u{ad}\u{ad}"), "nothing is left");
+    assert!(same("\u{2060}", "\u{2060}"), "nothing is left");
+    assert!(same(" ", "\u{200b}"), "a space of no width is one");
+    assert!(same("ab", "a\u{ad}b"), "something is left");
+    assert!(same("\u{7}a", "\u{7}a"), "prohibited");
+}
