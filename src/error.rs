@@ -86,7 +86,8 @@ impl SqlState {
 
 /// What a client sees of an error: always `FATAL`, a SQLSTATE, and text that leasehold wrote.
 ///
-/// `message` may name what the client itself sent (user, database), never what a server or Vault said.
+/// `message` may name what the client itself sent (user, database), never what Vault said; and what
+/// a server said only where that came as plain text, which no message of the protocol could carry on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientFacing {
     /// The SQLSTATE.

@@ -197,6 +197,7 @@ fn word(error: LoginError, chosen_by: Chooser, must_ask: bool) -> Word {
         // Rules for addresses and databases, which the configured one is meant to pass.
         LoginError::Refused(refusal) if refusal.sqlstate().starts_with("28") => elsewhere(Answer::Refuses),
         LoginError::Unreachable(_)
+        | LoginError::Said { .. }
         | LoginError::Tls(_)
         | LoginError::NoKeys(_)
         | LoginError::TimedOut { connected: false, .. } => Word::OfServer(Answer::SaysNothing),

@@ -14,7 +14,7 @@ use crate::credentials::clock;
 use crate::postgres::protocol::error_response::Fields;
 use crate::postgres::upstream::refusal::Refusal;
 use crate::postgres::upstream::tls;
-use crate::postgres::upstream::{Leg, LoginError, Turn, Upstream};
+use crate::postgres::upstream::{Fault, Leg, LoginError, Turn, Upstream};
 use crate::secret::Secret;
 
 /// A user and its password.
@@ -202,6 +202,14 @@ impl Visit {
                 detail,
                 "let ssl_min_protocol_version, ssl_ciphers and ssl_groups (ssl_ecdh_curve before 18) of the server \
                  admit TLS 1.3, or issue its certificate on P-256",
+            ),
+            LoginError::Tls(tls::Error::Other(_)) | LoginError::Protocol(Fault::Other(_)) => {
+                Finding::error("server", detail, "write the host and port of PostgreSQL in --upstream")
+            }
+            LoginError::Tls(tls::Error::Said { .. }) | LoginError::Said { .. } => Finding::error(
+                "server",
+                detail,
+                "the server's machine may be out of processes or memory: see the server's log there",
             ),
             LoginError::Tls(_) => Finding::error(
                 "tls",

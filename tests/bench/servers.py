@@ -18,6 +18,7 @@ It reads one JSON command per line and answers each with one JSON line, in order
   {"stop": N, "signal": "TERM"|"KILL"|"fast"|"immediate"}               -> {}   gone when answered; its data stays
   {"restart": N, "unseal": true|false}                                  -> coordinates; same port, same data
   {"pause": N} / {"cont": N}                                            -> {}   SIGSTOP / SIGCONT, children too
+  {"processes": N, "most": COUNT|null}                                  -> {}   of a PostgreSQL's user; 1: it cannot fork
   {"remove": N}                                                         -> {}   stopped, and its data deleted
   {"dir": true}                                                         -> dir  a directory any server may read
 
@@ -37,6 +38,7 @@ import json
 import os
 import pwd
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -408,7 +410,7 @@ class Supervisor:
         self.servers = {}
 
     def obey(self, command):
-        verbs = [verb for verb in ("start", "stop", "restart", "pause", "cont", "remove", "dir") if verb in command]
+        verbs = [verb for verb in ("start", "stop", "restart", "pause", "cont", "processes", "remove", "dir") if verb in command]
         if len(verbs) != 1:
             raise Failed(f"not a command: {command}")
         subject = command.pop(verbs[0])
@@ -440,6 +442,14 @@ class Supervisor:
         server.stop("fast")
         server.start(**options)
         return server.coordinates()
+
+    def processes(self, name, most):
+        # The soft limit alone, as the server's user, who may raise it again.
+        hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        soft = most or ("unlimited" if hard == resource.RLIM_INFINITY else hard)
+        subprocess.run(["prlimit", f"--pid={self._named(name).process.pid}", f"--nproc={soft}:"], check=True, cwd="/",
+                       **self.run.as_user())
+        return {}
 
     def pause(self, name):
         self._named(name).freeze(signal.SIGSTOP)

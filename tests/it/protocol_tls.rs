@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use crate::harness::{Fault, Mode, Raw, SOON, Scene, Server, Spec, bench, eventually, field};
 
@@ -99,6 +101,63 @@ async fn scram_with_as_many_rounds_as_owasp_asks_for_lets_in() {
     let hash =
         scene.db.admin.value("SELECT rolpassword FROM pg_authid WHERE rolname LIKE 'v-%' LIMIT 1").await;
     assert!(hash.starts_with("SCRAM-SHA-256$600000:"));
+}
+
+/// What the client is told of a failed login, and what the log says.
+async fn failure(scene: &Scene) -> (String, String, String) {
+    let failed = scene.leasehold.try_connect("app", scene.db.name()).await.err().expect("no session");
+    let told = failed.as_db_error().expect("a message").clone();
+    let said = eventually(SOON, async || {
+        scene.leasehold.log().messages("login failed").pop().ok_or("the log does not say why")
+    });
+    (told.code().code().to_owned(), told.message().to_owned(), field(&said.await, "error"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_fork_is_quoted() {
+    const WORDS: &str = "could not fork new process for connection: Resource temporarily unavailable";
+    for (version, words) in [("system", "disable"), ("18", "disable"), ("18", "require")] {
+        let server = bench().own_postgres(json!({"version": version, "ssl": true})).await;
+        let uri = format!("postgresql://{}/?sslmode={words}", server.addr());
+        let scene = Scene::with(&server, Spec::new("app"), |builder, _| builder.upstream_uri(&uri)).await;
+
+        server.may_fork(false).await;
+        let (sqlstate, told, logged) = failure(&scene).await;
+        server.may_fork(true).await;
+
+        assert_eq!(sqlstate, "08001", "{version} {words}");
+        // Before TLS nothing vouches for a server's words: libpq does not show them either.
+        let expected = if words == "disable" {
+            WORDS
+        } else {
+            "the upstream server answered the request for TLS with an error"
+        };
+        assert_eq!(told, expected, "{version} {words}");
+        assert!(logged.contains(WORDS), "{logged}");
+        scene.leasehold.connect("app", scene.db.name()).await.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http_or_ssh_server_at_the_address_is_named() {
+    let server = bench().postgres().await;
+    let there = Scene::on(&server).await;
+    let http = there.leasehold.listening("http")[0].clone();
+    let ssh = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ssh_addr = ssh.local_addr().unwrap().to_string();
+    let greeting = tokio::spawn(async move {
+        loop {
+            let (mut client, _) = ssh.accept().await.unwrap();
+            client.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7\r\n").await.unwrap();
+            let _ = client.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    for (addr, name) in [(http, "an HTTP server answers"), (ssh_addr, "an SSH server answers")] {
+        for mode in ["disable", "require"] {
+            fails(&server, &format!("postgresql://{addr}/?sslmode={mode}"), &[name]).await;
+        }
+    }
+    greeting.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

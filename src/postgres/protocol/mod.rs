@@ -6,4 +6,5 @@ pub mod auth;
 pub mod error_response;
 pub mod frame;
 pub mod phase;
+pub mod plain;
 pub mod startup;

@@ -57,7 +57,7 @@ impl Error {
     /// The message that the client gets: the server's own, byte for byte, where there is one.
     pub(super) fn message(&self) -> Bytes {
         let facing = match self {
-            Self::Refused(refusal) => return refusal.error.clone(),
+            Self::Refused(refusal) => return refusal.for_client(),
             Self::Upstream(error) => error.client_facing(),
             Self::Startup(error) => error.client_facing().unwrap_or(NO_CREDENTIAL),
             Self::NoCredential => NO_CREDENTIAL,

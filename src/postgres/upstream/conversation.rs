@@ -17,6 +17,7 @@ use super::keys::KeysOfUpstream;
 use super::refusal::Refusal;
 use super::target::Nature;
 use crate::postgres::protocol::auth::{self, Authentication, Step};
+use crate::postgres::protocol::plain::{self, OtherProtocol};
 use crate::postgres::protocol::startup::CancelRequest;
 
 /// A session that is ready for its first query.
@@ -49,13 +50,15 @@ where
     let mut nature = Nature::default();
     loop {
         let frame = wire.frame().await?;
+        if frame.first() == Some(&b'E') {
+            return Err(Failure::Refused(Refusal::read(prologue.freeze(), frame.freeze(), true)));
+        }
         prologue.extend_from_slice(&frame);
         match frame.first() {
             Some(b'S') => nature.note(body(&frame)),
             Some(b'N' | b'A') => {}
             Some(b'K') if key.is_none() => key = CancelRequest::from_backend_key_data(body(&frame)),
             Some(b'Z') => return Ok(Ready { prologue, key, rest: wire.buffer, nature }),
-            Some(b'E') => return Err(Failure::Refused(Refusal::read(frame.freeze(), true))),
             _ => return Err(Failure::Protocol(Fault::Unexpected)),
         }
     }
@@ -106,6 +109,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut notices = BytesMut::new();
+    wire.first_answer().await?;
     loop {
         let frame = wire.frame().await?;
         match frame.first() {
@@ -130,7 +134,11 @@ where
             // NegotiateProtocolVersion
             Some(b'v') if prologue.is_empty() => prologue.extend_from_slice(&frame),
             Some(b'N') => notices.extend_from_slice(&frame),
-            Some(b'E') => return Err(Failure::Refused(Refusal::read(frame.freeze(), false))),
+            Some(b'E') => {
+                // A client takes no notice before AuthenticationOk.
+                let before = std::mem::take(prologue).freeze();
+                return Err(Failure::Refused(Refusal::read(before, frame.freeze(), false)));
+            }
             _ => return Err(Failure::Protocol(Fault::Unexpected)),
         }
     }
@@ -149,6 +157,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<'_, S> {
         self.stream.flush().await.map_err(Failure::Lost)
     }
 
+    /// Waits for enough of the server's first answer to see that it is a message, and takes nothing of it. Plain text
+    /// and other protocols are looked for here alone: later, a password may have gone, and what comes back is not to be
+    /// repeated.
+    async fn first_answer(&mut self) -> Result<(), Failure> {
+        loop {
+            if let Some(other) = OtherProtocol::of(&self.buffer) {
+                return Err(Failure::Protocol(Fault::Other(other)));
+            }
+            match plain::is_text(&self.buffer) {
+                Some(false) if matches!(self.buffer.first(), Some(b'R' | b'v' | b'N' | b'E')) => {
+                    return Ok(());
+                }
+                Some(false) => return Err(Failure::Protocol(Fault::Unexpected)),
+                Some(true) if self.buffer.contains(&0) || self.buffer.len() >= CHUNK => {
+                    return Err(Failure::Said(plain::words(&self.buffer)));
+                }
+                Some(true) | None => {}
+            }
+            match self.more().await {
+                Err(Failure::Closed) if self.buffer.first() == Some(&b'E') => {
+                    return Err(Failure::Said(plain::words(&self.buffer)));
+                }
+                more => more?,
+            }
+        }
+    }
+
     /// One whole message. Memory grows with what has come, not with what a length claims.
     async fn frame(&mut self) -> Result<BytesMut, Failure> {
         loop {
@@ -157,15 +192,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<'_, S> {
             {
                 return Ok(self.buffer.split_to(len));
             }
-            self.buffer.reserve(CHUNK);
-            match self.stream.read_buf(&mut self.buffer).await.map_err(Failure::Lost)? {
-                0 => return Err(Failure::Closed),
-                read => self.received += read,
-            }
-            if self.received > MAX_RECEIVED {
-                return Err(Failure::Protocol(Fault::TooLong));
-            }
+            self.more().await?;
         }
+    }
+
+    async fn more(&mut self) -> Result<(), Failure> {
+        self.buffer.reserve(CHUNK);
+        match self.stream.read_buf(&mut self.buffer).await.map_err(Failure::Lost)? {
+            0 => return Err(Failure::Closed),
+            read => self.received += read,
+        }
+        if self.received > MAX_RECEIVED {
+            return Err(Failure::Protocol(Fault::TooLong));
+        }
+        Ok(())
     }
 }
 
@@ -190,6 +230,8 @@ pub(super) enum Failure {
     Auth(auth::Error),
     /// No thread to derive keys on.
     NoKeys(io::Error),
+    /// Words in place of a message.
+    Said(String),
     Protocol(Fault),
     Closed,
     Lost(io::Error),
@@ -210,9 +252,12 @@ pub enum Fault {
     /// A length less than its own field.
     #[error("message with an impossible length")]
     TooShort,
-    /// More than a login can need.
+    /// More than a login can need, or a message that claims to be.
     #[error("more than a mebibyte before the first ReadyForQuery")]
     TooLong,
+    /// It does not speak it at all.
+    #[error("{0} answers at this address, and no PostgreSQL server")]
+    Other(OtherProtocol),
 }
 
 /// Tag and length.

@@ -252,6 +252,12 @@ pub enum Error {
     /// This machine has no thread left to derive SCRAM's keys on.
     #[error("cannot derive the keys of the password")]
     NoKeys(#[source] io::Error),
+    /// The server gave its reason in plain text, as PostgreSQL does where it cannot start a process.
+    #[error("upstream server could not begin a session, and said: {words}")]
+    Said {
+        /// One line, cleaned and cut. It came before anything secret was sent.
+        words: String,
+    },
     /// The server broke the protocol.
     #[error("upstream server broke the protocol")]
     Protocol(#[source] Fault),
@@ -320,6 +326,13 @@ impl Error {
                 "no upstream server is what target_session_attrs asks for",
                 Some("Check which of the upstream's hosts are standbys or read-only."),
             ),
+            Self::Said { words } => return cannot_begin(words),
+            Self::Protocol(Fault::Other(_)) | Self::Tls(tls::Error::Other(_)) => {
+                (UNABLE, "no PostgreSQL server answers at the upstream address", Some(SEE_LOG))
+            }
+            Self::Tls(tls::Error::Said { .. }) => {
+                (UNABLE, "the upstream server answered the request for TLS with an error", Some(SEE_LOG))
+            }
             Self::Tls(_) => (UNABLE, "no TLS with the upstream server", Some(SEE_LOG)),
             Self::Auth(_) => (UNABLE, "cannot authenticate at the upstream server", Some(SEE_LOG)),
             Self::Refused(refusal) if refusal.is_suspect() => (
@@ -354,10 +367,24 @@ impl From<Failure> for Error {
             Failure::Refused(refusal) => Self::Refused(refusal),
             Failure::Auth(error) => Self::Auth(error),
             Failure::NoKeys(error) => Self::NoKeys(error),
+            Failure::Said(words) => Self::Said { words },
             Failure::Protocol(fault) => Self::Protocol(fault),
             Failure::Closed => Self::Closed,
             Failure::Lost(error) => Self::Lost(error),
         }
+    }
+}
+
+/// The server's words, which came in plain text, as a message.
+fn cannot_begin(words: &str) -> ClientFacing {
+    let message = if words.is_empty() { "the upstream server could not begin a session" } else { words };
+    ClientFacing {
+        sqlstate: UNABLE,
+        message: message.to_owned().into(),
+        detail: Some(
+            "The upstream server said so in plain text, as it does where it cannot start a process.",
+        ),
+        hint: None,
     }
 }
 

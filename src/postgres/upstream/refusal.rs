@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::dial::Address;
 use crate::postgres::protocol::error_response::Fields;
@@ -12,8 +12,11 @@ use crate::postgres::protocol::error_response::Fields;
 /// Source: <https://www.postgresql.org/docs/current/protocol-error-fields.html>
 #[derive(Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The whole frame, for the client.
+    /// The whole frame.
     pub error: Bytes,
+    /// What the server said before it that a client may have: NegotiateProtocolVersion and, where it let the credential
+    /// in, AuthenticationOk and all that followed.
+    before: Bytes,
     /// Its SQLSTATE; `XX000` where it has none.
     pub sqlstate: [u8; 5],
     /// Whether AuthenticationOk came before.
@@ -24,7 +27,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn read(error: Bytes, after_authentication: bool) -> Self {
+    pub(super) fn read(before: Bytes, error: Bytes, after_authentication: bool) -> Self {
         // Behind tag and length.
         let fields = Fields::new(error.get(5..).unwrap_or_default());
         let sqlstate = fields.sqlstate().and_then(|code| code.try_into().ok()).unwrap_or(*b"XX000");
@@ -35,7 +38,17 @@ impl Refusal {
             b"28000" => fields.routine() == Some(b"InitializeSessionUserId"),
             _ => false,
         };
-        Self { error, sqlstate, after_authentication, address: None, suspect }
+        Self { error, before, sqlstate, after_authentication, address: None, suspect }
+    }
+
+    /// What the client gets where the refusal is final: as much as it would have had from the server itself. A client
+    /// that has not seen AuthenticationOk may take an error for one about TLS, and try again without or with.
+    #[must_use]
+    pub fn for_client(&self) -> Bytes {
+        let mut message = BytesMut::with_capacity(self.before.len() + self.error.len());
+        message.extend_from_slice(&self.before);
+        message.extend_from_slice(&self.error);
+        message.freeze()
     }
 
     /// Whether the credential itself may be at fault: 28P01, or 28000 of a role that is gone or may not log in.

@@ -33,6 +33,7 @@ use tokio_rustls::client::TlsStream;
 use super::uri::{ClientFiles, RootCert, SslMode, SslNegotiation, TlsWords};
 use crate::crypto;
 use crate::files::{self, FileSetting, Reason};
+use crate::postgres::protocol::plain::{self, OtherProtocol};
 use crate::postgres::protocol::startup::ssl_request;
 use revocation::Revocation;
 use verify::{Flaw, Level, Trust, Verifier};
@@ -111,15 +112,32 @@ impl Tls {
 /// The answer is one byte. More than that would be read as if it had come encrypted (CVE-2021-23222).
 async fn request(tcp: &mut TcpStream) -> Result<bool, Error> {
     tcp.write_all(&ssl_request()).await.map_err(Error::Request)?;
-    let mut answer = [0; 2];
-    match (tcp.read(&mut answer).await.map_err(Error::Request)?, answer) {
-        (0, _) => Err(Error::Request(io::ErrorKind::UnexpectedEof.into())),
-        (1, [b'S', _]) => Ok(true),
-        (1, [b'N', _]) => Ok(false),
-        (2, [b'S' | b'N', _]) => Err(Error::Stuffed),
-        // Also E, of a server that has no room; nothing vouches for its text.
+    let mut answer = Vec::with_capacity(MOST_OF_AN_ERROR);
+    if tcp.read_buf(&mut answer).await.map_err(Error::Request)? == 0 {
+        return Err(Error::Request(io::ErrorKind::UnexpectedEof.into()));
+    }
+    if let Some(other) = OtherProtocol::of(&answer) {
+        return Err(Error::Other(other));
+    }
+    match answer.as_slice() {
+        [b'S'] => Ok(true),
+        [b'N'] => Ok(false),
+        [b'S' | b'N', ..] => Err(Error::Stuffed),
+        [b'E', ..] => Err(Error::Said { words: rest_of_error(tcp, answer).await }),
         _ => Err(Error::NotPostgres),
     }
+}
+
+/// Reads the error on, as far as it comes; and its words.
+async fn rest_of_error(tcp: &mut TcpStream, mut answer: Vec<u8>) -> String {
+    let complete = |answer: &[u8]| answer.get(5..).is_some_and(|rest| rest.contains(&0));
+    while !complete(&answer) && answer.len() < MOST_OF_AN_ERROR {
+        match tcp.read_buf(&mut answer).await {
+            Ok(read) if read > 0 => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    plain::words(&answer)
 }
 
 fn trust_in_file(file: &FileSetting) -> Result<Trust, FileError> {
@@ -175,10 +193,18 @@ pub enum Error {
     #[error("server did not answer the request for TLS")]
     Request(#[source] io::Error),
     /// An answer that is neither yes nor no.
-    #[error(
-        "server answered the request for TLS with neither S nor N; is it a PostgreSQL server, and has it room?"
-    )]
+    #[error("server answered the request for TLS with neither S nor N; is it a PostgreSQL server?")]
     NotPostgres,
+    /// An answer of another protocol.
+    #[error("{0} answers at this address, and no PostgreSQL server")]
+    Other(OtherProtocol),
+    /// An error in place of an answer, as of a server that cannot start a process. Nothing vouches for its words, so they
+    /// are for the log alone (CVE-2024-10977).
+    #[error("server answered the request for TLS with an error: {words}")]
+    Said {
+        /// One line, cleaned and cut.
+        words: String,
+    },
     /// Bytes behind the answer.
     #[error("bytes came before the TLS handshake: something between here and the server adds to its traffic")]
     Stuffed,
@@ -282,6 +308,9 @@ impl Error {
         }
     }
 }
+
+/// Bytes of an error that are read; PostgreSQL's is under a hundred.
+const MOST_OF_AN_ERROR: usize = 1024;
 
 /// Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
 const ALPN: &[u8] = b"postgresql";

@@ -148,6 +148,12 @@ impl Server {
         bench().command(json!({"restart": self.name})).await;
     }
 
+    /// Whether it can start processes, as it must for each session; until it is restarted.
+    pub(crate) async fn may_fork(&self, may: bool) {
+        let most = if may { json!(null) } else { json!(1) };
+        bench().command(json!({"processes": self.name, "most": most})).await;
+    }
+
     /// Freezes all its processes: connections are accepted by the kernel, and nothing answers.
     pub(crate) async fn pause(&self) {
         bench().command(json!({"pause": self.name})).await;

@@ -93,10 +93,13 @@ async fn refusals_are_kept_whole_and_judged() {
         (false, "57P03", "ProcessStartupPacket", false, false),
     ] {
         let sent = error(sqlstate, routine);
-        let messages: &[&[u8]] = if ok { &[OK, STATUS, &sent] } else { &[&sent] };
+        let before = if ok { [NEGOTIATE, OK, NOTICE, STATUS].concat() } else { NEGOTIATE.to_vec() };
+        let messages: &[&[u8]] =
+            if ok { &[NOTICE, NEGOTIATE, OK, STATUS, &sent] } else { &[NEGOTIATE, NOTICE, &sent] };
         match login(messages, 1000).await {
             Err(Failure::Refused(refusal)) => {
                 assert_eq!(refusal.error, sent);
+                assert_eq!(refusal.for_client(), [before, sent].concat(), "{sqlstate} {routine}");
                 assert_eq!(refusal.sqlstate(), sqlstate);
                 assert_eq!(refusal.is_suspect(), suspect, "{sqlstate} {routine}");
                 assert_eq!(refusal.proves_credential(), proves, "{sqlstate} {routine}");
@@ -108,12 +111,52 @@ async fn refusals_are_kept_whole_and_judged() {
 
 #[tokio::test]
 async fn malformed_refusal_is_still_one() {
-    for frame in [b"E\0\0\0\x04".as_slice(), b"E\0\0\0\x06C2", b"E\0\0\0\x0aCabc\0\0"] {
-        match login(&[frame], 1000).await {
+    for messages in [[b"".as_slice(), b"E\0\0\0\x0aCabc\0\0"], [OK, b"E\0\0\0\x04"], [OK, b"E\0\0\0\x06C2"]] {
+        match login(&messages, 1000).await {
             Err(Failure::Refused(refusal)) => assert_eq!(refusal.sqlstate(), "XX000"),
             other => panic!("{:?}", other.err()),
         }
     }
+}
+
+const NO_FORK: &str = "could not fork new process for connection: Resource temporarily unavailable";
+
+#[tokio::test]
+async fn words_in_plain_text_are_heard_however_they_come_in() {
+    for end in ["\n\0", "\0", "\n", ""] {
+        for step in [1, 7, 1000] {
+            match login(&[b"E", NO_FORK.as_bytes(), end.as_bytes()], step).await {
+                Err(Failure::Said(words)) => assert_eq!(words, NO_FORK),
+                other => panic!("{end:?} {step}: {:?}", other.err()),
+            }
+        }
+    }
+    match login(&[b"E", &[b'x'; 3 * CHUNK]], 1000).await {
+        Err(Failure::Said(words)) => assert!(words.len() < CHUNK),
+        other => panic!("{:?}", other.err()),
+    }
+}
+
+/// It may be the password.
+#[tokio::test]
+async fn words_behind_a_password_are_not_repeated() {
+    let echo = [b"E".as_slice(), b"pencil pencil", b"\0"].concat();
+    assert!(matches!(login(&[MD5, &echo], 1000).await, Err(Failure::Protocol(Fault::TooLong))));
+}
+
+#[tokio::test]
+async fn servers_of_other_protocols_are_named() {
+    for (answer, other) in [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".as_slice(), OtherProtocol::Http),
+        (b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", OtherProtocol::Ssh),
+        (b"\x15\x03\x03\0\x02\x02\x46", OtherProtocol::Tls),
+    ] {
+        match login(&[answer], 1).await {
+            Err(Failure::Protocol(fault)) => assert_eq!(fault, Fault::Other(other)),
+            failed => panic!("{:?}", failed.err()),
+        }
+    }
+    assert!(matches!(login(&[b"220 mail ESMTP\r\n"], 5).await, Err(Failure::Protocol(Fault::Unexpected))));
 }
 
 #[tokio::test]
