@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use serde_json::json;
 use tokio::net::UnixListener;
 
 use crate::harness::{Raw, SOON, Scene, Spec, bench, eventually, field, leasehold, same, startup_body, tags};
@@ -159,10 +160,10 @@ async fn what_is_no_client_ends_itself_alone() {
         ("direct TLS", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".to_vec(), None, "direct_tls"),
         ("protocol 2", packet(0x0002_0000, &[0; 288]), Some("0A000"), "unsupported_protocol"),
         ("protocol 4", packet(0x0004_0000, b"user\0app\0\0"), Some("0A000"), "unsupported_protocol"),
-        ("HTTP", b"GET / HTTP/1.1\r\n\r\n".to_vec(), Some("08P01"), "malformed"),
-        ("a length too small", vec![0, 0, 0, 4, 0, 0, 0, 0], Some("08P01"), "malformed"),
-        ("a negative length", vec![0xff; 8], Some("08P01"), "malformed"),
-        ("a startup of 10,016 bytes", oversized, Some("08P01"), "malformed"),
+        ("HTTP", b"GET / HTTP/1.1\r\n\r\n".to_vec(), None, "malformed"),
+        ("a length too small", vec![0, 0, 0, 4, 0, 0, 0, 0], None, "malformed"),
+        ("a negative length", vec![0xff; 8], None, "malformed"),
+        ("a startup of 10,016 bytes", oversized, None, "malformed"),
         ("no user", packet(Raw::PROTOCOL_3_0, b"database\0x\0\0"), Some("28000"), "malformed"),
         ("no end", packet(Raw::PROTOCOL_3_0, b"user\0app\0"), Some("08P01"), "malformed"),
     ];
@@ -202,4 +203,87 @@ async fn a_client_that_says_too_little_is_closed_in_time() {
     assert_eq!(tags(&inside.query("SELECT 1").await), "TDCZ");
     let failures = scene.leasehold.metrics().await;
     assert_eq!(failures.get("handshake_failures_total", &[("reason", "timeout")]), 2.0);
+}
+
+/// Side by side with the server itself. `half`: the client says no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_postgresql_closes_without_a_word_is_closed_without_a_word() {
+    let scene = Scene::on(&bench().postgres().await).await;
+    let server = scene.db.server.addr().parse().unwrap();
+    let packets: [(&[u8], bool); 16] = [
+        // What node-postgres sends for a connection that is ended before it has begun.
+        (b"X\0\0\0\x04", false),
+        (&[0; 4], false),
+        (&[0, 0, 0, 4], false),
+        (&[0, 0, 0, 7, 1, 2, 3], false),
+        // MAX_STARTUP_PACKET_LENGTH, and the length field.
+        (&[0, 0, 0x27, 0x15, 0, 3, 0, 0], false),
+        (&[0x7f, 0xff, 0xff, 0xff, 0, 3, 0, 0], false),
+        (&[0x80, 0, 0, 0], false),
+        (&[0xff; 8], false),
+        (b"GET / HTTP/1.1\r\n\r\n", false),
+        (b"p\0\0\0\x0bsecret\0", false),
+        (&[0x16, 3, 1, 2, 0, 1], true),
+        (b"", true),
+        (b"X", true),
+        (b"\0\0\0\x10", true),
+        (b"\0\0\0\x10\0\x03\0\0us", true),
+        (b"\0\0\0\x0b\x04\xd2\x16.abc", false),
+    ];
+    for (packet, half) in packets {
+        for addr in [server, scene.leasehold.addr()] {
+            for encryption in [false, true] {
+                let mut raw = Raw::connect(addr).await;
+                if encryption {
+                    raw.packet(SSL_REQUEST, &[]).await;
+                    assert_eq!(raw.byte().await, Some(b'N'));
+                }
+                raw.write(packet).await;
+                if half {
+                    raw.half_close().await;
+                }
+                assert_eq!(raw.byte().await, None, "{packet:?} at {addr}");
+            }
+        }
+    }
+}
+
+/// A server that lets both in without a password, so that both see all that it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_behind_authentication_ok_comes_with_what_came_before_it() {
+    let options =
+        json!({"version": "18", "hba": ["host all all all trust"], "conf": {"log_connections": "off"}});
+    let server = bench().own_postgres(options).await;
+    let scene = Scene::on(&server).await;
+    scene.db.admin.batch_execute("CREATE ROLE app LOGIN").await.unwrap();
+    let direct = server.addr().parse().unwrap();
+    let database = scene.db.name();
+    let no_such = [("user", "app"), ("database", "no_such")];
+    let unknown = [("user", "app"), ("database", database), ("no_such", "1")];
+    let options = [("user", "app"), ("database", database), ("options", "-c no_such=1")];
+    let extension = [("user", "app"), ("database", "no_such"), ("_pq_.no_such", "1")];
+    for (parameters, expected) in
+        [(no_such.as_slice(), "RE"), (&unknown, "RE"), (&options, "RE"), (&extension, "vRE")]
+    {
+        let mut heard = Vec::new();
+        for addr in [direct, scene.leasehold.addr()] {
+            let mut raw = Raw::connect(addr).await;
+            raw.startup(Raw::PROTOCOL_3_2, parameters).await;
+            let frames = raw.until("ZE").await;
+            assert_eq!(raw.recv().await, None);
+            heard.push(frames);
+        }
+        assert_eq!(tags(&heard[0]), expected, "{parameters:?}");
+        assert_eq!(heard[0], heard[1], "{parameters:?}");
+    }
+
+    // libpq takes an error before AuthenticationOk for one about TLS.
+    let before = scene.db.server.log().matches("database \"no_such\" does not exist").count();
+    let port = scene.leasehold.addr().port().to_string();
+    let answer = psql("127.0.0.1", &port, "no_such", &[("PGSSLMODE", "allow")]).await;
+    assert!(!answer.status.success(), "{answer:?}");
+    let said = String::from_utf8(answer.stderr).unwrap();
+    assert_eq!(said.matches("FATAL").count(), 1, "{said}");
+    let after = scene.db.server.log().matches("database \"no_such\" does not exist").count();
+    assert_eq!(after - before, 1, "one try");
 }

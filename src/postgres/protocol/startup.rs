@@ -158,9 +158,9 @@ impl Error {
     pub fn client_facing(&self) -> Option<ClientFacing> {
         let (sqlstate, message, hint) = match self {
             Self::DirectTls | Self::CancelKey { .. } => return None,
-            Self::TooLong { .. } | Self::TooShort { .. } => {
-                (SqlState::ProtocolViolation, "invalid length of startup packet", None)
-            }
+            // PostgreSQL says it in its log alone (`ProcessStartupPacket`). A driver that closes before it has opened
+            // sends a Terminate here, and takes an answer to that for a broken connection.
+            Self::TooLong { .. } | Self::TooShort { .. } => return None,
             Self::Malformed => (SqlState::ProtocolViolation, "invalid startup packet layout", None),
             Self::Protocol2 | Self::UnknownProtocol { .. } => (
                 SqlState::FeatureNotSupported,
