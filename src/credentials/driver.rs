@@ -1,5 +1,6 @@
 //! The driver of one route: does what its keeper says, and tells it what came of it. Floor 3.
 
+mod priority;
 mod replies;
 mod returning;
 mod telling;
@@ -89,6 +90,7 @@ pub fn start(settings: RouteSettings, means: Means, tasks: &TaskTracker) -> Arc<
             servers,
             tasks: tasks.clone(),
             done,
+            withdrawn: CancellationToken::new(),
         },
         tokens: held,
         counted: HashSet::new(),
@@ -196,6 +198,9 @@ impl Driver {
             view.vault_path.clone_from(&settings.vault_path);
         }
         self.keeping.set_origin(settings.origin());
+        if issue {
+            self.requests.withdraw();
+        }
         self.requests.vault = vault;
         self.requests.path = settings.vault_path.into();
         self.requests.client_timeout = settings.client_timeout;
@@ -218,7 +223,7 @@ impl Driver {
             Command::Denial(number) => self.step(Event::DenialSeen(number)),
             Command::Rotate(drain, reply) => {
                 self.rotates.push(reply);
-                self.requests.vault.hurry();
+                self.requests.vault.hurry(&self.requests.path);
                 self.step(Event::Rotate(drain.map(|drain| match drain {
                     DrainSpan::Default => lease::Drain::Default,
                     DrainSpan::For(span) => lease::Drain::For(span),
@@ -228,10 +233,12 @@ impl Driver {
             Command::Reload(reload) => self.reload(*reload),
             Command::Retire => {
                 self.closing = true;
+                self.requests.withdraw();
                 self.step(Event::Retire);
             }
             Command::Close => {
                 self.closing = true;
+                self.requests.withdraw();
                 self.step(Event::Close);
             }
         }
@@ -260,11 +267,11 @@ impl Driver {
     fn do_one(&mut self, action: Action) {
         match action {
             Action::Tell(..) => {}
-            Action::LogIn { within } => self.requests.log_in(within),
+            Action::LogIn { within } => self.requests.log_in(self.for_issuance(), within),
             Action::Issue(id) => match self.tokens.get(&id) {
                 Some(token) => match self.keeper.kind() {
-                    Kind::Dynamic => self.requests.issue(id, token.clone()),
-                    Kind::Static => self.requests.read(token.clone()),
+                    Kind::Dynamic => self.requests.issue(self.for_issuance(), id, token.clone()),
+                    Kind::Static => self.requests.read(self.for_issuance(), token.clone()),
                 },
                 None => self.step(Event::IssueFailed(Failure::TokenDead)),
             },
@@ -276,19 +283,26 @@ impl Driver {
                 }
             }
             Action::RenewLease(number, id, within) => match self.leased(number, id) {
-                Some((generation, token)) => self.requests.renew_lease(generation, token, within),
+                Some((generation, token)) => {
+                    self.requests.renew_lease(self.for_renewal(&[number]), generation, token, within);
+                }
                 None => self.step(Event::LeaseRenewFailed(number, Failure::TokenDead)),
             },
             Action::RenewToken(id, within) => match self.tokens.get(&id) {
-                Some(token) => self.requests.renew_token(id, token.clone(), within),
+                Some(token) => {
+                    let priority = self.for_renewal(&self.keeper.owned_by(id));
+                    self.requests.renew_token(priority, id, token.clone(), within);
+                }
                 None => self.step(Event::TokenRenewFailed(id, Failure::TokenDead)),
             },
             Action::RevokeLease(number, id) => match self.leased(number, id) {
-                Some((generation, token)) => self.requests.revoke_lease(generation, token),
+                Some((generation, token)) => {
+                    self.requests.revoke_lease(self.for_giving_back(number), generation, token);
+                }
                 None => self.step(Event::LeaseRevokeFailed(number, Failure::TokenDead)),
             },
             Action::RevokeToken(id) => match self.tokens.get(&id) {
-                Some(token) => self.requests.revoke_token(id, token.clone()),
+                Some(token) => self.requests.revoke_token(self.for_giving_back_token(id), id, token.clone()),
                 None => self.step(Event::TokenRevoked(id)),
             },
             Action::LookUpLease(number, id) => self.look_up_lease(number, id),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::lease::generation::{Cause, State};
-use crate::lease::{Action, Event, Keeper, Kept, Settings, StaticKeeper, Time};
+use crate::lease::token::Token;
+use crate::lease::{Action, Event, Keeper, Kept, Settings, StaticKeeper, Time, TokenId};
 
 /// What a route's credential is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +124,33 @@ impl Machine {
         match self {
             Self::Dynamic(keeper) => keeper.current(),
             Self::Static(keeper) => keeper.current(),
+        }
+    }
+
+    /// The generations that stand on this token.
+    pub(super) fn owned_by(&self, token: TokenId) -> Vec<u64> {
+        match self {
+            Self::Dynamic(keeper) => {
+                let owned = keeper.generations().filter(|(_, generation)| generation.token() == token);
+                owned.map(|(number, _)| number).collect()
+            }
+            Self::Static(keeper) => keeper.current().into_iter().collect(),
+        }
+    }
+
+    pub(super) fn token_ends_at(&self, id: TokenId) -> Option<Time> {
+        let ends_at = |(_, token): (TokenId, &Token)| token.ends_at();
+        match self {
+            Self::Dynamic(keeper) => keeper.tokens().find(|(token, _)| *token == id).map(ends_at),
+            Self::Static(keeper) => keeper.tokens().find(|(token, _)| *token == id).map(ends_at),
+        }
+    }
+
+    /// How often an issuance has failed since the latest that did not.
+    pub(super) fn failures(&self) -> u32 {
+        match self {
+            Self::Dynamic(keeper) => keeper.failures(),
+            Self::Static(keeper) => keeper.failures(),
         }
     }
 

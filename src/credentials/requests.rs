@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Generation, Lease, clock};
 use crate::lease::{Failure, Time, TokenId};
 use crate::secret::Secret;
-use crate::vault::{self, Grant, Leftover, Login, StaticCredential, Vault};
+use crate::vault::{self, Bounds, Grant, Leftover, Login, Priority, StaticCredential, Vault};
 
 /// What a proof found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,42 +76,60 @@ pub(super) struct Requests {
     pub(super) servers: Servers,
     pub(super) tasks: TaskTracker,
     pub(super) done: mpsc::Sender<Done>,
+    /// Logins and creds requests that still wait for their turn are given up once it is cancelled.
+    pub(super) withdrawn: CancellationToken,
 }
 
 impl Requests {
-    pub(super) fn log_in(&self, within: Option<Duration>) {
+    /// What was asked for and has not been sent is not wanted any more.
+    pub(super) fn withdraw(&mut self) {
+        std::mem::take(&mut self.withdrawn).cancel();
+    }
+
+    /// Whether the credential that came is of use.
+    pub(super) fn grant_was_of_use(&self, of_use: bool) {
+        self.vault.grant_was_of_use(&self.path, of_use);
+    }
+
+    pub(super) fn log_in(&self, priority: Priority, within: Option<Duration>) {
         let within = within.unwrap_or(self.client_timeout).min(self.client_timeout);
         self.spawn(|this| async move {
-            let sent_at = clock::now();
-            match this.vault.log_in(within).await {
-                Ok(login) => Done::LoggedIn(sent_at, login),
+            let bounds = Bounds::new(priority, within).withdrawn_by(this.withdrawn.clone());
+            let begun_at = clock::now();
+            match this.vault.log_in(bounds.clone()).await {
+                Ok(login) => Done::LoggedIn(begun_at + bounds.waited(), login),
                 Err(failure) => Done::LogInFailed(failure),
             }
         });
     }
 
-    pub(super) fn issue(&self, id: TokenId, token: Secret) {
+    pub(super) fn issue(&self, priority: Priority, id: TokenId, token: Secret) {
         let within = self.client_timeout;
         let this = self.clone();
         self.tasks.spawn(async move {
-            let sent_at = clock::now();
-            let request = this.vault.issue(&token, &this.path, within * 2);
+            let bounds = Bounds::new(priority, within * 2).withdrawn_by(this.withdrawn.clone());
+            let begun_at = clock::now();
+            let request = this.vault.issue(&token, &this.path, bounds.clone());
             tokio::pin!(request);
-            let failure = match tokio::time::timeout(within, &mut request).await {
-                Ok(Ok(grant)) => {
-                    this.tell(Done::Granted(sent_at, grant)).await;
+            let answered = tokio::select! {
+                answer = &mut request => Some(answer),
+                () = bounds.sent() => tokio::time::timeout(within, &mut request).await.ok(),
+            };
+            let failure = match answered {
+                Some(Ok(grant)) => {
+                    this.tell(Done::Granted(begun_at + bounds.waited(), grant)).await;
                     return;
                 }
-                Ok(Err(failure)) => {
+                Some(Err(failure)) => {
                     let is_settled = !may_have_made(&failure);
                     let left = failure.left.clone();
                     this.tell(Done::IssueFailed(failure)).await;
                     if !is_settled {
-                        this.settle(id, sent_at, left).await;
+                        this.settle(id, begun_at + bounds.waited(), left).await;
                     }
                     return;
                 }
-                Err(_) => vault::Failure::gave_up(vault::Operation::Issue),
+                None => vault::Failure::gave_up(vault::Operation::Issue),
             };
             this.tell(Done::IssueFailed(failure)).await;
             let left = match request.await {
@@ -123,7 +142,7 @@ impl Requests {
                 }
                 Err(failure) => failure.left,
             };
-            this.settle(id, sent_at, left).await;
+            this.settle(id, begun_at + bounds.waited(), left).await;
         });
     }
 
@@ -136,11 +155,12 @@ impl Requests {
     }
 
     /// Reads a static role's password.
-    pub(super) fn read(&self, token: Secret) {
-        self.spawn(|this| async move {
-            let sent_at = clock::now();
-            match this.vault.read_static(&token, &this.path, this.client_timeout).await {
-                Ok(credential) => Done::Read(sent_at, credential),
+    pub(super) fn read(&self, priority: Priority, token: Secret) {
+        self.spawn(move |this| async move {
+            let bounds = Bounds::new(priority, this.client_timeout).withdrawn_by(this.withdrawn.clone());
+            let begun_at = clock::now();
+            match this.vault.read_static(&token, &this.path, bounds.clone()).await {
+                Ok(credential) => Done::Read(begun_at + bounds.waited(), credential),
                 Err(failure) => Done::IssueFailed(failure),
             }
         });
@@ -152,47 +172,56 @@ impl Requests {
         );
     }
 
-    pub(super) fn renew_lease(&self, generation: &Generation, token: Secret, within: Duration) {
-        let within = within.min(self.client_timeout);
+    pub(super) fn renew_lease(
+        &self,
+        priority: Priority,
+        generation: &Generation,
+        token: Secret,
+        within: Duration,
+    ) {
+        let bounds = Bounds::new(priority, within.min(self.client_timeout));
         let (number, lease) = (generation.number(), generation.lease().clone());
         let username = generation.username().to_owned();
         self.spawn(move |this| async move {
-            let sent_at = clock::now();
-            match this.vault.renew(&token, &lease, &username, within).await {
-                Ok(renewed) => Done::LeaseRenewed(number, sent_at, renewed),
+            let begun_at = clock::now();
+            match this.vault.renew(&token, &lease, &username, bounds.clone()).await {
+                Ok(renewed) => Done::LeaseRenewed(number, begun_at + bounds.waited(), renewed),
                 Err(failure) => Done::LeaseRenewFailed(number, failure),
             }
         });
     }
 
-    pub(super) fn renew_token(&self, id: TokenId, token: Secret, within: Duration) {
-        let within = within.min(self.client_timeout);
+    pub(super) fn renew_token(&self, priority: Priority, id: TokenId, token: Secret, within: Duration) {
+        let bounds = Bounds::new(priority, within.min(self.client_timeout));
         self.spawn(move |this| async move {
-            let sent_at = clock::now();
-            match this.vault.renew_token(&token, within).await {
-                Ok(renewed) => Done::TokenRenewed(id, sent_at, renewed),
+            let begun_at = clock::now();
+            match this.vault.renew_token(&token, bounds.clone()).await {
+                Ok(renewed) => Done::TokenRenewed(id, begun_at + bounds.waited(), renewed),
                 Err(failure) => Done::TokenRenewFailed(id, failure),
             }
         });
     }
 
-    pub(super) fn revoke_lease(&self, generation: &Generation, token: Secret) {
+    pub(super) fn revoke_lease(&self, priority: Priority, generation: &Generation, token: Secret) {
         let (number, lease) = (generation.number(), generation.lease().clone());
         self.spawn(move |this| async move {
-            Done::LeaseRevoked(number, this.vault.revoke(&token, &lease, this.client_timeout).await)
+            let bounds = Bounds::new(priority, this.client_timeout);
+            Done::LeaseRevoked(number, this.vault.revoke(&token, &lease, bounds).await)
         });
     }
 
-    pub(super) fn look_up_lease(&self, number: u64, token: Secret, lease: Lease) {
+    pub(super) fn look_up_lease(&self, priority: Priority, number: u64, token: Secret, lease: Lease) {
         self.spawn(move |this| async move {
-            let answer = this.vault.has_lease(&token, &lease, this.client_timeout).await;
+            let bounds = Bounds::new(priority, this.client_timeout);
+            let answer = this.vault.has_lease(&token, &lease, bounds).await;
             Done::LeaseLookedUp(number, answer)
         });
     }
 
-    pub(super) fn revoke_token(&self, id: TokenId, token: Secret) {
+    pub(super) fn revoke_token(&self, priority: Priority, id: TokenId, token: Secret) {
         self.spawn(move |this| async move {
-            Done::TokenRevoked(id, this.vault.revoke_token(&token, this.client_timeout).await)
+            let bounds = Bounds::new(priority, this.client_timeout);
+            Done::TokenRevoked(id, this.vault.revoke_token(&token, bounds).await)
         });
     }
 

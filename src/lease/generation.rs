@@ -144,6 +144,12 @@ impl Generation {
         self.term.ends_at()
     }
 
+    /// The token that owns its lease.
+    #[must_use]
+    pub fn token(&self) -> TokenId {
+        self.token
+    }
+
     /// When its creds request was sent.
     #[must_use]
     pub fn issued_at(&self) -> Time {

@@ -65,7 +65,7 @@ pub struct Issuance {
     pub(super) bucket: Bucket,
     /// Whether the latest request may have made a credential that leasehold does not have.
     pub(super) is_unsettled: bool,
-    failures: u32,
+    pub(super) failures: u32,
 }
 
 /// Where it stands.

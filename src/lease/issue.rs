@@ -342,8 +342,9 @@ impl Keeper {
         if self.spare != Some(token) && facts.owned {
             self.spare = Some(token);
         }
-        if self.closed || !self.wanted {
+        if self.closed || !self.wanted || std::mem::take(&mut self.discard) {
             self.spare = None;
+            self.discard = false;
             self.issuance.state = issuance::State::Idle;
         } else if !self.is_of_use(now, reason, token) {
             self.spare = None;
@@ -406,6 +407,9 @@ impl Keeper {
         let issuance::State::LoggingIn { reason } = self.issuance.state else {
             return;
         };
+        if self.was_for_earlier_configuration() {
+            return;
+        }
         // A login that is refused does not end the route while an earlier token lives: its lease comes under that one.
         let refused = !matches!(failure, Failure::Transient | Failure::TimedOut);
         let living = self
@@ -451,6 +455,9 @@ impl Keeper {
             Failure::Forbidden if self.spare == Some(token) => self.spare = None,
             _ => {}
         }
+        if self.was_for_earlier_configuration() {
+            return;
+        }
         self.fail(
             now,
             match failure {
@@ -463,6 +470,15 @@ impl Keeper {
                 | Failure::Unusable => Setback::Refusal,
             },
         );
+    }
+
+    /// What failed was asked for by an earlier configuration, which says nothing of this one: it is tried at once.
+    fn was_for_earlier_configuration(&mut self) -> bool {
+        let discarded = std::mem::take(&mut self.discard) && !self.closed;
+        if discarded {
+            self.issuance.state = issuance::State::Idle;
+        }
+        discarded
     }
 
     /// An attempt at a fresh credential failed.

@@ -50,7 +50,7 @@ pub struct Keeper {
     pub(super) wanted: bool,
     /// The configuration has changed since the latest publication.
     pub(super) reload: bool,
-    /// The grant in flight was asked for by an earlier configuration.
+    /// The login or grant in flight was asked for by an earlier configuration: whatever comes of it is of no use.
     pub(super) discard: bool,
     pub(super) next_number: u64,
     pub(super) salt: u64,
@@ -125,6 +125,12 @@ impl Keeper {
     #[must_use]
     pub fn issuance(&self) -> issuance::State {
         self.issuance.state
+    }
+
+    /// How often an issuance has failed since the latest that did not.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.issuance.failures
     }
 
     /// The tokens.
@@ -313,8 +319,8 @@ impl Keeper {
                 self.issuance.state = issuance::State::Idle;
             }
             issuance::State::BackOff { .. } => self.issuance.state = issuance::State::Idle,
-            issuance::State::Requesting { .. } => self.discard = true,
-            issuance::State::Idle | issuance::State::LoggingIn { .. } => {}
+            issuance::State::LoggingIn { .. } | issuance::State::Requesting { .. } => self.discard = true,
+            issuance::State::Idle => {}
         }
     }
 

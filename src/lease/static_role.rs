@@ -40,6 +40,8 @@ pub struct StaticKeeper {
     /// A check, or somebody who asked for a rotation, waits for the read in flight.
     awaited: Vec<u64>,
     commanded: bool,
+    /// What is in flight was asked for by an earlier configuration.
+    reloaded: bool,
     closed: bool,
     seed: u64,
     salt: u64,
@@ -87,6 +89,7 @@ impl StaticKeeper {
             urgent_until: Time::from_nanos(0),
             awaited: Vec::new(),
             commanded: false,
+            reloaded: false,
             closed: false,
             seed,
             salt: 0,
@@ -123,6 +126,17 @@ impl StaticKeeper {
     /// The passwords, oldest first.
     pub fn generations(&self) -> impl Iterator<Item = (u64, &Password)> {
         self.generations.iter().map(|(number, password)| (*number, password))
+    }
+
+    /// The tokens.
+    pub fn tokens(&self) -> impl Iterator<Item = (TokenId, &Token)> {
+        self.tokens.iter().map(|(id, token)| (*id, token))
+    }
+
+    /// How often a read has failed since the latest that did not.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
     }
 
     /// Whether this password may be forgotten once no session that logged in with it is left.
@@ -220,15 +234,13 @@ impl StaticKeeper {
             Event::Rotate(_) => {
                 self.commanded = true;
                 self.hurry(now);
-                // Who asks by hand does not wait out a back-off.
-                if let Reading::Waiting { .. } = self.reading
-                    && self.failures > 0
-                    && !self.closed
-                {
-                    self.reading = Reading::Waiting { until: now };
-                }
+                self.end_back_off(now);
             }
-            Event::Reload => self.hurry(now),
+            Event::Reload => {
+                self.reloaded = !matches!(self.reading, Reading::Waiting { .. });
+                self.hurry(now);
+                self.end_back_off(now);
+            }
             Event::Close | Event::Retire => self.close(),
             // A static role has no lease to renew or give back, and needs no proof; a denial is the database's own.
             Event::Tick
@@ -288,6 +300,7 @@ impl StaticKeeper {
             return;
         }
         self.failures = 0;
+        self.reloaded = false;
         self.read_at = sent_at;
         if is_new {
             let successor = !self.generations.is_empty();
@@ -325,8 +338,22 @@ impl StaticKeeper {
         self.reading = Reading::Waiting { until };
     }
 
+    /// Somebody asks for it by hand, or by another configuration: what has failed so far is not waited out.
+    fn end_back_off(&mut self, now: Time) {
+        if let Reading::Waiting { .. } = self.reading
+            && self.failures > 0
+            && !self.closed
+        {
+            self.reading = Reading::Waiting { until: now };
+        }
+    }
+
     /// `away`: it may work at any moment; Vault did not say no.
     fn fail(&mut self, now: Time, away: bool) {
+        if std::mem::take(&mut self.reloaded) && !self.closed {
+            self.reading = Reading::Waiting { until: now };
+            return;
+        }
         let is_pressing = self.current().is_none() || now < self.urgent_until;
         let most = if is_pressing && away { 3 } else { 30 };
         let jitter = self.jitter();

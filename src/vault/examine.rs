@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
+use super::bounds::{Bounds, Limit};
 use super::classify::Operation;
 use super::endpoints::{CapabilitiesSelf, ExtendLease, LookUpLease};
 use super::{Failure, Kind, Lease, Renewed, Vault, replies, unreadable};
@@ -52,11 +51,16 @@ impl Vault {
     /// # Errors
     ///
     /// `Forbidden` for a token without the default policy.
-    pub async fn has_lease(&self, token: &Secret, lease: &Lease, within: Duration) -> Result<bool, Failure> {
+    pub async fn has_lease(
+        &self,
+        token: &Secret,
+        lease: &Lease,
+        bounds: impl Into<Bounds>,
+    ) -> Result<bool, Failure> {
         let path = lease.path("sys/leases/lookup");
         let request = LookUpLease { path, lease_id: lease.id().to_owned() };
-        let deadline = Instant::now() + within;
-        match self.call(Operation::LookUpLease, Some(token), request, deadline, &[]).await {
+        let limit = Limit::new(bounds.into());
+        match self.call(Operation::LookUpLease, Some(token), request, &limit, &[]).await {
             Err(failure) if failure.kind == Kind::Gone => Ok(false),
             answer => answer.map(|_| true),
         }

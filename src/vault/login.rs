@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
 use vaultrs::api::auth::kubernetes::requests::LoginWithKubernetesRequest;
 use vaultrs::api::auth::oidc::requests::JWTLoginRequest;
@@ -11,9 +11,11 @@ use vaultrs::api::auth::userpass::requests::LoginRequest as UserpassLoginRequest
 
 use crate::secret::Secret;
 
+use super::bounds::{Bounds, Limit};
 use super::classify::Operation;
 use super::endpoints::LogInByCertificate;
 use super::files::Files;
+use super::pace::Went;
 use super::refusals::Counted;
 use super::replies::{self, TokenFacts};
 use super::transport::{Refreshing, Reply};
@@ -66,50 +68,61 @@ pub(super) struct Held {
 }
 
 impl Vault {
-    /// Logs in, or takes the token that was handed to us. One login at a time; a second caller waits for its turn.
-    /// All of it ends `within`. `ttl` counts from before the call: take the time first.
+    /// Logs in, or takes the token that was handed to us. One login at a time; a second caller waits for its turn. `ttl`
+    /// counts from the sending of its first request, see [`Bounds::waited`].
     ///
     /// Not cancel safe: a token that Vault made may be lost, and lives until its end.
     ///
     /// # Errors
     ///
     /// `Refused` where Vault does not let us in or a handed token is dead; `Transient` where a file cannot be read.
-    pub async fn log_in(&self, within: Duration) -> Result<Login, Failure> {
-        let deadline = Instant::now() + within;
-        let Ok(mut held) = timeout_at(deadline, self.login.lock()).await else {
-            return Err(failed(Kind::Transient, "another login takes too long"));
-        };
+    pub async fn log_in(&self, bounds: impl Into<Bounds>) -> Result<Login, Failure> {
+        let limit = Limit::new(bounds.into());
+        let turn = self.transport.pace.alone(PATH, &limit).await;
+        let turn = turn.map_err(|why| failed(Kind::Transient, why))?;
+        limit.has_login_in_hand();
+        // Held only by whoever has the turn.
+        let result = self.log_in_alone(&mut *self.login.lock().await, &limit).await;
+        match &result {
+            Ok(_) => turn.went(Went::Well, true),
+            Err(Failure { kind: Kind::Refused, status: Some(_), .. }) => turn.went(Went::Refused, true),
+            Err(_) => {}
+        }
+        result
+    }
+
+    async fn log_in_alone(&self, held: &mut Held, limit: &Limit) -> Result<Login, Failure> {
         let files = &mut held.files;
         let reply = match &self.config.auth {
-            Auth::Token { token } => return self.take(token.clone(), deadline).await,
+            Auth::Token { token } => return self.take(token.clone(), limit).await,
             Auth::TokenFile { path } => {
-                let token = files.secret(path, deadline).await?;
-                return self.take(token, deadline).await;
+                let token = files.secret(path, limit.ends_at()).await?;
+                return self.take(token, limit).await;
             }
             Auth::Kubernetes { mount, role, jwt_file } => {
-                let jwt = files.secret(jwt_file, deadline).await?;
-                self.show(&jwt, Counted::No, self.log_in_kubernetes(mount, role, &jwt, deadline)).await?
+                let jwt = files.secret(jwt_file, limit.ends_at()).await?;
+                self.show(&jwt, Counted::No, self.log_in_kubernetes(mount, role, &jwt, limit)).await?
             }
             Auth::Jwt { mount, role, jwt_file } => {
-                let jwt = files.secret(jwt_file, deadline).await?;
-                self.show(&jwt, Counted::No, self.log_in_jwt(mount, role, &jwt, deadline)).await?
+                let jwt = files.secret(jwt_file, limit.ends_at()).await?;
+                self.show(&jwt, Counted::No, self.log_in_jwt(mount, role, &jwt, limit)).await?
             }
             Auth::AppRole { mount, role_id, secret_id } => {
-                let secret_id = self.secret_id(&mut held, mount, secret_id, deadline).await?;
-                let login = self.log_in_approle(mount, role_id, &secret_id, deadline);
+                let secret_id = self.secret_id(held, mount, secret_id, limit).await?;
+                let login = self.log_in_approle(mount, role_id, &secret_id, limit);
                 self.show(&secret_id, Counted::Yes, login).await?
             }
             Auth::Cert { mount, name } => {
-                self.transport.refresh_identity(&mut held.certificate, halfway(deadline)).await;
-                self.log_in_cert(mount, name.as_deref(), deadline).await?
+                self.transport.refresh_identity(&mut held.certificate, halfway(limit.ends_at())).await;
+                self.log_in_cert(mount, name.as_deref(), limit).await?
             }
             Auth::Userpass { mount, username, password_file } => {
-                let password = files.secret(password_file, deadline).await?;
-                let login = self.log_in_userpass(mount, username, &password, deadline);
+                let password = files.secret(password_file, limit.ends_at()).await?;
+                let login = self.log_in_userpass(mount, username, &password, limit);
                 self.show(&password, Counted::Yes, login).await?
             }
         };
-        self.admit(&reply, deadline).await
+        self.admit(&reply, limit).await
     }
 
     /// Shows Vault a credential, unless it refused that one lately. Vault counts a 400 towards a lockout, where it locks out;
@@ -147,17 +160,18 @@ impl Vault {
         held: &mut Held,
         mount: &str,
         source: &SecretId,
-        deadline: Instant,
+        limit: &Limit,
     ) -> Result<Secret, Failure> {
         match source {
             SecretId::Absent => Ok(Secret::new(String::new())),
-            SecretId::File(path) => held.files.secret(path, deadline).await,
+            SecretId::File(path) => held.files.secret(path, limit.ends_at()).await,
             SecretId::Wrapped { file, role } => {
                 // Where the file hangs, the secret_id of before still needs time to log in.
-                let until = if held.wrapped.has_secret_id() { halfway(deadline) } else { deadline };
+                let ends_at = limit.ends_at();
+                let until = if held.wrapped.has_secret_id() { halfway(ends_at) } else { ends_at };
                 let token = held.files.secret(file, until).await;
                 let origin = Origin { mount, role: role.as_deref() };
-                self.unwrapped(&mut held.wrapped, token, &origin, deadline).await
+                self.unwrapped(&mut held.wrapped, token, &origin, limit).await
             }
         }
     }
@@ -173,14 +187,14 @@ impl Vault {
         mount: &str,
         role: &str,
         jwt: &Secret,
-        deadline: Instant,
+        limit: &Limit,
     ) -> Result<Reply, Failure> {
         let request = LoginWithKubernetesRequest {
             mount: mount.to_owned(),
             role: role.to_owned(),
             jwt: jwt.expose().to_owned(),
         };
-        self.call(Operation::LogIn, None, request, deadline, &[jwt]).await
+        self.call(Operation::LogIn, None, request, limit, &[jwt]).await
     }
 
     /// Logs in with a role_id and a secret_id; an empty one counts as none.
@@ -194,14 +208,14 @@ impl Vault {
         mount: &str,
         role_id: &str,
         secret_id: &Secret,
-        deadline: Instant,
+        limit: &Limit,
     ) -> Result<Reply, Failure> {
         let request = LoginWithApproleRequest {
             mount: mount.to_owned(),
             role_id: role_id.to_owned(),
             secret_id: secret_id.expose().to_owned(),
         };
-        self.call(Operation::LogIn, None, request, deadline, &[secret_id]).await
+        self.call(Operation::LogIn, None, request, limit, &[secret_id]).await
     }
 
     /// Logs in with a JWT.
@@ -215,26 +229,21 @@ impl Vault {
         mount: &str,
         role: &str,
         jwt: &Secret,
-        deadline: Instant,
+        limit: &Limit,
     ) -> Result<Reply, Failure> {
         let request = JWTLoginRequest {
             mount: mount.to_owned(),
             jwt: jwt.expose().to_owned(),
             role: Some(role.to_owned()),
         };
-        self.call(Operation::LogIn, None, request, deadline, &[jwt]).await
+        self.call(Operation::LogIn, None, request, limit, &[jwt]).await
     }
 
     /// Logs in with the client certificate of the connection.
-    async fn log_in_cert(
-        &self,
-        mount: &str,
-        name: Option<&str>,
-        deadline: Instant,
-    ) -> Result<Reply, Failure> {
+    async fn log_in_cert(&self, mount: &str, name: Option<&str>, limit: &Limit) -> Result<Reply, Failure> {
         let request =
             LogInByCertificate { mount: mount.to_owned(), name: name.unwrap_or_default().to_owned() };
-        self.call(Operation::LogIn, None, request, deadline, &[]).await
+        self.call(Operation::LogIn, None, request, limit, &[]).await
     }
 
     /// Logs in with a user name and a password.
@@ -248,19 +257,19 @@ impl Vault {
         mount: &str,
         username: &str,
         password: &Secret,
-        deadline: Instant,
+        limit: &Limit,
     ) -> Result<Reply, Failure> {
         let request = UserpassLoginRequest {
             mount: mount.to_owned(),
             username: username.to_owned(),
             password: password.expose().to_owned(),
         };
-        self.call(Operation::LogIn, None, request, deadline, &[password]).await
+        self.call(Operation::LogIn, None, request, limit, &[password]).await
     }
 
     /// Takes the token out of a login's reply. A look-up refines what the reply says of it; where that fails, or
     /// would cost one of the token's uses, the reply's word stands.
-    async fn admit(&self, reply: &Reply, deadline: Instant) -> Result<Login, Failure> {
+    async fn admit(&self, reply: &Reply, limit: &Limit) -> Result<Login, Failure> {
         let unusable =
             |reason: replies::Unusable| failed(Kind::Refused, reason.as_str()).with_outcome_unknown();
         let auth = replies::login(&reply.body).map_err(unusable)?;
@@ -269,18 +278,17 @@ impl Vault {
             auth.client_token.filter(|token| !token.same(&Secret::new(String::new()))).ok_or_else(|| {
                 failed(Kind::Refused, "the login gives no token: it may ask for a second factor")
             })?;
-        if facts.num_uses == 0 {
-            let within = (Instant::now() + REFINE_WITHIN).min(deadline);
-            if let Ok(found) = self.facts(&token, within).await {
-                facts = found;
-            }
+        if facts.num_uses == 0
+            && let Ok(found) = self.facts(&token, &limit.part(REFINE_WITHIN)).await
+        {
+            facts = found;
         }
         Ok(Login::new(token, false, facts))
     }
 
     /// Looks up a token that was handed to us.
-    async fn take(&self, token: Secret, deadline: Instant) -> Result<Login, Failure> {
-        match self.facts(&token, deadline).await {
+    async fn take(&self, token: Secret, limit: &Limit) -> Result<Login, Failure> {
+        match self.facts(&token, limit).await {
             Ok(facts) => Ok(Login::new(token, true, facts)),
             Err(failure) if failure.kind == Kind::Forbidden => {
                 Ok(Login { ttl_known: false, ..Login::new(token, true, UNKNOWN) })
@@ -290,6 +298,9 @@ impl Vault {
         }
     }
 }
+
+/// The place of logins among the paths that go slower after a refusal, whatever their method: one login at a time.
+pub(super) const PATH: &str = "login";
 
 /// What is assumed of a token that may not look itself up: no end, and nothing that it could do about one.
 const UNKNOWN: TokenFacts = TokenFacts {

@@ -11,9 +11,11 @@
 //! | `endpoints`, `replies`, `lease` | requests that vaultrs lacks; what replies hold; the name of a lease |
 //! | `examine` | questions of `leasehold check`, and whether a lease is there |
 //! | `classify`, `failure` | what an answer means, and how it is told |
-//! | `transport`, `address`, `tls`, `pace` | addresses, bounds, trust, and how often |
+//! | `transport`, `address`, `tls` | addresses, bounds, trust |
+//! | `bounds`, `pace` | how long a request may take, when it may be sent |
 
 mod address;
+mod bounds;
 mod classify;
 mod config;
 mod endpoints;
@@ -42,10 +44,13 @@ use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfReques
 use crate::metrics::{self, VaultOutcome};
 use crate::secret::Secret;
 
+use bounds::Limit;
+pub use bounds::{Bounds, Priority};
 pub use classify::Operation;
 use classify::{classify, is_server_trouble};
 use endpoints::{Creds, ReadHealth, RenewLease, RevokeLease, StaticCreds};
 use login::Held;
+use pace::Went;
 use refusals::Refusals;
 use transport::{NoReply, Reply, Transport};
 
@@ -58,8 +63,8 @@ pub use replies::{Grant, Renewed, StaticCredential, TokenFacts};
 
 /// Vault, reached as one auth identity.
 ///
-/// Each request is sent once. Its `within` bounds all of it: waiting for its turn, connecting, the answer. One who
-/// wants to hear of a late answer spawns it with a longer `within`, and gives up earlier by himself.
+/// Each request is sent once. Its [`Bounds`] hold for all of it from its sending on: connecting, the answer. Whoever wants
+/// to hear of a late answer spawns it with longer ones, and gives up earlier.
 pub struct Vault {
     config: Config,
     transport: Transport,
@@ -122,15 +127,23 @@ impl Vault {
         self
     }
 
-    /// Somebody asks for it now: a credential that Vault refused is shown to it again at the next login.
-    pub fn hurry(&self) {
+    /// Somebody asks for a credential at `path` now: one for the login that Vault refused is shown to it again, and what it
+    /// refused lately is not waited out.
+    pub fn hurry(&self, path: &str) {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner).hurry(Instant::now());
+        self.transport.pace.hurry(login::PATH);
+        self.transport.pace.hurry(&creds_path(path));
     }
 
-    /// What Vault gave is of no use, and will be asked for again: that counts as a failure, though each request was
-    /// answered well.
-    pub fn gave_nothing_of_use(&self) {
-        self.transport.pace.went(false);
+    /// Whether a credential that came from `path` is of use. One that is not is as good as a refusal of that path, though
+    /// the request was answered well.
+    pub fn grant_was_of_use(&self, path: &str, of_use: bool) {
+        self.transport.pace.of_use(&creds_path(path), of_use);
+    }
+
+    /// Whether the token of a login is of use. One that is not is as good as a refused login.
+    pub fn login_was_of_use(&self, of_use: bool) {
+        self.transport.pace.of_use(login::PATH, of_use);
     }
 
     /// The address that is asked first: the one that answered last, unless it failed since.
@@ -159,10 +172,15 @@ impl Vault {
     ///
     /// With `outcome_unknown` a credential may have been made all the same; with `left` one was made, and is to be given
     /// back.
-    pub async fn issue(&self, token: &Secret, path: &str, within: Duration) -> Result<Grant, Failure> {
+    pub async fn issue(
+        &self,
+        token: &Secret,
+        path: &str,
+        bounds: impl Into<Bounds>,
+    ) -> Result<Grant, Failure> {
         let path = path.trim_matches('/');
         let request = Creds { path: path.to_owned() };
-        let reply = self.ask_about(path, Operation::Issue, token, request, within).await?;
+        let reply = self.ask_about(path, Operation::Issue, token, request, bounds).await?;
         replies::grant(&reply.body, path).map_err(|why| {
             // What is not JSON does not come from Vault, whatever its status says.
             let kind = if why == replies::Unusable::NotJson { Kind::Transient } else { Kind::Refused };
@@ -181,10 +199,10 @@ impl Vault {
         &self,
         token: &Secret,
         path: &str,
-        within: Duration,
+        bounds: impl Into<Bounds>,
     ) -> Result<StaticCredential, Failure> {
         let request = StaticCreds { path: path.trim_matches('/').to_owned() };
-        let reply = self.ask(Operation::Issue, token, request, within).await?;
+        let reply = self.ask(Operation::Issue, token, request, bounds).await?;
         replies::static_credential(&reply.body)
             .map_err(|why| Failure::local(Operation::Issue, Kind::Refused, why.as_str()))
     }
@@ -199,10 +217,10 @@ impl Vault {
         token: &Secret,
         lease: &Lease,
         username: &str,
-        within: Duration,
+        bounds: impl Into<Bounds>,
     ) -> Result<Renewed, Failure> {
         let request = RenewLease { path: lease.path("sys/leases/renew"), lease_id: lease.id().to_owned() };
-        let reply = self.ask_about(username, Operation::Renew, token, request, within).await?;
+        let reply = self.ask_about(username, Operation::Renew, token, request, bounds).await?;
         replies::renewed(&reply.body).map_err(|why| unreadable(Operation::Renew, why))
     }
 
@@ -216,9 +234,9 @@ impl Vault {
     /// # Errors
     ///
     /// `TokenDead` and `CannotExtend` are final.
-    pub async fn renew_token(&self, token: &Secret, within: Duration) -> Result<Renewed, Failure> {
+    pub async fn renew_token(&self, token: &Secret, bounds: impl Into<Bounds>) -> Result<Renewed, Failure> {
         let request = RenewTokenSelfRequest { increment: None };
-        let reply = self.ask(Operation::RenewToken, token, request, within).await?;
+        let reply = self.ask(Operation::RenewToken, token, request, bounds).await?;
         replies::renewed_token(&reply.body).map_err(|why| unreadable(Operation::RenewToken, why))
     }
 
@@ -227,8 +245,12 @@ impl Vault {
     /// # Errors
     ///
     /// `Forbidden` where the token lives and may not ask.
-    pub async fn look_up_token(&self, token: &Secret, within: Duration) -> Result<TokenFacts, Failure> {
-        self.facts(token, Instant::now() + within).await
+    pub async fn look_up_token(
+        &self,
+        token: &Secret,
+        bounds: impl Into<Bounds>,
+    ) -> Result<TokenFacts, Failure> {
+        self.facts(token, &Limit::new(bounds.into())).await
     }
 
     /// Revokes a lease, and waits until it is done. Cancel safe. One that is gone already is a success.
@@ -236,10 +258,15 @@ impl Vault {
     /// # Errors
     ///
     /// `Forbidden` where the policy does not allow it, which is the default.
-    pub async fn revoke(&self, token: &Secret, lease: &Lease, within: Duration) -> Result<(), Failure> {
+    pub async fn revoke(
+        &self,
+        token: &Secret,
+        lease: &Lease,
+        bounds: impl Into<Bounds>,
+    ) -> Result<(), Failure> {
         let path = lease.path("sys/leases/revoke");
         let request = RevokeLease { path, lease_id: lease.id().to_owned(), sync: true };
-        match self.ask(Operation::Revoke, token, request, within).await {
+        match self.ask(Operation::Revoke, token, request, bounds).await {
             Err(failure) if failure.kind != Kind::Gone => Err(failure),
             _ => Ok(()),
         }
@@ -255,9 +282,9 @@ impl Vault {
     /// # Errors
     ///
     /// `TokenDead` where it is gone already.
-    pub async fn revoke_token(&self, token: &Secret, within: Duration) -> Result<(), Failure> {
+    pub async fn revoke_token(&self, token: &Secret, bounds: impl Into<Bounds>) -> Result<(), Failure> {
         let request = RevokeTokenSelfRequest {};
-        self.ask(Operation::RevokeToken, token, request, within).await?;
+        self.ask(Operation::RevokeToken, token, request, bounds).await?;
         Ok(())
     }
 
@@ -276,9 +303,8 @@ impl Vault {
     ///
     /// As [`Vault::health`].
     pub async fn look(&self, within: Duration) -> Result<(Health, Option<SystemTime>), Failure> {
-        let deadline = Instant::now() + within;
         let request = self.build(Operation::Health, None, ReadHealth {})?;
-        let reply = self.exchange(Operation::Health, &request, deadline).await?;
+        let reply = self.exchange(Operation::Health, &request, &Limit::new(within.into())).await?;
         if !is_vaults(Operation::Health, &reply) {
             return Err(Failure::not_vaults(Operation::Health, reply.status));
         }
@@ -300,9 +326,9 @@ impl Vault {
     /// * Method: GET
     /// * Response: `data` with `ttl`, `expire_time`, `renewable`, `type`, `num_uses`, `explicit_max_ttl`
     /// * Reference: <https://developer.hashicorp.com/vault/api-docs/auth/token#lookup-a-token-self>
-    async fn facts(&self, token: &Secret, deadline: Instant) -> Result<TokenFacts, Failure> {
+    async fn facts(&self, token: &Secret, limit: &Limit) -> Result<TokenFacts, Failure> {
         let request = LookupTokenSelfRequest {};
-        let reply = self.call(Operation::LookUp, Some(token), request, deadline, &[]).await?;
+        let reply = self.call(Operation::LookUp, Some(token), request, limit, &[]).await?;
         replies::token_facts(&reply.body).map_err(|why| unreadable(Operation::LookUp, why))
     }
 
@@ -312,9 +338,9 @@ impl Vault {
         operation: Operation,
         token: &Secret,
         endpoint: E,
-        within: Duration,
+        bounds: impl Into<Bounds>,
     ) -> Result<Reply, Failure> {
-        self.ask_about("", operation, token, endpoint, within).await
+        self.ask_about("", operation, token, endpoint, bounds).await
     }
 
     /// A request with a token. A 403 may mean a dead token or a policy: the token's own look-up tells which, and
@@ -326,15 +352,14 @@ impl Vault {
         operation: Operation,
         token: &Secret,
         endpoint: E,
-        within: Duration,
+        bounds: impl Into<Bounds>,
     ) -> Result<Reply, Failure> {
-        let deadline = Instant::now() + within;
-        let answer = self.call_about(subject, operation, Some(token), endpoint, deadline, &[]).await;
-        let failure = match answer {
+        let limit = Limit::new(bounds.into());
+        let failure = match self.call_about(subject, operation, Some(token), endpoint, &limit, &[]).await {
             Err(failure) if failure.kind == Kind::Forbidden => failure,
             other => return other,
         };
-        let kind = match self.facts(token, deadline).await {
+        let kind = match self.facts(token, &limit).await {
             Ok(_) => Kind::Forbidden,
             Err(look_up) => match look_up.kind {
                 Kind::Forbidden | Kind::TokenDead => look_up.kind,
@@ -350,10 +375,10 @@ impl Vault {
         operation: Operation,
         token: Option<&Secret>,
         endpoint: E,
-        deadline: Instant,
+        limit: &Limit,
         secrets: &[&Secret],
     ) -> Result<Reply, Failure> {
-        self.call_about("", operation, token, endpoint, deadline, secrets).await
+        self.call_about("", operation, token, endpoint, limit, secrets).await
     }
 
     /// A request whose answer is a success, or a failure with its meaning. `secrets` were sent in its body.
@@ -363,11 +388,11 @@ impl Vault {
         operation: Operation,
         token: Option<&Secret>,
         endpoint: E,
-        deadline: Instant,
+        limit: &Limit,
         secrets: &[&Secret],
     ) -> Result<Reply, Failure> {
         let request = self.build(operation, token, endpoint)?;
-        let reply = self.exchange(operation, &request, deadline).await?;
+        let reply = self.exchange(operation, &request, limit).await?;
         let status = reply.status;
         if !is_vaults(operation, &reply) {
             let is_issuance = operation == Operation::Issue;
@@ -414,42 +439,35 @@ impl Vault {
         &self,
         operation: Operation,
         request: &http::Request<Vec<u8>>,
-        deadline: Instant,
+        limit: &Limit,
     ) -> Result<Reply, Failure> {
-        if Instant::now() >= deadline {
-            return Err(Failure::local(operation, Kind::Transient, "not sent: no time is left for it"));
+        let not_sent = |why: &str| Failure::local(operation, Kind::Transient, why);
+        if Instant::now() >= limit.ends_at() {
+            return Err(not_sent("not sent: no time is left for it"));
         }
-        let pace = &self.transport.pace;
-        if let Err(why) = pace.turn(request.uri().path(), deadline).await {
-            return Err(Failure::local(operation, Kind::Transient, why));
-        }
+        let path = request.uri().path();
+        let mut turn = self.transport.pace.turn(path, limit).await.map_err(not_sent)?;
+        limit.is_sent();
         let sent = Instant::now();
-        let result = self.transport.send(request, deadline).await;
+        let result = self.transport.send(request, &mut turn, limit).await;
         let outcome = outcome(operation, &result);
-        // The usual policy forbids the revocation of a lease, another one that of a token or a look; nobody asks for the
-        // same twice: at a shutdown one route's 403 is not to hold up what the others give back.
-        let parting =
-            matches!(operation, Operation::Revoke | Operation::RevokeToken | Operation::LookUpLease);
-        if !parting || outcome != VaultOutcome::Denied {
-            pace.went(outcome == VaultOutcome::Ok);
-        }
+        turn.went(went(outcome), operation == Operation::Issue && result.as_ref().is_ok_and(is_of_path));
         // A quota is the cluster's; a node that is in trouble says nothing of the others.
         if let Ok(Reply { retry_after: Some(span), status, .. }) = result
             && (status == 429 || self.transport.is_alone())
         {
-            pace.rest(request.uri().path(), span);
+            self.transport.pace.rest(path, span);
         }
         metrics::vault_request(operation.as_str(), outcome, sent.elapsed());
         self.note(outcome);
         result.map_err(|no_reply| match no_reply {
-            NoReply::NotSent(why) | NoReply::Redirected(why) => {
-                Failure::local(operation, Kind::Transient, &why)
-            }
+            NoReply::NotSent(why) | NoReply::Redirected(why) => not_sent(&why),
             NoReply::Lost(why, body) => {
-                let failure = Failure::local(operation, Kind::Transient, &why).with_outcome_unknown();
-                let read_at = request.uri().path().trim_start_matches("/v1/");
+                let failure = not_sent(&why).with_outcome_unknown();
                 let is_issuance = operation == Operation::Issue;
-                failure.leaving(is_issuance.then(|| replies::leftover(&body, read_at)).flatten())
+                failure.leaving(
+                    is_issuance.then(|| replies::leftover(&body, path.trim_start_matches("/v1/"))).flatten(),
+                )
             }
             NoReply::TimedOut => Failure::local(operation, Kind::TimedOut, "no answer in time"),
         })
@@ -475,6 +493,26 @@ impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Vault").field("addr", &self.addr()).finish_non_exhaustive()
     }
+}
+
+/// The path of a creds request, as it is sent.
+fn creds_path(path: &str) -> String {
+    format!("/v1/{}", path.trim_matches('/'))
+}
+
+/// What an outcome says of Vault as a whole.
+fn went(outcome: VaultOutcome) -> Went {
+    match outcome {
+        VaultOutcome::Ok => Went::Well,
+        VaultOutcome::Denied | VaultOutcome::ClientError => Went::Refused,
+        VaultOutcome::ServerError | VaultOutcome::Timeout | VaultOutcome::Unreachable => Went::Trouble,
+    }
+}
+
+/// Whether an answer to a creds request is about its path: Vault's own, such as an unknown role's or a broken statement's.
+/// A sealed or leaderless node says the same of every path.
+fn is_of_path(reply: &Reply) -> bool {
+    reply.status != 503 && is_vaults(Operation::Issue, reply)
 }
 
 /// Whether an answer is Vault's own word, by its body.

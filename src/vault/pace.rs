@@ -1,78 +1,178 @@
-//! How often Vault is asked while things go wrong. Floor 2.
+//! When a request may be sent to Vault: how many there are while Vault fails, in which order, and which paths are slowed
+//! alone. Floor 2.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
-/// Lets requests pass at once while all goes well, and from a failure on at most [`MOST`] within each [`WINDOW`].
+use super::bounds::{Limit, Priority};
+
+/// Lets requests pass at once while Vault answers.
 ///
-/// A success does not say that the failure is over: a login succeeds, and what is asked for with its token is refused,
-/// again and again and on every route. So the bound stays until a success comes [`CALM`] after the latest failure.
-/// Silence does not lift it, as a Vault that answers nobody is silent.
+/// While Vault fails as a whole, at most [`MOST`] requests that come to nothing are sent within each [`WINDOW`]; those
+/// that wait go by their priority. It fails as a whole from the moment that half of the latest [`OUTCOMES`] are trouble
+/// (no answer, or one that speaks of the server's state) until no more than a quarter are. A request that is answered well
+/// gives its turn back, so that a Vault that is back is asked by everybody at once, however long it was away.
+///
+/// An answer that refuses one path says nothing of others: that path alone has one request in flight, and waits between.
 pub(super) struct Pace {
-    /// Those who wait for their turn, in order.
-    queue: tokio::sync::Mutex<()>,
     state: Mutex<State>,
+    changed: Notify,
+}
+
+/// How a request went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Went {
+    /// It did what it was sent for.
+    Well,
+    /// Vault is there, and says no.
+    Refused,
+    /// No answer, or one that speaks of the server's state.
+    Trouble,
 }
 
 #[derive(Default)]
 struct State {
-    /// When the latest failure became known, while its bound stays.
-    failed_at: Option<Instant>,
-    /// When the latest requests were sent, oldest first; at most [`MOST`].
-    sent: VecDeque<Instant>,
-    /// Paths that Vault asked to be left alone with, and until when.
-    resting: BTreeMap<String, Instant>,
+    failing: bool,
+    /// Whether the latest requests met trouble; at most [`OUTCOMES`].
+    outcomes: VecDeque<bool>,
+    /// When the latest requests were sent that have not been answered well, oldest first; at most [`MOST`].
+    sent: VecDeque<(u64, Instant)>,
+    waiting: BTreeMap<Place, Waiting>,
+    paths: BTreeMap<String, Path>,
+    next: u64,
+}
+
+/// A place in the queue: by priority, then in the order of coming.
+type Place = (Priority, u64);
+
+/// What waits for its turn.
+struct Waiting {
+    path: Option<String>,
+    /// Whether it goes alone on its path whatever was answered there. Such a turn sends nothing by itself.
+    alone: bool,
+}
+
+/// What is known of a path.
+struct Path {
+    in_flight: u32,
+    /// Whether the latest answer was a refusal.
+    slow: bool,
+    /// Whether what it gave last was of no use: then it stays slow until something is.
+    of_no_use: bool,
+    /// Refusals in a row.
+    refusals: u32,
+    /// After a refusal: when the next request may be sent.
+    again_at: Instant,
+    /// Vault asked to be left alone with it until then.
+    rests_until: Instant,
+}
+
+impl Path {
+    fn new(now: Instant) -> Self {
+        Self { in_flight: 0, slow: false, of_no_use: false, refusals: 0, again_at: now, rests_until: now }
+    }
+
+    fn refused(&mut self, now: Instant) {
+        if !self.slow && now >= self.again_at + FORGIVEN_AFTER {
+            self.refusals = 0;
+        }
+        let wait = FIRST_WAIT.saturating_mul(1 << self.refusals.min(10)).min(LONGEST_WAIT);
+        self.refusals = self.refusals.saturating_add(1);
+        self.again_at = now + wait;
+        self.slow = true;
+    }
+
+    /// Whether it can be forgotten.
+    fn is_idle(&self, now: Instant) -> bool {
+        self.in_flight == 0 && now >= self.rests_until && now >= self.again_at + FORGIVEN_AFTER
+    }
 }
 
 impl Pace {
     pub(super) fn new() -> Self {
-        Self { queue: tokio::sync::Mutex::default(), state: Mutex::default() }
+        Self { state: Mutex::default(), changed: Notify::new() }
     }
 
     /// Waits until a request for this path may be sent, which is to be done at once. Cancel safe.
     ///
     /// # Errors
     ///
-    /// Says why it may not be sent before the deadline.
-    pub(super) async fn turn(&self, path: &str, deadline: Instant) -> Result<(), &'static str> {
-        if self.state().resting.get(path).is_some_and(|until| Instant::now() < *until) {
-            return Err("not sent: Vault asked to be left alone with it for a while");
-        }
-        let too_late = "not sent: Vault fails, and no turn came in time";
-        let Ok(_first) = timeout_at(deadline, self.queue.lock()).await else {
-            return Err(too_late);
-        };
-        let slot = self.state().slot();
-        if let Some(slot) = slot {
-            if slot >= deadline {
-                return Err(too_late);
-            }
-            sleep_until(slot).await;
-        }
-        self.state().send(Instant::now());
-        Ok(())
+    /// Says why it is not sent.
+    pub(super) async fn turn(self: &Arc<Self>, path: &str, limit: &Limit) -> Result<Turn, &'static str> {
+        self.wait(Some(path.to_owned()), false, limit).await
     }
 
-    /// Tells how the latest request went.
-    pub(super) fn went(&self, well: bool) {
+    /// Waits until nobody else is on this path. The turn sends nothing, so it takes nothing from the rate. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// Says why it did not come to that.
+    pub(super) async fn alone(self: &Arc<Self>, path: &str, limit: &Limit) -> Result<Turn, &'static str> {
+        self.wait(Some(path.to_owned()), true, limit).await
+    }
+
+    /// Whether what came of a request for this path is of use. What is not is as good as a refusal.
+    pub(super) fn of_use(&self, path: &str, of_use: bool) {
         let now = Instant::now();
         let mut state = self.state();
-        if !well {
-            state.failed_at = Some(now);
-        } else if state.failed_at.is_some_and(|failed_at| now >= failed_at + CALM) {
-            state.failed_at = None;
+        if !of_use {
+            let path = state.path(path, now);
+            path.of_no_use = true;
+            path.refused(now);
+        } else if let Some(path) = state.paths.get_mut(path) {
+            (path.of_no_use, path.slow) = (false, false);
+            self.changed.notify_waiters();
         }
     }
 
-    /// Requests for this path are not to be sent for so long.
+    /// Vault asks to be left alone with this path for so long.
     pub(super) fn rest(&self, path: &str, span: Duration) {
         let now = Instant::now();
-        let mut state = self.state();
-        state.resting.retain(|_, until| now < *until);
-        state.resting.insert(path.to_owned(), now + span);
+        self.state().path(path, now).rests_until = now + span;
+    }
+
+    /// Somebody asks for a try now: what was refused is not waited out.
+    pub(super) fn hurry(&self, path: &str) {
+        if let Some(path) = self.state().paths.get_mut(path) {
+            path.again_at = Instant::now();
+            path.refusals = 0;
+        }
+        self.changed.notify_waiters();
+    }
+
+    async fn wait(
+        self: &Arc<Self>,
+        path: Option<String>,
+        alone: bool,
+        limit: &Limit,
+    ) -> Result<Turn, &'static str> {
+        let queued = Queued::new(self, path, alone, limit.priority());
+        let until = limit.turn_by();
+        limit
+            .wait(async {
+                loop {
+                    let changed = self.changed.notified();
+                    tokio::pin!(changed);
+                    // From here on no change is missed.
+                    changed.as_mut().enable();
+                    let wake = match queued.take() {
+                        Ok(turn) => return Ok(turn),
+                        Err(at) => at.unwrap_or(until).min(until),
+                    };
+                    tokio::select! {
+                        () = changed => {}
+                        () = limit.withdrawn().cancelled() => return Err("not sent: it is not wanted any more"),
+                        () = sleep_until(wake) => if Instant::now() >= until {
+                            return Err("not sent: no turn came in time");
+                        },
+                    }
+                }
+            })
+            .await
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -80,18 +180,159 @@ impl Pace {
     }
 }
 
-impl State {
-    /// When the next request may be sent, if not at once.
-    fn slot(&self) -> Option<Instant> {
-        let oldest = self.sent.front().filter(|_| self.failed_at.is_some() && self.sent.len() == MOST)?;
-        Some(*oldest + WINDOW)
+/// A place in the queue, left when it is dropped.
+struct Queued<'a> {
+    pace: &'a Arc<Pace>,
+    place: Place,
+}
+
+impl<'a> Queued<'a> {
+    fn new(pace: &'a Arc<Pace>, path: Option<String>, alone: bool, priority: Priority) -> Self {
+        let mut state = pace.state();
+        state.next += 1;
+        let place = (priority, state.next);
+        state.waiting.insert(place, Waiting { path, alone });
+        Self { pace, place }
     }
 
-    fn send(&mut self, now: Instant) {
-        if self.sent.len() == MOST {
+    /// The turn, if it has come; else when to look again, if no change comes before.
+    fn take(&self) -> Result<Turn, Option<Instant>> {
+        let now = Instant::now();
+        let mut state = self.pace.state();
+        state.may_go(self.place, now)?;
+        let Some(Waiting { path, alone }) = state.waiting.remove(&self.place) else { return Err(None) };
+        if let Some(path) = &path {
+            state.path(path, now).in_flight += 1;
+        }
+        if !alone {
+            state.send(self.place.1, now);
+        }
+        Ok(Turn { pace: Arc::clone(self.pace), path, alone, sent: self.place.1 })
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.pace.state().waiting.remove(&self.place);
+        self.pace.changed.notify_waiters();
+    }
+}
+
+/// A request that may be sent, or was. Dropping it leaves the path to the next one.
+pub(super) struct Turn {
+    pace: Arc<Pace>,
+    path: Option<String>,
+    alone: bool,
+    sent: u64,
+}
+
+impl Turn {
+    /// Waits until the same request may be sent to a further address. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// Says why it is not sent.
+    pub(super) async fn further(&mut self, limit: &Limit) -> Result<(), &'static str> {
+        // The path is ours already.
+        self.sent = self.pace.wait(None, false, limit).await?.sent;
+        Ok(())
+    }
+
+    /// Tells how it went. `slows` says whether the answer is about this path.
+    pub(super) fn went(&self, went: Went, slows: bool) {
+        let now = Instant::now();
+        let mut state = self.pace.state();
+        if !self.alone {
+            if went != Went::Trouble {
+                state.sent.retain(|(number, _)| *number != self.sent);
+            }
+            state.note(went == Went::Trouble);
+        }
+        if let Some(path) = &self.path {
+            match went {
+                Went::Refused | Went::Trouble if slows => state.path(path, now).refused(now),
+                Went::Well => {
+                    let path = state.path(path, now);
+                    path.slow = path.of_no_use;
+                }
+                Went::Refused | Went::Trouble => {}
+            }
+        }
+        drop(state);
+        self.pace.changed.notify_waiters();
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut state = self.pace.state();
+        if let Some(path) = self.path.as_ref().and_then(|path| state.paths.get_mut(path)) {
+            path.in_flight = path.in_flight.saturating_sub(1);
+        }
+        drop(state);
+        self.pace.changed.notify_waiters();
+    }
+}
+
+impl State {
+    /// Whether the one in this place may go; else when to look again, if no change comes before.
+    fn may_go(&self, place: Place, now: Instant) -> Result<(), Option<Instant>> {
+        let Some(this) = self.waiting.get(&place) else { return Err(None) };
+        self.is_open(this, now)?;
+        let has_rivals_on_path = this.alone || self.is_slow(this);
+        let is_ahead = |other: &Waiting| {
+            let is_rival = (self.failing && !this.alone && !other.alone)
+                || (has_rivals_on_path && other.path == this.path);
+            is_rival && self.is_open(other, now).is_ok()
+        };
+        if self.waiting.range(..place).any(|(_, other)| is_ahead(other)) {
+            return Err(None);
+        }
+        match self.sent.front() {
+            Some((_, oldest))
+                if self.failing && !this.alone && self.sent.len() >= MOST && now < *oldest + WINDOW =>
+            {
+                Err(Some(*oldest + WINDOW))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether its path lets it go.
+    fn is_open(&self, waiting: &Waiting, now: Instant) -> Result<(), Option<Instant>> {
+        let Some(path) = waiting.path.as_ref().and_then(|path| self.paths.get(path)) else { return Ok(()) };
+        if (path.slow || waiting.alone) && path.in_flight > 0 {
+            return Err(None);
+        }
+        let again_at = if path.slow { path.again_at.max(path.rests_until) } else { path.rests_until };
+        if now < again_at { Err(Some(again_at)) } else { Ok(()) }
+    }
+
+    fn is_slow(&self, waiting: &Waiting) -> bool {
+        waiting.path.as_ref().and_then(|path| self.paths.get(path)).is_some_and(|path| path.slow)
+    }
+
+    fn send(&mut self, number: u64, now: Instant) {
+        if self.sent.len() >= MOST {
             self.sent.pop_front();
         }
-        self.sent.push_back(now);
+        self.sent.push_back((number, now));
+    }
+
+    fn note(&mut self, trouble: bool) {
+        if self.outcomes.len() >= OUTCOMES {
+            self.outcomes.pop_front();
+        }
+        self.outcomes.push_back(trouble);
+        let (all, troubles) = (self.outcomes.len(), self.outcomes.iter().filter(|trouble| **trouble).count());
+        self.failing = if self.failing { troubles * 4 > all } else { trouble && troubles * 2 >= all };
+    }
+
+    fn path(&mut self, path: &str, now: Instant) -> &mut Path {
+        if !self.paths.contains_key(path) {
+            self.paths.retain(|_, path| !path.is_idle(now));
+        }
+        self.paths.entry(path.to_owned()).or_insert_with(|| Path::new(now))
     }
 }
 
@@ -101,125 +342,18 @@ const MOST: usize = 5;
 /// A quarter more than the second: requests that were sent apart may arrive closer together.
 const WINDOW: Duration = Duration::from_millis(1250);
 
-/// Longer than the longest back-off of what fails for Vault's sake, so that a failure that comes again finds the bound in
-/// place.
-const CALM: Duration = Duration::from_secs(35);
+/// By so many it is told whether Vault fails as a whole, or something that only some routes need.
+const OUTCOMES: usize = 16;
+
+/// After a refusal until the next request for the path. Each route has a back-off of its own, which may be longer; this one
+/// is for many routes on the same path.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+
+/// Short, as it is also how long it takes at most until something is noticed to have been mended.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// A path that was not refused for so long begins with the first wait again.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(600);
-
-    /// So many callers at once, each of which sends as often as it can for this long; how their requests went is told by
-    /// `well`. When each was sent.
-    async fn sent(callers: u32, span: Duration, well: fn(usize) -> bool) -> Vec<Instant> {
-        let pace = Arc::new(Pace::new());
-        let sent = Arc::new(Mutex::new(Vec::new()));
-        let until = Instant::now() + span;
-        let callers: Vec<_> = (0..callers)
-            .map(|_| {
-                let (pace, sent) = (Arc::clone(&pace), Arc::clone(&sent));
-                tokio::spawn(async move {
-                    while Instant::now() < until && pace.turn("x", until).await.is_ok() {
-                        let number = {
-                            let mut sent = sent.lock().unwrap();
-                            sent.push(Instant::now());
-                            sent.len()
-                        };
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                        pace.went(well(number));
-                    }
-                })
-            })
-            .collect();
-        for caller in callers {
-            caller.await.unwrap();
-        }
-        sent.lock().unwrap().clone()
-    }
-
-    fn most_in_a_second(sent: &[Instant]) -> usize {
-        let within = |from: &Instant| sent.iter().filter(|at| (*from..*from + SECOND).contains(at)).count();
-        sent.iter().map(within).max().unwrap_or(0)
-    }
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[tokio::test(start_paused = true)]
-    async fn requests_are_free_while_vault_answers() {
-        let sent = sent(4, SECOND, |_| true).await;
-        assert_eq!(sent.len(), 200);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn whatever_succeeds_in_between_a_failing_vault_gets_five_requests_a_second() {
-        for well in [|_| false, |number| number % 2 == 0, |number| number % 10 != 0] {
-            let sent = sent(4, Duration::from_secs(60), well).await;
-            // Four were on their way before any failure was known; up to ten with the last pattern.
-            assert_eq!(most_in_a_second(&sent[12..]), MOST);
-            assert!(sent.len() > 4 * 59, "and not much less than that: {}", sent.len());
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_was_sent_before_the_failure_counts() {
-        let pace = Pace::new();
-        let began = Instant::now();
-        for _ in 0..20 {
-            pace.turn("x", began + LONG).await.unwrap();
-        }
-        pace.went(false);
-        pace.turn("x", began + LONG).await.unwrap();
-        assert_eq!(began.elapsed(), WINDOW);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_success_lifts_the_bound_when_no_failure_came_for_a_while() {
-        let free = async |pace: &Pace| {
-            let began = Instant::now();
-            for _ in 0..20 {
-                pace.turn("x", began + LONG).await.unwrap();
-            }
-            began.elapsed().is_zero()
-        };
-        let pace = Pace::new();
-        pace.went(false);
-        tokio::time::sleep(CALM).await;
-        assert!(!free(&pace).await, "silence is no success");
-        pace.went(false);
-        pace.went(true);
-        assert!(!free(&pace).await, "it may fail again at once");
-        pace.went(false);
-        tokio::time::sleep(CALM).await;
-        pace.went(true);
-        assert!(free(&pace).await);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_turn_beyond_the_deadline_is_not_waited_for() {
-        let pace = Pace::new();
-        pace.went(false);
-        let began = Instant::now();
-        for _ in 0..MOST {
-            pace.turn("x", began + LONG).await.unwrap();
-        }
-        assert!(pace.turn("x", began + WINDOW).await.is_err());
-        assert!(began.elapsed().is_zero());
-        pace.turn("x", began + LONG).await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_path_rests_as_long_as_vault_asks_for_and_others_do_not() {
-        let pace = Pace::new();
-        let deadline = Instant::now() + LONG;
-        pace.rest("x", Duration::from_secs(7));
-        pace.turn("y", deadline).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(6900)).await;
-        assert!(pace.turn("x", deadline).await.is_err());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        pace.turn("x", deadline).await.unwrap();
-    }
-}
+mod tests;

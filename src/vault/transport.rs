@@ -15,7 +15,8 @@ use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
 use super::address::{Fixed, authority, origin, parse, plain_host};
-use super::pace::Pace;
+use super::bounds::Limit;
+use super::pace::{Pace, Turn};
 use super::{Config, Error, tls};
 use crate::crypto;
 
@@ -107,43 +108,29 @@ impl Transport {
         self.addr()
     }
 
-    /// Sends it to the first address that can be connected to. The caller has waited for the pace; each further address
-    /// takes a turn of its own. Not cancel safe: a reply may be lost.
+    /// Sends it to the first address that can be connected to; its turn has come, and each further address takes one of its
+    /// own. A node that certainly did nothing (it was not reached, serves nothing, or sends us where we do not go) is passed
+    /// over for the next. Where none does better, the most telling of their answers stands. Not cancel safe: a reply may be
+    /// lost.
     pub(super) async fn send(
         &self,
         request: &http::Request<Vec<u8>>,
-        deadline: Instant,
+        turn: &mut Turn,
+        limit: &Limit,
     ) -> Result<Reply, NoReply> {
         let first = self.first();
-        match timeout_at(deadline, self.try_in_turn(request, first, deadline)).await {
-            Ok(result) => result,
-            Err(_) => {
-                self.pass_over(self.first());
-                Err(NoReply::TimedOut)
-            }
-        }
-    }
-
-    /// A node that certainly did nothing (it was not reached, serves nothing, or sends us where we do not go) is passed
-    /// over for the next. Where none does better, the most telling of their answers stands.
-    async fn try_in_turn(
-        &self,
-        request: &http::Request<Vec<u8>>,
-        first: usize,
-        deadline: Instant,
-    ) -> Result<Reply, NoReply> {
         let mut best = Err(NoReply::NotSent("no address".to_owned()));
-        for turn in 0..self.addresses.len() {
-            if turn > 0 && self.pace.turn(request.uri().path(), deadline).await.is_err() {
+        for try_number in 0..self.addresses.len() {
+            if try_number > 0 && turn.further(limit).await.is_err() {
                 break;
             }
-            let index = (first + turn) % self.addresses.len();
+            let index = (first + try_number) % self.addresses.len();
             let Some(address) = self.addresses.get(index) else {
                 break;
             };
-            let answer = match address.attempt(request).await {
+            let answer = match address.attempt(request, limit).await {
                 Ok(Answer::Reply(reply)) => Ok(self.answered(index, reply)),
-                Ok(Answer::Elsewhere(target)) => self.follow(index, target, request, deadline).await,
+                Ok(Answer::Elsewhere(target)) => self.follow(index, target, request, turn, limit).await,
                 Err(no_reply) => Err(no_reply),
             };
             match answer {
@@ -180,7 +167,8 @@ impl Transport {
         index: usize,
         target: Url,
         request: &http::Request<Vec<u8>>,
-        deadline: Instant,
+        turn: &mut Turn,
+        limit: &Limit,
     ) -> Result<Reply, NoReply> {
         let to = origin(&target);
         let same_path = target.path() == request.uri().path() && target.query() == request.uri().query();
@@ -195,10 +183,10 @@ impl Transport {
         if !same_path {
             return refused("to another path");
         }
-        if self.pace.turn(request.uri().path(), deadline).await.is_err() {
+        if turn.further(limit).await.is_err() {
             return refused("and no turn came in time");
         }
-        match address.attempt(request).await {
+        match address.attempt(request, limit).await {
             Ok(Answer::Reply(reply)) => Ok(self.answered(place, reply)),
             Ok(Answer::Elsewhere(_)) => refused("and from there on again"),
             // The first address answered, by sending us to one that is not there: as good as no answer.
@@ -273,7 +261,11 @@ impl Address {
         Ok(Self { url, target, host, client: builder.build().map_err(Error::Client)? })
     }
 
-    async fn attempt(&self, request: &http::Request<Vec<u8>>) -> Result<Answer, NoReply> {
+    async fn attempt(&self, request: &http::Request<Vec<u8>>, limit: &Limit) -> Result<Answer, NoReply> {
+        timeout_at(limit.ends_at(), self.exchange(request)).await.unwrap_or(Err(NoReply::TimedOut))
+    }
+
+    async fn exchange(&self, request: &http::Request<Vec<u8>>) -> Result<Answer, NoReply> {
         let mut url = self.target.clone();
         url.set_path(request.uri().path());
         url.set_query(request.uri().query());

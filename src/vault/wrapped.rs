@@ -6,11 +6,11 @@
 //!
 //! Reference: <https://developer.hashicorp.com/vault/docs/concepts/response-wrapping#response-wrapping-token-validation>
 
-use tokio::time::Instant;
 use vaultrs::api::sys::requests::{UnwrapRequest, WrappingLookupRequest};
 
 use crate::secret::Secret;
 
+use super::bounds::Limit;
 use super::classify::Operation;
 use super::login::failed;
 use super::{Failure, Kind, Vault, replies};
@@ -55,7 +55,7 @@ impl Vault {
         wrapped: &mut Wrapped,
         token: Result<Secret, Failure>,
         origin: &Origin<'_>,
-        deadline: Instant,
+        limit: &Limit,
     ) -> Result<Secret, Failure> {
         let token = match token {
             Ok(token) => token,
@@ -68,7 +68,7 @@ impl Vault {
         if let (Fate::Unwrapped, Some(secret_id)) = (wrapped.fate, &wrapped.secret_id) {
             return Ok(secret_id.clone());
         }
-        match self.unwrap(wrapped, &token, origin, deadline).await {
+        match self.unwrap(wrapped, &token, origin, limit).await {
             Ok(secret_id) => {
                 wrapped.fate = Fate::Unwrapped;
                 wrapped.secret_id = Some(secret_id.clone());
@@ -89,10 +89,10 @@ impl Vault {
         wrapped: &mut Wrapped,
         token: &Secret,
         origin: &Origin<'_>,
-        deadline: Instant,
+        limit: &Limit,
     ) -> Result<Secret, Failure> {
         let look_up = WrappingLookupRequest { token: token.expose().to_owned() };
-        let reply = match self.call(Operation::LogIn, None, look_up, deadline, &[token]).await {
+        let reply = match self.call(Operation::LogIn, None, look_up, limit, &[token]).await {
             Err(failure) if is_unknown_token(&failure) => return Err(wrapped.used_before()),
             other => other?,
         };
@@ -103,7 +103,7 @@ impl Vault {
         }
         // An answer that is lost after this takes the secret_id with it.
         wrapped.fate = Fate::Sent;
-        match self.call(Operation::LogIn, Some(token), UnwrapRequest { token: None }, deadline, &[]).await {
+        match self.call(Operation::LogIn, Some(token), UnwrapRequest { token: None }, limit, &[]).await {
             Ok(reply) => replies::secret_id(&reply.body).map_err(unusable),
             Err(failure) if failure.outcome_unknown => Err(failure),
             Err(failure) => {

@@ -88,14 +88,15 @@ impl Driver {
                 "the token that the login gave can be used once only: Vault revokes a credential at once that is read \
                  with the last use of a token, so none is asked for; set token_num_uses of the login to 0"
             );
-            self.requests.vault.gave_nothing_of_use();
+            self.requests.vault.login_was_of_use(false);
             self.metrics.issuance(metrics::Issuance::Refused);
             self.shared.was_refused.store(true, Ordering::Release);
             self.remember("log in: the token can be used once only");
             if !login.handed {
                 // Its one use ends it: it is not left behind until its TTL.
                 self.next_token += 1;
-                self.requests.revoke_token(TokenId(self.next_token - 1), login.token);
+                let id = TokenId(self.next_token - 1);
+                self.requests.revoke_token(self.for_giving_back_token(id), id, login.token);
             }
             self.step(Event::LogInFailed(Failure::Forbidden));
             return;
@@ -121,6 +122,7 @@ impl Driver {
         if login.num_uses > 0 {
             self.counted.insert(id);
         }
+        self.requests.vault.login_was_of_use(true);
         self.step(Event::LoggedIn(id, facts));
     }
 
@@ -132,7 +134,7 @@ impl Driver {
                  take it out of the way of leasehold"
             );
             self.metrics.issuance(metrics::Issuance::Refused);
-            self.requests.vault.gave_nothing_of_use();
+            self.requests.grant_was_of_use(false);
             self.remember("issue: a caching Vault proxy is in between");
             self.step(Event::IssueFailed(Failure::Refused));
             return;

@@ -29,7 +29,8 @@ impl Driver {
     pub(super) fn look_up_lease(&mut self, number: u64, id: TokenId) {
         match (self.farewells.0.get(&number), self.tokens.get(&id)) {
             (Some(parted), Some(token)) if !self.counted.contains(&id) => {
-                self.requests.look_up_lease(number, token.clone(), parted.lease.clone());
+                let priority = self.for_giving_back(number);
+                self.requests.look_up_lease(priority, number, token.clone(), parted.lease.clone());
             }
             _ => self.step(Event::LeaseLookedUp(number, Sight::Barred)),
         }

@@ -16,6 +16,9 @@ impl Driver {
         match note {
             Note::Issuing(reason) => tracing::info!(reason = reason.as_str(), "a fresh credential is needed"),
             Note::Published { number, reason, proved, successor } => {
+                if proved {
+                    self.requests.grant_was_of_use(true);
+                }
                 if successor {
                     self.metrics.rotated(reason.as_str());
                 }
@@ -35,6 +38,7 @@ impl Driver {
                 }
             }
             Note::StandsBy(number) => {
+                self.requests.grant_was_of_use(true);
                 tracing::info!(lease.generation = number, "stands by");
             }
             Note::LeaseCapped(number) => {
@@ -54,7 +58,7 @@ impl Driver {
                 tracing::warn!(
                     "no fresh credential: the token at hand ends too soon for one; hand over one that lives longer"
                 );
-                self.requests.vault.gave_nothing_of_use();
+                self.requests.vault.login_was_of_use(false);
                 self.remember("issue: the token ends too soon");
             }
             Note::TooShort(number) => {
@@ -62,7 +66,7 @@ impl Driver {
                     lease.generation = number,
                     "the lease, or its token, is too short to be of use and is given back: raise its TTL"
                 );
-                self.requests.vault.gave_nothing_of_use();
+                self.requests.grant_was_of_use(false);
                 self.remember("issue: the lease is too short to be of use");
             }
             Note::CandidateRefused(number) => {
@@ -70,7 +74,7 @@ impl Driver {
                     lease.generation = number,
                     "no server accepts the new credential; it is given back: check the role's creation_statements, and the clocks"
                 );
-                self.requests.vault.gave_nothing_of_use();
+                self.requests.grant_was_of_use(false);
                 self.remember("prove: the server refuses the new credential");
             }
             Note::NotTakenUp(number) => {

@@ -235,3 +235,35 @@ fn a_command_after_the_close_fails() {
     story.at(10.0, Event::Close).does([Action::Unpublish]);
     story.at(10.0, Event::Rotate(None)).does([Action::RotateFailed]);
 }
+
+#[test]
+fn what_was_asked_for_by_an_earlier_configuration_delays_the_present_one_by_nothing() {
+    let asking = || {
+        let mut story = Story::new(settings());
+        story.at(0.0, Event::Tick).does([LOG_IN]);
+        // Back-offs that have grown long.
+        let mut now = 0.0;
+        for wait in [0.5, 1.0, 2.0, 3.0, 3.0] {
+            story.at(now, Event::LogInFailed(Failure::Transient)).does([]);
+            now += wait;
+            story.at(now, Event::Tick).does([LOG_IN]);
+        }
+        story
+    };
+    let mut story = asking();
+    story.at(20.0, Event::Reload).does([]);
+    story.at(21.0, Event::LogInFailed(Failure::Transient)).does([LOG_IN]);
+    story.at(22.0, Event::LoggedIn(T1, endless())).does([Action::Issue(T1)]);
+
+    let mut story = asking();
+    story.at(20.0, Event::Reload).does([]);
+    story.at(21.0, Event::LoggedIn(T1, endless())).does([LOG_IN, Action::RevokeToken(T1)]);
+
+    let mut story = asking();
+    story.at(20.0, Event::LoggedIn(T1, endless())).does([Action::Issue(T1)]);
+    story.at(21.0, Event::Reload).does([]);
+    story.at(22.0, Event::IssueFailed(Failure::Refused)).does([LOG_IN, Action::RevokeToken(T1)]);
+    story.at(23.0, Event::LoggedIn(T2, endless())).does([Action::Issue(T2)]);
+    // What fails now fails by this configuration.
+    story.at(24.0, Event::IssueFailed(Failure::Refused)).does([]);
+}

@@ -181,3 +181,19 @@ fn the_end_gives_the_token_back() {
     assert!(keeper.is_empty());
     assert_eq!(keeper.next_deadline(), Time::NEVER);
 }
+
+#[test]
+fn another_configuration_is_tried_at_once_whatever_has_failed_by_the_earlier_one() {
+    let mut keeper = StaticKeeper::new(0);
+    keeper.handle(at(0), Event::Tick);
+    keeper.handle(at(0), Event::LoggedIn(TOKEN, facts(at(0))));
+    assert_eq!(keeper.handle(at(1), Event::Reload), []);
+    assert!(is_read(&keeper.handle(at(2), Event::IssueFailed(Failure::Refused))));
+    for second in [3, 4, 6] {
+        keeper.handle(at(second), Event::IssueFailed(Failure::Refused));
+        keeper.handle(keeper.next_deadline(), Event::Tick);
+    }
+    keeper.handle(at(20), Event::IssueFailed(Failure::Refused));
+    assert!(keeper.next_deadline() > at(21));
+    assert!(is_read(&keeper.handle(at(21), Event::Reload)));
+}

@@ -3,6 +3,7 @@
 //! Each leasehold here reaches Vault by way of a forwarder, which counts what comes. Other modules tell of single faults
 //! (`lease::outage`, `lease::healing`, `vault_addresses`, `vault_tokens`, `vault_wrapped`); here is what they leave out.
 
+mod broken_routes;
 mod login;
 mod lost;
 mod rate;

@@ -1,0 +1,55 @@
+//! What a request to Vault is for, so that those who wait for their turn go in order. Floor 3.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Driver;
+use crate::credentials::clock;
+use crate::lease::{Time, TokenId};
+use crate::vault::Priority;
+
+impl Driver {
+    /// A fresh credential, and the login for it.
+    pub(super) fn for_issuance(&self) -> Priority {
+        match self.keeper.runs_until(clock::now()) {
+            Some(until) => Priority::Logins(instant(until)),
+            None => Priority::First(self.keeper.failures()),
+        }
+    }
+
+    /// A renewal that each of these generations stands on.
+    pub(super) fn for_renewal(&self, numbers: &[u64]) -> Priority {
+        let generations = numbers.iter().filter_map(|number| self.generations.get(number));
+        generations
+            .map(|generation| {
+                let ends_at = instant(generation.hard_close_at());
+                if generation.sessions() > 0 {
+                    Priority::Sessions(ends_at)
+                } else {
+                    Priority::Logins(ends_at)
+                }
+            })
+            .min()
+            .unwrap_or_else(|| Priority::Logins(instant(Time::NEVER)))
+    }
+
+    /// The revocation of a lease, which is of no use once it has lapsed.
+    pub(super) fn for_giving_back(&self, number: u64) -> Priority {
+        let rows = self.keeper.rows();
+        let lapses_at = rows.iter().find(|row| row.number == number).map(|row| row.lease_ends_at);
+        Priority::GivingBack(instant(lapses_at.unwrap_or(Time::NEVER)))
+    }
+
+    pub(super) fn for_giving_back_token(&self, id: TokenId) -> Priority {
+        Priority::GivingBack(instant(self.keeper.token_ends_at(id).unwrap_or(Time::NEVER)))
+    }
+}
+
+/// The same moment for tokio. Only a suspend of the machine puts the two apart, and then the moment comes too late.
+fn instant(at: Time) -> Instant {
+    Instant::now() + at.since(clock::now()).min(FAR)
+}
+
+/// Farther than any end, and near enough for an [`Instant`].
+const FAR: Duration = Duration::from_hours(24 * 365 * 10);

@@ -1,0 +1,393 @@
+//! The pace by a clock that stands still but for waits.
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::super::bounds::Bounds;
+use super::*;
+
+const LONG: Duration = Duration::from_secs(600);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn limit(priority: Priority) -> Limit {
+    Limit::new(Bounds::new(priority, LONG))
+}
+
+fn pace() -> Arc<Pace> {
+    Arc::new(Pace::new())
+}
+
+/// A request for this path that is answered at once.
+async fn ask(pace: &Arc<Pace>, path: &str, went: Went) {
+    let turn = pace.turn(path, &limit(Priority::First(0))).await.unwrap();
+    turn.went(went, false);
+}
+
+/// A pace that has met trouble only, and whose turns of the moment are used up.
+async fn failing() -> Arc<Pace> {
+    let pace = pace();
+    for _ in 0..MOST {
+        ask(&pace, "x", Went::Trouble).await;
+    }
+    pace
+}
+
+/// So many callers at once, each of which sends as often as it can for this long; `went` tells how. When each that came to
+/// nothing was sent, and how many went well.
+async fn sent(callers: u32, span: Duration, went: fn(usize) -> Went) -> (Vec<Instant>, usize) {
+    let pace = pace();
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let until = Instant::now() + span;
+    let mut all = JoinSet::new();
+    for _ in 0..callers {
+        let (pace, sent) = (Arc::clone(&pace), Arc::clone(&sent));
+        all.spawn(async move {
+            while Instant::now() < until {
+                let turn = pace.turn("x", &limit(Priority::First(0))).await.unwrap();
+                let (at, went) = {
+                    let mut sent = sent.lock().unwrap();
+                    let went = went(sent.len());
+                    sent.push((Instant::now(), went));
+                    (Instant::now(), went)
+                };
+                sleep_until(at + Duration::from_millis(20)).await;
+                turn.went(went, false);
+            }
+        });
+    }
+    all.join_all().await;
+    let sent = sent.lock().unwrap();
+    let failed: Vec<_> = sent.iter().filter(|(_, went)| *went != Went::Well).map(|(at, _)| *at).collect();
+    let well = sent.len() - failed.len();
+    (failed, well)
+}
+
+fn most_in_a_second(sent: &[Instant]) -> usize {
+    let within = |from: &Instant| sent.iter().filter(|at| (*from..*from + SECOND).contains(at)).count();
+    sent.iter().map(within).max().unwrap_or(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_free_while_vault_answers() {
+    let (failed, well) = sent(4, SECOND, |_| Went::Well).await;
+    assert_eq!((failed.len(), well), (0, 200));
+    // What it says no to is an answer too.
+    let (refused, _) = sent(4, SECOND, |_| Went::Refused).await;
+    assert_eq!(refused.len(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vault_that_fails_gets_five_requests_a_second() {
+    let (failed, _) = sent(4, Duration::from_secs(60), |_| Went::Trouble).await;
+    // Four were on their way before any failure was known.
+    assert_eq!(most_in_a_second(&failed[4..]), MOST);
+    assert!(failed.len() > 4 * 47, "and not much less than that: {}", failed.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_half_of_all_fail_five_a_second_come_to_nothing() {
+    let half = |number| if number % 2 == 0 { Went::Trouble } else { Went::Well };
+    let (failed, well) = sent(4, Duration::from_secs(60), half).await;
+    assert!(most_in_a_second(&failed[4..]) <= MOST, "{}", most_in_a_second(&failed[4..]));
+    assert!(well > 4 * 47, "what succeeds is not held back for it: {well}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_here_and_there_holds_nobody_back() {
+    // Ten routes of a hundred whose role is broken.
+    let tenth = |number| if number % 10 == 0 { Went::Trouble } else { Went::Well };
+    let pace = pace();
+    for number in 1..400 {
+        ask(&pace, "x", tenth(number)).await;
+    }
+    let began = Instant::now();
+    for number in 1..400 {
+        ask(&pace, "x", tenth(number)).await;
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_before_the_failure_counts() {
+    let pace = pace();
+    let began = Instant::now();
+    let mut turns = Vec::new();
+    for _ in 0..20 {
+        turns.push(pace.turn("x", &limit(Priority::First(0))).await.unwrap());
+    }
+    turns[0].went(Went::Trouble, false);
+    ask(&pace, "x", Went::Trouble).await;
+    assert_eq!(began.elapsed(), WINDOW);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vault_that_is_back_is_asked_by_everybody_at_once() {
+    let pace = pace();
+    for _ in 0..100 {
+        ask(&pace, "x", Went::Trouble).await;
+    }
+    let back_at = Instant::now();
+    let mut all = JoinSet::new();
+    for _ in 0..100 {
+        let pace = Arc::clone(&pace);
+        all.spawn(async move {
+            let turn = pace.turn("x", &limit(Priority::First(0))).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            turn.went(Went::Well, false);
+        });
+    }
+    all.join_all().await;
+    // The turns that the failing requests have taken come back with the window.
+    assert!(back_at.elapsed() < WINDOW * 2, "{:?}", back_at.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_go_by_what_they_protect() {
+    let pace = failing().await;
+    let now = Instant::now();
+    let at = |seconds| now + Duration::from_secs(seconds);
+    let ordered = [
+        Priority::Sessions(at(20)),
+        Priority::Sessions(at(30)),
+        Priority::Logins(at(10)),
+        Priority::Logins(at(40)),
+        Priority::GivingBack(at(25)),
+        Priority::First(0),
+        Priority::First(0),
+        Priority::First(7),
+    ];
+    let went = Arc::new(Mutex::new(Vec::new()));
+    let mut all = JoinSet::new();
+    for (number, priority) in ordered.into_iter().enumerate().rev() {
+        let (pace, went) = (Arc::clone(&pace), Arc::clone(&went));
+        all.spawn(async move {
+            let turn = pace.turn(&number.to_string(), &limit(priority)).await.unwrap();
+            went.lock().unwrap().push(priority);
+            turn.went(Went::Trouble, false);
+        });
+        tokio::task::yield_now().await;
+    }
+    all.join_all().await;
+    assert_eq!(*went.lock().unwrap(), ordered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_turn_takes_nothing_of_the_requests_time() {
+    let pace = failing().await;
+    let limit = Limit::new(Bounds::new(Priority::First(0), SECOND / 2));
+    let turn = pace.turn("x", &limit).await.unwrap();
+    limit.is_sent();
+    assert_eq!(limit.ends_at() - Instant::now(), SECOND / 2);
+    drop(turn);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_turn_is_known_to_the_one_who_asks() {
+    let pace = failing().await;
+    let bounds = Bounds::new(Priority::First(0), SECOND);
+    let limit = Limit::new(bounds.clone());
+    let turn = pace.turn("x", &limit).await.unwrap();
+    assert_eq!(bounds.waited(), Duration::ZERO);
+    limit.is_sent();
+    bounds.sent().await;
+    assert_eq!(bounds.waited(), WINDOW);
+    drop(turn);
+    // A second request for the same thing does not change when the first was sent.
+    let turn = pace.turn("x", &limit).await.unwrap();
+    limit.is_sent();
+    assert_eq!(bounds.waited(), WINDOW);
+    drop(turn);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_is_waited_for_no_longer_than_it_is_of_use() {
+    let pace = pace();
+    pace.rest("x", LONG);
+    let began = Instant::now();
+    for (priority, bound) in
+        [(Priority::Sessions(began + SECOND), SECOND), (Priority::First(0), Duration::from_secs(61))]
+    {
+        assert!(pace.turn("x", &limit(priority)).await.is_err());
+        assert_eq!(began.elapsed(), bound);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_is_not_wanted_any_more_is_given_up_at_once() {
+    let pace = pace();
+    pace.rest("x", LONG);
+    let withdrawn = CancellationToken::new();
+    let limit = Limit::new(Bounds::new(Priority::First(0), LONG).withdrawn_by(withdrawn.clone()));
+    let began = Instant::now();
+    tokio::spawn(async move {
+        tokio::time::sleep(SECOND).await;
+        withdrawn.cancel();
+    });
+    assert!(pace.turn("x", &limit).await.is_err_and(|why| why.contains("not wanted")));
+    assert_eq!(began.elapsed(), SECOND);
+    assert!(pace.state().waiting.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gives_up_waiting_holds_nobody_up() {
+    let pace = failing().await;
+    let urgent = limit(Priority::Sessions(Instant::now() + LONG));
+    {
+        let waiting = pace.turn("x", &urgent);
+        assert!(tokio::time::timeout(SECOND / 10, waiting).await.is_err());
+    }
+    // Nor does one whose turn had come, and who did not send.
+    drop(pace.turn("x", &urgent).await.unwrap());
+    ask(&pace, "x", Went::Trouble).await;
+    assert!(pace.state().waiting.is_empty());
+    assert!(pace.state().paths.values().all(|path| path.in_flight == 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_rests_as_long_as_vault_asks_for_and_others_do_not() {
+    let pace = pace();
+    let began = Instant::now();
+    pace.rest("x", Duration::from_secs(7));
+    ask(&pace, "y", Went::Well).await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    ask(&pace, "x", Went::Well).await;
+    assert_eq!(began.elapsed(), Duration::from_secs(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_path_has_one_request_in_flight_and_waits_longer_and_longer() {
+    let pace = pace();
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let in_flight = Arc::new(Mutex::new(0));
+    let began = Instant::now();
+    ask(&pace, "x", Went::Well).await;
+    let refused = pace.turn("x", &limit(Priority::First(0))).await.unwrap();
+    refused.went(Went::Refused, true);
+    drop(refused);
+    let mut all = JoinSet::new();
+    for _ in 0..6 {
+        let (pace, sent, in_flight) = (Arc::clone(&pace), Arc::clone(&sent), Arc::clone(&in_flight));
+        all.spawn(async move {
+            let turn = pace.turn("x", &limit(Priority::First(0))).await.unwrap();
+            *in_flight.lock().unwrap() += 1;
+            assert_eq!(*in_flight.lock().unwrap(), 1);
+            sent.lock().unwrap().push(began.elapsed().as_millis());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            *in_flight.lock().unwrap() -= 1;
+            turn.went(Went::Refused, true);
+        });
+    }
+    // Meanwhile nobody else is held back.
+    for _ in 0..100 {
+        ask(&pace, "y", Went::Well).await;
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    all.join_all().await;
+    assert_eq!(*sent.lock().unwrap(), [500, 1600, 3700, 6800, 9900, 13_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_answers_again_is_free_at_once() {
+    let pace = pace();
+    for _ in 0..5 {
+        let turn = pace.turn("x", &limit(Priority::First(0))).await.unwrap();
+        turn.went(Went::Refused, true);
+    }
+    pace.hurry("x");
+    let began = Instant::now();
+    ask(&pace, "x", Went::Well).await;
+    let turns = [
+        pace.turn("x", &limit(Priority::First(0))).await.unwrap(),
+        pace.turn("x", &limit(Priority::First(0))).await.unwrap(),
+    ];
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    drop(turns);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_gives_what_is_of_no_use_stays_slow_until_something_is() {
+    let pace = pace();
+    let mut sent = Vec::new();
+    let began = Instant::now();
+    for _ in 0..4 {
+        ask(&pace, "x", Went::Well).await;
+        sent.push(began.elapsed().as_millis());
+        pace.of_use("x", false);
+    }
+    assert_eq!(sent, [0, 500, 1500, 3500]);
+    let turn = pace.turn("x", &limit(Priority::First(0))).await.unwrap();
+    turn.went(Went::Well, true);
+    let other = pace.clone();
+    let other = tokio::spawn(async move { ask(&other, "x", Went::Well).await });
+    tokio::task::yield_now().await;
+    assert!(!other.is_finished(), "it goes alone");
+    pace.of_use("x", true);
+    other.await.unwrap();
+    drop(turn);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_alone_goes_by_its_priority_and_takes_no_turn_of_others() {
+    let pace = failing().await;
+    let began = Instant::now();
+    let first = pace.alone("login", &limit(Priority::First(3))).await.unwrap();
+    let went = Arc::new(Mutex::new(Vec::new()));
+    let mut all = JoinSet::new();
+    for priority in [Priority::First(1), Priority::First(0), Priority::Logins(began)] {
+        let (pace, went) = (Arc::clone(&pace), Arc::clone(&went));
+        all.spawn(async move {
+            let turn = pace.alone("login", &limit(priority)).await.unwrap();
+            went.lock().unwrap().push(priority);
+            drop(turn);
+        });
+        tokio::task::yield_now().await;
+    }
+    assert!(went.lock().unwrap().is_empty());
+    drop(first);
+    all.join_all().await;
+    assert_eq!(*went.lock().unwrap(), [Priority::Logins(began), Priority::First(0), Priority::First(1)]);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+/// A hundred leases of 12 s, each renewed at 6 s; so many of a hundred and ten requests a second that only they would need.
+#[tokio::test(start_paused = true)]
+async fn ten_broken_routes_end_none_of_a_hundred_leases() {
+    let pace = pace();
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut all = JoinSet::new();
+    for number in 0..100_u64 {
+        let pace = Arc::clone(&pace);
+        all.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(number * 57)).await;
+            let mut ends_at = Instant::now() + Duration::from_secs(9);
+            while Instant::now() < until {
+                sleep_until(ends_at - Duration::from_secs(3)).await;
+                let turn = pace.turn("sys/leases/renew", &limit(Priority::Sessions(ends_at))).await;
+                let turn = turn.expect("it comes before its end");
+                ends_at = Instant::now() + Duration::from_secs(9);
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                turn.went(Went::Well, false);
+            }
+        });
+    }
+    for number in 0..10_u32 {
+        let pace = Arc::clone(&pace);
+        all.spawn(async move {
+            let mut failures = 0;
+            while Instant::now() < until {
+                let path = format!("creds/broken{number}");
+                let turn = pace.turn(&path, &limit(Priority::First(failures))).await.unwrap();
+                failures += 1;
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                // A syntax error, a database that is not there: Vault's 500. And one that hangs.
+                if number == 9 {
+                    tokio::time::sleep(Duration::from_secs(2)).await;
+                }
+                turn.went(Went::Trouble, number != 9);
+                drop(turn);
+                tokio::time::sleep(SECOND).await;
+            }
+        });
+    }
+    all.join_all().await;
+}
