@@ -49,6 +49,7 @@ mod secrets_files;
 mod session_death;
 mod session_drain;
 mod session_end;
+mod session_pools;
 mod session_race;
 mod session_relay;
 mod soak;

@@ -120,7 +120,7 @@ async fn what_was_sent_to_a_session_closed_between_transactions_did_not_run() {
     let until = Instant::now() + AT_MOST;
     let mut rotations = 0;
     while scene.closed("drain").await < RACES && Instant::now() < until {
-        let rotated = scene.leasehold.admin(Method::POST, "/rotate?drain=600ms").await;
+        let rotated = scene.leasehold.admin(Method::POST, "/rotate?drain=400ms").await;
         assert_eq!(rotated.status, 200, "{}", rotated.text);
         rotations += 1;
     }
@@ -151,5 +151,5 @@ async fn what_was_sent_to_a_session_closed_between_transactions_did_not_run() {
 
 const CLIENTS: usize = 128;
 const RACES: f64 = 10_000.0;
-/// The usual is under a minute.
-const AT_MOST: Duration = Duration::from_secs(240);
+/// The usual is a minute.
+const AT_MOST: Duration = Duration::from_secs(480);

@@ -37,22 +37,41 @@ where
         }
     }
 
-    /// Between transactions: nothing is under way in either direction.
+    /// Between transactions: nothing is under way in either direction. The server goes at once.
     async fn close_idle(self: Box<Self>, cause: Closed, send_within: Duration) -> Closed {
+        let tell_at = self.tell_at();
         let Self { mut client, upstream, guard, .. } = *self;
         let last = error_response::fatal(&facing(cause, true));
         let gone_by = timer::now() + GONE_WITHIN;
-        tokio::join!(
-            part_from_client(&mut client, &last, send_within),
-            part_from_upstream(upstream, guard, true, gone_by),
-        );
-        cause
+        let telling = async {
+            let leaves = has_left(&mut client, tell_at).await;
+            if !leaves {
+                part_from_client(&mut client, &last, send_within).await;
+            }
+            leaves
+        };
+        let (leaves, ()) = tokio::join!(telling, part_from_upstream(upstream, guard, true, gone_by));
+        if leaves { Closed::Client } else { cause }
+    }
+
+    /// When the client may be told of its end without having asked for anything since its last answer.
+    ///
+    /// libpq takes an error that it finds behind a ReadyForQuery for a notice and drops it. As the answer to the next
+    /// request it is heard, and so it is by a client that has long read its last answer.
+    fn tell_at(&self) -> Time {
+        let now = timer::now();
+        if self.to_upstream.has_early() || self.phase.statement_running() || !self.to_client.at_boundary() {
+            // It waits for an answer, and this is one.
+            return now;
+        }
+        self.quiet_since.unwrap_or(now) + ANSWER_READ_WITHIN
     }
 
     /// Whatever it does. The client is read no more; a message that it has in part may become whole.
     async fn close_hard(self: Box<Self>, close: HardClose) -> Closed {
-        let Self { client, mut upstream, to_upstream, mut to_client, phase, guard, cancel, .. } = *self;
         let HardClose { cause, cut_at, gone_by } = close;
+        let tell_at = self.tell_at().min(cut_at);
+        let Self { client, mut upstream, to_upstream, mut to_client, phase, guard, cancel, .. } = *self;
         // After a suspend the bounds may have passed long ago.
         let gone_by = gone_by.max(timer::now() + AT_LEAST);
         let busy = phase.statement_running();
@@ -67,7 +86,9 @@ where
                 cut = true;
             }
             let telling = async {
-                if let Some(client) = &mut client {
+                if let Some(client) = &mut client
+                    && !has_left(client, tell_at).await
+                {
                     let last = error_response::fatal(&facing(cause, false));
                     part_from_client(client, &last, gone_by.since(timer::now())).await;
                 }
@@ -174,6 +195,19 @@ where
         client.flush().await
     };
     matches!(timeout(within, finishing).await, Ok(Ok(())))
+}
+
+/// Waits for the client's next request, or for this time. True if it says goodbye instead, or goes without a word.
+async fn has_left<C: AsyncRead + Unpin>(client: &mut C, until: Time) -> bool {
+    let wait = until.since(timer::now());
+    if wait.is_zero() {
+        return false;
+    }
+    match timeout(wait, client.read_u8()).await {
+        Ok(Ok(tag)) => tag == TERMINATE[0],
+        Ok(Err(_)) => true,
+        Err(_) => false,
+    }
 }
 
 /// Asks the server to give up the statement that runs. Neither a lost socket nor a Terminate would stop it. True once
@@ -312,6 +346,8 @@ const UNREADABLE: ClientFacing = ClientFacing {
 const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 /// Long enough for a client across a network to read its last message, short enough to hold up nobody.
 const LINGER_FOR: Duration = Duration::from_secs(1);
+/// A client that has not read its last answer by then is not about to read this one.
+const ANSWER_READ_WITHIN: Duration = Duration::from_millis(250);
 /// How long a server that was idle is waited for.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 /// How long a server may take to end a session whose socket was reset and whose statement was cancelled.

@@ -1,12 +1,12 @@
 //! When and how a session has to end: the decisions of the relay, without a socket or a clock. Floor 4.
 //!
 //! ```text
-//!            drain published          the session's moment            between transactions
-//!   Relay ─────────────────▶ Relay ───────────────────▶ WhenIdle ───────────────────────▶ closed, 57P01
-//!     ▲  ◀───────────────── (wakes at its moment)         │  │
-//!     │   drain withdrawn                                 │  │ hard close, its time by the clock, forced stop
-//!     └──────────────────── drain withdrawn ──────────────┘  ▼
-//!                                                           Now: closed whatever it does
+//!            drain published          a quiet moment after its own,   between transactions
+//!   Relay ─────────────────▶ Relay ── or the window's last tenth ──▶ WhenIdle ─────────────▶ closed, 57P01
+//!     ▲  ◀───────────────── (wakes to look)                 │  │
+//!     │   drain withdrawn                                   │  │ hard close, its time by the clock, forced stop
+//!     └──────────────────── drain withdrawn ────────────────┘  ▼
+//!                                                             Now: closed whatever it does
 //! ```
 
 use std::time::Duration;
@@ -34,6 +34,8 @@ pub(super) enum Order {
     Relay { look_at: Option<Time> },
     /// End as soon as the session is between transactions.
     WhenIdle { cause: Closed },
+    /// The moment is quiet: end unless the client has asked for something in this very instant, and then look again.
+    IfQuiet { cause: Closed, look_at: Time },
     /// End now.
     Now(HardClose),
 }
@@ -49,12 +51,23 @@ pub(super) enum Word {
     Cut,
 }
 
-/// One session's own moment within the drain window of its generation.
+/// One session's own moments within the drain window of its generation.
 #[derive(Debug)]
 pub(super) struct Ends {
     /// The session's place in a window, drawn once.
     share: u32,
-    chosen: Option<(Drain, Time)>,
+    /// Only while there is a window, so that a session without one is small.
+    chosen: Option<Box<Chosen>>,
+}
+
+/// What a session has chosen for a window.
+#[derive(Clone, Copy, Debug)]
+struct Chosen {
+    drain: Drain,
+    /// When to look next whether the session is quiet: first at its own moment.
+    look_at: Time,
+    /// From then on it is closed as soon as it is between transactions.
+    at_last: Time,
 }
 
 impl Ends {
@@ -63,11 +76,11 @@ impl Ends {
         Self { share, chosen: None }
     }
 
-    /// The order of this moment. `idle` is whether the session is between transactions.
+    /// The order of this moment. `idle_since` is since when the session has been between transactions, if it is.
     pub(super) fn order(
         &mut self,
         now: Time,
-        idle: bool,
+        idle_since: Option<Time>,
         hard_close_at: Time,
         ending: Ending,
         stop: Stop,
@@ -89,29 +102,49 @@ impl Ends {
             self.chosen = None;
             return Order::Relay { look_at: None };
         };
-        let moment = self.moment(now, drain, idle);
-        if now >= moment {
-            Order::WhenIdle { cause: Closed::Drain }
-        } else {
-            Order::Relay { look_at: Some(moment) }
+        let chosen = self.choose(now, drain, idle_since.is_some());
+        if now >= chosen.at_last {
+            return Order::WhenIdle { cause: Closed::Drain };
         }
+        if now >= chosen.look_at {
+            let quiet = chosen.quiet(now);
+            let since = idle_since.unwrap_or(now);
+            let is_quiet = now.since(since) >= quiet;
+            // Not before: a session that is never quiet looks now and then, and not at each of its messages.
+            chosen.look_at = (if is_quiet { now } else { since } + quiet).min(chosen.at_last);
+            if is_quiet {
+                return Order::IfQuiet { cause: Closed::Drain, look_at: chosen.look_at };
+            }
+        }
+        Order::Relay { look_at: Some(chosen.look_at) }
     }
 
-    /// Sessions that are idle when they first see the window end in the first half of what is left of it, the others
-    /// may take nearly all; the last tenth is left for those that are busy at their moment.
-    fn moment(&mut self, now: Time, drain: Drain, idle: bool) -> Time {
-        if let Some((chosen_for, moment)) = self.chosen
-            && chosen_for == drain
-        {
-            return moment;
-        }
-        let tenths = if idle { 5 } else { 9 };
-        let begin = drain.from.max(now);
-        let window = drain.until.since(begin);
+    /// Sessions that are idle when they first see the window have their moment in the first half of what is left of it,
+    /// the others may have it in nearly all. The last half of the last tenth is left to those that are then busy.
+    fn choose(&mut self, now: Time, drain: Drain, idle: bool) -> &mut Chosen {
         let share = f64::from(self.share) / (f64::from(u32::MAX) + 1.0);
-        let moment = begin + (window * tenths / 10).mul_f64(share);
-        self.chosen = Some((drain, moment));
-        moment
+        let choose = || {
+            let tenths = if idle { 5 } else { 9 };
+            let begin = drain.from.max(now);
+            let moment = begin + (drain.until.since(begin) * tenths / 10).mul_f64(share);
+            let tenth = drain.until.since(drain.from) / 10;
+            let at_last = drain.until - tenth + (tenth / 2).mul_f64(share);
+            Box::new(Chosen { drain, look_at: moment, at_last })
+        };
+        let kept = self.chosen.take().filter(|chosen| chosen.drain == drain);
+        self.chosen.insert(kept.unwrap_or_else(choose))
+    }
+}
+
+impl Chosen {
+    /// How long a session must have been idle for its moment to be a quiet one. It falls from two seconds, or a tenth of
+    /// a shorter window, to next to nothing, first fast and then slowly: so a connection that rests in a pool goes while
+    /// it rests, and one that rests for moments only is caught in one of many.
+    fn quiet(&self, now: Time) -> Duration {
+        let Drain { from, until } = self.drain;
+        let most = (until.since(from) / 10).min(QUIET_AT_MOST);
+        let left = self.at_last.since(now).as_secs_f64() / self.at_last.since(from).as_secs_f64().max(1e-9);
+        most.mul_f64(left.clamp(0.0, 1.0).powi(2)).max(QUIET_AT_LEAST)
     }
 }
 
@@ -131,6 +164,10 @@ pub(super) fn word(half: bool, now: Time, cut_at: Time) -> Word {
     }
 }
 
+/// A pool's connection that has rested for so long is not about to be used.
+const QUIET_AT_MOST: Duration = Duration::from_secs(2);
+/// Within it a client may not have read its last reply yet, or may be about to send its next request.
+const QUIET_AT_LEAST: Duration = Duration::from_millis(50);
 /// A hard close begins one second before the lease's end with its margin.
 const HALF_MESSAGE_FOR: Duration = Duration::from_secs(1);
 /// The end of a lease has a margin of two to five seconds; the hard close begins a second before it.
@@ -152,7 +189,7 @@ mod tests {
 
     #[test]
     fn without_an_ending_a_session_goes_on_without_a_timer() {
-        let order = Ends::new(7).order(at(5), true, Time::NEVER, QUIET, Stop::Running);
+        let order = Ends::new(7).order(at(5), Some(at(0)), Time::NEVER, QUIET, Stop::Running);
         assert_eq!(order, Order::Relay { look_at: None });
     }
 
@@ -160,43 +197,113 @@ mod tests {
     fn an_idle_session_ends_in_the_first_half_of_the_window() {
         for share in [0, 1, u32::MAX / 2, u32::MAX] {
             let mut ends = Ends::new(share);
-            let order = ends.order(at(0), true, at(200), draining(100, 200), Stop::Running);
+            let order = ends.order(at(0), Some(at(0)), at(200), draining(100, 200), Stop::Running);
             let Order::Relay { look_at: Some(moment) } = order else {
                 panic!("{order:?}");
             };
             assert!(moment >= at(100) && moment <= at(150), "{moment:?}");
-            let order = ends.order(moment, true, at(200), draining(100, 200), Stop::Running);
-            assert_eq!(order, Order::WhenIdle { cause: Closed::Drain });
+            let order = ends.order(moment, Some(at(0)), at(200), draining(100, 200), Stop::Running);
+            assert!(matches!(order, Order::IfQuiet { cause: Closed::Drain, .. }), "{order:?}");
         }
     }
 
     #[test]
     fn a_busy_session_has_its_moment_before_the_last_tenth() {
         let mut ends = Ends::new(u32::MAX);
-        let order = ends.order(at(0), false, at(200), draining(100, 200), Stop::Running);
+        let order = ends.order(at(0), None, at(200), draining(100, 200), Stop::Running);
         assert!(matches!(order, Order::Relay { look_at: Some(moment) } if moment <= at(190)));
+    }
+
+    /// Plays a session that is idle for `rests` each time, and busy for a millisecond in between. When it
+    /// is closed, and whether at rest.
+    fn play(share: u32, ending: Ending, rests: Duration) -> (Time, bool) {
+        let mut ends = Ends::new(share);
+        let (mut now, mut looks) = (at(0), 0);
+        loop {
+            let since = now;
+            // While it rests, it is woken by its timer alone.
+            while now < since + rests {
+                let Order::Relay { look_at } = ends.order(now, Some(since), at(1000), ending, Stop::Running)
+                else {
+                    return (now, now > since);
+                };
+                looks += 1;
+                now = look_at.unwrap_or(now).min(since + rests).max(now + Duration::from_micros(1));
+            }
+            if ends.order(now, None, at(1000), ending, Stop::Running)
+                == (Order::WhenIdle { cause: Closed::Drain })
+            {
+                return (now, false);
+            }
+            now = now + Duration::from_millis(1);
+            assert!(looks < 1_000_000, "it looks too often");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_rests_in_a_pool_is_closed_while_it_rests() {
+        for share in [0, u32::MAX / 3, u32::MAX] {
+            for rests in [60, 200, 1000, 3000].map(Duration::from_millis) {
+                let (closed, resting) = play(share, draining(10, 50), rests);
+                assert!(resting && closed >= at(10) && closed < at(46), "{rests:?}: {closed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_that_never_rests_is_closed_in_the_last_tenth() {
+        for share in [0, u32::MAX / 3, u32::MAX] {
+            let (closed, _) = play(share, draining(10, 50), Duration::from_millis(5));
+            assert!(closed >= at(46) && closed <= at(48) + Duration::from_millis(6), "{}", closed.as_nanos());
+        }
+    }
+
+    #[test]
+    fn the_rest_that_is_waited_for_only_falls() {
+        let mut ends = Ends::new(0);
+        let chosen = *ends.choose(at(0), Drain { from: at(10), until: at(50) }, true);
+        let waits: Vec<_> = (0..36).map(|second| chosen.quiet(at(10 + second))).collect();
+        assert_eq!((waits[0], waits[35]), (Duration::from_secs(2), QUIET_AT_LEAST));
+        assert!(waits.is_sorted_by(|one, next| one >= next), "{waits:?}");
+        let short = *ends.choose(at(0), Drain { from: at(10), until: at(14) }, true);
+        assert_eq!(short.quiet(at(10)), Duration::from_millis(400));
+    }
+
+    #[test]
+    fn a_session_in_a_loop_is_looked_at_now_and_then() {
+        let mut ends = Ends::new(0);
+        let mut looks = std::collections::BTreeSet::new();
+        // A message each millisecond, from the window's begin to its last tenth.
+        for milli in 0..3600 {
+            let now = at(10) + Duration::from_millis(milli);
+            match ends.order(now, Some(now), at(1000), draining(10, 14), Stop::Running) {
+                Order::Relay { look_at } => looks.insert(look_at.unwrap()),
+                order => panic!("{order:?}"),
+            };
+        }
+        assert!(looks.len() < 50, "{} timers", looks.len());
     }
 
     #[test]
     fn a_session_that_comes_late_has_its_share_of_what_is_left() {
         let mut ends = Ends::new(u32::MAX / 2);
-        let order = ends.order(at(180), true, at(200), draining(100, 200), Stop::Running);
+        let order = ends.order(at(180), Some(at(0)), at(200), draining(100, 200), Stop::Running);
         assert!(matches!(order, Order::Relay { look_at: Some(moment) } if moment > at(180)));
     }
 
     #[test]
     fn a_withdrawn_drain_is_forgotten() {
         let mut ends = Ends::new(u32::MAX / 2);
-        let _ = ends.order(at(0), true, at(200), draining(100, 200), Stop::Running);
-        let order = ends.order(at(199), true, at(400), QUIET, Stop::Running);
+        let _ = ends.order(at(0), Some(at(0)), at(200), draining(100, 200), Stop::Running);
+        let order = ends.order(at(199), Some(at(0)), at(400), QUIET, Stop::Running);
         assert_eq!(order, Order::Relay { look_at: None });
-        let order = ends.order(at(199), true, at(400), draining(300, 400), Stop::Running);
+        let order = ends.order(at(199), Some(at(0)), at(400), draining(300, 400), Stop::Running);
         assert!(matches!(order, Order::Relay { look_at: Some(moment) } if moment > at(300)));
     }
 
     #[test]
     fn the_clock_alone_closes_hard() {
-        let order = Ends::new(0).order(at(10), false, at(10), QUIET, Stop::Running);
+        let order = Ends::new(0).order(at(10), None, at(10), QUIET, Stop::Running);
         let Order::Now(close) = order else {
             panic!("{order:?}");
         };
@@ -208,13 +315,13 @@ mod tests {
     fn the_drivers_word_beats_the_clock_and_the_stop() {
         let close = HardClose { cause: Closed::Revoked, cut_at: at(1), gone_by: at(2) };
         let ending = Ending { drain: None, hard_close: Some(close) };
-        let order = Ends::new(0).order(at(10), true, at(5), ending, Stop::Forced);
+        let order = Ends::new(0).order(at(10), Some(at(0)), at(5), ending, Stop::Forced);
         assert_eq!(order, Order::Now(close));
     }
 
     #[test]
     fn a_zero_window_ends_idle_sessions_at_once() {
-        let order = Ends::new(u32::MAX).order(at(10), true, at(20), draining(10, 10), Stop::Running);
+        let order = Ends::new(u32::MAX).order(at(10), Some(at(0)), at(20), draining(10, 10), Stop::Running);
         assert_eq!(order, Order::WhenIdle { cause: Closed::Drain });
     }
 

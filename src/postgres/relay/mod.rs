@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::credentials::{Guard, HardClose};
+use crate::lease::Time;
 use crate::metrics::{Closed, Direction, RouteMetrics};
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::phase::Phase;
@@ -69,6 +70,8 @@ pub(super) struct Relay<C, U> {
     to_upstream: Pipe,
     to_client: Pipe,
     phase: Phase,
+    /// Since when the server has owed nothing, if it does not.
+    quiet_since: Option<Time>,
     /// The server has said that it ends the session.
     ended_by_server: bool,
     ends: Ends,
@@ -117,6 +120,7 @@ where
             to_upstream: Pipe::new(early.of_client),
             to_client: Pipe::new(early.of_upstream),
             phase: Phase::default(),
+            quiet_since: None,
             ended_by_server: false,
             ends: Ends::new(rand::random()),
             ending: Watched::new(guard.generation().ending()),
@@ -131,8 +135,8 @@ where
 
     /// Both directions in turns, until neither can move or the session has to end. What the server said is forwarded
     /// before an end is decided, and after the decision no client byte is read.
-    fn turn(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Done> {
-        let order = self.order(cx);
+    fn turn(&mut self, cx: &mut Context<'_>, now: Time, buffer: &mut [u8]) -> Poll<Done> {
+        let order = self.order(cx, now);
         if let Order::Now(close) = order {
             return Poll::Ready(Done::Hard(close));
         }
@@ -169,9 +173,16 @@ where
                     let close = ends::by_the_clock(timer::now(), Closed::LeaseEnd);
                     return Poll::Ready(Done::Hard(close));
                 }
-                Step::SourceEnded | Step::SourceFailed(_) | Step::Moved | Step::Blocked => {}
+                Step::Moved => self.quiet_since = None,
+                Step::SourceEnded | Step::SourceFailed(_) | Step::Blocked => {}
             }
             if down == Step::Blocked && up == Step::Blocked {
+                if let Order::IfQuiet { cause, .. } = order
+                    && self.quiet_since.is_some()
+                    && self.is_idle()
+                {
+                    return Poll::Ready(Done::Idle(cause));
+                }
                 return Poll::Pending;
             }
         }
@@ -180,15 +191,15 @@ where
     }
 
     /// What has to be done about the session's end. Registers all wake-ups that may change it.
-    fn order(&mut self, cx: &mut Context<'_>) -> Order {
+    fn order(&mut self, cx: &mut Context<'_>, now: Time) -> Order {
         let ending = self.ending.look(cx);
         let stop = self.stop.look(cx);
-        let now = timer::now();
         let hard_close_at = self.guard.generation().hard_close_at();
-        let idle = ending.drain.is_some() && self.is_idle();
-        let order = self.ends.order(now, idle, hard_close_at, ending, stop);
+        let idle_since = self.quiet_since.filter(|_| ending.drain.is_some() && self.is_idle());
+        let order = self.ends.order(now, idle_since, hard_close_at, ending, stop);
         let look_at = match order {
             Order::Relay { look_at } => look_at,
+            Order::IfQuiet { look_at, .. } => Some(look_at),
             Order::WhenIdle { .. } | Order::Now(_) => None,
         };
         self.timer.wake_at(cx, now, look_at);
@@ -199,9 +210,22 @@ where
     fn is_idle(&self) -> bool {
         self.phase.between_transactions()
             && !self.phase.terminated()
-            && self.to_upstream.at_boundary()
-            && self.to_client.at_boundary()
+            && self.is_quiet()
             && self.to_upstream.is_open()
+    }
+
+    /// Whether all that was asked for is answered, and the client has the answer.
+    fn is_quiet(&self) -> bool {
+        !self.phase.statement_running() && self.to_upstream.at_boundary() && self.to_client.at_boundary()
+    }
+
+    /// The time of a turn is that of what moved in it.
+    fn note_quiet(&mut self, now: Time) {
+        if !self.is_quiet() {
+            self.quiet_since = None;
+        } else if self.quiet_since.is_none() {
+            self.quiet_since = Some(now);
+        }
     }
 
     fn step_to_client(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Step {
@@ -239,7 +263,8 @@ where
     fn client_has_gone(&mut self) -> bool {
         let unheard = !self.to_client.is_written();
         self.to_client.lose_sink();
-        if self.phase.is_working() {
+        // Of half a message the server waits for the rest.
+        if self.phase.is_working() && self.to_upstream.at_boundary() {
             self.to_upstream.stop_source();
         } else {
             self.to_upstream.end_source();
@@ -268,7 +293,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Done> {
         let this = self.get_mut();
-        let done = buffer::lend(|buffer| this.turn(cx, buffer));
+        let now = timer::now();
+        let done = buffer::lend(|buffer| this.turn(cx, now, buffer));
+        this.note_quiet(now);
         this.count();
         done
     }

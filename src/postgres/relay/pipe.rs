@@ -91,6 +91,11 @@ impl Pipe {
         self.pending.is_empty() && !self.unflushed
     }
 
+    /// Whether bytes are waiting that were read before the relay began.
+    pub(super) fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
     /// Whether more may come from the source.
     pub(super) fn is_open(&self) -> bool {
         self.source == Source::Open

@@ -147,9 +147,10 @@ fn traffic(random: &mut StdRng, tag: u8) -> Vec<u8> {
     all
 }
 
-/// A server that answers each BEGIN, and closes at Terminate or its client's end. Gives all it has read.
+/// A server that answers each BEGIN and each empty SELECT, and closes at Terminate or its client's end. Gives all it has read.
 async fn serve(mut server: DuplexStream) -> Vec<u8> {
-    let (mut read, mut answered) = (Vec::new(), 0);
+    let (mut read, mut answered, mut selected) = (Vec::new(), 0, 0);
+    let select = message(b'Q', b"SELECT\0");
     loop {
         let mut chunk = [0; 64];
         let n = server.read(&mut chunk).await.unwrap();
@@ -158,6 +159,11 @@ async fn serve(mut server: DuplexStream) -> Vec<u8> {
         while answered < begins {
             answered += 1;
             let _ = server.write_all(&begun()).await;
+        }
+        let selects = read.windows(select.len()).filter(|window| *window == select).count();
+        while selected < selects {
+            selected += 1;
+            let _ = server.write_all(&message(b'Z', b"I")).await;
         }
         if n == 0 || read.ends_with(&message(b'X', b"")) {
             return read;

@@ -123,3 +123,139 @@ async fn a_session_in_a_transaction_is_drained_once_it_is_over() {
     assert!(is_57p01(&heard[2]));
     assert_eq!(server.await.unwrap(), message(b'X', b""));
 }
+
+/// A session that has just had the answer to a query, and its server.
+async fn just_answered(bench: Bench) -> (DuplexStream, JoinHandle<Vec<u8>>, JoinHandle<(Done, Closed)>) {
+    let Bench { mut client, mut server, session, .. } = bench;
+    client.write_all(&message(b'Q', b"SELECT\0")).await.unwrap();
+    server.read_exact(&mut [0; 12]).await.unwrap();
+    server.write_all(&message(b'Z', b"I")).await.unwrap();
+    client.read_exact(&mut [0; 6]).await.unwrap();
+    (client, tokio::spawn(serve(server)), session)
+}
+
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Drain,
+    Stop,
+    HardClose,
+}
+
+/// How a session can be told to end, and what that counts as.
+const WAYS: [(By, Closed); 3] =
+    [(By::Drain, Closed::Drain), (By::Stop, Closed::Shutdown), (By::HardClose, Closed::LeaseEnd)];
+
+/// The session has to end from now on.
+fn end(by: By, generation: &Generation, stop: &watch::Sender<Stop>) {
+    let now = timer::now();
+    let second = Duration::from_secs(1);
+    let close = HardClose { cause: Closed::LeaseEnd, cut_at: now + second, gone_by: now + 3 * second };
+    let drain = Drain { from: now, until: now };
+    match by {
+        By::Drain => generation.set_ending(Ending { drain: Some(drain), hard_close: None }),
+        By::Stop => drop(stop.send_replace(Stop::Closing)),
+        By::HardClose => generation.set_ending(Ending { drain: None, hard_close: Some(close) }),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_has_just_been_answered_hears_of_its_end_as_the_answer_to_its_next_request() {
+    for (by, closed) in WAYS {
+        let bench = Bench::new(1024);
+        let (generation, stop) = (Arc::clone(&bench.generation), bench.stop.clone());
+        let (mut client, server, session) = just_answered(bench).await;
+        let answered = timer::now();
+        end(by, &generation, &stop);
+        // The server goes at once, and the client is not told yet.
+        assert_eq!(server.await.unwrap(), message(b'X', b""), "{by:?}");
+        let early = tokio::time::timeout(Duration::from_millis(240), client.read_u8()).await;
+        assert!(early.is_err(), "{by:?}: told {early:?} though it had not asked");
+        client.write_all(&begin()).await.unwrap();
+        let heard = frames(&read_all(&mut client).await);
+        assert!(heard.len() == 1 && is_57p01(&heard[0]), "{by:?}: {heard:?}");
+        assert!(timer::now() < answered + Duration::from_millis(250), "{by:?}");
+        drop(client);
+        assert_eq!(session.await.unwrap().1, closed, "{by:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_next_request_it_hears_within_a_moment() {
+    for (by, closed) in WAYS {
+        let bench = Bench::new(1024);
+        let (generation, stop) = (Arc::clone(&bench.generation), bench.stop.clone());
+        let (mut client, _server, session) = just_answered(bench).await;
+        let answered = timer::now();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        end(by, &generation, &stop);
+        assert!(is_57p01(&frames(&read_all(&mut client).await)[0]), "{by:?}");
+        let took = timer::now().since(answered);
+        assert!(took >= Duration::from_millis(250) && took < Duration::from_millis(260), "{by:?}: {took:?}");
+        drop(client);
+        assert_eq!(session.await.unwrap().1, closed, "{by:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_has_long_been_idle_hears_at_once() {
+    for (by, closed) in WAYS {
+        let bench = Bench::new(1024);
+        let (generation, stop) = (Arc::clone(&bench.generation), bench.stop.clone());
+        let (mut client, _server, session) = just_answered(bench).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let now = timer::now();
+        end(by, &generation, &stop);
+        assert!(is_57p01(&frames(&read_all(&mut client).await)[0]), "{by:?}");
+        assert_eq!(timer::now(), now, "{by:?}");
+        drop(client);
+        assert_eq!(session.await.unwrap().1, closed, "{by:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_before_it_is_told_has_left_by_itself() {
+    for goodbye in [message(b'X', b""), Vec::new()] {
+        let bench = Bench::new(1024);
+        let (generation, stop) = (Arc::clone(&bench.generation), bench.stop.clone());
+        let (mut client, server, session) = just_answered(bench).await;
+        end(By::Drain, &generation, &stop);
+        assert_eq!(server.await.unwrap(), message(b'X', b""));
+        client.write_all(&goodbye).await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut client).await, b"");
+        assert_eq!(session.await.unwrap().1, Closed::Client);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_takes_a_session_while_it_rests() {
+    let mut met = 0;
+    for _ in 0..40 {
+        let bench = Bench::new(1024);
+        let from = timer::now() + Duration::from_secs(10);
+        bench.drain(from, from + Duration::from_secs(40));
+        let Bench { mut client, server, session, generation: _generation, stop: _stop, .. } = bench;
+        let server = tokio::spawn(serve(server));
+        // As a pool's connection: now in use, now at rest for a third of a second.
+        let first = loop {
+            let told = tokio::time::timeout(Duration::from_millis(333), client.read_u8()).await;
+            if let Ok(first) = told {
+                break first.unwrap();
+            }
+            client.write_all(&message(b'Q', b"SELECT\0")).await.unwrap();
+            let answer = client.read_u8().await.unwrap();
+            if answer != b'Z' {
+                met += 1;
+                break answer;
+            }
+            client.read_exact(&mut [0; 5]).await.unwrap();
+        };
+        assert!(is_57p01(&frames(&[vec![first], read_all(&mut client).await].concat())[0]));
+        assert!(timer::now() > from && timer::now() < from + Duration::from_secs(36));
+        drop(client);
+        assert_eq!(session.await.unwrap(), (Done::Idle(Closed::Drain), Closed::Drain));
+        server.await.unwrap();
+    }
+    // A request may be made in the very millisecond.
+    assert!(met < 10, "{met} requests of 40 met the close");
+}

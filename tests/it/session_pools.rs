@@ -1,0 +1,147 @@
+//! What apps see of a drain, by the libraries that they use.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use crate::harness::{SOON, Scene, Spec, bench, eventually, same};
+
+/// `tests/bench/drained.py`, at work.
+struct App {
+    child: Child,
+    says: BufReader<ChildStdout>,
+}
+
+/// What it has seen.
+#[derive(Debug)]
+struct Seen {
+    worked: u64,
+    sessions: u64,
+    /// How often by what: an SQLSTATE, or a text where there was none.
+    errors: BTreeMap<String, u64>,
+}
+
+impl App {
+    /// `mode` is one of its modes; `pause` is in milliseconds.
+    async fn start(scene: &Scene, mode: &str, workers: u32, pause: u32) -> Self {
+        let url = format!("postgresql://app@{}/{}", scene.leasehold.addr(), scene.db.name());
+        let mut command = Command::new("python3");
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/drained.py"));
+        command.args([mode, &url, &workers.to_string(), &pause.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let started = tokio::task::spawn_blocking(move || {
+            let mut child = command.spawn().unwrap();
+            let mut says = BufReader::new(child.stdout.take().unwrap());
+            let mut line = String::new();
+            says.read_line(&mut line).unwrap();
+            assert_eq!(line, "working\n");
+            Self { child, says }
+        });
+        started.await.unwrap()
+    }
+
+    async fn stop(mut self) -> Seen {
+        drop(self.child.stdin.take());
+        let told = tokio::task::spawn_blocking(move || {
+            let mut told = String::new();
+            self.says.read_to_string(&mut told).unwrap();
+            assert!(self.child.wait().unwrap().success());
+            told
+        });
+        let told: serde_json::Value = serde_json::from_str(&told.await.unwrap()).unwrap();
+        let errors = told["errors"].as_object().unwrap();
+        Seen {
+            worked: told["worked"].as_u64().unwrap(),
+            sessions: told["sessions"].as_u64().unwrap(),
+            errors: errors.iter().map(|(error, count)| (error.clone(), count.as_u64().unwrap())).collect(),
+        }
+    }
+}
+
+impl Seen {
+    fn count(&self) -> u64 {
+        self.errors.values().sum()
+    }
+}
+
+/// How many sessions leasehold has closed.
+async fn closed(scene: &Scene) -> u32 {
+    let mut closed = 0.0;
+    for cause in ["drain", "lease_end", "lease_end_cut", "revoked"] {
+        closed += scene.closed(cause).await;
+    }
+    closed as u32
+}
+
+/// One drain, from its begin to the end of the last session in it.
+async fn drain(scene: &Scene, window: &str) {
+    scene.rotate(&[&format!("--drain={window}")]).await;
+    eventually(SOON * 2, async || same(scene.leasehold.generations().await.len(), 1)).await;
+}
+
+async fn scene() -> Scene {
+    let spec = Spec::new("app").policy(Spec::MAY_REVOKE);
+    Scene::with(&bench().postgres().await, spec, |builder, db| {
+        builder.upstream(db).flag("--log-level", "info")
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_end_that_libpq_sees_is_a_57p01() {
+    let mut scene = scene().await;
+    let apps = [App::start(&scene, "loop", 4, 0).await, App::start(&scene, "loop", 4, 40).await];
+    eventually(SOON, async || same(scene.sessions().await, 8.0)).await;
+    for _ in 0..15 {
+        drain(&scene, "800ms").await;
+    }
+    for _ in 0..5 {
+        // At once, whatever they do.
+        drain(&scene, "0s").await;
+    }
+    let closed = closed(&scene).await;
+    // And the end of leasehold itself.
+    assert_eq!(scene.leasehold.stop().await.code(), Some(0));
+    for app in apps {
+        let seen = app.stop().await;
+        eprintln!("libpq: {seen:?}; {closed} closed");
+        assert_eq!(seen.errors.keys().collect::<Vec<_>>(), ["57P01"], "{seen:?}");
+        assert_eq!(seen.errors["57P01"], seen.sessions, "{seen:?}");
+        assert!(seen.sessions >= 4 * 20, "{seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_that_pause_notice_nothing_of_twenty_drains() {
+    let scene = scene().await;
+    let apps = [App::start(&scene, "asyncpg", 8, 400).await, App::start(&scene, "pool", 8, 400).await];
+    eventually(SOON, async || same(scene.sessions().await, 16.0)).await;
+    for _ in 0..20 {
+        drain(&scene, "4s").await;
+    }
+    let closed = closed(&scene).await;
+    for app in apps {
+        let seen = app.stop().await;
+        eprintln!("pool: {seen:?}; {closed} closed");
+        // None; but on a machine that stands still for a moment a request may cross the close that it was too late for.
+        assert!(seen.count() * 25 <= u64::from(closed), "{seen:?}; {closed} closed");
+        assert!(seen.sessions > 40 && seen.worked > 500, "{seen:?}");
+    }
+}
+
+/// Where a pool never rests, each close meets a request: the request is refused, once, and the pool goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_in_a_loop_sees_each_close_once_at_most() {
+    let scene = scene().await;
+    let app = App::start(&scene, "asyncpg", 8, 0).await;
+    eventually(SOON, async || same(scene.sessions().await, 8.0)).await;
+    for _ in 0..5 {
+        drain(&scene, "1s").await;
+    }
+    let closed = closed(&scene).await;
+    let seen = app.stop().await;
+    eprintln!("loop: {seen:?}; {closed} closed");
+    // asyncpg says 08003 wherever the server has ended a session with an error of its own.
+    assert!(seen.errors.keys().all(|error| error == "08003" || error == "57P01"), "{seen:?}");
+    assert!(seen.count() <= u64::from(closed) && closed >= 20, "{seen:?}, {closed}");
+}
