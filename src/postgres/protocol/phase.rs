@@ -9,28 +9,28 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html>
 
-use std::collections::VecDeque;
-
 #[cfg(test)]
 mod model;
+mod outstanding;
 #[cfg(test)]
 mod tests;
 
+use outstanding::{Outstanding, Request};
+
 /// The requests of one session that are not yet answered, and the last ReadyForQuery. Starts behind the startup's own
-/// ReadyForQuery. Holds next to no memory while nothing is outstanding.
+/// ReadyForQuery. Holds next to no memory while nothing is outstanding. `ROOM` of them are kept one by one.
 #[derive(Debug, Default)]
-pub struct Phase {
+pub struct Phase<const ROOM: usize = 65_536> {
     mode: Mode,
     status: Status,
-    /// In the order in which the server reads them. The front is what it works on.
-    outstanding: VecDeque<Request>,
+    outstanding: Outstanding<ROOM>,
     since_ready: SinceReady,
     /// The Syncs in front of `outstanding` may have been swallowed by a COPY that failed.
     unsure: bool,
     terminated: bool,
 }
 
-impl Phase {
+impl<const ROOM: usize> Phase<ROOM> {
     /// A message that goes to the server. Call it before its first byte is forwarded.
     pub fn frontend(&mut self, tag: u8) {
         match tag {
@@ -92,7 +92,7 @@ impl Phase {
         matches!(self.mode, Mode::Answering)
             && !self.unsure
             // Replies to other requests may be held back until there is a Sync.
-            && self.outstanding.iter().any(|request| request.ends_with_ready())
+            && self.outstanding.next_ready().is_some()
     }
 
     /// Whether the client has said goodbye.
@@ -111,21 +111,19 @@ impl Phase {
             (_, Request::CopyEnd) if self.outstanding.is_empty() => return,
             _ => {}
         }
-        if self.outstanding.len() >= MAX_OUTSTANDING {
-            return self.lose();
-        }
         if let SinceReady::Nothing = self.since_ready {
             self.since_ready = SinceReady::Requests;
         }
-        self.outstanding.push_back(request);
+        if !self.outstanding.push(request) {
+            self.lose();
+        }
     }
 
     fn ready(&mut self, body: &[u8]) {
         self.status = if body.first() == Some(&b'I') { Status::Idle } else { Status::InTransaction };
         self.switch(Mode::Answering);
-        if let Some(at) = self.outstanding.iter().position(|request| request.ends_with_ready()) {
-            self.drop_front(at + 1);
-        }
+        self.outstanding.drop_ready();
+        self.settled();
         self.since_ready =
             if self.outstanding.is_empty() { SinceReady::Nothing } else { SinceReady::Requests };
     }
@@ -133,9 +131,14 @@ impl Phase {
     /// A reply that ends the request at the front, unless that is a Query: it ends with ReadyForQuery.
     fn answered(&mut self, by: impl Fn(Request) -> bool) {
         self.reach(&by);
-        if self.outstanding.front().is_some_and(|front| by(*front) && !front.ends_with_ready()) {
-            self.drop_front(1);
-            self.since_ready = SinceReady::ExtendedReplies;
+        match self.outstanding.first() {
+            // Which of them it answers is not known; they are over with their ReadyForQuery.
+            Some(Request::Some) => self.since_ready = SinceReady::ExtendedReplies,
+            Some(front) if by(front) && !front.ends_with_ready() => {
+                self.drop_front(1);
+                self.since_ready = SinceReady::ExtendedReplies;
+            }
+            _ => {}
         }
     }
 
@@ -146,9 +149,11 @@ impl Phase {
             // A COPY succeeds only once CopyDone was read. The Syncs between the command and it were swallowed; nothing
             // else may be there, and what is behind it was not yet read.
             let syncs =
-                self.outstanding.iter().skip(1).take_while(|request| **request == Request::Sync).count();
-            if self.outstanding.get(1 + syncs) == Some(&Request::CopyEnd) {
-                self.outstanding.drain(1..=1 + syncs);
+                self.outstanding.iter().skip(1).take_while(|request| *request == Request::Sync).count();
+            match self.outstanding.get(1 + syncs) {
+                Some(Request::CopyEnd) => self.outstanding.drop_behind_first(1 + syncs),
+                None if !self.outstanding.is_exact() => return self.lose(),
+                _ => {}
             }
             self.mode = Mode::Answering;
         }
@@ -157,15 +162,21 @@ impl Phase {
 
     fn copy_in(&mut self) {
         self.reach(|request| matches!(request, Request::Execute | Request::Query));
+        if self.outstanding.first() == Some(Request::Some) {
+            // Which of the Syncs behind it the COPY swallows depends on where it stands.
+            return self.lose();
+        }
         self.switch(Mode::CopyIn);
     }
 
     fn failed(&mut self) {
         if self.unsure {
             // The Sync in doubt has no work of its own that could fail, so the error is that of what follows.
-            let doubtful = |request: &Request| matches!(request, Request::Sync | Request::CopyEnd);
-            if let Some(at) = self.outstanding.iter().position(|request| !doubtful(request)) {
-                self.settle(at);
+            let doubtful = |request| matches!(request, Request::Sync | Request::CopyEnd);
+            match self.outstanding.position(|request| !doubtful(request)) {
+                Some(at) => self.settle(at),
+                None if !self.outstanding.is_exact() => return self.lose(),
+                None => {}
             }
         }
         if let Mode::CopyIn = self.mode {
@@ -173,7 +184,7 @@ impl Phase {
             self.unsure = true;
             self.mode = Mode::Answering;
         }
-        match self.outstanding.front() {
+        match self.outstanding.first() {
             // Extended requests were answered, and no Sync has followed. Did a timeout strike while the server waited, so
             // that it now skips, or is it the error of a Query that came without a Sync? Only odd clients get here.
             None | Some(Request::Query | Request::FunctionCall)
@@ -185,22 +196,23 @@ impl Phase {
             None => {}
             // ReadyForQuery follows: nothing is skipped.
             Some(Request::Sync | Request::CopyEnd | Request::Query | Request::FunctionCall) => {}
-            Some(Request::Parse | Request::Bind | Request::Describe | Request::Execute | Request::Close) => {
-                // The server now skips to the next Sync.
-                match self.outstanding.iter().position(|request| *request == Request::Sync) {
-                    Some(at) => self.drop_front(at),
-                    None => {
-                        self.drop_front(self.outstanding.len());
-                        self.switch(Mode::Skipping);
-                    }
+            // Of one of them, or of the Query behind them?
+            Some(Request::Some) if !matches!(self.outstanding.next_ready(), None | Some(Request::Sync)) => {
+                self.lose();
+            }
+            // The server now skips to the next Sync.
+            Some(_) => {
+                if !self.outstanding.drop_to_sync() {
+                    self.switch(Mode::Skipping);
                 }
+                self.settled();
             }
         }
     }
 
     /// Content came that only such a request can bring, so the requests ahead of it are done.
     fn reach(&mut self, by: impl Fn(Request) -> bool) {
-        match self.outstanding.iter().position(|request| by(*request)) {
+        match self.outstanding.position(|request| by(request) || request == Request::Some) {
             Some(0) => self.unsure = false,
             Some(at) if self.unsure => self.settle(at),
             // Not as PostgreSQL answers: whatever else is thought to be outstanding, it is not known.
@@ -214,14 +226,13 @@ impl Phase {
     }
 
     fn drop_front(&mut self, count: usize) {
-        self.outstanding.drain(..count);
-        // Nothing ahead of it is a COPY any more: the server reads and ignores it.
-        while self.outstanding.front() == Some(&Request::CopyEnd) {
-            self.outstanding.pop_front();
-        }
+        self.outstanding.drop_front(count);
+        self.settled();
+    }
+
+    fn settled(&mut self) {
         if self.outstanding.is_empty() {
             self.unsure = false;
-            self.outstanding.shrink_to(KEPT_CAPACITY);
         }
     }
 
@@ -279,30 +290,3 @@ enum Status {
     /// In a transaction, failed or not.
     InTransaction,
 }
-
-/// A request that waits for its reply, or, a COPY's end, for its COPY.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Request {
-    Parse,
-    Bind,
-    Describe,
-    Execute,
-    Close,
-    Sync,
-    Query,
-    FunctionCall,
-    /// CopyDone or CopyFail.
-    CopyEnd,
-}
-
-impl Request {
-    fn ends_with_ready(self) -> bool {
-        matches!(self, Self::Sync | Self::Query | Self::FunctionCall)
-    }
-}
-
-/// A byte each. Only a client that pipelines without reading gets here; past it the session counts as busy for ever,
-/// which costs it no more than being closed at its end and not in a quiet moment before.
-const MAX_OUTSTANDING: usize = 65_536;
-/// What an idle session may keep for its next request.
-const KEPT_CAPACITY: usize = 32;

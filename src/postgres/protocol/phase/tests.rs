@@ -3,8 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::Phase;
 use super::model::{Message, Server, Statement};
-use super::{MAX_OUTSTANDING, Phase};
 
 /// Follows a script of words: `>` and the types that the client sends, `<` and those that the server sends, where
 /// ReadyForQuery is written as `i`, `t` or `e`, its status. ParameterDescription, also a `t`, is left out.
@@ -46,8 +46,8 @@ fn never_between(script: &str) {
 
 #[test]
 fn new_session_is_between_transactions() {
-    assert!(Phase::default().between_transactions());
-    assert!(!Phase::default().statement_running());
+    assert!(after("").between_transactions());
+    assert!(!after("").statement_running());
 }
 
 #[test]
@@ -225,24 +225,61 @@ fn reply_that_nothing_asked_for_is_never_between_again() {
     never_between(">S <1 <i");
 }
 
+/// More than are kept one by one.
+const MANY: usize = 200_000;
+
 #[test]
-fn too_many_outstanding_are_never_between_again_and_take_no_memory() {
-    let mut phase = Phase::default();
-    (0..MAX_OUTSTANDING).for_each(|_| phase.frontend(b'Q'));
-    assert_eq!(phase.outstanding.len(), MAX_OUTSTANDING);
-    phase.frontend(b'Q');
-    assert_eq!(phase.outstanding.capacity(), 0);
-    (0..=MAX_OUTSTANDING).for_each(|_| play(&mut phase, "<C <i"));
+fn a_batch_of_any_length_before_one_sync_is_followed_to_its_end() {
+    let mut phase = after(">P");
+    (0..MANY).for_each(|_| play(&mut phase, ">BE"));
+    play(&mut phase, "<1");
+    (0..MANY / 2).for_each(|_| play(&mut phase, "<2C"));
+    play(&mut phase, ">S");
+    (0..MANY - MANY / 2).for_each(|_| play(&mut phase, "<2C"));
     assert!(!phase.between_transactions());
+    assert!(phase.statement_running());
+    play(&mut phase, "<i");
+    assert!(phase.between_transactions(), "{:?}", phase.mode);
+    assert!(!phase.statement_running());
 }
 
 #[test]
-fn memory_of_a_long_pipeline_is_given_back() {
-    let mut phase = Phase::default();
-    (0..10_000).for_each(|_| phase.frontend(b'Q'));
-    (0..10_000).for_each(|_| play(&mut phase, "<C <i"));
+fn an_error_in_a_long_batch_skips_it_to_its_sync() {
+    let mut phase = after(">PBE");
+    (0..MANY).for_each(|_| play(&mut phase, ">PBE"));
+    play(&mut phase, ">S >Q <12E");
+    assert!(!phase.between_transactions());
+    play(&mut phase, "<i");
+    assert!(!phase.between_transactions());
+    play(&mut phase, "<C <i");
     assert!(phase.between_transactions());
-    assert!(phase.outstanding.capacity() <= 64);
+}
+
+#[test]
+fn a_pipeline_of_any_length_is_followed_to_its_end() {
+    for (unit, reply) in
+        [(">Q", "<C <i"), (">PBDES", "<12nC <i"), (">BES", "<E <i"), (">S", "<i"), (">F", "<V <i")]
+    {
+        let mut phase = after("");
+        (0..MANY).for_each(|_| play(&mut phase, unit));
+        for _ in 0..MANY {
+            assert!(!phase.between_transactions(), "{unit}");
+            play(&mut phase, reply);
+        }
+        assert!(phase.between_transactions(), "{unit}: {:?}", phase.mode);
+        assert!(phase.outstanding.capacity() <= 64, "{unit}");
+    }
+}
+
+#[test]
+fn the_memory_of_what_is_outstanding_is_bounded() {
+    let mut phase = after("");
+    for turn in 0..MANY {
+        play(&mut phase, [">PBES", ">Q", ">F", ">BE", ">Q", ">S"][turn * 7 % 6]);
+        assert!(phase.outstanding.capacity() <= 200_000);
+    }
+    // Such a client is not followed any more.
+    assert!(phase.statement_running() && !phase.between_transactions());
 }
 
 fn fails() -> impl Strategy<Value = bool> {
@@ -339,6 +376,16 @@ fn copies(stray: bool) -> impl Strategy<Value = Vec<Message>> {
     prop_oneof![simple, double, extended, both]
 }
 
+/// Without COPY FROM STDIN, and without a Query behind extended requests that have no Sync.
+fn plain_program() -> impl Strategy<Value = Vec<Message>> {
+    let part = prop_oneof![
+        2 => vec(statement(), 1..3).prop_map(|statements| vec![Message::Query(statements)]),
+        1 => fails().prop_map(|fails| vec![Message::FunctionCall { fails }]),
+        3 => (vec(pipelined(), 1..10), sync()).prop_map(|(messages, sync)| [messages, vec![sync]].concat()),
+    ];
+    vec(part, 0..8).prop_map(|parts| parts.concat())
+}
+
 fn program(odd: bool) -> impl Strategy<Value = Vec<Message>> {
     let part = prop_oneof![
         2 => vec(statement(), 1..3).prop_map(|statements| vec![Message::Query(statements)]),
@@ -369,12 +416,12 @@ fn turns(timeouts: bool) -> impl Strategy<Value = Vec<Turn>> {
 }
 
 #[derive(Default)]
-struct Session {
-    phase: Phase,
+struct Session<const ROOM: usize> {
+    phase: Phase<ROOM>,
     server: Server,
 }
 
-impl Session {
+impl<const ROOM: usize> Session<ROOM> {
     fn play(&mut self, program: Vec<Message>, turns: Vec<Turn>) {
         let mut program = program.into_iter();
         for turn in turns {
@@ -446,12 +493,27 @@ proptest! {
 
     #[test]
     fn between_is_never_claimed_too_early(program in program(true), turns in turns(true)) {
-        Session::default().play(program, turns);
+        Session::<65_536>::default().play(program, turns);
+    }
+
+    /// With next to all requests kept in runs.
+    #[test]
+    fn between_is_never_claimed_too_early_in_little_room(program in program(true), turns in turns(true)) {
+        Session::<3>::default().play(program.clone(), turns.clone());
+        Session::<2>::default().play(program, turns);
+    }
+
+    #[test]
+    fn between_is_seen_in_little_room(program in plain_program(), turns in turns(false)) {
+        let mut session = Session::<2>::default();
+        session.play(program, turns);
+        prop_assert_eq!(session.phase.between_transactions(), session.server.outside_transaction());
+        prop_assert!(!session.phase.statement_running());
     }
 
     #[test]
     fn between_is_seen_when_all_is_answered(program in program(false), turns in turns(false)) {
-        let mut session = Session::default();
+        let mut session = Session::<65_536>::default();
         let doubt = may_leave_a_doubt(&program);
         session.play(program, turns);
         if !doubt {
@@ -470,9 +532,10 @@ proptest! {
     fn no_messages_panic(messages in vec((any::<bool>(), prop_oneof![
         prop::sample::select(&b"PBDESCQFdcfHX"[..]), prop::sample::select(&b"123TntCIsEZGWHVdc"[..]), any::<u8>(),
     ]), 0..200)) {
-        let mut phase = Phase::default();
+        let (mut phase, mut little) = (after(""), Phase::<2>::default());
         for (from_client, tag) in messages {
             if from_client { phase.frontend(tag) } else { phase.backend(tag, b"I") }
+            if from_client { little.frontend(tag) } else { little.backend(tag, b"I") }
         }
     }
 }
