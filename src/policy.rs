@@ -38,6 +38,13 @@ pub enum Need {
     Namespace,
 }
 
+/// Where the role of a dynamic path can be read: `{mount}/roles/{role}`. The least policy does not need it.
+pub(crate) fn role_path(vault_path: &str) -> Option<String> {
+    let (front, role) = vault_path.trim_matches('/').rsplit_once('/')?;
+    let mount = front.strip_suffix("/creds")?;
+    Some(format!("{mount}/roles/{role}"))
+}
+
 /// Whether the token is handed over, so that leasehold never revokes it.
 #[must_use]
 pub fn is_handed(auth: &Auth) -> bool {

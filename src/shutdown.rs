@@ -285,7 +285,7 @@ impl Signals {
 }
 
 /// Whether the process was started with this signal ignored.
-fn is_ignored(signal: SignalKind) -> bool {
+pub(crate) fn is_ignored(signal: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);

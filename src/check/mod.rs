@@ -6,12 +6,14 @@
 //! | `vault` | Vault's state and clock, the login, the token's capabilities |
 //! | `route` | a real issue, its renewal, its revocation |
 //! | `server` | a real login at each host, and what the session can do |
+//! | `stopping` | the signals that end it early, and what is then still out |
 //! | `ttl` | spans that cannot work together |
 //! | `finding` | what is told, as a table or as JSON |
 
 mod finding;
 mod route;
 mod server;
+mod stopping;
 mod ttl;
 mod vault;
 
@@ -19,12 +21,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{live, serve};
 use crate::config::Config;
+use crate::credentials::clock;
 use crate::credentials::state::StateFile;
 use crate::files::{FileSetting, Shown};
 use crate::postgres::upstream::Upstream;
@@ -33,10 +35,11 @@ use crate::vault::{Auth, SecretId, Vault};
 pub use finding::{Finding, Outcome, json, table};
 
 use route::Examined;
+use stopping::{Interrupts, Out};
 
 /// Looks at everything; with `offline` at the configuration and its files alone.
 ///
-/// A first SIGINT or SIGTERM stops looking and gives everything back; a second one ends it at once.
+/// A first SIGINT, SIGTERM, SIGQUIT or SIGHUP stops looking and gives everything back; a second one ends it at once.
 ///
 /// # Errors
 /// What keeps `run` from starting keeps this from looking.
@@ -57,20 +60,17 @@ pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>,
     if offline {
         return Ok(findings);
     }
-    let doctor = Arc::new(Doctor { config, vault, stop: CancellationToken::new() });
+    let mut interrupts = Interrupts::install();
+    let doctor = Arc::new(Doctor { config, vault, stop: CancellationToken::new(), out: Out::default() });
     let mut visit = pin!(Arc::clone(&doctor).visit(upstreams));
     let seen = tokio::select! {
         seen = &mut visit => seen,
-        () = interrupted() => {
+        () = interrupts.next() => {
             doctor.stop.cancel();
             let told = Finding::error("interrupted", "not everything was looked at", "run it again");
             let seen = tokio::select! {
                 seen = &mut visit => seen,
-                () = interrupted() => vec![Finding::error(
-                    "interrupted",
-                    "told twice to stop: what was issued lapses with its lease or token",
-                    "wait for default_ttl, or revoke the leases of the routes' paths",
-                )],
+                () = interrupts.next() => doctor.out.left(clock::now()),
             };
             seen.into_iter().chain([told]).collect()
         }
@@ -105,25 +105,14 @@ fn state_file(file: &FileSetting) -> Finding {
     }
 }
 
-/// Waits for SIGINT or SIGTERM; for ever where they cannot be waited for.
-async fn interrupted() {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-}
-
 /// What every part of a visit needs.
 struct Doctor {
     config: Config,
     vault: Vault,
     /// Cancelled when nothing new is to begin.
     stop: CancellationToken,
+    /// What is to be given back.
+    out: Out,
 }
 
 impl Doctor {
@@ -145,6 +134,9 @@ impl Doctor {
         }
         examined.sort_by_key(|(index, _)| *index);
         let token_gone = self.discharge(&patient, &mut findings).await;
+        if token_gone {
+            self.out.all_gone();
+        }
         for (_, mut route) in examined {
             findings.append(&mut route.findings);
             if let Some(held) = route.held {

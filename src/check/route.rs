@@ -11,7 +11,9 @@ use super::server::{Credential, Standing, Visit};
 use super::ttl::{self, Lease};
 use super::vault::Patient;
 use crate::config::RouteConfig;
-use crate::credentials;
+use crate::credentials::{self, clock};
+use crate::lease::Time;
+use crate::policy;
 use crate::postgres::upstream::Upstream;
 use crate::vault::{Failure, Grant, Kind};
 
@@ -77,9 +79,14 @@ impl Doctor {
         examined: &mut Examined,
     ) {
         let token = &patient.login.token;
+        let sent_at = clock::now();
+        self.out.asked(&route.name);
         let grant = match self.vault.issue(token, &route.vault_path, self.within()).await {
             Ok(grant) => grant,
             Err(failure) => {
+                if !failure.outcome_unknown {
+                    self.out.gone(&route.name);
+                }
                 if let Some(left) = &failure.left {
                     // What becomes of it is not the fault that is told.
                     drop(self.vault.revoke(token, &left.lease, self.within()).await);
@@ -87,32 +94,53 @@ impl Doctor {
                 return examined.findings.push(not_issued(route, &failure));
             }
         };
+        self.out.until(&route.name, &grant.username, sent_at + grant.ttl);
         let span = humantime::format_duration(grant.ttl);
         examined.findings.push(Finding::ok("issue", format!("{} for {span}", grant.username)));
         let credential = Credential { username: grant.username.clone(), password: grant.password.clone() };
         let mut visit = Visit::new(route, upstream, credential, false);
         let findings = &mut examined.findings;
+        // Before any renewal, as `run` does it: a renewal sets VALID UNTIL, and would mend what is to be found.
+        self.unless_stopped(visit.examine(findings)).await;
         if !self.stop.is_cancelled() {
-            // Not left halfway: the lease would keep the long life that was asked for.
-            let max = self.renew(patient, &grant, findings).await;
+            let max = self.renew(route, patient, (&grant, sent_at), findings).await;
             let lease = Lease { ttl: grant.ttl, max, renewable: grant.renewable };
             findings.extend(ttl::leased(route, lease, patient.facts.as_ref(), patient.login.handed));
         }
-        self.unless_stopped(visit.examine(findings)).await;
         visit.left = self.unless_stopped(visit.dependents()).await.unwrap_or_default();
         self.give_back(route, patient, grant, visit, examined).await;
     }
 
-    /// Renews it really, once far and once plainly; how long it can live in all.
-    async fn renew(&self, patient: &Patient, grant: &Grant, findings: &mut Vec<Finding>) -> Option<Duration> {
+    /// Renews it really, as `run` will; how long it can live in all, where that can be known without asking for more than
+    /// is wanted.
+    async fn renew(
+        &self,
+        route: &RouteConfig,
+        patient: &Patient,
+        (grant, issued_at): (&Grant, Time),
+        findings: &mut Vec<Finding>,
+    ) -> Option<Duration> {
         if !grant.renewable || !patient.may(&grant.lease.path("sys/leases/renew"), "update") {
             return None;
         }
         let token = &patient.login.token;
-        let far = self.vault.extend(token, &grant.lease, &grant.username, FAR, self.within()).await;
-        let plain = self.vault.renew(token, &grant.lease, &grant.username, self.within()).await;
-        match plain {
-            Ok(_) => findings.push(Finding::ok("renew", "the lease can be renewed")),
+        let of_role = policy::role_path(&route.vault_path).filter(|path| patient.may(path, "read"));
+        let of_role = match of_role {
+            Some(path) => self.vault.role_max_ttl(token, &path, self.within()).await.ok().flatten(),
+            None => None,
+        };
+        // Vault counts in whole seconds: only after one does a lease that cannot be extended get less than before.
+        self.unless_stopped(sleep(A_SECOND.saturating_sub(clock::now().since(issued_at)))).await?;
+        let sent_at = clock::now();
+        let renewed = self.vault.renew(token, &grant.lease, &grant.username, self.within()).await;
+        match renewed {
+            Ok(renewed) => {
+                self.out.until(&route.name, &grant.username, sent_at + renewed.ttl);
+                findings.push(Finding::ok("renew", "the lease can be renewed"));
+                let shortened = renewed.ttl < grant.ttl;
+                let in_all = (sent_at.since(issued_at) + renewed.ttl).max(grant.ttl);
+                return if shortened { Some(in_all) } else { of_role };
+            }
             Err(failure) if failure.kind == Kind::Forbidden => {
                 findings.push(Finding::warning(
                     "renew",
@@ -129,7 +157,7 @@ impl Doctor {
                 "mend renew_statements of the role; Vault's user must be able to ALTER ROLE (CREATEROLE, and ADMIN on groups)",
             )),
         }
-        far.ok().map(|renewed| renewed.ttl).filter(|max| *max < FAR)
+        of_role
     }
 
     /// Revokes the lease by itself where that may be, and sees whether its role is gone.
@@ -145,7 +173,10 @@ impl Doctor {
         let mut held = Held { route: name, visit, ttl: grant.ttl, failure: None };
         if patient.may(&grant.lease.path("sys/leases/revoke"), "update") {
             match self.vault.revoke(&patient.login.token, &grant.lease, self.within()).await {
-                Ok(()) => return examined.findings.push(self.see_off(held, true).await),
+                Ok(()) => {
+                    self.out.gone(&held.route);
+                    return examined.findings.push(self.see_off(held, true).await);
+                }
                 Err(failure) if failure.kind == Kind::Forbidden => {}
                 Err(failure) => held.failure = Some(failure.to_string()),
             }
@@ -265,8 +296,8 @@ fn not_issued(route: &RouteConfig, failure: &Failure) -> Finding {
     Finding::error("issue", said, remedy)
 }
 
-/// Asked for to learn the maximum: longer than any. Vault cuts it.
-const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+/// And a little more.
+const A_SECOND: Duration = Duration::from_millis(1_100);
 
 /// A token's revocation goes through Vault's queue.
 const GONE_WITHIN: Duration = Duration::from_secs(10);

@@ -66,28 +66,45 @@ impl Visit {
         }
     }
 
-    /// Every host, then a session at the first that lets us in.
+    /// Every host by what `target_session_attrs` asks for, as `run` logs in; then a session at the first that a session
+    /// could go to.
     pub(super) async fn examine(&self, findings: &mut Vec<Finding>) {
         let mut session = None;
         let mut told = Vec::new();
-        for turn in self.upstream.each() {
+        let mut unsuitable = 0;
+        let mut turns = self.upstream.order();
+        while let Some(turn) = turns.pop_front() {
+            let name = self.upstream.host_name(turn.host);
             match self.log_in(turn, None).await {
                 Ok(leg) => {
-                    told.push(Finding::ok(
-                        "server",
-                        format!("{} lets the role in", self.upstream.host_name(turn.host)),
-                    ));
+                    told.push(Finding::ok("server", format!("{name} lets the role in")));
                     session = session.or(Some((turn, leg)));
                 }
+                Err(LoginError::Unsuitable(_)) => match self.upstream.second(turn) {
+                    Some(second) => turns.push_back(second),
+                    None => {
+                        unsuitable += 1;
+                        told.push(Finding::ok(
+                            "server",
+                            format!("{name} lets the role in, and is not what target_session_attrs asks for"),
+                        ));
+                    }
+                },
                 Err(error) => told.push(self.refused(turn, &error)),
             }
         }
-        let proved = told.iter().any(|finding| finding.outcome == Outcome::Ok);
         for finding in &mut told {
             // One host suffices for the others to be a warning.
-            if proved && finding.outcome == Outcome::Error {
+            if session.is_some() && finding.outcome == Outcome::Error {
                 finding.outcome = Outcome::Warning;
             }
+        }
+        if session.is_none() && unsuitable > 0 {
+            told.push(Finding::error(
+                "server",
+                "no host is what target_session_attrs asks for: no session gets in",
+                "name a host of that kind in --upstream, or mend target_session_attrs",
+            ));
         }
         findings.append(&mut told);
         let Some((turn, leg)) = session else { return };
@@ -239,7 +256,8 @@ impl Visit {
             _ if refusal.is_suspect() => Finding::error(
                 "role",
                 detail,
-                "the role cannot log in: creation_statements must say LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'; \
+                "the role cannot log in: creation_statements must say LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}', \
+                 and no other time; \
                  and the upstream must be the cluster that Vault makes roles on, with a clock like Vault's",
             ),
             "28000" => Finding::error(
@@ -259,7 +277,17 @@ impl Visit {
                     "GRANT CONNECT ON DATABASE {database} to the group, or name the app's by --probe-database"
                 ),
             ),
-            "53300" => Finding::warning("server", detail, "raise max_connections, or close sessions"),
+            // The limit of the role itself; that of the server and of a database come from other routines.
+            "53300" if refusal.is_of_role() => Finding::error(
+                "role",
+                detail,
+                "creation_statements give the role a CONNECTION LIMIT that leaves no session: raise it, or leave it out (-1)",
+            ),
+            "53300" => Finding::warning(
+                "server",
+                detail,
+                "raise max_connections of the server (or CONNECTION LIMIT of the database), or close sessions",
+            ),
             _ => Finding::error("server", detail, "the server's own words and its log tell more"),
         }
     }

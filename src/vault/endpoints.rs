@@ -45,20 +45,17 @@ pub(super) struct RenewLease {
     pub(super) lease_id: String,
 }
 
-/// Renews a lease by what is asked for, as far as its maximum allows.
+/// Reads a dynamic role.
 ///
-/// * Path: `[{namespace}/]sys/leases/renew`
-/// * Method: PUT
-/// * Response: `lease_duration`, cut to what the maximum leaves
-/// * Reference: <https://developer.hashicorp.com/vault/api-docs/system/leases#renew-lease>
+/// * Path: `{mount}/roles/{role}`
+/// * Method: GET
+/// * Response: `data.max_ttl` in seconds; 0 where the mount's holds
+/// * Reference: <https://developer.hashicorp.com/vault/api-docs/secret/databases#read-role>
 #[derive(Endpoint)]
-#[endpoint(path = "{self.path}", method = "PUT")]
-pub(super) struct ExtendLease {
+#[endpoint(path = "{self.path}")]
+pub(super) struct ReadRole {
     #[endpoint(skip)]
     pub(super) path: String,
-    pub(super) lease_id: String,
-    /// Seconds from now.
-    pub(super) increment: u64,
 }
 
 /// Asks what the token may do at some paths.

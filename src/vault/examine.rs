@@ -5,29 +5,25 @@ use std::time::Duration;
 
 use super::bounds::{Bounds, Limit};
 use super::classify::Operation;
-use super::endpoints::{CapabilitiesSelf, ExtendLease, LookUpLease};
-use super::{Failure, Kind, Lease, Renewed, Vault, replies, unreadable};
+use super::endpoints::{CapabilitiesSelf, LookUpLease, ReadRole};
+use super::{Failure, Kind, Lease, Vault, replies, unreadable};
 use crate::secret::Secret;
 
 impl Vault {
-    /// Renews the lease of this user by at most `by`; how far its maximum lets that be is the answer. Cancel safe, except that a longer
-    /// life may go unnoticed. A plain renewal brings it back to what its role gives.
+    /// The `max_ttl` of a role, at `{mount}/roles/{role}`; `None`: its mount's holds. Cancel safe.
     ///
     /// # Errors
     ///
-    /// As [`Vault::renew`].
-    pub async fn extend(
+    /// `Forbidden` as a rule: the least policy does not allow it.
+    pub async fn role_max_ttl(
         &self,
         token: &Secret,
-        lease: &Lease,
-        username: &str,
-        by: Duration,
+        path: &str,
         within: Duration,
-    ) -> Result<Renewed, Failure> {
-        let path = lease.path("sys/leases/renew");
-        let request = ExtendLease { path, lease_id: lease.id().to_owned(), increment: by.as_secs() };
-        let reply = self.ask_about(username, Operation::Renew, token, request, within).await?;
-        replies::renewed(&reply.body).map_err(|why| unreadable(Operation::Renew, why))
+    ) -> Result<Option<Duration>, Failure> {
+        let request = ReadRole { path: path.trim_matches('/').to_owned() };
+        let reply = self.ask(Operation::Capabilities, token, request, within).await?;
+        replies::role_max_ttl(&reply.body).map_err(|why| unreadable(Operation::Capabilities, why))
     }
 
     /// Asks what the token may do at these paths: for each of them words such as `read`, `update`, `deny`, `root`.

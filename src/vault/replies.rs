@@ -169,6 +169,13 @@ struct Shape {
     warnings: Option<Unread>,
 }
 
+/// What a role says of its leases.
+#[derive(Deserialize)]
+struct RoleData {
+    #[serde(default)]
+    max_ttl: u64,
+}
+
 /// What tells that an answer to the question of health is Vault's.
 #[derive(Deserialize)]
 struct HealthShape {
@@ -259,6 +266,12 @@ pub(super) fn renewed(body: &[u8]) -> Result<Renewed, Unusable> {
         ttl: seconds(Some(reply.lease_duration.ok_or(Unusable::NotJson)?)),
         renewable: reply.renewable.unwrap_or(false),
     })
+}
+
+/// A dynamic role.
+pub(super) fn role_max_ttl(body: &[u8]) -> Result<Option<Duration>, Unusable> {
+    let role = parse::<Envelope<RoleData>>(body)?.data.ok_or(Unusable::NotJson)?;
+    Ok(Some(Duration::from_secs(role.max_ttl)).filter(|max| !max.is_zero()))
 }
 
 /// A token's capabilities.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Builder, Fault, Mode, SOON, Spec, bench, eventually, leasehold, same, through};
+use crate::harness::{
+    Builder, Fault, Mode, SOON, Spec, Storage, bench, eventually, leasehold, same, through,
+};
 
 /// What a check said.
 #[derive(Debug)]
@@ -80,15 +82,20 @@ async fn all_is_well_where_all_is_well_and_nothing_is_left_and_no_secret_is_show
         "login",
         "capability",
         "issue",
-        "renew",
         "server",
         "clock",
         "set_role",
         "probe_sql",
+        "renew",
         "revoke",
     ];
     assert_eq!(report.with("ok"), well, "{report:#?}");
     assert!(report.with("warning").is_empty(), "{report:#?}");
+    // It does not change what it asks about.
+    let asked =
+        wire.recordings().into_iter().map(|recording| recording.to_server).collect::<Vec<_>>().concat();
+    let asked = String::from_utf8_lossy(&asked);
+    assert!(asked.contains("sys/leases/renew") && !asked.contains("increment"), "{asked}");
     assert!(vault.leases(&setup.path).await.is_empty());
     assert!(db.roles().await.is_empty());
     eventually(SOON, async || same(db.backends().await, [])).await;
@@ -158,17 +165,53 @@ async fn a_check_that_is_interrupted_gives_everything_back() {
         .vault(&vault)
         .login(&setup)
         .flag("--limits-connect-timeout", "60s");
-    let check = builder.start_command("check").await;
-    eventually(SOON, async || same(db.roles().await.len(), 1)).await;
+    for signal in ["INT", "TERM", "QUIT", "HUP"] {
+        let check = builder.clone().start_command("check").await;
+        eventually(SOON, async || same(db.roles().await.len(), 1)).await;
+
+        check.signal(signal);
+
+        // Its login at the database hangs still; the lease is not kept waiting for that.
+        eventually(SOON, async || same(vault.leases(&setup.path).await, Vec::<String>::new())).await;
+        eventually(SOON, async || same(db.roles().await.len(), 0)).await;
+        let output = tokio::time::timeout(Duration::from_secs(20), check.output()).await.unwrap();
+        assert_eq!(output.status.code(), Some(1), "{signal}");
+        assert!(String::from_utf8(output.stdout).unwrap().contains("interrupted"), "{signal}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_is_interrupted_twice_says_how_long_its_role_stays() {
+    let db = bench().postgres().await.database().await;
+    let vault = bench().own_vault(Storage::Memory).await;
+    let setup = vault.setup(&db, Spec::new("app").ttl("20m", "24h")).await;
+    let server = Fault::before(&db.server.addr()).await;
+    server.set(Mode::HoldToClient).await;
+    let check = leasehold()
+        .upstream_uri(&format!("postgresql://{}/?sslmode=disable", server.addr()))
+        .vault(&vault)
+        .login(&setup)
+        .flag("--limits-connect-timeout", "60s")
+        .start_command("check")
+        .await;
+    // Its login has begun, so it knows of its role.
+    let login = || server.recordings().iter().any(|recording| !recording.to_server.is_empty());
+    eventually(SOON, async || same(login(), true)).await;
+    let role = db.roles().await.pop().expect("the login has a role");
+    vault.pause().await;
 
     check.signal("INT");
+    check.signal("HUP");
 
-    // Its login at the database hangs still; the lease is not kept waiting for that.
-    eventually(SOON, async || same(vault.leases(&setup.path).await, Vec::<String>::new())).await;
-    eventually(SOON, async || same(db.roles().await.len(), 0)).await;
     let output = tokio::time::timeout(Duration::from_secs(20), check.output()).await.unwrap();
+    vault.resume().await;
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8(output.stdout).unwrap().contains("interrupted"));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let stays = format!("told twice to stop: {role} stays until its lease ends, in ");
+    let rest = said.split_once(&stays).unwrap_or_else(|| panic!("{said}")).1;
+    let rest = humantime::parse_duration(rest.split_once(" at most").unwrap().0).unwrap();
+    // Not the 24 hours that it could be renewed to.
+    assert!((Duration::from_secs(19 * 60)..=Duration::from_secs(20 * 60 + 1)).contains(&rest), "{rest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

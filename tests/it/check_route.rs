@@ -82,6 +82,41 @@ async fn a_role_that_cannot_log_in_is_told_and_given_back() {
     ward.report().await.says("role", "error", "28P01", "{{password}}");
 }
 
+/// A renewal would mend the first, and says nothing of the second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_lets_no_session_in_is_told_before_a_renewal_mends_it() {
+    let past = LOGIN.replace("{{expiration}}", "2020-01-01") + " IN ROLE \"{{owner}}\"";
+    let ward = Ward::of(app().creation_statements(&past)).await;
+    ward.report().await.says("role", "error", "28P01", "VALID UNTIL '{{expiration}}'");
+    assert!(ward.db.roles().await.is_empty());
+
+    let none = LOGIN.to_owned() + " CONNECTION LIMIT 0 IN ROLE \"{{owner}}\"";
+    let ward = Ward::of(app().creation_statements(&none)).await;
+    ward.report().await.says("role", "error", "53300", "CONNECTION LIMIT that leaves no session");
+    assert!(ward.db.roles().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_no_session_may_go_to_is_told() {
+    let ward = Ward::of(app()).await;
+    let addr = ward.db.server.addr();
+    for word in ["standby", "read-only"] {
+        let uri = format!("postgresql://{addr}/?sslmode=disable&target_session_attrs={word}");
+        let report = ward.with_upstream(&uri).await;
+        report.says(
+            "server",
+            "error",
+            "no host is what target_session_attrs asks for",
+            "mend target_session_attrs",
+        );
+    }
+    for word in ["any", "primary", "read-write", "prefer-standby"] {
+        let uri = format!("postgresql://{addr}/?sslmode=disable&target_session_attrs={word}");
+        let report = ward.with_upstream(&uri).await;
+        assert!(report.errors().is_empty(), "{word}: {report:#?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_lacks_a_right_is_told() {
     let ward = Ward::of(app().creation_statements(LOGIN)).await;

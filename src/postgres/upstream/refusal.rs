@@ -24,6 +24,8 @@ pub struct Refusal {
     /// The address of the server that said it.
     pub address: Option<Address>,
     suspect: bool,
+    /// Whether the routine that looks at the role said it.
+    of_role: bool,
 }
 
 impl Refusal {
@@ -33,12 +35,13 @@ impl Refusal {
         let sqlstate = fields.sqlstate().and_then(|code| code.try_into().ok()).unwrap_or(*b"XX000");
         // A role that was dropped or may not log in is found out after the password was accepted, in this routine;
         // pg_hba.conf refuses with 28000 too, from another.
+        let of_role = fields.routine() == Some(b"InitializeSessionUserId");
         let suspect = match &sqlstate {
             b"28P01" => true,
-            b"28000" => fields.routine() == Some(b"InitializeSessionUserId"),
+            b"28000" => of_role,
             _ => false,
         };
-        Self { error, before, sqlstate, after_authentication, address: None, suspect }
+        Self { error, before, sqlstate, after_authentication, address: None, suspect, of_role }
     }
 
     /// What the client gets where the refusal is final: as much as it would have had from the server itself. A client
@@ -55,6 +58,12 @@ impl Refusal {
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         self.suspect
+    }
+
+    /// Whether it is about the role itself, as its connection limit is, and not about the server or the database.
+    #[must_use]
+    pub fn is_of_role(&self) -> bool {
+        self.of_role
     }
 
     /// Whether the server took the credential before it refused for another reason, as with 3D000.
