@@ -3,6 +3,9 @@
 // login, a loop that renews two leases, a second pool for each new credential, and a lock around all of them.
 //
 //	go mod init app && go get github.com/lib/pq && DATABASE_URL='postgresql://app@localhost:6432/myapp?sslmode=disable' go run .
+//	curl -X POST 'localhost:8080/orders?item=tea&amount=3'
+//
+// ADDR is another address than localhost:8080, POOL_LIFETIME another age of connections than 15m.
 package main
 
 import (
@@ -45,7 +48,7 @@ func main() {
 		}
 		json.NewEncoder(w).Encode(placed)
 	})
-	check(http.ListenAndServe(os.Getenv("ADDR"), nil))
+	check(http.ListenAndServe(or(os.Getenv("ADDR"), "localhost:8080"), nil))
 }
 
 func place(ctx context.Context, db *sql.DB, item, amount string) (placed order, err error) {

@@ -3,6 +3,9 @@ DATABASE_URL, in which there is no password, and nothing of Vault, leases or tok
 a loop that renews two leases, a second pool for each new credential, and a lock around all of them.
 
     pip install 'psycopg[binary,pool]' && DATABASE_URL=postgresql://app@localhost:6432/myapp python3 app.py
+    curl -X POST 'localhost:8080/orders?item=tea&amount=3'
+
+ADDR is another address than localhost:8080, POOL_LIFETIME another age of connections than 900 seconds.
 """
 
 import json
@@ -56,5 +59,5 @@ if __name__ == "__main__":
     with pool.connection() as connection:
         connection.execute("""CREATE TABLE IF NOT EXISTS orders
             (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, item text NOT NULL, amount bigint NOT NULL)""")
-    host, port = os.environ["ADDR"].rsplit(":", 1)
+    host, port = os.environ.get("ADDR", "localhost:8080").rsplit(":", 1)
     ThreadingHTTPServer((host, int(port)), Handler).serve_forever()

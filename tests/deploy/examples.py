@@ -1,21 +1,29 @@
 #!/usr/bin/env python3
 """Runs deploy/examples/ on a real PostgreSQL and a real OpenBao, with leases of 12 s and a rotation every 2 s.
 
-Each app takes orders for a while, then none for longer than any lease, then some more. Every order must be answered, the
-answers must fit what the table holds in the end, and sessions must have logged in as many roles. Exit code 0 or 1.
+Each app is first run word for word as its own head says, and answers the request that stands there. Then it takes orders for
+a while, then none for longer than any lease, then some more. Every order must be answered, the answers must fit what the
+table holds in the end, and sessions must have logged in as many roles. Exit code 0 or 1.
 
     python3 tests/deploy/examples.py path/to/leasehold [go] [python]
 """
 
 import contextlib
+import fcntl
+import itertools
 import json
 import os
+import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -37,14 +45,14 @@ STARTS_WITHIN = 60
 class App:
     """One example: its process, the orders given to it, and what came back."""
 
-    def __init__(self, name, command, environment, log):
+    def __init__(self, name, command, environment, log, address=None, directory=None):
         self.name, self.log = name, log
-        self.url = f"http://127.0.0.1:{demo.free_port(0)}"
+        self.url = f"http://{address or environment['ADDR']}"
         self.answers, self.failures = [], []
         with open(log, "w") as out:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-                env={**environment, "ADDR": self.url.removeprefix("http://")})
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=environment,
+                cwd=directory)
 
     def wait(self):
         deadline = time.monotonic() + STARTS_WITHIN
@@ -99,7 +107,59 @@ class App:
         return len(self.answers), len(roles)
 
 
-def go_command(directory, environment):
+class Example:
+    """One of deploy/examples/, installed, with what its own head says of how to run it."""
+
+    def __init__(self, name, source, environment, directory):
+        self.name, self.environment, self.directory = name, environment, directory
+        with open(os.path.join(ROOT, "deploy", "examples", source)) as file:
+            head = [line.strip("/ \t\n") for line in itertools.takewhile(lambda line: "import" not in line, file)]
+        lines = [shlex.split(line.rsplit("&& ", 1)[1]) for line in head if " && " in line]
+        demo.expect(len(lines) == 1, f"{source}: {len(lines)} lines say how to run it")
+        words = lines[0]
+        count = sum(1 for _ in itertools.takewhile(lambda word: re.match("[A-Z_]+=", word), words))
+        self.documented = dict(word.split("=", 1) for word in words[:count])
+        self.command = words[count:]
+        curls = [shlex.split(line) for line in head if line.startswith("curl ")]
+        demo.expect([words[:3] for words in curls] == [["curl", "-X", "POST"]], f"{source}: no curl -X POST in its head")
+        self.request = f"http://{curls[0][3]}"
+
+    def run_as_documented(self, leasehold, log):
+        """With the words of its head alone; what stands there is the port of leasehold, which is another one here."""
+        url = self.documented.get("DATABASE_URL", "")
+        demo.expect("localhost:6432" in url, f"{self.name}: DATABASE_URL does not lead to localhost:6432")
+        environment = {**self.environment, **self.documented, "DATABASE_URL": url.replace("localhost:6432", leasehold)}
+        address = urllib.parse.urlsplit(self.request).netloc
+        with only_one_on(address):
+            app = App(self.name, self.command, environment, log, address, self.directory)
+            try:
+                app.wait()
+                with urllib.request.urlopen(urllib.request.Request(self.request, method="POST", data=b"")) as reply:
+                    answer = json.load(reply)
+                demo.expect(answer["total"] >= 3, f"{self.name}: {answer}")
+            finally:
+                app.end()
+        demo.say(f"{self.name}: runs as its head says")
+
+    def start(self, url, log):
+        """For the long run: at a port of its own, with a pool that fits leases of seconds."""
+        environment = {**self.environment, "DATABASE_URL": url, "ADDR": f"127.0.0.1:{demo.free_port(0)}",
+                       "POOL_LIFETIME": LIFETIME[self.name]}
+        return App(self.name, self.command, environment, log, directory=self.directory)
+
+
+@contextlib.contextmanager
+def only_one_on(address):
+    """Waits for the end of other runs of this test on this machine, as the port is the documented one."""
+    with open(os.path.join(tempfile.gettempdir(), "leasehold-examples.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        host, port = address.rsplit(":", 1)
+        with socket.socket() as probe:
+            demo.expect(probe.connect_ex((host, int(port))), f"something else listens on {address}")
+        yield
+
+
+def go_example(directory, environment):
     install.ensure("go", "lib-pq")
     source = os.path.join(directory, "go")
     os.mkdir(source)
@@ -109,20 +169,21 @@ def go_command(directory, environment):
                    f"replace github.com/lib/pq => {install.lib_pq()}\n")
     # The build's cache outlives the run; nothing is fetched.
     caches = os.path.join(install.DEV, "go-cache")
-    building = {**environment, "GOCACHE": caches, "GOPATH": os.path.join(caches, "path"), "GOTOOLCHAIN": "local",
-                "GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOTELEMETRY": "off", "CGO_ENABLED": "0"}
-    demo.run([install.go(), "vet", "."], cwd=source, env=building, quiet=True)
-    demo.run([install.go(), "build", "-o", "app", "."], cwd=source, env=building, quiet=True)
-    return [os.path.join(source, "app")]
+    environment = {**environment, "GOCACHE": caches, "GOPATH": os.path.join(caches, "path"), "GOTOOLCHAIN": "local",
+                   "GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOTELEMETRY": "off", "CGO_ENABLED": "0",
+                   "PATH": f"{os.path.dirname(install.go())}:{environment['PATH']}"}
+    demo.run([install.go(), "vet", "."], cwd=source, env=environment, quiet=True)
+    demo.run([install.go(), "build", "."], cwd=source, env=environment, quiet=True)
+    return Example("go", "app.go", environment, source)
 
 
-def python_command(_, environment):
+def python_example(_, environment):
     install.ensure("python")
-    environment["PYTHONPATH"] = install.python()
-    return [sys.executable, os.path.join(ROOT, "deploy", "examples", "app.py")]
+    environment = {**environment, "PYTHONPATH": install.python()}
+    return Example("python", "app.py", environment, os.path.join(ROOT, "deploy", "examples"))
 
 
-COMMANDS = {"go": go_command, "python": python_command}
+EXAMPLES = {"go": go_example, "python": python_example}
 LIFETIME = {"go": f"{POOL_LIFETIME}s", "python": str(POOL_LIFETIME)}
 
 
@@ -153,10 +214,11 @@ def play(stage, names):
         apps = []
         for name in names:
             # Nothing of the caller's shell; no password, no token, no address of Vault.
-            environment = {"PATH": os.environ["PATH"], "HOME": stage.dir, "DATABASE_URL": url}
-            command = COMMANDS[name](stage.dir, environment)
-            environment["POOL_LIFETIME"] = LIFETIME[name]
-            apps.append(App(name, command, environment, os.path.join(stage.dir, f"{name}.log")))
+            environment = {"PATH": os.environ["PATH"], "HOME": stage.dir}
+            example = EXAMPLES[name](stage.dir, environment)
+            log = os.path.join(stage.dir, f"{name}.log")
+            example.run_as_documented(f"127.0.0.1:{stage.port}", log)
+            apps.append(example.start(url, log))
             ends.callback(apps[-1].end)
             apps[-1].wait()
         before = stage.count("rotations_total")
@@ -189,7 +251,7 @@ def main():
     binary, *names = sys.argv[1:]
     stage = Stage(binary)
     try:
-        play(stage, names or COMMANDS)
+        play(stage, names or EXAMPLES)
         return 0
     except (demo.Broken, install.Missing, subprocess.SubprocessError, OSError) as error:
         print(f"examples: {error}\n{stage.log_tail()}", file=sys.stderr)
