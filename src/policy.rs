@@ -28,13 +28,11 @@ pub struct Rule {
 pub enum Need {
     /// Without it there is no credential.
     Must,
-    /// Without it leasehold makes do.
-    Should,
-    /// The same, and Vault's `default` policy gives it.
+    /// Without it leasehold makes do; Vault's and OpenBao's `default` policy gives it.
     Default,
     /// It buys something, and is no part of the least policy.
     May,
-    /// As [`Need::Should`], if what stands before it in the path is a namespace. The configuration does not tell.
+    /// Without it leasehold makes do, if what stands before it in the path is a namespace. The configuration does not tell.
     Namespace,
 }
 
@@ -68,7 +66,7 @@ pub fn rules(config: &Config) -> Vec<Rule> {
         rules.push(rule(
             "sys/leases/renew",
             "update",
-            Need::Should,
+            Need::Default,
             "renews leases; without it a credential is replaced at two thirds of its life",
         ));
     }
@@ -157,7 +155,7 @@ pub fn hcl(config: &Config) -> String {
             ));
         }
     };
-    section("", &[Need::Must, Need::Should]);
+    section("", &[Need::Must]);
     section(
         "# Vault's default policy gives these; they stand here for tokens made without it.\n",
         &[Need::Default],

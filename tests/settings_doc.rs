@@ -20,6 +20,7 @@ without a table in front, such as `--log-level`, is `LEASEHOLD_LOG_LEVEL` and `l
 variable beats the key of the file, the key beats Vault's own variables (`BAO_…`, then `VAULT_…`). Durations are written `500ms`,
 `2m`, `1h30m`; lists with commas, in the file as TOML lists; switches as `--listen-public` or `--listen-public=false`. No flag,
 variable or key holds a password. A wrong value ends the process before anything is bound, with the place, the key and the reason.
+A `LEASEHOLD_…` variable that no setting reads is warned of at the start, with the name that was probably meant.
 
 Several routes are written in the file: [routes.md](routes.md). Known, and refused as not yet supported: `[tls]`, and the route keys
 `warm`, `reuse`, `tag_application_name`.

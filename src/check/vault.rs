@@ -219,7 +219,7 @@ fn lacking(rule: &Rule, handed: bool) -> Option<Finding> {
     );
     match rule.need {
         Need::Must => Some(Finding::error("capability", detail, remedy)),
-        Need::Should | Need::Default => Some(Finding::warning("capability", detail, remedy)),
+        Need::Default => Some(Finding::warning("capability", detail, remedy)),
         // Whether there is such a namespace is seen from the credential's lease.
         Need::Namespace => None,
         Need::May => handed.then(|| Finding::warning("capability", detail, remedy)),

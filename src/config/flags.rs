@@ -141,7 +141,7 @@ pub struct GeneralFlags {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Vault")]
 pub struct VaultFlags {
-    /// Base URLs, tried in order [default: https://127.0.0.1:8200]
+    /// Base URLs without a path, tried in order [default: https://127.0.0.1:8200]
     #[arg(long, value_name = "URL,…", value_delimiter = ',', value_parser = values::vault_addr)]
     pub vault_addr: Option<Vec<String>>,
     /// Namespace
