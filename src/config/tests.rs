@@ -482,6 +482,19 @@ fn listen_is_a_list_in_each_source() {
 }
 
 #[test]
+fn a_socket_has_a_path_that_the_system_takes_before_anything_is_bound() {
+    let directory = |length: usize| format!("/{}", "d".repeat(length - 1));
+    let loads = |name: &str, value: &str| load("", &ROUTE, &[(name, value)]).map(drop);
+    // `sun_path` holds 108 bytes with the zero at its end; "/.s.PGSQL.6432" has 14.
+    for (name, longest) in [("LEASEHOLD_ADMIN", 107), ("LEASEHOLD_LISTEN", 93)] {
+        loads(name, &directory(longest)).unwrap();
+        let error = loads(name, &directory(longest + 1)).unwrap_err();
+        assert_eq!(error.exit_code(), 78);
+        assert!(error.to_string().ends_with("the socket's path is longer than 107 bytes"), "{error}");
+    }
+}
+
+#[test]
 fn admin_is_loopback_or_a_socket_or_off() {
     let admin = |text: &str| load("", &ROUTE, &[("LEASEHOLD_ADMIN", text)]).map(|config| config.admin);
     assert_eq!(admin("off").unwrap(), None);
