@@ -15,6 +15,7 @@ use clap::Parser as _;
 
 use crate::cli;
 use crate::config::{CheckFlags, Cli, Command, Config, Environment};
+use crate::error::Chain;
 use crate::notify::Notify;
 use live::Source;
 
@@ -32,12 +33,12 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(flags) => match Config::load(&flags, &env) {
             Ok(config) => run(config, Source { flags: *flags, env }),
-            Err(error) => complain(&error, error.exit_code()),
+            Err(error) => complain(&Chain(&error), error.exit_code()),
         },
         Command::Check(flags) => check(&flags, &env),
         Command::Policy(flags) => match Config::load_without_token(&flags, &env) {
             Ok(config) => print(&crate::policy::hcl(&config)),
-            Err(error) => complain(&error, error.exit_code()),
+            Err(error) => complain(&Chain(&error), error.exit_code()),
         },
         Command::Status(flags) => ask(cli::status(&flags, &env)),
         Command::Rotate(flags) => ask(cli::rotate(&flags, &env)),
@@ -55,7 +56,7 @@ fn run(config: Config, source: Source) -> ExitCode {
     // The guard writes what is left of the log when it is dropped, after everything else.
     let _log = match crate::log::init(&config.log) {
         Ok(guard) => guard,
-        Err(error) => return complain(&error, OS_ERROR),
+        Err(error) => return complain(&Chain(&error), OS_ERROR),
     };
     keep_memory_private();
     if let Err(error) = crate::socket::descriptors::raise_limit() {
@@ -70,7 +71,7 @@ fn run(config: Config, source: Source) -> ExitCode {
     runtime.shutdown_timeout(Duration::ZERO);
     match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&proof::Chain(&error), error.exit_code()),
+        Err(error) => complain(&Chain(&error), error.exit_code()),
     }
 }
 
@@ -79,7 +80,7 @@ fn check(flags: &CheckFlags, env: &Environment) -> ExitCode {
     let load = if flags.offline { Config::load_without_token } else { Config::load };
     let config = match load(&flags.run, env) {
         Ok(config) => config,
-        Err(error) => return complain(&error, error.exit_code()),
+        Err(error) => return complain(&Chain(&error), error.exit_code()),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -90,7 +91,7 @@ fn check(flags: &CheckFlags, env: &Environment) -> ExitCode {
     runtime.shutdown_timeout(Duration::ZERO);
     let findings = match checked {
         Ok(findings) => findings,
-        Err(error) => return complain(&proof::Chain(&error), error.exit_code()),
+        Err(error) => return complain(&Chain(&error), error.exit_code()),
     };
     let text = if flags.json { crate::check::json(&findings) } else { crate::check::table(&findings) };
     let printed = print(&text);

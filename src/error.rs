@@ -99,3 +99,18 @@ pub struct ClientFacing {
     /// What to do, in a sentence.
     pub hint: Option<&'static str>,
 }
+
+/// An error and all that caused it, in one line. An error's own text leaves its source out, so that nothing is said twice.
+pub struct Chain<'a>(pub &'a dyn std::error::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.0, f)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

@@ -89,7 +89,7 @@ impl Format {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The thread that writes cannot be started.
-    #[error("the log's thread cannot be started: {0}")]
+    #[error("the log's thread cannot be started")]
     Thread(#[source] io::Error),
     /// There is a log already.
     #[error("a log is set up already")]

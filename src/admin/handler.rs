@@ -184,6 +184,7 @@ fn health_of(route: &Route) -> RouteHealth {
         was_refused: route.was_refused(),
         runway_seconds: status.runway_seconds,
         last_error: status.last_error.map(|error| error.kind),
+        unsaved: status.unsaved,
     }
 }
 

@@ -19,6 +19,8 @@ pub struct RouteHealth {
     pub runway_seconds: Option<f64>,
     /// The fixed phrase of its latest error.
     pub last_error: Option<String>,
+    /// Whether the state file lacks what the route holds, as it cannot be written.
+    pub unsaved: bool,
 }
 
 /// What a probe says.
@@ -79,7 +81,8 @@ pub fn readiness(started: bool, draining: bool, routes: &[RouteHealth]) -> Probe
             _ if route.lazy => "lazy, waits for a session".to_owned(),
             _ => format!("no usable credential{}", cause(route)),
         };
-        detail.push_str(&format!("{}: {word}\n", route.name));
+        let unsaved = if route.unsaved { "; the state file cannot be written" } else { "" };
+        detail.push_str(&format!("{}: {word}{unsaved}\n", route.name));
     }
     let usable = routes.iter().any(|route| route.ready) || routes.iter().all(|route| route.lazy);
     Probe { ok: started && !draining && usable && !routes.is_empty(), detail }
@@ -111,6 +114,7 @@ mod tests {
             was_refused: false,
             runway_seconds: Some(0.0),
             last_error: None,
+            unsaved: false,
         }
     }
 
@@ -154,6 +158,13 @@ mod tests {
         let probe = readiness(true, false, &[usable("a"), refused("b")]);
         assert!(probe.ok);
         assert_eq!(probe.detail, "a: ready, runway 59m 1s\nb: no usable credential (permission denied)\n");
+    }
+
+    #[test]
+    fn a_state_file_that_cannot_be_written_is_said_and_no_reason_not_to_be_ready() {
+        let probe = readiness(true, false, &[RouteHealth { unsaved: true, ..usable("a") }]);
+        assert!(probe.ok);
+        assert_eq!(probe.detail, "a: ready, runway 59m 1s; the state file cannot be written\n");
     }
 
     #[test]

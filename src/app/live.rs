@@ -8,12 +8,13 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::proof::{Chain, Prover};
+use super::proof::Prover;
 use super::serve::Error;
 use crate::admin::{Process, ReloadReply};
 use crate::config::{Config, Environment, Pattern, RouteConfig, RunFlags};
 use crate::credentials::state::{Slot, StateFile};
 use crate::credentials::{self, Kind, Means, Proof, Route, RouteSettings, Servers};
+use crate::error::Chain;
 use crate::lease;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::postgres::session::{Complaints, Match, Routes, Seats, SessionRoute, Shared, UsedDatabases};
@@ -148,7 +149,8 @@ async fn reload(
 
 impl Renewed {
     fn read(source: &Source, old: &Config) -> Result<Self, String> {
-        let mut config = Config::load(&source.flags, &source.env).map_err(|error| error.to_string())?;
+        let mut config =
+            Config::load(&source.flags, &source.env).map_err(|error| Chain(&error).to_string())?;
         let restart = keep_what_needs_a_restart(old, &mut config);
         let places = places(&config).map_err(|error| Chain(&error).to_string())?;
         let vault = Vault::new(config.vault.clone()).map_err(|error| format!("vault: {}", Chain(&error)))?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::credentials::{Proof, Prove};
+use crate::error::Chain;
 use crate::postgres::protocol::startup::StartupMessage;
 use crate::postgres::session::UsedDatabases;
 use crate::postgres::upstream::{Address, Leg, LoginError, Turn, Upstream};
@@ -272,18 +273,3 @@ impl ProbeError {
 const DEFAULT: &[u8] = b"postgres";
 /// How long the server may take to hear that a statement is to end.
 const CANCEL_WITHIN: Duration = Duration::from_secs(5);
-
-/// An error with its causes, in one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
-    }
-}

@@ -43,8 +43,8 @@ pub(crate) enum Error {
     Listen(#[from] listener::Error),
     #[error(transparent)]
     Http(#[from] admin::Error),
-    #[error("signals cannot be handled: {0}")]
-    Signals(std::io::Error),
+    #[error("signals cannot be handled")]
+    Signals(#[source] std::io::Error),
 }
 
 impl Error {

@@ -28,6 +28,7 @@ use crate::app::{live, serve};
 use crate::config::Config;
 use crate::credentials::clock;
 use crate::credentials::state::StateFile;
+use crate::error::Chain;
 use crate::files::{FileSetting, Shown};
 use crate::postgres::upstream::Upstream;
 use crate::vault::{Auth, SecretId, Vault};
@@ -99,7 +100,7 @@ fn state_file(file: &FileSetting) -> Finding {
         }
         Err(error) => Finding::error(
             "state_file",
-            format!("{file}: {error}"),
+            format!("{file}: {}", Chain(&error)),
             "name a file of this user's own in a directory of tmpfs, where leasehold runs",
         ),
     }

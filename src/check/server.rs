@@ -8,9 +8,10 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::clocks;
 use super::finding::{Finding, Outcome};
-use crate::app::proof::{Chain, ProbeError, own_startup, probe};
+use crate::app::proof::{ProbeError, own_startup, probe};
 use crate::config::RouteConfig;
 use crate::credentials::clock;
+use crate::error::Chain;
 use crate::postgres::protocol::error_response::Fields;
 use crate::postgres::upstream::refusal::Refusal;
 use crate::postgres::upstream::tls;

@@ -17,6 +17,7 @@ use crate::config::{
     self, AdminFlags, Environment, ReloadFlags, RotateFlags, ShutdownFlags, StatusFlags, WaitFlags,
 };
 use crate::credentials::{DrainSpan, clock};
+use crate::error::Chain;
 
 use client::Client;
 
@@ -41,7 +42,7 @@ pub enum Error {
     #[error("{0}")]
     Negative(String),
     /// The output cannot be written.
-    #[error("cannot write: {0}")]
+    #[error("cannot write")]
     Output(#[from] io::Error),
 }
 
@@ -182,7 +183,7 @@ pub fn finish(result: Result<(), Error>) -> ExitCode {
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             // Without a stderr the exit code has to do.
-            let _ = writeln!(io::stderr(), "leasehold: {error}");
+            let _ = writeln!(io::stderr(), "leasehold: {}", Chain(&error));
             ExitCode::from(error.exit_code())
         }
     }

@@ -103,14 +103,14 @@ fn generation_row(route: &str, generation: &GenerationStatus, now: SystemTime) -
 fn errors(routes: &[RouteStatus], now: SystemTime) -> String {
     routes
         .iter()
-        .filter_map(|route| {
-            let error = route.last_error.as_ref()?;
-            Some(format!(
-                "{}: last error {}: {}\n",
-                clean(&route.name),
-                when(&error.at, now),
-                clean(&error.kind)
-            ))
+        .map(|route| {
+            let name = clean(&route.name);
+            let error = route.last_error.as_ref().map(|error| {
+                let past = if error.past { " (has worked since)" } else { "" };
+                format!("{name}: last error {}: {}{past}\n", when(&error.at, now), clean(&error.kind))
+            });
+            let unsaved = route.unsaved.then(|| format!("{name}: the state file cannot be written\n"));
+            [error, unsaved].into_iter().flatten().collect::<String>()
         })
         .collect()
 }
@@ -196,7 +196,9 @@ mod tests {
                 last_error: Some(LastError {
                     at: "2026-03-01T11:00:00Z".to_owned(),
                     kind: "timeout".to_owned(),
+                    past: false,
                 }),
+                unsaved: false,
                 generations: vec![GenerationStatus {
                     generation: 3,
                     state: "current".to_owned(),

@@ -4,6 +4,7 @@ mod priority;
 mod replies;
 mod returning;
 mod telling;
+mod unserved;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::metrics::{Closed, RouteMetrics};
 use crate::secret::Secret;
 use crate::vault::Vault;
 use returning::Farewells;
+use unserved::Unserved;
 
 /// What a route's driver needs to know.
 pub struct RouteSettings {
@@ -108,6 +110,7 @@ pub fn start(settings: RouteSettings, means: Means, tasks: &TaskTracker) -> Arc<
         closing: false,
         idle_after: settings.idle_after,
         idle_since: None,
+        unserved: Unserved::default(),
         ended: ended.clone(),
     };
     let span = tracing::info_span!("lease", route = %settings.name);
@@ -137,6 +140,7 @@ struct Driver {
     idle_after: Duration,
     /// Since when the current generation has had no session.
     idle_since: Option<Time>,
+    unserved: Unserved,
     ended: CancellationToken,
 }
 
@@ -177,6 +181,7 @@ impl Driver {
             self.step(Event::Empty { number: generation.number(), stray: generation.has_stray() });
         }
         self.look_for_idleness(now);
+        self.tell_of_no_service(now);
         self.show();
     }
 
@@ -251,7 +256,10 @@ impl Driver {
 
     fn execute(&mut self, actions: Vec<Action>) {
         // Before anything comes of it: a crash from here on leaves nothing that the next process does not know.
-        self.keeping.keep(&self.keeper, &self.tokens, &self.generations);
+        let saved = self.keeping.keep(&self.keeper, &self.tokens, &self.generations);
+        if let Ok(mut view) = self.shared.view.lock() {
+            view.unsaved = !saved;
+        }
         // What sessions have to know comes before anybody can become one.
         for action in &actions {
             if let Action::Tell(number, ending) = action {

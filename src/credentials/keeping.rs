@@ -106,16 +106,16 @@ impl Keeping {
     }
 
     /// Writes what there is, if that is not what was written last. What could not be written is tried again at the next
-    /// step, which is a second away at most.
+    /// step, which is a second away at most. Whether everything is written now.
     pub(super) fn keep(
         &mut self,
         keeper: &Machine,
         tokens: &HashMap<TokenId, Secret>,
         generations: &HashMap<u64, Arc<Generation>>,
-    ) {
-        let (Some(slot), Some(kept)) = (&self.slot, keeper.kept()) else { return };
+    ) -> bool {
+        let (Some(slot), Some(kept)) = (&self.slot, keeper.kept()) else { return true };
         if kept == self.written {
-            return;
+            return true;
         }
         let held_tokens = kept.tokens.iter().filter_map(|(id, life)| {
             Some(LeftToken { id: *id, token: tokens.get(id)?.clone(), life: *life })
@@ -135,5 +135,6 @@ impl Keeping {
         if saved {
             self.written = kept;
         }
+        saved
     }
 }

@@ -122,7 +122,7 @@ impl Requests {
                 }
                 Some(Err(failure)) => {
                     let is_settled = !may_have_made(&failure);
-                    let left = failure.left.clone();
+                    let left = failure.left.clone().map(|left| *left);
                     this.tell(Done::IssueFailed(failure)).await;
                     if !is_settled {
                         this.settle(id, begun_at + bounds.waited(), left).await;
@@ -140,7 +140,7 @@ impl Requests {
                     );
                     Some(Leftover { lease: grant.lease, username: grant.username, ttl: Some(grant.ttl) })
                 }
-                Err(failure) => failure.left,
+                Err(failure) => failure.left.map(|left| *left),
             };
             this.settle(id, begun_at + bounds.waited(), left).await;
         });

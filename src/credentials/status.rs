@@ -24,6 +24,9 @@ pub struct RouteStatus {
     pub next_action_at: Option<String>,
     /// The latest error, if there was one.
     pub last_error: Option<LastError>,
+    /// Whether the state file lacks what the route holds, as it cannot be written.
+    #[serde(default)]
+    pub unsaved: bool,
     /// Its generations, oldest first.
     pub generations: Vec<GenerationStatus>,
 }
@@ -33,8 +36,11 @@ pub struct RouteStatus {
 pub struct LastError {
     /// When it happened.
     pub at: String,
-    /// A fixed phrase.
+    /// A fixed phrase, with the database's SQLSTATE where there is one.
     pub kind: String,
+    /// Whether what failed has worked since.
+    #[serde(default)]
+    pub past: bool,
 }
 
 /// One generation.

@@ -20,6 +20,7 @@ pub(super) struct View {
     pub(super) is_wanted: bool,
     pub(super) next_action: (&'static str, Option<Time>),
     pub(super) last_error: Option<LastError>,
+    pub(super) unsaved: bool,
     pub(super) generations: Vec<GenerationView>,
 }
 
@@ -55,6 +56,7 @@ impl View {
             next_action: self.next_action.0.to_owned(),
             next_action_at: self.next_action.1.and_then(|at| wall(now, at)),
             last_error: self.last_error.clone(),
+            unsaved: self.unsaved,
             generations: self.generations.iter().map(|view| view.status(now)).collect(),
         }
     }

@@ -281,6 +281,8 @@ pub enum Note {
     Returned(u64, Outcome),
     /// A generation serves new sessions again, as its successor is gone.
     Recalled(u64),
+    /// A generation of a lazy route serves new sessions again: it was wanted before its end.
+    WantedAgain(u64),
 }
 
 /// How a lease was given back.

@@ -63,8 +63,9 @@ impl Reason {
 pub struct Issuance {
     pub(super) state: State,
     pub(super) bucket: Bucket,
-    /// Whether the latest request may have made a credential that leasehold does not have.
-    pub(super) is_unsettled: bool,
+    /// Whether the next request waits for the bucket whatever it is for: the latest one may have made a credential that
+    /// leasehold does not have, or made one that no server accepts while nothing is usable.
+    pub(super) awaits_bucket: bool,
     pub(super) failures: u32,
 }
 
@@ -120,7 +121,7 @@ pub(super) enum Setback {
 
 impl Issuance {
     pub(super) fn new(burst: u32, interval: Duration) -> Self {
-        Self { state: State::Idle, bucket: Bucket::new(burst, interval), is_unsettled: false, failures: 0 }
+        Self { state: State::Idle, bucket: Bucket::new(burst, interval), awaits_bucket: false, failures: 0 }
     }
 
     /// An attempt failed. `most` bounds the wait.

@@ -10,6 +10,10 @@ use super::term::Over;
 use super::token::{Token, TokenFacts, TokenId};
 use super::{Reason, Time, issuance, schedule};
 
+/// The longest waits while no credential is usable: for what Vault misses, and for what somebody has to mend.
+const LONGEST_UNSERVED_ABSENCE: Duration = Duration::from_secs(3);
+const LONGEST_UNSERVED_REFUSAL: Duration = Duration::from_secs(30);
+
 impl Keeper {
     /// What a fresh credential is needed for: now, or else from when on.
     pub(super) fn demand(&self, now: Time) -> Result<Reason, Time> {
@@ -65,8 +69,8 @@ impl Keeper {
         match self.issuance.state {
             issuance::State::Idle => {}
             issuance::State::BackOff { until, slow } => {
-                let most = now + Duration::from_secs(3);
-                let until = if slow || self.runs_until(now).is_some() { until } else { until.min(most) };
+                let most = if slow { LONGEST_UNSERVED_REFUSAL } else { LONGEST_UNSERVED_ABSENCE };
+                let until = if self.runs_until(now).is_some() { until } else { until.min(now + most) };
                 if now < until && self.command.is_none() {
                     self.issuance.state = issuance::State::BackOff { until, slow };
                     self.wake(now, until);
@@ -103,9 +107,9 @@ impl Keeper {
 
     fn begin(&mut self, now: Time, reason: Reason) {
         // Another request may leave another role behind; somebody who asks by hand takes that upon himself.
-        let after_unsettled =
-            self.issuance.is_unsettled && !matches!(reason, Reason::Command | Reason::Reload);
-        if (self.draws_on_the_bucket(reason) || after_unsettled)
+        let awaits_bucket =
+            self.issuance.awaits_bucket && !matches!(reason, Reason::Command | Reason::Reload);
+        if (self.draws_on_the_bucket(reason) || awaits_bucket)
             && let Some(at) = self.issuance.bucket.ready_at(now)
         {
             self.wake(now, at);
@@ -161,6 +165,14 @@ impl Keeper {
             }
             issuance::State::BackOff { slow: true, .. } => self.issuance.state = issuance::State::Idle,
             _ => {}
+        }
+    }
+
+    /// Somebody asks for a fresh credential: one that a host has refused already is not waited for.
+    pub(super) fn make_way_for_command(&mut self) {
+        if let issuance::State::Proving { number, refused: true, again_at: Some(_), .. } = self.issuance.state
+        {
+            self.set_aside(number);
         }
     }
 
@@ -303,7 +315,7 @@ impl Keeper {
         let issuance::State::Requesting { reason, token } = self.issuance.state else {
             return;
         };
-        self.issuance.is_unsettled = false;
+        self.issuance.awaits_bucket = false;
         let number = self.next_number;
         self.next_number += 1;
         let jitter = self.jitter();
@@ -438,7 +450,7 @@ impl Keeper {
         let issuance::State::Requesting { token, .. } = self.issuance.state else {
             return;
         };
-        self.issuance.is_unsettled = matches!(failure, Failure::TimedOut | Failure::Unusable);
+        self.issuance.awaits_bucket = matches!(failure, Failure::TimedOut | Failure::Unusable);
         match failure {
             Failure::TokenDead => self.token_dead(now, token),
             Failure::TimedOut | Failure::Unusable => {
@@ -485,11 +497,16 @@ impl Keeper {
     pub(super) fn fail(&mut self, now: Time, setback: Setback) {
         let left = self.runs_until(now).map(|until| until.since(now));
         let most = match (setback, left) {
-            (Setback::Disproof, _) => Duration::from_mins(5),
-            (_, Some(left)) => schedule::longest_wait(left),
-            (Setback::Absence, None) => Duration::from_secs(3),
-            (Setback::Refusal, None) => Duration::from_secs(30),
+            (Setback::Disproof, Some(_)) => Duration::from_mins(5),
+            (Setback::Absence | Setback::Refusal, Some(left)) => schedule::longest_wait(left),
+            (Setback::Absence, None) => LONGEST_UNSERVED_ABSENCE,
+            (Setback::Refusal | Setback::Disproof, None) => LONGEST_UNSERVED_REFUSAL,
         };
+        if setback == Setback::Disproof && left.is_none() {
+            // The next one is made out of turn, and probably for nothing.
+            self.issuance.bucket.take(now);
+            self.issuance.awaits_bucket = true;
+        }
         let jitter = self.jitter();
         self.discard = false;
         self.issuance.fail(now, setback, most, jitter);

@@ -104,6 +104,12 @@ impl Keeper {
         self.deadline
     }
 
+    /// Whether there should be a credential; not for a lazy route without sessions.
+    #[must_use]
+    pub fn needs_credential(&self) -> bool {
+        self.wanted && !self.closed
+    }
+
     /// The number of the generation that the latest grant made.
     #[must_use]
     pub fn latest(&self) -> u64 {
@@ -255,6 +261,7 @@ impl Keeper {
                 } else {
                     // A lazy route that has nothing yet takes one, as for a session.
                     self.wanted = true;
+                    self.make_way_for_command();
                     self.command = Some(drain.or_else(|| self.command.flatten()));
                 }
             }

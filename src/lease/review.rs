@@ -86,11 +86,16 @@ impl Keeper {
             .find(|(_, g)| g.is_usable(now, self.bound(g)))
             .map(|(number, _)| *number);
         let Some(number) = latest else { return };
-        if let Some(State::Retiring { published_at, .. }) = self.generations.get(&number).map(|g| g.state) {
+        if let Some(State::Retiring { published_at, successor_at }) =
+            self.generations.get(&number).map(|g| g.state)
+        {
             self.set_state(number, State::Current { published_at });
             self.current = Some(number);
             self.actions.push(Action::Publish(number));
-            self.note(Note::Recalled(number));
+            self.note(match successor_at {
+                Some(_) => Note::Recalled(number),
+                None => Note::WantedAgain(number),
+            });
         }
     }
 

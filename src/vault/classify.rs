@@ -55,11 +55,17 @@ impl Operation {
 /// `Forbidden` stands for a 403 of any operation with a token but a look-up, and says no more than that: a dead token
 /// gets the same status, so the caller looks the token up to tell the two apart.
 pub(super) fn classify(operation: Operation, status: u16, errors: Option<&[String]>, username: &str) -> Kind {
-    let Some(errors) = errors.filter(|_| !is_server_trouble(status)) else {
+    let Some(errors) = errors else {
         return Kind::Transient;
     };
     let said = errors.join("\n");
     let text = said.to_lowercase();
+    if operation == Operation::Issue && status == 500 && has_wrong_statements(&text) {
+        return Kind::Refused;
+    }
+    if is_server_trouble(status) {
+        return Kind::Transient;
+    }
     if contains_any(&text, NOT_THE_ACTIVE_NODE) {
         return Kind::Transient;
     }
@@ -114,6 +120,26 @@ fn renewal(text: &str, names_our_user: bool) -> Kind {
         Kind::Transient
     }
 }
+
+/// Whether a creds request failed by what somebody wrote into Vault: statements that the database does not accept, or a
+/// role that the connection does not allow. Vault answers 500, as it does where it cannot reach the database.
+fn has_wrong_statements(text: &str) -> bool {
+    let refused =
+        sqlstate(text).is_some_and(|code| WRONG_STATEMENTS.iter().any(|class| code.starts_with(class)));
+    refused || contains_any(text, &["is not an allowed role", "syntax error at or near"])
+}
+
+/// The SQLSTATE that a text of Vault's names, in the letters of the text.
+pub(super) fn sqlstate(text: &str) -> Option<&str> {
+    let lower = text.to_ascii_lowercase();
+    let at = lower.find("sqlstate ")? + "sqlstate ".len();
+    text.get(at..at + 5).filter(|code| code.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+/// The classes of SQLSTATEs that time does not mend: data and syntax errors, missing objects and rights, schemas, roles.
+///
+/// Source: appendix A of the database's manual, "Error Codes".
+const WRONG_STATEMENTS: &[&str] = &["22", "42", "3f", "0l", "0p"];
 
 /// Whether the text names this user, as a word of its own. The database cuts names to 63 bytes, and quotes them by the
 /// customs of its language.

@@ -8,7 +8,7 @@ use std::fmt;
 use crate::error::Blame;
 use crate::secret::Secret;
 
-use super::classify::Operation;
+use super::classify::{Operation, sqlstate};
 use super::lease::Leftover;
 
 /// What a failure means for the one who asked.
@@ -66,9 +66,11 @@ pub struct Failure {
     /// Whether Vault may have done what was asked although its word did not arrive: a grant may have been lost.
     pub outcome_unknown: bool,
     /// The lease that Vault made all the same. Nobody uses it, so it is to be given back.
-    pub left: Option<Leftover>,
+    pub left: Option<Box<Leftover>>,
     operation: Operation,
     reason: String,
+    /// The database's SQLSTATE, where Vault passes one on.
+    sqlstate: Option<String>,
 }
 
 impl Failure {
@@ -76,6 +78,21 @@ impl Failure {
     #[must_use]
     pub fn gave_up(operation: Operation) -> Self {
         Self::local(operation, Kind::TimedOut, "no answer in time")
+    }
+
+    /// What it means, in few fixed words, with the database's SQLSTATE where Vault passes one on.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let kind = self.kind.as_str();
+        match &self.sqlstate {
+            Some(code) if self.operation == Operation::Issue && self.kind == Kind::Refused => {
+                format!(
+                    "{kind}: the database does not accept the role's creation_statements (SQLSTATE {code})"
+                )
+            }
+            Some(code) => format!("{kind}: the database answers Vault with SQLSTATE {code}"),
+            None => kind.to_owned(),
+        }
     }
 
     /// Who has to act.
@@ -99,6 +116,7 @@ impl Failure {
             left: None,
             operation,
             reason: one_line(reason, &[], LOCAL_REASON_LIMIT),
+            sqlstate: None,
         }
     }
 
@@ -117,6 +135,7 @@ impl Failure {
             left: None,
             operation,
             reason: one_line(said, secrets, REASON_LIMIT),
+            sqlstate: sqlstate(said).map(str::to_ascii_uppercase),
         }
     }
 
@@ -144,7 +163,7 @@ impl Failure {
 
     /// The same, of a reply that names a lease.
     pub(super) fn leaving(self, left: Option<Leftover>) -> Self {
-        Self { left: left.or(self.left), ..self }
+        Self { left: left.map(Box::new).or(self.left), ..self }
     }
 }
 
@@ -191,6 +210,18 @@ mod tests {
         let said = "1 error occurred:\n\t* bad \u{1b}[31mtoken hvs.secret\n\n";
         let failure = Failure::answered(Operation::Issue, Kind::Refused, 400, said, &[&token]);
         assert_eq!(failure.to_string(), "issue: status 400: 1 error occurred: * bad [31mtoken [redacted]");
+    }
+
+    #[test]
+    fn a_summary_names_the_databases_word_for_its_cause_and_nothing_else_of_the_text() {
+        let said = "failed to execute query: ERROR: syntax error at or near \"p4ss\" (SQLSTATE 42601)";
+        let failure = Failure::answered(Operation::Issue, Kind::Refused, 500, said, &[]);
+        assert_eq!(
+            failure.summary(),
+            "refused: the database does not accept the role's creation_statements (SQLSTATE 42601)"
+        );
+        let away = Failure::answered(Operation::Issue, Kind::Transient, 503, "Vault is sealed", &[]);
+        assert_eq!(away.summary(), "transient");
     }
 
     #[test]

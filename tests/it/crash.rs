@@ -342,6 +342,31 @@ async fn a_corrupt_file_is_told_of_and_a_fresh_credential_issued() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_state_file_that_cannot_be_written_is_shown_until_it_can_be() {
+    let stage = Stage::new(Spec::new("app")).await;
+    let leasehold = stage.start().await;
+    leasehold.wait_ready().await;
+    let shown = async || {
+        let status = leasehold.status().await["routes"][0]["unsaved"].as_bool();
+        let ready = leasehold.http("/readyz").await;
+        (status, ready.status, ready.text.contains("the state file cannot be written"))
+    };
+    assert_eq!(shown().await, (Some(false), 200, false));
+    let file = stage.memory.file();
+    let (directory, away) = (file.parent().unwrap(), file.parent().unwrap().with_extension("away"));
+    std::fs::rename(directory, &away).unwrap();
+
+    leasehold.rotate().await;
+
+    eventually(SOON, async || same(shown().await, (Some(true), 200, true))).await;
+    let page = leasehold.command(&["status"]).await;
+    let page = String::from_utf8_lossy(&page.stdout).into_owned();
+    assert!(page.contains("app: the state file cannot be written"), "{page}");
+    std::fs::rename(&away, directory).unwrap();
+    eventually(SOON, async || same(shown().await, (Some(false), 200, false))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_with_the_same_file_is_refused_with_78() {
     let stage = Stage::new(Spec::new("app")).await;
     let mut leasehold = stage.start().await;
@@ -368,6 +393,7 @@ async fn a_file_or_a_place_that_is_not_fit_for_secrets_is_refused_with_78() {
     {
         let reason = refused(at(path)).await;
         assert!(reason.contains(why), "{reason}");
+        assert!(reason.matches("No such file").count() <= 1, "nothing is said twice: {reason}");
         assert!(!path.exists());
     }
     std::fs::write(&file, "").unwrap();

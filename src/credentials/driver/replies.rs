@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Driver;
+use super::telling::Area;
 use crate::credentials::machine::Kind;
 use crate::credentials::requests::{Done, Proof, meaning};
 use crate::credentials::{Generation, Lease, clock};
@@ -44,6 +45,7 @@ impl Driver {
                 let actions = self.keeper.handle(clock::now(), event);
                 let capped = actions.contains(&Action::Note(Note::LeaseCapped(number)));
                 self.metrics.renewal(if capped { metrics::Renewal::Capped } else { metrics::Renewal::Ok });
+                self.works_again(Area::Renewal);
                 tracing::info!(
                     lease.generation = number,
                     lease.ttl_s = renewed.ttl.as_secs(),
@@ -63,6 +65,7 @@ impl Driver {
             }
             Done::TokenRenewed(token, sent_at, renewed) => {
                 tracing::debug!(token.ttl_s = renewed.ttl.as_secs(), "token renewed");
+                self.works_again(Area::TokenRenewal);
                 // A renewal that says zero is a token without an end.
                 let ttl = (!renewed.ttl.is_zero()).then_some(renewed.ttl);
                 self.step(Event::TokenRenewed { token, sent_at, ttl, renewable: renewed.renewable });

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::Driver;
+use super::telling::Area;
 use crate::credentials::requests::meaning;
 use crate::credentials::{Generation, Lease};
 use crate::lease::{Event, Failure, Outcome, Sight, TokenId};
@@ -80,6 +81,7 @@ impl Driver {
         match outcome {
             Outcome::Lease | Outcome::Token => {
                 tracing::info!(lease.generation = number, by = counted.as_str(), "revoked");
+                self.works_again(Area::Revocation);
             }
             Outcome::Unverified => tracing::info!(
                 lease.generation = number,

@@ -11,6 +11,27 @@ use crate::credentials::view::{self, GenerationView};
 use crate::lease::{Failure, Note, Reason, Time};
 use crate::vault;
 
+/// What an error is about; its opposite is a success of the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Area {
+    /// A fresh credential: login, issuance, proof. What ends by a fresh one belongs here.
+    Credential,
+    Renewal,
+    TokenRenewal,
+    Revocation,
+}
+
+fn area_of(kind: &str) -> Area {
+    let replaced = ["cannot_extend", "gone", "token_dead"].iter().any(|word| kind.ends_with(word));
+    match kind.split(':').next() {
+        Some("renew" | "renew the token") if replaced => Area::Credential,
+        Some("renew") => Area::Renewal,
+        Some("renew the token") => Area::TokenRenewal,
+        Some("revoke" | "revoke the token") => Area::Revocation,
+        _ => Area::Credential,
+    }
+}
+
 impl Driver {
     pub(super) fn note(&mut self, note: Note) {
         match note {
@@ -31,6 +52,7 @@ impl Driver {
                         "published unproved: no server could be asked, and it cannot wait"
                     );
                 }
+                self.works_again(Area::Credential);
                 self.replaces.clear();
                 // Neither is what somebody asked a fresh one for.
                 if !matches!(reason, Reason::TakenUp | Reason::Standby) {
@@ -39,6 +61,7 @@ impl Driver {
             }
             Note::StandsBy(number) => {
                 self.requests.grant_was_of_use(true);
+                self.works_again(Area::Credential);
                 tracing::info!(lease.generation = number, "stands by");
             }
             Note::LeaseCapped(number) => {
@@ -72,7 +95,8 @@ impl Driver {
             Note::CandidateRefused(number) => {
                 tracing::error!(
                     lease.generation = number,
-                    "no server accepts the new credential; it is given back: check the role's creation_statements, and the clocks"
+                    "no server accepts the new credential; it is given back: check the role's creation_statements, and \
+                     the clocks; once that is mended, `leasehold rotate` tries at once"
                 );
                 self.requests.grant_was_of_use(false);
                 self.remember("prove: the server refuses the new credential");
@@ -96,6 +120,9 @@ impl Driver {
             Note::Recalled(number) => {
                 tracing::warn!(lease.generation = number, "serves new sessions again: its successor is gone");
             }
+            Note::WantedAgain(number) => {
+                tracing::debug!(lease.generation = number, "serves new sessions again: a session has come");
+            }
         }
     }
 
@@ -105,7 +132,7 @@ impl Driver {
     }
 
     pub(super) fn remember_failure(&self, what: &'static str, failure: &vault::Failure) {
-        self.remember(&format!("{what}: {}", failure.kind.as_str()));
+        self.remember(&format!("{what}: {}", failure.summary()));
     }
 
     /// A refusal that is not transient lets the process count as started.
@@ -117,7 +144,16 @@ impl Driver {
 
     pub(super) fn remember(&self, kind: &str) {
         if let Ok(mut view) = self.shared.view.lock() {
-            view.last_error = Some(LastError { at: view::wall_now(), kind: kind.to_owned() });
+            view.last_error = Some(LastError { at: view::wall_now(), kind: kind.to_owned(), past: false });
+        }
+    }
+
+    /// Something has worked: an earlier error of that area is past.
+    pub(super) fn works_again(&self, area: Area) {
+        if let Ok(mut view) = self.shared.view.lock()
+            && let Some(error) = view.last_error.as_mut().filter(|error| area_of(&error.kind) == area)
+        {
+            error.past = true;
         }
     }
 

@@ -32,7 +32,7 @@ pub enum Error {
     #[error("it is not a regular file: remove it")]
     NotAFile,
     /// The system refuses something.
-    #[error("{what} {}: {source}", Shown(.path))]
+    #[error("{what} {}", Shown(.path))]
     Io {
         /// What was tried.
         what: &'static str,

@@ -50,12 +50,68 @@ fn a_refused_candidate_is_tried_for_a_minute_at_most() {
 }
 
 #[test]
-fn after_refused_candidates_the_back_off_grows_to_five_minutes() {
-    let mut story = Story::new(settings());
+fn while_nothing_is_usable_a_refused_candidate_is_followed_within_half_a_minute_and_by_the_bucket() {
+    let mut story = Story::new(Settings { issue_burst: 2, issue_interval: secs(120.0), ..settings() });
     story.at(0.0, Event::Tick);
     let mut now = 0.0;
+    // The third waits for the bucket, which had its first out at second 50.
+    for (number, wait) in [(1, 5.0), (2, 65.0), (3, 20.0)] {
+        let token = crate::lease::TokenId(number);
+        story.at(now, Event::LoggedIn(token, crate::lease::TokenFacts { sent_at: at(now), ..endless() }));
+        story.granted(now, number, LEASE);
+        now += 50.0;
+        story.at(now, Event::ProofRefused(number)).does([Action::RevokeLease(number, token)]);
+        story.at(now, Event::LeaseRevoked(number)).does([Action::Forget(number), Action::RevokeToken(token)]);
+        story.at(now, Event::TokenRevoked(token)).does([Action::ForgetToken(token)]);
+        now += wait;
+        if number < 3 {
+            story.at(now, Event::Tick).does([LOG_IN]);
+        }
+    }
+    story.at(now, Event::Tick).does([]);
+    story.at(now + 1.0, Event::Rotate(None)).does([LOG_IN]);
+}
+
+#[test]
+fn a_back_off_of_minutes_ends_within_half_a_minute_once_nothing_is_usable() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    let mut now = 1.0;
+    for number in 2..=8 {
+        story.at(now, Event::Rotate(None)).does([log_in(24.75)]);
+        let token = crate::lease::TokenId(number);
+        story.at(now, Event::LoggedIn(token, crate::lease::TokenFacts { sent_at: at(now), ..endless() }));
+        story.granted(now, number, 12.0);
+        now += 5.0;
+        story.at(now, Event::ProofRefused(number)).notes(Note::CandidateRefused(number));
+        story.at(now, Event::LeaseRevoked(number));
+        story.at(now, Event::TokenRevoked(token));
+    }
+    // Five minutes from second 36 on.
+    story.at(40.0, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
+    story.at(40.0, not_renewed(1, Failure::CannotExtend));
+    assert_eq!(story.pass(128.0), [(at(99.0), Action::Unpublish)]);
+    story.at(129.0, Event::Tick).does([LOG_IN]);
+}
+
+#[test]
+fn a_command_does_not_wait_for_a_candidate_that_is_refused() {
+    let mut story = Story::new(settings());
+    story.at(0.0, Event::Tick);
+    story.at(0.0, Event::LoggedIn(T1, endless()));
+    story.granted(0.0, 1, 3600.0);
+    story.at(0.0, Event::ProofRefused(1)).does([]);
+    story.at(0.1, Event::Rotate(None)).does([Action::RevokeLease(1, T1), LOG_IN]);
+    story.notes(Note::CandidateRefused(1));
+}
+
+#[test]
+fn after_refused_candidates_the_back_off_grows_to_five_minutes() {
+    let settings = Settings { rotate_after: Some(secs(1.0)), ..settings() };
+    let mut story = Story::serving(settings, 100_005.0, endless());
+    let mut now = 1.0;
+    story.at(now, Event::Tick).does([log_in(24_999.75)]);
     for (number, wait) in
-        [(1, 5.0), (2, 10.0), (3, 20.0), (4, 40.0), (5, 80.0), (6, 160.0), (7, 300.0), (8, 300.0)]
+        [(2, 5.0), (3, 10.0), (4, 20.0), (5, 40.0), (6, 80.0), (7, 160.0), (8, 300.0), (9, 300.0)]
     {
         let token = crate::lease::TokenId(number);
         story.at(now, Event::LoggedIn(token, crate::lease::TokenFacts { sent_at: at(now), ..endless() }));
@@ -65,7 +121,7 @@ fn after_refused_candidates_the_back_off_grows_to_five_minutes() {
         story.at(now, Event::LeaseRevoked(number)).does([Action::Forget(number), Action::RevokeToken(token)]);
         story.at(now, Event::TokenRevoked(token)).does([Action::ForgetToken(token)]);
         now += wait;
-        story.at(now, Event::Tick).does([LOG_IN]);
+        story.at(now, Event::Tick).does([log_in(24_999.75)]);
     }
 }
 

@@ -154,6 +154,16 @@ fn a_command_rotates_now_and_drains_nothing() {
 }
 
 #[test]
+fn a_lazy_route_that_is_wanted_again_has_lost_no_successor() {
+    let mut story = Story::new(Settings { lazy: true, ..settings() });
+    story.at(0.0, Event::Wanted).does([LOG_IN]);
+    story.issued(0.0, 1, T1, endless(), LEASE);
+    story.at(10.0, Event::Idle).does([Action::Unpublish]);
+    story.at(10.0, Event::Wanted).does([Action::Publish(1)]).notes(Note::WantedAgain(1));
+    story.does_not_note(Note::Recalled(1));
+}
+
+#[test]
 fn a_command_to_a_lazy_route_without_a_session_takes_one_credential() {
     let mut story = Story::new(Settings { lazy: true, ..settings() });
     story.at(0.0, Event::Tick).does([]);

@@ -5,8 +5,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::Chain;
 use super::reasons::Reasons;
+use crate::error::Chain;
 use crate::error::{Blame, ClientFacing, SqlState};
 use crate::metrics::LoginFailure;
 use crate::postgres::protocol::{error_response, startup};

@@ -16,7 +16,6 @@ mod login;
 mod reasons;
 mod routes;
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -26,7 +25,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::credentials::clock;
-use crate::error::ClientFacing;
+use crate::error::{Chain, ClientFacing};
 use crate::lease::Time;
 use crate::metrics::{self, Closed, LoginFailure, OpenSession};
 use crate::postgres::cancel::{Cancels, Registration};
@@ -349,21 +348,6 @@ fn log_failure(route: &SessionRoute, failed: &error::Failed) {
                 tracing::warn!(route = name, error.blame = blame, error = %failed, left_out, "login failed");
             }
         }
-    }
-}
-
-/// An error and all that caused it, in one line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self.0, f)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Chain;
+use crate::error::Chain;
 use crate::postgres::upstream::LoginError;
 
 /// The latest reason of each host that was tried, in the order of the first try.

@@ -125,6 +125,26 @@ const CASES: &[(Operation, u16, &str, Kind)] = &[
         "1 error occurred:\n\t* unable to start transaction: failed to connect to `host=127.0.0.1`: connection refused\n\n",
         Kind::Transient,
     ),
+    (
+        Operation::Issue,
+        500,
+        "1 error occurred:\n\t* failed to execute query: ERROR: syntax error at or near \"ROL\" (SQLSTATE 42601)\n\n",
+        Kind::Refused,
+    ),
+    (
+        Operation::Issue,
+        500,
+        "1 error occurred:\n\t* failed to execute query: ERROR: role \"readers\" does not exist (SQLSTATE 42704)\n\n",
+        Kind::Refused,
+    ),
+    (Operation::Issue, 500, "1 error occurred:\n\t* \"app\" is not an allowed role\n\n", Kind::Refused),
+    (
+        Operation::Issue,
+        500,
+        "failed to connect: FATAL: sorry, too many clients already (SQLSTATE 53300)",
+        Kind::Transient,
+    ),
+    (Operation::Issue, 503, "syntax error at or near \"ROL\" (SQLSTATE 42601)", Kind::Transient),
     (Operation::Issue, 403, "1 error occurred:\n\t* permission denied\n\n", Kind::Forbidden),
     (
         Operation::Issue,

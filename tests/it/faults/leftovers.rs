@@ -99,7 +99,10 @@ async fn a_grant_of_a_stranger_delays_a_revocation_until_it_is_taken_back() {
     scene.leasehold.wait_log("could not revoke").await;
     let said = line(&scene.leasehold, "could not revoke").to_string();
     assert!(said.contains("WARN") && said.contains(&format!("\"db.user\":\"{user}\"")), "{said}");
-    assert_eq!(last_error(&scene.leasehold).await, "revoke: transient");
+    assert_eq!(
+        last_error(&scene.leasehold).await,
+        "revoke: transient: the database answers Vault with SQLSTATE 2BP01"
+    );
     assert!(scene.db.roles().await.contains(&user));
     assert_eq!(given_back(&scene.leasehold).await, [0.0, 0.0, 0.0]);
     admin.batch_execute("REVOKE ALL ON foreign_table FROM PUBLIC; DROP TABLE foreign_table").await.unwrap();

@@ -9,6 +9,7 @@ mod lost;
 mod rate;
 mod shown;
 mod spoilt;
+mod statements;
 
 use std::time::Duration;
 
