@@ -9,6 +9,7 @@ use crate::credentials::{Proof, Prove};
 use crate::error::Chain;
 use crate::postgres::protocol::startup::StartupMessage;
 use crate::postgres::session::UsedDatabases;
+use crate::postgres::upstream::refusal::Refusal;
 use crate::postgres::upstream::{Address, Leg, LoginError, Turn, Upstream};
 use crate::secret::Secret;
 
@@ -19,7 +20,7 @@ pub(crate) struct Prover {
     pub(crate) database: Option<String>,
     /// `probe_sql`.
     pub(crate) sql: Option<String>,
-    /// `set_role`, which `probe_sql` is asked under as sessions will be.
+    /// `set_role`: the proof asks for what sessions ask for.
     pub(crate) set_role: Option<String>,
     pub(crate) used: UsedDatabases,
 }
@@ -90,22 +91,64 @@ impl Prover {
     /// Logs in to one database after the other until one of them tells what the server makes of the candidate. `turn`
     /// stays at the address that has answered first.
     async fn ask_server(&self, turn: &mut Turn, username: &str, password: &Secret) -> Answer {
-        // `probe_sql` is asked under the role of the sessions.
-        let set_role = self.set_role.as_deref().filter(|_| self.sql.is_some());
         for database in self.databases() {
-            let Ok(startup) = own_startup().for_upstream(username, &database.name, set_role) else {
+            let set_role = self.set_role.as_deref();
+            let Some(outcome) = self.log_in(*turn, &database, set_role, username, password).await else {
                 continue;
             };
-            let outcome = self.upstream.login(*turn, &startup, username, password).await;
             if let Some(address) = outcome.as_ref().map_or_else(LoginError::address, |leg| Some(&leg.address))
             {
                 *turn = turn.at(address);
+            }
+            if let (Some(_), Err(LoginError::Refused(refusal))) = (set_role, &outcome)
+                && self.is_for_the_role(*turn, &database, refusal, username, password).await
+            {
+                tracing::warn!(
+                    upstream.addr = self.upstream.host_name(turn.host),
+                    sqlstate = refusal.sqlstate(),
+                    "set_role is refused, and would be in every session: is the new role a member of it, and does what is in \
+                     between take the startup parameter `options`? (PgBouncer takes none)"
+                );
+                return Answer::Refuses;
             }
             if let Word::OfServer(answer) = self.judge(*turn, database.chosen_by, outcome).await {
                 return answer;
             }
         }
         Answer::SaysNothing
+    }
+
+    /// `None` where the names cannot be sent.
+    async fn log_in(
+        &self,
+        turn: Turn,
+        database: &Database,
+        set_role: Option<&str>,
+        username: &str,
+        password: &Secret,
+    ) -> Option<Result<Leg, LoginError>> {
+        let startup = own_startup().for_upstream(username, &database.name, set_role).ok()?;
+        Some(self.upstream.login(turn, &startup, username, password).await)
+    }
+
+    /// Whether a login was refused for the role that it asked for: the server says so, or the login succeeds without.
+    async fn is_for_the_role(
+        &self,
+        turn: Turn,
+        database: &Database,
+        refusal: &Refusal,
+        username: &str,
+        password: &Secret,
+    ) -> bool {
+        if refusal.refuses_role() {
+            return true;
+        }
+        if !refusal.is_suspect() || refusal.blames_credential() {
+            return false;
+        }
+        let Some(Ok(leg)) = self.log_in(turn, database, None, username, password).await else { return false };
+        leg.part().await;
+        true
     }
 
     /// What the login in one database says.
@@ -191,7 +234,7 @@ fn word(error: LoginError, chosen_by: Chooser, must_ask: bool) -> Word {
             // The database is at fault, or full, and `probe_sql` is not heard.
             _ => Word::OfServer(Answer::SaysNothing),
         },
-        LoginError::Refused(refusal) if refusal.is_suspect() => match chosen_by {
+        LoginError::Refused(refusal) if refusal.blames_credential() => match chosen_by {
             Chooser::Configuration | Chooser::Default => Word::OfServer(Answer::Refuses),
             Chooser::Client => Word::OfDatabase,
         },

@@ -5,9 +5,10 @@ The system's PostgreSQL (its newest server, psql, pgbench) is used where there i
 installed on Debian as root, and otherwise the line that installs it is printed and the exit code is 1.
 Prerequisites: Python 3 alone. It does nothing, quickly, when all is there; several may run at once.
 
-    python3 tests/bench/install.py [postgres] [openbao] [postgres-18] [faketime] [python] [go] [lib-pq] [kustomize]
+    python3 tests/bench/install.py [postgres] [openbao] [postgres-18] [faketime] [pgbouncer] [python] [go] [lib-pq] [kustomize]
 
-Those behind postgres-18 are for a few tests, which ask for them: faketime for wrong clocks, the rest for deploy/.
+Those behind postgres-18 are for a few tests, which ask for them: faketime for wrong clocks, pgbouncer for a pooler as
+upstream, the rest for deploy/.
 """
 
 import contextlib
@@ -38,6 +39,9 @@ POSTGRES_SHA256 = {"x86_64": "795d587bb466423385db256dc81e61f2ee40c9e10efde21e88
 FAKETIME = "0.9.10-2.1"
 # Of the Debian package of that version; another version is taken as the archive's own signature vouches for it.
 FAKETIME_SHA256 = {"amd64": "b09481e7690680966005330c3f907bba4b5eefc35e1faaea4783cc55655d1150"}
+PGBOUNCER = "1.18.0-1+deb12u1"
+# Of the Debian package of that version, as above.
+PGBOUNCER_SHA256 = {"amd64": "b8468c31f94596da0967b1a27980a0a036268eb8e53d3e647651bd7b82b6f65e"}
 GO = "1.27.3"
 GO_SHA256 = {"x86_64": "ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d"}
 KUSTOMIZE = "4.5.4"
@@ -86,6 +90,12 @@ def faketime():
     return found[0] if found else None
 
 
+def pgbouncer():
+    """The PgBouncer program: the system's, or ours."""
+    system = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    return system or os.path.join(DEV, "pgbouncer", "usr", "sbin", "pgbouncer")
+
+
 def lib_pq():
     """The source of Go's lib/pq, as Debian packages it."""
     return os.path.join(DEV, "lib-pq", "usr", "share", "gocode", "src", "github.com", "lib", "pq")
@@ -125,6 +135,11 @@ def ensure(*parts):
             _once(os.path.join(DEV, f"go-{GO}"), _go)
         if "faketime" in parts and faketime() is None:
             _once(os.path.join(DEV, "faketime"), _faketime)
+        if "pgbouncer" in parts and not _runs(pgbouncer()):
+            _once(os.path.join(DEV, "pgbouncer"), _pgbouncer)
+            if not _runs(pgbouncer()):
+                # Its libraries are missing.
+                debian("PgBouncer", "pgbouncer")
         if "lib-pq" in parts:
             _once(os.path.join(DEV, "lib-pq"), _lib_pq)
         if "kustomize" in parts and kustomize()[0] != "kubectl":
@@ -178,11 +193,12 @@ def _lib_pq(target, fresh):
 
 def _faketime(target, fresh):
     _say("libfaketime")
-    deb = _deb("libfaketime", fresh)
-    for machine, digest in FAKETIME_SHA256.items():
-        if os.path.basename(deb) == f"libfaketime_{FAKETIME}_{machine}.deb":
-            _verify(deb, {os.uname().machine: digest})
-    _run(["dpkg-deb", "-x", deb, target])
+    _unpack_deb("libfaketime", FAKETIME, FAKETIME_SHA256, target, fresh)
+
+
+def _pgbouncer(target, fresh):
+    _say("PgBouncer")
+    _unpack_deb("pgbouncer", PGBOUNCER, PGBOUNCER_SHA256, target, fresh)
 
 
 def _kustomize(target, fresh):
@@ -248,6 +264,21 @@ def _deb(package, fresh):
         _run(["apt-get", "download", package], cwd=fresh)
     deb, = glob.glob(os.path.join(fresh, "*.deb"))
     return deb
+
+
+def _unpack_deb(package, version, pinned, target, fresh):
+    """Unpacks a Debian package, verified where it is of the version that is pinned."""
+    deb = _deb(package, fresh)
+    for machine, digest in pinned.items():
+        if os.path.basename(deb) == f"{package}_{version}_{machine}.deb":
+            _verify(deb, {os.uname().machine: digest})
+    _run(["dpkg-deb", "-x", deb, target])
+
+
+def _runs(program):
+    with contextlib.suppress(OSError):
+        return subprocess.run([program, "--version"], capture_output=True).returncode == 0
+    return False
 
 
 def _wheel(requirement, pinned, fresh):

@@ -15,6 +15,8 @@ It reads one JSON command per line and answers each with one JSON line, in order
          a standby with the other's token and key
   {"start": "proxy", "name": N, "to": NAME OF AN OPENBAO}               -> name pid host port addr log
          OpenBao's own proxy, which keeps tokens and leases that passed
+  {"start": "pgbouncer", "name": N, "to": NAME OF A POSTGRES, "settings": {"max_client_conn": "20"}}
+      -> name pid host port log         logs clients in by the passwords that the PostgreSQL has, with SCRAM
   {"stop": N, "signal": "TERM"|"KILL"|"fast"|"immediate"}               -> {}   gone when answered; its data stays
   {"restart": N, "unseal": true|false}                                  -> coordinates; same port, same data
   {"pause": N} / {"cont": N}                                            -> {}   SIGSTOP / SIGCONT, children too
@@ -400,10 +402,45 @@ class Proxy(Server):
                 "addr": f"http://127.0.0.1:{self.port}", "log": self.log}
 
 
+class PgBouncer(Server):
+    SIGNALS = {"TERM": signal.SIGTERM, "KILL": signal.SIGKILL, "fast": signal.SIGTERM, "immediate": signal.SIGKILL}
+
+    def __init__(self, run, name, to, settings=None):
+        install.ensure("pgbouncer")
+        super().__init__(run, name)
+        self.port = _free_port()
+        users = os.path.join(self.dir, "users")
+        with open(users, "w") as file:
+            file.write(f'"{SUPERUSER}" "{PASSWORD}"\n')
+        options = {
+            "listen_addr": "127.0.0.1", "listen_port": self.port, "unix_socket_dir": "", "pool_mode": "session",
+            "auth_type": "scram-sha-256", "auth_file": users, "auth_user": SUPERUSER,
+            "auth_query": "SELECT usename, passwd FROM pg_shadow WHERE usename=$1", "server_login_retry": "1",
+        }
+        options |= settings or {}
+        self.config = os.path.join(self.dir, "pgbouncer.ini")
+        with open(self.config, "w") as file:
+            file.write(f"[databases]\n* = host=127.0.0.1 port={to.port}\n[pgbouncer]\n")
+            file.writelines(f"{key} = {value}\n" for key, value in options.items())
+        run.give(self.dir)
+
+    def start(self):
+        self.launch([install.pgbouncer(), self.config], dies_by=signal.SIGKILL, **self.run.as_user())
+        self.wait_until(self._ready)
+
+    def _ready(self):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
+
+    def coordinates(self):
+        return {"name": self.name, "pid": self.process.pid, "host": "127.0.0.1", "port": self.port, "log": self.log}
+
+
 class Supervisor:
     """The commands."""
 
-    KINDS = {"postgres": Postgres, "openbao": OpenBao, "proxy": Proxy}
+    KINDS = {"postgres": Postgres, "openbao": OpenBao, "proxy": Proxy, "pgbouncer": PgBouncer}
 
     def __init__(self):
         self.run = Run()

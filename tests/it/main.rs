@@ -55,6 +55,7 @@ mod session_relay;
 mod soak;
 mod static_role;
 mod upstream;
+mod upstream_pooler;
 mod upstream_tls;
 mod vault_addresses;
 mod vault_login;

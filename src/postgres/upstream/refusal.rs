@@ -23,9 +23,21 @@ pub struct Refusal {
     pub after_authentication: bool,
     /// The address of the server that said it.
     pub address: Option<Address>,
-    suspect: bool,
+    suspicion: Suspicion,
+    refuses_role: bool,
     /// Whether the routine that looks at the role said it.
     of_role: bool,
+}
+
+/// Whether the credential is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suspicion {
+    /// It is known to be something else.
+    No,
+    /// It may be: a pooler says of a role that it does not know, or whose password is wrong, what it says of many things.
+    Perhaps,
+    /// PostgreSQL says so.
+    Yes,
 }
 
 impl Refusal {
@@ -33,15 +45,20 @@ impl Refusal {
         // Behind tag and length.
         let fields = Fields::new(error.get(5..).unwrap_or_default());
         let sqlstate = fields.sqlstate().and_then(|code| code.try_into().ok()).unwrap_or(*b"XX000");
-        // A role that was dropped or may not log in is found out after the password was accepted, in this routine;
-        // pg_hba.conf refuses with 28000 too, from another.
-        let of_role = fields.routine() == Some(b"InitializeSessionUserId");
-        let suspect = match &sqlstate {
-            b"28P01" => true,
-            b"28000" => of_role,
-            _ => false,
-        };
-        Self { error, before, sqlstate, after_authentication, address: None, suspect, of_role }
+        let routine = fields.routine();
+        let suspicion = suspicion(&sqlstate, routine, after_authentication);
+        let refuses_role = after_authentication && refuses_role(&sqlstate, routine);
+        let of_role = routine == Some(b"InitializeSessionUserId");
+        Self {
+            error,
+            before,
+            sqlstate,
+            after_authentication,
+            address: None,
+            suspicion,
+            refuses_role,
+            of_role,
+        }
     }
 
     /// What the client gets where the refusal is final: as much as it would have had from the server itself. A client
@@ -54,10 +71,23 @@ impl Refusal {
         message.freeze()
     }
 
-    /// Whether the credential itself may be at fault: 28P01, or 28000 of a role that is gone or may not log in.
+    /// Whether the credential itself may be at fault: what is refused before AuthenticationOk and is not known to be
+    /// something else, and what [`Refusal::blames_credential`].
     #[must_use]
     pub fn is_suspect(&self) -> bool {
-        self.suspect
+        self.suspicion != Suspicion::No
+    }
+
+    /// Whether the server says that it is the credential: 28P01, or 28000 of a role that is gone or may not log in.
+    #[must_use]
+    pub fn blames_credential(&self) -> bool {
+        self.suspicion == Suspicion::Yes
+    }
+
+    /// Whether the server took the credential, and would not have the session be the role that it asked for.
+    #[must_use]
+    pub fn refuses_role(&self) -> bool {
+        self.refuses_role
     }
 
     /// Whether it is about the role itself, as its connection limit is, and not about the server or the database.
@@ -69,18 +99,51 @@ impl Refusal {
     /// Whether the server took the credential before it refused for another reason, as with 3D000.
     #[must_use]
     pub fn proves_credential(&self) -> bool {
-        self.after_authentication && !self.suspect
+        self.after_authentication && !self.is_suspect()
     }
 
     /// Whether TLS or its absence may be the reason: pg_hba.conf has `hostssl` and `hostnossl`.
     pub(super) fn may_be_about_tls(&self) -> bool {
-        !self.after_authentication && !self.suspect && self.sqlstate == *b"28000"
+        !self.after_authentication && !self.blames_credential() && self.sqlstate == *b"28000"
     }
 
     /// The SQLSTATE as text.
     #[must_use]
     pub fn sqlstate(&self) -> &str {
         std::str::from_utf8(&self.sqlstate).unwrap_or("XX000")
+    }
+}
+
+/// PostgreSQL names the routine of each error; poolers such as PgBouncer name none, and have one SQLSTATE, 08P01, for a role
+/// that is unknown, a password that is wrong, and nearly everything else.
+fn suspicion(sqlstate: &[u8; 5], routine: Option<&[u8]>, after_authentication: bool) -> Suspicion {
+    match (sqlstate, routine) {
+        (b"28P01", _) => Suspicion::Yes,
+        // A role that was dropped or may not log in is found out after the password was accepted, in this routine;
+        // pg_hba.conf refuses with 28000 too, from another.
+        (b"28000", Some(b"InitializeSessionUserId")) => Suspicion::Yes,
+        (_, None) if !after_authentication && !is_about_something_else(sqlstate) => Suspicion::Perhaps,
+        _ => Suspicion::No,
+    }
+}
+
+/// Whether an SQLSTATE says by itself that something else than the credential is at fault: a connection that cannot be
+/// made, a feature, a parameter, a database, a right, resources, a state of the server, its configuration, its own fault.
+///
+/// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+fn is_about_something_else(sqlstate: &[u8; 5]) -> bool {
+    const CLASSES: [&[u8; 2]; 12] =
+        [b"0A", b"22", b"25", b"3D", b"40", b"42", b"53", b"54", b"55", b"57", b"58", b"F0"];
+    const CODES: [&[u8; 5]; 5] = [b"08001", b"08003", b"08004", b"08006", b"XX000"];
+    CODES.contains(&sqlstate) || CLASSES.iter().any(|class| sqlstate.starts_with(*class))
+}
+
+/// `role` names one that does not exist, or that the user is no member of. That CONNECT is not granted is 42501 too.
+fn refuses_role(sqlstate: &[u8; 5], routine: Option<&[u8]>) -> bool {
+    match sqlstate {
+        b"22023" => true,
+        b"42501" => routine != Some(b"CheckMyDatabase"),
+        _ => false,
     }
 }
 

@@ -49,6 +49,11 @@ impl Server {
         Self { _owned: owned, ..server }
     }
 
+    /// Its name among the servers of the run.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// `host:port`.
     pub(crate) fn addr(&self) -> String {
         format!("{}:{}", self.host, self.port)

@@ -95,6 +95,14 @@ impl Bench {
         proxy["addr"].as_str().unwrap().to_owned()
     }
 
+    /// A PgBouncer before this server; its `host:port`. It goes with the run.
+    pub(crate) async fn pgbouncer(&'static self, server: &Server, settings: Value) -> String {
+        let name = self.fresh_name("pgbouncer");
+        let command = json!({"start": "pgbouncer", "name": name, "to": server.name(), "settings": settings});
+        let pgbouncer = self.command(command).await;
+        format!("127.0.0.1:{}", pgbouncer["port"].as_u64().unwrap())
+    }
+
     /// A fresh directory, deleted with the servers.
     pub(crate) async fn directory(&'static self) -> PathBuf {
         let run = self.command(json!({"dir": true})).await;

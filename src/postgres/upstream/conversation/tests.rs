@@ -18,7 +18,8 @@ const KEY: &[u8] = b"K\0\0\0\x0c\0\0\0\x07\x01\x02\x03\x04";
 const READY: &[u8] = b"Z\0\0\0\x05I";
 
 fn error(sqlstate: &str, routine: &str) -> Vec<u8> {
-    let body = format!("SFATAL\0C{sqlstate}\0Mno\0R{routine}\0\0");
+    let routine = if routine.is_empty() { String::new() } else { format!("R{routine}\0") };
+    let body = format!("SFATAL\0C{sqlstate}\0Mno\0{routine}\0");
     let len = u32::try_from(body.len() + 4).unwrap();
     [b"E".as_slice(), &len.to_be_bytes(), body.as_bytes()].concat()
 }
@@ -91,6 +92,18 @@ async fn refusals_are_kept_whole_and_judged() {
         (true, "53300", "InitializeSessionUserId", false, true),
         (true, "3D000", "InitPostgres", false, true),
         (false, "57P03", "ProcessStartupPacket", false, false),
+        // A pooler names no routine.
+        (false, "08P01", "", true, false),
+        (false, "28000", "", true, false),
+        (false, "28P01", "", true, false),
+        (false, "08P01", "ProcessStartupPacket", false, false),
+        (false, "08006", "", false, false),
+        (false, "3D000", "", false, false),
+        (false, "53300", "", false, false),
+        (false, "57P03", "", false, false),
+        (false, "42704", "", false, false),
+        (false, "XX000", "", false, false),
+        (true, "08P01", "", false, true),
     ] {
         let sent = error(sqlstate, routine);
         let before = if ok { [NEGOTIATE, OK, NOTICE, STATUS].concat() } else { NEGOTIATE.to_vec() };
