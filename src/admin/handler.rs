@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::health::{self, Probe, RouteHealth};
 use super::{Process, Rotated, RotatedRoute, State, Status, guard};
-use crate::credentials::{DrainSpan, Route};
+use crate::credentials::{DrainSpan, RotateDone, Route};
 
 /// Which of the two servers was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,6 +233,7 @@ async fn rotate_all(routes: Vec<Arc<Route>>, drain: Option<DrainSpan>) -> Vec<Ro
         answers.push(RotatedRoute {
             name: route.name().to_owned(),
             generation: None,
+            unchanged_since: None,
             error: Some("the rotation was given up".to_owned()),
         });
         tasks.spawn(async move { (at, route.rotate(drain).await) });
@@ -241,8 +242,12 @@ async fn rotate_all(routes: Vec<Arc<Route>>, drain: Option<DrainSpan>) -> Vec<Ro
         if let Ok((at, outcome)) = done
             && let Some(answer) = answers.get_mut(at)
         {
-            answer.generation = outcome.as_ref().ok().copied();
-            answer.error = outcome.err().map(|failed| failed.reason);
+            answer.error = None;
+            match outcome {
+                Ok(RotateDone::Published(generation)) => answer.generation = Some(generation),
+                Ok(RotateDone::Unchanged { since }) => answer.unchanged_since = Some(since),
+                Err(failed) => answer.error = Some(failed.reason),
+            }
         }
     }
     answers

@@ -48,7 +48,7 @@ pub struct Rotated {
     pub routes: Vec<RotatedRoute>,
 }
 
-/// What became of one route: one of the two is there.
+/// What became of one route: one of the three is there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RotatedRoute {
     /// Its name.
@@ -56,6 +56,9 @@ pub struct RotatedRoute {
     /// The generation that was published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
+    /// A static role was read, and nothing was published: its password is the same since then, RFC 3339 in UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchanged_since: Option<String>,
     /// Why none was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -103,11 +103,15 @@ pub async fn rotate(flags: &RotateFlags, env: &Environment) -> Result<(), Error>
     let mut out = io::stdout();
     let mut failed = Vec::new();
     for route in rotated.routes {
-        match (route.generation, route.error) {
-            (Some(generation), None) => {
+        match (route.generation, route.unchanged_since, route.error) {
+            (Some(generation), _, None) => {
                 writeln!(out, "{}: generation {generation} is published", table::clean(&route.name))?;
             }
-            (_, error) => failed.push(table::clean(&format!(
+            (None, Some(since), None) => {
+                let (name, since) = (table::clean(&route.name), table::clean(&since));
+                writeln!(out, "{name}: unchanged since {since}")?;
+            }
+            (_, _, error) => failed.push(table::clean(&format!(
                 "{}: {}",
                 route.name,
                 error.unwrap_or_else(|| "no answer".to_owned())

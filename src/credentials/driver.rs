@@ -18,8 +18,11 @@ use tokio_util::task::TaskTracker;
 use super::keeping::{Beginning, Keeping};
 use super::machine::{Kind, Machine};
 use super::requests::{Done, Requests, Servers};
-use super::route::{Command, DrainSpan, NotReplaced, Reload, RotateFailed, Route, Shared, Verdict};
+use super::route::{
+    Command, DrainSpan, NotReplaced, Reload, RotateDone, RotateFailed, Route, Shared, Verdict,
+};
 use super::state::{Origin, Slot};
+use super::view;
 use super::{Drain, Ending, Generation, HardClose, clock};
 use crate::lease::generation::Cause;
 use crate::lease::{self, Action, Event, Failure, Settings, Time, TokenId};
@@ -135,13 +138,20 @@ struct Driver {
     metrics: Arc<RouteMetrics>,
     checks: HashMap<u64, Vec<oneshot::Sender<Verdict>>>,
     replaces: Vec<oneshot::Sender<NotReplaced>>,
-    rotates: Vec<oneshot::Sender<Result<u64, RotateFailed>>>,
+    rotates: Vec<Rotate>,
     closing: bool,
     idle_after: Duration,
     /// Since when the current generation has had no session.
     idle_since: Option<Time>,
     unserved: Unserved,
     ended: CancellationToken,
+}
+
+/// Somebody who waits for a rotation.
+struct Rotate {
+    /// Earlier generations are to end for it.
+    drains: bool,
+    reply: oneshot::Sender<Result<RotateDone, RotateFailed>>,
 }
 
 /// Timers stand still while the machine is suspended: the clock is looked at again at least this often.
@@ -227,7 +237,7 @@ impl Driver {
             Command::Await(number, reply) => self.wanted_another(number, reply, Event::Await(number)),
             Command::Denial(number) => self.step(Event::DenialSeen(number)),
             Command::Rotate(drain, reply) => {
-                self.rotates.push(reply);
+                self.rotates.push(Rotate { drains: drain.is_some(), reply });
                 self.requests.vault.hurry(&self.requests.path);
                 self.step(Event::Rotate(drain.map(|drain| match drain {
                     DrainSpan::Default => lease::Drain::Default,
@@ -344,7 +354,7 @@ impl Driver {
             ),
             Action::TooEarly(_) => self.not_replaced(NotReplaced::TooEarly),
             Action::LetsIn(_) => self.not_replaced(NotReplaced::LetsIn),
-            Action::RotateDone(number) => self.rotated(number),
+            Action::RotateDone(number) => self.read_again(number),
             Action::RotateFailed => {
                 let reason = self
                     .shared
@@ -353,7 +363,7 @@ impl Driver {
                     .ok()
                     .and_then(|view| view.last_error.as_ref().map(|error| error.kind.clone()))
                     .unwrap_or_else(|| "leasehold is shutting down".to_owned());
-                for reply in self.rotates.drain(..) {
+                for Rotate { reply, .. } in self.rotates.drain(..) {
                     let _ = reply.send(Err(RotateFailed { reason: reason.clone() }));
                 }
             }
@@ -378,11 +388,41 @@ impl Driver {
         }
     }
 
+    /// A generation was published.
     fn rotated(&mut self, number: u64) {
-        for reply in self.rotates.drain(..) {
+        let left_alone = (self.keeper.kind() == Kind::Static).then(|| {
+            format!("generation {number} is published, and no session is ended: {}", self.static_remedy())
+        });
+        self.answer_rotates(RotateDone::Published(number), left_alone);
+    }
+
+    /// A static role's password is the one that is known.
+    fn read_again(&mut self, number: u64) {
+        let read_at = self.generations.get(&number).map(|generation| generation.published_at());
+        let since = read_at.and_then(|at| view::wall(clock::now(), at)).unwrap_or_default();
+        let left_alone =
+            format!("unchanged since {since}, and no session is ended: {}", self.static_remedy());
+        self.answer_rotates(RotateDone::Unchanged { since }, Some(left_alone));
+    }
+
+    /// `not_drained`: why nothing was drained where that was asked for.
+    fn answer_rotates(&mut self, done: RotateDone, not_drained: Option<String>) {
+        for Rotate { drains, reply } in self.rotates.drain(..) {
+            let answer = match &not_drained {
+                Some(reason) if drains => Err(RotateFailed { reason: reason.clone() }),
+                _ => Ok(done.clone()),
+            };
             // Whoever asked may have gone.
-            let _ = reply.send(Ok(number));
+            let _ = reply.send(answer);
         }
+    }
+
+    /// How a static role's password is changed, and its sessions are ended.
+    fn static_remedy(&self) -> String {
+        format!(
+            "Vault changes a static role's password (vault write -f {}), its sessions go on until the server ends them",
+            self.requests.path.replacen("/static-creds/", "/rotate-role/", 1)
+        )
     }
 
     fn tell(&self, number: u64, ending: lease::generation::Ending) {

@@ -203,7 +203,15 @@ impl Machine {
     pub(super) fn runs_until(&self, now: Time) -> Option<Time> {
         match self {
             Self::Dynamic(keeper) => keeper.runs_until(now),
-            Self::Static(keeper) => keeper.current().map(|_| Time::NEVER),
+            Self::Static(keeper) => keeper.current().filter(|_| !keeper.is_refused()).map(|_| Time::NEVER),
+        }
+    }
+
+    /// Whether the server refuses the only credential there is. A leased one is replaced.
+    pub(super) fn is_refused(&self) -> bool {
+        match self {
+            Self::Dynamic(_) => false,
+            Self::Static(keeper) => keeper.is_refused(),
         }
     }
 

@@ -20,4 +20,4 @@ pub use driver::{Means, RouteSettings, start};
 pub use generation::{Drain, Ending, Generation, Guard, HardClose};
 pub use machine::Kind;
 pub use requests::{Proof, Prove, Servers};
-pub use route::{DrainSpan, NoCredential, Replacement, RotateFailed, Route, Verdict};
+pub use route::{DrainSpan, NoCredential, Replacement, RotateDone, RotateFailed, Route, Verdict};

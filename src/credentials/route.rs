@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub(super) view: std::sync::Mutex<View>,
     pub(super) has_had_credential: AtomicBool,
     pub(super) was_refused: AtomicBool,
+    /// The server refuses the current credential, and there is no other.
+    pub(super) is_refused: AtomicBool,
     pub(super) is_lazy: AtomicBool,
 }
 
@@ -39,7 +41,7 @@ pub(super) enum Command {
     Replace(u64, oneshot::Sender<NotReplaced>),
     Await(u64, oneshot::Sender<NotReplaced>),
     Denial(u64),
-    Rotate(Option<DrainSpan>, oneshot::Sender<Result<u64, RotateFailed>>),
+    Rotate(Option<DrainSpan>, oneshot::Sender<Result<RotateDone, RotateFailed>>),
     Want,
     Reload(Box<Reload>),
     Retire,
@@ -90,6 +92,18 @@ pub enum Replacement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no usable credential")]
 pub struct NoCredential;
+
+/// What a rotation on command came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RotateDone {
+    /// This generation was published.
+    Published(u64),
+    /// A static role was read, and its password is the one that is known.
+    Unchanged {
+        /// Since when, RFC 3339 in UTC.
+        since: String,
+    },
+}
 
 /// Why a rotation on command failed. Nothing was drained.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -187,11 +201,11 @@ impl Route {
     }
 
     /// Issues, proves and publishes a fresh credential now. With `drain` all earlier generations end that long after
-    /// publication and are revoked. Gives the new generation's number.
+    /// publication and are revoked. A static role is read again; none of its sessions can be ended, so a drain fails.
     ///
     /// # Errors
     /// If no fresh credential could be published; then nothing is drained.
-    pub async fn rotate(&self, drain: Option<DrainSpan>) -> Result<u64, RotateFailed> {
+    pub async fn rotate(&self, drain: Option<DrainSpan>) -> Result<RotateDone, RotateFailed> {
         let ended = || RotateFailed { reason: "leasehold is shutting down".to_owned() };
         let (reply, done) = oneshot::channel();
         self.commands.send(Command::Rotate(drain, reply)).await.map_err(|_| ended())?;
@@ -250,7 +264,8 @@ impl Route {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let now = clock::now();
-        self.published.borrow().as_ref().is_some_and(|generation| now < generation.hard_close_at())
+        !self.shared.is_refused.load(Ordering::Acquire)
+            && self.published.borrow().as_ref().is_some_and(|generation| now < generation.hard_close_at())
     }
 
     /// Whether the route has had its first credential.

@@ -79,7 +79,7 @@ impl GenerationView {
 }
 
 /// The wall clock's word for a time, RFC 3339 in UTC. None for what never comes.
-fn wall(now: Time, at: Time) -> Option<String> {
+pub(super) fn wall(now: Time, at: Time) -> Option<String> {
     if at == Time::NEVER {
         return None;
     }

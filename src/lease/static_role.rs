@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::doubt::{Answer, Doubt};
 use super::event::{Action, Event, Failure, Note, Verdict};
 use super::generation::Ending;
 use super::schedule::{self, Jitter};
@@ -42,6 +43,11 @@ pub struct StaticKeeper {
     commanded: bool,
     /// What is in flight was asked for by an earlier configuration.
     reloaded: bool,
+    doubt: Doubt,
+    /// A refused login waits for the proof in flight.
+    is_doubted: bool,
+    /// The server refuses the current password, as far as is known.
+    refused: Option<Refused>,
     closed: bool,
     seed: u64,
     salt: u64,
@@ -54,6 +60,13 @@ pub struct StaticKeeper {
 pub struct Password {
     /// When it was asked for.
     pub read_at: Time,
+}
+
+/// A password that the server refuses is proved again until it lets in: nobody may log in meanwhile who would show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Refused {
+    tries: u32,
+    again_at: Time,
 }
 
 /// Where the reading stands.
@@ -70,6 +83,9 @@ const SETTLE: Duration = Duration::from_secs(1);
 const URGENT_FOR: Duration = Duration::from_secs(30);
 /// A read at the word of a refused login comes at most this often.
 const READ_EVERY: Duration = Duration::from_secs(1);
+/// A password that the server refuses is proved again after so long, then less often.
+const PROVE_AFTER: Duration = Duration::from_secs(10);
+const LONGEST_PROVE_AFTER: Duration = Duration::from_secs(30);
 /// The longest wait between two reads while something new is due.
 const LONGEST_POLL: Duration = Duration::from_secs(5);
 
@@ -90,6 +106,9 @@ impl StaticKeeper {
             awaited: Vec::new(),
             commanded: false,
             reloaded: false,
+            doubt: Doubt::Unasked,
+            is_doubted: false,
+            refused: None,
             closed: false,
             seed,
             salt: 0,
@@ -121,6 +140,12 @@ impl StaticKeeper {
     #[must_use]
     pub fn current(&self) -> Option<u64> {
         self.generations.last_key_value().map(|(number, _)| *number).filter(|_| !self.closed)
+    }
+
+    /// Whether the server refuses the current password.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.refused.is_some()
     }
 
     /// The passwords, oldest first.
@@ -226,8 +251,17 @@ impl StaticKeeper {
             }
             Event::Replace(number) => {
                 if self.current() == Some(number) {
-                    self.hurry(now);
+                    self.is_doubted = true;
+                    match self.doubt.ask(now, number) {
+                        Answer::Prove => self.actions.push(Action::Prove(number)),
+                        Answer::Wait => {}
+                        Answer::LetsIn => self.actions.push(Action::LetsIn(number)),
+                        Answer::Refused => self.hurry(now),
+                    }
                 }
+            }
+            Event::Proved(number) | Event::ProofRefused(number) | Event::Unprovable(number) => {
+                self.proof(now, number, event);
             }
             // Its password is changed in place: there is no other.
             Event::Await(number) => self.actions.push(Action::TooEarly(number)),
@@ -242,16 +276,13 @@ impl StaticKeeper {
                 self.end_back_off(now);
             }
             Event::Close | Event::Retire => self.close(),
-            // A static role has no lease to renew or give back, and needs no proof; a denial is the database's own.
+            // A static role has no lease to renew or give back; a denial is the database's own.
             Event::Tick
             | Event::Wanted
             | Event::Idle
             | Event::LeaseLeft { .. }
             | Event::LateReply(_)
             | Event::DenialSeen(_)
-            | Event::Proved(_)
-            | Event::ProofRefused(_)
-            | Event::Unprovable(_)
             | Event::LeaseRenewed { .. }
             | Event::LeaseRenewFailed(..)
             | Event::LeaseRevoked(_)
@@ -313,6 +344,11 @@ impl StaticKeeper {
                 let ending = Ending { hard_close_at: Time::NEVER, drain_from: None, closing: None };
                 self.actions.push(Action::Tell(number, ending));
                 self.actions.push(Action::Publish(number));
+                // It is published in any case, since it is the only one. What the server makes of it is for the status.
+                self.refused = None;
+                if self.doubt.ask(now, number) == Answer::Prove {
+                    self.actions.push(Action::Prove(number));
+                }
                 let reason = if successor { Reason::Schedule } else { Reason::First };
                 self.actions.push(Action::Note(Note::Published { number, reason, proved: true, successor }));
             }
@@ -345,6 +381,47 @@ impl StaticKeeper {
             && !self.closed
         {
             self.reading = Reading::Waiting { until: now };
+        }
+    }
+
+    /// What the server makes of a password.
+    fn proof(&mut self, now: Time, number: u64, found: Event) {
+        let lets_in = matches!(found, Event::Proved(_));
+        if !self.doubt.settle(now, number, lets_in) || self.current() != Some(number) {
+            return;
+        }
+        let is_doubted = std::mem::take(&mut self.is_doubted);
+        if lets_in {
+            self.refused = None;
+            if is_doubted {
+                self.actions.push(Action::LetsIn(number));
+            } else {
+                // It says nothing of a login that is refused later.
+                self.doubt = Doubt::Unasked;
+            }
+            return;
+        }
+        if matches!(found, Event::ProofRefused(_)) || self.refused.is_some() {
+            let tries = self.refused.map_or(0, |refused| refused.tries + 1);
+            let jitter = self.jitter();
+            let wait = schedule::back_off(tries, PROVE_AFTER, LONGEST_PROVE_AFTER, jitter);
+            self.refused = Some(Refused { tries, again_at: now + wait });
+        }
+        self.hurry(now);
+    }
+
+    fn prove_again(&mut self, now: Time) {
+        let (Some(Refused { again_at, .. }), Some(number)) = (self.refused, self.current()) else { return };
+        if self.doubt.is_proving(number) {
+            return;
+        }
+        if now < again_at {
+            self.wake(now, again_at);
+        } else if self.doubt.ask(now, number) == Answer::Prove {
+            self.actions.push(Action::Prove(number));
+        } else {
+            // A login has had it proved a moment ago.
+            self.wake(now, now + PROVE_AFTER);
         }
     }
 
@@ -402,6 +479,7 @@ impl StaticKeeper {
                 self.begin(now);
             }
         }
+        self.prove_again(now);
         self.keep_tokens(now);
     }
 

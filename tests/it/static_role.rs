@@ -102,3 +102,63 @@ async fn the_status_of_a_static_role_has_no_end_and_a_shutdown_leaves_it_alone()
     let there = format!("SELECT count(*) FROM pg_roles WHERE rolname = '{username}'");
     assert_eq!(db.admin.value(&there).await, "1");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotate_that_finds_a_static_role_unchanged_says_so_and_one_with_a_drain_fails() {
+    let Story { db, setup, leasehold, .. } = story("1h").await;
+    let session = leasehold.connect("fixed", db.name()).await;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+
+    let plain = leasehold.command(&["rotate"]).await;
+    assert!(plain.status.success(), "{plain:?}");
+    assert!(text(&plain.stdout).starts_with("fixed: unchanged since 20"), "{plain:?}");
+
+    for drain in ["--drain", "--drain=0s"] {
+        let drained = leasehold.command(&["rotate", drain]).await;
+        assert_eq!(drained.status.code(), Some(1), "{drained:?}");
+        let said = text(&drained.stderr);
+        assert!(said.contains("unchanged since 20"), "{said}");
+        assert!(said.contains(&format!("vault write -f {}/rotate-role/fixed", setup.mount())), "{said}");
+    }
+
+    setup.rotate_static_role().await;
+    let changed = leasehold.command(&["rotate"]).await;
+    assert!(text(&changed.stdout).contains("fixed: generation 2 is published"), "{changed:?}");
+    setup.rotate_static_role().await;
+    let drained = leasehold.command(&["rotate", "--drain=0s"]).await;
+    assert_eq!(drained.status.code(), Some(1), "{drained:?}");
+    assert!(
+        text(&drained.stderr).contains("generation 3 is published, and no session is ended"),
+        "{drained:?}"
+    );
+    assert_eq!(session.value("SELECT 1").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_static_role_that_the_server_refuses_is_not_ready_until_it_lets_in() {
+    let Story { db, setup, leasehold, username } = story("1h").await;
+    let vault = bench().vault().await;
+    let path = format!("{}/static-creds/fixed", setup.mount());
+    let password = vault.read(&path).await["data"]["password"].as_str().unwrap().to_owned();
+    let change = async |to: &str| {
+        db.admin.batch_execute(&format!("ALTER ROLE {username} PASSWORD '{to}'")).await.unwrap();
+    };
+
+    change("another").await;
+    let mut config = leasehold.config("fixed", db.name());
+    config.connect_timeout(SOON * 3);
+    let refused = config.connect(tokio_postgres::NoTls).await.err().expect("no password fits");
+    assert_eq!(refused.code().unwrap().code(), "28000");
+
+    let route = leasehold.status().await["routes"][0].clone();
+    assert_eq!(route["ready"], false);
+    assert_eq!(route["last_error"]["kind"], "prove: the server refuses the current credential");
+    let reply = leasehold.http("/readyz").await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.text.contains("the server refuses the current credential"), "{}", reply.text);
+
+    // No client comes, as nothing is sent to what is not ready.
+    change(&password).await;
+    eventually(SOON * 5, async || same(leasehold.http("/readyz").await.status, 200)).await;
+    assert_eq!(leasehold.connect("fixed", db.name()).await.user().await, username);
+}

@@ -233,7 +233,8 @@ impl Driver {
         };
         self.metrics.proof(outcome);
         let is_current = self.keeper.current() == Some(number);
-        if is_current && outcome == metrics::Proof::Ok {
+        let is_doubted = self.replaces.iter().any(|reply| !reply.is_closed());
+        if is_current && is_doubted && outcome == metrics::Proof::Ok {
             tracing::warn!(
                 lease.generation = number,
                 "a login was refused with a credential that is good: it is not replaced, and the client is told what the \

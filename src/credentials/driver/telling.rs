@@ -161,6 +161,7 @@ impl Driver {
     pub(super) fn show(&self) {
         let now = clock::now();
         let runs_until = self.keeper.runs_until(now);
+        self.shared.is_refused.store(self.keeper.is_refused(), Ordering::Release);
         let (next_action, at) = self.keeper.next_action(now);
         let mut counts = [("candidate", 0), ("standby", 0), ("current", 0), ("retiring", 0), ("lost", 0)];
         let mut ends = 0.0;

@@ -197,3 +197,53 @@ fn another_configuration_is_tried_at_once_whatever_has_failed_by_the_earlier_one
     assert!(keeper.next_deadline() > at(21));
     assert!(is_read(&keeper.handle(at(21), Event::Reload)));
 }
+
+#[test]
+fn a_password_that_the_server_refuses_is_proved_again_until_it_lets_in() {
+    let mut keeper = started(3600);
+    assert!(!keeper.is_refused());
+    assert!(!keeper.handle(at(1), Event::ProofRefused(1)).contains(&Action::LetsIn(1)));
+    assert!(keeper.is_refused());
+    let mut proofs = 0;
+    for second in 2..122 {
+        let now = at(second);
+        let actions = keeper.handle(now, Event::Tick);
+        if is_read(&actions) {
+            keeper.handle(now, unchanged(now, 3500));
+        }
+        if actions.contains(&Action::Prove(1)) {
+            proofs += 1;
+            let found = if second > 60 { Event::Proved(1) } else { Event::ProofRefused(1) };
+            keeper.handle(now, found);
+        }
+    }
+    assert!(!keeper.is_refused());
+    assert!((3..=6).contains(&proofs), "{proofs} proofs, the last of which lets in");
+}
+
+#[test]
+fn a_fresh_password_is_proved_and_an_unprovable_one_is_not_refused() {
+    let mut keeper = StaticKeeper::new(0);
+    keeper.handle(at(0), Event::Tick);
+    keeper.handle(at(0), Event::LoggedIn(TOKEN, facts(at(0))));
+    let actions = keeper.handle(at(0), new_password(at(0), 60));
+    let publish = actions.iter().position(|action| *action == Action::Publish(1)).unwrap();
+    assert!(actions.iter().skip(publish).any(|action| *action == Action::Prove(1)), "{actions:?}");
+    keeper.handle(at(1), Event::Unprovable(1));
+    assert!(!keeper.is_refused());
+}
+
+#[test]
+fn a_login_that_one_database_refuses_hears_that_the_password_is_good() {
+    let mut keeper = started(3600);
+    assert_eq!(keeper.handle(at(1), Event::Proved(1)), []);
+    assert_eq!(
+        keeper.handle(at(2), Event::Replace(1)),
+        [Action::Prove(1)],
+        "an earlier proof does not count"
+    );
+    assert_eq!(keeper.handle(at(2), Event::Replace(1)), []);
+    assert_eq!(keeper.handle(at(3), Event::Proved(1)), [Action::LetsIn(1)]);
+    assert_eq!(keeper.handle(at(6), Event::Replace(1)), [Action::LetsIn(1)]);
+    assert_eq!(keeper.next_deadline(), at(3601), "and nothing is read for it");
+}

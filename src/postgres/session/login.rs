@@ -391,4 +391,13 @@ mod tests {
             assert_eq!(next(Verdict::Silent, lag(accepted, false), true), Next::Replace);
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_waits_of_a_login_share_one_span() {
+        let mut left = Duration::from_secs(10);
+        for wanted in [6, 2, 0, 0] {
+            spending(&mut left, tokio::time::sleep(Duration::from_secs(4))).await;
+            assert_eq!(left.as_secs(), wanted);
+        }
+    }
 }
