@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::stage::Stage;
-use crate::harness::Mode;
+use crate::harness::{Mode, Raw};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -55,10 +55,14 @@ pub(super) enum Fault {
     LeaseholdKilled,
     /// For leasehold, and clients that say nothing take what there is for clients.
     FewDescriptors,
+    /// In the middle of long answers.
+    ClientsDie,
+    /// Every session of the credentials so far, within a second.
+    Drained,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 24] = [
+    pub(super) const ALL: [Self; 26] = [
         Self::VaultStandsStill,
         Self::VaultKilled,
         Self::VaultSealed,
@@ -83,6 +87,8 @@ impl Fault {
         Self::LeaseholdStandsStill,
         Self::LeaseholdKilled,
         Self::FewDescriptors,
+        Self::ClientsDie,
+        Self::Drained,
     ];
 
     /// Whether no client may notice, since a usable credential is there all along.
@@ -223,6 +229,22 @@ impl Fault {
                 stage.leasehold().resume();
             }
             Self::LeaseholdKilled => stage.kill_leasehold().await,
+            Self::ClientsDie => {
+                let mut clients = Vec::new();
+                for _ in 0..4 {
+                    let addr = stage.leasehold().addr();
+                    let (mut raw, _) = Raw::login(addr, "app", stage.db.name()).await;
+                    drop(raw.try_write(&Raw::message('Q', ENDLESS)).await);
+                    raw.until("DE").await;
+                    clients.push(raw);
+                }
+                clients.into_iter().for_each(Raw::reset);
+            }
+            Self::Drained => {
+                // A rotation may be under way; what counts is that sessions end.
+                drop(stage.leasehold().command(&["rotate", "--drain=1s"]).await);
+                pass.await;
+            }
             Self::FewDescriptors => {
                 stage.leasehold().limit(Resource::Nofile, Some(64));
                 let mut silent = Vec::new();
@@ -247,3 +269,6 @@ async fn cut(stage: &Stage, mode: Mode, pass: tokio::time::Sleep) {
     stage.to_postgres.cut();
     stage.to_postgres.set(Mode::Pass).await;
 }
+
+/// Its answer never comes to an end.
+const ENDLESS: &[u8] = b"SELECT repeat('x', 1000), generate_series(1, 100000000)\0";

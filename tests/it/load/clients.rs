@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _, future::join_all};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_postgres::config::Host;
 use tokio_postgres::{Client, Config, Error};
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +18,7 @@ use super::ledger::{Book, Ledger};
 use super::pool::{self, Pooled};
 use super::session::{End, Session};
 use super::{Tally, Watch};
+use crate::harness::Raw;
 
 /// How a client works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,11 +41,15 @@ pub(crate) enum Kind {
     Prepared,
     /// Sessions of a pool library.
     Pooled,
+    /// Transactions without a rest in between.
+    Loop,
+    /// It dies in the middle of an answer, time and again.
+    Dying,
 }
 
 impl Kind {
     /// The kinds in turn; a listener comes after its notifier.
-    pub(crate) const TURN: [Self; 16] = [
+    pub(crate) const TURN: [Self; 18] = [
         Self::Short,
         Self::Long,
         Self::Idle,
@@ -60,6 +66,8 @@ impl Kind {
         Self::Pooled,
         Self::Pipelined,
         Self::Prepared,
+        Self::Loop,
+        Self::Dying,
     ];
 }
 
@@ -118,6 +126,10 @@ impl Worker {
             self.pooled().await;
             return self.book;
         }
+        if self.kind == Kind::Dying {
+            self.dying().await;
+            return self.book;
+        }
         while !self.shared.stop.is_cancelled() {
             let session = match Session::open(&self.shared.config).await {
                 Ok(session) => session,
@@ -153,7 +165,8 @@ impl Worker {
             Kind::Notify => self.notify(&session.client).await,
             Kind::Pipelined => self.pipelined(&session.client).await,
             Kind::Prepared => self.prepared(&session.client).await,
-            Kind::Pooled => Ok(()),
+            Kind::Loop => self.in_a_loop(&session.client).await,
+            Kind::Pooled | Kind::Dying => Ok(()),
         }
     }
 
@@ -306,6 +319,48 @@ impl Worker {
             self.shared.pause(20..150).await;
         }
         Ok(())
+    }
+
+    /// Until it is closed.
+    async fn in_a_loop(&mut self, client: &Client) -> Result<(), Error> {
+        while !self.shared.stop.is_cancelled() {
+            let seq = self.book.send();
+            client.batch_execute(&Ledger::write(self.book.client, seq)).await?;
+            self.book.done(seq);
+        }
+        Ok(())
+    }
+
+    /// What is written by a statement whose client dies in the middle of its answer is not there.
+    async fn dying(&mut self) {
+        let config = &self.shared.config;
+        let (Some(Host::Tcp(host)), Some(port)) = (config.get_hosts().first(), config.get_ports().first())
+        else {
+            panic!("{config:?} is not over TCP")
+        };
+        let addr = format!("{host}:{port}").parse().unwrap();
+        while !self.shared.stop.is_cancelled() {
+            let (user, database) = (config.get_user().unwrap(), config.get_dbname().unwrap());
+            let (mut raw, frames) = Raw::login(addr, user, database).await;
+            if frames.last().map(|frame| frame.tag) != Some('Z') {
+                self.shared.tally.fault(format!("a login of {:?}: {frames:?}", self.kind));
+                break;
+            }
+            self.shared.tally.opened();
+            let seq = self.book.begin();
+            let write = format!(
+                "WITH line AS (INSERT INTO ledger VALUES ({}, {seq}))
+                 SELECT repeat('x', 1000) FROM generate_series(1, 20000)\0",
+                self.book.client
+            );
+            // It may be closed before, and then hears why.
+            drop(raw.try_write(&Raw::message('Q', write.as_bytes())).await);
+            raw.until("DE").await;
+            // Behind a FIN PostgreSQL may commit a statement whose answer it cannot write.
+            raw.reset();
+            self.book.lost(true);
+            self.shared.pause(200..1500).await;
+        }
     }
 
     /// A pool's client knows nothing of sessions: it asks the pool again when one fails.

@@ -142,7 +142,8 @@ const LOST: &str = "SELECT count(*) FROM (SELECT client, generate_series(1, trie
                       EXCEPT SELECT client, seq FROM doubt EXCEPT SELECT client, seq FROM ledger) lost";
 const TWICE: &str =
     "SELECT count(*) FROM (SELECT FROM ledger GROUP BY client, seq HAVING count(*) > 1) twice";
-const RAN: &str = "SELECT count(*) FROM ledger JOIN doubt USING (client, seq) WHERE NOT may_have_run";
+const RAN: &str = "SELECT coalesce(string_agg(client || ':' || seq, ' '), '0') FROM ledger
+                     JOIN doubt USING (client, seq) WHERE NOT may_have_run";
 const FOREIGN: &str =
     "SELECT count(*) FROM ledger LEFT JOIN book USING (client) WHERE seq > coalesce(tried, 0)";
 const MISCOUNTED: &str = "SELECT count(*) FROM counter
