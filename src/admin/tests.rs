@@ -22,6 +22,7 @@ fn process() -> Arc<Process> {
         Box::new(|| VaultStatus {
             addr: "https://secrets:8200".to_owned(),
             reachable: false,
+            trouble: None,
             last_success: None,
         }),
         Box::new(|| "leasehold_build_info 1\n".to_owned()),

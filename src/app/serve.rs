@@ -23,7 +23,7 @@ use crate::postgres::upstream;
 use crate::postgres::upstream::uri;
 use crate::shutdown::{Outcome, Phase, Shutdown, Signals};
 use crate::socket::descriptors::{self, Shares};
-use crate::vault::{self, Vault};
+use crate::vault::{self, Standing, Vault};
 
 /// Why `run` cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -248,7 +248,12 @@ fn process(
         let vault = Arc::clone(&vault.read().unwrap_or_else(PoisonError::into_inner));
         VaultStatus {
             addr: vault.addr(),
-            reachable: vault.reachable(),
+            reachable: vault.standing() == Standing::Serving,
+            trouble: match vault.standing() {
+                Standing::Sealed => Some("sealed".to_owned()),
+                Standing::NotServing => Some("not serving".to_owned()),
+                Standing::Serving | Standing::Unreachable => None,
+            },
             last_success: vault.last_success().map(|at| humantime::format_rfc3339_millis(at).to_string()),
         }
     };

@@ -30,7 +30,10 @@ pub(super) fn clean(text: &str) -> String {
 }
 
 fn vault(vault: &VaultStatus, now: SystemTime) -> String {
-    let reachable = if vault.reachable { "reachable" } else { "not reachable" };
+    let reachable = match &vault.trouble {
+        Some(trouble) => clean(trouble),
+        None => if vault.reachable { "reachable" } else { "not reachable" }.to_owned(),
+    };
     let last = match &vault.last_success {
         Some(at) => format!("last success {}", when(at, now)),
         None => "no success yet".to_owned(),
@@ -182,6 +185,7 @@ mod tests {
             vault: VaultStatus {
                 addr: "https://vault:8200".to_owned(),
                 reachable: true,
+                trouble: None,
                 last_success: Some("2026-03-01T11:59:57.25Z".to_owned()),
             },
             routes: vec![RouteStatus {
@@ -229,6 +233,17 @@ app    3    current  12        1h 0m ago  2         -       in 52m 3s  abcdefgh 
 app: last error 1h 0m ago: timeout
 ";
         assert_eq!(render(&status(), now()), expected);
+    }
+
+    #[test]
+    fn a_vault_that_answers_and_does_not_serve_is_shown_as_what_it_is() {
+        let shown = |reachable, trouble: Option<&str>| {
+            let trouble = trouble.map(str::to_owned);
+            vault(&VaultStatus { addr: "a".to_owned(), reachable, trouble, last_success: None }, now())
+        };
+        assert_eq!(shown(false, Some("sealed")), "vault a, sealed, no success yet\n");
+        assert_eq!(shown(false, None), "vault a, not reachable, no success yet\n");
+        assert_eq!(shown(true, None), "vault a, reachable, no success yet\n");
     }
 
     #[test]

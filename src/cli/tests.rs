@@ -27,6 +27,7 @@ fn start(addr: &Address) -> Running {
         Box::new(|| VaultStatus {
             addr: "https://vault:8200".to_owned(),
             reachable: true,
+            trouble: None,
             last_success: None,
         }),
         Box::new(String::new),

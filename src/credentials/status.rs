@@ -71,8 +71,11 @@ pub struct GenerationStatus {
 pub struct VaultStatus {
     /// The address that answered last, or the first one.
     pub addr: String,
-    /// Whether the latest request was answered.
+    /// Whether Vault answered the latest request, and serves.
     pub reachable: bool,
+    /// Why it is not, where it answered: `sealed` or `not serving`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
     /// When Vault last answered with success.
     pub last_success: Option<String>,
 }

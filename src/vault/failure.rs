@@ -71,6 +71,7 @@ pub struct Failure {
     reason: String,
     /// The database's SQLSTATE, where Vault passes one on.
     sqlstate: Option<String>,
+    blame: Blame,
 }
 
 impl Failure {
@@ -98,7 +99,7 @@ impl Failure {
     /// Who has to act.
     #[must_use]
     pub fn blame(&self) -> Blame {
-        Blame::Vault
+        self.blame
     }
 
     /// Whether Vault's certificate was not taken: a wrong CA, a wrong name, out of its time.
@@ -117,6 +118,7 @@ impl Failure {
             operation,
             reason: one_line(reason, &[], LOCAL_REASON_LIMIT),
             sqlstate: None,
+            blame: Blame::Vault,
         }
     }
 
@@ -136,6 +138,7 @@ impl Failure {
             operation,
             reason: one_line(said, secrets, REASON_LIMIT),
             sqlstate: sqlstate(said).map(str::to_ascii_uppercase),
+            blame: Blame::Vault,
         }
     }
 
@@ -149,6 +152,11 @@ impl Failure {
             outcome_unknown: !not_passed_on,
             ..Self::answered(operation, Kind::Transient, status, said, &[])
         }
+    }
+
+    /// The same, where it is not Vault that has to be mended but what was written or put here: a file, a setting.
+    pub(super) fn of_ours(self) -> Self {
+        Self { blame: Blame::Config, ..self }
     }
 
     /// The same, with a meaning found out since.

@@ -21,7 +21,7 @@ type Text = Result<Zeroizing<String>, files::Error>;
 impl Files {
     /// Reads a file that holds one secret, without the white space around it. The error names the setting. Cancel safe.
     pub(super) async fn secret(&mut self, file: &FileSetting, deadline: Instant) -> Result<Secret, Failure> {
-        let fail = |reason| failed(Kind::Transient, &file.fails(reason).to_string());
+        let fail = |reason| failed(Kind::Transient, &file.fails(reason).to_string()).of_ours();
         if let Some(hanging) = &mut self.hanging {
             if timeout_at(deadline, hanging).await.is_err() {
                 return Err(fail(Reason::Hangs));
@@ -36,7 +36,7 @@ impl Files {
         self.hanging = None;
         match read {
             Ok(Ok(text)) => Ok(Secret::new(text.as_str().to_owned())),
-            Ok(Err(error)) => Err(failed(Kind::Transient, &error.to_string())),
+            Ok(Err(error)) => Err(failed(Kind::Transient, &error.to_string()).of_ours()),
             Err(_) => Err(fail(Reason::Interrupted)),
         }
     }

@@ -71,14 +71,28 @@ pub struct Vault {
     /// Held by the login in flight.
     login: Arc<tokio::sync::Mutex<Held>>,
     refusals: Arc<Mutex<Refusals>>,
-    seen: Mutex<Seen>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 /// What people ask of Vault.
 #[derive(Clone, Copy, Default)]
 struct Seen {
-    reachable: bool,
+    standing: Standing,
     last_success: Option<SystemTime>,
+}
+
+/// How Vault stood at the latest request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It answered, and serves.
+    Serving,
+    /// It answered that it is sealed.
+    Sealed,
+    /// It answered that it cannot serve: no leader, not set up, a node that serves nothing.
+    NotServing,
+    /// Nothing that is Vault's came back, or nothing has been asked yet.
+    #[default]
+    Unreachable,
 }
 
 /// The state of a node, as its health tells.
@@ -111,15 +125,16 @@ impl Vault {
             config,
             login: Arc::default(),
             refusals: Arc::default(),
-            seen: Mutex::default(),
+            seen: Arc::default(),
         })
     }
 
-    /// Takes over the pace of an earlier one, since both ask the same Vault, and what it knows, where both log in alike: a
+    /// Takes over the pace of an earlier one and what it has seen, since both ask the same Vault, and what it knows, where both log in alike: a
     /// wrapped secret_id can be had once only, and one login at a time is in flight.
     #[must_use]
     pub fn succeeding(mut self, earlier: &Self) -> Self {
         self.transport.pace = Arc::clone(&earlier.transport.pace);
+        self.seen = Arc::clone(&earlier.seen);
         if self.config.auth == earlier.config.auth && self.config.namespace == earlier.config.namespace {
             self.login = Arc::clone(&earlier.login);
             self.refusals = Arc::clone(&earlier.refusals);
@@ -152,10 +167,10 @@ impl Vault {
         self.transport.addr()
     }
 
-    /// Whether the latest request was answered, with whatever word.
+    /// How Vault stood at the latest request.
     #[must_use]
-    pub fn reachable(&self) -> bool {
-        self.seen().reachable
+    pub fn standing(&self) -> Standing {
+        self.seen().standing
     }
 
     /// When Vault last answered with success.
@@ -424,7 +439,7 @@ impl Vault {
             // Health is the same for all namespaces, and is not served in one.
             namespace: self.config.namespace.clone().filter(|_| operation != Operation::Health),
         };
-        let refuse = |why| Failure::local(operation, Kind::Refused, why);
+        let refuse = |why| Failure::local(operation, Kind::Refused, why).of_ours();
         if HeaderValue::from_str(&middleware.token).is_err() {
             return Err(refuse("the token holds a character that no HTTP header may hold"));
         }
@@ -459,7 +474,7 @@ impl Vault {
             self.transport.pace.rest(path, span);
         }
         metrics::vault_request(operation.as_str(), outcome, sent.elapsed());
-        self.note(outcome);
+        self.note(standing(operation, &result), outcome);
         result.map_err(|no_reply| match no_reply {
             NoReply::NotSent(why) | NoReply::Redirected(why) => not_sent(&why),
             NoReply::Lost(why, body) => {
@@ -474,9 +489,9 @@ impl Vault {
     }
 
     #[expect(clippy::disallowed_methods, reason = "people read the time of the last success")]
-    fn note(&self, outcome: VaultOutcome) {
+    fn note(&self, standing: Standing, outcome: VaultOutcome) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.reachable = !matches!(outcome, VaultOutcome::Timeout | VaultOutcome::Unreachable);
+        seen.standing = standing;
         if outcome == VaultOutcome::Ok {
             let now = SystemTime::now();
             seen.last_success = Some(now);
@@ -521,6 +536,25 @@ fn is_vaults(operation: Operation, reply: &Reply) -> bool {
         (Operation::Health, _) => replies::is_health(&reply.body),
         (_, 200..=299) => replies::is_success(reply.status, &reply.body),
         _ => replies::errors(&reply.body).is_some(),
+    }
+}
+
+/// What an answer says of Vault itself.
+fn standing(operation: Operation, result: &Result<Reply, NoReply>) -> Standing {
+    let reply = match result {
+        Ok(reply) if is_vaults(operation, reply) => reply,
+        Err(NoReply::Redirected(_)) => return Standing::NotServing,
+        Ok(_) | Err(_) => return Standing::Unreachable,
+    };
+    let says_sealed = || {
+        let errors = replies::errors(&reply.body).unwrap_or_default();
+        errors.iter().any(|error| error.contains("is sealed"))
+    };
+    match reply.status {
+        503 if operation == Operation::Health || says_sealed() => Standing::Sealed,
+        472 | 501 | 503 => Standing::NotServing,
+        473 if operation != Operation::Health => Standing::NotServing,
+        _ => Standing::Serving,
     }
 }
 

@@ -8,6 +8,7 @@ mod wrapped;
 use std::time::Duration;
 
 use super::*;
+use crate::error::Blame;
 use crate::files::FileSetting;
 use stub::Stub;
 
@@ -137,7 +138,7 @@ async fn a_refused_connection_is_transient_and_nothing_was_sent() {
     let vault = vault(&[&gone]);
     let failure = vault.issue(&token(), "x", WITHIN).await.unwrap_err();
     assert_eq!((failure.kind, failure.outcome_unknown), (Kind::Transient, false), "{failure}");
-    assert!(!vault.reachable());
+    assert_eq!(vault.standing(), Standing::Unreachable);
     assert!(vault.last_success().is_none());
 }
 
@@ -244,6 +245,31 @@ async fn an_unknown_role_is_asked_for_more_and_more_slowly_and_holds_no_other_up
 }
 
 #[tokio::test]
+async fn a_sealed_or_leaderless_vault_does_not_count_as_serving_and_a_reload_forgets_nothing() {
+    let errors = |text: &str| format!(r#"{{"errors":["{text}"]}}"#);
+    let cases = [
+        (stub::ok(GRANT), Standing::Serving),
+        (stub::status(400, &errors("unknown role: x")), Standing::Serving),
+        (stub::status(500, &errors("broken")), Standing::Serving),
+        (stub::status(503, &errors("Vault is sealed")), Standing::Sealed),
+        (stub::status(503, &errors("no active OpenBao instance found")), Standing::NotServing),
+        (stub::status(503, "<html>no backend</html>"), Standing::Unreachable),
+        (String::new(), Standing::Unreachable),
+    ];
+    for (reply, standing) in cases {
+        let stub = Stub::replying([stub::ok(GRANT), reply]).await;
+        let vault = vault(&[&stub.addr]);
+        assert_eq!(vault.standing(), Standing::Unreachable, "nothing is known yet");
+        vault.issue(&token(), "x", WITHIN).await.unwrap();
+        drop(vault.issue(&token(), "y", WITHIN).await);
+        assert_eq!(vault.standing(), standing);
+        let reloaded = Vault::new(config(&[&stub.addr])).unwrap().succeeding(&vault);
+        assert_eq!(reloaded.standing(), standing);
+        assert!(reloaded.last_success().is_some());
+    }
+}
+
+#[tokio::test]
 async fn what_vault_says_is_kept_without_the_token() {
     let said = r#"{"errors":["bad hvs.the-token here"],"data":{"password":"s3cr3t-password"}}"#;
     let stub = Stub::replying([stub::status(400, said)]).await;
@@ -285,7 +311,7 @@ async fn an_empty_or_missing_file_is_named() {
     for path in ["/nonexistent/token", "/dev/null"] {
         config.auth = Auth::TokenFile { path: FileSetting::new(path, "token_file") };
         let failure = Vault::new(config.clone()).unwrap().log_in(WITHIN).await.unwrap_err();
-        assert_eq!(failure.kind, Kind::Transient);
+        assert_eq!((failure.kind, failure.blame()), (Kind::Transient, Blame::Config));
         assert!(failure.to_string().contains(path), "{failure}");
     }
 }

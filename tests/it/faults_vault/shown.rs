@@ -47,7 +47,8 @@ impl Act {
         match self {
             Self::Pause => ("renew: timed_out", "timeout", false),
             Self::Kill => ("renew: transient", "unreachable", false),
-            Self::Seal | Self::Quota => ("renew: transient", "server_error", true),
+            Self::Seal => ("renew: transient", "server_error", false),
+            Self::Quota => ("renew: transient", "server_error", true),
         }
     }
 }
@@ -67,6 +68,8 @@ async fn is_shown_and_heals(act: Act) {
     assert_eq!(last_error(&leasehold).await, kind, "{act:?}");
     let status = leasehold.status().await;
     assert_eq!(status["vault"]["reachable"], reachable, "{act:?}: {status}");
+    let trouble = if act == Act::Seal { json!("sealed") } else { json!(null) };
+    assert_eq!(status["vault"]["trouble"], trouble, "{act:?}: {status}");
     let route = &status["routes"][0];
     assert_eq!(
         (&route["ready"], &route["next_action"]),
