@@ -1,5 +1,6 @@
 //! How it all comes together. Floor 6.
 
+mod certificates;
 pub(crate) mod live;
 pub(crate) mod proof;
 pub(crate) mod serve;

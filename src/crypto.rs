@@ -92,3 +92,24 @@ impl ActiveKeyExchange for Exchange {
 ///
 /// Source: SEC 1, section 2.3.3.
 const UNCOMPRESSED: u8 = 4;
+
+/// Whether a handshake failed for a certificate: the peer's was not taken, or ours was not.
+#[must_use]
+pub fn is_about_certificates(error: &Error) -> bool {
+    match error {
+        Error::InvalidCertificate(_) => true,
+        Error::AlertReceived(alert) => matches!(
+            alert,
+            AlertDescription::BadCertificate
+                | AlertDescription::UnsupportedCertificate
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::UnknownCA
+                | AlertDescription::CertificateRequired
+                | AlertDescription::AccessDenied
+                | AlertDescription::DecryptError
+        ),
+        _ => false,
+    }
+}

@@ -7,6 +7,7 @@ pub mod pem;
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -76,6 +77,15 @@ impl FileSetting {
     pub fn secret(&self) -> Result<Zeroizing<String>, Error> {
         let read = self.read(LARGEST_SECRET)?;
         secret(&read).map_err(|reason| self.fails(reason))
+    }
+
+    /// What tells this content from another one; `None` where it cannot be read. Not for any proof. Blocks.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<u64> {
+        let read = self.read(LARGEST).ok()?;
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&read);
+        Some(hasher.finish())
     }
 
     /// The error that this file cannot be used.

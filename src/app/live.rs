@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use super::certificates::Certificates;
 use super::proof::Prover;
 use super::serve::Error;
 use crate::admin::{Process, ReloadReply};
@@ -49,6 +50,7 @@ pub(super) struct Live {
     retired: Vec<Arc<Route>>,
     shared: Arc<Shared>,
     drivers: TaskTracker,
+    certificates: Certificates,
 }
 
 /// One route.
@@ -107,6 +109,7 @@ struct Renewed {
     config: Config,
     places: Vec<Arc<Upstream>>,
     vault: Vault,
+    certificates: Certificates,
     /// What needs a restart, and is as it was.
     restart: Vec<&'static str>,
 }
@@ -154,7 +157,8 @@ impl Renewed {
         let restart = keep_what_needs_a_restart(old, &mut config);
         let places = places(&config).map_err(|error| Chain(&error).to_string())?;
         let vault = Vault::new(config.vault.clone()).map_err(|error| format!("vault: {}", Chain(&error)))?;
-        Ok(Self { config, places, vault, restart })
+        let certificates = Certificates::read(&config);
+        Ok(Self { config, places, vault, certificates, restart })
     }
 }
 
@@ -206,6 +210,7 @@ impl Live {
             retired: Vec::new(),
             shared,
             drivers: TaskTracker::new(),
+            certificates: Certificates::read(&config),
         };
         live.running =
             config.routes.iter().zip(&places).map(|(route, to)| live.begin(&config, route, to)).collect();
@@ -275,7 +280,7 @@ impl Live {
 
     /// Puts a configuration in force.
     async fn apply(&mut self, renewed: Renewed, process: &Process) -> Result<String, String> {
-        let Renewed { config: new, places, vault, restart } = renewed;
+        let Renewed { config: new, places, vault, certificates, restart } = renewed;
         let vault = vault.succeeding(&self.current_vault());
         let login_changed =
             new.vault.auth != self.config.vault.auth || new.vault.namespace != self.config.vault.namespace;
@@ -317,6 +322,8 @@ impl Live {
         if told.is_empty() {
             told.push("no route changed".to_owned());
         }
+        told.extend(certificates.told(&self.certificates));
+        self.certificates = certificates;
         if !restart.is_empty() {
             told.push(format!("a restart is needed for {}", restart.join(", ")));
         }

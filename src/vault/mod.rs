@@ -476,7 +476,7 @@ impl Vault {
         metrics::vault_request(operation.as_str(), outcome, sent.elapsed());
         self.note(standing(operation, &result), outcome);
         result.map_err(|no_reply| match no_reply {
-            NoReply::NotSent(why) | NoReply::Redirected(why) => not_sent(&why),
+            NoReply::NotSent(why) | NoReply::Untrusted(why) | NoReply::Redirected(why) => not_sent(&why),
             NoReply::Lost(why, body) => {
                 let failure = not_sent(&why).with_outcome_unknown();
                 let is_issuance = operation == Operation::Issue;
@@ -577,7 +577,7 @@ fn outcome(operation: Operation, result: &Result<Reply, NoReply>) -> VaultOutcom
         },
         Err(NoReply::Redirected(_)) => VaultOutcome::ServerError,
         Err(NoReply::TimedOut) => VaultOutcome::Timeout,
-        Err(NoReply::NotSent(_) | NoReply::Lost(..)) => VaultOutcome::Unreachable,
+        Err(NoReply::NotSent(_) | NoReply::Untrusted(_) | NoReply::Lost(..)) => VaultOutcome::Unreachable,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The module against a scripted server: what a real Vault cannot be made to do.
 
 mod addresses;
+mod certificates;
 mod foreign;
 mod stub;
 mod wrapped;

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::{fmt, fs, io};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -16,33 +16,60 @@ use super::{Config, Error};
 use crate::crypto;
 use crate::files::{FileSetting, Reason, pem};
 
+/// What is read from files and may change there while we run: whom we trust, and who we are.
+#[derive(Clone, Default)]
+pub(super) struct Certificates {
+    trust: Option<Arc<Trusted>>,
+    pub(super) identity: Option<Arc<Identity>>,
+}
+
+impl Certificates {
+    /// Reads all of them again; of what cannot be read the earlier ones stay. Whether anything has changed. Blocks.
+    pub(super) fn refresh(&self) -> Result<bool, Error> {
+        let trust = self.trust.as_ref().map_or(Ok(false), |trust| trust.refresh());
+        let identity = self.identity.as_ref().map_or(Ok(false), |identity| identity.refresh());
+        match (trust, identity) {
+            (Ok(false), other) | (other, Ok(false)) => other,
+            (Ok(true), _) | (_, Ok(true)) => Ok(true),
+            (failed, Err(_)) => failed,
+        }
+    }
+}
+
 /// Reads the files that `config` names. `in_use` tells whether any address is `https`: where none is, the system's
 /// roots are not looked for, while files that were named must still be good.
-pub(super) fn client_config(
-    config: &Config,
-    in_use: bool,
-) -> Result<(ClientConfig, Option<Arc<Identity>>), Error> {
+pub(super) fn client_config(config: &Config, in_use: bool) -> Result<(ClientConfig, Certificates), Error> {
     let provider = crypto::provider();
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(Error::Tls)?;
+    let mut certificates = Certificates::default();
     let builder = if config.skip_verify {
         tracing::warn!(
             "the certificate of Vault is not verified (skip_verify): its credentials can be stolen"
         );
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
     } else {
-        builder.with_root_certificates(roots(config, in_use)?)
+        let roots = roots(config, in_use)?;
+        if roots.is_empty() {
+            // Nothing is asked by TLS.
+            builder.with_root_certificates(roots)
+        } else {
+            let trust = Arc::new(Trusted::new(config.clone(), roots)?);
+            certificates.trust = Some(Arc::clone(&trust));
+            builder.dangerous().with_custom_certificate_verifier(trust)
+        }
     };
     match (&config.client_cert, &config.client_key) {
-        (None, None) => Ok((builder.with_no_client_auth(), None)),
+        (None, None) => Ok((builder.with_no_client_auth(), certificates)),
         (Some(cert), Some(key)) => {
             let identity = Arc::new(Identity::read(cert.clone(), key.clone())?);
             let shown: Arc<dyn ResolvesClientCert> = Arc::clone(&identity) as _;
             let mut tls = builder.with_client_cert_resolver(shown);
             // A resumed session would speak for the certificate that it began with.
             tls.resumption = Resumption::disabled();
-            Ok((tls, Some(identity)))
+            certificates.identity = Some(identity);
+            Ok((tls, certificates))
         }
         _ => Err(Error::ClientCertificateHalf),
     }
@@ -62,11 +89,14 @@ impl Identity {
         Ok(Self { cert, key, now })
     }
 
-    /// Reads the files again; where that fails the earlier certificate stays. Blocks.
-    pub(super) fn refresh(&self) -> Result<(), Error> {
+    /// Reads both files again; where that fails, or they do not go together, the earlier pair stays. Whether the certificate
+    /// has changed. Blocks.
+    pub(super) fn refresh(&self) -> Result<bool, Error> {
         let fresh = Arc::new(certified(&self.cert, &self.key)?);
-        *self.now.write().unwrap_or_else(PoisonError::into_inner) = fresh;
-        Ok(())
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        let has_changed = now.cert != fresh.cert;
+        *now = fresh;
+        Ok(has_changed)
     }
 }
 
@@ -83,6 +113,80 @@ impl ResolvesClientCert for Identity {
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity").field("cert", &self.cert).finish_non_exhaustive()
+    }
+}
+
+/// The roots that are trusted, to be read again when a certificate was not taken.
+struct Trusted {
+    config: Config,
+    now: RwLock<(RootCertStore, Arc<WebPkiServerVerifier>)>,
+}
+
+impl Trusted {
+    fn new(config: Config, roots: RootCertStore) -> Result<Self, Error> {
+        let verifier = verifier(&roots)?;
+        Ok(Self { config, now: RwLock::new((roots, verifier)) })
+    }
+
+    /// Reads them again; where that fails the earlier ones stay. Whether they have changed. Blocks.
+    fn refresh(&self) -> Result<bool, Error> {
+        let roots = roots(&self.config, true)?;
+        let verifier = verifier(&roots)?;
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        let has_changed = now.0.roots != roots.roots;
+        *now = (roots, verifier);
+        Ok(has_changed)
+    }
+
+    fn verifier(&self) -> Arc<WebPkiServerVerifier> {
+        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner).1)
+    }
+}
+
+fn verifier(roots: &RootCertStore) -> Result<Arc<WebPkiServerVerifier>, Error> {
+    let roots = Arc::new(roots.clone());
+    let built = WebPkiServerVerifier::builder_with_provider(roots, crypto::provider()).build();
+    built.map_err(|error| Error::Tls(rustls::Error::General(error.to_string())))
+}
+
+impl fmt::Debug for Trusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trusted").finish_non_exhaustive()
+    }
+}
+
+impl ServerCertVerifier for Trusted {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.verifier().verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier().verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier().verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier().supported_verify_schemes()
     }
 }
 

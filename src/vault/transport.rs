@@ -4,6 +4,7 @@
 //! once, by us, and only to the same path at another of the configured addresses: the token goes nowhere else.
 
 use std::error::Error as _;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -26,8 +27,8 @@ pub(super) struct Transport {
     /// The address that is asked first: the one that answered last, or the one after it when that failed. So a dead
     /// address does not cost its two seconds on every request.
     first: AtomicUsize,
-    /// Our certificate, where we have one.
-    identity: Option<Arc<tls::Identity>>,
+    certificates: Arc<tls::Certificates>,
+    rereads: Rereads,
     /// How often they are asked, all together.
     pub(super) pace: Arc<Pace>,
 }
@@ -43,12 +44,23 @@ pub(super) struct Reply {
 }
 
 /// A client certificate that is being read.
-pub(super) struct Refreshing(JoinHandle<Result<(), Error>>);
+pub(super) struct Refreshing(JoinHandle<Result<bool, Error>>);
+
+/// Reads of the certificates because one was not taken.
+#[derive(Default)]
+struct Rereads {
+    /// The latest, where it hangs, and when the one before it was done.
+    latest: tokio::sync::Mutex<(Option<Refreshing>, Option<Instant>)>,
+    /// How often they have brought something else.
+    changes: AtomicUsize,
+}
 
 /// No answer. The text is ours or a socket's.
 pub(super) enum NoReply {
     /// Nothing was sent: no address could be connected to.
     NotSent(String),
+    /// Nothing was sent: a certificate was not taken, the server's or ours.
+    Untrusted(String),
     /// It was sent, and the answer was lost, too large or broken. With what was read of its body.
     Lost(String, Zeroizing<Vec<u8>>),
     /// Sent elsewhere by a redirect that is not followed.
@@ -64,9 +76,9 @@ impl Transport {
             urls.push(parse(place, text)?);
         }
         let in_use = urls.iter().any(|url| url.scheme() == "https");
-        let (tls, identity) = tls::client_config(config, in_use)?;
+        let (tls, certificates) = tls::client_config(config, in_use)?;
         // A connection speaks for the certificate that it was made with, so with one of our own none is kept.
-        let idle = if identity.is_some() { 0 } else { usize::MAX };
+        let idle = if certificates.identity.is_some() { 0 } else { usize::MAX };
         let server_name = config.tls_server_name.as_deref();
         let addresses: Result<Vec<_>, _> =
             urls.into_iter().map(|url| Address::new(url, &tls, server_name, idle)).collect();
@@ -74,13 +86,19 @@ impl Transport {
         if addresses.is_empty() {
             return Err(Error::NoAddress);
         }
-        Ok(Self { addresses, first: AtomicUsize::new(0), identity, pace: Arc::new(Pace::new()) })
+        Ok(Self {
+            addresses,
+            first: AtomicUsize::new(0),
+            certificates: Arc::new(certificates),
+            rereads: Rereads::default(),
+            pace: Arc::new(Pace::new()),
+        })
     }
 
     /// Reads the client certificate again, if there is one; where that fails, or takes too long, the earlier one stays. A
     /// read that hangs keeps its thread; it is kept in `under_way`, and no other is begun beside it. Cancel safe.
     pub(super) async fn refresh_identity(&self, under_way: &mut Option<Refreshing>, until: Instant) {
-        let Some(identity) = self.identity.clone() else { return };
+        let Some(identity) = self.certificates.identity.clone() else { return };
         let reading = under_way
             .get_or_insert_with(|| Refreshing(tokio::task::spawn_blocking(move || identity.refresh())));
         let Ok(refreshed) = timeout_at(until, &mut reading.0).await else {
@@ -91,6 +109,61 @@ impl Transport {
         if let Ok(Err(error)) = refreshed {
             tracing::warn!(%error, "the client certificate cannot be read again: the earlier one is shown");
         }
+    }
+
+    /// One address. Where a certificate is not taken, and others are in the files by now, it is tried with those.
+    async fn attempt(
+        &self,
+        address: &Address,
+        request: &http::Request<Vec<u8>>,
+        turn: &mut Turn,
+        limit: &Limit,
+    ) -> Result<Answer, NoReply> {
+        let before = self.rereads.changes.load(Ordering::Acquire);
+        let answer = match address.attempt(request, limit).await {
+            Err(NoReply::Untrusted(_))
+                if self.reread(before, limit).await && turn.further(limit).await.is_ok() =>
+            {
+                address.attempt(request, limit).await
+            }
+            answer => answer,
+        };
+        match answer {
+            Err(NoReply::Untrusted(reason)) => Err(NoReply::NotSent(reason)),
+            answer => answer,
+        }
+    }
+
+    /// Reads the certificates again, at most once in [`REREAD_EVERY`]. Whether they have changed since `before`.
+    async fn reread(&self, before: usize, limit: &Limit) -> bool {
+        let has_changed = || self.rereads.changes.load(Ordering::Acquire) != before;
+        let Ok(mut latest) = timeout_at(limit.ends_at(), self.rereads.latest.lock()).await else {
+            return false;
+        };
+        let (under_way, read_at) = &mut *latest;
+        if has_changed() || read_at.is_some_and(|at| at.elapsed() < REREAD_EVERY) {
+            return has_changed();
+        }
+        let certificates = Arc::clone(&self.certificates);
+        let reading = under_way
+            .get_or_insert_with(|| Refreshing(tokio::task::spawn_blocking(move || certificates.refresh())));
+        let Ok(read) = timeout_at(limit.ends_at(), &mut reading.0).await else {
+            tracing::warn!("reading the certificates for Vault again takes too long");
+            return false;
+        };
+        *under_way = None;
+        *read_at = Some(Instant::now());
+        match read {
+            Ok(Ok(true)) => {
+                tracing::info!("the certificates for Vault were read again: they have changed");
+                self.rereads.changes.fetch_add(1, Ordering::AcqRel);
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the certificates for Vault cannot be read again: the earlier ones stay");
+            }
+            Ok(Ok(false)) | Err(_) => {}
+        }
+        has_changed()
     }
 
     /// The address that answered last, as it was configured; before any answer the first.
@@ -128,7 +201,7 @@ impl Transport {
             let Some(address) = self.addresses.get(index) else {
                 break;
             };
-            let answer = match address.attempt(request, limit).await {
+            let answer = match self.attempt(address, request, turn, limit).await {
                 Ok(Answer::Reply(reply)) => Ok(self.answered(index, reply)),
                 Ok(Answer::Elsewhere(target)) => self.follow(index, target, request, turn, limit).await,
                 Err(no_reply) => Err(no_reply),
@@ -186,7 +259,7 @@ impl Transport {
         if turn.further(limit).await.is_err() {
             return refused("and no turn came in time");
         }
-        match address.attempt(request, limit).await {
+        match self.attempt(address, request, turn, limit).await {
             Ok(Answer::Reply(reply)) => Ok(self.answered(place, reply)),
             Ok(Answer::Elsewhere(_)) => refused("and from there on again"),
             // The first address answered, by sending us to one that is not there: as good as no answer.
@@ -335,14 +408,19 @@ async fn read(mut response: reqwest::Response) -> Result<Reply, NoReply> {
     Ok(Reply { status, retry_after, date, body })
 }
 
-/// What rustls says comes wrapped into an error of the socket.
+/// What rustls says comes wrapped into an error of the socket, or into two, which do not name it as their source.
 fn of_rustls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    error.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref()
+    if let Some(rustls) = error.downcast_ref() {
+        return Some(rustls);
+    }
+    let held: &(dyn std::error::Error + 'static) = error.downcast_ref::<io::Error>()?.get_ref()?;
+    of_rustls(held)
 }
 
 /// Only the innermost reason is kept: the outer ones repeat it and name the URL.
 fn no_reply(error: reqwest::Error) -> NoReply {
     let not_sent = error.is_connect() || error.is_builder();
+    let untrusted = is_about_certificates(&error);
     let error = error.without_url();
     let mut reason = error.to_string();
     let mut source = error.source();
@@ -354,15 +432,32 @@ fn no_reply(error: reqwest::Error) -> NoReply {
         }
         source = inner.source();
     }
-    if not_sent {
+    if untrusted {
+        NoReply::Untrusted(format!("cannot connect: {reason}"))
+    } else if not_sent {
         NoReply::NotSent(format!("cannot connect: {reason}"))
     } else {
         NoReply::Lost(format!("the connection was lost: {reason}"), Zeroizing::default())
     }
 }
 
+/// Whether a certificate was not taken: Vault's by us, or ours by Vault, which TLS 1.3 tells only when we read.
+fn is_about_certificates(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if of_rustls(inner).is_some_and(crypto::is_about_certificates) {
+            return true;
+        }
+        source = inner.source();
+    }
+    false
+}
+
 /// Connecting, TLS included. A live address needs milliseconds; the next one is better than waiting.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often the certificates are read again while one is not taken.
+const REREAD_EVERY: Duration = Duration::from_secs(5);
 
 /// Long enough for the requests of one issuance to share a connection, short enough that a renewal minutes later
 /// does not try one that something in between has forgotten.

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::harness::{
-    Database, Leasehold, SOON, Setup, Spec, Vault, Writers, bench, eventually, leasehold, same,
+    Authority, Database, Leasehold, SOON, Setup, Spec, Vault, Writers, bench, eventually, leasehold, same,
 };
 
 struct Story {
@@ -254,6 +254,43 @@ async fn a_file_that_cannot_be_read_to_its_end_holds_up_neither_sessions_nor_the
     drop(session);
     assert!(leasehold.stop().await.success());
     assert!(story.db.roles().await.is_empty(), "everything is given back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_does_not_forget_when_vault_was_reached() {
+    let story = Story::new().await;
+    let leasehold = story.start(&story.route("one", "app", "")).await;
+    leasehold.wait_ready().await;
+    let before = leasehold.status().await["vault"].clone();
+    assert_eq!(before["reachable"], true);
+
+    assert!(leasehold.command(&["reload"]).await.status.success());
+
+    assert_eq!(leasehold.status().await["vault"], before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_says_which_certificate_files_have_changed() {
+    let story = Story::new().await;
+    let directory = story.setup.directory();
+    let (first, second) = (Authority::new(directory, "first"), Authority::new(directory, "second"));
+    let file = directory.join("ca.pem");
+    std::fs::copy(&first.ca, &file).unwrap();
+    let leasehold = leasehold()
+        .vault(&story.vault)
+        .approle(&story.setup)
+        .flag("--vault-ca-cert", file.to_str().unwrap())
+        .config_toml(&story.route("one", "app", ""))
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    let reload = async || Way::Command.ask(&leasehold).await.1;
+
+    assert!(reload().await.contains("no route changed, certificate files read again, none changed"));
+    std::fs::copy(&second.ca, &file).unwrap();
+    let said = reload().await;
+    assert!(said.contains("changed: ") && said.contains(file.to_str().unwrap()), "{said}");
+    assert!(reload().await.contains("none changed"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

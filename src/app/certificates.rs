@@ -1,0 +1,66 @@
+//! The files of certificates that the configuration names: whether a reload finds something else in them. Floor 6.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use crate::config::Config;
+use crate::files::FileSetting;
+use crate::postgres::upstream::uri::{RootCert, Uri};
+
+/// What was in each file: the place where it is named, and a fingerprint of its content.
+#[derive(Default)]
+pub(super) struct Certificates(BTreeMap<String, Option<u64>>);
+
+impl Certificates {
+    /// Reads them all. Blocks.
+    pub(super) fn read(config: &Config) -> Self {
+        let vault = [&config.vault.ca_cert, &config.vault.client_cert, &config.vault.client_key];
+        let mut files: Vec<FileSetting> = vault.into_iter().flatten().cloned().collect();
+        if let Some(directory) = &config.vault.ca_path {
+            let found = fs::read_dir(directory.path()).into_iter().flatten().flatten();
+            files.extend(found.map(|entry| directory.within(entry.path())));
+        }
+        for uri in config.routes.iter().filter_map(|route| Uri::parse(&route.upstream.text).ok()) {
+            if let Some(RootCert::File(file)) = uri.tls.root_cert {
+                files.push(file);
+            }
+            files.extend(uri.tls.crl);
+            files.extend(uri.tls.client.into_iter().flat_map(|pair| [pair.cert, pair.key]));
+        }
+        Self(files.into_iter().map(|file| (file.to_string(), file.fingerprint())).collect())
+    }
+
+    /// What a reload says of them; nothing where there are none.
+    pub(super) fn told(&self, before: &Self) -> Option<String> {
+        let changed: Vec<_> = self
+            .0
+            .iter()
+            .filter(|(place, content)| before.0.get(*place).is_some_and(|earlier| earlier != *content))
+            .map(|(place, _)| place.as_str())
+            .collect();
+        match (self.0.is_empty(), changed.is_empty()) {
+            (true, _) => None,
+            (false, true) => Some("certificate files read again, none changed".to_owned()),
+            (false, false) => Some(format!("certificate files read again, changed: {}", changed.join("; "))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_names_the_files_whose_content_has_changed() {
+        let of = |files: &[(&str, u64)]| {
+            Certificates(files.iter().map(|(name, content)| ((*name).to_owned(), Some(*content))).collect())
+        };
+        assert_eq!(of(&[]).told(&of(&[])), None);
+        let none = Some("certificate files read again, none changed".to_owned());
+        assert_eq!(of(&[("ca", 1)]).told(&of(&[("ca", 1)])), none);
+        assert_eq!(of(&[("ca", 1), ("new", 1)]).told(&of(&[("ca", 1)])), none, "it was not named before");
+        let changed = Some("certificate files read again, changed: ca; key".to_owned());
+        let before = of(&[("ca", 1), ("cert", 2), ("key", 3)]);
+        assert_eq!(of(&[("ca", 7), ("cert", 2), ("key", 8)]).told(&before), changed);
+    }
+}
