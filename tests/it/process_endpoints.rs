@@ -125,6 +125,7 @@ async fn status_has_the_keys_and_forms_that_are_promised() {
             "next_action",
             "next_action_at",
             "last_error",
+            "unsaved",
             "generations",
         ])
     );
@@ -134,7 +135,7 @@ async fn status_has_the_keys_and_forms_that_are_promised() {
     let runway = route["runway_seconds"].as_f64().unwrap();
     assert!((3_000.0..3_600.0).contains(&runway), "{runway}");
     time(&route["next_action_at"]);
-    assert_eq!(keys(&route["last_error"]), set(&["at", "kind"]));
+    assert_eq!(keys(&route["last_error"]), set(&["at", "kind", "past"]));
     time(&route["last_error"]["at"]);
     let [first, second] = &route["generations"].as_array().unwrap()[..] else { panic!("{status}") };
     for generation in [first, second] {
