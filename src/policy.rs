@@ -196,8 +196,7 @@ mod tests {
             std::thread::current().id()
         ));
         std::fs::write(&path, file).unwrap();
-        let mut flags = RunFlags::default();
-        flags.general.at.config = Some(path.clone());
+        let flags = RunFlags::of_file(&path);
         let config = Config::load_without_token(&flags, &Environment::default()).unwrap();
         std::fs::remove_file(path).unwrap();
         hcl(&config)

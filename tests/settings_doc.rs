@@ -44,28 +44,76 @@ fn settings_are_those_of_the_code() {
 
 fn document(command: &Command) -> String {
     let mut text = HEAD.to_owned();
-    for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
+    text.push_str(&run_section(command));
+    for command in command.get_subcommands() {
+        // `check` and `policy` take what `run` takes.
+        let own: Vec<&Arg> = shown(command).filter(|argument| !is_setting(argument)).collect();
+        if ["help", "run"].contains(&command.get_name()) {
+            continue;
+        }
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        let run = command.get_name() == "run";
-        write!(text, "\n## `leasehold {}`\n\n{about}.\n", command.get_name()).expect("a String takes it");
-        let mut heading = None;
-        for (position, argument) in shown(command).enumerate() {
-            let begins = argument.get_help_heading();
-            if position == 0 || begins != heading {
-                heading = begins;
-                if let Some(heading) = heading {
-                    write!(text, "\n### {heading}\n").expect("a String takes it");
-                }
-                text.push_str(if run { RUN_TABLE } else { COMMAND_TABLE });
-            }
-            text.push_str(&row(argument, run));
+        write!(
+            text,
+            "\n## `leasehold {}`\n\n{about}. It also takes {}.\n",
+            command.get_name(),
+            taken(command)
+        )
+        .expect("a String takes it");
+        if !own.is_empty() {
+            text.push_str("\n| argument | meaning | default |\n|---|---|---|\n");
+        }
+        for argument in own {
+            text.push_str(&row(argument));
         }
     }
     text
 }
 
-const RUN_TABLE: &str = "\n| flag | variable | key | meaning | default |\n|---|---|---|---|---|\n";
-const COMMAND_TABLE: &str = "\n| argument | meaning | default |\n|---|---|---|\n";
+/// Everything that `run` takes, from the table of settings.
+fn run_section(command: &Command) -> String {
+    let run = command.find_subcommand("run").expect("run");
+    let about = run.get_about().map(ToString::to_string).unwrap_or_default();
+    let mut text = format!("\n## `leasehold run`\n\n{about}.\n");
+    let mut heading = None;
+    for setting in leasehold::config::settings().filter(|setting| setting.is_built()) {
+        if heading != Some(setting.heading()) {
+            heading = Some(setting.heading());
+            write!(text, "\n### {}\n\n{RUN_TABLE}", setting.heading()).expect("a String takes it");
+        }
+        let (flag, variable) = if setting.is_flag() {
+            (format!("`{}`", setting.usage()), format!("`{}`", setting.variable()))
+        } else {
+            ("–".to_owned(), "–".to_owned())
+        };
+        let key = setting.key().map_or_else(|| "–".to_owned(), |key| format!("`{key}`"));
+        writeln!(
+            text,
+            "| {flag} | {variable} | {key} | {} | {} | {} |",
+            escaped(&setting.help()),
+            escaped(setting.default()),
+            setting.on_reload()
+        )
+        .expect("a String takes it");
+    }
+    text
+}
+
+const RUN_TABLE: &str = "\
+| flag | variable | key | meaning | default | a reload |
+|---|---|---|---|---|---|
+";
+
+fn is_setting(argument: &Arg) -> bool {
+    argument
+        .get_long()
+        .is_some_and(|long| leasehold::config::settings().any(|setting| setting.flag() == long))
+}
+
+/// Which settings a command takes beside its own arguments.
+fn taken(command: &Command) -> &'static str {
+    let settings = command.get_arguments().filter(|argument| is_setting(argument)).count();
+    if settings > 2 { "everything that `run` takes" } else { "`--config` and `--admin`" }
+}
 
 fn shown(command: &Command) -> impl Iterator<Item = &Arg> {
     let own = ["help", "version"];
@@ -74,7 +122,7 @@ fn shown(command: &Command) -> impl Iterator<Item = &Arg> {
         .filter(move |argument| !argument.is_hide_set() && !own.contains(&argument.get_id().as_str()))
 }
 
-fn row(argument: &Arg, run: bool) -> String {
+fn row(argument: &Arg) -> String {
     let (meaning, default) = meaning(argument);
     let Some(flag) = argument.get_long() else {
         let name = argument.get_id().as_str().to_uppercase();
@@ -88,21 +136,12 @@ fn row(argument: &Arg, run: bool) -> String {
         Some(value) => format!(" {value}"),
         None => String::new(),
     };
-    if run {
-        let variable = flag.to_uppercase().replace('-', "_");
-        format!(
-            "| `--{flag}{value}` | `LEASEHOLD_{variable}` | {} | {meaning} | {default} |\n",
-            key(flag, argument)
-        )
-    } else {
-        format!("| `--{flag}{value}` | {meaning} | {default} |\n")
-    }
+    format!("| `--{flag}{value}` | {meaning} | {default} |\n")
 }
 
-/// The help without its `[default: …]`, and that. What would end a cell, or a tag, is escaped.
+/// The help without its `[default: …]`, and that.
 fn meaning(argument: &Arg) -> (String, String) {
-    let help = argument.get_help().map(ToString::to_string).unwrap_or_default().replace('\n', " ");
-    let help = help.replace('|', "\\|").replace('<', "&lt;");
+    let help = escaped(&argument.get_help().map(ToString::to_string).unwrap_or_default());
     let values = argument.get_default_values().iter().filter_map(|value| value.to_str()).collect::<Vec<_>>();
     match help.split_once(" [default: ") {
         Some((meaning, default)) => (meaning.to_owned(), default.trim_end_matches(']').to_owned()),
@@ -110,20 +149,7 @@ fn meaning(argument: &Arg) -> (String, String) {
     }
 }
 
-/// The key of the file, with its table.
-fn key(flag: &str, argument: &Arg) -> String {
-    let route = argument.get_help_heading().is_some_and(|heading| heading.starts_with("Route"));
-    let tables = [
-        ("vault-auth-", "[vault.auth] "),
-        ("vault-", "[vault] "),
-        ("limits-", "[limits] "),
-        ("cancel-", "[cancel] "),
-    ];
-    let (table, name) = match tables.iter().find(|(prefix, _)| flag.starts_with(prefix)) {
-        _ if flag == "config" => return "–".to_owned(),
-        _ if route => ("[[route]] ", flag),
-        Some((prefix, table)) => (*table, flag.trim_start_matches(prefix)),
-        None => ("", flag),
-    };
-    format!("`{table}{}`", name.replace('-', "_"))
+/// What would end a cell, or begin a tag, is escaped.
+fn escaped(text: &str) -> String {
+    text.replace('\n', " ").replace('|', "\\|").replace('<', "&lt;")
 }

@@ -12,13 +12,13 @@ use super::certificates::Certificates;
 use super::proof::Prover;
 use super::serve::Error;
 use crate::admin::{Process, ReloadReply};
-use crate::config::{Config, Environment, Pattern, RouteConfig, RunFlags};
+use crate::config::{Config, Environment, RouteConfig, RunFlags};
 use crate::credentials::state::{Slot, StateFile};
 use crate::credentials::{self, Kind, Means, Proof, Route, RouteSettings, Servers};
 use crate::error::Chain;
 use crate::lease;
 use crate::metrics::{Metrics, RouteMetrics};
-use crate::postgres::session::{Complaints, Match, Routes, Seats, SessionRoute, Shared, UsedDatabases};
+use crate::postgres::session::{Complaints, Routes, Seats, SessionRoute, Shared, UsedDatabases};
 use crate::postgres::upstream::uri::Uri;
 use crate::postgres::upstream::{self, Upstream};
 use crate::shutdown::Shutdown;
@@ -34,7 +34,7 @@ pub(super) struct Source {
 impl Source {
     /// Whether there is a file to be read again.
     pub(super) fn has_file(&self) -> bool {
-        self.env.config_file(self.flags.general.at.config.as_deref()).is_some()
+        self.flags.name_a_file(&self.env)
     }
 }
 
@@ -178,7 +178,7 @@ fn keep_what_needs_a_restart(old: &Config, new: &mut Config) -> Vec<&'static str
     keep("state_file", new.state_file != old.state_file);
     keep("[vault] addr", new.vault.addrs != old.vault.addrs);
     keep("[limits]", new.limits != old.limits);
-    keep("[cancel]", new.cancel != old.cancel);
+    keep("[cancel]", new.cancel_unknown != old.cancel_unknown);
     new.listen.clone_from(&old.listen);
     new.http = old.http;
     new.admin.clone_from(&old.admin);
@@ -187,7 +187,7 @@ fn keep_what_needs_a_restart(old: &Config, new: &mut Config) -> Vec<&'static str
     new.state_file.clone_from(&old.state_file);
     new.vault.addrs.clone_from(&old.vault.addrs);
     new.limits = old.limits;
-    new.cancel = old.cancel;
+    new.cancel_unknown = old.cancel_unknown;
     names
 }
 
@@ -360,8 +360,8 @@ impl Live {
         let routes = self.running.iter().zip(&config.routes).zip(places);
         let table = routes.map(|((running, route), upstream)| {
             Arc::new(SessionRoute {
-                user: pattern(&route.matching.user),
-                database: pattern(&route.matching.database),
+                user: route.user.clone(),
+                database: route.database.clone(),
                 credentials: Arc::clone(&running.credentials),
                 upstream,
                 set_role: route.set_role.clone(),
@@ -408,13 +408,6 @@ fn route_settings(config: &Config, route: &RouteConfig, upstream: &Upstream) -> 
             seed: rand::random::<u64>() | 1,
         },
         idle_after: route.idle_after,
-    }
-}
-
-fn pattern(pattern: &Pattern) -> Match {
-    match pattern {
-        Pattern::Any => Match::Any,
-        Pattern::Exactly(name) => Match::Only(name.as_bytes().to_vec()),
     }
 }
 

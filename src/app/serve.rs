@@ -9,14 +9,14 @@ use tokio_util::task::TaskTracker;
 
 use super::live::{self, Live, Source};
 use crate::admin::{self, Process, ReloadReply};
-use crate::config::{Config, ListenAddress, UnknownCancel};
+use crate::config::Config;
 use crate::credentials::state::{self, StateFile};
 use crate::credentials::status::VaultStatus;
 use crate::files::FileSetting;
 use crate::listener::{self, Listener};
 use crate::metrics::{self, Metrics};
 use crate::notify::{Notify, State};
-use crate::postgres::cancel::{Cancels, Unknown};
+use crate::postgres::cancel::Cancels;
 use crate::postgres::relay::Stop;
 use crate::postgres::session::{self, Routes, Shared};
 use crate::postgres::upstream;
@@ -85,7 +85,8 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     let shutdown = Shutdown::new(config.sigterm);
     let background = TaskTracker::new();
     let (tell, told) = watch::channel(Stop::Running);
-    let shared = Shared::new(Routes::default(), session_limits(&config), cancels(&config), told);
+    let shared =
+        Shared::new(Routes::default(), session_limits(&config), Cancels::new(config.cancel_unknown), told);
     let (reloads, asked) = mpsc::channel(8);
     let max_sessions = config.limits.max_sessions;
     let live = Live::start(
@@ -200,11 +201,8 @@ fn announce(notify: &Notify, state: State) {
 fn bind(config: &Config) -> Result<Vec<Listener>, Error> {
     let mut listeners = Vec::new();
     for listen in &config.listen {
-        let address = match &listen.address {
-            ListenAddress::Tcp(address) => listener::Address::Tcp(*address),
-            ListenAddress::Unix(path) => listener::Address::Unix(path.clone()),
-        };
-        match Listener::bind(&address) {
+        let address = &listen.address;
+        match Listener::bind(address) {
             Ok(listener) => listeners.push(listener),
             Err(listener::Error::Bind { source, .. }) if listen.optional && is_absent(&source) => {
                 tracing::debug!(addr = %address, "this machine has no IPv6");
@@ -228,13 +226,6 @@ fn session_limits(config: &Config) -> session::Limits {
         send_timeout: config.limits.send_timeout,
         max_sessions: config.limits.max_sessions,
     }
-}
-
-fn cancels(config: &Config) -> Cancels {
-    Cancels::new(match config.cancel.unknown {
-        UnknownCancel::Off => Unknown::Off,
-        UnknownCancel::Forward => Unknown::Forward,
-    })
 }
 
 fn process(

@@ -163,8 +163,9 @@ const SMALL: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Match, Origin, Pattern, UpstreamUri};
+    use crate::config::{Origin, UpstreamUri};
     use crate::postgres::protocol::auth::method::RequireAuth;
+    use crate::postgres::session::Match;
 
     const fn secs(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -173,7 +174,8 @@ mod tests {
     fn route() -> RouteConfig {
         RouteConfig {
             name: "app".to_owned(),
-            matching: Match { user: Pattern::Any, database: Pattern::Any },
+            user: Match::Any,
+            database: Match::Any,
             upstream: UpstreamUri { text: String::new(), origin: Origin::Default(String::new()) },
             vault_path: "db/creds/app".to_owned(),
             rotate_after: None,

@@ -7,10 +7,10 @@ use crate::secret::Secret;
 use crate::vault::{Auth, SecretId};
 
 use super::error::{Error, Origin};
-use super::flags::VaultFlags;
-use super::merge::{Found, Sources};
+use super::key::{Key, Setting, Table};
+use super::keys;
+use super::sources::{Found, Sources};
 use super::values::{self, Bad};
-use super::vault::ambient;
 
 /// How to log in, before it is known with what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,131 +74,102 @@ impl Method {
     }
 }
 
-/// The method, and what it needs.
-pub(super) fn merge(sources: &Sources<'_>, flags: &VaultFlags) -> Result<Auth, Error> {
-    let file = &sources.file.vault.auth;
-    let method = sources.pick_or(
-        "vault.auth.method",
-        flags.vault_auth_method.as_ref(),
-        file.method.as_ref(),
-        Method::parse,
-        Method::Token,
-    )?;
-    let keys = Keys {
-        mount: sources.pick(
-            "vault.auth.mount",
-            flags.vault_auth_mount.as_ref(),
-            file.mount.as_ref(),
-            values::mount,
-        )?,
-        role: sources.pick(
-            "vault.auth.role",
-            flags.vault_auth_role.as_ref(),
-            file.role.as_ref(),
-            values::text,
-        )?,
-        role_id: sources.pick(
-            "vault.auth.role_id",
-            flags.vault_auth_role_id.as_ref(),
-            file.role_id.as_ref(),
-            values::text,
-        )?,
-        secret_id_file: sources.pick(
-            "vault.auth.secret_id_file",
-            flags.vault_auth_secret_id_file.as_ref(),
-            file.secret_id_file.as_ref(),
-            values::path,
-        )?,
-        secret_id_wrapped: sources.pick(
-            "vault.auth.secret_id_wrapped",
-            flags.vault_auth_secret_id_wrapped.as_ref(),
-            file.secret_id_wrapped.as_ref(),
-            values::boolean,
-        )?,
-        jwt_file: sources.pick(
-            "vault.auth.jwt_file",
-            flags.vault_auth_jwt_file.as_ref(),
-            file.jwt_file.as_ref(),
-            values::path,
-        )?,
-        token_file: sources.pick(
-            "vault.auth.token_file",
-            flags.vault_auth_token_file.as_ref(),
-            file.token_file.as_ref(),
-            values::path,
-        )?,
-        username: sources.pick(
-            "vault.auth.username",
-            flags.vault_auth_username.as_ref(),
-            file.username.as_ref(),
-            values::segment,
-        )?,
-        password_file: sources.pick(
-            "vault.auth.password_file",
-            flags.vault_auth_password_file.as_ref(),
-            file.password_file.as_ref(),
-            values::path,
-        )?,
-        cert_name: sources.pick(
-            "vault.auth.cert_name",
-            flags.vault_auth_cert_name.as_ref(),
-            file.cert_name.as_ref(),
-            values::text,
-        )?,
-    };
-    keys.refuse_idle(method)?;
-    let needs = |key: &str| Error::Missing {
-        key: format!("vault.auth.{key}"),
-        reason: format!("the method {} needs it", method.word()),
-    };
-    let mount = keys.mount.map_or_else(|| method.word().to_owned(), |found| found.value);
+/// The method, and what it needs. Without `with_token` no token is read: nothing will be asked with it.
+pub(super) fn merge(sources: &Sources<'_>, with_token: bool) -> Result<Auth, Error> {
+    let method = sources.get_or(&keys::AUTH_METHOD, Method::Token)?;
+    let reader = Reader { sources, method };
+    reader.refuse_unread()?;
     match method {
-        Method::Token => token(sources).map(|token| Auth::Token { token }),
-        Method::TokenFile => {
-            Ok(Auth::TokenFile { path: keys.token_file.ok_or_else(|| needs("token_file"))?.into_file() })
-        }
-        Method::Kubernetes => Ok(Auth::Kubernetes {
-            mount,
-            role: keys.role.ok_or_else(|| needs("role"))?.value,
-            jwt_file: keys.jwt_file.map_or_else(service_account, Found::into_file),
-        }),
-        Method::Jwt => Ok(Auth::Jwt {
-            mount,
-            role: keys.role.ok_or_else(|| needs("role"))?.value,
-            jwt_file: keys.jwt_file.ok_or_else(|| needs("jwt_file"))?.into_file(),
-        }),
-        Method::AppRole => {
-            let file = keys.secret_id_file.map(Found::into_file);
-            let role = keys.role.map(|found| found.value);
-            Ok(Auth::AppRole {
-                mount,
-                role_id: keys.role_id.ok_or_else(|| needs("role_id"))?.value,
-                secret_id: match (keys.secret_id_wrapped.filter(|found| found.value), file) {
-                    (None, None) => SecretId::Absent,
-                    (None, Some(file)) => SecretId::File(file),
-                    (Some(_), Some(file)) => SecretId::Wrapped { file, role },
-                    (Some(wrapped), None) => {
-                        return Err(Error::invalid(
-                            wrapped.origin,
-                            "needs vault.auth.secret_id_file with it",
-                        ));
-                    }
-                },
+        Method::Token => Ok(Auth::Token { token: if with_token { Some(token(sources)?) } else { None } }),
+        Method::TokenFile => Ok(Auth::TokenFile { path: reader.needed(&keys::AUTH_TOKEN_FILE)?.into_file() }),
+        Method::Kubernetes => {
+            let file = sources.find(&keys::AUTH_JWT_FILE)?;
+            Ok(Auth::Kubernetes {
+                mount: reader.mount()?,
+                role: reader.needed(&keys::AUTH_ROLE)?.value,
+                jwt_file: file.map_or_else(service_account, Found::into_file),
             })
         }
-        Method::Cert => Ok(Auth::Cert { mount, name: keys.cert_name.map(|found| found.value) }),
-        Method::Userpass => Ok(Auth::Userpass {
-            mount,
-            username: keys.username.ok_or_else(|| needs("username"))?.value,
-            password_file: keys.password_file.ok_or_else(|| needs("password_file"))?.into_file(),
+        Method::Jwt => Ok(Auth::Jwt {
+            mount: reader.mount()?,
+            role: reader.needed(&keys::AUTH_ROLE)?.value,
+            jwt_file: reader.needed(&keys::AUTH_JWT_FILE)?.into_file(),
         }),
+        Method::AppRole => Ok(Auth::AppRole {
+            mount: reader.mount()?,
+            role_id: reader.needed(&keys::AUTH_ROLE_ID)?.value,
+            secret_id: reader.secret_id()?,
+        }),
+        Method::Cert => Ok(Auth::Cert {
+            mount: reader.mount()?,
+            name: sources.find(&keys::AUTH_CERT_NAME)?.map(|found| found.value),
+        }),
+        Method::Userpass => Ok(Auth::Userpass {
+            mount: reader.mount()?,
+            username: reader.needed(&keys::AUTH_USERNAME)?.value,
+            password_file: reader.needed(&keys::AUTH_PASSWORD_FILE)?.into_file(),
+        }),
+    }
+}
+
+struct Reader<'a> {
+    sources: &'a Sources<'a>,
+    method: Method,
+}
+
+impl Reader<'_> {
+    fn mount(&self) -> Result<String, Error> {
+        let found = self.sources.find(&keys::AUTH_MOUNT)?;
+        Ok(found.map_or_else(|| self.method.word().to_owned(), |found| found.value))
+    }
+
+    fn needed<T>(&self, key: &Key<T>) -> Result<Found<T>, Error> {
+        self.sources.find(key)?.ok_or_else(|| Error::Missing {
+            key: key.setting.path(),
+            reason: format!("the method {} needs it", self.method.word()),
+        })
+    }
+
+    fn secret_id(&self) -> Result<SecretId, Error> {
+        let file = self.sources.find(&keys::AUTH_SECRET_ID_FILE)?.map(Found::into_file);
+        match (self.wrapped()?, file) {
+            (None, None) => Ok(SecretId::Absent),
+            (None, Some(file)) => Ok(SecretId::File(file)),
+            (Some(_), Some(file)) => {
+                let role = self.sources.find(&keys::AUTH_ROLE)?.map(|found| found.value);
+                Ok(SecretId::Wrapped { file, role })
+            }
+            (Some(wrapped), None) => {
+                Err(Error::invalid(wrapped.origin, "needs vault.auth.secret_id_file with it"))
+            }
+        }
+    }
+
+    fn wrapped(&self) -> Result<Option<Found<bool>>, Error> {
+        Ok(self.sources.find(&keys::AUTH_SECRET_ID_WRAPPED)?.filter(|found| found.value))
+    }
+
+    /// A key that the method does not read is a slip: `role` for `role_id` and the like. AppRole reads `role` only to
+    /// check what a wrapped secret_id was made for.
+    fn refuse_unread(&self) -> Result<(), Error> {
+        let wrapped = self.method == Method::AppRole && self.wrapped()?.is_some();
+        let reads = |setting: &Setting| {
+            setting.name == "method" || self.method.reads(setting.name) || (wrapped && setting.name == "role")
+        };
+        let unread = keys::ALL.iter().filter(|setting| setting.table == Table::VaultAuth && !reads(setting));
+        match unread.filter_map(|setting| self.sources.place(setting)).next() {
+            Some(origin) => {
+                Err(Error::invalid(origin, format!("the method {} does not read it", self.method.word())))
+            }
+            None => Ok(()),
+        }
     }
 }
 
 /// `BAO_TOKEN`, `VAULT_TOKEN`, then `~/.vault-token`.
 fn token(sources: &Sources<'_>) -> Result<Secret, Error> {
     let secret = |text: &str| values::header_safe(text).map(Secret::new);
-    if let Some(found) = ambient(sources, "TOKEN", secret)? {
+    if let Some(found) = sources.ambient("TOKEN", secret)? {
         return Ok(found.value);
     }
     let missing = || Error::Missing {
@@ -218,52 +189,6 @@ fn token(sources: &Sources<'_>) -> Result<Secret, Error> {
 
 fn service_account() -> FileSetting {
     FileSetting::new(SERVICE_ACCOUNT, Origin::Default("vault.auth.jwt_file".to_owned()))
-}
-
-struct Keys {
-    mount: Option<Found<String>>,
-    role: Option<Found<String>>,
-    role_id: Option<Found<String>>,
-    secret_id_file: Option<Found<PathBuf>>,
-    secret_id_wrapped: Option<Found<bool>>,
-    jwt_file: Option<Found<PathBuf>>,
-    token_file: Option<Found<PathBuf>>,
-    username: Option<Found<String>>,
-    password_file: Option<Found<PathBuf>>,
-    cert_name: Option<Found<String>>,
-}
-
-impl Keys {
-    /// A key that the method does not read is a slip: `role` for `role_id` and the like. AppRole reads `role` only to
-    /// check what a wrapped secret_id was made for.
-    fn refuse_idle(&self, method: Method) -> Result<(), Error> {
-        let given = [
-            ("mount", self.mount.as_ref().map(|found| &found.origin)),
-            ("role", self.role.as_ref().map(|found| &found.origin)),
-            ("role_id", self.role_id.as_ref().map(|found| &found.origin)),
-            ("secret_id_file", self.secret_id_file.as_ref().map(|found| &found.origin)),
-            ("secret_id_wrapped", self.secret_id_wrapped.as_ref().map(|found| &found.origin)),
-            ("jwt_file", self.jwt_file.as_ref().map(|found| &found.origin)),
-            ("token_file", self.token_file.as_ref().map(|found| &found.origin)),
-            ("username", self.username.as_ref().map(|found| &found.origin)),
-            ("password_file", self.password_file.as_ref().map(|found| &found.origin)),
-            ("cert_name", self.cert_name.as_ref().map(|found| &found.origin)),
-        ];
-        let wrapped =
-            method == Method::AppRole && self.secret_id_wrapped.as_ref().is_some_and(|found| found.value);
-        for (key, origin) in given {
-            if let Some(origin) = origin
-                && !method.reads(key)
-                && !(wrapped && key == "role")
-            {
-                return Err(Error::invalid(
-                    origin.clone(),
-                    format!("the method {} does not read it", method.word()),
-                ));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Where Kubernetes mounts the service account's token.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 
 use super::known;
 
@@ -21,13 +20,6 @@ impl Environment {
             .collect()
     }
 
-    /// The same with a token that is none, in place of any: for what asks nothing of Vault.
-    pub(super) fn with_no_token(&self) -> Self {
-        let mut variables = self.0.clone();
-        variables.insert("BAO_TOKEN".to_owned(), "none".to_owned());
-        Self(variables)
-    }
-
     /// The variables of leasehold's own that no setting reads, each with the one that may have been meant.
     pub(super) fn unknown(&self) -> Vec<(String, Option<String>)> {
         let known = known::variables();
@@ -42,12 +34,6 @@ impl Environment {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
-    }
-
-    /// The configuration file: what the flag names, or the variable.
-    #[must_use]
-    pub fn config_file<'a>(&'a self, flag: Option<&'a Path>) -> Option<&'a Path> {
-        flag.or_else(|| self.get("LEASEHOLD_CONFIG").map(Path::new))
     }
 }
 

@@ -1,50 +1,42 @@
-//! The words that leasehold knows as keys and variables: what an error may repeat of a file or of the environment, and
-//! which of them was meant. Floor 6.
+//! The words that leasehold knows: what an error may repeat of a file or of the environment, and which of them was meant.
+//! Floor 6.
 //!
 //! Anything else that stands in a key's place may be a secret.
 
 use std::collections::BTreeSet;
 
-use super::flags::command;
-use super::merge::{env_name, flag_name};
+use super::key::Setting;
+use super::keys;
 
 /// Tables of the file.
 const TABLES: [&str; 7] = ["vault", "vault.auth", "limits", "cancel", "defaults", "route", "tls"];
-
-/// Keys of the file that are no flags.
-const FILE_ONLY: [&str; 10] = [
-    "name",
-    "user",
-    "database",
-    "auth",
-    "allow_uids",
-    "allow_gids",
-    "client_san",
-    "hardening",
-    "config",
-    "reuse",
-];
 
 /// A table's name, if it is one of leasehold's.
 pub(super) fn table(name: &str) -> Option<&'static str> {
     TABLES.into_iter().find(|known| *known == name)
 }
 
-/// Whether this is a key, or a table, of leasehold's: `addr`, `vault.addr`.
-pub(super) fn is_key(key: &str) -> bool {
-    let longs = longs();
-    let is_word = |word: &str| {
-        FILE_ONLY.contains(&word)
-            || TABLES.iter().any(|table| table.split('.').any(|part| part == word))
-            || longs.contains(&flag_name(word))
-            || TABLES.iter().any(|table| longs.contains(&flag_name(&format!("{table}.{word}"))))
+/// The keys that a table takes; the empty name is that of the top.
+pub(super) fn keys_of(table: &str) -> impl Iterator<Item = &'static str> {
+    let is_of = |setting: &&&Setting| {
+        setting.key().is_some_and(|_| setting.table.name() == table) && setting.is_built()
     };
-    key.split('.').all(|word| is_word(word.trim().trim_matches(['"', '\''])))
+    let tables = if table.is_empty() { &TABLES[..] } else { &[] };
+    let keys: Vec<&'static str> = keys::ALL.iter().filter(is_of).map(|setting| setting.name).collect();
+    keys.into_iter().chain(tables.iter().copied())
 }
 
 /// The variables of leasehold's own.
 pub(super) fn variables() -> BTreeSet<String> {
-    longs().iter().map(|long| env_name(&long.trim_start_matches('-').replace('-', "_"))).collect()
+    keys::ALL.iter().filter(|setting| setting.is_flag()).map(|setting| setting.variable()).collect()
+}
+
+/// That a word is not known, and which one may have been meant.
+pub(super) fn unknown(what: &str, meant: Option<&str>) -> String {
+    match meant {
+        Some(meant) => format!("unknown {what}; did you mean {meant}?"),
+        None => format!("unknown {what}"),
+    }
 }
 
 /// The known word that is most like this one, if any is like it.
@@ -69,35 +61,17 @@ pub(super) fn is_of_kubernetes(variable: &str) -> bool {
         || variable.split_once("_PORT_").is_some_and(|(_, rest)| port(rest))
 }
 
-/// `--listen` and the like: all that `run` takes.
-fn longs() -> BTreeSet<String> {
-    let command = command();
-    let run = command.get_subcommands().find(|command| command.get_name() == "run");
-    let arguments = run.into_iter().flat_map(clap::Command::get_arguments);
-    arguments.filter_map(|argument| argument.get_long()).map(|long| format!("--{long}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_known_in_their_tables_and_secrets_are_not() {
-        for key in [
-            "listen",
-            "addr",
-            "vault.addr",
-            "secret_id_file",
-            "user",
-            "probe_sql",
-            "auth",
-            "route.vault_path",
-        ] {
-            assert!(is_key(key), "{key}");
-        }
-        for key in ["hvs.CAESIJ", "password", "0b1c2d3e-1111", "addr.hvs", ""] {
-            assert!(!is_key(key), "{key}");
-        }
+    fn keys_are_known_in_their_tables() {
+        let of = |table| keys_of(table).collect::<Vec<_>>();
+        assert!(of("").contains(&"listen") && of("").contains(&"vault") && !of("").contains(&"addr"));
+        assert!(of("vault").contains(&"addr") && !of("vault").contains(&"method"));
+        assert!(of("vault.auth").contains(&"secret_id_file"));
+        assert!(of("tls").is_empty(), "none is offered that is not built");
         assert_eq!((table("vault.auth"), table("hvs")), (Some("vault.auth"), None));
     }
 

@@ -15,31 +15,36 @@ mod env;
 mod error;
 mod file;
 mod flags;
+mod general;
+mod key;
+mod keys;
 mod known;
-mod merge;
 mod route;
 mod routes;
+mod sources;
 mod values;
 mod vault;
 
-use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::files::FileSetting;
+use crate::postgres::cancel::Unknown;
+use crate::{admin, listener, log, shutdown};
 
 pub use auth::Method;
 pub use env::Environment;
 pub use error::{Error, Origin};
 pub use flags::{
-    AdminFlags, CheckFlags, Cli, Command, GeneralFlags, LimitFlags, ReloadFlags, RotateFlags, RouteFlags,
-    RunFlags, ShutdownFlags, StatusFlags, UnbuiltFlags, VaultFlags, WaitFlags, command,
+    AdminFlags, CheckFlags, Cli, Command, ReloadFlags, RotateFlags, RunFlags, ShutdownFlags, StatusFlags,
+    WaitFlags, command,
 };
-pub use route::{Match, Pattern, RouteConfig, UpstreamUri};
-pub use values::{Bad, OrOff, duration};
+pub use key::Setting;
+pub use route::{RouteConfig, UpstreamUri};
+pub use values::{Bad, duration};
 
-use merge::Sources;
+use flags::Flags;
+use sources::Sources;
 
 /// Everything that `run` needs to know, checked.
 #[derive(Clone, Debug)]
@@ -49,11 +54,11 @@ pub struct Config {
     /// Where probes and `/metrics` are served.
     pub http: Option<SocketAddr>,
     /// Where everything else is served.
-    pub admin: Option<crate::admin::Address>,
+    pub admin: Option<admin::Address>,
     /// What is logged, and how.
-    pub log: crate::log::Options,
+    pub log: log::Options,
     /// How long a shutdown waits.
-    pub sigterm: crate::shutdown::Delays,
+    pub sigterm: shutdown::Delays,
     /// Where credentials are kept beyond a crash.
     pub state_file: Option<FileSetting>,
     /// How to reach Vault, and how to log in.
@@ -63,7 +68,7 @@ pub struct Config {
     /// Bounds on what clients, servers and Vault are asked for.
     pub limits: Limits,
     /// What becomes of a CancelRequest with a key that is not ours.
-    pub cancel: Cancel,
+    pub cancel_unknown: Unknown,
     /// What should be said at start.
     pub warnings: Vec<Warning>,
 }
@@ -74,26 +79,7 @@ impl Config {
     /// # Errors
     /// At the first value that is missing or wrong; nothing has been bound by then.
     pub fn load(flags: &RunFlags, env: &Environment) -> Result<Self, Error> {
-        let sources = Sources::open(flags.general.at.config.as_deref(), env)?;
-        flags.unbuilt.refuse()?;
-        sources.refuse_unbuilt()?;
-        let listen = merge::listen(&sources, &flags.general)?;
-        let public = listen.iter().any(|listen| !listen.is_private());
-        let (vault, mut warnings) = vault::merge(&sources, &flags.vault)?;
-        warnings.extend(env.unknown().into_iter().map(Warning::unknown_variable));
-        Ok(Self {
-            http: merge::http(&sources, &flags.general)?,
-            admin: merge::admin(&sources, &flags.general.at)?,
-            log: merge::log(&sources, &flags.general)?,
-            sigterm: merge::sigterm(&sources, &flags.general)?,
-            state_file: merge::state_file(&sources, &flags.general)?,
-            routes: routes::merge(&sources, &flags.route)?,
-            limits: merge::limits(&sources, &flags.limits)?,
-            cancel: merge::cancel(&sources, &flags.limits, public)?,
-            listen,
-            vault,
-            warnings,
-        })
+        Self::of(&flags.0, env, true)
     }
 
     /// As [`Config::load`], for what asks nothing of Vault: a token is neither needed nor read.
@@ -101,14 +87,35 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_without_token(flags: &RunFlags, env: &Environment) -> Result<Self, Error> {
-        Self::load(flags, &env.with_no_token())
+        Self::of(&flags.0, env, false)
     }
 
-    /// The first route for what a client asked for. `database` is what it named, or its user name where it named none.
-    #[must_use]
-    pub fn route_for(&self, user: &[u8], database: &[u8]) -> Option<usize> {
-        self.routes.iter().position(|route| route.matching.accepts(user, database))
+    fn of(flags: &Flags, env: &Environment, with_token: bool) -> Result<Self, Error> {
+        let sources = Sources::open(flags, env)?;
+        sources.refuse_later()?;
+        let listen = general::listen(&sources)?;
+        let public = listen.iter().any(|listen| !listen.address.is_local());
+        let (vault, mut warnings) = vault::merge(&sources, with_token)?;
+        warnings.extend(env.unknown().into_iter().map(Warning::unknown_variable));
+        Ok(Self {
+            http: general::http(&sources)?,
+            admin: general::admin(&sources)?,
+            log: general::log(&sources)?,
+            sigterm: general::sigterm(&sources)?,
+            state_file: general::state_file(&sources)?,
+            routes: routes::merge(&sources)?,
+            limits: general::limits(&sources)?,
+            cancel_unknown: general::cancel_unknown(&sources, public)?,
+            listen,
+            vault,
+            warnings,
+        })
     }
+}
+
+/// Every setting, in the order of the help.
+pub fn settings() -> impl Iterator<Item = &'static Setting> {
+    keys::ALL.iter().copied()
 }
 
 /// What is not as it should be, though it can be served with.
@@ -134,55 +141,17 @@ impl Warning {
 ///
 /// # Errors
 /// As [`Config::load`], for the file as a whole and for this one value.
-pub fn admin_address(flags: &AdminFlags, env: &Environment) -> Result<Option<crate::admin::Address>, Error> {
-    let sources = Sources::open(flags.config.as_deref(), env)?;
-    merge::admin(&sources, flags)
+pub fn admin_address(flags: &AdminFlags, env: &Environment) -> Result<Option<admin::Address>, Error> {
+    general::admin(&Sources::open(&flags.0, env)?)
 }
 
 /// One listener for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// Its address.
-    pub address: ListenAddress,
+    pub address: listener::Address,
     /// It stands in the default list: a machine without this address family is no error.
     pub optional: bool,
-}
-
-/// An address for clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// TCP.
-    Tcp(SocketAddr),
-    /// A Unix socket: the whole path, `/dir/.s.PGSQL.<port>`.
-    Unix(PathBuf),
-}
-
-impl Listen {
-    /// Whether only this machine can reach it.
-    #[must_use]
-    pub fn is_private(&self) -> bool {
-        match &self.address {
-            ListenAddress::Tcp(addr) => addr.ip().to_canonical().is_loopback(),
-            ListenAddress::Unix(_) => true,
-        }
-    }
-
-    /// Both loopbacks; the second only where there is IPv6.
-    fn default_list() -> Vec<Self> {
-        vec![
-            Self { address: ListenAddress::Tcp((Ipv4Addr::LOCALHOST, DEFAULT_PORT).into()), optional: false },
-            Self { address: ListenAddress::Tcp((Ipv6Addr::LOCALHOST, DEFAULT_PORT).into()), optional: true },
-        ]
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(addr) => addr.fmt(f),
-            Self::Unix(path) => path.display().fmt(f),
-        }
-    }
 }
 
 /// `[limits]`. Counts of 0 are no limit; every span is longer than zero.
@@ -206,25 +175,6 @@ pub struct Limits {
     /// How long it takes until one more is allowed.
     pub issue_interval: Duration,
 }
-
-/// `[cancel]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cancel {
-    /// A key that belongs to no session here.
-    pub unknown: UnknownCancel,
-}
-
-/// What becomes of a CancelRequest whose key belongs to no session here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnknownCancel {
-    /// Closed silently.
-    Off,
-    /// Sent to the upstream hosts, within bounds: it may be another replica's.
-    Forward,
-}
-
-/// PostgreSQL's 5432 moved up by a thousand, as poolers do, so that both fit on one host.
-const DEFAULT_PORT: u16 = 6432;
 
 #[cfg(test)]
 mod tests;

@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use super::error::Origin;
-use super::values::{self, Bad};
+use super::values::Bad;
 use crate::postgres::protocol::auth::method::RequireAuth;
+use crate::postgres::session::Match;
 
 /// One route, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteConfig {
     /// Unique.
     pub name: String,
-    /// Which clients it is for.
-    pub matching: Match,
+    /// The user in the StartupMessage that it is for.
+    pub user: Match,
+    /// The database that it is for, which is the user's name where a client names none.
+    pub database: Match,
     /// Where PostgreSQL is.
     pub upstream: UpstreamUri,
     /// `<mount>/creds/<role>`, without slashes around.
@@ -59,54 +62,10 @@ impl PartialEq for UpstreamUri {
 
 impl Eq for UpstreamUri {}
 
-/// Which clients a route is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Match {
-    /// The user in the StartupMessage.
-    pub user: Pattern,
-    /// Its database, or its user where it names none.
-    pub database: Pattern,
-}
-
-impl Match {
-    /// Whether a client that asks for this is meant.
-    #[must_use]
-    pub fn accepts(&self, user: &[u8], database: &[u8]) -> bool {
-        self.user.accepts(user) && self.database.accepts(database)
-    }
-}
-
-/// A name, or every name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pattern {
-    /// Written `*`.
-    Any,
-    /// This name, byte for byte.
-    Exactly(String),
-}
-
-impl Pattern {
-    /// Whether this name is meant.
-    #[must_use]
-    pub fn accepts(&self, name: &[u8]) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Exactly(wanted) => wanted.as_bytes() == name,
-        }
-    }
-
-    pub(super) fn parse(text: &str) -> Result<Self, Bad> {
-        match text {
-            "*" => Ok(Self::Any),
-            text => values::text(text).map(Self::Exactly),
-        }
-    }
-}
-
 /// Checks an upstream URI. Its reason never repeats the URI: it may hold a password that does not belong there.
-pub(super) fn validate_upstream(uri: &str) -> Result<String, Bad> {
+pub(super) fn validate_upstream(uri: &str) -> Result<(), Bad> {
     match crate::postgres::upstream::uri::Uri::parse(uri) {
-        Ok(_) => Ok(uri.to_owned()),
+        Ok(_) => Ok(()),
         Err(error) => Err(Bad(error.to_string())),
     }
 }

@@ -7,7 +7,10 @@ use std::time::Duration;
 use crate::admin::Address;
 use crate::postgres::protocol::auth::method::{RequireAuth, RequireAuthError};
 
-use super::{DEFAULT_PORT, Listen, ListenAddress, UnknownCancel};
+use super::Listen;
+use crate::listener;
+use crate::postgres::cancel::Unknown;
+use crate::postgres::session::Match;
 
 /// Why a value is wrong: one line, which does not repeat the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,7 +25,7 @@ impl From<&str> for Bad {
 
 /// An address, or the word `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OrOff<T> {
+pub(super) enum OrOff<T> {
     /// Not served.
     Off,
     /// Served there.
@@ -185,9 +188,9 @@ pub(super) fn listen(text: &str) -> Result<Listen, Bad> {
             ),
             None => (text, DEFAULT_PORT),
         };
-        ListenAddress::Unix(socket_path(&format!("{}/.s.PGSQL.{port}", dir.trim_end_matches('/')))?)
+        listener::Address::Unix(socket_path(&format!("{}/.s.PGSQL.{port}", dir.trim_end_matches('/')))?)
     } else {
-        ListenAddress::Tcp(socket_addr(text).map_err(|_| {
+        listener::Address::Tcp(socket_addr(text).map_err(|_| {
             Bad::from("neither an IP address with a port (127.0.0.1:6432, [::1]:6432) nor a directory (/dir, /dir:port)")
         })?)
     };
@@ -235,10 +238,10 @@ pub(super) fn format(text: &str) -> Result<crate::log::Format, Bad> {
     crate::log::Format::from_word(text).ok_or_else(|| "neither text nor json".into())
 }
 
-pub(super) fn unknown_cancel(text: &str) -> Result<UnknownCancel, Bad> {
+pub(super) fn unknown_cancel(text: &str) -> Result<Unknown, Bad> {
     match text {
-        "off" => Ok(UnknownCancel::Off),
-        "forward" => Ok(UnknownCancel::Forward),
+        "off" => Ok(Unknown::Off),
+        "forward" => Ok(Unknown::Forward),
         _ => Err("neither off nor forward".into()),
     }
 }
@@ -264,6 +267,19 @@ pub(super) fn vault_addr(text: &str) -> Result<String, Bad> {
 
 pub(super) fn vault_addrs(text: &str) -> Result<Vec<String>, Bad> {
     list(text).map(vault_addr).collect()
+}
+
+/// A name that a client sends, or `*` for any.
+pub(super) fn pattern(text: &str) -> Result<Match, Bad> {
+    match text {
+        "*" => Ok(Match::Any),
+        name => self::text(name).map(|name| Match::Only(name.into_bytes())),
+    }
+}
+
+/// What a later version will know; this one refuses it by name.
+pub(super) fn later(_text: &str) -> Result<(), Bad> {
+    Ok(())
 }
 
 /// Where an auth method is mounted.
@@ -338,3 +354,6 @@ const SUN_PATH: usize = 107;
 
 /// Longer spans are slips of the pen, and sums with them stay far from overflow.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
+
+/// PostgreSQL's 5432 moved up by a thousand, as poolers do, so that both fit on one host.
+pub(super) const DEFAULT_PORT: u16 = 6432;

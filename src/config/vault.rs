@@ -2,78 +2,25 @@
 
 use std::time::Duration;
 
+use super::error::{Error, Origin};
+use super::sources::{Found, Sources};
+use super::{Warning, auth, keys, values};
 use crate::files::FileSetting;
 use crate::vault::{Auth, Config};
 
-use super::Warning;
-use super::auth;
-use super::error::{Error, Origin};
-use super::flags::VaultFlags;
-use super::merge::{Found, Sources, parsed};
-use super::values::{self, Bad};
-
 /// The configuration of the vault module, and what should be said of it at start.
-pub(super) fn merge(sources: &Sources<'_>, flags: &VaultFlags) -> Result<(Config, Vec<Warning>), Error> {
-    let reader = Reader { sources };
-    let file = &sources.file.vault;
-    let addrs = reader
-        .or_ambient(
-            sources.pick("vault.addr", flags.vault_addr.as_ref(), file.addr.as_ref(), values::vault_addrs)?,
-            "ADDR",
-            |text| values::vault_addr(text).map(|addr| vec![addr]),
-        )?
-        .unwrap_or_else(|| Found {
-            // What the `vault` and `bao` command lines take.
-            value: vec!["https://127.0.0.1:8200".to_owned()],
-            origin: Origin::Default("vault.addr".to_owned()),
-        });
-    if addrs.value.is_empty() {
-        return Err(Error::invalid(addrs.origin, "at least one URL is needed"));
-    }
-    let namespace = reader.or_ambient(
-        sources.pick(
-            "vault.namespace",
-            flags.vault_namespace.as_ref(),
-            file.namespace.as_ref(),
-            values::header_safe,
-        )?,
-        "NAMESPACE",
-        values::header_safe,
-    )?;
-    let trust = reader.trust(flags)?;
-    let (client_cert, client_key) = reader.client(flags)?;
-    let tls_server_name = reader.or_ambient(
-        sources.pick(
-            "vault.tls_server_name",
-            flags.vault_tls_server_name.as_ref(),
-            file.tls_server_name.as_ref(),
-            values::text,
-        )?,
-        "TLS_SERVER_NAME",
-        values::text,
-    )?;
-    let skip_verify = reader.or_ambient(
-        sources.pick(
-            "vault.skip_verify",
-            flags.vault_skip_verify.as_ref(),
-            file.skip_verify.as_ref(),
-            values::boolean,
-        )?,
-        "SKIP_VERIFY",
-        values::boolean,
-    )?;
-    let client_timeout = reader.or_ambient(
-        sources.pick(
-            "vault.client_timeout",
-            flags.vault_client_timeout.as_ref(),
-            file.client_timeout.as_ref(),
-            values::span,
-        )?,
-        "CLIENT_TIMEOUT",
-        values::go_duration,
-    )?;
+pub(super) fn merge(sources: &Sources<'_>, with_token: bool) -> Result<(Config, Vec<Warning>), Error> {
+    let addrs = addrs(sources)?;
+    let namespace = sources.find_or_ambient(&keys::VAULT_NAMESPACE, "NAMESPACE", values::header_safe)?;
+    let trust = trust(sources)?;
+    let (client_cert, client_key) = client(sources)?;
+    let tls_server_name =
+        sources.find_or_ambient(&keys::VAULT_TLS_SERVER_NAME, "TLS_SERVER_NAME", values::text)?;
+    let skip_verify = sources.find_or_ambient(&keys::VAULT_SKIP_VERIFY, "SKIP_VERIFY", values::boolean)?;
+    let client_timeout =
+        sources.find_or_ambient(&keys::VAULT_CLIENT_TIMEOUT, "CLIENT_TIMEOUT", values::go_duration)?;
     let warnings = warnings(&addrs, skip_verify.as_ref());
-    let auth = auth::merge(sources, flags)?;
+    let auth = auth::merge(sources, with_token)?;
     if matches!(auth, Auth::Cert { .. }) {
         check_cert(&addrs, client_cert.as_ref())?;
     }
@@ -92,6 +39,19 @@ pub(super) fn merge(sources: &Sources<'_>, flags: &VaultFlags) -> Result<(Config
         auth,
     };
     Ok((config, warnings))
+}
+
+fn addrs(sources: &Sources<'_>) -> Result<Found<Vec<String>>, Error> {
+    let one = |text: &str| values::vault_addr(text).map(|addr| vec![addr]);
+    let addrs = sources.find_or_ambient(&keys::VAULT_ADDR, "ADDR", one)?.unwrap_or_else(|| Found {
+        // What the `vault` and `bao` command lines take.
+        value: vec!["https://127.0.0.1:8200".to_owned()],
+        origin: Origin::Default(keys::VAULT_ADDR.setting.path()),
+    });
+    if addrs.value.is_empty() {
+        return Err(Error::invalid(addrs.origin, "at least one URL is needed"));
+    }
+    Ok(addrs)
 }
 
 /// A client certificate is shown in a TLS handshake, and there only.
@@ -150,104 +110,35 @@ fn is_loopback(url: &url::Url) -> bool {
 }
 
 /// Which certificates are trusted.
-#[derive(Default)]
 struct Trust {
     cert: Option<FileSetting>,
     cert_bytes: Option<String>,
     path: Option<FileSetting>,
 }
 
-struct Reader<'a> {
-    sources: &'a Sources<'a>,
+/// The three ways to name a CA are one setting: one that was written for leasehold beats all ambient ones, or a
+/// `VAULT_CACERT` of the environment would quietly replace a written `ca_path`.
+fn trust(sources: &Sources<'_>) -> Result<Trust, Error> {
+    let (cert, path) = (sources.find(&keys::VAULT_CA_CERT)?, sources.find(&keys::VAULT_CA_PATH)?);
+    if cert.is_some() || path.is_some() {
+        let (cert, path) = (cert.map(Found::into_file), path.map(Found::into_file));
+        return Ok(Trust { cert, path, cert_bytes: None });
+    }
+    let bytes = sources.ambient("CACERT_BYTES", |text| Ok(text.to_owned()))?;
+    Ok(Trust {
+        cert: sources.ambient("CACERT", values::path)?.map(Found::into_file),
+        cert_bytes: bytes.map(|found| found.value),
+        path: sources.ambient("CAPATH", values::path)?.map(Found::into_file),
+    })
 }
 
-impl Reader<'_> {
-    /// What was written for leasehold, or else `BAO_*`, or else `VAULT_*`.
-    fn or_ambient<T>(
-        &self,
-        written: Option<Found<T>>,
-        name: &str,
-        parse: impl Fn(&str) -> Result<T, Bad>,
-    ) -> Result<Option<Found<T>>, Error> {
-        match written {
-            Some(found) => Ok(Some(found)),
-            None => ambient(self.sources, name, parse),
-        }
+fn client(sources: &Sources<'_>) -> Result<(Option<FileSetting>, Option<FileSetting>), Error> {
+    let cert = sources.find_or_ambient(&keys::VAULT_CLIENT_CERT, "CLIENT_CERT", values::path)?;
+    let key = sources.find_or_ambient(&keys::VAULT_CLIENT_KEY, "CLIENT_KEY", values::path)?;
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok((Some(cert.into_file()), Some(key.into_file()))),
+        (None, None) => Ok((None, None)),
+        (Some(cert), None) => Err(Error::invalid(cert.origin, "needs vault.client_key with it")),
+        (None, Some(key)) => Err(Error::invalid(key.origin, "needs vault.client_cert with it")),
     }
-
-    /// The three ways to name a CA are one setting: one that was written for leasehold beats all ambient ones, or a
-    /// `VAULT_CACERT` of the environment would quietly replace a written `ca_path`.
-    fn trust(&self, flags: &VaultFlags) -> Result<Trust, Error> {
-        let file = &self.sources.file.vault;
-        let cert = self.sources.pick(
-            "vault.ca_cert",
-            flags.vault_ca_cert.as_ref(),
-            file.ca_cert.as_ref(),
-            values::path,
-        )?;
-        let path = self.sources.pick(
-            "vault.ca_path",
-            flags.vault_ca_path.as_ref(),
-            file.ca_path.as_ref(),
-            values::path,
-        )?;
-        if cert.is_some() || path.is_some() {
-            return Ok(Trust {
-                cert: cert.map(Found::into_file),
-                path: path.map(Found::into_file),
-                ..Trust::default()
-            });
-        }
-        Ok(Trust {
-            cert: ambient(self.sources, "CACERT", values::path)?.map(Found::into_file),
-            cert_bytes: ambient(self.sources, "CACERT_BYTES", |text| Ok(text.to_owned()))?
-                .map(|found| found.value),
-            path: ambient(self.sources, "CAPATH", values::path)?.map(Found::into_file),
-        })
-    }
-
-    fn client(&self, flags: &VaultFlags) -> Result<(Option<FileSetting>, Option<FileSetting>), Error> {
-        let file = &self.sources.file.vault;
-        let cert = self.or_ambient(
-            self.sources.pick(
-                "vault.client_cert",
-                flags.vault_client_cert.as_ref(),
-                file.client_cert.as_ref(),
-                values::path,
-            )?,
-            "CLIENT_CERT",
-            values::path,
-        )?;
-        let key = self.or_ambient(
-            self.sources.pick(
-                "vault.client_key",
-                flags.vault_client_key.as_ref(),
-                file.client_key.as_ref(),
-                values::path,
-            )?,
-            "CLIENT_KEY",
-            values::path,
-        )?;
-        match (cert, key) {
-            (Some(cert), Some(key)) => Ok((Some(cert.into_file()), Some(key.into_file()))),
-            (None, None) => Ok((None, None)),
-            (Some(cert), None) => Err(Error::invalid(cert.origin, "needs vault.client_key with it")),
-            (None, Some(key)) => Err(Error::invalid(key.origin, "needs vault.client_cert with it")),
-        }
-    }
-}
-
-/// `BAO_*`, or else `VAULT_*`.
-pub(super) fn ambient<T>(
-    sources: &Sources<'_>,
-    name: &str,
-    parse: impl Fn(&str) -> Result<T, Bad>,
-) -> Result<Option<Found<T>>, Error> {
-    for prefix in ["BAO_", "VAULT_"] {
-        let variable = format!("{prefix}{name}");
-        if let Some(text) = sources.env.get(&variable) {
-            return parsed(text, Origin::Env(variable), parse).map(Some);
-        }
-    }
-    Ok(None)
 }

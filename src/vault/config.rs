@@ -41,8 +41,8 @@ pub struct Config {
 pub enum Auth {
     /// A token handed to us.
     Token {
-        /// The token.
-        token: Secret,
+        /// The token; `None` where nothing is asked of Vault, and it was not read.
+        token: Option<Secret>,
     },
     /// A file that somebody keeps a token in, such as Vault Agent's sink.
     TokenFile {
@@ -164,7 +164,8 @@ impl Config {
             return Err(Error::Header { what: "namespace" });
         }
         match &self.auth {
-            Auth::Token { token } => {
+            Auth::Token { token: None } => Ok(()),
+            Auth::Token { token: Some(token) } => {
                 let text = token.expose();
                 HeaderValue::from_str(text).map_err(|_| Error::Header { what: "token" })?;
                 required("token", &[("a token", text)])

@@ -94,7 +94,8 @@ impl Vault {
     async fn log_in_alone(&self, held: &mut Held, limit: &Limit) -> Result<Login, Failure> {
         let files = &mut held.files;
         let reply = match &self.config.auth {
-            Auth::Token { token } => return self.take(token.clone(), limit).await,
+            Auth::Token { token: Some(token) } => return self.take(token.clone(), limit).await,
+            Auth::Token { token: None } => return Err(failed(Kind::Refused, "no token was read")),
             Auth::TokenFile { path } => {
                 let token = files.secret(path, limit.ends_at()).await?;
                 return self.take(token, limit).await;

@@ -31,7 +31,7 @@ fn config(addrs: &[&str]) -> Config {
         tls_server_name: None,
         skip_verify: false,
         client_timeout: WITHIN,
-        auth: Auth::Token { token: token() },
+        auth: Auth::Token { token: Some(token()) },
     }
 }
 

@@ -1,0 +1,193 @@
+//! Every setting, once: flags, variables, keys of the file, help, `docs/settings.md` and what a reload does come from here.
+//! Floor 6.
+//!
+//! A new setting is a line here, and its use where the configuration is put together. The lines of doc comment are its help.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::auth::Method;
+use super::key::{Form, Key, Reload, Setting, Table};
+use super::values::{self, OrOff};
+use crate::admin;
+use crate::log::{Format, Level};
+use crate::postgres::cancel::Unknown;
+use crate::postgres::protocol::auth::method::RequireAuth;
+use crate::postgres::session::Match;
+
+use super::Listen;
+
+/// `/// help` … `KEY: type = Table "name" Form "PLACEHOLDER" parser, what a reload does, "default";`
+macro_rules! keys {
+    ($($(#[doc = $help:literal])+
+       $key:ident: $type:ty = $table:ident $name:literal $form:ident $placeholder:literal $parse:expr, $reload:ident
+       $(, $default:literal)?;)+) => {
+        $(pub(super) const $key: Key<$type> = Key {
+            setting: &Setting {
+                table: Table::$table,
+                name: $name,
+                form: Form::$form,
+                placeholder: $placeholder,
+                default: concat!($($default)?),
+                help: concat!($($help),+),
+                on_reload: Reload::$reload,
+                check: |text| ($parse)(text).map(drop),
+            },
+            parse: $parse,
+        };)+
+
+        /// All of them, in the order of the help.
+        pub(super) const ALL: &[&Setting] = &[$($key.setting),+];
+    };
+}
+
+keys! {
+    /// A TOML file
+    CONFIG: PathBuf = None "config" Text "FILE" values::path, Restart;
+    /// Address of status and commands: loopback, /path.sock, or off
+    ADMIN: OrOff<admin::Address> = Top "admin" Text "ADDR" values::admin, Restart, "127.0.0.1:9091";
+    /// Addresses for clients; /dir[:port] is the Unix socket /dir/.s.PGSQL.<port>, mode 0660
+    LISTEN: Vec<Listen> = Top "listen" List "ADDR,…" values::listens, Restart, "127.0.0.1:6432,[::1]:6432";
+    /// Allow listeners beyond loopback and Unix sockets
+    LISTEN_PUBLIC: bool = Top "listen_public" Switch "BOOL" values::boolean, Restart;
+    /// Address of probes and /metrics, which may be 0.0.0.0, or off
+    HTTP: OrOff<SocketAddr> = Top "http" Text "ADDR" values::http, Restart, "127.0.0.1:9090";
+    /// error, warn, info, debug or trace
+    LOG_LEVEL: Level = Top "log_level" Text "LEVEL" values::level, Restart, "info";
+    /// text or json, on stderr; a line that cannot be written is dropped and counted
+    LOG_FORMAT: Format = Top "log_format" Text "FORMAT" values::format, Restart, "text on a terminal, else json";
+    /// How long after SIGTERM new connections are accepted
+    MIN_SIGTERM_DELAY: Duration = Top "min_sigterm_delay" Text "TIME" values::duration, Restart, "0s";
+    /// How long after SIGTERM sessions may go on
+    MAX_SIGTERM_DELAY: Duration = Top "max_sigterm_delay" Text "TIME" values::duration, Restart, "20s";
+    /// File in memory, such as on /dev/shm, from which a start after a crash takes its credentials up again
+    STATE_FILE: PathBuf = Top "state_file" Text "FILE" values::path, Restart, "none, and each start issues fresh ones";
+
+    /// Base URLs without a path, tried in order
+    VAULT_ADDR: Vec<String> = Vault "addr" List "URL,…" values::vault_addrs, Restart, "https://127.0.0.1:8200";
+    /// Namespace
+    VAULT_NAMESPACE: String = Vault "namespace" Text "NAMESPACE" values::header_safe, FreshCredential;
+    /// PEM file of the only certificates to trust
+    VAULT_CA_CERT: PathBuf = Vault "ca_cert" Text "FILE" values::path, NextRequest, "the system's";
+    /// Directory of PEM files of the only certificates to trust
+    VAULT_CA_PATH: PathBuf = Vault "ca_path" Text "DIR" values::path, NextRequest;
+    /// PEM file of a client certificate
+    VAULT_CLIENT_CERT: PathBuf = Vault "client_cert" Text "FILE" values::path, NextRequest;
+    /// PEM file of its key
+    VAULT_CLIENT_KEY: PathBuf = Vault "client_key" Text "FILE" values::path, NextRequest;
+    /// Name to verify instead of the URL's host
+    VAULT_TLS_SERVER_NAME: String = Vault "tls_server_name" Text "NAME" values::text, NextRequest;
+    /// Do not verify Vault's certificate: anybody in between reads the credentials
+    VAULT_SKIP_VERIFY: bool = Vault "skip_verify" Switch "BOOL" values::boolean, NextRequest;
+    /// How long a request may take
+    VAULT_CLIENT_TIMEOUT: Duration = Vault "client_timeout" Text "TIME" values::span, NextRequest, "60s";
+    /// token, token-file, kubernetes, approle, jwt, cert or userpass
+    AUTH_METHOD: Method = VaultAuth "method" Text "METHOD" Method::parse, FreshCredential, "token";
+    /// Where the method is mounted, without auth/
+    AUTH_MOUNT: String = VaultAuth "mount" Text "PATH" values::mount, FreshCredential, "the method's name";
+    /// Role of kubernetes or jwt; of approle, what a wrapped secret_id must have been made for
+    AUTH_ROLE: String = VaultAuth "role" Text "NAME" values::text, FreshCredential;
+    /// role_id of approle
+    AUTH_ROLE_ID: String = VaultAuth "role_id" Text "ID" values::text, FreshCredential;
+    /// File of approle's secret_id
+    AUTH_SECRET_ID_FILE: PathBuf = VaultAuth "secret_id_file" Text "FILE" values::path, FreshCredential;
+    /// The file holds a wrapping token, to be exchanged for the secret_id once
+    AUTH_SECRET_ID_WRAPPED: bool = VaultAuth "secret_id_wrapped" Switch "BOOL" values::boolean, FreshCredential;
+    /// File of the JWT of jwt, or of kubernetes' service account
+    AUTH_JWT_FILE: PathBuf = VaultAuth "jwt_file" Text "FILE" values::path, FreshCredential,
+        "of kubernetes: /var/run/secrets/kubernetes.io/serviceaccount/token";
+    /// File of token-file
+    AUTH_TOKEN_FILE: PathBuf = VaultAuth "token_file" Text "FILE" values::path, FreshCredential;
+    /// User of userpass
+    AUTH_USERNAME: String = VaultAuth "username" Text "NAME" values::segment, FreshCredential;
+    /// File of userpass' password
+    AUTH_PASSWORD_FILE: PathBuf = VaultAuth "password_file" Text "FILE" values::path, FreshCredential;
+    /// Certificate role of cert
+    AUTH_CERT_NAME: String = VaultAuth "cert_name" Text "NAME" values::text, FreshCredential, "Vault tries each";
+
+    /// Unique; the label in metrics
+    NAME: String = Routes "name" Text "NAME" values::route_name, NextDecision, "the last segment of vault_path";
+    /// What the app writes as its user, or * for any; with several routes it must be written
+    USER: Match = Routes "user" Text "NAME" values::pattern, NewLogins, "*";
+    /// What the app writes as its database, or * for any
+    DATABASE: Match = Routes "database" Text "NAME" values::pattern, NewLogins, "*";
+    /// Where PostgreSQL is: a libpq URI without user and password
+    UPSTREAM: String = Route "upstream" Text "URI" values::text, NewLogins;
+    /// Where the credential comes from: <mount>/creds/<role>
+    VAULT_PATH: String = Route "vault_path" Text "PATH" values::vault_path, FreshCredential;
+    /// Publish a fresh credential at this age, however long the lease could be renewed
+    ROTATE_AFTER: Duration = Route "rotate_after" Text "TIME" values::span, NextDecision;
+    /// Never renew a credential past this age
+    MAX_AGE: Duration = Route "max_age" Text "TIME" values::span, NextDecision;
+    /// How long before the end of a retired credential its sessions begin to be closed, between transactions; never
+    /// more than a quarter of its usable life
+    DRAIN: Duration = Route "drain" Text "TIME" values::duration, NextDecision, "a tenth of the lease, at most 5m";
+    /// `role` for each session, sent in `options`
+    SET_ROLE: String = Route "set_role" Text "ROLE" values::text, FreshCredential;
+    /// Database in which a fresh credential is tried
+    PROBE_DATABASE: String = Route "probe_database" Text "NAME" values::text, NextDecision,
+        "the URI's, one that clients got into, or postgres";
+    /// Statements that a fresh credential must be able to run, under --set-role, before it is published, such as
+    /// SELECT 1 FROM orders LIMIT 0; an error refuses it, and rows are thrown away. It needs --probe-database, or a
+    /// database in --upstream
+    PROBE_SQL: String = Route "probe_sql" Text "SQL" values::sql, NextDecision;
+    /// Sessions of the route; 0 is no limit
+    MAX_SESSIONS: usize = Route "max_sessions" Number "COUNT" values::count, NewLogins, "0";
+    /// Issue at the first session, and give back when there has been none for --idle-after; no part of readiness, and
+    /// never with a static role
+    LAZY: bool = Route "lazy" Switch "BOOL" values::boolean, NextDecision;
+    /// How long a lazy route keeps its credential without a session
+    IDLE_AFTER: Duration = Route "idle_after" Text "TIME" values::span, NextDecision, "5m";
+    /// Keep a second credential issued and proved, which takes the place of one that is lost or ends while Vault is
+    /// away: twice the roles and leases; never with a static role
+    STANDBY: bool = Route "standby" Switch "BOOL" values::boolean, NextDecision;
+    /// How leasehold may authenticate at PostgreSQL, in the words of libpq's require_auth: scram-sha-256, or
+    /// !password,!md5
+    REQUIRE_AUTH: RequireAuth = Route "require_auth" Text "METHODS" values::require_auth, NewLogins, "any way it can";
+
+    /// From accept to the whole StartupMessage
+    HANDSHAKE_TIMEOUT: Duration = Limits "handshake_timeout" Text "TIME" values::span, Restart, "15s";
+    /// How long a login waits for a usable credential
+    LOGIN_WAIT: Duration = Limits "login_wait" Text "TIME" values::duration, Restart, "10s";
+    /// Each upstream host, from TCP to ReadyForQuery; connect_timeout in the URI beats it
+    CONNECT_TIMEOUT: Duration = Limits "connect_timeout" Text "TIME" values::span, Restart, "10s";
+    /// Writing a handshake, error or close message to a client
+    SEND_TIMEOUT: Duration = Limits "send_timeout" Text "TIME" values::span, Restart, "30s";
+    /// Sessions of the process; 0 is no limit
+    ALL_SESSIONS: usize = Limits "max_sessions" Number "COUNT" values::count, Restart, "0";
+    /// How long a replica may lag in learning of a credential
+    REPLICA_GRACE: Duration = Limits "replica_grace" Text "TIME" values::duration, Restart,
+        "30s with several upstream addresses, else 0s";
+    /// Credentials asked for out of turn (lost, revoked, refused) that may follow each other
+    ISSUE_BURST: u32 = Limits "issue_burst" Number "COUNT" values::burst, Restart, "3";
+    /// Time until one more is allowed
+    ISSUE_INTERVAL: Duration = Limits "issue_interval" Text "TIME" values::span, Restart, "60s";
+    /// CancelRequests with a key of another instance's session: off (closed), or forward to the upstream hosts
+    /// within bounds
+    CANCEL_UNKNOWN: Unknown = Cancel "unknown" Text "WORD" values::unknown_cancel, Restart,
+        "forward with a public listener, else off";
+
+    /// Sessions that are logged in ahead of need
+    WARM: () = Route "warm" Later "COUNT" values::later, NextDecision;
+    /// Whether sessions are handed on
+    REUSE: () = Route "reuse" Later "BOOL" values::later, NextDecision;
+    /// Whether application_name names this process
+    TAG_APPLICATION_NAME: () = Route "tag_application_name" Later "BOOL" values::later, NewLogins;
+    /// Who may use the route over a Unix socket
+    ALLOW_UIDS: () = Route "allow_uids" Later "UID,…" values::later, NewLogins;
+    /// Who may use the route over a Unix socket
+    ALLOW_GIDS: () = Route "allow_gids" Later "GID,…" values::later, NewLogins;
+    /// Who may use the route by certificate
+    CLIENT_SAN: () = Route "client_san" Later "NAME" values::later, NewLogins;
+    /// Of each route
+    ROUTE_VAULT: () = Routes "vault" Later "NAME" values::later, FreshCredential;
+    /// What the process may do
+    HARDENING: () = Top "hardening" Later "WORD" values::later, Restart;
+    /// Certificate towards clients
+    TLS_CERT_FILE: () = Tls "cert_file" Later "FILE" values::later, Restart;
+    /// Its key
+    TLS_KEY_FILE: () = Tls "key_file" Later "FILE" values::later, Restart;
+    /// Who signs the certificates of clients
+    TLS_CLIENT_CA_FILE: () = Tls "client_ca_file" Later "FILE" values::later, Restart;
+}

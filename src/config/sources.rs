@@ -1,0 +1,167 @@
+//! Where a value comes from: the flag, the variable, the file. Floor 6.
+
+use std::path::PathBuf;
+
+use super::env::Environment;
+use super::error::{Error, Origin};
+use super::file::{File, RouteTable, Values};
+use super::flags::Flags;
+use super::key::{Key, Setting};
+use super::keys;
+use super::values::Bad;
+use crate::files::FileSetting;
+
+/// All that is written for leasehold, and what is in the environment beside it.
+pub(super) struct Sources<'a> {
+    flags: &'a Flags,
+    pub(super) env: &'a Environment,
+    file: File,
+}
+
+/// A value, and where it was found.
+#[derive(Debug)]
+pub(super) struct Found<T> {
+    pub(super) value: T,
+    pub(super) origin: Origin,
+}
+
+impl<T> Found<T> {
+    fn parsed(text: &str, origin: Origin, parse: impl Fn(&str) -> Result<T, Bad>) -> Result<Self, Error> {
+        match parse(text) {
+            Ok(value) => Ok(Self { value, origin }),
+            Err(reason) => Err(Error::invalid(origin, reason)),
+        }
+    }
+}
+
+impl Found<PathBuf> {
+    /// The path with its place, for what opens it.
+    pub(super) fn into_file(self) -> FileSetting {
+        FileSetting::new(self.value, self.origin)
+    }
+}
+
+/// The tables of the file that a route is written in.
+#[derive(Clone, Copy)]
+pub(super) enum Written<'a> {
+    /// By flags and variables.
+    ByFlags,
+    /// In a `[[route]]`.
+    InFile(&'a RouteTable),
+}
+
+impl<'a> Sources<'a> {
+    /// Reads the file, if one is named.
+    pub(super) fn open(flags: &'a Flags, env: &'a Environment) -> Result<Self, Error> {
+        let mut sources = Self { flags, env, file: File::default() };
+        if let Some(Found { value: path, origin }) = sources.find(&keys::CONFIG)? {
+            sources.file = File::read(&path, &origin)?;
+        }
+        Ok(sources)
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_text(text: &str, flags: &'a Flags, env: &'a Environment) -> Result<Self, Error> {
+        Ok(Self { flags, env, file: File::parse(std::path::Path::new("test.toml"), text.to_owned())? })
+    }
+
+    /// A setting that belongs to no route.
+    pub(super) fn find<T>(&self, key: &Key<T>) -> Result<Option<Found<T>>, Error> {
+        let setting = key.setting;
+        let found = self.given(setting).or_else(|| self.file.get(setting));
+        found.map(|(text, origin)| Found::parsed(text, origin, key.parse)).transpose()
+    }
+
+    /// Where a setting that belongs to no route is written.
+    pub(super) fn place(&self, setting: &Setting) -> Option<Origin> {
+        self.given(setting).or_else(|| self.file.get(setting)).map(|(_, origin)| origin)
+    }
+
+    /// The same without its place, or a default.
+    pub(super) fn get_or<T>(&self, key: &Key<T>, default: T) -> Result<T, Error> {
+        Ok(self.find(key)?.map_or(default, |found| found.value))
+    }
+
+    /// A setting of a route; what is not written for it is taken from `[defaults]`.
+    pub(super) fn find_of<T>(&self, route: Written<'_>, key: &Key<T>) -> Result<Option<Found<T>>, Error> {
+        let setting = key.setting;
+        let own = match route {
+            Written::ByFlags => self.given(setting),
+            Written::InFile(table) => self.file.get_of(&table.values, "route", setting),
+        };
+        let found = own.or_else(|| self.file.get_of(&self.file.defaults, "defaults", setting));
+        found.map(|(text, origin)| Found::parsed(text, origin, key.parse)).transpose()
+    }
+
+    /// What the `bao` and `vault` command lines take from the environment: `BAO_*`, or else `VAULT_*`.
+    pub(super) fn ambient<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, Bad>,
+    ) -> Result<Option<Found<T>>, Error> {
+        for prefix in ["BAO_", "VAULT_"] {
+            let variable = format!("{prefix}{name}");
+            if let Some(text) = self.env.get(&variable) {
+                return Found::parsed(text, Origin::Env(variable), parse).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// What was written for leasehold, or else what is [ambient](Self::ambient).
+    pub(super) fn find_or_ambient<T>(
+        &self,
+        key: &Key<T>,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, Bad>,
+    ) -> Result<Option<Found<T>>, Error> {
+        match self.find(key)? {
+            Some(found) => Ok(Some(found)),
+            None => self.ambient(name, parse),
+        }
+    }
+
+    /// The `[[route]]` tables.
+    pub(super) fn routes(&self) -> &[RouteTable] {
+        &self.file.routes
+    }
+
+    /// Where a `[[route]]` begins, for what it lacks.
+    pub(super) fn place_of(&self, route: &RouteTable, key: &str) -> Origin {
+        self.file.place_of(route, key)
+    }
+
+    /// Where a setting stands in `[defaults]`.
+    pub(super) fn default_of(&self, setting: &Setting) -> Option<Origin> {
+        self.file.get_of(&self.file.defaults, "defaults", setting).map(|(_, origin)| origin)
+    }
+
+    /// The flag or variable that is given for a setting.
+    pub(super) fn given(&self, setting: &Setting) -> Option<(&str, Origin)> {
+        if let Some(text) = self.flags.get(setting) {
+            return Some((text, Origin::Flag(format!("--{}", setting.flag()))));
+        }
+        let variable = setting.variable();
+        let text = self.env.get(&variable).filter(|_| setting.is_flag())?;
+        Some((text, Origin::Env(variable)))
+    }
+
+    /// Refuses what a later version will know.
+    pub(super) fn refuse_later(&self) -> Result<(), Error> {
+        for setting in keys::ALL.iter().filter(|setting| !setting.is_built()) {
+            let of =
+                |values: &Values, table| self.file.get_of(values, table, setting).map(|(_, origin)| origin);
+            let routes = self.file.routes.iter().find_map(|route| of(&route.values, "route"));
+            let Some(origin) = self.place(setting).or(routes).or_else(|| of(&self.file.defaults, "defaults"))
+            else {
+                continue;
+            };
+            let reason = "not supported yet".to_owned();
+            return Err(match origin {
+                Origin::Flag(_) => Error::Usage { origin, reason },
+                _ => Error::Invalid { origin, reason },
+            });
+        }
+        Ok(())
+    }
+}
