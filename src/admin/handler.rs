@@ -179,6 +179,7 @@ fn health_of(route: &Route) -> RouteHealth {
     RouteHealth {
         name: status.name,
         ready: route.is_ready(),
+        barred: route.barred(),
         lazy: route.is_lazy(),
         has_had_credential: route.has_had_credential(),
         was_refused: route.was_refused(),

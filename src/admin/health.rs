@@ -21,6 +21,8 @@ pub struct RouteHealth {
     pub last_error: Option<String>,
     /// Whether the state file lacks what the route holds, as it cannot be written.
     pub unsaved: bool,
+    /// Why no session can log in with its credential, as far as that is known.
+    pub barred: Option<String>,
 }
 
 /// What a probe says.
@@ -78,6 +80,7 @@ pub fn readiness(started: bool, draining: bool, routes: &[RouteHealth]) -> Probe
         let word = match route.runway_seconds {
             Some(seconds) if route.ready => format!("ready, runway {}", span(seconds)),
             None if route.ready => "ready".to_owned(),
+            _ if route.barred.is_some() => format!("no session can log in{}", cause(route)),
             _ if route.lazy => "lazy, waits for a session".to_owned(),
             _ => format!("no usable credential{}", cause(route)),
         };
@@ -89,7 +92,7 @@ pub fn readiness(started: bool, draining: bool, routes: &[RouteHealth]) -> Probe
 }
 
 fn cause(route: &RouteHealth) -> String {
-    match &route.last_error {
+    match route.barred.as_ref().or(route.last_error.as_ref()) {
         Some(error) => format!(" ({error})"),
         None => String::new(),
     }
@@ -115,6 +118,7 @@ mod tests {
             runway_seconds: Some(0.0),
             last_error: None,
             unsaved: false,
+            barred: None,
         }
     }
 
@@ -172,6 +176,14 @@ mod tests {
         assert!(!readiness(true, true, &[usable("a")]).ok);
         assert!(!readiness(false, false, &[usable("a")]).ok);
         assert!(readiness(true, true, &[usable("a")]).detail.starts_with("shutting down\n"));
+    }
+
+    #[test]
+    fn a_route_that_no_session_can_enter_says_why() {
+        let barred = RouteHealth { ready: false, barred: Some("no TLS".to_owned()), ..usable("a") };
+        let probe = readiness(true, false, &[barred]);
+        assert!(!probe.ok);
+        assert_eq!(probe.detail, "a: no session can log in (no TLS)\n");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::serve::Error;
 use crate::admin::{Process, ReloadReply};
 use crate::config::{Config, Environment, RouteConfig, RunFlags};
 use crate::credentials::state::{Slot, StateFile};
-use crate::credentials::{self, Kind, Means, Proof, Route, RouteSettings, Servers};
+use crate::credentials::{self, Kind, Means, Obstacle, Proof, Route, RouteSettings, Servers};
 use crate::error::Chain;
 use crate::lease;
 use crate::metrics::{Metrics, RouteMetrics};
@@ -248,7 +248,7 @@ impl Live {
         let means = Means {
             vault: self.current_vault(),
             servers: Servers {
-                prove: Arc::new(|_, _| Box::pin(std::future::ready(Proof::Unprovable))),
+                prove: Arc::new(|_, _| Box::pin(std::future::ready(Proof::Unprovable(Obstacle::Passing)))),
                 replica_grace: Arc::new(|| Duration::ZERO),
             },
             metrics: self.metrics.route(&settings.name),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::credentials::{Proof, Prove};
+use crate::credentials::{Obstacle, Proof, Prove};
 use crate::error::Chain;
 use crate::postgres::protocol::startup::StartupMessage;
 use crate::postgres::session::UsedDatabases;
@@ -47,8 +47,10 @@ enum Chooser {
 enum Answer {
     Accepts(Address),
     Refuses,
+    /// It lets the candidate in, and is not what `target_session_attrs` asks for: no session goes there.
+    Unsuitable,
     /// It could not be asked, or what it said is about something else.
-    SaysNothing,
+    SaysNothing(Obstacle),
 }
 
 /// What a login in one database says of a candidate.
@@ -57,7 +59,7 @@ enum Word {
     /// What the server makes of it.
     OfServer(Answer),
     /// Nothing, but another database may tell more.
-    OfDatabase,
+    OfDatabase(Obstacle),
 }
 
 impl Prover {
@@ -70,27 +72,33 @@ impl Prover {
         })
     }
 
-    /// One accepting server suffices. A server that cannot be asked says nothing; one that refuses makes the candidate
-    /// refused, unless another lets it in. Each address of a name may be a server of its own.
+    /// One accepting server suffices, if sessions go there. A server that cannot be asked says nothing; one that refuses makes
+    /// the candidate refused, unless another lets it in. Each address of a name may be a server of its own.
     async fn prove(&self, username: &str, password: &Secret) -> Proof {
-        let mut refused = false;
+        let mut found = Found::default();
         let mut turns = self.upstream.order();
         while let Some(mut turn) = turns.pop_front() {
             match self.ask_server(&mut turn, username, password).await {
                 Answer::Accepts(address) => return Proof::Accepted { address: address.to_string() },
-                Answer::Refuses => refused = true,
-                Answer::SaysNothing => {}
+                Answer::Refuses => found.refused = true,
+                Answer::Unsuitable => {
+                    found.unsuitable = true;
+                    turns.extend(self.upstream.second(turn));
+                }
+                Answer::SaysNothing(Obstacle::Lasting(reason)) => found.lasting = Some(reason),
+                Answer::SaysNothing(_) => found.passing = true,
             }
             for further in self.upstream.other_addresses(turn).await {
                 turns.push_front(further);
             }
         }
-        if refused { Proof::Refused } else { Proof::Unprovable }
+        found.proof()
     }
 
     /// Logs in to one database after the other until one of them tells what the server makes of the candidate. `turn`
     /// stays at the address that has answered first.
     async fn ask_server(&self, turn: &mut Turn, username: &str, password: &Secret) -> Answer {
+        let mut obstacle = Obstacle::Passing;
         for database in self.databases() {
             let set_role = self.set_role.as_deref();
             let Some(outcome) = self.log_in(*turn, &database, set_role, username, password).await else {
@@ -111,11 +119,12 @@ impl Prover {
                 );
                 return Answer::Refuses;
             }
-            if let Word::OfServer(answer) = self.judge(*turn, database.chosen_by, outcome).await {
-                return answer;
+            match self.judge(*turn, database.chosen_by, outcome).await {
+                Word::OfServer(answer) => return answer,
+                Word::OfDatabase(of_database) => obstacle = of_database,
             }
         }
-        Answer::SaysNothing
+        Answer::SaysNothing(obstacle)
     }
 
     /// `None` where the names cannot be sent.
@@ -177,7 +186,13 @@ impl Prover {
                 "no proof"
             ),
         }
-        word(error, chosen_by, self.sql.is_some())
+        let obstacle = if error.is_lasting() {
+            Obstacle::Lasting(format!("{name}: {}", Chain(&error)))
+        } else {
+            Obstacle::Passing
+        };
+        let asked = Asked { chosen_by, must_ask: self.sql.is_some(), takes_any: turn.takes_any() };
+        word(error, asked, obstacle)
     }
 
     async fn ask_probe(&self, leg: Leg, sql: &str) -> Answer {
@@ -186,7 +201,7 @@ impl Prover {
             return Answer::Accepts(address);
         };
         tracing::warn!(upstream.addr = %address, sqlstate = error.sqlstate(), %error, "probe_sql fails");
-        if error.is_final() { Answer::Refuses } else { Answer::SaysNothing }
+        if error.is_final() { Answer::Refuses } else { Answer::SaysNothing(Obstacle::Passing) }
     }
 
     /// Where to log in, in this order. `probe_sql` means something in the configured database alone.
@@ -219,41 +234,82 @@ impl Chooser {
     }
 }
 
+/// What was asked of a server.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    chosen_by: Chooser,
+    /// There is a `probe_sql`.
+    must_ask: bool,
+    /// Sessions go to servers of every kind.
+    takes_any: bool,
+}
+
+/// What all servers together made of a candidate that none accepted.
+#[derive(Default)]
+struct Found {
+    refused: bool,
+    unsuitable: bool,
+    /// Of one of them; the others may have the same or another reason.
+    lasting: Option<String>,
+    passing: bool,
+}
+
+impl Found {
+    fn proof(self) -> Proof {
+        match self {
+            // The credential is good, as one server of the cluster has shown.
+            Self { refused: true, unsuitable: true, .. } => Proof::Lags,
+            Self { refused: true, .. } => Proof::Refused,
+            Self { unsuitable: true, .. } => Proof::Unprovable(Obstacle::Unsuitable(UNSUITABLE.to_owned())),
+            Self { lasting: Some(reason), passing: false, .. } => {
+                Proof::Unprovable(Obstacle::Lasting(reason))
+            }
+            Self { .. } => Proof::Unprovable(Obstacle::Passing),
+        }
+    }
+}
+
 /// What a failed login says. A failure in a database that a client chose is no evidence against the credential: it may be
 /// gone, closed, or let in by other rules than the rest.
-fn word(error: LoginError, chosen_by: Chooser, must_ask: bool) -> Word {
-    let elsewhere = |answer| match chosen_by {
-        Chooser::Configuration => Word::OfServer(answer),
-        Chooser::Client | Chooser::Default => Word::OfDatabase,
-    };
+fn word(error: LoginError, asked: Asked, obstacle: Obstacle) -> Word {
+    let Asked { chosen_by, must_ask, takes_any } = asked;
     match error {
-        // It let the credential in, whatever it is for sessions.
-        LoginError::Unsuitable(address) if !must_ask => Word::OfServer(Answer::Accepts(address)),
+        LoginError::Unsuitable(_) => Word::OfServer(Answer::Unsuitable),
         LoginError::Refused(refusal) if refusal.proves_credential() => match refusal.address {
-            Some(address) if !must_ask => Word::OfServer(Answer::Accepts(address)),
+            Some(address) if !must_ask && takes_any => Word::OfServer(Answer::Accepts(address)),
+            // What it is was not told before the error: another database may show it.
+            _ if !must_ask => Word::OfDatabase(obstacle),
             // The database is at fault, or full, and `probe_sql` is not heard.
-            _ => Word::OfServer(Answer::SaysNothing),
+            _ => Word::OfServer(Answer::SaysNothing(obstacle)),
         },
         LoginError::Refused(refusal) if refusal.blames_credential() => match chosen_by {
             Chooser::Configuration | Chooser::Default => Word::OfServer(Answer::Refuses),
-            Chooser::Client => Word::OfDatabase,
+            Chooser::Client => Word::OfDatabase(obstacle),
         },
         // Rules for addresses and databases, which the configured one is meant to pass.
-        LoginError::Refused(refusal) if refusal.sqlstate().starts_with("28") => elsewhere(Answer::Refuses),
+        LoginError::Refused(refusal)
+            if chosen_by == Chooser::Configuration && refusal.sqlstate().starts_with("28") =>
+        {
+            Word::OfServer(Answer::Refuses)
+        }
         LoginError::Unreachable(_)
         | LoginError::Said { .. }
         | LoginError::Tls(_)
         | LoginError::NoKeys(_)
-        | LoginError::TimedOut { connected: false, .. } => Word::OfServer(Answer::SaysNothing),
+        | LoginError::TimedOut { connected: false, .. } => Word::OfServer(Answer::SaysNothing(obstacle)),
         LoginError::Refused(_)
-        | LoginError::Unsuitable(_)
         | LoginError::TimedOut { .. }
         | LoginError::Auth(_)
         | LoginError::Protocol(_)
         | LoginError::Closed
-        | LoginError::Lost(_) => elsewhere(Answer::SaysNothing),
+        | LoginError::Lost(_) => match chosen_by {
+            Chooser::Configuration => Word::OfServer(Answer::SaysNothing(obstacle)),
+            Chooser::Client | Chooser::Default => Word::OfDatabase(obstacle),
+        },
     }
 }
+
+const UNSUITABLE: &str = "no upstream server is what target_session_attrs asks for";
 
 /// What leasehold's own logins ask for. Protocol 3.0: the driver of `probe_sql` reads no longer key.
 pub(crate) fn own_startup() -> StartupMessage {

@@ -1,5 +1,6 @@
 //! The driver of one route: does what its keeper says, and tells it what came of it. Floor 3.
 
+mod entry;
 mod priority;
 mod replies;
 mod returning;
@@ -29,6 +30,7 @@ use crate::lease::{self, Action, Event, Failure, Settings, Time, TokenId};
 use crate::metrics::{Closed, RouteMetrics};
 use crate::secret::Secret;
 use crate::vault::Vault;
+use entry::Entry;
 use returning::Farewells;
 use unserved::Unserved;
 
@@ -102,6 +104,7 @@ pub fn start(settings: RouteSettings, means: Means, tasks: &TaskTracker) -> Arc<
         next_token,
         generations,
         farewells: Farewells::default(),
+        entry: Entry::default(),
         keeping,
         left,
         publish,
@@ -130,6 +133,7 @@ struct Driver {
     next_token: u64,
     generations: HashMap<u64, Arc<Generation>>,
     farewells: Farewells,
+    entry: Entry,
     keeping: Keeping,
     /// Woken when a generation's last session leaves.
     left: Arc<Notify>,
@@ -181,6 +185,7 @@ impl Driver {
         let now = clock::now();
         // Before anything is given back: a lookup may have shown that there are more servers than were known.
         self.keeper.set_replica_grace((self.requests.servers.replica_grace)());
+        self.look_for_entry(now);
         let leaving: Vec<Arc<Generation>> = self
             .generations
             .values()

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, watch};
 
+use super::clock;
 use crate::lease::Time;
 use crate::metrics::Closed;
 use crate::secret::Secret;
@@ -64,6 +65,8 @@ pub struct Generation {
     left: Arc<Notify>,
     /// Addresses, the latest to be known last.
     accepted_by: Mutex<Vec<String>>,
+    /// When the latest of them did, in nanoseconds since boot; 0 while none has.
+    accepted_at: AtomicU64,
 }
 
 /// Of so many addresses it is remembered that they have let a credential in: those behind a name come and go.
@@ -94,6 +97,7 @@ impl Generation {
             ending: watch::Sender::new(Ending { drain: None, hard_close: None }),
             left,
             accepted_by: Mutex::new(Vec::new()),
+            accepted_at: AtomicU64::new(0),
         })
     }
 
@@ -198,6 +202,7 @@ impl Generation {
 
     /// The server at this address has let this credential in. A name may lead to several, so no name stands for one.
     pub fn accepted_by(&self, address: &str) {
+        self.accepted_at.fetch_max(clock::now().as_nanos(), Ordering::AcqRel);
         if let Ok(mut addresses) = self.accepted_by.lock()
             && !addresses.iter().any(|known| known == address)
         {
@@ -206,6 +211,13 @@ impl Generation {
             }
             addresses.push(address.to_owned());
         }
+    }
+
+    /// When a server has last let this credential in; `None` while none has.
+    #[must_use]
+    pub fn accepted_at(&self) -> Option<Time> {
+        let nanos = self.accepted_at.load(Ordering::Acquire);
+        (nanos > 0).then(|| Time::from_nanos(nanos))
     }
 
     /// Whether this address, and whether another one, has let this credential in: `(this, another)`.

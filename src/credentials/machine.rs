@@ -162,6 +162,14 @@ impl Machine {
         }
     }
 
+    /// Whether a server is known to have let this generation in; of a static role it does not matter.
+    pub(super) fn is_accepted(&self, number: u64) -> bool {
+        match self {
+            Self::Dynamic(keeper) => keeper.is_accepted(number),
+            Self::Static(_) => true,
+        }
+    }
+
     pub(super) fn may_empty(&self, now: Time, number: u64) -> bool {
         match self {
             Self::Dynamic(keeper) => keeper.may_empty(now, number),

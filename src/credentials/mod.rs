@@ -19,5 +19,5 @@ pub use crate::vault::Lease;
 pub use driver::{Means, RouteSettings, start};
 pub use generation::{Drain, Ending, Generation, Guard, HardClose};
 pub use machine::Kind;
-pub use requests::{Proof, Prove, Servers};
+pub use requests::{Obstacle, Proof, Prove, Servers};
 pub use route::{DrainSpan, NoCredential, Replacement, RotateDone, RotateFailed, Route, Verdict};

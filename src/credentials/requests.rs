@@ -25,10 +25,38 @@ pub enum Proof {
         /// Its address, as sessions name it.
         address: String,
     },
-    /// A host refused it, and none let it in.
+    /// A server refused it, and none let it in.
     Refused,
-    /// No host could say.
-    Unprovable,
+    /// A server that sessions do not go to let it in; those that they go to do not know it yet.
+    Lags,
+    /// No server could say.
+    Unprovable(Obstacle),
+}
+
+/// Why no server could say what it makes of a candidate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// It may be gone the next time.
+    Passing,
+    /// No server that answered is one that sessions go to. The reason is one line without secrets.
+    Unsuitable(String),
+    /// Time alone does not mend it, at any server. The reason is one line without secrets.
+    Lasting(String),
+}
+
+impl Proof {
+    /// What is kept as the latest error; nothing where it was accepted.
+    pub(super) fn error(&self, is_current: bool) -> Option<String> {
+        let reason = match self {
+            Self::Accepted { .. } => return None,
+            Self::Refused if is_current => "the server refuses the current credential",
+            Self::Refused => "the server refuses the new credential",
+            Self::Lags => "the servers that sessions go to do not know the new credential yet",
+            Self::Unprovable(Obstacle::Passing) => "no server could say",
+            Self::Unprovable(Obstacle::Unsuitable(reason) | Obstacle::Lasting(reason)) => reason,
+        };
+        Some(format!("prove: {reason}"))
+    }
 }
 
 /// Logs in upstream with a candidate: user name and password.
@@ -57,6 +85,8 @@ pub(super) enum Done {
     /// A creds request whose outcome was unknown is settled.
     LateReply(TokenId),
     Proof(u64, Proof),
+    /// Of a generation that is published already.
+    LaterProof(u64, Proof),
     LeaseRenewed(u64, Time, vault::Renewed),
     LeaseRenewFailed(u64, vault::Failure),
     TokenRenewed(TokenId, Time, vault::Renewed),
@@ -170,6 +200,13 @@ impl Requests {
         self.spawn(
             move |this| async move { Done::Proof(number, (this.servers.prove)(username, password).await) },
         );
+    }
+
+    /// Proves what is published already.
+    pub(super) fn prove_later(&self, number: u64, username: String, password: Secret) {
+        self.spawn(move |this| async move {
+            Done::LaterProof(number, (this.servers.prove)(username, password).await)
+        });
     }
 
     pub(super) fn renew_lease(

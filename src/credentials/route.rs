@@ -260,11 +260,18 @@ impl Route {
             .map_or_else(|poisoned| poisoned.into_inner().status(now), |view| view.status(now))
     }
 
-    /// Whether the route has a usable credential.
+    /// Why no session can log in with what is published, as far as that is known.
+    #[must_use]
+    pub fn barred(&self) -> Option<String> {
+        self.shared.view.lock().ok()?.barred.as_ref().map(|error| error.kind.clone())
+    }
+
+    /// Whether the route has a usable credential, and sessions can log in with it as far as is known.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let now = clock::now();
         !self.shared.is_refused.load(Ordering::Acquire)
+            && self.barred().is_none()
             && self.published.borrow().as_ref().is_some_and(|generation| now < generation.hard_close_at())
     }
 

@@ -11,7 +11,7 @@ pub struct RouteStatus {
     pub vault_path: String,
     /// `dynamic` or `static`.
     pub kind: String,
-    /// Whether it has a usable credential.
+    /// Whether it has a usable credential, and sessions can log in with it as far as is known.
     pub ready: bool,
     /// Time to the latest hard close of a usable credential; null for a static role, whose password has no end, and for
     /// a lazy route that nobody uses.

@@ -21,6 +21,8 @@ pub(super) struct View {
     pub(super) next_action: (&'static str, Option<Time>),
     pub(super) last_error: Option<LastError>,
     pub(super) unsaved: bool,
+    /// Why no session can log in with what is published.
+    pub(super) barred: Option<LastError>,
     pub(super) generations: Vec<GenerationView>,
 }
 
@@ -50,12 +52,12 @@ impl View {
             name: self.name.clone(),
             vault_path: self.vault_path.clone(),
             kind: self.kind.to_owned(),
-            ready: !runway.is_zero(),
+            ready: !runway.is_zero() && self.barred.is_none(),
             runway_seconds: (self.is_wanted && !endless).then(|| runway.as_millis() as f64 / 1000.0),
             sessions: self.generations.iter().map(|view| view.generation.sessions()).sum(),
             next_action: self.next_action.0.to_owned(),
             next_action_at: self.next_action.1.and_then(|at| wall(now, at)),
-            last_error: self.last_error.clone(),
+            last_error: self.barred.clone().or_else(|| self.last_error.clone()),
             unsaved: self.unsaved,
             generations: self.generations.iter().map(|view| view.status(now)).collect(),
         }

@@ -92,8 +92,12 @@ pub enum Event {
     Proved(u64),
     /// A host refused it, none let it in.
     ProofRefused(u64),
+    /// A server that sessions do not go to let it in, and those that they go to do not know it yet.
+    ProofLags(u64),
     /// No host could say.
     Unprovable(u64),
+    /// A server that sessions go to has let this generation in: a session, or a proof after its publication.
+    Accepted(u64),
     /// The answer to [`Action::RenewLease`].
     LeaseRenewed {
         /// Which.

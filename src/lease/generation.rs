@@ -15,6 +15,8 @@ pub struct Generation {
     pub(super) as_issued: Duration,
     pub(super) term: Term,
     pub(super) state: State,
+    /// Whether a server that sessions go to has let it in.
+    pub(super) accepted: bool,
     /// The end that a command has set, earlier than the lease's.
     pub(super) cut_short: Option<CutShort>,
     /// When a renewal was last asked for as a check.
@@ -131,6 +133,7 @@ impl Generation {
             as_issued: lease,
             term: Term::new(sent_at, Some(lease), renewable, jitter),
             state: State::Candidate,
+            accepted: false,
             cut_short: None,
             checked_at: None,
             check: None,

@@ -119,6 +119,17 @@ pub(super) enum Setback {
     Disproof,
 }
 
+/// What a proof that failed has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unproved {
+    /// A server refuses the candidate.
+    Refused,
+    /// The servers that sessions go to do not know it yet.
+    Lags,
+    /// No server could say.
+    NotAsked,
+}
+
 impl Issuance {
     pub(super) fn new(burst: u32, interval: Duration) -> Self {
         Self { state: State::Idle, bucket: Bucket::new(burst, interval), awaits_bucket: false, failures: 0 }

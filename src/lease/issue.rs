@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::event::{Action, Drain, Failure, Note};
 use super::generation::{CutShort, Generation, State};
-use super::issuance::Setback;
+use super::issuance::{Setback, Unproved};
 use super::keeper::Keeper;
 use super::term::Over;
 use super::token::{Token, TokenFacts, TokenId};
@@ -142,6 +142,9 @@ impl Keeper {
     }
 
     pub(super) fn proved(&mut self, now: Time, number: u64) {
+        if let Some(generation) = self.generations.get_mut(&number) {
+            generation.accepted = true;
+        }
         match self.issuance.state {
             issuance::State::Proving { reason: Reason::Standby, number: n, .. }
                 if n == number
@@ -184,7 +187,8 @@ impl Keeper {
 
     /// A candidate that no host let in: tried again for a while if one refused it, as long as it lives if none could
     /// say, unless it is needed at once.
-    pub(super) fn not_proved(&mut self, now: Time, number: u64, refused_now: bool) {
+    pub(super) fn not_proved(&mut self, now: Time, number: u64, unproved: Unproved) {
+        let refused_now = unproved == Unproved::Refused;
         let issuance::State::Proving { reason, number: n, tries, .. } = self.issuance.state else {
             return;
         };
@@ -224,18 +228,22 @@ impl Keeper {
                 self.publish(now, number, false);
                 return;
             }
-            if reason == Reason::Command {
+            // Whoever asked by hand waits for servers that lag, and for nothing else.
+            let waits = unproved == Unproved::Lags && now < patience_ends_at;
+            if reason == Reason::Command && !waits {
                 self.give_back(number);
                 self.fail(now, Setback::Absence);
                 return;
             }
-            self.fail_command();
+            if !waits {
+                self.fail_command();
+            }
         }
         let most = if self.runs_until(now).is_some() { 30 } else { 3 };
         let jitter = self.jitter();
         let wait = schedule::back_off(tries, Duration::from_millis(500), Duration::from_secs(most), jitter);
         let mut again_at = now + wait;
-        if refused_now {
+        if refused_now || (reason == Reason::Command && unproved == Unproved::Lags) {
             again_at = again_at.min(patience_ends_at);
         }
         self.issuance.state = issuance::State::Proving {

@@ -8,7 +8,7 @@ use super::doubt::Doubt;
 use super::event::{Action, Drain, Event, Note, Outcome, Settings};
 use super::farewell::Farewell;
 use super::generation::{Cause, Generation, State};
-use super::issuance::{self, Issuance};
+use super::issuance::{self, Issuance, Unproved};
 use super::replacing::ReplaceGate;
 use super::schedule::Jitter;
 use super::token::{Bound, Revoking, Token, TokenId};
@@ -180,9 +180,27 @@ impl Keeper {
     pub fn may_empty(&self, now: Time, number: u64) -> bool {
         self.generations.get(&number).is_some_and(|generation| match generation.state {
             State::Closing { .. } => true,
-            State::Retiring { successor_at, .. } => self.grace_over(now, successor_at),
+            State::Retiring { successor_at, .. } => {
+                self.grace_over(now, successor_at) && !self.is_fallback(now, number, generation)
+            }
             State::Candidate | State::Standby | State::Current { .. } | State::Revoking(_) => false,
         })
+    }
+
+    /// Whether a server that sessions go to has let this generation in.
+    #[must_use]
+    pub fn is_accepted(&self, number: u64) -> bool {
+        self.generations.get(&number).is_some_and(|generation| generation.accepted)
+    }
+
+    /// Whether this retired generation is the one to fall back on: no server that sessions go to has let a later one in.
+    fn is_fallback(&self, now: Time, number: u64, generation: &Generation) -> bool {
+        let has_successor = matches!(generation.state, State::Retiring { successor_at: Some(_), .. });
+        let mut later = self.generations.range(number + 1..).map(|(_, later)| later);
+        has_successor
+            && !self.closed
+            && generation.is_usable(now, self.bound(generation))
+            && !later.any(|later| later.accepted && later.is_usable(now, self.bound(later)))
     }
 
     /// With several upstream addresses a lagging one may still need the previous credential.
@@ -217,14 +235,23 @@ impl Keeper {
                     token.late = token.late.saturating_sub(1);
                 }
             }
-            Event::Proved(number) | Event::ProofRefused(number) | Event::Unprovable(number)
+            Event::Proved(number)
+            | Event::ProofRefused(number)
+            | Event::ProofLags(number)
+            | Event::Unprovable(number)
                 if self.doubt.is_proving(number) =>
             {
                 self.doubt_settled(now, number, matches!(event, Event::Proved(_)));
             }
             Event::Proved(number) => self.proved(now, number),
-            Event::ProofRefused(number) => self.not_proved(now, number, true),
-            Event::Unprovable(number) => self.not_proved(now, number, false),
+            Event::ProofRefused(number) => self.not_proved(now, number, Unproved::Refused),
+            Event::ProofLags(number) => self.not_proved(now, number, Unproved::Lags),
+            Event::Unprovable(number) => self.not_proved(now, number, Unproved::NotAsked),
+            Event::Accepted(number) => {
+                if let Some(generation) = self.generations.get_mut(&number) {
+                    generation.accepted = true;
+                }
+            }
             Event::LeaseRenewed { number, sent_at, lease, renewable } => {
                 self.lease_renewed(now, number, sent_at, lease, renewable);
             }

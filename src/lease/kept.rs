@@ -141,6 +141,7 @@ impl Generation {
             as_issued: kept.as_issued,
             term: kept.term.resumed(now),
             state: State::Candidate,
+            accepted: false,
             cut_short: None,
             checked_at: None,
             check: None,

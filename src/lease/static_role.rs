@@ -260,7 +260,10 @@ impl StaticKeeper {
                     }
                 }
             }
-            Event::Proved(number) | Event::ProofRefused(number) | Event::Unprovable(number) => {
+            Event::Proved(number)
+            | Event::ProofRefused(number)
+            | Event::ProofLags(number)
+            | Event::Unprovable(number) => {
                 self.proof(now, number, event);
             }
             // Its password is changed in place: there is no other.
@@ -283,6 +286,7 @@ impl StaticKeeper {
             | Event::LeaseLeft { .. }
             | Event::LateReply(_)
             | Event::DenialSeen(_)
+            | Event::Accepted(_)
             | Event::LeaseRenewed { .. }
             | Event::LeaseRenewFailed(..)
             | Event::LeaseRevoked(_)

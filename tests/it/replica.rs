@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::harness::{
-    Builder, Database, Fault, Leasehold, SOON, Server, Session, Setup, Spec, Vault, bench, eventually,
+    Builder, Database, Fault, Leasehold, Mode, SOON, Server, Session, Setup, Spec, Vault, bench, eventually,
     leasehold, same,
 };
 
@@ -127,13 +127,32 @@ async fn where_no_host_is_what_is_asked_for_the_client_is_told_and_prefer_standb
     let cluster = Cluster::new("18").await;
     let primary = cluster.to_primary.addr().to_string();
     let none = cluster.at(&primary, "target_session_attrs=standby").start().await;
-    none.wait_ready().await;
+    none.wait_log("published unproved").await;
     let error = none.try_connect("app", cluster.db.name()).await.err().unwrap();
     let told = error.as_db_error().unwrap();
     assert_eq!(told.code().code(), "08001");
     assert_eq!(told.message(), "no upstream server is what target_session_attrs asks for");
     assert!(told.hint().is_some());
     eventually(SOON, async || same(cluster.db.backends().await.len(), 0)).await;
+    // A credential alone is not enough to be ready.
+    let not_ready = none.http("/readyz").await;
+    assert_eq!(not_ready.status, 503);
+    let why = "app: no session can log in (prove: no upstream server is what target_session_attrs asks for)";
+    assert!(not_ready.text.contains(why), "{}", not_ready.text);
+    let status = none.status().await;
+    assert_eq!(status["routes"][0]["ready"], false);
+    let kind = status["routes"][0]["last_error"]["kind"].as_str().unwrap().to_owned();
+    assert!(kind.contains("target_session_attrs"), "{kind}");
+
+    // It needs no session to learn of a standby.
+    cluster.to_standby.set(Mode::Refuse).await;
+    let later = cluster.primary_first("target_session_attrs=standby").start().await;
+    later.wait_log("published unproved").await;
+    assert_eq!(later.http("/readyz").await.status, 503);
+    cluster.in_step().await;
+    cluster.to_standby.set(Mode::Pass).await;
+    later.wait_ready().await;
+    assert_eq!(cluster.serves(&later).await, "standby");
 
     let prefers = cluster.primary_first("target_session_attrs=prefer-standby").start().await;
     prefers.wait_ready().await;
@@ -252,6 +271,39 @@ async fn without_a_credential_before_another_host_serves_after_the_grace() {
     cluster.standby.replay().await;
     cluster.in_step().await;
     assert_eq!(cluster.serves(&leasehold).await, "standby");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_is_proved_where_sessions_go_and_the_one_before_serves_until_then() {
+    let cluster = Cluster::new("18").await;
+    let leasehold = cluster
+        .primary_first("target_session_attrs=standby")
+        .flag("--limits-replica-grace", "1s")
+        .start()
+        .await;
+    // The first one may have come before the standby knew it, and then it is proved later.
+    cluster.in_step().await;
+    leasehold.wait_ready().await;
+    let before = cluster.connect(&leasehold).await.user().await;
+    let unproved = async || leasehold.metrics().await.get("proofs_total", &[("outcome", "unprovable")]);
+    let at_first = unproved().await;
+
+    cluster.standby.pause_replay().await;
+    let lagging = async {
+        // Beyond the grace: by then it would have been given back.
+        let refused = async || same(unproved().await >= at_first + 3.0, true);
+        eventually(SOON, refused).await;
+        for _ in 0..10 {
+            assert_eq!(cluster.connect(&leasehold).await.user().await, before, "the standby knows no other");
+        }
+        assert_eq!(leasehold.metrics().await.get("suspect_logins_total", &[]), 0.0, "no login was refused");
+        cluster.standby.replay().await;
+    };
+    let (rotated, ()) = tokio::join!(leasehold.command(&["rotate"]), lagging);
+
+    assert!(rotated.status.success(), "{rotated:?}");
+    assert_ne!(cluster.connect(&leasehold).await.user().await, before);
+    eventually(SOON, async || same(generations(&leasehold).await, [2])).await;
 }
 
 /// Two forwarders at one port of two addresses, to which a file of hosts gives one name.

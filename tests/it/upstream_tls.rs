@@ -266,3 +266,50 @@ async fn require_auth_has_libpqs_meaning() {
         bed.is_shut(&leasehold, "08001", why).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_that_fails_everywhere_is_not_ready_until_a_login_has_succeeded() {
+    let authority = Authority::new(&bench().directory().await, "ca");
+    let bed = Bed::new(&authority.issue("db", 1), json!({"conf": {"ssl": "off"}})).await;
+    let tls = async |word: &str| {
+        let sql = [format!("ALTER SYSTEM SET ssl = {word}"), "SELECT pg_reload_conf()".to_owned()];
+        for sql in sql {
+            bed.db.admin.batch_execute(&sql).await.unwrap();
+        }
+        let seen = async || same(bed.db.admin.value("SHOW ssl").await, word.to_owned());
+        eventually(SOON, seen).await;
+    };
+    let leasehold = bed.leasehold(&format!("sslrootcert={}", shown(&authority.ca))).await;
+
+    let not_ready = async || {
+        let answer = leasehold.http("/readyz").await;
+        same((answer.status, answer.text.contains("server does not support TLS")), (503, true))
+    };
+    eventually(SOON, not_ready).await;
+    let status = leasehold.status().await;
+    assert_eq!(status["routes"][0]["ready"], false);
+    let kind = status["routes"][0]["last_error"]["kind"].as_str().unwrap().to_owned();
+    assert!(kind.contains("server does not support TLS"), "{kind}");
+    let error = leasehold.try_connect("app", bed.db.name()).await.err().unwrap();
+    assert_eq!(error.code().unwrap().code(), "08001");
+
+    // Mended at the server, it is ready without a session.
+    tls("on").await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("app", bed.db.name()).await;
+
+    // From now on it is an outage of the server: what must be published is, and is ready.
+    tls("off").await;
+    bench().vault().await.revoke_prefix(&bed.setup.path).await;
+    // A denial has the lease looked after, which is gone.
+    assert!(session.batch_execute("TABLE pg_authid").await.is_err());
+    session.ended().await;
+    eventually(SOON, async || {
+        let current = leasehold.generations().await.iter().any(|generation| {
+            generation["generation"].as_u64() == Some(2) && generation["state"] == "current"
+        });
+        same(current, true)
+    })
+    .await;
+    assert_eq!(leasehold.http("/readyz").await.status, 200);
+}

@@ -39,6 +39,7 @@ impl Driver {
             Done::LeaseLeft(token, sent_at, left) => self.lease_left(token, sent_at, left),
             Done::LateReply(token) => self.step(Event::LateReply(token)),
             Done::Proof(number, proof) => self.proof(number, proof),
+            Done::LaterProof(number, proof) => self.proved_later(number, &proof),
             Done::LeaseRenewed(number, sent_at, renewed) => {
                 let event =
                     Event::LeaseRenewed { number, sent_at, lease: renewed.ttl, renewable: renewed.renewable };
@@ -221,6 +222,7 @@ impl Driver {
     }
 
     fn proof(&mut self, number: u64, proof: Proof) {
+        self.entry.note(clock::now(), &proof);
         let (outcome, event) = match &proof {
             Proof::Accepted { address } => {
                 if let Some(generation) = self.generations.get(&number) {
@@ -229,7 +231,8 @@ impl Driver {
                 (metrics::Proof::Ok, Event::Proved(number))
             }
             Proof::Refused => (metrics::Proof::Refused, Event::ProofRefused(number)),
-            Proof::Unprovable => (metrics::Proof::Unprovable, Event::Unprovable(number)),
+            Proof::Lags => (metrics::Proof::Unprovable, Event::ProofLags(number)),
+            Proof::Unprovable(_) => (metrics::Proof::Unprovable, Event::Unprovable(number)),
         };
         self.metrics.proof(outcome);
         let is_current = self.keeper.current() == Some(number);
@@ -241,13 +244,14 @@ impl Driver {
                  server said; does the server demand another method for that database?"
             );
         }
-        if outcome != metrics::Proof::Ok {
-            tracing::warn!(lease.generation = number, outcome = outcome.as_str(), "not proved");
-            self.remember(match proof {
-                Proof::Refused if is_current => "prove: the server refuses the current credential",
-                Proof::Refused => "prove: the server refuses the new credential",
-                _ => "prove: no server could be asked",
-            });
+        if let Some(error) = proof.error(is_current) {
+            tracing::warn!(
+                lease.generation = number,
+                outcome = outcome.as_str(),
+                reason = error,
+                "not proved"
+            );
+            self.remember(&error);
         }
         self.step(event);
     }

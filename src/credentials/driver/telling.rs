@@ -192,6 +192,7 @@ impl Driver {
         if let Ok(mut view) = self.shared.view.lock() {
             view.runs_until = runs_until;
             view.is_wanted = is_wanted;
+            view.barred = self.entry.barred();
             view.next_action = (next_action, (at != Time::NEVER).then_some(at));
             view.generations = generations;
         }

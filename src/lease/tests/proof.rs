@@ -271,3 +271,69 @@ fn a_late_proof_of_a_candidate_that_is_gone_does_nothing() {
     story.at(11.0, Event::Close).does([Action::Unpublish, Action::RevokeLease(2, T2)]);
     story.at(12.0, Event::Proved(2)).does([]);
 }
+
+#[test]
+fn a_candidate_that_servers_do_not_know_yet_is_tried_as_long_as_it_lives() {
+    let mut story = story();
+    let mut now = 10.0;
+    // Longer than a refused one.
+    for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0] {
+        story.at(now, Event::ProofLags(2)).does([]);
+        now += wait;
+        story.at(now, Event::Tick).does([Action::Prove(2)]);
+    }
+    story.at(now, Event::ProofLags(2)).does([]);
+    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.at(now + 30.0, Event::Tick).does([Action::Prove(2)]);
+    story.at(now + 30.5, Event::Proved(2));
+    assert_eq!(story.keeper.current(), Some(2));
+}
+
+#[test]
+fn a_command_waits_for_servers_that_lag_but_not_for_ever() {
+    let mut story = Story::serving(settings(), LEASE, endless());
+    story.at(10.0, Event::Rotate(None));
+    story.at(10.0, Event::LoggedIn(T2, endless()));
+    story.granted(10.0, 2, LEASE);
+    let mut now = 10.0;
+    for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0] {
+        story.at(now, Event::ProofLags(2)).does([]);
+        now += wait;
+        story.at(now, Event::Tick).does([Action::Prove(2)]);
+    }
+    story.at(now, Event::ProofLags(2)).does([]);
+    // Half of 99 s of usable life.
+    story.at(59.5, Event::Tick).does([Action::Prove(2)]);
+    story.at(59.5, Event::ProofLags(2)).does([Action::RevokeLease(2, T2), Action::RotateFailed]);
+}
+
+#[test]
+fn a_predecessor_is_kept_until_a_server_has_accepted_what_was_published_unproved() {
+    let mut story = story();
+    story.at(10.0, Event::Unprovable(2)).does([]);
+    for tick in [10.5, 11.5, 13.5, 17.5, 25.5, 41.5] {
+        story.at(tick, Event::Tick).does([Action::Prove(2)]);
+        story.at(tick, Event::Unprovable(2)).does([]);
+    }
+    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.at(66.0, not_renewed(1, Failure::CannotExtend));
+    story.at(71.5, Event::Tick).does([Action::Prove(2)]);
+    story.at(88.5, Event::Unprovable(2));
+    assert_eq!(story.keeper.current(), Some(2));
+
+    // Nobody is in it, and there is one address.
+    assert!(!story.keeper.may_empty(at(89.0), 1));
+    story.at(89.0, Event::Accepted(2));
+    assert!(story.keeper.may_empty(at(89.0), 1));
+}
+
+#[test]
+fn a_predecessor_that_a_command_has_ended_is_kept_for_nobody() {
+    let mut story = Story::serving(Settings { standby: false, ..settings() }, LEASE, endless());
+    story.at(1.0, Event::Rotate(Some(crate::lease::Drain::For(secs(5.0)))));
+    story.at(1.0, Event::LoggedIn(T2, endless()));
+    story.granted(1.0, 2, LEASE);
+    story.at(2.0, Event::Proved(2));
+    assert!(story.keeper.may_empty(at(2.0), 1));
+    assert!(story.keeper.is_accepted(2));
+}

@@ -276,6 +276,17 @@ impl Error {
         matches!(self, Self::Refused(refusal) if refusal.is_suspect())
     }
 
+    /// Whether the next attempt will fail in the same way, as long as nobody changes a setting: the two ends do not agree on
+    /// TLS, or on how to authenticate.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Tls(error) => error.is_lasting(),
+            Self::Auth(_) => true,
+            _ => false,
+        }
+    }
+
     /// The address of the server that refused or does not suit; `None` for other errors.
     #[must_use]
     pub fn address(&self) -> Option<&Address> {

@@ -55,6 +55,12 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// Whether a server of any kind will do.
+    #[must_use]
+    pub fn takes_any(self) -> bool {
+        self.wanted == TargetSessionAttrs::Any
+    }
+
     /// A turn at this address of the same host, as a name may lead to another server each time it is resolved.
     #[must_use]
     pub fn at(self, address: &Address) -> Self {

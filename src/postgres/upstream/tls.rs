@@ -273,6 +273,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the next attempt will fail in the same way, as long as nobody changes a setting or a certificate.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            // The connection broke, or a server without room answered.
+            Self::Request(_) | Self::NotPostgres => false,
+            Self::Handshake(error) => error.kind() == io::ErrorKind::InvalidData,
+            _ => true,
+        }
+    }
+
     /// Unwraps what rustls found wrong with the certificate.
     fn of_handshake(error: io::Error, negotiation: SslNegotiation) -> Self {
         let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());

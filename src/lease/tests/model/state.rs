@@ -188,7 +188,7 @@ impl State {
         let held = self.watch.held.get_mut(&number).ok_or("published, and unknown")?;
         if self.watch.vault.lease_lives(held.lease, self.watch.now) {
             self.watch.sessions.insert(number as usize, number);
-            return Ok(Event::Tick);
+            return Ok(Event::Accepted(number));
         }
         held.asked += 1;
         Ok(Event::Suspected(number))
