@@ -34,12 +34,12 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(flags) => match Config::load(&flags, &env) {
             Ok(config) => run(config, Source { flags: *flags, env }),
-            Err(error) => complain(&Chain(&error), error.exit_code()),
+            Err(error) => exit_with(&Chain(&error), error.exit_code()),
         },
         Command::Check(flags) => check(&flags, &env),
         Command::Policy(flags) => match Config::load_without_token(&flags, &env) {
             Ok(config) => print(&crate::policy::hcl(&config)),
-            Err(error) => complain(&Chain(&error), error.exit_code()),
+            Err(error) => exit_with(&Chain(&error), error.exit_code()),
         },
         Command::Status(flags) => ask(cli::status(&flags, &env)),
         Command::Rotate(flags) => ask(cli::rotate(&flags, &env)),
@@ -52,12 +52,12 @@ pub fn main() -> ExitCode {
 fn run(config: Config, source: Source) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return complain(&error, OS_ERROR),
+        Err(error) => return exit_with(&error, OS_ERROR),
     };
     // The guard writes what is left of the log when it is dropped, after everything else.
     let _log = match crate::log::init(&config.log) {
         Ok(guard) => guard,
-        Err(error) => return complain(&Chain(&error), OS_ERROR),
+        Err(error) => return exit_with(&Chain(&error), OS_ERROR),
     };
     keep_memory_private();
     if let Err(error) = crate::socket::descriptors::raise_limit() {
@@ -72,7 +72,7 @@ fn run(config: Config, source: Source) -> ExitCode {
     runtime.shutdown_timeout(Duration::ZERO);
     match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&Chain(&error), error.exit_code()),
+        Err(error) => exit_with(&Chain(&error), error.exit_code()),
     }
 }
 
@@ -81,18 +81,18 @@ fn check(flags: &CheckFlags, env: &Environment) -> ExitCode {
     let load = if flags.offline { Config::load_without_token } else { Config::load };
     let config = match load(&flags.run, env) {
         Ok(config) => config,
-        Err(error) => return complain(&Chain(&error), error.exit_code()),
+        Err(error) => return exit_with(&Chain(&error), error.exit_code()),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return complain(&error, OS_ERROR),
+        Err(error) => return exit_with(&error, OS_ERROR),
     };
     keep_memory_private();
     let checked = runtime.block_on(crate::check::check(config, flags.offline));
     runtime.shutdown_timeout(Duration::ZERO);
     let findings = match checked {
         Ok(findings) => findings,
-        Err(error) => return complain(&Chain(&error), error.exit_code()),
+        Err(error) => return exit_with(&Chain(&error), error.exit_code()),
     };
     let text = if flags.json { crate::check::json(&findings) } else { crate::check::table(&findings) };
     let printed = print(&text);
@@ -119,7 +119,7 @@ fn keep_memory_private() {
 fn ask(command: impl Future<Output = Result<(), cli::Error>>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => cli::finish(runtime.block_on(command)),
-        Err(error) => complain(&error, OS_ERROR),
+        Err(error) => exit_with(&error, OS_ERROR),
     }
 }
 
@@ -139,12 +139,12 @@ fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => complain(&format_args!("cannot write: {error}"), 1),
+        Err(error) => exit_with(&format_args!("cannot write: {error}"), 1),
     }
 }
 
 /// The exit code matters more than the line: a stderr that nobody reads may be full, and its lock held by the log.
-fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+fn exit_with(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     let line = format!("leasehold: {error}\n");
     let (done, said) = mpsc::sync_channel(1);
     std::thread::spawn(move || {

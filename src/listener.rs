@@ -73,12 +73,12 @@ pub enum Error {
 /// A bound address. Nobody is accepted before [`Listener::run`]; connections wait in the backlog.
 #[derive(Debug)]
 pub struct Listener {
-    socket: Bound,
+    socket: BoundListener,
     address: Address,
 }
 
 #[derive(Debug)]
-enum Bound {
+enum BoundListener {
     Tcp(TcpListener),
     Unix(UnixSocket),
 }
@@ -94,9 +94,11 @@ impl Listener {
             Address::Tcp(wanted) => {
                 let listener = bind_tcp(*wanted).map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
-                (Bound::Tcp(listener), Address::Tcp(bound))
+                (BoundListener::Tcp(listener), Address::Tcp(bound))
             }
-            Address::Unix(path) => (Bound::Unix(UnixSocket::bind(path, MODE, BACKLOG)?), address.clone()),
+            Address::Unix(path) => {
+                (BoundListener::Unix(UnixSocket::bind(path, MODE, BACKLOG)?), address.clone())
+            }
         };
         tracing::info!(listener = "client", addr = %address, "listening");
         Ok(Self { socket, address })
@@ -150,7 +152,7 @@ impl Listener {
 
     async fn accept(&self) -> io::Result<(Client, socket::Peer)> {
         match &self.socket {
-            Bound::Tcp(listener) => {
+            BoundListener::Tcp(listener) => {
                 let (stream, from) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 // A client that vanished without a word is found out, as PostgreSQL does it.
@@ -158,7 +160,9 @@ impl Listener {
                 SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
                 Ok((Client::Tcp(stream), socket::Peer::at(from.ip())))
             }
-            Bound::Unix(socket) => socket.accept().await.map(|(stream, peer)| (Client::Unix(stream), peer)),
+            BoundListener::Unix(socket) => {
+                socket.accept().await.map(|(stream, peer)| (Client::Unix(stream), peer))
+            }
         }
     }
 }

@@ -127,7 +127,7 @@ impl Shutdown {
     }
 
     /// Waits for the second signal.
-    pub async fn insisted(&self) {
+    pub async fn second_signal(&self) {
         let mut requests = self.0.requests.subscribe();
         let _ = requests.wait_for(|requests| *requests == Requests::Insisted).await;
     }
@@ -141,7 +141,7 @@ impl Shutdown {
         let Delays { min, max } = self.0.delays;
         let outcome = tokio::select! {
             biased;
-            () = self.insisted() => Outcome::Now,
+            () = self.second_signal() => Outcome::Now,
             () = self.close(asked_at + min, asked_at + max, sessions_gone) => Outcome::InOrder,
         };
         self.enter(Phase::Forced);

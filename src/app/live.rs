@@ -14,11 +14,11 @@ use super::serve::Error;
 use crate::admin::{Process, ReloadReply};
 use crate::config::{Config, Environment, RouteConfig, RunFlags};
 use crate::credentials::state::{Slot, StateFile};
-use crate::credentials::{self, Kind, Means, Obstacle, Proof, Route, RouteSettings, Servers};
+use crate::credentials::{self, Deps, Kind, Obstacle, Proof, Route, RouteSettings, Servers};
 use crate::error::Chain;
 use crate::lease;
 use crate::metrics::{Metrics, RouteMetrics};
-use crate::postgres::session::{Complaints, Routes, Seats, SessionRoute, Shared, UsedDatabases};
+use crate::postgres::session::{LogThrottle, Routes, SessionLimit, SessionRoute, Shared, UsedDatabases};
 use crate::postgres::upstream::uri::Uri;
 use crate::postgres::upstream::{self, Upstream};
 use crate::shutdown::Shutdown;
@@ -39,13 +39,13 @@ impl Source {
 }
 
 /// What runs.
-pub(super) struct Live {
+pub(super) struct RouteSet {
     source: Source,
     config: Config,
     vault: Arc<RwLock<Arc<Vault>>>,
     state: Option<Arc<StateFile>>,
     metrics: Arc<Metrics>,
-    running: Vec<Running>,
+    running: Vec<RouteHandle>,
     /// Routes that a reload took out and whose sessions may still be there.
     retired: Vec<Arc<Route>>,
     shared: Arc<Shared>,
@@ -54,17 +54,17 @@ pub(super) struct Live {
 }
 
 /// One route.
-struct Running {
+struct RouteHandle {
     name: String,
     kind: Kind,
     credentials: Arc<Route>,
     metrics: Arc<RouteMetrics>,
     used_databases: UsedDatabases,
-    seats: Seats,
+    session_limit: SessionLimit,
 }
 
 /// Where each route leads.
-pub(crate) fn places(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
+pub(crate) fn build_upstreams(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
     let derivations = upstream::Derivations::default();
     config
         .routes
@@ -87,7 +87,7 @@ pub(crate) fn places(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
 
 /// Does one reload after the other.
 pub(super) async fn serve_reloads(
-    live: Arc<Mutex<Live>>,
+    live: Arc<Mutex<RouteSet>>,
     process: Arc<Process>,
     shutdown: Shutdown,
     mut asked: mpsc::Receiver<ReloadReply>,
@@ -107,7 +107,7 @@ pub(super) async fn serve_reloads(
 /// A configuration that was read again and holds together. Nothing of it is in force yet.
 struct Renewed {
     config: Config,
-    places: Vec<Arc<Upstream>>,
+    upstreams: Vec<Arc<Upstream>>,
     vault: Vault,
     certificates: Certificates,
     /// What needs a restart, and is as it was.
@@ -120,7 +120,7 @@ type Reading = JoinHandle<Result<Renewed, String>>;
 /// Reads the configuration again. On an error nothing has changed. A read that hangs stays in `under_way`, and no other
 /// is begun beside it.
 async fn reload(
-    live: &Mutex<Live>,
+    live: &Mutex<RouteSet>,
     process: &Process,
     shutdown: &Shutdown,
     under_way: &mut Option<Reading>,
@@ -155,10 +155,10 @@ impl Renewed {
         let mut config =
             Config::load(&source.flags, &source.env).map_err(|error| Chain(&error).to_string())?;
         let restart = keep_what_needs_a_restart(old, &mut config);
-        let places = places(&config).map_err(|error| Chain(&error).to_string())?;
+        let upstreams = build_upstreams(&config).map_err(|error| Chain(&error).to_string())?;
         let vault = Vault::new(config.vault.clone()).map_err(|error| format!("vault: {}", Chain(&error)))?;
         let certificates = Certificates::read(&config);
-        Ok(Self { config, places, vault, certificates, restart })
+        Ok(Self { config, upstreams, vault, certificates, restart })
     }
 }
 
@@ -191,13 +191,13 @@ fn keep_what_needs_a_restart(old: &Config, new: &mut Config) -> Vec<&'static str
     names
 }
 
-impl Live {
+impl RouteSet {
     /// Starts every route of the configuration. What an earlier process has left of others is given back.
     pub(super) async fn start(
         config: Config,
         source: Source,
         (vault, state, metrics): (Arc<Vault>, Option<Arc<StateFile>>, Arc<Metrics>),
-        places: Vec<Arc<Upstream>>,
+        upstreams: Vec<Arc<Upstream>>,
         shared: Arc<Shared>,
     ) -> Self {
         let mut live = Self {
@@ -212,9 +212,13 @@ impl Live {
             drivers: TaskTracker::new(),
             certificates: Certificates::read(&config),
         };
-        live.running =
-            config.routes.iter().zip(&places).map(|(route, to)| live.begin(&config, route, to)).collect();
-        live.publish(&config, places);
+        live.running = config
+            .routes
+            .iter()
+            .zip(&upstreams)
+            .map(|(route, to)| live.start_route(&config, route, to))
+            .collect();
+        live.install(&config, upstreams);
         let rest = live.state.as_ref().map(StateFile::rest).unwrap_or_default();
         for (name, slot) in rest {
             let route = live.give_back(name, slot);
@@ -245,7 +249,7 @@ impl Live {
             idle_after: Duration::MAX,
             name,
         };
-        let means = Means {
+        let deps = Deps {
             vault: self.current_vault(),
             servers: Servers {
                 prove: Arc::new(|_, _| Box::pin(std::future::ready(Proof::Unprovable(Obstacle::Passing)))),
@@ -254,7 +258,7 @@ impl Live {
             metrics: self.metrics.route(&settings.name),
             slot: Some(slot),
         };
-        credentials::start(settings, means, &self.drivers)
+        credentials::start(settings, deps, &self.drivers)
     }
 
     /// The routes of the configuration.
@@ -280,7 +284,7 @@ impl Live {
 
     /// Puts a configuration in force.
     async fn apply(&mut self, renewed: Renewed, process: &Process) -> Result<String, String> {
-        let Renewed { config: new, places, vault, certificates, restart } = renewed;
+        let Renewed { config: new, upstreams, vault, certificates, restart } = renewed;
         let vault = vault.succeeding(&self.current_vault());
         let login_changed =
             new.vault.auth != self.config.vault.auth || new.vault.namespace != self.config.vault.namespace;
@@ -289,12 +293,12 @@ impl Live {
         let mut told = Vec::new();
         let mut before = std::mem::take(&mut self.running);
         let mut running = Vec::new();
-        for (route, upstream) in new.routes.iter().zip(&places) {
+        for (route, upstream) in new.routes.iter().zip(&upstreams) {
             let kind = Kind::of_path(&route.vault_path);
             let known = before.iter().position(|old| old.name == route.name && old.kind == kind);
             let Some(known) = known.map(|at| before.swap_remove(at)) else {
                 told.push(format!("{} added", route.name));
-                running.push(self.begin(&new, route, upstream));
+                running.push(self.start_route(&new, route, upstream));
                 continue;
             };
             let old = self.config.routes.iter().find(|old| old.name == route.name);
@@ -310,7 +314,7 @@ impl Live {
         }
         self.running = running;
         // New sessions first: nobody is sent to a route that has retired.
-        self.publish(&new, places);
+        self.install(&new, upstreams);
         self.config = new;
         for old in before {
             told.push(format!("{} removed", old.name));
@@ -330,7 +334,7 @@ impl Live {
         Ok(told.join(", "))
     }
 
-    fn begin(&self, config: &Config, route: &RouteConfig, upstream: &Arc<Upstream>) -> Running {
+    fn start_route(&self, config: &Config, route: &RouteConfig, upstream: &Arc<Upstream>) -> RouteHandle {
         let metrics = self.metrics.route(&route.name);
         let used_databases = UsedDatabases::default();
         let servers = servers(&used_databases, route, upstream);
@@ -338,26 +342,26 @@ impl Live {
         let kind = Kind::of_path(&route.vault_path);
         // The password of a static role is read again; what a leased one has left under its name is given back.
         let state = self.state.as_ref().filter(|_| kind == Kind::Dynamic);
-        let means = Means {
+        let deps = Deps {
             vault: self.current_vault(),
             servers,
             metrics: Arc::clone(&metrics),
             slot: state.map(|state| state.slot(&route.name)),
         };
-        let credentials = credentials::start(settings, means, &self.drivers);
-        Running {
+        let credentials = credentials::start(settings, deps, &self.drivers);
+        RouteHandle {
             name: route.name.clone(),
             kind,
             credentials,
             metrics,
             used_databases,
-            seats: Seats::default(),
+            session_limit: SessionLimit::default(),
         }
     }
 
     /// Sends new sessions by this configuration.
-    fn publish(&self, config: &Config, places: Vec<Arc<Upstream>>) {
-        let routes = self.running.iter().zip(&config.routes).zip(places);
+    fn install(&self, config: &Config, upstreams: Vec<Arc<Upstream>>) {
+        let routes = self.running.iter().zip(&config.routes).zip(upstreams);
         let table = routes.map(|((running, route), upstream)| {
             Arc::new(SessionRoute {
                 user: route.user.clone(),
@@ -367,10 +371,10 @@ impl Live {
                 set_role: route.set_role.clone(),
                 metrics: Arc::clone(&running.metrics),
                 max_sessions: route.max_sessions,
-                seats: running.seats.clone(),
+                session_limit: running.session_limit.clone(),
                 denied: SessionRoute::denials(&running.credentials),
                 used_databases: running.used_databases.clone(),
-                complaints: Complaints::default(),
+                throttle: LogThrottle::default(),
             })
         });
         self.shared.set_routes(Routes::new(table.collect()));

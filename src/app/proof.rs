@@ -10,7 +10,7 @@ use crate::error::Chain;
 use crate::postgres::protocol::startup::StartupMessage;
 use crate::postgres::session::UsedDatabases;
 use crate::postgres::upstream::refusal::Refusal;
-use crate::postgres::upstream::{Address, Leg, LoginError, Turn, Upstream};
+use crate::postgres::upstream::{Address, LoginError, Turn, Upstream, UpstreamSession};
 use crate::secret::Secret;
 
 /// Where a route's proofs log in, and what they ask.
@@ -135,7 +135,7 @@ impl Prover {
         set_role: Option<&str>,
         username: &str,
         password: &Secret,
-    ) -> Option<Result<Leg, LoginError>> {
+    ) -> Option<Result<UpstreamSession, LoginError>> {
         let startup = own_startup().for_upstream(username, &database.name, set_role).ok()?;
         Some(self.upstream.login(turn, &startup, username, password).await)
     }
@@ -161,7 +161,12 @@ impl Prover {
     }
 
     /// What the login in one database says.
-    async fn judge(&self, turn: Turn, chosen_by: Chooser, outcome: Result<Leg, LoginError>) -> Word {
+    async fn judge(
+        &self,
+        turn: Turn,
+        chosen_by: Chooser,
+        outcome: Result<UpstreamSession, LoginError>,
+    ) -> Word {
         let error = match (outcome, &self.sql) {
             (Ok(leg), None) => {
                 let address = leg.address.clone();
@@ -195,7 +200,7 @@ impl Prover {
         word(error, asked, obstacle)
     }
 
-    async fn ask_probe(&self, leg: Leg, sql: &str) -> Answer {
+    async fn ask_probe(&self, leg: UpstreamSession, sql: &str) -> Answer {
         let address = leg.address.clone();
         let Err(error) = probe(leg, sql, self.upstream.connect_timeout()).await else {
             return Answer::Accepts(address);
@@ -324,7 +329,7 @@ fn is_passing(sqlstate: &str) -> bool {
 }
 
 /// Runs `sql`; rows are thrown away.
-pub(crate) async fn probe(leg: Leg, sql: &str, within: Duration) -> Result<(), ProbeError> {
+pub(crate) async fn probe(leg: UpstreamSession, sql: &str, within: Duration) -> Result<(), ProbeError> {
     let cancel = leg.cancel.clone();
     let asking = leg.ask(|client| async move { client.batch_execute(sql).await });
     match timeout(within, Box::pin(asking)).await {

@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::live::{self, Live, Source};
+use super::live::{self, RouteSet, Source};
 use crate::admin::{self, Process, ReloadReply};
 use crate::config::Config;
 use crate::credentials::state::{self, StateFile};
@@ -75,7 +75,7 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     }
     // What the files say is read first: nothing is bound, and nothing is asked of Vault, for a bad configuration.
     let vault = Arc::new(Vault::new(config.vault.clone())?);
-    let places = live::places(&config)?;
+    let upstreams = live::build_upstreams(&config)?;
     let state = state_file(&config)?;
     let signals = Signals::install(source.has_file()).map_err(Error::Signals)?;
     let listeners = bind(&config)?;
@@ -89,11 +89,11 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
         Shared::new(Routes::default(), session_limits(&config), Cancels::new(config.cancel_unknown), told);
     let (reloads, asked) = mpsc::channel(8);
     let max_sessions = config.limits.max_sessions;
-    let live = Live::start(
+    let live = RouteSet::start(
         config,
         source,
         (vault, state.clone(), Arc::clone(&recorder)),
-        places,
+        upstreams,
         Arc::clone(&shared),
     )
     .await;
@@ -149,7 +149,7 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
             }
         };
         tokio::select! {
-            () = shutdown.insisted() => {
+            () = shutdown.second_signal() => {
                 in_order = false;
                 tracing::warn!("told twice to stop: leases may be left to lapse");
             }
@@ -229,7 +229,7 @@ fn session_limits(config: &Config) -> session::Limits {
 }
 
 fn process(
-    live: &Live,
+    live: &RouteSet,
     shutdown: &Shutdown,
     recorder: Arc<Metrics>,
     reloads: mpsc::Sender<ReloadReply>,

@@ -46,7 +46,7 @@ use stopping::{Interrupts, Out};
 /// What keeps `run` from starting keeps this from looking.
 pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>, serve::Error> {
     let vault = Vault::new(config.vault.clone())?;
-    let upstreams = live::places(&config)?;
+    let upstreams = live::build_upstreams(&config)?;
     let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
     let mut findings = vec![Finding::ok("config", format!("routes: {}", names.join(", ")))];
     for warning in &config.warnings {
@@ -62,16 +62,16 @@ pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>,
         return Ok(findings);
     }
     let mut interrupts = Interrupts::install();
-    let doctor = Arc::new(Doctor { config, vault, stop: CancellationToken::new(), out: Out::default() });
-    let mut visit = pin!(Arc::clone(&doctor).visit(upstreams));
+    let checker = Arc::new(Checker { config, vault, stop: CancellationToken::new(), out: Out::default() });
+    let mut host = pin!(Arc::clone(&checker).host(upstreams));
     let seen = tokio::select! {
-        seen = &mut visit => seen,
+        seen = &mut host => seen,
         () = interrupts.next() => {
-            doctor.stop.cancel();
+            checker.stop.cancel();
             let told = Finding::error("interrupted", "not everything was looked at", "run it again");
             let seen = tokio::select! {
-                seen = &mut visit => seen,
-                () = interrupts.next() => doctor.out.left(clock::now()),
+                seen = &mut host => seen,
+                () = interrupts.next() => checker.out.left(clock::now()),
             };
             seen.into_iter().chain([told]).collect()
         }
@@ -107,7 +107,7 @@ fn state_file(file: &FileSetting) -> Finding {
 }
 
 /// What every part of a visit needs.
-struct Doctor {
+struct Checker {
     config: Config,
     vault: Vault,
     /// Cancelled when nothing new is to begin.
@@ -116,17 +116,17 @@ struct Doctor {
     out: Out,
 }
 
-impl Doctor {
-    async fn visit(self: Arc<Self>, upstreams: Vec<Arc<Upstream>>) -> Vec<Finding> {
+impl Checker {
+    async fn host(self: Arc<Self>, upstreams: Vec<Arc<Upstream>>) -> Vec<Finding> {
         let mut findings = Vec::new();
-        let Some(patient) = self.admit(&mut findings).await else {
+        let Some(session) = self.log_in(&mut findings).await else {
             return findings;
         };
-        let patient = Arc::new(patient);
+        let session = Arc::new(session);
         let mut routes = JoinSet::new();
         for (index, upstream) in upstreams.into_iter().enumerate() {
-            let (this, patient) = (Arc::clone(&self), Arc::clone(&patient));
-            routes.spawn(async move { (index, this.examine(index, &patient, upstream).await) });
+            let (this, session) = (Arc::clone(&self), Arc::clone(&session));
+            routes.spawn(async move { (index, this.examine(index, &session, upstream).await) });
         }
         let mut examined: Vec<(usize, Examined)> = Vec::new();
         while let Some(done) = routes.join_next().await {
@@ -134,7 +134,7 @@ impl Doctor {
             examined.extend(done.ok());
         }
         examined.sort_by_key(|(index, _)| *index);
-        let token_gone = self.discharge(&patient, &mut findings).await;
+        let token_gone = self.revoke_token(&session, &mut findings).await;
         if token_gone {
             self.out.all_gone();
         }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::Doctor;
+use super::Checker;
 use super::finding::Finding;
-use super::server::{Credential, Standing, Visit};
+use super::server::{Credential, HostCheck, Standing};
 use super::ttl::{self, Lease};
-use super::vault::Patient;
+use super::vault::VaultSession;
 use crate::config::RouteConfig;
 use crate::credentials::{self, clock};
 use crate::lease::Time;
@@ -28,24 +28,29 @@ pub(super) struct Examined {
 /// A credential that goes with its token, if it does.
 pub(super) struct Held {
     route: String,
-    visit: Visit,
+    host: HostCheck,
     ttl: Duration,
     /// What Vault said to the lease's own revocation; `None`: it was not allowed, so not tried.
     failure: Option<String>,
 }
 
-impl Doctor {
+impl Checker {
     /// Once it has issued, it always comes to the revocation: only what lies between heeds the wish to stop.
-    pub(super) async fn examine(&self, index: usize, patient: &Patient, upstream: Arc<Upstream>) -> Examined {
+    pub(super) async fn examine(
+        &self,
+        index: usize,
+        session: &VaultSession,
+        upstream: Arc<Upstream>,
+    ) -> Examined {
         let mut examined = Examined::default();
         let Some(route) = self.config.routes.get(index) else { return examined };
-        if self.stop.is_cancelled() || !patient.may(&route.vault_path, "read") {
+        if self.stop.is_cancelled() || !session.may(&route.vault_path, "read") {
             return examined;
         }
         if credentials::Kind::of_path(&route.vault_path) == credentials::Kind::Static {
-            self.examine_static(route, patient, upstream, &mut examined.findings).await;
+            self.examine_static(route, session, upstream, &mut examined.findings).await;
         } else {
-            self.examine_dynamic(route, patient, upstream, &mut examined).await;
+            self.examine_dynamic(route, session, upstream, &mut examined).await;
         }
         for finding in &mut examined.findings {
             finding.route = Some(route.name.clone());
@@ -56,29 +61,29 @@ impl Doctor {
     async fn examine_static(
         &self,
         route: &RouteConfig,
-        patient: &Patient,
+        session: &VaultSession,
         upstream: Arc<Upstream>,
         findings: &mut Vec<Finding>,
     ) {
-        let token = &patient.login.token;
+        let token = &session.login.token;
         let credential = match self.vault.read_static(token, &route.vault_path, self.within()).await {
             Ok(credential) => credential,
             Err(failure) => return findings.push(not_issued(route, &failure)),
         };
         findings.push(Finding::ok("issue", format!("the static role is {}", credential.username)));
         let credential = Credential { username: credential.username, password: credential.password };
-        let visit = Visit::new(route, upstream, credential, true);
-        self.unless_stopped(visit.examine(findings)).await;
+        let host = HostCheck::new(route, upstream, credential, true);
+        self.unless_stopped(host.examine(findings)).await;
     }
 
     async fn examine_dynamic(
         &self,
         route: &RouteConfig,
-        patient: &Patient,
+        session: &VaultSession,
         upstream: Arc<Upstream>,
         examined: &mut Examined,
     ) {
-        let token = &patient.login.token;
+        let token = &session.login.token;
         let sent_at = clock::now();
         self.out.asked(&route.name);
         let grant = match self.vault.issue(token, &route.vault_path, self.within()).await {
@@ -98,17 +103,17 @@ impl Doctor {
         let span = humantime::format_duration(grant.ttl);
         examined.findings.push(Finding::ok("issue", format!("{} for {span}", grant.username)));
         let credential = Credential { username: grant.username.clone(), password: grant.password.clone() };
-        let mut visit = Visit::new(route, upstream, credential, false);
+        let mut host = HostCheck::new(route, upstream, credential, false);
         let findings = &mut examined.findings;
         // Before any renewal, as `run` does it: a renewal sets VALID UNTIL, and would mend what is to be found.
-        self.unless_stopped(visit.examine(findings)).await;
+        self.unless_stopped(host.examine(findings)).await;
         if !self.stop.is_cancelled() {
-            let max = self.renew(route, patient, (&grant, sent_at), findings).await;
+            let max = self.renew(route, session, (&grant, sent_at), findings).await;
             let lease = Lease { ttl: grant.ttl, max, renewable: grant.renewable };
-            findings.extend(ttl::leased(route, lease, patient.facts.as_ref(), patient.login.handed));
+            findings.extend(ttl::leased(route, lease, session.facts.as_ref(), session.login.handed));
         }
-        visit.left = self.unless_stopped(visit.dependents()).await.unwrap_or_default();
-        self.give_back(route, patient, grant, visit, examined).await;
+        host.left = self.unless_stopped(host.dependents()).await.unwrap_or_default();
+        self.give_back(route, session, grant, host, examined).await;
     }
 
     /// Renews it really, as `run` will; how long it can live in all, where that can be known without asking for more than
@@ -116,15 +121,15 @@ impl Doctor {
     async fn renew(
         &self,
         route: &RouteConfig,
-        patient: &Patient,
+        session: &VaultSession,
         (grant, issued_at): (&Grant, Time),
         findings: &mut Vec<Finding>,
     ) -> Option<Duration> {
-        if !grant.renewable || !patient.may(&grant.lease.path("sys/leases/renew"), "update") {
+        if !grant.renewable || !session.may(&grant.lease.path("sys/leases/renew"), "update") {
             return None;
         }
-        let token = &patient.login.token;
-        let of_role = policy::role_path(&route.vault_path).filter(|path| patient.may(path, "read"));
+        let token = &session.login.token;
+        let of_role = policy::role_path(&route.vault_path).filter(|path| session.may(path, "read"));
         let of_role = match of_role {
             Some(path) => self.vault.role_max_ttl(token, &path, self.within()).await.ok().flatten(),
             None => None,
@@ -164,15 +169,15 @@ impl Doctor {
     async fn give_back(
         &self,
         route: &RouteConfig,
-        patient: &Patient,
+        session: &VaultSession,
         grant: Grant,
-        visit: Visit,
+        host: HostCheck,
         examined: &mut Examined,
     ) {
         let name = route.name.clone();
-        let mut held = Held { route: name, visit, ttl: grant.ttl, failure: None };
-        if patient.may(&grant.lease.path("sys/leases/revoke"), "update") {
-            match self.vault.revoke(&patient.login.token, &grant.lease, self.within()).await {
+        let mut held = Held { route: name, host, ttl: grant.ttl, failure: None };
+        if session.may(&grant.lease.path("sys/leases/revoke"), "update") {
+            match self.vault.revoke(&session.login.token, &grant.lease, self.within()).await {
                 Ok(()) => {
                     self.out.gone(&held.route);
                     return examined.findings.push(self.see_off(held, true).await);
@@ -198,8 +203,8 @@ impl Doctor {
 
     /// What has become of a credential. `revoked`: Vault has taken it back, or its token.
     pub(super) async fn see_off(&self, held: Held, revoked: bool) -> Finding {
-        let Held { route, visit, ttl, failure } = held;
-        let user = &visit.credential.username;
+        let Held { route, host, ttl, failure } = held;
+        let user = &host.credential.username;
         let finding = match failure {
             None if !revoked => Finding::warning(
                 "revoke",
@@ -209,17 +214,17 @@ impl Doctor {
                 ),
                 "allow update on sys/leases/revoke, or let leasehold log in by another method than a token",
             ),
-            None => match timeout(GONE_WITHIN, visit.until_out()).await {
+            None => match timeout(GONE_WITHIN, host.until_out()).await {
                 Ok(Standing::Out) => Finding::ok("revoke", format!("{user} is gone")),
                 Ok(Standing::Unknown) => Finding::ok("revoke", format!("Vault has revoked {user}")),
                 Ok(Standing::In) | Err(_) => stays(
-                    &visit,
+                    &host,
                     "its lease is revoked, and it still logs in: revocation_statements do not drop it",
                 ),
             },
-            Some(said) => match visit.standing().await {
+            Some(said) => match host.standing().await {
                 Standing::Out => Finding::warning("revoke", said, MAY_DROP),
-                Standing::In | Standing::Unknown => stays(&visit, &said),
+                Standing::In | Standing::Unknown => stays(&host, &said),
             },
         };
         finding.of(&route)
@@ -233,7 +238,7 @@ impl Doctor {
     }
 }
 
-impl Visit {
+impl HostCheck {
     /// Waits until no host lets the credential in any more, or none can be asked.
     async fn until_out(&self) -> Standing {
         loop {
@@ -245,11 +250,11 @@ impl Visit {
     }
 }
 
-fn stays(visit: &Visit, why: &str) -> Finding {
-    let user = &visit.credential.username;
+fn stays(host: &HostCheck, why: &str) -> Finding {
+    let user = &host.credential.username;
     let mut detail = format!("{why}; the role {user} stays");
-    if !visit.left.is_empty() {
-        detail.push_str(&format!(": {}", visit.left.join(", ")));
+    if !host.left.is_empty() {
+        detail.push_str(&format!(": {}", host.left.join(", ")));
     }
     let now = format!(
         "{MAY_DROP}. Now, as an administrator: REASSIGN OWNED BY \"{user}\" TO …; DROP OWNED BY \"{user}\"; \

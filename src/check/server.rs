@@ -15,7 +15,7 @@ use crate::error::Chain;
 use crate::postgres::protocol::error_response::Fields;
 use crate::postgres::upstream::refusal::Refusal;
 use crate::postgres::upstream::tls;
-use crate::postgres::upstream::{Fault, Leg, LoginError, Turn, Upstream};
+use crate::postgres::upstream::{Fault, LoginError, Turn, Upstream, UpstreamSession};
 use crate::secret::Secret;
 
 /// A user and its password.
@@ -36,7 +36,7 @@ pub(super) enum Standing {
 }
 
 /// A credential at its servers.
-pub(super) struct Visit {
+pub(super) struct HostCheck {
     upstream: Arc<Upstream>,
     pub(super) credential: Credential,
     database: String,
@@ -47,7 +47,7 @@ pub(super) struct Visit {
     pub(super) left: Vec<String>,
 }
 
-impl Visit {
+impl HostCheck {
     /// `lasting`: the role is not Vault's to drop.
     pub(super) fn new(
         route: &RouteConfig,
@@ -198,7 +198,7 @@ impl Visit {
         standing
     }
 
-    async fn log_in(&self, turn: Turn, set_role: Option<&str>) -> Result<Leg, LoginError> {
+    async fn log_in(&self, turn: Turn, set_role: Option<&str>) -> Result<UpstreamSession, LoginError> {
         let Credential { username, password } = &self.credential;
         let startup = own_startup()
             .for_upstream(username, self.database.as_bytes(), set_role)
@@ -219,7 +219,7 @@ impl Visit {
                 "tls",
                 detail,
                 "let ssl_min_protocol_version, ssl_ciphers and ssl_groups (ssl_ecdh_curve before 18) of the server \
-                 admit TLS 1.3, or issue its certificate on P-256",
+                 log_in TLS 1.3, or issue its certificate on P-256",
             ),
             LoginError::Tls(tls::Error::Other(_)) | LoginError::Protocol(Fault::Other(_)) => {
                 Finding::error("server", detail, "write the host and port of PostgreSQL in --upstream")

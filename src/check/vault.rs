@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::finding::Finding;
-use super::{Doctor, clocks};
+use super::{Checker, clocks};
 use crate::credentials::clock;
 use crate::files::Shown;
 use crate::policy::{self, Need, Rule};
 use crate::vault::{Auth, Failure, Health, Kind, Login, SecretId, TokenFacts};
 
 /// A login, and what is known of its token.
-pub(super) struct Patient {
+pub(super) struct VaultSession {
     pub(super) login: Login,
     pub(super) facts: Option<TokenFacts>,
     /// `None`: it could not be asked.
     capabilities: Option<BTreeMap<String, Vec<String>>>,
 }
 
-impl Patient {
+impl VaultSession {
     /// Whether the token may do this; true where it is not known, so that it is tried.
     pub(super) fn may(&self, path: &str, capability: &str) -> bool {
         self.capabilities
@@ -28,14 +28,14 @@ impl Patient {
     }
 }
 
-impl Doctor {
+impl Checker {
     /// The bound on one request.
     pub(super) fn within(&self) -> Duration {
         self.config.vault.client_timeout
     }
 
     /// Reaches Vault and logs in. `None`: there is no token to go on with.
-    pub(super) async fn admit(&self, findings: &mut Vec<Finding>) -> Option<Patient> {
+    pub(super) async fn log_in(&self, findings: &mut Vec<Finding>) -> Option<VaultSession> {
         let sent_at = clock::wall();
         let looked = self.vault.look(self.within()).await;
         let (health, date) = match looked {
@@ -87,7 +87,7 @@ impl Doctor {
             false => self.vault.look_up_token(&login.token, self.within()).await.ok(),
         };
         let capabilities = if counted { None } else { self.ask_capabilities(&login, findings).await };
-        Some(Patient { login, facts, capabilities })
+        Some(VaultSession { login, facts, capabilities })
     }
 
     /// Asks for all paths at once, and tells what is missing.
@@ -158,8 +158,8 @@ impl Doctor {
     }
 
     /// Gives the token back, and with it all that was issued. True if it is gone.
-    pub(super) async fn discharge(&self, patient: &Patient, findings: &mut Vec<Finding>) -> bool {
-        let login = &patient.login;
+    pub(super) async fn revoke_token(&self, session: &VaultSession, findings: &mut Vec<Finding>) -> bool {
+        let login = &session.login;
         if login.handed || login.batch {
             return false;
         }

@@ -1,4 +1,4 @@
-//! The driver of one route: does what its keeper says, and tells it what came of it. Floor 3.
+//! The driver of one route: does what its machine says, and tells it what came of it. Floor 3.
 
 mod entry;
 mod priority;
@@ -16,13 +16,13 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::keeping::{Beginning, Keeping};
 use super::machine::{Kind, Machine};
-use super::requests::{Done, Requests, Servers};
+use super::requests::{Requests, Servers, VaultReply};
 use super::route::{
     Command, DrainSpan, NotReplaced, Reload, RotateDone, RotateFailed, Route, Shared, Verdict,
 };
 use super::state::{Origin, Slot};
+use super::state_writer::{Beginning, StateWriter};
 use super::view;
 use super::{Drain, Ending, Generation, HardClose, clock};
 use crate::lease::generation::Cause;
@@ -31,7 +31,7 @@ use crate::metrics::{Closed, RouteMetrics};
 use crate::secret::Secret;
 use crate::vault::Vault;
 use entry::Entry;
-use returning::Farewells;
+use returning::PendingRevocations;
 use unserved::Unserved;
 
 /// What a route's driver needs to know.
@@ -57,7 +57,7 @@ impl RouteSettings {
 }
 
 /// What a route's driver works with.
-pub struct Means {
+pub struct Deps {
     /// Whom to ask.
     pub vault: Arc<Vault>,
     /// Where credentials are for.
@@ -70,8 +70,8 @@ pub struct Means {
 
 /// Starts the driver of a route as a task of `tasks`, and gives its handle.
 #[must_use]
-pub fn start(settings: RouteSettings, means: Means, tasks: &TaskTracker) -> Arc<Route> {
-    let Means { vault, servers, metrics, slot } = means;
+pub fn start(settings: RouteSettings, deps: Deps, tasks: &TaskTracker) -> Arc<Route> {
+    let Deps { vault, servers, metrics, slot } = deps;
     let (commands, asked) = mpsc::channel(1024);
     let (done, came) = mpsc::channel(64);
     let (publish, published) = watch::channel(None);
@@ -86,10 +86,10 @@ pub fn start(settings: RouteSettings, means: Means, tasks: &TaskTracker) -> Arc<
     let ended = CancellationToken::new();
     let left = Arc::new(Notify::new());
     let origin = settings.origin();
-    let Beginning { keeper, tokens: held, next_token, generations, keeping } =
+    let Beginning { machine, tokens: held, next_token, generations, state_writer } =
         Beginning::of(slot, kind, settings.lease, origin, &left);
     let driver = Driver {
-        keeper,
+        machine,
         requests: Requests {
             vault,
             path: settings.vault_path.into(),
@@ -103,9 +103,9 @@ pub fn start(settings: RouteSettings, means: Means, tasks: &TaskTracker) -> Arc<
         counted: HashSet::new(),
         next_token,
         generations,
-        farewells: Farewells::default(),
+        pending_revocations: PendingRevocations::default(),
         entry: Entry::default(),
-        keeping,
+        state_writer,
         left,
         publish,
         shared: Arc::clone(&shared),
@@ -125,16 +125,16 @@ pub fn start(settings: RouteSettings, means: Means, tasks: &TaskTracker) -> Arc<
 }
 
 struct Driver {
-    keeper: Machine,
+    machine: Machine,
     requests: Requests,
     tokens: HashMap<TokenId, Secret>,
     /// Those that can be used so many times only: none of their uses goes into a look.
     counted: HashSet<TokenId>,
     next_token: u64,
     generations: HashMap<u64, Arc<Generation>>,
-    farewells: Farewells,
+    pending_revocations: PendingRevocations,
     entry: Entry,
-    keeping: Keeping,
+    state_writer: StateWriter,
     /// Woken when a generation's last session leaves.
     left: Arc<Notify>,
     publish: watch::Sender<Option<Arc<Generation>>>,
@@ -162,14 +162,14 @@ struct Rotate {
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Driver {
-    async fn run(mut self, mut asked: mpsc::Receiver<Command>, mut came: mpsc::Receiver<Done>) {
+    async fn run(mut self, mut asked: mpsc::Receiver<Command>, mut came: mpsc::Receiver<VaultReply>) {
         self.step(Event::Tick);
         loop {
             self.settle();
-            if self.closing && self.keeper.is_empty() {
+            if self.closing && self.machine.is_empty() {
                 break;
             }
-            let wait = self.keeper.next_deadline().since(clock::now()).min(LOOK_AGAIN);
+            let wait = self.machine.next_deadline().since(clock::now()).min(LOOK_AGAIN);
             tokio::select! {
                 Some(done) = came.recv() => self.take(done),
                 Some(command) = asked.recv() => self.obey(command),
@@ -184,12 +184,12 @@ impl Driver {
     fn settle(&mut self) {
         let now = clock::now();
         // Before anything is given back: a lookup may have shown that there are more servers than were known.
-        self.keeper.set_replica_grace((self.requests.servers.replica_grace)());
+        self.machine.set_replica_grace((self.requests.servers.replica_grace)());
         self.look_for_entry(now);
         let leaving: Vec<Arc<Generation>> = self
             .generations
             .values()
-            .filter(|g| self.keeper.may_empty(now, g.number()) && g.close_if_empty())
+            .filter(|g| self.machine.may_empty(now, g.number()) && g.close_if_empty())
             .cloned()
             .collect();
         for generation in leaving {
@@ -201,7 +201,7 @@ impl Driver {
     }
 
     fn look_for_idleness(&mut self, now: Time) {
-        let current = self.keeper.current().and_then(|number| self.generations.get(&number));
+        let current = self.machine.current().and_then(|number| self.generations.get(&number));
         if current.is_none_or(|current| current.sessions() > 0)
             || !self.shared.is_lazy.load(Ordering::Acquire)
         {
@@ -217,7 +217,7 @@ impl Driver {
         if let Ok(mut view) = self.shared.view.lock() {
             view.vault_path.clone_from(&settings.vault_path);
         }
-        self.keeping.set_origin(settings.origin());
+        self.state_writer.set_origin(settings.origin());
         if issue {
             self.requests.withdraw();
         }
@@ -226,7 +226,7 @@ impl Driver {
         self.requests.client_timeout = settings.client_timeout;
         self.requests.servers = servers;
         self.idle_after = settings.idle_after;
-        self.keeper.set_settings(settings.lease);
+        self.machine.set_settings(settings.lease);
         self.step(if issue { Event::Reload } else { Event::Tick });
     }
 
@@ -243,7 +243,7 @@ impl Driver {
             Command::Denial(number) => self.step(Event::DenialSeen(number)),
             Command::Rotate(drain, reply) => {
                 self.rotates.push(Rotate { drains: drain.is_some(), reply });
-                self.requests.vault.hurry(&self.requests.path);
+                self.requests.vault.retry_now(&self.requests.path);
                 self.step(Event::Rotate(drain.map(|drain| match drain {
                     DrainSpan::Default => lease::Drain::Default,
                     DrainSpan::For(span) => lease::Drain::For(span),
@@ -265,34 +265,34 @@ impl Driver {
     }
 
     fn step(&mut self, event: Event) {
-        let actions = self.keeper.handle(clock::now(), event);
+        let actions = self.machine.handle(clock::now(), event);
         self.execute(actions);
     }
 
     fn execute(&mut self, actions: Vec<Action>) {
         // Before anything comes of it: a crash from here on leaves nothing that the next process does not know.
-        let saved = self.keeping.keep(&self.keeper, &self.tokens, &self.generations);
+        let saved = self.state_writer.keep(&self.machine, &self.tokens, &self.generations);
         if let Ok(mut view) = self.shared.view.lock() {
             view.unsaved = !saved;
         }
         // What sessions have to know comes before anybody can become one.
         for action in &actions {
-            if let Action::Tell(number, ending) = action {
+            if let Action::NotifySessions(number, ending) = action {
                 self.tell(*number, *ending);
             }
         }
         for action in actions {
             self.do_one(action);
         }
-        self.tidy_farewells();
+        self.forget_verified();
     }
 
     fn do_one(&mut self, action: Action) {
         match action {
-            Action::Tell(..) => {}
+            Action::NotifySessions(..) => {}
             Action::LogIn { within } => self.requests.log_in(self.for_issuance(), within),
             Action::Issue(id) => match self.tokens.get(&id) {
-                Some(token) => match self.keeper.kind() {
+                Some(token) => match self.machine.kind() {
                     Kind::Dynamic => self.requests.issue(self.for_issuance(), id, token.clone()),
                     Kind::Static => self.requests.read(self.for_issuance(), token.clone()),
                 },
@@ -313,7 +313,7 @@ impl Driver {
             },
             Action::RenewToken(id, within) => match self.tokens.get(&id) {
                 Some(token) => {
-                    let priority = self.for_renewal(&self.keeper.owned_by(id));
+                    let priority = self.for_renewal(&self.machine.owned_by(id));
                     self.requests.renew_token(priority, id, token.clone(), within);
                 }
                 None => self.step(Event::TokenRenewFailed(id, Failure::TokenDead)),
@@ -341,7 +341,7 @@ impl Driver {
             }
             Action::Forget(number) => {
                 if let Some(generation) = self.generations.remove(&number) {
-                    self.farewells.add(&generation);
+                    self.pending_revocations.add(&generation);
                 }
                 self.answer(number, Verdict::Lost);
             }
@@ -378,7 +378,7 @@ impl Driver {
 
     /// A login cannot do with this generation.
     fn wanted_another(&mut self, number: u64, reply: oneshot::Sender<NotReplaced>, event: Event) {
-        if self.keeper.current() == Some(number) {
+        if self.machine.current() == Some(number) {
             // Who has given up waiting is not kept: there may be no answer for as long as Vault is away.
             self.replaces.retain(|reply| !reply.is_closed());
             self.replaces.push(reply);
@@ -395,7 +395,7 @@ impl Driver {
 
     /// A generation was published.
     fn rotated(&mut self, number: u64) {
-        let left_alone = (self.keeper.kind() == Kind::Static).then(|| {
+        let left_alone = (self.machine.kind() == Kind::Static).then(|| {
             format!("generation {number} is published, and no session is ended: {}", self.static_remedy())
         });
         self.answer_rotates(RotateDone::Published(number), left_alone);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::lease::generation::{Cause, State};
 use crate::lease::token::Token;
-use crate::lease::{Action, Event, Keeper, Kept, Settings, StaticKeeper, Time, TokenId};
+use crate::lease::{Action, DynamicRole, Event, Settings, Snapshot, StaticRole, Time, TokenId};
 
 /// What a route's credential is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,8 @@ impl Kind {
 }
 
 pub(super) enum Machine {
-    Dynamic(Box<Keeper>),
-    Static(Box<StaticKeeper>),
+    Dynamic(Box<DynamicRole>),
+    Static(Box<StaticRole>),
 }
 
 /// What is shown of a generation.
@@ -58,20 +58,20 @@ pub(super) struct Row {
 impl Machine {
     pub(super) fn new(kind: Kind, settings: Settings) -> Self {
         match kind {
-            Kind::Dynamic => Self::Dynamic(Box::new(Keeper::new(settings))),
-            Kind::Static => Self::Static(Box::new(StaticKeeper::new(settings.seed))),
+            Kind::Dynamic => Self::Dynamic(Box::new(DynamicRole::new(settings))),
+            Kind::Static => Self::Static(Box::new(StaticRole::new(settings.seed))),
         }
     }
 
     /// A leased role whose earlier process has left this behind.
-    pub(super) fn resume(settings: Settings, now: Time, left: &Kept) -> Self {
-        Self::Dynamic(Box::new(Keeper::resume(settings, now, left)))
+    pub(super) fn resume(settings: Settings, now: Time, left: &Snapshot) -> Self {
+        Self::Dynamic(Box::new(DynamicRole::resume(settings, now, left)))
     }
 
     /// What the next process needs; nothing of a static role, whose password is read again.
-    pub(super) fn kept(&self) -> Option<Kept> {
+    pub(super) fn snapshot(&self) -> Option<Snapshot> {
         match self {
-            Self::Dynamic(keeper) => Some(keeper.kept()),
+            Self::Dynamic(machine) => Some(machine.snapshot()),
             Self::Static(_) => None,
         }
     }
@@ -85,14 +85,14 @@ impl Machine {
 
     pub(super) fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
         match self {
-            Self::Dynamic(keeper) => keeper.handle(now, event),
-            Self::Static(keeper) => keeper.handle(now, event),
+            Self::Dynamic(machine) => machine.handle(now, event),
+            Self::Static(machine) => machine.handle(now, event),
         }
     }
 
     pub(super) fn set_settings(&mut self, settings: Settings) {
         match self {
-            Self::Dynamic(keeper) => keeper.set_settings(settings),
+            Self::Dynamic(machine) => machine.set_settings(settings),
             // It has none but its seed.
             Self::Static(_) => {}
         }
@@ -100,7 +100,7 @@ impl Machine {
 
     pub(super) fn set_replica_grace(&mut self, grace: Duration) {
         match self {
-            Self::Dynamic(keeper) => keeper.set_replica_grace(grace),
+            Self::Dynamic(machine) => machine.set_replica_grace(grace),
             // A static role's password changes in place.
             Self::Static(_) => {}
         }
@@ -109,109 +109,109 @@ impl Machine {
     /// Whether there should be a credential; not for a lazy route without sessions.
     pub(super) fn needs_credential(&self) -> bool {
         match self {
-            Self::Dynamic(keeper) => keeper.needs_credential(),
+            Self::Dynamic(machine) => machine.needs_credential(),
             Self::Static(_) => true,
         }
     }
 
     pub(super) fn next_deadline(&self) -> Time {
         match self {
-            Self::Dynamic(keeper) => keeper.next_deadline(),
-            Self::Static(keeper) => keeper.next_deadline(),
+            Self::Dynamic(machine) => machine.next_deadline(),
+            Self::Static(machine) => machine.next_deadline(),
         }
     }
 
     pub(super) fn latest(&self) -> u64 {
         match self {
-            Self::Dynamic(keeper) => keeper.latest(),
-            Self::Static(keeper) => keeper.latest(),
+            Self::Dynamic(machine) => machine.latest(),
+            Self::Static(machine) => machine.latest(),
         }
     }
 
     pub(super) fn current(&self) -> Option<u64> {
         match self {
-            Self::Dynamic(keeper) => keeper.current(),
-            Self::Static(keeper) => keeper.current(),
+            Self::Dynamic(machine) => machine.current(),
+            Self::Static(machine) => machine.current(),
         }
     }
 
     /// The generations that stand on this token.
     pub(super) fn owned_by(&self, token: TokenId) -> Vec<u64> {
         match self {
-            Self::Dynamic(keeper) => {
-                let owned = keeper.generations().filter(|(_, generation)| generation.token() == token);
+            Self::Dynamic(machine) => {
+                let owned = machine.generations().filter(|(_, generation)| generation.token() == token);
                 owned.map(|(number, _)| number).collect()
             }
-            Self::Static(keeper) => keeper.current().into_iter().collect(),
+            Self::Static(machine) => machine.current().into_iter().collect(),
         }
     }
 
     pub(super) fn token_ends_at(&self, id: TokenId) -> Option<Time> {
         let ends_at = |(_, token): (TokenId, &Token)| token.ends_at();
         match self {
-            Self::Dynamic(keeper) => keeper.tokens().find(|(token, _)| *token == id).map(ends_at),
-            Self::Static(keeper) => keeper.tokens().find(|(token, _)| *token == id).map(ends_at),
+            Self::Dynamic(machine) => machine.tokens().find(|(token, _)| *token == id).map(ends_at),
+            Self::Static(machine) => machine.tokens().find(|(token, _)| *token == id).map(ends_at),
         }
     }
 
     /// How often an issuance has failed since the latest that did not.
     pub(super) fn failures(&self) -> u32 {
         match self {
-            Self::Dynamic(keeper) => keeper.failures(),
-            Self::Static(keeper) => keeper.failures(),
+            Self::Dynamic(machine) => machine.failures(),
+            Self::Static(machine) => machine.failures(),
         }
     }
 
     /// Whether a server is known to have let this generation in; of a static role it does not matter.
     pub(super) fn is_accepted(&self, number: u64) -> bool {
         match self {
-            Self::Dynamic(keeper) => keeper.is_accepted(number),
+            Self::Dynamic(machine) => machine.is_accepted(number),
             Self::Static(_) => true,
         }
     }
 
     pub(super) fn may_empty(&self, now: Time, number: u64) -> bool {
         match self {
-            Self::Dynamic(keeper) => keeper.may_empty(now, number),
-            Self::Static(keeper) => keeper.may_empty(number),
+            Self::Dynamic(machine) => machine.may_empty(now, number),
+            Self::Static(machine) => machine.may_empty(number),
         }
     }
 
     /// Whether it is meant to have a credential.
     pub(super) fn is_wanted(&self) -> bool {
         match self {
-            Self::Dynamic(keeper) => keeper.is_wanted(),
-            Self::Static(keeper) => keeper.is_wanted(),
+            Self::Dynamic(machine) => machine.is_wanted(),
+            Self::Static(machine) => machine.is_wanted(),
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         match self {
-            Self::Dynamic(keeper) => keeper.is_empty(),
-            Self::Static(keeper) => keeper.is_empty(),
+            Self::Dynamic(machine) => machine.is_empty(),
+            Self::Static(machine) => machine.is_empty(),
         }
     }
 
     /// Whether what became of this generation's lease is yet to be said.
     pub(super) fn owes(&self, number: u64) -> bool {
         match self {
-            Self::Dynamic(keeper) => keeper.owes(number),
+            Self::Dynamic(machine) => machine.owes(number),
             Self::Static(_) => false,
         }
     }
 
     pub(super) fn next_action(&self, now: Time) -> (&'static str, Time) {
         match self {
-            Self::Dynamic(keeper) => keeper.next_action(now),
-            Self::Static(keeper) => keeper.next_action(now),
+            Self::Dynamic(machine) => machine.next_action(now),
+            Self::Static(machine) => machine.next_action(now),
         }
     }
 
     /// The latest hard close of a usable generation; a static role's password has none.
     pub(super) fn runs_until(&self, now: Time) -> Option<Time> {
         match self {
-            Self::Dynamic(keeper) => keeper.runs_until(now),
-            Self::Static(keeper) => keeper.current().filter(|_| !keeper.is_refused()).map(|_| Time::NEVER),
+            Self::Dynamic(machine) => machine.runs_until(now),
+            Self::Static(machine) => machine.current().filter(|_| !machine.is_refused()).map(|_| Time::NEVER),
         }
     }
 
@@ -219,30 +219,30 @@ impl Machine {
     pub(super) fn is_refused(&self) -> bool {
         match self {
             Self::Dynamic(_) => false,
-            Self::Static(keeper) => keeper.is_refused(),
+            Self::Static(machine) => machine.is_refused(),
         }
     }
 
     pub(super) fn rows(&self) -> Vec<Row> {
         match self {
-            Self::Dynamic(keeper) => keeper
+            Self::Dynamic(machine) => machine
                 .generations()
                 .map(|(number, generation)| Row {
                     number,
                     state: word(generation.state()),
                     may_serve: generation.may_stand_in(),
                     issued_at: generation.issued_at(),
-                    ends_at: keeper.hard_close_at(generation),
+                    ends_at: machine.hard_close_at(generation),
                     lease_ends_at: generation.lease_ends_at(),
-                    drain_at: keeper.drain_at(generation),
+                    drain_at: machine.drain_at(generation),
                     renewals: generation.renewals(),
                 })
                 .collect(),
-            Self::Static(keeper) => keeper
+            Self::Static(machine) => machine
                 .generations()
                 .map(|(number, password)| Row {
                     number,
-                    state: if keeper.current() == Some(number) { "current" } else { "retiring" },
+                    state: if machine.current() == Some(number) { "current" } else { "retiring" },
                     // An old password lets nobody in.
                     may_serve: false,
                     issued_at: password.read_at,

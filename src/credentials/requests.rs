@@ -74,7 +74,7 @@ pub struct Servers {
 }
 
 /// What a request brought.
-pub(super) enum Done {
+pub(super) enum VaultReply {
     LoggedIn(Time, Login),
     LogInFailed(vault::Failure),
     Granted(Time, Grant),
@@ -105,7 +105,7 @@ pub(super) struct Requests {
     pub(super) client_timeout: Duration,
     pub(super) servers: Servers,
     pub(super) tasks: TaskTracker,
-    pub(super) done: mpsc::Sender<Done>,
+    pub(super) done: mpsc::Sender<VaultReply>,
     /// Logins and creds requests that still wait for their turn are given up once it is cancelled.
     pub(super) withdrawn: CancellationToken,
 }
@@ -127,8 +127,8 @@ impl Requests {
             let bounds = Bounds::new(priority, within).withdrawn_by(this.withdrawn.clone());
             let begun_at = clock::now();
             match this.vault.log_in(bounds.clone()).await {
-                Ok(login) => Done::LoggedIn(begun_at + bounds.waited(), login),
-                Err(failure) => Done::LogInFailed(failure),
+                Ok(login) => VaultReply::LoggedIn(begun_at + bounds.waited(), login),
+                Err(failure) => VaultReply::LogInFailed(failure),
             }
         });
     }
@@ -147,13 +147,13 @@ impl Requests {
             };
             let failure = match answered {
                 Some(Ok(grant)) => {
-                    this.tell(Done::Granted(begun_at + bounds.waited(), grant)).await;
+                    this.tell(VaultReply::Granted(begun_at + bounds.waited(), grant)).await;
                     return;
                 }
                 Some(Err(failure)) => {
                     let is_settled = !may_have_made(&failure);
                     let left = failure.left.clone().map(|left| *left);
-                    this.tell(Done::IssueFailed(failure)).await;
+                    this.tell(VaultReply::IssueFailed(failure)).await;
                     if !is_settled {
                         this.settle(id, begun_at + bounds.waited(), left).await;
                     }
@@ -161,7 +161,7 @@ impl Requests {
                 }
                 None => vault::Failure::gave_up(vault::Operation::Issue),
             };
-            this.tell(Done::IssueFailed(failure)).await;
+            this.tell(VaultReply::IssueFailed(failure)).await;
             let left = match request.await {
                 Ok(grant) => {
                     tracing::warn!(
@@ -179,9 +179,9 @@ impl Requests {
     /// A creds request that did not bring a credential comes to its end, with the lease that it has left, if it is known.
     async fn settle(&self, id: TokenId, sent_at: Time, left: Option<Leftover>) {
         if let Some(left) = left {
-            self.tell(Done::LeaseLeft(id, sent_at, left)).await;
+            self.tell(VaultReply::LeaseLeft(id, sent_at, left)).await;
         }
-        self.tell(Done::LateReply(id)).await;
+        self.tell(VaultReply::LateReply(id)).await;
     }
 
     /// Reads a static role's password.
@@ -190,22 +190,22 @@ impl Requests {
             let bounds = Bounds::new(priority, this.client_timeout).withdrawn_by(this.withdrawn.clone());
             let begun_at = clock::now();
             match this.vault.read_static(&token, &this.path, bounds.clone()).await {
-                Ok(credential) => Done::Read(begun_at + bounds.waited(), credential),
-                Err(failure) => Done::IssueFailed(failure),
+                Ok(credential) => VaultReply::Read(begun_at + bounds.waited(), credential),
+                Err(failure) => VaultReply::IssueFailed(failure),
             }
         });
     }
 
     pub(super) fn prove(&self, number: u64, username: String, password: Secret) {
-        self.spawn(
-            move |this| async move { Done::Proof(number, (this.servers.prove)(username, password).await) },
-        );
+        self.spawn(move |this| async move {
+            VaultReply::Proof(number, (this.servers.prove)(username, password).await)
+        });
     }
 
     /// Proves what is published already.
     pub(super) fn prove_later(&self, number: u64, username: String, password: Secret) {
         self.spawn(move |this| async move {
-            Done::LaterProof(number, (this.servers.prove)(username, password).await)
+            VaultReply::LaterProof(number, (this.servers.prove)(username, password).await)
         });
     }
 
@@ -222,8 +222,8 @@ impl Requests {
         self.spawn(move |this| async move {
             let begun_at = clock::now();
             match this.vault.renew(&token, &lease, &username, bounds.clone()).await {
-                Ok(renewed) => Done::LeaseRenewed(number, begun_at + bounds.waited(), renewed),
-                Err(failure) => Done::LeaseRenewFailed(number, failure),
+                Ok(renewed) => VaultReply::LeaseRenewed(number, begun_at + bounds.waited(), renewed),
+                Err(failure) => VaultReply::LeaseRenewFailed(number, failure),
             }
         });
     }
@@ -233,8 +233,8 @@ impl Requests {
         self.spawn(move |this| async move {
             let begun_at = clock::now();
             match this.vault.renew_token(&token, bounds.clone()).await {
-                Ok(renewed) => Done::TokenRenewed(id, begun_at + bounds.waited(), renewed),
-                Err(failure) => Done::TokenRenewFailed(id, failure),
+                Ok(renewed) => VaultReply::TokenRenewed(id, begun_at + bounds.waited(), renewed),
+                Err(failure) => VaultReply::TokenRenewFailed(id, failure),
             }
         });
     }
@@ -243,7 +243,7 @@ impl Requests {
         let (number, lease) = (generation.number(), generation.lease().clone());
         self.spawn(move |this| async move {
             let bounds = Bounds::new(priority, this.client_timeout);
-            Done::LeaseRevoked(number, this.vault.revoke(&token, &lease, bounds).await)
+            VaultReply::LeaseRevoked(number, this.vault.revoke(&token, &lease, bounds).await)
         });
     }
 
@@ -251,18 +251,18 @@ impl Requests {
         self.spawn(move |this| async move {
             let bounds = Bounds::new(priority, this.client_timeout);
             let answer = this.vault.has_lease(&token, &lease, bounds).await;
-            Done::LeaseLookedUp(number, answer)
+            VaultReply::LeaseLookedUp(number, answer)
         });
     }
 
     pub(super) fn revoke_token(&self, priority: Priority, id: TokenId, token: Secret) {
         self.spawn(move |this| async move {
             let bounds = Bounds::new(priority, this.client_timeout);
-            Done::TokenRevoked(id, this.vault.revoke_token(&token, bounds).await)
+            VaultReply::TokenRevoked(id, this.vault.revoke_token(&token, bounds).await)
         });
     }
 
-    fn spawn<F: Future<Output = Done> + Send + 'static>(&self, request: impl FnOnce(Self) -> F) {
+    fn spawn<F: Future<Output = VaultReply> + Send + 'static>(&self, request: impl FnOnce(Self) -> F) {
         let this = self.clone();
         let request = request(this.clone());
         self.tasks.spawn(async move {
@@ -271,7 +271,7 @@ impl Requests {
         });
     }
 
-    async fn tell(&self, done: Done) {
+    async fn tell(&self, done: VaultReply) {
         // Without a driver there is nobody left to mind.
         let _ = self.done.send(done).await;
     }

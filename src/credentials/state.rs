@@ -18,14 +18,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::clock;
 use crate::files::Shown;
 use document::Document;
-use place::{Lock, Place};
+use place::{Lock, StatePath};
 
-pub(super) use document::{Left, LeftGeneration, LeftToken, Origin};
+pub(super) use document::{Origin, Saved, SavedGeneration, SavedToken};
 pub use place::Error;
 
 /// An open state file. Only this process has it.
 pub struct StateFile {
-    place: Place,
+    place: StatePath,
     boot: String,
     vault: String,
     inner: Mutex<Inner>,
@@ -34,7 +34,7 @@ pub struct StateFile {
 
 #[derive(Default)]
 struct Inner {
-    slots: BTreeMap<u64, Left>,
+    slots: BTreeMap<u64, Saved>,
     /// Slots of an earlier process that nobody has taken.
     untaken: Vec<u64>,
     next: u64,
@@ -60,7 +60,7 @@ impl StateFile {
     }
 
     fn open_in(path: &Path, vault: String, boot: String) -> Result<Arc<Self>, Error> {
-        let place = Place::new(path)?;
+        let place = StatePath::new(path)?;
         let lock = place.lock()?;
         let mut inner = Inner::default();
         if let Some(text) = place.read()? {
@@ -92,7 +92,7 @@ impl StateFile {
     /// # Errors
     /// As [`StateFile::open`].
     pub fn examine(path: &Path) -> Result<(), Error> {
-        Place::new(path)?.examine().map(drop)
+        StatePath::new(path)?.examine().map(drop)
     }
 
     /// The part of this route, with what an earlier process has left of it.
@@ -110,7 +110,7 @@ impl StateFile {
             None => {
                 let id = inner.next;
                 inner.next += 1;
-                inner.slots.insert(id, Left::new(route));
+                inner.slots.insert(id, Saved::new(route));
                 id
             }
         };
@@ -177,12 +177,12 @@ impl Inner {
 
 impl Slot {
     /// What is in it.
-    pub(super) fn left(&self) -> Left {
-        self.file.inner().slots.get(&self.id).cloned().unwrap_or_else(|| Left::new(""))
+    pub(super) fn left(&self) -> Saved {
+        self.file.inner().slots.get(&self.id).cloned().unwrap_or_else(|| Saved::new(""))
     }
 
     /// Puts this into it, and writes the file. False if it could not be written.
-    pub(super) fn save(&self, tokens: Vec<LeftToken>, generations: Vec<LeftGeneration>) -> bool {
+    pub(super) fn save(&self, tokens: Vec<SavedToken>, generations: Vec<SavedGeneration>) -> bool {
         let mut inner = self.file.inner();
         if let Some(left) = inner.slots.get_mut(&self.id) {
             (left.tokens, left.generations) = (tokens, generations);
@@ -197,7 +197,7 @@ impl std::fmt::Debug for StateFile {
     }
 }
 
-fn clear(place: &Place) {
+fn clear(place: &StatePath) {
     if let Err(error) = place.clear() {
         tracing::warn!(file = %Shown(place.path()), %error, "the state file cannot be removed");
     }

@@ -1,4 +1,4 @@
-//! What goes into a [`Keeper`](super::Keeper), and what comes out. Floor 1.
+//! What goes into a [`DynamicRole`](super::DynamicRole), and what comes out. Floor 1.
 
 use std::time::Duration;
 
@@ -135,8 +135,8 @@ pub enum Event {
     /// Not revoked.
     TokenRevokeFailed(TokenId, Failure),
     /// The answer to [`Action::LookUpLease`].
-    LeaseLookedUp(u64, Sight),
-    /// Nobody is in this generation any more, nor can be. See [`Keeper::may_empty`].
+    LeaseLookedUp(u64, LeaseLookup),
+    /// Nobody is in this generation any more, nor can be. See [`DynamicRole::may_empty`].
     Empty {
         /// Which.
         number: u64,
@@ -179,15 +179,15 @@ pub enum Drain {
 
 /// What a look for a lease whose token was revoked has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Sight {
+pub enum LeaseLookup {
     /// It is not there any more.
-    Gone,
+    Missing,
     /// Vault has it still.
-    There,
+    Present,
     /// No answer this time.
-    Unclear,
+    Unknown,
     /// It may not be looked up, now or later.
-    Barred,
+    Forbidden,
 }
 
 /// What a check of a suspect lease said.
@@ -228,7 +228,7 @@ pub enum Action {
     /// New sessions have to wait.
     Unpublish,
     /// Tell the sessions of a generation.
-    Tell(u64, Ending),
+    NotifySessions(u64, Ending),
     /// The generation has ended: drop its credential.
     Forget(u64),
     /// Drop the token.

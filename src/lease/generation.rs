@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::schedule::{self, Jitter};
-use super::term::{Over, Renewal, Term};
-use super::token::{Bound, Revoking};
+use super::term::{NotRenewed, Renewal, Term};
+use super::token::{Revoking, TokenLimits};
 use super::{Time, TokenId};
 
 /// One lease's life.
@@ -24,7 +24,7 @@ pub struct Generation {
     /// The check that the renewal in flight answers.
     pub(super) check: Option<Check>,
     /// What the driver was told last.
-    pub(super) told: Option<Ending>,
+    pub(super) last_notice: Option<Ending>,
 }
 
 /// A renewal that is asked for to see whether the lease lives.
@@ -137,7 +137,7 @@ impl Generation {
             cut_short: None,
             checked_at: None,
             check: None,
-            told: None,
+            last_notice: None,
         }
     }
 
@@ -179,20 +179,20 @@ impl Generation {
 
     /// The moment by which every session must be gone: the end of the lease or of its token, each less its margin.
     #[must_use]
-    pub fn end_at(&self, token: Bound) -> Time {
+    pub fn end_at(&self, token: TokenLimits) -> Time {
         let end = self.term.end_at().min(token.end_at);
         self.cut_short.map_or(end, |cut| end.min(cut.at + schedule::CANCEL_LEAD))
     }
 
     /// When the hard close begins.
     #[must_use]
-    pub fn hard_close_at(&self, token: Bound) -> Time {
+    pub fn hard_close_at(&self, token: TokenLimits) -> Time {
         self.end_at(token) - schedule::CANCEL_LEAD
     }
 
     /// From when on its sessions are drained; `None` without a published successor.
     #[must_use]
-    pub fn drain_at(&self, token: Bound, setting: Option<Duration>) -> Option<Time> {
+    pub fn drain_at(&self, token: TokenLimits, setting: Option<Duration>) -> Option<Time> {
         let State::Retiring { successor_at: Some(successor_at), .. } = self.state else {
             return None;
         };
@@ -203,13 +203,13 @@ impl Generation {
     /// From when on its sessions would be drained if it had a successor.
     ///
     /// Lease and token are renewed each at two thirds of its own usable life, so neither's last quarter is too early.
-    pub(super) fn would_drain_at(&self, token: Bound, setting: Option<Duration>) -> Time {
+    pub(super) fn would_drain_at(&self, token: TokenLimits, setting: Option<Duration>) -> Time {
         let drain = schedule::drain(setting, self.as_issued, self.term.usable().min(token.usable));
         self.hard_close_at(token) - drain
     }
 
     /// Whether sessions may be opened with it, and go on. What a command has ended takes no newcomers.
-    pub(super) fn is_usable(&self, now: Time, token: Bound) -> bool {
+    pub(super) fn is_usable(&self, now: Time, token: TokenLimits) -> bool {
         matches!(self.state, State::Current { .. } | State::Retiring { .. })
             && self.cut_short.is_none()
             && now < self.hard_close_at(token)
@@ -222,7 +222,7 @@ impl Generation {
     }
 
     /// Whether it is renewed: it is current, or may become so, or has sessions.
-    pub(super) fn is_kept(&self) -> bool {
+    pub(super) fn is_renewed(&self) -> bool {
         matches!(self.state, State::Standby | State::Current { .. } | State::Retiring { .. })
     }
 
@@ -232,9 +232,9 @@ impl Generation {
     }
 
     /// Why a successor is needed by its renewal alone, and from when on.
-    pub(super) fn replace(&self) -> Option<(Over, Time)> {
+    pub(super) fn replace(&self) -> Option<(NotRenewed, Time)> {
         match self.term.renewal() {
-            Renewal::Over { why, replace_at } => Some((why, replace_at)),
+            Renewal::Stopped { why, replace_at } => Some((why, replace_at)),
             Renewal::Scheduled(_) | Renewal::InFlight => None,
         }
     }

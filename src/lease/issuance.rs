@@ -110,13 +110,13 @@ pub enum State {
 
 /// What an attempt failed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Setback {
+pub(super) enum FailureClass {
     /// Vault is away, or what it is asked with is not there yet: it may work at any moment.
-    Absence,
+    Transient,
     /// Vault said no, or gave what is of no use: it will do the same until somebody acts.
-    Refusal,
+    Refused,
     /// The server refuses what Vault gave.
-    Disproof,
+    ProofRefused,
 }
 
 /// What a proof that failed has shown.
@@ -136,13 +136,13 @@ impl Issuance {
     }
 
     /// An attempt failed. `most` bounds the wait.
-    pub(super) fn fail(&mut self, now: Time, setback: Setback, most: Duration, jitter: Jitter) {
-        let first = match setback {
-            Setback::Absence | Setback::Refusal => Duration::from_millis(500),
-            Setback::Disproof => Duration::from_secs(5),
+    pub(super) fn fail(&mut self, now: Time, class: FailureClass, most: Duration, jitter: Jitter) {
+        let first = match class {
+            FailureClass::Transient | FailureClass::Refused => Duration::from_millis(500),
+            FailureClass::ProofRefused => Duration::from_secs(5),
         };
         let until = now + schedule::back_off(self.failures, first, most, jitter);
-        self.state = State::BackOff { until, slow: setback != Setback::Absence };
+        self.state = State::BackOff { until, slow: class != FailureClass::Transient };
         self.failures = self.failures.saturating_add(1);
     }
 

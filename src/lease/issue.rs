@@ -1,12 +1,12 @@
-//! How the keeper comes to a fresh credential: what for, log in, ask, prove, publish. Floor 1.
+//! How the role comes to a fresh credential: what for, log in, ask, prove, publish. Floor 1.
 
 use std::time::Duration;
 
+use super::dynamic_role::DynamicRole;
 use super::event::{Action, Drain, Failure, Note};
 use super::generation::{CutShort, Generation, State};
-use super::issuance::{Setback, Unproved};
-use super::keeper::Keeper;
-use super::term::Over;
+use super::issuance::{FailureClass, Unproved};
+use super::term::NotRenewed;
 use super::token::{Token, TokenFacts, TokenId};
 use super::{Reason, Time, issuance, schedule};
 
@@ -14,7 +14,7 @@ use super::{Reason, Time, issuance, schedule};
 const LONGEST_UNSERVED_ABSENCE: Duration = Duration::from_secs(3);
 const LONGEST_UNSERVED_REFUSAL: Duration = Duration::from_secs(30);
 
-impl Keeper {
+impl DynamicRole {
     /// What a fresh credential is needed for: now, or else from when on.
     pub(super) fn demand(&self, now: Time) -> Result<Reason, Time> {
         if self.closed {
@@ -48,9 +48,9 @@ impl Keeper {
         let draining_at = generation.would_drain_at(self.bound(generation), self.settings.drain);
         let by_age = self.settings.rotate_after.map(|age| (generation.issued_at + age, Reason::Schedule));
         let by_renewal = generation.replace().map(|(why, at)| match why {
-            Over::Capped | Over::Unneeded => (at, Reason::Capped),
-            Over::NotRenewable => (at, Reason::NotRenewable),
-            Over::MaxAge | Over::Endless => (at, Reason::Schedule),
+            NotRenewed::Capped | NotRenewed::Unneeded => (at, Reason::Capped),
+            NotRenewed::NotRenewable => (at, Reason::NotRenewable),
+            NotRenewed::MaxAge | NotRenewed::Endless => (at, Reason::Schedule),
         });
         // Renewals that keep failing while the end draws near: a fresh lease may come where a longer one does not.
         let lease_failing = generation.term.is_failing().then_some((draining_at, Reason::NotRenewable));
@@ -161,10 +161,10 @@ impl Keeper {
 
     /// The current credential is lost. What a host has refused is no remedy, and the back-off after such a one was for a
     /// route that is served: a fresh one is asked for, once for each loss, and as far as the bucket allows.
-    pub(super) fn make_way(&mut self) {
+    pub(super) fn replace_lost(&mut self) {
         match self.issuance.state {
             issuance::State::Proving { number, refused: true, again_at: Some(_), .. } => {
-                self.set_aside(number);
+                self.abandon(number);
             }
             issuance::State::BackOff { slow: true, .. } => self.issuance.state = issuance::State::Idle,
             _ => {}
@@ -175,11 +175,11 @@ impl Keeper {
     pub(super) fn make_way_for_command(&mut self) {
         if let issuance::State::Proving { number, refused: true, again_at: Some(_), .. } = self.issuance.state
         {
-            self.set_aside(number);
+            self.abandon(number);
         }
     }
 
-    fn set_aside(&mut self, number: u64) {
+    fn abandon(&mut self, number: u64) {
         self.note(Note::CandidateRefused(number));
         self.give_back(number);
         self.issuance.state = issuance::State::Idle;
@@ -214,13 +214,13 @@ impl Keeper {
             Reason::Schedule | Reason::Capped | Reason::NotRenewable | Reason::Token | Reason::Standby
         );
         if refused_now && self.lost && before_loss {
-            self.set_aside(number);
+            self.abandon(number);
             return;
         }
         if refused_now && now >= patience_ends_at {
             self.note(Note::CandidateRefused(number));
             self.give_back(number);
-            self.fail(now, Setback::Disproof);
+            self.fail(now, FailureClass::ProofRefused);
             return;
         }
         if !refused_now {
@@ -232,7 +232,7 @@ impl Keeper {
             let waits = unproved == Unproved::Lags && now < patience_ends_at;
             if reason == Reason::Command && !waits {
                 self.give_back(number);
-                self.fail(now, Setback::Absence);
+                self.fail(now, FailureClass::Transient);
                 return;
             }
             if !waits {
@@ -271,7 +271,7 @@ impl Keeper {
     }
 
     /// A candidate that no host could judge waits for its next proof no longer than until it is needed.
-    pub(super) fn press(&mut self, now: Time) {
+    pub(super) fn retry_standby(&mut self, now: Time) {
         if let issuance::State::Proving { number, again_at: Some(_), refused: false, .. } =
             self.issuance.state
             && now >= self.presses_at(now)
@@ -342,7 +342,7 @@ impl Keeper {
         } else if usable < schedule::LEAST_USABLE {
             self.note(Note::TooShort(number));
             self.give_back(number);
-            self.fail(now, Setback::Refusal);
+            self.fail(now, FailureClass::Refused);
         } else {
             self.issuance.state =
                 issuance::State::Proving { reason, number, tries: 0, refused: false, again_at: None };
@@ -370,7 +370,7 @@ impl Keeper {
             self.spare = None;
             self.note(Note::TokenOfNoUse(token));
             // Another one may be handed over at any moment.
-            self.fail(now, if facts.owned { Setback::Refusal } else { Setback::Absence });
+            self.fail(now, if facts.owned { FailureClass::Refused } else { FailureClass::Transient });
         } else {
             self.request(reason, token);
         }
@@ -447,10 +447,10 @@ impl Keeper {
             }
             // It gives tokens that may not do it, or cannot be read.
             _ if matches!(failure, Failure::Forbidden | Failure::Unusable) => {
-                self.fail(now, Setback::Refusal)
+                self.fail(now, FailureClass::Refused)
             }
             // The next login is made with what is in the file by then.
-            _ => self.fail(now, Setback::Absence),
+            _ => self.fail(now, FailureClass::Transient),
         }
     }
 
@@ -482,12 +482,12 @@ impl Keeper {
             now,
             match failure {
                 // A fresh login is the remedy for a dead token.
-                Failure::Transient | Failure::TimedOut | Failure::TokenDead => Setback::Absence,
+                Failure::Transient | Failure::TimedOut | Failure::TokenDead => FailureClass::Transient,
                 Failure::Forbidden
                 | Failure::Gone
                 | Failure::CannotExtend
                 | Failure::Refused
-                | Failure::Unusable => Setback::Refusal,
+                | Failure::Unusable => FailureClass::Refused,
             },
         );
     }
@@ -502,22 +502,22 @@ impl Keeper {
     }
 
     /// An attempt at a fresh credential failed.
-    pub(super) fn fail(&mut self, now: Time, setback: Setback) {
+    pub(super) fn fail(&mut self, now: Time, class: FailureClass) {
         let left = self.runs_until(now).map(|until| until.since(now));
-        let most = match (setback, left) {
-            (Setback::Disproof, Some(_)) => Duration::from_mins(5),
-            (Setback::Absence | Setback::Refusal, Some(left)) => schedule::longest_wait(left),
-            (Setback::Absence, None) => LONGEST_UNSERVED_ABSENCE,
-            (Setback::Refusal | Setback::Disproof, None) => LONGEST_UNSERVED_REFUSAL,
+        let most = match (class, left) {
+            (FailureClass::ProofRefused, Some(_)) => Duration::from_mins(5),
+            (FailureClass::Transient | FailureClass::Refused, Some(left)) => schedule::longest_wait(left),
+            (FailureClass::Transient, None) => LONGEST_UNSERVED_ABSENCE,
+            (FailureClass::Refused | FailureClass::ProofRefused, None) => LONGEST_UNSERVED_REFUSAL,
         };
-        if setback == Setback::Disproof && left.is_none() {
+        if class == FailureClass::ProofRefused && left.is_none() {
             // The next one is made out of turn, and probably for nothing.
             self.issuance.bucket.take(now);
             self.issuance.awaits_bucket = true;
         }
         let jitter = self.jitter();
         self.discard = false;
-        self.issuance.fail(now, setback, most, jitter);
+        self.issuance.fail(now, class, most, jitter);
         if self.closed {
             self.issuance.state = issuance::State::Idle;
         }

@@ -5,24 +5,24 @@
 //! | decide what to ask for, and when | asks Vault, one tracked task a request |
 //! | know ids of tokens and generations | keeps id → token, id → credential |
 //! | say when sessions drain and end | tells the sessions |
-//! | never look at a clock | calls [`Keeper::handle`] with the time, sleeps until [`Keeper::next_deadline`] |
+//! | never look at a clock | calls [`DynamicRole::handle`] with the time, sleeps until [`DynamicRole::next_deadline`] |
 //!
 //! Three small machines hold the lives of things: [`token`] (one login), [`generation`] (one lease) and [`issuance`]
-//! (one fresh credential at a time). The [`Keeper`] of a route holds them together and takes every decision that needs
+//! (one fresh credential at a time). The [`DynamicRole`] of a route holds them together and takes every decision that needs
 //! more than one of them.
 
 mod doubt;
+mod dynamic_role;
 mod event;
-mod farewell;
 pub mod generation;
 pub mod issuance;
 mod issue;
-mod keeper;
-mod kept;
+mod pending_revocation;
 mod renewing;
 mod replacing;
 mod review;
 pub mod schedule;
+mod snapshot;
 mod standby;
 pub mod static_role;
 pub mod term;
@@ -32,10 +32,10 @@ pub mod token;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Action, Drain, Event, Failure, Note, Outcome, Settings, Sight, Verdict};
+pub use dynamic_role::DynamicRole;
+pub use event::{Action, Drain, Event, Failure, LeaseLookup, Note, Outcome, Settings, Verdict};
 pub use issuance::Reason;
-pub use keeper::Keeper;
-pub use kept::{Kept, KeptGeneration, KeptToken};
-pub use static_role::StaticKeeper;
+pub use snapshot::{GenerationSnapshot, Snapshot, TokenSnapshot};
+pub use static_role::StaticRole;
 pub use time::Time;
 pub use token::{TokenFacts, TokenId};

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use super::dynamic_role::DynamicRole;
 use super::event::{Action, Failure, Note, Verdict};
 use super::generation::{Cause, Check, State};
-use super::keeper::Keeper;
 use super::term::Renewal;
 use super::token::TokenId;
 use super::{Time, issuance, schedule};
 
-impl Keeper {
+impl DynamicRole {
     pub(super) fn lease_renewed(
         &mut self,
         now: Time,
@@ -24,7 +24,7 @@ impl Keeper {
         };
         let check = generation.check.take();
         let capped = generation.term.renewed(now, sent_at, Some(lease), renewable, jitter);
-        if let Some(before @ Renewal::Over { .. }) = check.map(|check| check.before) {
+        if let Some(before @ Renewal::Stopped { .. }) = check.map(|check| check.before) {
             generation.term.restore(before);
         } else if capped {
             self.note(Note::LeaseCapped(number));
@@ -41,7 +41,7 @@ impl Keeper {
         let check = generation.check.take();
         match (failure, check.map(|check| check.before)) {
             (Failure::Gone | Failure::TokenDead, _) => {}
-            (_, Some(before @ Renewal::Over { .. })) => generation.term.restore(before),
+            (_, Some(before @ Renewal::Stopped { .. })) => generation.term.restore(before),
             // A check that came to nothing before the renewal's time is no failed renewal; at its time it was that too.
             (Failure::Transient | Failure::TimedOut, Some(before @ Renewal::Scheduled(at))) if now < at => {
                 generation.term.restore(before);
@@ -99,7 +99,7 @@ impl Keeper {
         if let Some(held) = self.tokens.get_mut(&token) {
             held.term.died(now);
             for number in std::mem::take(&mut held.owed) {
-                self.left_with_token(now, number);
+                self.revoked_with_token(now, number);
             }
         }
     }
@@ -113,7 +113,7 @@ impl Keeper {
             State::Candidate => {
                 self.forget(number);
                 if matches!(self.issuance.state, issuance::State::Proving { number: n, .. } if n == number) {
-                    self.fail(now, issuance::Setback::Absence);
+                    self.fail(now, issuance::FailureClass::Transient);
                 }
             }
             State::Standby => {
@@ -130,7 +130,7 @@ impl Keeper {
                     self.current = None;
                     self.lost = true;
                     self.actions.push(Action::Unpublish);
-                    self.make_way();
+                    self.replace_lost();
                 }
             }
             State::Closing { .. } => {}
@@ -139,7 +139,7 @@ impl Keeper {
 
     pub(super) fn check(&mut self, now: Time, number: u64, every: Duration, answer: bool) {
         let max_age = self.settings.max_age;
-        let Some(generation) = self.generations.get_mut(&number).filter(|g| g.is_kept()) else {
+        let Some(generation) = self.generations.get_mut(&number).filter(|g| g.is_renewed()) else {
             if answer {
                 self.actions.push(Action::Answer(number, Verdict::Lost));
             }

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::doubt::Answer;
+use super::dynamic_role::DynamicRole;
 use super::event::Action;
-use super::keeper::Keeper;
 use super::{Time, issuance};
 
 /// Opens for one replacement a minute, then less often.
@@ -37,7 +37,7 @@ impl ReplaceGate {
     }
 }
 
-impl Keeper {
+impl DynamicRole {
     /// Logins with this generation are refused, and they wait for another one.
     pub(super) fn replace(&mut self, now: Time, number: u64) {
         if self.current != Some(number) || self.refused == Some(number) {

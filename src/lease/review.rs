@@ -1,34 +1,34 @@
-//! What the keeper does because of the time and of what it holds, after each event. Floor 1.
+//! What the role does because of the time and of what it holds, after each event. Floor 1.
 //!
-//! Nothing here is triggered: [`Keeper::review`] looks at everything it has and does what is due, so that it does not
+//! Nothing here is triggered: [`DynamicRole::review`] looks at everything it has and does what is due, so that it does not
 //! matter which event brought the moment. Doing it twice does nothing more.
 
 use std::time::Duration;
 
 use super::Time;
+use super::dynamic_role::{DynamicRole, MOST_RETIRING};
 use super::event::{Action, Failure, Note, Outcome};
 use super::generation::{Cause, Closing, Ending, Generation, State};
 use super::issuance;
-use super::keeper::{Keeper, MOST_RETIRING};
 use super::schedule;
-use super::term::{Over, Renewal};
+use super::term::{NotRenewed, Renewal};
 use super::token::{Revoking, TokenId};
 
-impl Keeper {
+impl DynamicRole {
     pub(super) fn review(&mut self, now: Time) {
         self.deadline = Time::NEVER;
         self.end_generations(now);
-        self.promote(now);
-        self.elect(now);
-        self.press(now);
-        self.keep_antiphase(now);
+        self.publish_standby(now);
+        self.choose_current(now);
+        self.retry_standby(now);
+        self.stagger_renewals(now);
         self.renew_leases(now);
         self.renew_tokens(now);
         self.issue(now);
         self.answer_waiting_logins(now);
         self.give_leases_back(now);
         self.give_tokens_back(now);
-        self.look_after(now);
+        self.verify_revoked(now);
         self.tell(now);
     }
 
@@ -62,7 +62,7 @@ impl Keeper {
                 State::Candidate if now >= hard_close_at => {
                     self.give_back(number);
                     if proving {
-                        self.fail(now, issuance::Setback::Absence);
+                        self.fail(now, issuance::FailureClass::Transient);
                     }
                 }
                 State::Standby if now >= hard_close_at => self.give_back(number),
@@ -75,7 +75,7 @@ impl Keeper {
     }
 
     /// Without a current generation the latest that is still usable serves again.
-    fn elect(&mut self, now: Time) {
+    fn choose_current(&mut self, now: Time) {
         if self.current.is_some() || self.closed || !self.wanted {
             return;
         }
@@ -108,16 +108,16 @@ impl Keeper {
         let too_many = retiring.len().saturating_sub(MOST_RETIRING);
         for number in self.numbers() {
             let max_age = self.settings.max_age;
-            let Some(generation) = self.generations.get_mut(&number).filter(|g| g.is_kept()) else {
+            let Some(generation) = self.generations.get_mut(&number).filter(|g| g.is_renewed()) else {
                 continue;
             };
             let Some(at) = generation.renew_at() else { continue };
             if retiring.iter().take(too_many).any(|n| *n == number) {
-                generation.term.over(Over::Unneeded, now);
+                generation.term.over(NotRenewed::Unneeded, now);
             } else if now < at {
                 self.wake(now, at);
             } else if generation.would_pass(now, max_age) {
-                generation.term.over(Over::MaxAge, now);
+                generation.term.over(NotRenewed::MaxAge, now);
             } else {
                 self.ask_renewal(number);
             }
@@ -151,7 +151,7 @@ impl Keeper {
             || self
                 .generations
                 .values()
-                .any(|g| g.token == id && (g.is_kept() || g.state == State::Candidate))
+                .any(|g| g.token == id && (g.is_renewed() || g.state == State::Candidate))
     }
 
     /// A generation is not served any more, and nobody is in it: its lease goes back.
@@ -225,7 +225,7 @@ impl Keeper {
             // Dead tokens take their leases along.
             Failure::TokenDead | Failure::Gone => {
                 self.forget(number);
-                self.left_with_token(now, number);
+                self.revoked_with_token(now, number);
             }
             Failure::Forbidden => {
                 let owner = generation.token;
@@ -284,7 +284,7 @@ impl Keeper {
         };
         for number in token.owed {
             match outcome {
-                Outcome::Token => self.left_with_token(now, number),
+                Outcome::Token => self.revoked_with_token(now, number),
                 outcome => self.note(Note::Returned(number, outcome)),
             }
         }
@@ -338,9 +338,9 @@ impl Keeper {
                     }
                 }
             };
-            let told = self.generations.get_mut(&number).map(|g| g.told.replace(ending));
-            if told != Some(Some(ending)) {
-                self.actions.push(Action::Tell(number, ending));
+            let last_notice = self.generations.get_mut(&number).map(|g| g.last_notice.replace(ending));
+            if last_notice != Some(Some(ending)) {
+                self.actions.push(Action::NotifySessions(number, ending));
             }
         }
     }
@@ -361,7 +361,7 @@ impl Keeper {
         self.generations.keys().copied().collect()
     }
 
-    /// What the keeper will do next by itself, and when.
+    /// What the role will do next by itself, and when.
     #[must_use]
     pub fn next_action(&self, now: Time) -> (&'static str, Time) {
         match self.issuance.state {
@@ -385,7 +385,7 @@ impl Keeper {
             .map(|generation| match generation.term.renewal() {
                 Renewal::InFlight => now,
                 Renewal::Scheduled(at) => at,
-                Renewal::Over { .. } => Time::NEVER,
+                Renewal::Stopped { .. } => Time::NEVER,
             })
             .unwrap_or(Time::NEVER);
         let next = [("renew", renew), ("rotate", rotate), ("issue", stand_by)];

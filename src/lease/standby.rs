@@ -5,20 +5,20 @@
 
 use std::time::Duration;
 
+use super::dynamic_role::DynamicRole;
 use super::event::{Action, Note};
 use super::generation::{Generation, State};
-use super::keeper::Keeper;
 use super::term::{Renewal, Term};
 use super::token::TokenId;
 use super::{Reason, Time, schedule};
 
-impl Keeper {
+impl DynamicRole {
     /// The generation that stands by.
     pub(super) fn standby(&self) -> Option<(u64, &Generation)> {
         self.generations().find(|(_, generation)| generation.state == State::Standby)
     }
 
-    /// Whether a credential to stand by is needed: now, or else from when on. What [`Keeper::demand`] says comes first.
+    /// Whether a credential to stand by is needed: now, or else from when on. What [`DynamicRole::demand`] says comes first.
     pub(super) fn standby_demand(&self, now: Time) -> Result<(), Time> {
         let current = self.current.and_then(|number| self.generations.get(&number));
         let Some(current) = current.filter(|_| self.settings.standby && !self.closed && self.wanted) else {
@@ -82,7 +82,7 @@ impl Keeper {
 
     /// Publishes what stands by if the current generation is gone, or is to be replaced for a reason that Vault's absence
     /// must not delay. A rotation by age or on command asks for a fresh credential.
-    pub(super) fn promote(&mut self, now: Time) {
+    pub(super) fn publish_standby(&mut self, now: Time) {
         let Some((number, standby)) = self.standby().filter(|_| !self.closed && self.wanted) else {
             return;
         };
@@ -126,7 +126,7 @@ impl Keeper {
 
     /// Has what stands by renewed half a period off the current one, and each lease together with its token: a generation
     /// lives as long as the one of the two that was renewed first.
-    pub(super) fn keep_antiphase(&mut self, now: Time) {
+    pub(super) fn stagger_renewals(&mut self, now: Time) {
         let (Some(current), Some(standby)) = (self.current, self.standby().map(|(number, _)| number)) else {
             return;
         };
@@ -139,20 +139,20 @@ impl Keeper {
     }
 
     /// When what bounds this generation is renewed; nothing while a renewal is under way, or fails, or there is none.
-    fn beat(&self, number: u64) -> Option<Beat> {
+    fn beat(&self, number: u64) -> Option<RenewalPhase> {
         let generation = self.generations.get(&number)?;
         let (lease, lease_at) = (&generation.term, generation.term.renews_at()?);
         if lease.is_failing() {
             return None;
         }
-        let by_lease = Beat { at: lease_at, usable: lease.usable(), lease: true, token: false };
+        let by_lease = RenewalPhase { at: lease_at, usable: lease.usable(), lease: true, token: false };
         let token = self.tokens.get(&generation.token).map(|token| &token.term);
         // One that is not renewed has an end of its own, or none.
-        let Some(token) = token.filter(|token| !matches!(token.renewal(), Renewal::Over { .. })) else {
+        let Some(token) = token.filter(|token| !matches!(token.renewal(), Renewal::Stopped { .. })) else {
             return Some(by_lease);
         };
         let token_at = token.renews_at().filter(|_| !token.is_failing())?;
-        let owned = |other: &Generation| other.token == generation.token && other.is_kept();
+        let owned = |other: &Generation| other.token == generation.token && other.is_renewed();
         let is_shared = self.generations.iter().any(|(n, other)| *n != number && owned(other));
         // The longer of two such has always more to come than the shorter one at its best.
         let is_twice = |longer: &Term, shorter: &Term| longer.usable() >= shorter.usable() * 2;
@@ -160,16 +160,16 @@ impl Keeper {
             by_lease
         } else if is_shared {
             // No generation is drawn to its sibling's renewal by their token.
-            Beat { token: true, ..by_lease }
+            RenewalPhase { token: true, ..by_lease }
         } else if is_twice(lease, token) {
-            Beat { at: token_at, usable: token.usable(), lease: false, token: true }
+            RenewalPhase { at: token_at, usable: token.usable(), lease: false, token: true }
         } else {
             let (at, usable) = (lease_at.min(token_at), lease.usable().min(token.usable()));
-            Beat { at, usable, lease: true, token: true }
+            RenewalPhase { at, usable, lease: true, token: true }
         })
     }
 
-    fn advance(&mut self, number: u64, beat: Beat, at: Time) {
+    fn advance(&mut self, number: u64, beat: RenewalPhase, at: Time) {
         let Some(generation) = self.generations.get_mut(&number) else { return };
         if beat.lease {
             generation.term.renew_by(at);
@@ -182,7 +182,7 @@ impl Keeper {
 
 /// When a generation is renewed.
 #[derive(Clone, Copy)]
-struct Beat {
+struct RenewalPhase {
     at: Time,
     /// How long a renewal is of use.
     usable: Duration,

@@ -21,9 +21,9 @@ use super::schedule::{self, Jitter};
 use super::token::{Revoking, Token, TokenFacts, TokenId};
 use super::{Reason, Time};
 
-/// The keeper of a static role. It takes the same events as a [`Keeper`](super::Keeper), and gives the same actions.
+/// A static role of Vault: one credential, whose password changes in place. It takes the same events as a [`DynamicRole`](super::DynamicRole), and gives the same actions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct StaticKeeper {
+pub struct StaticRole {
     tokens: BTreeMap<TokenId, Token>,
     /// The one that reads.
     token: Option<TokenId>,
@@ -89,7 +89,7 @@ const LONGEST_PROVE_AFTER: Duration = Duration::from_secs(30);
 /// The longest wait between two reads while something new is due.
 const LONGEST_POLL: Duration = Duration::from_secs(5);
 
-impl StaticKeeper {
+impl StaticRole {
     /// A role whose password has not been read. It asks for it at the first event.
     #[must_use]
     pub fn new(seed: u64) -> Self {
@@ -244,7 +244,7 @@ impl StaticKeeper {
             Event::Suspected(number) => {
                 if self.current() == Some(number) {
                     self.awaited.push(number);
-                    self.hurry(now);
+                    self.retry_now(now);
                 } else {
                     self.actions.push(Action::Answer(number, Verdict::Lost));
                 }
@@ -256,7 +256,7 @@ impl StaticKeeper {
                         Answer::Prove => self.actions.push(Action::Prove(number)),
                         Answer::Wait => {}
                         Answer::LetsIn => self.actions.push(Action::LetsIn(number)),
-                        Answer::Refused => self.hurry(now),
+                        Answer::Refused => self.retry_now(now),
                     }
                 }
             }
@@ -270,12 +270,12 @@ impl StaticKeeper {
             Event::Await(number) => self.actions.push(Action::TooEarly(number)),
             Event::Rotate(_) => {
                 self.commanded = true;
-                self.hurry(now);
+                self.retry_now(now);
                 self.end_back_off(now);
             }
             Event::Reload => {
                 self.reloaded = !matches!(self.reading, Reading::Waiting { .. });
-                self.hurry(now);
+                self.retry_now(now);
                 self.end_back_off(now);
             }
             Event::Close | Event::Retire => self.close(),
@@ -346,7 +346,7 @@ impl StaticKeeper {
             self.urgent_until = now;
             if !self.closed {
                 let ending = Ending { hard_close_at: Time::NEVER, drain_from: None, closing: None };
-                self.actions.push(Action::Tell(number, ending));
+                self.actions.push(Action::NotifySessions(number, ending));
                 self.actions.push(Action::Publish(number));
                 // It is published in any case, since it is the only one. What the server makes of it is for the status.
                 self.refused = None;
@@ -411,7 +411,7 @@ impl StaticKeeper {
             let wait = schedule::back_off(tries, PROVE_AFTER, LONGEST_PROVE_AFTER, jitter);
             self.refused = Some(Refused { tries, again_at: now + wait });
         }
-        self.hurry(now);
+        self.retry_now(now);
     }
 
     fn prove_again(&mut self, now: Time) {
@@ -456,7 +456,7 @@ impl StaticKeeper {
     }
 
     /// Something does not fit: look soon, and often, though less and less so while a password stays refused.
-    fn hurry(&mut self, now: Time) {
+    fn retry_now(&mut self, now: Time) {
         if self.closed {
             self.urgent_until = now;
             self.disappoint();

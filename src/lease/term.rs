@@ -40,9 +40,9 @@ pub enum Renewal {
     /// Asked for.
     InFlight,
     /// There will be none.
-    Over {
+    Stopped {
         /// Why.
-        why: Over,
+        why: NotRenewed,
         /// From then on a successor is needed.
         replace_at: Time,
     },
@@ -50,7 +50,7 @@ pub enum Renewal {
 
 /// Why a term is not renewed any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Over {
+pub enum NotRenewed {
     /// The latest grant was shorter than an earlier one, or Vault said that it cannot be extended.
     Capped,
     /// It is not renewable, or the policy forbids it.
@@ -74,7 +74,7 @@ impl Term {
             granted,
             longest: granted,
             margin,
-            renewal: Renewal::Over { why: Over::Endless, replace_at: Time::NEVER },
+            renewal: Renewal::Stopped { why: NotRenewed::Endless, replace_at: Time::NEVER },
             renewals: 0,
             failures: 0,
         };
@@ -88,7 +88,7 @@ impl Term {
     pub(super) fn resumed(self, now: Time) -> Self {
         match self.renewal {
             Renewal::InFlight => Self { renewal: Renewal::Scheduled(now), ..self },
-            Renewal::Scheduled(_) | Renewal::Over { .. } => self,
+            Renewal::Scheduled(_) | Renewal::Stopped { .. } => self,
         }
     }
 
@@ -126,7 +126,7 @@ impl Term {
     pub fn renews_at(&self) -> Option<Time> {
         match self.renewal {
             Renewal::Scheduled(at) => Some(at),
-            Renewal::InFlight | Renewal::Over { .. } => None,
+            Renewal::InFlight | Renewal::Stopped { .. } => None,
         }
     }
 
@@ -155,7 +155,7 @@ impl Term {
     /// From when on a successor is needed; never, as long as it can be renewed.
     pub fn replace_at(&self) -> Time {
         match self.renewal {
-            Renewal::Over { replace_at, .. } => replace_at,
+            Renewal::Stopped { replace_at, .. } => replace_at,
             Renewal::Scheduled(_) | Renewal::InFlight => Time::NEVER,
         }
     }
@@ -168,7 +168,7 @@ impl Term {
     /// It is dead before its end.
     pub fn died(&mut self, now: Time) {
         self.ends_at = self.ends_at.min(now);
-        self.over(Over::NotRenewable, now);
+        self.over(NotRenewed::NotRenewable, now);
     }
 
     /// A check came to nothing: its renewal stands as it stood before.
@@ -177,8 +177,8 @@ impl Term {
     }
 
     /// No renewal any more.
-    pub fn over(&mut self, why: Over, replace_at: Time) {
-        self.renewal = Renewal::Over { why, replace_at };
+    pub fn over(&mut self, why: NotRenewed, replace_at: Time) {
+        self.renewal = Renewal::Stopped { why, replace_at };
     }
 
     /// The reply to a renewal. True if it was granted less than before, so that this was the last one.
@@ -195,13 +195,13 @@ impl Term {
         self.sent_at = sent_at;
         let Some(span) = span else {
             self.ends_at = Time::NEVER;
-            self.over(Over::Endless, Time::NEVER);
+            self.over(NotRenewed::Endless, Time::NEVER);
             return false;
         };
         self.ends_at = sent_at + span;
         self.granted = span;
         if span.saturating_add(schedule::CAP_SLACK) < self.longest {
-            self.over(Over::Capped, now);
+            self.over(NotRenewed::Capped, now);
             return true;
         }
         self.longest = self.longest.max(span);
@@ -212,7 +212,7 @@ impl Term {
     /// The renewal failed. What cannot be told from Vault's absence is tried again with back-off.
     pub fn failed(&mut self, now: Time, failure: Failure, jitter: Jitter) {
         match failure {
-            Failure::CannotExtend => self.over(Over::Capped, now),
+            Failure::CannotExtend => self.over(NotRenewed::Capped, now),
             // From two thirds on, as if it had never been renewable.
             Failure::Forbidden | Failure::Refused | Failure::Unusable => self.plan(false, jitter),
             Failure::Transient | Failure::TimedOut | Failure::TokenDead | Failure::Gone => {
@@ -229,7 +229,7 @@ impl Term {
         self.renewal = if renewable {
             Renewal::Scheduled(at)
         } else {
-            Renewal::Over { why: Over::NotRenewable, replace_at: at }
+            Renewal::Stopped { why: NotRenewed::NotRenewable, replace_at: at }
         };
     }
 }

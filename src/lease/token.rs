@@ -29,7 +29,7 @@ pub struct TokenFacts {
 
 /// How a token bounds the leases that it owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Bound {
+pub struct TokenLimits {
     /// Its end.
     pub ends_at: Time,
     /// Its end, less its own margin.
@@ -38,7 +38,7 @@ pub struct Bound {
     pub usable: Duration,
 }
 
-impl Bound {
+impl TokenLimits {
     /// No bound.
     pub const NONE: Self = Self { ends_at: Time::NEVER, end_at: Time::NEVER, usable: Duration::MAX };
 }
@@ -102,8 +102,8 @@ impl Token {
 
     /// What it means for the leases that it owns.
     #[must_use]
-    pub fn bound(&self) -> Bound {
-        Bound { ends_at: self.term.ends_at(), end_at: self.term.end_at(), usable: self.term.usable() }
+    pub fn bound(&self) -> TokenLimits {
+        TokenLimits { ends_at: self.term.ends_at(), end_at: self.term.end_at(), usable: self.term.usable() }
     }
 
     /// From when on it is ending: its renewal was capped, or it cannot be renewed and two thirds of it have passed.

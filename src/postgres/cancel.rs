@@ -185,7 +185,7 @@ pub(in crate::postgres) mod tests {
     use super::*;
     use crate::postgres::protocol::auth::method::RequireAuth;
     use crate::postgres::upstream::uri::Uri;
-    use crate::postgres::upstream::{Derivations, Leg, Settings};
+    use crate::postgres::upstream::{Derivations, Settings, UpstreamSession};
     use crate::secret::Secret;
 
     /// AuthenticationOk, BackendKeyData of process 7 with the key 1 2 3 4, ReadyForQuery.
@@ -195,7 +195,7 @@ pub(in crate::postgres) mod tests {
         [0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e, 0, 0, 0, 7, 1, 2, 3, 4];
 
     /// A server that lets its first client in, the client's leg, and the server's end of it.
-    pub(in crate::postgres) async fn leg() -> (TcpListener, Leg, TcpStream) {
+    pub(in crate::postgres) async fn leg() -> (TcpListener, UpstreamSession, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("postgresql://{}/shop?sslmode=disable", listener.local_addr().unwrap());
         let settings = Settings {

@@ -144,10 +144,10 @@ impl Vault {
 
     /// Somebody asks for a credential at `path` now: one for the login that Vault refused is shown to it again, and what it
     /// refused lately is not waited out.
-    pub fn hurry(&self, path: &str) {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).hurry(Instant::now());
-        self.transport.pace.hurry(login::PATH);
-        self.transport.pace.hurry(&creds_path(path));
+    pub fn retry_now(&self, path: &str) {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).retry_now(Instant::now());
+        self.transport.pace.retry_now(login::PATH);
+        self.transport.pace.retry_now(&creds_path(path));
     }
 
     /// Whether a credential that came from `path` is of use. One that is not is as good as a refusal of that path, though

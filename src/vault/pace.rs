@@ -18,7 +18,7 @@ use super::bounds::{Limit, Priority};
 /// gives its turn back, so that a Vault that is back is asked by everybody at once, however long it was away.
 ///
 /// An answer that refuses one path says nothing of others: that path alone has one request in flight, and waits between.
-pub(super) struct Pace {
+pub(super) struct RateLimiter {
     state: Mutex<State>,
     changed: Notify,
 }
@@ -92,7 +92,7 @@ impl Path {
     }
 }
 
-impl Pace {
+impl RateLimiter {
     pub(super) fn new() -> Self {
         Self { state: Mutex::default(), changed: Notify::new() }
     }
@@ -136,7 +136,7 @@ impl Pace {
     }
 
     /// Somebody asks for a try now: what was refused is not waited out.
-    pub(super) fn hurry(&self, path: &str) {
+    pub(super) fn retry_now(&self, path: &str) {
         if let Some(path) = self.state().paths.get_mut(path) {
             path.again_at = Instant::now();
             path.refusals = 0;
@@ -182,12 +182,12 @@ impl Pace {
 
 /// A place in the queue, left when it is dropped.
 struct Queued<'a> {
-    pace: &'a Arc<Pace>,
+    pace: &'a Arc<RateLimiter>,
     place: Place,
 }
 
 impl<'a> Queued<'a> {
-    fn new(pace: &'a Arc<Pace>, path: Option<String>, alone: bool, priority: Priority) -> Self {
+    fn new(pace: &'a Arc<RateLimiter>, path: Option<String>, alone: bool, priority: Priority) -> Self {
         let mut state = pace.state();
         state.next += 1;
         let place = (priority, state.next);
@@ -220,7 +220,7 @@ impl Drop for Queued<'_> {
 
 /// A request that may be sent, or was. Dropping it leaves the path to the next one.
 pub(super) struct Turn {
-    pace: Arc<Pace>,
+    pace: Arc<RateLimiter>,
     path: Option<String>,
     alone: bool,
     sent: u64,

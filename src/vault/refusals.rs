@@ -47,7 +47,7 @@ impl Refusals {
     }
 
     /// Somebody asks for a try now.
-    pub(super) fn hurry(&mut self, now: Instant) {
+    pub(super) fn retry_now(&mut self, now: Instant) {
         if let Some((_, _, again_at)) = &mut self.latest {
             *again_at = now;
         }
@@ -120,7 +120,7 @@ mod tests {
         }
         assert_eq!(refusals.wait(&secret("right"), now), None);
         assert!(refusals.wait(&secret("wrong"), now).is_some());
-        refusals.hurry(now);
+        refusals.retry_now(now);
         assert_eq!(refusals.wait(&secret("wrong"), now), None);
         refusals.refused(&secret("wrong"), Counted::Yes, now, 0.0);
         assert_eq!(refusals.wait(&secret("wrong"), now), Some(COUNTED[2]), "it counts on");

@@ -17,7 +17,7 @@ use url::{Host, Url};
 
 use super::address::{Fixed, authority, origin, parse, plain_host};
 use super::bounds::Limit;
-use super::pace::{Pace, Turn};
+use super::pace::{RateLimiter, Turn};
 use super::{Config, Error, tls};
 use crate::crypto;
 
@@ -30,7 +30,7 @@ pub(super) struct Transport {
     certificates: Arc<tls::Certificates>,
     rereads: Rereads,
     /// How often they are asked, all together.
-    pub(super) pace: Arc<Pace>,
+    pub(super) pace: Arc<RateLimiter>,
 }
 
 /// An answer, of any status.
@@ -91,7 +91,7 @@ impl Transport {
             first: AtomicUsize::new(0),
             certificates: Arc::new(certificates),
             rereads: Rereads::default(),
-            pace: Arc::new(Pace::new()),
+            pace: Arc::new(RateLimiter::new()),
         })
     }
 

@@ -20,7 +20,7 @@ use super::{Failure, Kind, Vault, replies};
 pub(super) struct Wrapped {
     /// The wrapping token that was found last.
     token: Option<Secret>,
-    fate: Fate,
+    fate: Outcome,
     /// From whichever token was unwrapped last.
     secret_id: Option<Secret>,
 }
@@ -34,7 +34,7 @@ impl Wrapped {
 
 /// What is known of the wrapping token that was found last.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Fate {
+enum Outcome {
     #[default]
     Fresh,
     /// It was used by us, and the answer has not arrived.
@@ -63,14 +63,14 @@ impl Vault {
         };
         if wrapped.token.as_ref().is_none_or(|known| !known.same(&token)) {
             wrapped.token = Some(token.clone());
-            wrapped.fate = Fate::Fresh;
+            wrapped.fate = Outcome::Fresh;
         }
-        if let (Fate::Unwrapped, Some(secret_id)) = (wrapped.fate, &wrapped.secret_id) {
+        if let (Outcome::Unwrapped, Some(secret_id)) = (wrapped.fate, &wrapped.secret_id) {
             return Ok(secret_id.clone());
         }
         match self.unwrap(wrapped, &token, origin, limit).await {
             Ok(secret_id) => {
-                wrapped.fate = Fate::Unwrapped;
+                wrapped.fate = Outcome::Unwrapped;
                 wrapped.secret_id = Some(secret_id.clone());
                 Ok(secret_id)
             }
@@ -102,12 +102,12 @@ impl Vault {
             return Err(wrapped.foreign(&path));
         }
         // An answer that is lost after this takes the secret_id with it.
-        wrapped.fate = Fate::Sent;
+        wrapped.fate = Outcome::Sent;
         match self.call(Operation::LogIn, Some(token), UnwrapRequest { token: None }, limit, &[]).await {
             Ok(reply) => replies::secret_id(&reply.body).map_err(unusable),
             Err(failure) if failure.outcome_unknown => Err(failure),
             Err(failure) => {
-                wrapped.fate = Fate::Fresh;
+                wrapped.fate = Outcome::Fresh;
                 Err(if is_unknown_token(&failure) { wrapped.used_before() } else { failure })
             }
         }
@@ -117,32 +117,32 @@ impl Vault {
 impl Wrapped {
     /// The token is not known any more.
     fn used_before(&mut self) -> Failure {
-        if self.fate == Fate::Sent {
+        if self.fate == Outcome::Sent {
             tracing::error!(
                 "the secret_id was lost: Vault's answer to its unwrapping did not arrive, and a wrapping token can be \
                  used once; put a new one into secret_id_file"
             );
-        } else if self.fate != Fate::Alarmed {
+        } else if self.fate != Outcome::Alarmed {
             tracing::error!(
                 "ALARM: the wrapping token in secret_id_file was unwrapped by somebody else, or it expired unused: the \
                  secret_id may be in foreign hands. Destroy it (its accessor is in Vault's audit log), find out who \
                  used it, and put a new wrapping token into the file"
             );
         }
-        self.fate = Fate::Alarmed;
+        self.fate = Outcome::Alarmed;
         failed(Kind::Refused, "the wrapping token has been used, or has expired")
     }
 
     /// The token was made by another request than it should.
     fn foreign(&mut self, path: &str) -> Failure {
-        if self.fate != Fate::Alarmed {
+        if self.fate != Outcome::Alarmed {
             tracing::error!(
                 vault.path = %path.escape_debug(),
                 "ALARM: the wrapping token in secret_id_file was not made by this AppRole's secret-id endpoint: somebody \
                  may have put it in place of the right one. It is not used"
             );
         }
-        self.fate = Fate::Alarmed;
+        self.fate = Outcome::Alarmed;
         failed(Kind::Refused, "the wrapping token was not made by this AppRole's secret-id endpoint")
     }
 }

@@ -37,7 +37,7 @@ mod process_hardening;
 mod process_logs;
 mod process_metrics;
 mod process_stop;
-mod protocol_knock;
+mod protocol_handshake;
 mod protocol_parameters;
 mod protocol_tls;
 mod protocol_version;

@@ -61,7 +61,7 @@ impl Driver {
             .values()
             .filter(|generation| generation.accepted_at().is_some())
             .map(|generation| generation.number())
-            .filter(|number| !self.keeper.is_accepted(*number))
+            .filter(|number| !self.machine.is_accepted(*number))
             .collect();
         for number in newly {
             self.step(Event::Accepted(number));
@@ -75,8 +75,8 @@ impl Driver {
     }
 
     fn prove_published(&mut self, now: Time) {
-        let is_due = |number: &u64| self.entry.barred.is_some() || !self.keeper.is_accepted(*number);
-        let Some(number) = self.keeper.current().filter(is_due) else {
+        let is_due = |number: &u64| self.entry.barred.is_some() || !self.machine.is_accepted(*number);
+        let Some(number) = self.machine.current().filter(is_due) else {
             self.entry.again = None;
             return;
         };

@@ -12,9 +12,9 @@ use crate::vault::Priority;
 impl Driver {
     /// A fresh credential, and the login for it.
     pub(super) fn for_issuance(&self) -> Priority {
-        match self.keeper.runs_until(clock::now()) {
+        match self.machine.runs_until(clock::now()) {
             Some(until) => Priority::Logins(instant(until)),
-            None => Priority::First(self.keeper.failures()),
+            None => Priority::First(self.machine.failures()),
         }
     }
 
@@ -36,13 +36,13 @@ impl Driver {
 
     /// The revocation of a lease, which is of no use once it has lapsed.
     pub(super) fn for_giving_back(&self, number: u64) -> Priority {
-        let rows = self.keeper.rows();
+        let rows = self.machine.rows();
         let lapses_at = rows.iter().find(|row| row.number == number).map(|row| row.lease_ends_at);
         Priority::GivingBack(instant(lapses_at.unwrap_or(Time::NEVER)))
     }
 
     pub(super) fn for_giving_back_token(&self, id: TokenId) -> Priority {
-        Priority::GivingBack(instant(self.keeper.token_ends_at(id).unwrap_or(Time::NEVER)))
+        Priority::GivingBack(instant(self.machine.token_ends_at(id).unwrap_or(Time::NEVER)))
     }
 }
 

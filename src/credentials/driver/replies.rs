@@ -1,4 +1,4 @@
-//! What came back to a request: taken in, counted, and told to the keeper. Floor 3.
+//! What came back to a request: taken in, counted, and told to the machine. Floor 3.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Driver;
 use super::telling::Area;
 use crate::credentials::machine::Kind;
-use crate::credentials::requests::{Done, Proof, meaning};
+use crate::credentials::requests::{Proof, VaultReply, meaning};
 use crate::credentials::{Generation, Lease, clock};
 use crate::lease::{Action, Event, Failure, Note, Time, TokenFacts, TokenId};
 use crate::secret::Secret;
@@ -17,17 +17,17 @@ use crate::{metrics, vault};
 const LONGEST_LEFT: Duration = Duration::from_secs(24 * 3600);
 
 impl Driver {
-    pub(super) fn take(&mut self, done: Done) {
+    pub(super) fn take(&mut self, done: VaultReply) {
         match done {
-            Done::LoggedIn(sent_at, login) => self.logged_in(sent_at, login),
-            Done::LogInFailed(failure) => {
+            VaultReply::LoggedIn(sent_at, login) => self.logged_in(sent_at, login),
+            VaultReply::LogInFailed(failure) => {
                 self.failed("log in", &failure);
                 self.refused(&failure);
                 self.step(Event::LogInFailed(meaning(&failure)));
             }
-            Done::Granted(sent_at, grant) => self.granted(sent_at, grant),
-            Done::Read(sent_at, credential) => self.read(sent_at, credential),
-            Done::IssueFailed(failure) => {
+            VaultReply::Granted(sent_at, grant) => self.granted(sent_at, grant),
+            VaultReply::Read(sent_at, credential) => self.read(sent_at, credential),
+            VaultReply::IssueFailed(failure) => {
                 self.failed("issue", &failure);
                 self.refused(&failure);
                 self.metrics.issuance(match meaning(&failure) {
@@ -36,14 +36,14 @@ impl Driver {
                 });
                 self.step(Event::IssueFailed(meaning(&failure)));
             }
-            Done::LeaseLeft(token, sent_at, left) => self.lease_left(token, sent_at, left),
-            Done::LateReply(token) => self.step(Event::LateReply(token)),
-            Done::Proof(number, proof) => self.proof(number, proof),
-            Done::LaterProof(number, proof) => self.proved_later(number, &proof),
-            Done::LeaseRenewed(number, sent_at, renewed) => {
+            VaultReply::LeaseLeft(token, sent_at, left) => self.lease_left(token, sent_at, left),
+            VaultReply::LateReply(token) => self.step(Event::LateReply(token)),
+            VaultReply::Proof(number, proof) => self.proof(number, proof),
+            VaultReply::LaterProof(number, proof) => self.proved_later(number, &proof),
+            VaultReply::LeaseRenewed(number, sent_at, renewed) => {
                 let event =
                     Event::LeaseRenewed { number, sent_at, lease: renewed.ttl, renewable: renewed.renewable };
-                let actions = self.keeper.handle(clock::now(), event);
+                let actions = self.machine.handle(clock::now(), event);
                 let capped = actions.contains(&Action::Note(Note::LeaseCapped(number)));
                 self.metrics.renewal(if capped { metrics::Renewal::Capped } else { metrics::Renewal::Ok });
                 self.works_again(Area::Renewal);
@@ -55,7 +55,7 @@ impl Driver {
                 );
                 self.execute(actions);
             }
-            Done::LeaseRenewFailed(number, failure) => {
+            VaultReply::LeaseRenewFailed(number, failure) => {
                 self.failed("renew", &failure);
                 self.metrics.renewal(match meaning(&failure) {
                     Failure::Transient | Failure::TimedOut => metrics::Renewal::Failed,
@@ -64,22 +64,22 @@ impl Driver {
                 });
                 self.step(Event::LeaseRenewFailed(number, meaning(&failure)));
             }
-            Done::TokenRenewed(token, sent_at, renewed) => {
+            VaultReply::TokenRenewed(token, sent_at, renewed) => {
                 tracing::debug!(token.ttl_s = renewed.ttl.as_secs(), "token renewed");
                 self.works_again(Area::TokenRenewal);
                 // A renewal that says zero is a token without an end.
                 let ttl = (!renewed.ttl.is_zero()).then_some(renewed.ttl);
                 self.step(Event::TokenRenewed { token, sent_at, ttl, renewable: renewed.renewable });
             }
-            Done::TokenRenewFailed(token, failure) => {
+            VaultReply::TokenRenewFailed(token, failure) => {
                 self.failed("renew the token", &failure);
                 self.step(Event::TokenRenewFailed(token, meaning(&failure)));
             }
-            Done::LeaseRevoked(number, Ok(())) => self.step(Event::LeaseRevoked(number)),
-            Done::LeaseRevoked(number, Err(failure)) => self.lease_revoke_failed(number, &failure),
-            Done::LeaseLookedUp(number, answer) => self.lease_looked_up(number, answer),
-            Done::TokenRevoked(token, Ok(())) => self.step(Event::TokenRevoked(token)),
-            Done::TokenRevoked(token, Err(failure)) => {
+            VaultReply::LeaseRevoked(number, Ok(())) => self.step(Event::LeaseRevoked(number)),
+            VaultReply::LeaseRevoked(number, Err(failure)) => self.lease_revoke_failed(number, &failure),
+            VaultReply::LeaseLookedUp(number, answer) => self.lease_looked_up(number, answer),
+            VaultReply::TokenRevoked(token, Ok(())) => self.step(Event::TokenRevoked(token)),
+            VaultReply::TokenRevoked(token, Err(failure)) => {
                 self.failed("revoke the token", &failure);
                 self.step(Event::TokenRevokeFailed(token, meaning(&failure)));
             }
@@ -87,7 +87,7 @@ impl Driver {
     }
 
     fn logged_in(&mut self, sent_at: Time, login: vault::Login) {
-        if login.num_uses == 1 && self.keeper.kind() == Kind::Dynamic {
+        if login.num_uses == 1 && self.machine.kind() == Kind::Dynamic {
             tracing::error!(
                 "the token that the login gave can be used once only: Vault revokes a credential at once that is read \
                  with the last use of a token, so none is asked for; set token_num_uses of the login to 0"
@@ -144,10 +144,10 @@ impl Driver {
             return;
         }
         self.metrics.issuance(metrics::Issuance::Ok);
-        let before = self.keeper.latest();
+        let before = self.machine.latest();
         let event = Event::Granted { sent_at, lease: grant.ttl, renewable: grant.renewable };
-        let actions = self.keeper.handle(clock::now(), event);
-        let number = self.keeper.latest();
+        let actions = self.machine.handle(clock::now(), event);
+        let number = self.machine.latest();
         if number > before {
             tracing::info!(
                 lease.generation = number,
@@ -166,7 +166,7 @@ impl Driver {
             let generation =
                 Generation::new(number, grant.username, grant.password, grant.lease, Time::NEVER, left);
             self.generations.insert(number, generation);
-            self.keeping.granted(number);
+            self.state_writer.granted(number);
         }
         self.execute(actions);
     }
@@ -177,10 +177,10 @@ impl Driver {
             // Out of a cache: it is the lease of a credential that is in use.
             return;
         }
-        let before = self.keeper.latest();
+        let before = self.machine.latest();
         let lease = left.ttl.unwrap_or(LONGEST_LEFT).min(LONGEST_LEFT);
-        let actions = self.keeper.handle(clock::now(), Event::LeaseLeft { token, sent_at, lease });
-        let number = self.keeper.latest();
+        let actions = self.machine.handle(clock::now(), Event::LeaseLeft { token, sent_at, lease });
+        let number = self.machine.latest();
         if number > before {
             tracing::warn!(
                 lease.generation = number,
@@ -191,13 +191,13 @@ impl Driver {
             let (nothing, woken) = (Secret::new(String::new()), Arc::clone(&self.left));
             let generation = Generation::new(number, left.username, nothing, left.lease, Time::NEVER, woken);
             self.generations.insert(number, generation);
-            self.keeping.granted(number);
+            self.state_writer.granted(number);
         }
         self.execute(actions);
     }
 
     fn read(&mut self, sent_at: Time, credential: vault::StaticCredential) {
-        let current = self.keeper.current().and_then(|number| self.generations.get(&number));
+        let current = self.machine.current().and_then(|number| self.generations.get(&number));
         let is_known = current.is_some_and(|current| {
             current.username() == credential.username && current.password().same(&credential.password)
         });
@@ -213,8 +213,8 @@ impl Driver {
         );
         self.metrics.issuance(metrics::Issuance::Ok);
         let event = Event::Granted { sent_at, lease: credential.ttl, renewable: false };
-        let actions = self.keeper.handle(clock::now(), event);
-        let (number, left) = (self.keeper.latest(), Arc::clone(&self.left));
+        let actions = self.machine.handle(clock::now(), event);
+        let (number, left) = (self.machine.latest(), Arc::clone(&self.left));
         let (username, password) = (credential.username, credential.password);
         let generation = Generation::new(number, username, password, Lease::none(), Time::NEVER, left);
         self.generations.insert(number, generation);
@@ -235,7 +235,7 @@ impl Driver {
             Proof::Unprovable(_) => (metrics::Proof::Unprovable, Event::Unprovable(number)),
         };
         self.metrics.proof(outcome);
-        let is_current = self.keeper.current() == Some(number);
+        let is_current = self.machine.current() == Some(number);
         let is_doubted = self.replaces.iter().any(|reply| !reply.is_closed());
         if is_current && is_doubted && outcome == metrics::Proof::Ok {
             tracing::warn!(

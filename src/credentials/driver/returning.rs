@@ -6,12 +6,12 @@ use super::Driver;
 use super::telling::Area;
 use crate::credentials::requests::meaning;
 use crate::credentials::{Generation, Lease};
-use crate::lease::{Event, Failure, Outcome, Sight, TokenId};
+use crate::lease::{Event, Failure, LeaseLookup, Outcome, TokenId};
 use crate::{metrics, vault};
 
 /// Leases of forgotten generations whose end is not known yet.
 #[derive(Default)]
-pub(super) struct Farewells(HashMap<u64, Parted>);
+pub(super) struct PendingRevocations(HashMap<u64, Parted>);
 
 /// All that is kept of a generation: its password is gone.
 struct Parted {
@@ -19,7 +19,7 @@ struct Parted {
     username: String,
 }
 
-impl Farewells {
+impl PendingRevocations {
     pub(super) fn add(&mut self, generation: &Generation) {
         let parted = Parted { lease: generation.lease().clone(), username: generation.username().to_owned() };
         self.0.insert(generation.number(), parted);
@@ -28,21 +28,21 @@ impl Farewells {
 
 impl Driver {
     pub(super) fn look_up_lease(&mut self, number: u64, id: TokenId) {
-        match (self.farewells.0.get(&number), self.tokens.get(&id)) {
+        match (self.pending_revocations.0.get(&number), self.tokens.get(&id)) {
             (Some(parted), Some(token)) if !self.counted.contains(&id) => {
                 let priority = self.for_giving_back(number);
                 self.requests.look_up_lease(priority, number, token.clone(), parted.lease.clone());
             }
-            _ => self.step(Event::LeaseLookedUp(number, Sight::Barred)),
+            _ => self.step(Event::LeaseLookedUp(number, LeaseLookup::Forbidden)),
         }
     }
 
     pub(super) fn lease_looked_up(&mut self, number: u64, answer: Result<bool, vault::Failure>) {
         let sight = match answer.map_err(|failure| meaning(&failure)) {
-            Ok(true) => Sight::There,
-            Ok(false) => Sight::Gone,
-            Err(Failure::Transient | Failure::TimedOut) => Sight::Unclear,
-            Err(_) => Sight::Barred,
+            Ok(true) => LeaseLookup::Present,
+            Ok(false) => LeaseLookup::Missing,
+            Err(Failure::Transient | Failure::TimedOut) => LeaseLookup::Unknown,
+            Err(_) => LeaseLookup::Forbidden,
         };
         self.step(Event::LeaseLookedUp(number, sight));
     }
@@ -107,19 +107,22 @@ impl Driver {
                 self.remember("revoke: the lease stays, and its database user with it");
             }
         }
-        self.farewells.0.remove(&number);
+        self.pending_revocations.0.remove(&number);
     }
 
     /// Forgets leases of which nothing is to be said any more.
-    pub(super) fn tidy_farewells(&mut self) {
-        self.farewells.0.retain(|number, _| self.keeper.owes(*number));
+    pub(super) fn forget_verified(&mut self) {
+        self.pending_revocations.0.retain(|number, _| self.machine.owes(*number));
     }
 
     /// The end of the lease_id, and the user.
     fn lease_of(&self, number: u64) -> (&str, &str) {
         let held = self.generations.get(&number).map(|g| (g.lease_id_tail(), g.username()));
         held.or_else(|| {
-            self.farewells.0.get(&number).map(|parted| (parted.lease.tail(), parted.username.as_str()))
+            self.pending_revocations
+                .0
+                .get(&number)
+                .map(|parted| (parted.lease.tail(), parted.username.as_str()))
         })
         .unwrap_or_default()
     }

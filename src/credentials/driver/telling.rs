@@ -160,14 +160,14 @@ impl Driver {
     /// Brings the picture that others see up to date.
     pub(super) fn show(&self) {
         let now = clock::now();
-        let runs_until = self.keeper.runs_until(now);
-        self.shared.is_refused.store(self.keeper.is_refused(), Ordering::Release);
-        let (next_action, at) = self.keeper.next_action(now);
+        let runs_until = self.machine.runs_until(now);
+        self.shared.is_refused.store(self.machine.is_refused(), Ordering::Release);
+        let (next_action, at) = self.machine.next_action(now);
         let mut counts = [("candidate", 0), ("standby", 0), ("current", 0), ("retiring", 0), ("lost", 0)];
         let mut ends = 0.0;
-        let current = self.keeper.current();
+        let current = self.machine.current();
         let generations: Vec<GenerationView> = self
-            .keeper
+            .machine
             .rows()
             .into_iter()
             .filter_map(|row| {
@@ -186,7 +186,7 @@ impl Driver {
             until => until.map_or(0.0, |until| until.since(now).as_secs_f64()),
         };
         // A route that is not meant to have a credential is no reason for an alarm.
-        let is_wanted = self.keeper.is_wanted();
+        let is_wanted = self.machine.is_wanted();
         self.metrics.lease_runway(is_wanted.then_some(runway));
         self.metrics.lease_ends(is_wanted.then_some(ends));
         if let Ok(mut view) = self.shared.view.lock() {

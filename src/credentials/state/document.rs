@@ -6,7 +6,7 @@
 use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::lease::{KeptGeneration, KeptToken, Time, TokenId};
+use crate::lease::{GenerationSnapshot, Time, TokenId, TokenSnapshot};
 use crate::secret::Secret;
 
 /// Everything in it.
@@ -18,39 +18,39 @@ pub(super) struct Document {
     boot: String,
     /// The Vault that its tokens are of.
     vault: String,
-    pub(super) routes: Vec<Left>,
+    pub(super) routes: Vec<Saved>,
 }
 
 /// What there is of one route. Its generations are in order, oldest first.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::credentials) struct Left {
+pub(in crate::credentials) struct Saved {
     pub(in crate::credentials) route: String,
-    pub(in crate::credentials) tokens: Vec<LeftToken>,
-    pub(in crate::credentials) generations: Vec<LeftGeneration>,
+    pub(in crate::credentials) tokens: Vec<SavedToken>,
+    pub(in crate::credentials) generations: Vec<SavedGeneration>,
 }
 
 /// A token.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::credentials) struct LeftToken {
+pub(in crate::credentials) struct SavedToken {
     pub(in crate::credentials) id: TokenId,
     #[serde(serialize_with = "exposed")]
     pub(in crate::credentials) token: Secret,
-    pub(in crate::credentials) life: KeptToken,
+    pub(in crate::credentials) life: TokenSnapshot,
 }
 
 /// A credential and its lease.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::credentials) struct LeftGeneration {
+pub(in crate::credentials) struct SavedGeneration {
     pub(in crate::credentials) username: String,
     #[serde(serialize_with = "exposed")]
     pub(in crate::credentials) password: Secret,
     pub(in crate::credentials) lease_id: String,
     /// Where it came from.
     pub(in crate::credentials) origin: Origin,
-    pub(in crate::credentials) life: KeptGeneration,
+    pub(in crate::credentials) life: GenerationSnapshot,
 }
 
 /// Where a credential came from: another path or another login is another credential.
@@ -61,7 +61,7 @@ pub(in crate::credentials) struct Origin {
     pub(in crate::credentials) login: String,
 }
 
-impl Left {
+impl Saved {
     pub(super) fn new(route: &str) -> Self {
         Self { route: route.to_owned(), tokens: Vec::new(), generations: Vec::new() }
     }
@@ -97,7 +97,7 @@ pub(super) enum Useless {
 
 impl Document {
     /// Reads it, and takes it for what `boot` and `vault` were.
-    pub(super) fn read(text: &[u8], boot: &str, vault: &str, now: Time) -> Result<Vec<Left>, Useless> {
+    pub(super) fn read(text: &[u8], boot: &str, vault: &str, now: Time) -> Result<Vec<Saved>, Useless> {
         #[derive(Deserialize)]
         struct Head {
             version: u32,
@@ -124,14 +124,14 @@ impl Document {
     pub(super) fn write<'a>(
         boot: &str,
         vault: &str,
-        routes: impl Iterator<Item = &'a Left>,
+        routes: impl Iterator<Item = &'a Saved>,
     ) -> Result<Zeroizing<Vec<u8>>, serde_json::Error> {
         #[derive(Serialize)]
         struct Borrowed<'a> {
             version: u32,
             boot: &'a str,
             vault: &'a str,
-            routes: Vec<&'a Left>,
+            routes: Vec<&'a Saved>,
         }
         let document = Borrowed { version: VERSION, boot, vault, routes: routes.collect() };
         let mut size = Size(0);

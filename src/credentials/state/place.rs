@@ -45,7 +45,7 @@ pub enum Error {
 
 /// A place for a state file.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct StatePath {
     path: PathBuf,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Lock {
 /// More than any number of routes needs.
 const MOST: u64 = 16 << 20;
 
-impl Place {
+impl StatePath {
     /// Looks at the directory.
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
         let place = Self { path: path.to_owned() };

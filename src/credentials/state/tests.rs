@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::document::Useless;
 use super::*;
-use crate::lease::{Event, Keeper, Kept, Settings, TokenFacts, TokenId};
+use crate::lease::{DynamicRole, Event, Settings, Snapshot, TokenFacts, TokenId};
 use crate::secret::Secret;
 
 /// A directory in memory, gone with the test.
@@ -60,7 +60,7 @@ impl Drop for Memory {
 }
 
 /// What a route that serves one generation keeps.
-fn kept() -> Kept {
+fn snapshot() -> Snapshot {
     let settings = Settings {
         rotate_after: None,
         max_age: None,
@@ -73,21 +73,22 @@ fn kept() -> Kept {
         seed: 1,
     };
     let sent_at = clock::now();
-    let mut keeper = Keeper::new(settings);
+    let mut machine = DynamicRole::new(settings);
     let ttl = Some(Duration::from_secs(7200));
-    keeper.handle(sent_at, Event::Tick);
+    machine.handle(sent_at, Event::Tick);
     let facts = TokenFacts { sent_at, ttl, renewable: true, owned: true };
-    keeper.handle(sent_at, Event::LoggedIn(TokenId(1), facts));
-    keeper.handle(sent_at, Event::Granted { sent_at, lease: Duration::from_secs(3600), renewable: true });
-    keeper.handle(sent_at, Event::Proved(1));
-    keeper.kept()
+    machine.handle(sent_at, Event::LoggedIn(TokenId(1), facts));
+    machine.handle(sent_at, Event::Granted { sent_at, lease: Duration::from_secs(3600), renewable: true });
+    machine.handle(sent_at, Event::Proved(1));
+    machine.snapshot()
 }
 
 /// The same with its secrets, as a driver saves it.
-fn held(password: &str) -> (Vec<LeftToken>, Vec<LeftGeneration>) {
-    let kept = kept();
-    let token = |&(id, life): &(TokenId, _)| LeftToken { id, token: Secret::new("a-token".to_owned()), life };
-    let generation = |&(_, life): &(u64, _)| LeftGeneration {
+fn held(password: &str) -> (Vec<SavedToken>, Vec<SavedGeneration>) {
+    let kept = snapshot();
+    let token =
+        |&(id, life): &(TokenId, _)| SavedToken { id, token: Secret::new("a-token".to_owned()), life };
+    let generation = |&(_, life): &(u64, _)| SavedGeneration {
         username: "v-app".to_owned(),
         password: Secret::new(password.to_owned()),
         lease_id: "database/creds/app/1".to_owned(),
@@ -97,16 +98,16 @@ fn held(password: &str) -> (Vec<LeftToken>, Vec<LeftGeneration>) {
     (kept.tokens.iter().map(token).collect(), kept.generations.iter().map(generation).collect())
 }
 
-fn left() -> Left {
+fn left() -> Saved {
     let (tokens, generations) = held("s3cret \"\u{7}\u{1F512}");
-    Left { tokens, generations, ..Left::new("app") }
+    Saved { tokens, generations, ..Saved::new("app") }
 }
 
-fn written(left: &Left) -> Vec<u8> {
+fn written(left: &Saved) -> Vec<u8> {
     Document::write("boot", "vault", [left].into_iter()).expect("JSON").to_vec()
 }
 
-fn read(text: &[u8]) -> Result<Vec<Left>, Useless> {
+fn read(text: &[u8]) -> Result<Vec<Saved>, Useless> {
     Document::read(text, "boot", "vault", clock::now())
 }
 
@@ -292,7 +293,7 @@ fn no_part_of_a_document_is_taken_for_one() {
 
 #[test]
 fn what_cannot_be_is_corrupt() {
-    let orphan = Left { tokens: Vec::new(), ..left() };
+    let orphan = Saved { tokens: Vec::new(), ..left() };
     let mut twice = left();
     twice.tokens.extend(left().tokens);
     for wrong in [orphan, twice] {

@@ -86,7 +86,7 @@ fn grants_out_of_turn_are_three_at_once_then_one_a_minute() {
     }
     // The first of them was taken at second 11: the next comes in a minute later.
     lose(&mut story, 20.0, 4);
-    assert_eq!(story.keeper.issuance(), crate::lease::issuance::State::Idle);
+    assert_eq!(story.role.issuance(), crate::lease::issuance::State::Idle);
     story.at(20.0, Event::TokenRevoked(TokenId(1)));
     story.at(71.0, Event::Tick).does([LOG_IN]).notes(Note::Issuing(Reason::Revoked));
 }
@@ -112,7 +112,7 @@ fn asked_at(failure: Failure) -> Vec<f64> {
     let mut due = vec![Event::Tick];
     while story.now < at(600.0) {
         for event in std::mem::take(&mut due) {
-            for action in story.keeper.handle(story.now, event) {
+            for action in story.role.handle(story.now, event) {
                 match action {
                     Action::LogIn { .. } => due.push(Event::LoggedIn(T1, handed)),
                     Action::Issue(_) => {
@@ -124,7 +124,7 @@ fn asked_at(failure: Failure) -> Vec<f64> {
             }
         }
         if due.is_empty() {
-            story.now = story.keeper.next_deadline();
+            story.now = story.role.next_deadline();
             due.push(Event::Tick);
         }
     }
@@ -198,10 +198,10 @@ fn a_refused_credential_is_replaced_once_a_minute_and_then_less_often() {
     let mut number = 1;
     let mut replace = |story: &mut Story, now: f64| {
         story.at(now, Event::Replace(number));
-        if story.keeper.doubt.is_proving(number) {
+        if story.role.doubt.is_proving(number) {
             story.at(now, Event::ProofRefused(number));
         }
-        if story.keeper.issuance() == crate::lease::issuance::State::Idle {
+        if story.role.issuance() == crate::lease::issuance::State::Idle {
             story.does([Action::TooEarly(number)]);
             return false;
         }
@@ -369,20 +369,20 @@ fn waits(mut story: Story, failure: Failure, tries: usize) -> Vec<f64> {
     while times.len() <= tries {
         let now = story.now;
         let mut event = Event::IssueFailed(failure);
-        if matches!(story.keeper.issuance(), crate::lease::issuance::State::LoggingIn { .. }) {
+        if matches!(story.role.issuance(), crate::lease::issuance::State::LoggingIn { .. }) {
             id += 1;
             event = Event::LoggedIn(TokenId(id), endless());
         } else {
             times.push(now);
         }
-        for action in story.keeper.handle(now, event) {
+        for action in story.role.handle(now, event) {
             if let Action::RevokeToken(token) = action {
-                story.keeper.handle(now, Event::TokenRevoked(token));
+                story.role.handle(now, Event::TokenRevoked(token));
             }
         }
-        while matches!(story.keeper.issuance(), crate::lease::issuance::State::BackOff { .. }) {
+        while matches!(story.role.issuance(), crate::lease::issuance::State::BackOff { .. }) {
             story.now = story.now + secs(0.1);
-            story.keeper.handle(story.now, Event::Tick);
+            story.role.handle(story.now, Event::Tick);
         }
     }
     times.windows(2).map(|pair| pair[1].since(pair[0]).as_secs_f64().round()).collect()

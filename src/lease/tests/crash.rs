@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::script::*;
 use crate::lease::generation::Cause;
-use crate::lease::{Action, Drain, Event, Failure, Kept, Note, Outcome, Reason, Settings, Sight};
+use crate::lease::{Action, Drain, Event, Failure, LeaseLookup, Note, Outcome, Reason, Settings, Snapshot};
 
 const LEASE: f64 = 105.0;
 
@@ -13,7 +13,7 @@ fn crashed(settings: Settings) -> Story {
     Story::serving(settings, LEASE, own(100_000.0)).crash(20.0)
 }
 
-fn serves(kept: &Kept) -> Vec<(u64, bool)> {
+fn serves(kept: &Snapshot) -> Vec<(u64, bool)> {
     kept.generations.iter().map(|(number, kept)| (*number, kept.serves)).collect()
 }
 
@@ -28,7 +28,7 @@ fn the_current_generation_is_proved_and_published_and_nothing_is_issued() {
         proved: true,
         successor: false,
     });
-    assert_eq!((story.hard_close_at(1), story.keeper.current()), (ends_at, Some(1)));
+    assert_eq!((story.hard_close_at(1), story.role.current()), (ends_at, Some(1)));
     // Two thirds of the usable life of the grant of second 0, as if nothing had been.
     story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
 }
@@ -38,13 +38,13 @@ fn what_is_kept_is_what_comes_back() {
     let mut story = Story::serving(settings(), LEASE, own(100_000.0));
     story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
     story.at(66.0, renewed(1, 66.0, LEASE));
-    let kept = story.keeper.kept();
+    let kept = story.role.snapshot();
     let mut story = story.crash(70.0);
-    assert_eq!(story.keeper.kept(), kept);
+    assert_eq!(story.role.snapshot(), kept);
     story.at(70.0, Event::Tick);
-    assert_eq!(story.keeper.kept(), kept);
+    assert_eq!(story.role.snapshot(), kept);
     story.at(71.0, Event::Proved(1));
-    assert_eq!(story.keeper.kept(), kept);
+    assert_eq!(story.role.snapshot(), kept);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn retired_ones_and_candidates_are_given_back() {
     story.at(15.0, Event::Rotate(Some(Drain::Default))).does([log_in(24.75)]);
     story.at(15.0, Event::LoggedIn(T3, own(100_000.0)));
     story.granted(15.0, 3, LEASE);
-    assert_eq!(serves(&story.keeper.kept()), [(1, false), (2, true), (3, false)]);
+    assert_eq!(serves(&story.role.snapshot()), [(1, false), (2, true), (3, false)]);
     // Whoever serves is the last.
     let mut story = story.crash(20.0);
     story.at(20.0, Event::Tick).does([
@@ -135,7 +135,7 @@ fn retired_ones_and_candidates_are_given_back() {
     story.at(20.5, Event::Proved(3)).does([Action::Publish(3)]);
     story.at(20.6, Event::TokenRevoked(T3)).does([Action::ForgetToken(T3)]);
     story.at(21.6, Event::Tick).does([Action::LookUpLease(2, T2)]);
-    story.at(21.7, Event::LeaseLookedUp(2, Sight::Gone)).notes(Note::Returned(2, Outcome::Token));
+    story.at(21.7, Event::LeaseLookedUp(2, LeaseLookup::Missing)).notes(Note::Returned(2, Outcome::Token));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_lost_lease_is_not_kept_and_its_token_is() {
     let mut story = Story::serving(settings(), LEASE, own(100_000.0));
     story.at(66.0, Event::Tick);
     story.at(66.0, not_renewed(1, Failure::Gone));
-    let kept = story.keeper.kept();
+    let kept = story.role.snapshot();
     assert_eq!((serves(&kept), kept.tokens.len()), (vec![], 1));
 }
 
@@ -191,5 +191,5 @@ fn a_lazy_route_takes_up_what_there_is_and_asks_for_nothing_else() {
     idle.at(31.0, Event::Tick).does([Action::RevokeLease(1, T1)]);
     idle.at(31.5, Event::LeaseRevoked(1)).does([Action::Forget(1), Action::RevokeToken(T1)]);
     idle.at(32.0, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
-    assert!(idle.keeper.is_empty());
+    assert!(idle.role.is_empty());
 }

@@ -88,8 +88,8 @@ fn five_seconds_are_enough() {
 #[test]
 fn after_a_suspend_beyond_the_end_everything_is_closed_at_once() {
     let mut story = Story::serving(settings(), 60.0, endless());
-    story.keeper.handle(at(500.0), Event::Tick);
-    assert_eq!(story.keeper.current(), None);
+    story.role.handle(at(500.0), Event::Tick);
+    assert_eq!(story.role.current(), None);
     story.now = at(500.0);
     story.at(500.0, empty(1)).does([Action::Forget(1), Action::RevokeToken(T1)]);
 }
@@ -100,7 +100,7 @@ fn a_renewal_that_comes_after_the_hard_close_brings_nothing_back() {
     story.pass(55.9);
     story.at(56.0, Event::Tick);
     story.at(56.5, renewed(1, 50.0, 60.0)).does([]);
-    assert_eq!(story.keeper.current(), None);
+    assert_eq!(story.role.current(), None);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::script::*;
 use crate::lease::generation::Cause;
-use crate::lease::{Action, Event, Failure, Note, Outcome, Settings, Sight, TokenFacts};
+use crate::lease::{Action, Event, Failure, LeaseLookup, Note, Outcome, Settings, TokenFacts};
 
 const LEASE: f64 = 105.0;
 
@@ -36,7 +36,7 @@ fn where_the_policy_forbids_that_its_own_token_is_revoked() {
         .does_not_note(Note::Returned(1, Outcome::Token));
     // What came of the lease is seen under its successor's token.
     story.at(14.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(14.0, Event::LeaseLookedUp(1, Sight::Gone)).notes(Note::Returned(1, Outcome::Token));
+    story.at(14.0, Event::LeaseLookedUp(1, LeaseLookup::Missing)).notes(Note::Returned(1, Outcome::Token));
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_shared_token_is_revoked_only_after_its_last_generation() {
         .does([Action::Forget(2), Action::RevokeToken(T1)]);
     story.at(16.0, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
     story.notes(Note::Returned(1, Outcome::Unverified)).notes(Note::Returned(2, Outcome::Unverified));
-    assert!(story.keeper.is_empty());
+    assert!(story.role.is_empty());
 }
 
 #[test]
@@ -120,23 +120,23 @@ fn a_revocation_that_fails_is_tried_again_until_the_lease_lapses() {
 #[test]
 fn with_several_addresses_giving_back_waits_until_the_successor_is_old_enough() {
     let mut story = rotated(Settings { replica_grace: secs(30.0), ..settings() }, endless());
-    assert!(!story.keeper.may_empty(at(39.0), 1));
-    // The keeper wakes when the time has come, so that the driver looks again.
+    assert!(!story.role.may_empty(at(39.0), 1));
+    // The role wakes when the time has come, so that the driver looks again.
     story.at(40.0, Event::Tick);
-    assert!(story.keeper.may_empty(at(40.0), 1));
+    assert!(story.role.may_empty(at(40.0), 1));
 }
 
 #[test]
 fn after_the_close_nothing_waits_for_replicas() {
     let mut story = rotated(Settings { replica_grace: secs(30.0), ..settings() }, endless());
     story.at(11.0, Event::Close).does([Action::Unpublish]);
-    assert!(story.keeper.may_empty(at(11.0), 1) && story.keeper.may_empty(at(11.0), 2));
+    assert!(story.role.may_empty(at(11.0), 1) && story.role.may_empty(at(11.0), 2));
 }
 
 #[test]
 fn the_current_generation_does_not_end_when_it_is_empty() {
     let story = rotated(settings(), endless());
-    assert!(!story.keeper.may_empty(at(1000.0), 2) && story.keeper.may_empty(at(10.0), 1));
+    assert!(!story.role.may_empty(at(1000.0), 2) && story.role.may_empty(at(10.0), 1));
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_lease_in_another_namespace_does_not_go_with_its_token() {
     story.at(11.1, Event::LeaseStays(1)).does([Action::Forget(1), Action::RevokeToken(T1)]);
     story.notes(Note::Returned(1, Outcome::Forbidden));
     story.at(11.2, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
-    assert!(!story.keeper.owes(1));
+    assert!(!story.role.owes(1));
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn the_close_gives_everything_back_and_issues_nothing() {
     story.at(110.0, empty(2)).does([Action::RevokeLease(2, T2)]);
     story.at(110.0, Event::LeaseRevoked(2)).does([Action::Forget(2), Action::RevokeToken(T2)]);
     story.at(110.0, Event::TokenRevoked(T2)).does([Action::ForgetToken(T2)]);
-    assert!(story.keeper.is_empty());
+    assert!(story.role.is_empty());
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn an_issuance_in_flight_at_the_close_is_given_back() {
     story.at(0.0, Event::Tick).does([LOG_IN]);
     story.at(0.0, Event::LoggedIn(T1, own(1000.0))).does([Action::Issue(T1)]);
     story.at(0.0, Event::Close).does([]);
-    assert!(!story.keeper.is_empty());
+    assert!(!story.role.is_empty());
     story.at(1.0, granted(0.0, LEASE, true)).does([Action::RevokeLease(1, T1)]);
 }
 

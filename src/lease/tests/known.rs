@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::script::secs;
 use super::watch::{Watch, promise};
 use crate::lease::generation::Ending;
-use crate::lease::{Action, Event, Failure, Sight, Time, TokenId};
+use crate::lease::{Action, Event, Failure, LeaseLookup, Time, TokenId};
 
 #[derive(Clone, Copy, Default, Hash)]
 pub(super) struct Known {
@@ -133,7 +133,7 @@ impl Watch {
         Ok(())
     }
 
-    /// The keeper has a generation more.
+    /// The role has a generation more.
     pub(super) fn hold(&mut self, number: u64, lease: usize, sent_at: Time, span: Duration) {
         let known = Known { ends_at: Some(sent_at + span), longest: span, capped: false };
         let held = Held {
@@ -186,8 +186,8 @@ impl Request {
             Action::RevokeLease(number, _) => Event::LeaseRevokeFailed(number, failure),
             Action::RevokeToken(id) => Event::TokenRevokeFailed(id, failure),
             Action::LookUpLease(number, _) => match failure {
-                Failure::Transient | Failure::TimedOut => Event::LeaseLookedUp(number, Sight::Unclear),
-                _ => Event::LeaseLookedUp(number, Sight::Barred),
+                Failure::Transient | Failure::TimedOut => Event::LeaseLookedUp(number, LeaseLookup::Unknown),
+                _ => Event::LeaseLookedUp(number, LeaseLookup::Forbidden),
             },
             other => unreachable!("{other:?}"),
         }

@@ -12,10 +12,10 @@
 mod bounds;
 mod crash;
 mod ends;
-mod farewell;
 mod giving_back;
 mod known;
 mod model;
+mod pending_revocation;
 mod promises;
 mod proof;
 mod properties;

@@ -9,7 +9,9 @@ use super::script::secs;
 use super::watch::{LATE, Planted, ROUNDING, Watch, promise};
 use super::world::{Dice, Fault, Scenario, Tokens, beginning};
 use crate::lease::generation::Ending;
-use crate::lease::{Action, Drain, Event, Failure, Keeper, Note, Reason, Sight, Time, TokenId, Verdict};
+use crate::lease::{
+    Action, Drain, DynamicRole, Event, Failure, LeaseLookup, Note, Reason, Time, TokenId, Verdict,
+};
 
 /// What a run was made of.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,7 +44,7 @@ enum Happening {
     /// A creds request that was given up is settled.
     Settles(TokenId, Option<usize>),
     Login,
-    Over(usize, Why),
+    NotRenewed(usize, Why),
     Fault(usize),
     Heal,
     Close,
@@ -75,11 +77,11 @@ impl<'a> World<'a> {
     fn new(scenario: &'a Scenario, planted: Option<Planted>) -> Self {
         let owned = scenario.tokens == Tokens::Login;
         let drain = secs(scenario.drain.unwrap_or(0.1).min(0.25) * scenario.lease);
-        let keeper = Keeper::new(scenario.settings());
+        let role = DynamicRole::new(scenario.settings());
         Self {
             scenario,
             dice: Dice(scenario.seed),
-            watch: Watch::new(beginning(), keeper, owned, drain, planted),
+            watch: Watch::new(beginning(), role, owned, drain, planted),
             heap: BinaryHeap::new(),
             happenings: BTreeMap::new(),
             next: 0,
@@ -123,7 +125,7 @@ impl<'a> World<'a> {
         self.step(Event::Tick, None)?;
         let mut same = 0;
         loop {
-            let deadline = self.watch.keeper.next_deadline();
+            let deadline = self.watch.role.next_deadline();
             let tick_at = deadline.max(self.watch.now) + self.dice.span(0.0, LATE);
             let next = self.heap.peek().map(|Reverse(next)| *next);
             let before = self.watch.now;
@@ -146,8 +148,7 @@ impl<'a> World<'a> {
             promise!(same < 500, "hot loop");
             // A token that ends is looked up every 30 s until there is another, which may take most of its weeks.
             promise!(self.counts.steps < 400_000, "too many steps");
-            if self.watch.closed && self.calm && self.watch.keeper.is_empty() && self.watch.pending.is_empty()
-            {
+            if self.watch.closed && self.calm && self.watch.role.is_empty() && self.watch.pending.is_empty() {
                 return self.at_the_end();
             }
         }
@@ -169,7 +170,7 @@ impl<'a> World<'a> {
                 return self.step(Event::LateReply(token), None);
             }
             Happening::Login => return self.login(),
-            Happening::Over(id, why) => return self.over(id, why),
+            Happening::NotRenewed(id, why) => return self.over(id, why),
             Happening::Fault(index) => return self.fault(index),
             Happening::Heal => {
                 self.watch.vault.faults.clear();
@@ -183,7 +184,7 @@ impl<'a> World<'a> {
                 self.step(Event::Close, None)?;
                 for id in self.watch.sessions.keys().copied().collect::<Vec<_>>() {
                     let at = self.watch.now + self.dice.span(0.0, 20.0);
-                    self.plan(at, Happening::Over(id, Why::Closed));
+                    self.plan(at, Happening::NotRenewed(id, Why::Closed));
                 }
                 let longest = self.scenario.lease * self.scenario.renewed_for.max(1.0);
                 let end = if self.calm { 100.0 } else { longest + self.scenario.token_ttl + 1200.0 };
@@ -246,7 +247,7 @@ impl<'a> World<'a> {
     /// The process is gone with its sessions and whatever it waited for; what it had asked of Vault is done, or is not.
     /// The next one goes on from what was kept.
     fn crash(&mut self) -> Result<(), String> {
-        let mut kept = self.watch.keeper.kept();
+        let mut kept = self.watch.role.snapshot();
         kept.generations.sort_by_key(|(_, kept)| kept.serves);
         let ids: Vec<u64> = self.happenings.keys().copied().collect();
         for id in ids {
@@ -297,7 +298,7 @@ impl<'a> World<'a> {
         self.watch.sessions.insert(id, number);
         let span = self.scenario.lease * if self.dice.chance(0.2) { 4.0 } else { 0.3 };
         let at = self.watch.now + self.dice.span(0.0, span);
-        self.plan(at, Happening::Over(id, Why::ByItself));
+        self.plan(at, Happening::NotRenewed(id, Why::ByItself));
         Ok(())
     }
 
@@ -375,9 +376,9 @@ impl<'a> World<'a> {
             },
             // What the database does not let go of stays.
             Action::LookUpLease(number, _) if self.watch.vault.has(Fault::DatabaseDown, now) => {
-                Event::LeaseLookedUp(number, Sight::There)
+                Event::LeaseLookedUp(number, LeaseLookup::Present)
             }
-            Action::LookUpLease(number, _) => Event::LeaseLookedUp(number, Sight::Gone),
+            Action::LookUpLease(number, _) => Event::LeaseLookedUp(number, LeaseLookup::Missing),
             action => self.watch.vault.perform(self.scenario, now, sent_at, action),
         };
         let lease = Some(leases).filter(|_| self.watch.vault.leases.len() > leases);
@@ -411,12 +412,12 @@ impl<'a> World<'a> {
         let reason = self.reason;
         let actions = self.watch.take_in(event, lease)?;
         if grant.is_some() {
-            let number = self.watch.keeper.latest();
+            let number = self.watch.role.latest();
             self.watch.held.entry(number).and_modify(|held| held.strays = strays);
             self.draw(reason)?;
         }
         for action in &actions {
-            if let Action::Tell(number, ending) = action {
+            if let Action::NotifySessions(number, ending) = action {
                 self.tell(*number, *ending, closing.contains(number));
             }
         }
@@ -448,13 +449,13 @@ impl<'a> World<'a> {
             for id in &mine {
                 let at =
                     now + self.dice.span(0.0, (closing.gone_by.since(now).as_secs_f64() - ROUNDING).max(0.0));
-                self.plan(at.max(now), Happening::Over(*id, Why::Closed));
+                self.plan(at.max(now), Happening::NotRenewed(*id, Why::Closed));
             }
         } else if ending.drain_from.is_some() && ending.closing.is_none() {
             for id in &mine {
                 if self.dice.chance(0.6) {
                     let at = now + self.dice.span(0.0, ending.hard_close_at.since(now).as_secs_f64());
-                    self.plan(at, Happening::Over(*id, Why::Drained));
+                    self.plan(at, Happening::NotRenewed(*id, Why::Drained));
                 }
             }
         }
@@ -471,8 +472,8 @@ impl<'a> World<'a> {
             | Action::RevokeToken(_)
             | Action::LookUpLease(..) => return self.send(action),
             Action::Answer(number, verdict) => {
-                let is_kept = verdict != Verdict::Lost && self.watch.held.contains_key(&number);
-                if is_kept && self.dice.chance(0.5) {
+                let is_renewed = verdict != Verdict::Lost && self.watch.held.contains_key(&number);
+                if is_renewed && self.dice.chance(0.5) {
                     self.plan(self.watch.now, Happening::Comes(Event::Replace(number), None));
                 }
             }
@@ -497,7 +498,7 @@ impl<'a> World<'a> {
         promise!(
             has_no_token || self.watch.published.is_some_and(lives),
             "P5: no login gets in: {:?}",
-            self.watch.keeper
+            self.watch.role
         );
         let lost = self.watch.sessions.values().find(|number| !lives(**number));
         promise!(lost.is_none(), "P5: a session goes on in a lost generation");
@@ -511,7 +512,7 @@ impl<'a> World<'a> {
         let by_token = owned && scenario.may_revoke_self;
         let strays = self.watch.held.values().any(|held| held.stray);
         if self.calm && !strays {
-            promise!(self.watch.keeper.is_empty(), "P6: something is left: {:?}", self.watch.keeper);
+            promise!(self.watch.role.is_empty(), "P6: something is left: {:?}", self.watch.role);
         }
         for (index, lease) in self.watch.vault.leases.iter().enumerate() {
             // What lapses does so by Vault's clock, a reply's way later than by ours.

@@ -29,7 +29,7 @@ fn a_refused_candidate_is_tried_for_half_its_usable_life_then_revoked() {
     story.at(59.5, Event::Tick).does([Action::Prove(2)]);
     story.at(59.5, Event::ProofRefused(2)).does([Action::RevokeLease(2, T2)]);
     story.notes(Note::CandidateRefused(2));
-    assert_eq!(story.keeper.current(), Some(1));
+    assert_eq!(story.role.current(), Some(1));
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn an_unprovable_candidate_is_tried_again_and_never_issued_again() {
         story.at(now, Event::Tick).does([Action::Prove(2)]);
     }
     story.at(now, Event::Proved(2));
-    assert_eq!(story.keeper.current(), Some(2));
+    assert_eq!(story.role.current(), Some(2));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn an_unprovable_candidate_is_published_unproved_when_the_drain_of_the_old_one_h
     // The next try would come after the drain of the first has begun, at 88.5: that moment does not wait for it.
     story.at(now + 30.5, Event::Unprovable(2)).does([]);
     story.at(88.5, Event::Tick);
-    assert_eq!(story.keeper.current(), Some(2));
+    assert_eq!(story.role.current(), Some(2));
     assert_eq!(story.told(1).drain_from, Some(at(88.5)));
 }
 
@@ -176,7 +176,7 @@ fn an_unprovable_candidate_is_published_unproved_at_once_when_the_current_one_is
     }
     story.at(13.6, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
     story.at(13.6, not_renewed(1, Failure::Gone));
-    assert_eq!(story.keeper.current(), Some(2));
+    assert_eq!(story.role.current(), Some(2));
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn a_candidate_that_ends_unproved_is_given_back() {
     let mut story = story();
     let mut proofs = 0;
     while story.now < at(108.9) {
-        let due = story.keeper.next_deadline();
+        let due = story.role.next_deadline();
         let second = due.as_nanos() as f64 / 1e9;
         if second > 108.9 {
             break;
@@ -253,7 +253,7 @@ fn a_candidate_that_ends_unproved_is_given_back() {
         }
     }
     story.at(109.0, Event::Tick).does([Action::RevokeLease(2, T2)]);
-    assert_eq!(story.keeper.current(), Some(1));
+    assert_eq!(story.role.current(), Some(1));
 }
 
 #[test]
@@ -286,7 +286,7 @@ fn a_candidate_that_servers_do_not_know_yet_is_tried_as_long_as_it_lives() {
     story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
     story.at(now + 30.0, Event::Tick).does([Action::Prove(2)]);
     story.at(now + 30.5, Event::Proved(2));
-    assert_eq!(story.keeper.current(), Some(2));
+    assert_eq!(story.role.current(), Some(2));
 }
 
 #[test]
@@ -319,12 +319,12 @@ fn a_predecessor_is_kept_until_a_server_has_accepted_what_was_published_unproved
     story.at(66.0, not_renewed(1, Failure::CannotExtend));
     story.at(71.5, Event::Tick).does([Action::Prove(2)]);
     story.at(88.5, Event::Unprovable(2));
-    assert_eq!(story.keeper.current(), Some(2));
+    assert_eq!(story.role.current(), Some(2));
 
     // Nobody is in it, and there is one address.
-    assert!(!story.keeper.may_empty(at(89.0), 1));
+    assert!(!story.role.may_empty(at(89.0), 1));
     story.at(89.0, Event::Accepted(2));
-    assert!(story.keeper.may_empty(at(89.0), 1));
+    assert!(story.role.may_empty(at(89.0), 1));
 }
 
 #[test]
@@ -334,6 +334,6 @@ fn a_predecessor_that_a_command_has_ended_is_kept_for_nobody() {
     story.at(1.0, Event::LoggedIn(T2, endless()));
     story.granted(1.0, 2, LEASE);
     story.at(2.0, Event::Proved(2));
-    assert!(story.keeper.may_empty(at(2.0), 1));
-    assert!(story.keeper.is_accepted(2));
+    assert!(story.role.may_empty(at(2.0), 1));
+    assert!(story.role.is_accepted(2));
 }

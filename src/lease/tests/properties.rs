@@ -9,7 +9,7 @@ use super::promises::{Counts, run};
 use super::script::{at, secs, settings};
 use super::watch::Planted;
 use super::world::{Fault, Scenario, Tokens};
-use crate::lease::{Action, Drain, Event, Failure, Keeper, Settings, Sight, TokenFacts, TokenId};
+use crate::lease::{Action, Drain, DynamicRole, Event, Failure, LeaseLookup, Settings, TokenFacts, TokenId};
 
 fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
@@ -110,14 +110,14 @@ proptest! {
         seed in any::<u64>(),
         standby in any::<bool>(),
     ) {
-        let mut keeper = Keeper::new(Settings { seed, standby, ..settings() });
+        let mut role = DynamicRole::new(Settings { seed, standby, ..settings() });
         let mut now = at(1000.0);
         for (event, wait) in events {
             now = now + secs(if wait < 200.0 { 0.0 } else { wait - 200.0 });
-            keeper.handle(now, event);
-            prop_assert!(keeper.next_deadline() > now);
-            prop_assert_eq!(keeper.handle(now, Event::Tick), []);
-            prop_assert!(!keeper.next_action(now).0.is_empty());
+            role.handle(now, event);
+            prop_assert!(role.next_deadline() > now);
+            prop_assert_eq!(role.handle(now, Event::Tick), []);
+            prop_assert!(!role.next_action(now).0.is_empty());
         }
     }
 
@@ -127,9 +127,9 @@ proptest! {
         seed in any::<u64>(),
         standby in any::<bool>(),
     ) {
-        let mut keeper = Keeper::new(Settings { seed, standby, ..settings() });
+        let mut role = DynamicRole::new(Settings { seed, standby, ..settings() });
         let mut now = at(1000.0);
-        let mut asked = keeper.handle(now, Event::Tick);
+        let mut asked = role.handle(now, Event::Tick);
         let mut tokens = 0;
         let mut answers = answers.into_iter();
         let mut closed = false;
@@ -137,24 +137,24 @@ proptest! {
             let (how, wait) = answers.next().unwrap_or((0, 1.0));
             if answers.len() == 0 && !closed {
                 closed = true;
-                asked.extend(keeper.handle(now, Event::Close));
+                asked.extend(role.handle(now, Event::Close));
             }
             now = now + secs(wait);
             asked.retain(|action| answer(*action, 0, now, &mut 0).is_some());
             let event = if asked.is_empty() {
-                let open = keeper.generations().map(|(n, _)| n).find(|n| keeper.may_empty(now, *n));
+                let open = role.generations().map(|(n, _)| n).find(|n| role.may_empty(now, *n));
                 open.map_or(Event::Tick, |number| Event::Empty { number, stray: false })
             } else {
                 let action = asked.remove(usize::from(how) % asked.len());
                 answer(action, if closed { 0 } else { how }, now, &mut tokens).unwrap_or(Event::Tick)
             };
-            asked.extend(keeper.handle(now, event));
-            prop_assert!(keeper.next_deadline() > now);
-            if closed && keeper.is_empty() {
+            asked.extend(role.handle(now, event));
+            prop_assert!(role.next_deadline() > now);
+            if closed && role.is_empty() {
                 return Ok(());
             }
         }
-        prop_assert!(false, "left: {keeper:?}");
+        prop_assert!(false, "left: {role:?}");
     }
 }
 
@@ -192,9 +192,11 @@ fn answer(action: Action, how: u8, now: crate::lease::Time, tokens: &mut u64) ->
         (Action::RevokeLease(number, _), Some(failure)) => Event::LeaseRevokeFailed(number, failure),
         (Action::RevokeToken(token), None) => Event::TokenRevoked(token),
         (Action::RevokeToken(token), Some(failure)) => Event::TokenRevokeFailed(token, failure),
-        (Action::LookUpLease(number, _), None) => Event::LeaseLookedUp(number, Sight::Gone),
-        (Action::LookUpLease(number, _), Some(Failure::Gone)) => Event::LeaseLookedUp(number, Sight::There),
-        (Action::LookUpLease(number, _), Some(_)) => Event::LeaseLookedUp(number, Sight::Unclear),
+        (Action::LookUpLease(number, _), None) => Event::LeaseLookedUp(number, LeaseLookup::Missing),
+        (Action::LookUpLease(number, _), Some(Failure::Gone)) => {
+            Event::LeaseLookedUp(number, LeaseLookup::Present)
+        }
+        (Action::LookUpLease(number, _), Some(_)) => Event::LeaseLookedUp(number, LeaseLookup::Unknown),
         _ => return None,
     })
 }
@@ -254,9 +256,14 @@ fn any_event() -> impl Strategy<Value = Event> {
         (token(), failure()).prop_map(|(t, f)| Event::TokenRevokeFailed(t, f)),
         (
             number(),
-            prop_oneof![Just(Sight::Gone), Just(Sight::There), Just(Sight::Unclear), Just(Sight::Barred)]
+            prop_oneof![
+                Just(LeaseLookup::Missing),
+                Just(LeaseLookup::Present),
+                Just(LeaseLookup::Unknown),
+                Just(LeaseLookup::Forbidden)
+            ]
         )
-            .prop_map(|(n, sight)| Event::LeaseLookedUp(n, sight)),
+            .prop_map(|(n, lookup)| Event::LeaseLookedUp(n, lookup)),
     ];
     let third = prop_oneof![
         4 => (number(), any::<bool>()).prop_map(|(number, stray)| Event::Empty { number, stray }),

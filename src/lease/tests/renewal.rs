@@ -187,7 +187,7 @@ fn issuing_backs_off_to_thirty_seconds_with_a_usable_credential_and_to_three_onc
     story.at(now, Event::LogInFailed(Failure::Transient)).does([]);
     // In the midst of the next wait the lease is lost.
     story.at(now + 1.0, Event::Suspected(1)).does([renew(1, T1, PATIENCE)]);
-    let lost = story.at(now + 2.0, not_renewed(1, Failure::Gone)).keeper.next_deadline();
+    let lost = story.at(now + 2.0, not_renewed(1, Failure::Gone)).role.next_deadline();
     assert_eq!(lost, at(now + 5.0));
     story.at(now + 5.0, Event::Tick).does([LOG_IN]);
 }
@@ -285,7 +285,7 @@ fn a_token_of_a_second_or_two_is_not_renewed_in_a_hot_loop() {
     let mut issuances = 1;
     story.at(0.0, Event::IssueFailed(Failure::Transient));
     while story.now < at(30.0) {
-        let due = story.keeper.next_deadline();
+        let due = story.role.next_deadline();
         let second = due.as_nanos() as f64 / 1e9;
         for (_, action) in story.pass(second) {
             match action {

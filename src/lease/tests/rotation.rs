@@ -119,7 +119,7 @@ fn an_earlier_generation_serves_again_when_its_successor_is_lost() {
     ]);
     story.notes(Note::Recalled(1)).notes(Note::Issuing(Reason::Revoked));
     story.issued(60.0, 3, T3, endless(), LEASE);
-    assert_eq!(story.keeper.current(), Some(3));
+    assert_eq!(story.role.current(), Some(3));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_recalled_generation_is_not_drained() {
     story.issued(66.0, 2, T2, endless(), LEASE);
     story.at(90.0, Event::Suspected(2));
     story.at(90.0, not_renewed(2, Failure::Gone));
-    assert_eq!((story.keeper.current(), story.told(1).drain_from), (Some(1), None));
+    assert_eq!((story.role.current(), story.told(1).drain_from), (Some(1), None));
 }
 
 #[test]
@@ -205,9 +205,9 @@ fn a_generation_cut_short_never_serves_again() {
     story.issued(10.0, 2, T2, endless(), LEASE);
     story.at(20.0, Event::Suspected(2));
     story.at(20.0, not_renewed(2, Failure::Gone));
-    assert_eq!(story.keeper.current(), None);
+    assert_eq!(story.role.current(), None);
     // Nothing is usable by newcomers, so nothing is waited for longer than 3 s.
-    assert_eq!(story.keeper.runs_until(story.now), None);
+    assert_eq!(story.role.runs_until(story.now), None);
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn a_command_that_fails_drains_nothing() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(10.0, Event::Rotate(Some(Drain::For(secs(0.0))))).does([log_in(24.75)]);
     story.at(10.0, Event::LogInFailed(Failure::Transient)).does([Action::RotateFailed]);
-    assert_eq!((story.keeper.current(), story.hard_close_at(1)), (Some(1), at(99.0)));
+    assert_eq!((story.role.current(), story.hard_close_at(1)), (Some(1), at(99.0)));
     // And it is not tried again by itself.
     story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::lease::generation::{Cause, Ending};
-use crate::lease::{Action, Event, Failure, Keeper, Note, Settings, Time, TokenFacts, TokenId};
+use crate::lease::{Action, DynamicRole, Event, Failure, Note, Settings, Time, TokenFacts, TokenId};
 
 pub(super) const T1: TokenId = TokenId(1);
 pub(super) const T2: TokenId = TokenId(2);
@@ -32,9 +32,9 @@ pub(super) fn settings() -> Settings {
     }
 }
 
-/// One keeper and what it has said last.
+/// One role and what it has said last.
 pub(super) struct Story {
-    pub(super) keeper: Keeper,
+    pub(super) role: DynamicRole,
     pub(super) now: Time,
     /// What is to be done, without notes and what sessions are told.
     done: Vec<Action>,
@@ -45,7 +45,7 @@ pub(super) struct Story {
 impl Story {
     pub(super) fn new(settings: Settings) -> Self {
         let (done, notes, told) = (Vec::new(), Vec::new(), Vec::new());
-        Self { keeper: Keeper::new(settings), now: Time::from_nanos(0), done, notes, told }
+        Self { role: DynamicRole::new(settings), now: Time::from_nanos(0), done, notes, told }
     }
 
     /// A route that serves generation 1 under token 1 since second 0.
@@ -58,10 +58,10 @@ impl Story {
 
     /// The process ends at this second, and the next one goes on from what was kept, whoever serves last.
     pub(super) fn crash(self, second: f64) -> Self {
-        let mut kept = self.keeper.kept();
+        let mut kept = self.role.snapshot();
         kept.generations.sort_by_key(|(_, kept)| kept.serves);
-        let keeper = Keeper::resume(self.keeper.settings, at(second), &kept);
-        Self { keeper, now: at(second), ..Self::new(settings()) }
+        let role = DynamicRole::resume(self.role.settings, at(second), &kept);
+        Self { role, now: at(second), ..Self::new(settings()) }
     }
 
     /// A fresh credential comes, from the login on, at once, and is proved.
@@ -83,7 +83,7 @@ impl Story {
     pub(super) fn at(&mut self, second: f64, event: Event) -> &mut Self {
         let now = at(second);
         for _ in 0..1000 {
-            let due = self.keeper.next_deadline();
+            let due = self.role.next_deadline();
             if due >= now || due <= self.now {
                 break;
             }
@@ -98,7 +98,7 @@ impl Story {
     pub(super) fn pass(&mut self, second: f64) -> Vec<(Time, Action)> {
         let mut all = Vec::new();
         for _ in 0..10_000 {
-            let due = self.keeper.next_deadline();
+            let due = self.role.next_deadline();
             if due > at(second) {
                 break;
             }
@@ -112,15 +112,15 @@ impl Story {
         assert!(now >= self.now, "time runs forward");
         self.now = now;
         (self.done, self.notes) = (Vec::new(), Vec::new());
-        for action in self.keeper.handle(now, event) {
+        for action in self.role.handle(now, event) {
             match action {
                 Action::Note(note) => self.notes.push(note),
-                Action::Tell(number, ending) => self.told.push((number, ending)),
+                Action::NotifySessions(number, ending) => self.told.push((number, ending)),
                 action => self.done.push(action),
             }
         }
-        assert!(self.keeper.next_deadline() > now, "a deadline that has passed");
-        assert_eq!(self.keeper.handle(now, Event::Tick), [], "a second look does more");
+        assert!(self.role.next_deadline() > now, "a deadline that has passed");
+        assert_eq!(self.role.handle(now, Event::Tick), [], "a second look does more");
     }
 
     pub(super) fn does<const N: usize>(&mut self, actions: [Action; N]) -> &mut Self {
@@ -150,13 +150,13 @@ impl Story {
     }
 
     pub(super) fn hard_close_at(&self, number: u64) -> Time {
-        let generation = self.keeper.generations().find(|(n, _)| *n == number).expect("a generation").1;
-        self.keeper.hard_close_at(generation)
+        let generation = self.role.generations().find(|(n, _)| *n == number).expect("a generation").1;
+        self.role.hard_close_at(generation)
     }
 
     pub(super) fn drain_at(&self, number: u64) -> Option<Time> {
-        let generation = self.keeper.generations().find(|(n, _)| *n == number).expect("a generation").1;
-        self.keeper.drain_at(generation)
+        let generation = self.role.generations().find(|(n, _)| *n == number).expect("a generation").1;
+        self.role.drain_at(generation)
     }
 }
 

@@ -43,8 +43,8 @@ fn it_is_issued_as_soon_as_there_is_a_current_one_and_not_published() {
     story.at(1.0, Event::LoggedIn(T2, own(100_000.0))).does([Action::Issue(T2)]);
     story.granted(1.0, 2, LEASE);
     story.at(1.0, Event::Proved(2)).does([]).notes(Note::StandsBy(2));
-    assert_eq!(story.keeper.current(), Some(1));
-    assert_eq!(story.keeper.runs_until(at(1.0)), Some(story.hard_close_at(2)));
+    assert_eq!(story.role.current(), Some(1));
+    assert_eq!(story.role.runs_until(at(1.0)), Some(story.hard_close_at(2)));
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn one_that_cannot_be_proved_never_stands_by() {
     // Half of its usable life would be patience enough, were it a minute or less.
     story.at(51.0, Event::ProofRefused(2)).does([Action::RevokeLease(2, T2)]);
     story.notes(Note::CandidateRefused(2));
-    assert_eq!(story.keeper.current(), Some(1));
+    assert_eq!(story.role.current(), Some(1));
 }
 
 #[test]
@@ -107,10 +107,10 @@ fn one_that_ends_while_vault_is_away_is_replaced_by_the_one_that_ends_later() {
                 _ => continue,
             };
             let now = story.now;
-            let done = story.keeper.handle(now, failed);
+            let done = story.role.handle(now, failed);
             asked.extend(done.into_iter().map(|action| (now, action)));
         }
-        let next = story.keeper.next_deadline();
+        let next = story.role.next_deadline();
         asked.extend(story.pass(next.since(at(0.0)).as_secs_f64()));
     }
     let [(2, at)] = published[..] else { panic!("{published:?}") };
@@ -189,7 +189,7 @@ fn it_goes_back_at_the_close_at_a_reload_and_when_nobody_wants_one_any_more() {
     story.notes(Note::Issuing(Reason::Reload));
 
     let mut story = standing_by(own(100_000.0));
-    story.keeper.set_settings(settings());
+    story.role.set_settings(settings());
     story.at(20.0, Event::Tick).does([Action::RevokeLease(2, T2)]);
 }
 
@@ -222,23 +222,23 @@ fn shortest_runway(standby: bool, seed: u64) -> f64 {
     }
     let mut shortest = f64::MAX;
     while story.now < at(3600.0) {
-        let due = story.keeper.next_deadline();
+        let due = story.role.next_deadline();
         // Just before it is renewed.
         if story.now > at(2.0 * LEASE) {
-            let runs_until = story.keeper.runs_until(story.now).expect("a runway");
+            let runs_until = story.role.runs_until(story.now).expect("a runway");
             shortest = shortest.min(runs_until.since(due).as_secs_f64());
         }
         let second = due.since(at(0.0)).as_secs_f64();
         story.now = due;
-        let mut asked = story.keeper.handle(due, Event::Tick);
+        let mut asked = story.role.handle(due, Event::Tick);
         while let Some(action) = asked.pop() {
             let event = match action {
                 Action::RenewLease(number, ..) => renewed(number, second, LEASE),
                 Action::RenewToken(token, _) => token_renewed(token, second, LEASE),
-                Action::Tell(..) => continue,
+                Action::NotifySessions(..) => continue,
                 other => panic!("{other:?} at {due:?}"),
             };
-            asked.extend(story.keeper.handle(due, event));
+            asked.extend(story.role.handle(due, event));
         }
     }
     shortest / USABLE

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::lease::{Action, Event, Failure, Note, StaticKeeper, Time, TokenFacts, TokenId, Verdict};
+use crate::lease::{Action, Event, Failure, Note, StaticRole, Time, TokenFacts, TokenId, Verdict};
 
 const TOKEN: TokenId = TokenId(1);
 
@@ -26,49 +26,49 @@ fn unchanged(sent_at: Time, ttl: u64) -> Event {
     Event::Unchanged { sent_at, lease: Duration::from_secs(ttl) }
 }
 
-/// A keeper that has read its first password at 0, which lives for `ttl`.
-fn started(ttl: u64) -> StaticKeeper {
-    let mut keeper = StaticKeeper::new(0);
-    assert_eq!(keeper.handle(at(0), Event::Tick), [Action::LogIn { within: None }]);
-    assert!(is_read(&keeper.handle(at(0), Event::LoggedIn(TOKEN, facts(at(0))))));
-    let actions = keeper.handle(at(0), new_password(at(0), ttl));
+/// A role that has read its first password at 0, which lives for `ttl`.
+fn started(ttl: u64) -> StaticRole {
+    let mut role = StaticRole::new(0);
+    assert_eq!(role.handle(at(0), Event::Tick), [Action::LogIn { within: None }]);
+    assert!(is_read(&role.handle(at(0), Event::LoggedIn(TOKEN, facts(at(0))))));
+    let actions = role.handle(at(0), new_password(at(0), ttl));
     assert!(actions.contains(&Action::Publish(1)), "{actions:?}");
-    keeper
+    role
 }
 
 #[test]
 fn is_read_again_a_second_after_its_end() {
-    let mut keeper = started(60);
-    assert_eq!(keeper.next_deadline(), at(61));
-    assert_eq!(keeper.handle(at(60), Event::Tick), []);
-    assert!(is_read(&keeper.handle(at(61), Event::Tick)));
+    let mut role = started(60);
+    assert_eq!(role.next_deadline(), at(61));
+    assert_eq!(role.handle(at(60), Event::Tick), []);
+    assert!(is_read(&role.handle(at(61), Event::Tick)));
 }
 
 #[test]
 fn is_polled_with_growing_steps_while_the_rotation_is_late() {
-    let mut keeper = started(60);
-    assert!(is_read(&keeper.handle(at(61), Event::Tick)));
+    let mut role = started(60);
+    assert!(is_read(&role.handle(at(61), Event::Tick)));
     let mut now = at(61);
     for step in [1, 2, 4, 5, 5] {
-        assert_eq!(keeper.handle(now, unchanged(now, 0)), []);
+        assert_eq!(role.handle(now, unchanged(now, 0)), []);
         now = now + Duration::from_secs(step);
-        assert_eq!(keeper.next_deadline(), now, "after {step} s");
-        assert!(is_read(&keeper.handle(now, Event::Tick)));
+        assert_eq!(role.next_deadline(), now, "after {step} s");
+        assert!(is_read(&role.handle(now, Event::Tick)));
     }
-    let actions = keeper.handle(now, new_password(now, 60));
+    let actions = role.handle(now, new_password(now, 60));
     assert!(actions.contains(&Action::Publish(2)));
-    assert_eq!(keeper.next_deadline(), now + Duration::from_secs(61));
+    assert_eq!(role.next_deadline(), now + Duration::from_secs(61));
 }
 
 #[test]
 fn a_rotation_ends_and_drains_nothing() {
-    let mut keeper = started(60);
-    assert!(is_read(&keeper.handle(at(61), Event::Tick)));
-    let actions = keeper.handle(at(61), new_password(at(61), 60));
+    let mut role = started(60);
+    assert!(is_read(&role.handle(at(61), Event::Tick)));
+    let actions = role.handle(at(61), new_password(at(61), 60));
     let told: Vec<_> = actions
         .iter()
         .filter_map(|action| match action {
-            Action::Tell(number, ending) => Some((*number, *ending)),
+            Action::NotifySessions(number, ending) => Some((*number, *ending)),
             _ => None,
         })
         .collect();
@@ -76,16 +76,16 @@ fn a_rotation_ends_and_drains_nothing() {
         told.iter().all(|(_, ending)| ending.drain_from.is_none() && ending.closing.is_none()),
         "{told:?}"
     );
-    assert!(keeper.may_empty(1) && !keeper.may_empty(2));
-    assert_eq!(keeper.handle(at(70), Event::Empty { number: 1, stray: false }), [Action::Forget(1)]);
+    assert!(role.may_empty(1) && !role.may_empty(2));
+    assert_eq!(role.handle(at(70), Event::Empty { number: 1, stray: false }), [Action::Forget(1)]);
 }
 
 #[test]
 fn a_refused_login_reads_at_once_and_waits_for_the_answer() {
-    let mut keeper = started(3600);
-    assert!(is_read(&keeper.handle(at(100), Event::Suspected(1))));
-    assert_eq!(keeper.handle(at(100), Event::Suspected(1)), [], "one read for all who wait");
-    let actions = keeper.handle(at(100), new_password(at(100), 3600));
+    let mut role = started(3600);
+    assert!(is_read(&role.handle(at(100), Event::Suspected(1))));
+    assert_eq!(role.handle(at(100), Event::Suspected(1)), [], "one read for all who wait");
+    let actions = role.handle(at(100), new_password(at(100), 3600));
     let publish = actions.iter().position(|action| *action == Action::Publish(2)).unwrap();
     let answers = actions.iter().filter(|action| **action == Action::Answer(1, Verdict::Lost)).count();
     assert_eq!(answers, 2);
@@ -94,28 +94,28 @@ fn a_refused_login_reads_at_once_and_waits_for_the_answer() {
 
 #[test]
 fn a_refused_login_is_polled_for_until_the_password_changes() {
-    let mut keeper = started(3600);
-    assert!(is_read(&keeper.handle(at(100), Event::Suspected(1))));
-    assert!(keeper.handle(at(100), unchanged(at(100), 3500)).contains(&Action::Answer(1, Verdict::Alive)));
-    keeper.handle(at(100), Event::Replace(1));
-    assert!(keeper.next_deadline() <= at(102));
-    assert!(is_read(&keeper.handle(at(102), Event::Tick)));
-    assert!(keeper.handle(at(102), new_password(at(102), 3600)).contains(&Action::Publish(2)));
-    assert_eq!(keeper.next_deadline(), at(102 + 3601));
+    let mut role = started(3600);
+    assert!(is_read(&role.handle(at(100), Event::Suspected(1))));
+    assert!(role.handle(at(100), unchanged(at(100), 3500)).contains(&Action::Answer(1, Verdict::Alive)));
+    role.handle(at(100), Event::Replace(1));
+    assert!(role.next_deadline() <= at(102));
+    assert!(is_read(&role.handle(at(102), Event::Tick)));
+    assert!(role.handle(at(102), new_password(at(102), 3600)).contains(&Action::Publish(2)));
+    assert_eq!(role.next_deadline(), at(102 + 3601));
 }
 
 #[test]
 fn logins_that_stay_refused_are_no_flood_of_reads() {
-    let mut keeper = started(3600);
+    let mut role = started(3600);
     let mut reads = 0;
     for tenth in 0..600 {
         let now = at(100) + Duration::from_millis(tenth * 100);
         // An app that tries again and again with a password that somebody has changed behind its back.
-        let actions = keeper.handle(now, Event::Suspected(1));
+        let actions = role.handle(now, Event::Suspected(1));
         if is_read(&actions) {
             reads += 1;
-            keeper.handle(now, unchanged(now, 3500));
-            keeper.handle(now, Event::Replace(1));
+            role.handle(now, unchanged(now, 3500));
+            role.handle(now, Event::Replace(1));
         }
     }
     assert!((12..=17).contains(&reads), "{reads} reads in a minute");
@@ -123,48 +123,48 @@ fn logins_that_stay_refused_are_no_flood_of_reads() {
 
 #[test]
 fn whoever_waits_for_a_read_is_told_when_there_will_be_none() {
-    let mut keeper = started(60);
-    assert!(is_read(&keeper.handle(at(61), Event::Tick)));
-    assert_eq!(keeper.handle(at(61), Event::IssueFailed(Failure::Transient)), []);
-    assert_eq!(keeper.handle(at(61), Event::Suspected(1)), []);
-    let actions = keeper.handle(at(61), Event::Close);
+    let mut role = started(60);
+    assert!(is_read(&role.handle(at(61), Event::Tick)));
+    assert_eq!(role.handle(at(61), Event::IssueFailed(Failure::Transient)), []);
+    assert_eq!(role.handle(at(61), Event::Suspected(1)), []);
+    let actions = role.handle(at(61), Event::Close);
     assert!(actions.contains(&Action::Answer(1, Verdict::Silent)), "{actions:?}");
 }
 
 #[test]
 fn a_command_waits_out_no_back_off() {
-    let mut keeper = started(60);
-    assert!(is_read(&keeper.handle(at(61), Event::Tick)));
-    assert_eq!(keeper.handle(at(61), Event::IssueFailed(Failure::Transient)), []);
-    assert!(is_read(&keeper.handle(at(61), Event::Rotate(None))));
-    assert_eq!(keeper.handle(at(61), Event::IssueFailed(Failure::Transient)), [Action::RotateFailed]);
+    let mut role = started(60);
+    assert!(is_read(&role.handle(at(61), Event::Tick)));
+    assert_eq!(role.handle(at(61), Event::IssueFailed(Failure::Transient)), []);
+    assert!(is_read(&role.handle(at(61), Event::Rotate(None))));
+    assert_eq!(role.handle(at(61), Event::IssueFailed(Failure::Transient)), [Action::RotateFailed]);
 }
 
 #[test]
 fn a_failed_read_keeps_the_password_and_is_tried_again() {
-    let mut keeper = started(60);
-    assert!(is_read(&keeper.handle(at(61), Event::Tick)));
-    assert_eq!(keeper.handle(at(61), Event::IssueFailed(Failure::Transient)), []);
-    assert_eq!(keeper.current(), Some(1));
-    assert_eq!(keeper.next_deadline(), at(61) + Duration::from_millis(500));
+    let mut role = started(60);
+    assert!(is_read(&role.handle(at(61), Event::Tick)));
+    assert_eq!(role.handle(at(61), Event::IssueFailed(Failure::Transient)), []);
+    assert_eq!(role.current(), Some(1));
+    assert_eq!(role.next_deadline(), at(61) + Duration::from_millis(500));
 }
 
 #[test]
 fn a_dead_token_is_replaced_by_a_login() {
-    let mut keeper = started(60);
-    assert!(is_read(&keeper.handle(at(61), Event::Tick)));
-    let actions = keeper.handle(at(61), Event::IssueFailed(Failure::TokenDead));
+    let mut role = started(60);
+    assert!(is_read(&role.handle(at(61), Event::Tick)));
+    let actions = role.handle(at(61), Event::IssueFailed(Failure::TokenDead));
     assert_eq!(actions, [Action::ForgetToken(TOKEN)]);
-    assert_eq!(keeper.handle(at(62), Event::Tick), [Action::LogIn { within: None }]);
+    assert_eq!(role.handle(at(62), Event::Tick), [Action::LogIn { within: None }]);
 }
 
 #[test]
 fn a_command_reads_now_and_says_what_is_current() {
-    let mut keeper = started(3600);
-    assert!(is_read(&keeper.handle(at(100), Event::Rotate(None))));
-    assert!(keeper.handle(at(100), unchanged(at(100), 3500)).contains(&Action::RotateDone(1)));
-    assert!(is_read(&keeper.handle(at(200), Event::Rotate(None))));
-    let actions = keeper.handle(at(200), new_password(at(200), 3600));
+    let mut role = started(3600);
+    assert!(is_read(&role.handle(at(100), Event::Rotate(None))));
+    assert!(role.handle(at(100), unchanged(at(100), 3500)).contains(&Action::RotateDone(1)));
+    assert!(is_read(&role.handle(at(200), Event::Rotate(None))));
+    let actions = role.handle(at(200), new_password(at(200), 3600));
     assert!(
         actions.iter().any(|a| matches!(a, Action::Note(Note::Published { number: 2, .. }))),
         "{actions:?}"
@@ -173,77 +173,73 @@ fn a_command_reads_now_and_says_what_is_current() {
 
 #[test]
 fn the_end_gives_the_token_back() {
-    let mut keeper = started(3600);
-    let actions = keeper.handle(at(100), Event::Close);
+    let mut role = started(3600);
+    let actions = role.handle(at(100), Event::Close);
     assert_eq!(actions, [Action::Unpublish, Action::RevokeToken(TOKEN)]);
-    assert_eq!(keeper.handle(at(100), Event::Empty { number: 1, stray: false }), [Action::Forget(1)]);
-    assert_eq!(keeper.handle(at(101), Event::TokenRevoked(TOKEN)), [Action::ForgetToken(TOKEN)]);
-    assert!(keeper.is_empty());
-    assert_eq!(keeper.next_deadline(), Time::NEVER);
+    assert_eq!(role.handle(at(100), Event::Empty { number: 1, stray: false }), [Action::Forget(1)]);
+    assert_eq!(role.handle(at(101), Event::TokenRevoked(TOKEN)), [Action::ForgetToken(TOKEN)]);
+    assert!(role.is_empty());
+    assert_eq!(role.next_deadline(), Time::NEVER);
 }
 
 #[test]
 fn another_configuration_is_tried_at_once_whatever_has_failed_by_the_earlier_one() {
-    let mut keeper = StaticKeeper::new(0);
-    keeper.handle(at(0), Event::Tick);
-    keeper.handle(at(0), Event::LoggedIn(TOKEN, facts(at(0))));
-    assert_eq!(keeper.handle(at(1), Event::Reload), []);
-    assert!(is_read(&keeper.handle(at(2), Event::IssueFailed(Failure::Refused))));
+    let mut role = StaticRole::new(0);
+    role.handle(at(0), Event::Tick);
+    role.handle(at(0), Event::LoggedIn(TOKEN, facts(at(0))));
+    assert_eq!(role.handle(at(1), Event::Reload), []);
+    assert!(is_read(&role.handle(at(2), Event::IssueFailed(Failure::Refused))));
     for second in [3, 4, 6] {
-        keeper.handle(at(second), Event::IssueFailed(Failure::Refused));
-        keeper.handle(keeper.next_deadline(), Event::Tick);
+        role.handle(at(second), Event::IssueFailed(Failure::Refused));
+        role.handle(role.next_deadline(), Event::Tick);
     }
-    keeper.handle(at(20), Event::IssueFailed(Failure::Refused));
-    assert!(keeper.next_deadline() > at(21));
-    assert!(is_read(&keeper.handle(at(21), Event::Reload)));
+    role.handle(at(20), Event::IssueFailed(Failure::Refused));
+    assert!(role.next_deadline() > at(21));
+    assert!(is_read(&role.handle(at(21), Event::Reload)));
 }
 
 #[test]
 fn a_password_that_the_server_refuses_is_proved_again_until_it_lets_in() {
-    let mut keeper = started(3600);
-    assert!(!keeper.is_refused());
-    assert!(!keeper.handle(at(1), Event::ProofRefused(1)).contains(&Action::LetsIn(1)));
-    assert!(keeper.is_refused());
+    let mut role = started(3600);
+    assert!(!role.is_refused());
+    assert!(!role.handle(at(1), Event::ProofRefused(1)).contains(&Action::LetsIn(1)));
+    assert!(role.is_refused());
     let mut proofs = 0;
     for second in 2..122 {
         let now = at(second);
-        let actions = keeper.handle(now, Event::Tick);
+        let actions = role.handle(now, Event::Tick);
         if is_read(&actions) {
-            keeper.handle(now, unchanged(now, 3500));
+            role.handle(now, unchanged(now, 3500));
         }
         if actions.contains(&Action::Prove(1)) {
             proofs += 1;
             let found = if second > 60 { Event::Proved(1) } else { Event::ProofRefused(1) };
-            keeper.handle(now, found);
+            role.handle(now, found);
         }
     }
-    assert!(!keeper.is_refused());
+    assert!(!role.is_refused());
     assert!((3..=6).contains(&proofs), "{proofs} proofs, the last of which lets in");
 }
 
 #[test]
 fn a_fresh_password_is_proved_and_an_unprovable_one_is_not_refused() {
-    let mut keeper = StaticKeeper::new(0);
-    keeper.handle(at(0), Event::Tick);
-    keeper.handle(at(0), Event::LoggedIn(TOKEN, facts(at(0))));
-    let actions = keeper.handle(at(0), new_password(at(0), 60));
+    let mut role = StaticRole::new(0);
+    role.handle(at(0), Event::Tick);
+    role.handle(at(0), Event::LoggedIn(TOKEN, facts(at(0))));
+    let actions = role.handle(at(0), new_password(at(0), 60));
     let publish = actions.iter().position(|action| *action == Action::Publish(1)).unwrap();
     assert!(actions.iter().skip(publish).any(|action| *action == Action::Prove(1)), "{actions:?}");
-    keeper.handle(at(1), Event::Unprovable(1));
-    assert!(!keeper.is_refused());
+    role.handle(at(1), Event::Unprovable(1));
+    assert!(!role.is_refused());
 }
 
 #[test]
 fn a_login_that_one_database_refuses_hears_that_the_password_is_good() {
-    let mut keeper = started(3600);
-    assert_eq!(keeper.handle(at(1), Event::Proved(1)), []);
-    assert_eq!(
-        keeper.handle(at(2), Event::Replace(1)),
-        [Action::Prove(1)],
-        "an earlier proof does not count"
-    );
-    assert_eq!(keeper.handle(at(2), Event::Replace(1)), []);
-    assert_eq!(keeper.handle(at(3), Event::Proved(1)), [Action::LetsIn(1)]);
-    assert_eq!(keeper.handle(at(6), Event::Replace(1)), [Action::LetsIn(1)]);
-    assert_eq!(keeper.next_deadline(), at(3601), "and nothing is read for it");
+    let mut role = started(3600);
+    assert_eq!(role.handle(at(1), Event::Proved(1)), []);
+    assert_eq!(role.handle(at(2), Event::Replace(1)), [Action::Prove(1)], "an earlier proof does not count");
+    assert_eq!(role.handle(at(2), Event::Replace(1)), []);
+    assert_eq!(role.handle(at(3), Event::Proved(1)), [Action::LetsIn(1)]);
+    assert_eq!(role.handle(at(6), Event::Replace(1)), [Action::LetsIn(1)]);
+    assert_eq!(role.next_deadline(), at(3601), "and nothing is read for it");
 }

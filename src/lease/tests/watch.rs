@@ -11,7 +11,7 @@ use super::world::Vault;
 use crate::lease::generation::{Cause, Ending};
 use crate::lease::schedule::Jitter;
 use crate::lease::term::Term;
-use crate::lease::{Action, Event, Keeper, Kept, Note, Time, TokenFacts, TokenId, Verdict};
+use crate::lease::{Action, DynamicRole, Event, Note, Snapshot, Time, TokenFacts, TokenId, Verdict};
 
 /// A bug put in on purpose, to see that it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,7 +33,7 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Hash)]
 pub(super) struct Watch {
     pub(super) now: Time,
-    pub(super) keeper: Keeper,
+    pub(super) role: DynamicRole,
     pub(super) vault: Vault,
     pub(super) held: BTreeMap<u64, Held>,
     pub(super) tokens: BTreeMap<TokenId, Known>,
@@ -67,14 +67,14 @@ pub(super) use promise;
 impl Watch {
     pub(super) fn new(
         now: Time,
-        keeper: Keeper,
+        role: DynamicRole,
         owned: bool,
         drain: Duration,
         planted: Option<Planted>,
     ) -> Self {
         Self {
             now,
-            keeper,
+            role,
             vault: Vault::new(),
             held: BTreeMap::new(),
             tokens: BTreeMap::new(),
@@ -92,7 +92,7 @@ impl Watch {
         }
     }
 
-    /// The keeper hears of an event, and each action that it answers with is held to the promises. With a grant's lease.
+    /// The role hears of an event, and each action that it answers with is held to the promises. With a grant's lease.
     pub(super) fn take_in(&mut self, event: Event, lease: Option<usize>) -> Result<Vec<Action>, String> {
         let event = match event {
             Event::LoggedIn(id, facts) if self.planted == Some(Planted::TokenEndLeftOut) => {
@@ -101,14 +101,14 @@ impl Watch {
             event => event,
         };
         self.learn(event)?;
-        let before = self.keeper.latest();
-        let mut actions = self.keeper.handle(self.now, event);
+        let before = self.role.latest();
+        let mut actions = self.role.handle(self.now, event);
         if let (Event::Granted { sent_at, lease: span, .. }, Some(lease)) = (event, lease) {
-            promise!(self.keeper.latest() == before + 1, "a grant was not taken in");
+            promise!(self.role.latest() == before + 1, "a grant was not taken in");
             self.grant(before + 1, lease, sent_at, span)?;
         }
         if let (Event::LeaseLeft { sent_at, lease: span, .. }, Some(lease)) = (event, lease) {
-            promise!(self.keeper.latest() == before + 1, "a lease that was left was not taken in");
+            promise!(self.role.latest() == before + 1, "a lease that was left was not taken in");
             promise!(
                 actions.iter().any(|action| matches!(action, Action::RevokeLease(n, _) if *n == before + 1)),
                 "P6: a lease that was left is not given back"
@@ -118,7 +118,7 @@ impl Watch {
         self.plant(event, &mut actions);
         let is_check = matches!(event, Event::Suspected(_) | Event::DenialSeen(_));
         for action in &actions {
-            if let Action::Tell(number, ending) = action {
+            if let Action::NotifySessions(number, ending) = action {
                 self.tell(*number, *ending)?;
             }
         }
@@ -133,7 +133,7 @@ impl Watch {
     }
 
     /// The process is gone with its sessions and whatever it waited for. The next one goes on from what was kept.
-    pub(super) fn crash(&mut self, kept: &Kept) -> Result<(), String> {
+    pub(super) fn crash(&mut self, kept: &Snapshot) -> Result<(), String> {
         let mut held = std::mem::take(&mut self.held);
         for (number, (old, _)) in (1..).zip(&kept.generations) {
             let held = held.remove(old).ok_or("kept, and unknown")?;
@@ -157,15 +157,15 @@ impl Watch {
         (self.published, self.newest) = (None, 0);
         self.drain_commanded = false;
         self.lost_and_granted = None;
-        self.keeper = Keeper::resume(self.keeper.settings.clone(), self.now, kept);
+        self.role = DynamicRole::resume(self.role.settings.clone(), self.now, kept);
         Ok(())
     }
 
     /// The next generation that everybody has left. It is closed to newcomers, and the event is to be taken in.
     pub(super) fn left(&mut self) -> Option<Event> {
-        let (now, sessions, keeper) = (self.now, &self.sessions, &self.keeper);
+        let (now, sessions, role) = (self.now, &self.sessions, &self.role);
         let is_left = |number: u64, held: &Held| {
-            !held.shut && !sessions.values().any(|open| *open == number) && keeper.may_empty(now, number)
+            !held.shut && !sessions.values().any(|open| *open == number) && role.may_empty(now, number)
         };
         let (number, held) = self.held.iter_mut().find(|(number, held)| is_left(**number, held))?;
         held.shut = true;
@@ -177,19 +177,19 @@ impl Watch {
             (Some(Planted::CappedRenewedAgain), Event::LeaseRenewed { number, sent_at, lease, .. })
                 if actions.contains(&Action::Note(Note::LeaseCapped(number))) =>
             {
-                if let Some(generation) = self.keeper.generations.get_mut(&number) {
+                if let Some(generation) = self.role.generations.get_mut(&number) {
                     generation.term = Term::new(sent_at, Some(lease), true, Jitter::NONE);
                 }
-                actions.extend(self.keeper.handle(self.now, Event::Tick));
+                actions.extend(self.role.handle(self.now, Event::Tick));
             }
             (Some(Planted::DrainWithoutSuccessor), _) => {
-                let Some(number) = self.keeper.current() else { return };
-                let Some(generation) = self.keeper.generations.get(&number) else { return };
-                let bound = self.keeper.bound(generation);
-                let from = generation.would_drain_at(bound, self.keeper.settings.drain);
+                let Some(number) = self.role.current() else { return };
+                let Some(generation) = self.role.generations.get(&number) else { return };
+                let bound = self.role.bound(generation);
+                let from = generation.would_drain_at(bound, self.role.settings.drain);
                 if from <= self.now {
                     let hard_close_at = generation.hard_close_at(bound);
-                    actions.push(Action::Tell(
+                    actions.push(Action::NotifySessions(
                         number,
                         Ending { hard_close_at, drain_from: Some(from), closing: None },
                     ));
@@ -201,9 +201,9 @@ impl Watch {
 
     fn tell(&mut self, number: u64, ending: Ending) -> Result<(), String> {
         let now = self.now;
-        let successor = self.newest.max(self.keeper.current().unwrap_or(0)) > number;
+        let successor = self.newest.max(self.role.current().unwrap_or(0)) > number;
         let commanded = self.drain_commanded || self.held.get(&number).is_some_and(|held| held.cut);
-        let is_current = self.keeper.current() == Some(number);
+        let is_current = self.role.current() == Some(number);
         let held = self.held.get(&number).ok_or("told to nobody")?;
         if let Some(from) = ending.drain_from {
             promise!(!is_current, "P3: the current generation {number} is drained");
@@ -255,7 +255,7 @@ impl Watch {
             Action::RenewLease(number, _, within) => {
                 let held = self.held.get(&number).ok_or("renewed, and unknown")?;
                 promise!(is_check || !held.known.capped, "capped generation {number} is renewed again");
-                let max_age = self.keeper.settings.max_age;
+                let max_age = self.role.settings.max_age;
                 let passes = max_age.is_some_and(|age| now + held.known.longest > held.issued_at + age);
                 promise!(!passes, "generation {number} is renewed past max_age");
                 self.send(action, within)
@@ -320,7 +320,7 @@ impl Watch {
                 Ok(())
             }
             Action::Note(_)
-            | Action::Tell(..)
+            | Action::NotifySessions(..)
             | Action::TooEarly(_)
             | Action::LetsIn(_)
             | Action::RotateFailed
@@ -370,9 +370,9 @@ impl Watch {
     /// What holds after each step.
     pub(super) fn look(&mut self) -> Result<(), String> {
         let now = self.now;
-        let again = self.keeper.handle(now, Event::Tick);
+        let again = self.role.handle(now, Event::Tick);
         promise!(again.is_empty(), "a second look does more: {again:?}");
-        let deadline = self.keeper.next_deadline();
+        let deadline = self.role.next_deadline();
         promise!(deadline > now, "the deadline {deadline:?} has passed");
         for number in self.sessions.values() {
             let held = self.held.get(number).ok_or("a session without a generation")?;
@@ -393,7 +393,7 @@ impl Watch {
             "P2: {:?} is published, the newest usable is {newest:?}",
             self.published
         );
-        promise!(self.keeper.current() == self.published, "the keeper and the driver disagree");
+        promise!(self.role.current() == self.published, "the role and the driver disagree");
         Ok(())
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
 
-use super::ends::{Word, word};
+use super::ends::{CloseAction, close_action};
 use super::pipe::Pipe;
-use super::{Done, Relay, timer};
+use super::{Relay, RelayExit, timer};
 use crate::credentials::{Guard, HardClose};
 use crate::error::{ClientFacing, SqlState};
 use crate::lease::Time;
@@ -25,15 +25,21 @@ where
     /// Ends the session. `send_within` bounds what the client is told; a hard close has its own, shorter bounds.
     ///
     /// Not cancel safe: dropped, it leaves the server's session uncounted for.
-    pub(in crate::postgres) async fn close(self: Box<Self>, done: Done, send_within: Duration) -> Closed {
+    pub(in crate::postgres) async fn close(
+        self: Box<Self>,
+        done: RelayExit,
+        send_within: Duration,
+    ) -> Closed {
         match done {
-            Done::Idle(cause) => self.close_idle(cause, send_within).await,
-            Done::Hard(close) => self.close_hard(close).await,
-            Done::UpstreamGone { in_order } => self.close_after_upstream(true, in_order, send_within).await,
-            Done::UpstreamLost => self.close_after_upstream(false, false, send_within).await,
-            Done::ClientGone => self.close_abandoned().await,
-            Done::ClientUnreadable => self.close_unreadable(Some(&UNREADABLE), send_within).await,
-            Done::UpstreamUnreadable => self.close_unreadable(None, send_within).await,
+            RelayExit::Idle(cause) => self.close_idle(cause, send_within).await,
+            RelayExit::Hard(close) => self.close_hard(close).await,
+            RelayExit::UpstreamGone { in_order } => {
+                self.close_after_upstream(true, in_order, send_within).await
+            }
+            RelayExit::UpstreamLost => self.close_after_upstream(false, false, send_within).await,
+            RelayExit::ClientGone => self.close_abandoned().await,
+            RelayExit::ClientUnreadable => self.close_unreadable(Some(&UNREADABLE), send_within).await,
+            RelayExit::UpstreamUnreadable => self.close_unreadable(None, send_within).await,
         }
     }
 
@@ -46,11 +52,11 @@ where
         let telling = async {
             let leaves = has_left(&mut client, tell_at).await;
             if !leaves {
-                part_from_client(&mut client, &last, send_within).await;
+                close_client(&mut client, &last, send_within).await;
             }
             leaves
         };
-        let (leaves, ()) = tokio::join!(telling, part_from_upstream(upstream, guard, true, gone_by));
+        let (leaves, ()) = tokio::join!(telling, terminate_upstream(upstream, guard, true, gone_by));
         if leaves { Closed::Client } else { cause }
     }
 
@@ -90,10 +96,10 @@ where
                     && !has_left(client, tell_at).await
                 {
                     let last = error_response::fatal(&facing(cause, false));
-                    part_from_client(client, &last, gone_by.since(timer::now())).await;
+                    close_client(client, &last, gone_by.since(timer::now())).await;
                 }
             };
-            tokio::join!(telling, part_from_upstream(upstream, guard, terminate, gone_by));
+            tokio::join!(telling, terminate_upstream(upstream, guard, terminate, gone_by));
             cut
         };
         let stopping = stop_statement(cancel.as_deref().filter(|_| busy), gone_by);
@@ -142,25 +148,29 @@ where
             if !in_order && !asked_for && to_client.scanner.at_boundary() {
                 last.extend_from_slice(&error_response::fatal(&UPSTREAM_LOST));
             }
-            part_from_client(&mut client, &last, send_within).await;
+            close_client(&mut client, &last, send_within).await;
         }
         // Clients hang up when they are told, often before the server does.
         if asked_for && !ended_by_server { Closed::Client } else { Closed::Upstream }
     }
 
     /// One side broke the protocol: its last chunk was not forwarded, and what it meant is not known.
-    async fn close_unreadable(self: Box<Self>, word: Option<&ClientFacing>, send_within: Duration) -> Closed {
+    async fn close_unreadable(
+        self: Box<Self>,
+        close_action: Option<&ClientFacing>,
+        send_within: Duration,
+    ) -> Closed {
         let Self { mut client, upstream, mut to_client, guard, .. } = *self;
         let mut last = to_client.take_pending();
-        if let Some(word) = word
+        if let Some(close_action) = close_action
             && to_client.scanner.at_boundary()
         {
-            last.extend_from_slice(&error_response::fatal(word));
+            last.extend_from_slice(&error_response::fatal(close_action));
         }
         let gone_by = timer::now() + GONE_WITHIN;
         tokio::join!(
-            part_from_client(&mut client, &last, send_within),
-            part_from_upstream(upstream, guard, false, gone_by),
+            close_client(&mut client, &last, send_within),
+            terminate_upstream(upstream, guard, false, gone_by),
         );
         Closed::Error
     }
@@ -173,10 +183,10 @@ where
     U: AsyncRead + Unpin,
 {
     let half = !to_client.at_boundary();
-    let within = match word(half, timer::now(), cut_at) {
-        Word::Speak => return true,
-        Word::Cut => return false,
-        Word::Finish(within) => within,
+    let within = match close_action(half, timer::now(), cut_at) {
+        CloseAction::SendFatal => return true,
+        CloseAction::Abort => return false,
+        CloseAction::Drain(within) => within,
     };
     let finishing = async {
         client.write_all(&to_client.take_pending()).await?;
@@ -223,7 +233,7 @@ async fn stop_statement(target: Option<&CancelTarget>, gone_by: Time) -> bool {
 
 /// Sends the last bytes and closes in the order that lets them arrive: a socket closed with unread bytes in it is
 /// reset, and a reset may overtake what was sent.
-pub(in crate::postgres) async fn part_from_client<C>(client: &mut C, last: &[u8], within: Duration)
+pub(in crate::postgres) async fn close_client<C>(client: &mut C, last: &[u8], within: Duration)
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
@@ -239,7 +249,7 @@ where
 
 /// Leaves the server, and waits until it has let go of the session. Reads meanwhile: a server that cannot write does
 /// not read either. Of one that has not let go by then, nothing that it has not taken yet may arrive any more.
-pub(in crate::postgres) async fn part_from_upstream<U>(
+pub(in crate::postgres) async fn terminate_upstream<U>(
     upstream: U,
     mut guard: Guard,
     terminate: bool,
@@ -282,7 +292,7 @@ async fn read_to_end<S: AsyncRead + Unpin>(stream: &mut S) -> bool {
             Ok(0) => return true,
             Ok(_) => {}
             Err(error) => {
-                return matches!(super::upstream_failed(error.kind()), Done::UpstreamGone { .. });
+                return matches!(super::upstream_failed(error.kind()), RelayExit::UpstreamGone { .. });
             }
         }
     }

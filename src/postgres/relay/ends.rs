@@ -29,7 +29,7 @@ pub enum Stop {
 
 /// What the relay has to do about the session's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum EndDecision {
     /// Go on, and look again at this time.
     Relay { look_at: Option<Time> },
     /// End as soon as the session is between transactions.
@@ -42,18 +42,18 @@ pub(super) enum Order {
 
 /// What a hard close does with the client next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(super) enum CloseAction {
     /// A message is half relayed: it may finish within this span.
-    Finish(Duration),
+    Drain(Duration),
     /// The last message is whole: the error can be sent.
-    Speak,
+    SendFatal,
     /// The time is over in the middle of a message: the socket is closed without a word.
-    Cut,
+    Abort,
 }
 
 /// One session's own moments within the drain window of its generation.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(super) struct EndPolicy {
     /// The session's place in a window, drawn once.
     share: u32,
     /// Only while there is a window, so that a session without one is small.
@@ -70,7 +70,7 @@ struct Chosen {
     at_last: Time,
 }
 
-impl Ends {
+impl EndPolicy {
     /// `share` is random over its whole range.
     pub(super) fn new(share: u32) -> Self {
         Self { share, chosen: None }
@@ -84,27 +84,27 @@ impl Ends {
         hard_close_at: Time,
         ending: Ending,
         stop: Stop,
-    ) -> Order {
+    ) -> EndDecision {
         if let Some(close) = ending.hard_close {
-            return Order::Now(close);
+            return EndDecision::Now(close);
         }
         if now >= hard_close_at {
-            return Order::Now(by_the_clock(hard_close_at, Closed::LeaseEnd));
+            return EndDecision::Now(by_the_clock(hard_close_at, Closed::LeaseEnd));
         }
         match stop {
-            Stop::Forced => return Order::Now(by_the_clock(now, Closed::Shutdown)),
+            Stop::Forced => return EndDecision::Now(by_the_clock(now, Closed::Shutdown)),
             Stop::Closing => {
-                return Order::WhenIdle { cause: Closed::Shutdown };
+                return EndDecision::WhenIdle { cause: Closed::Shutdown };
             }
             Stop::Running => {}
         }
         let Some(drain) = ending.drain else {
             self.chosen = None;
-            return Order::Relay { look_at: None };
+            return EndDecision::Relay { look_at: None };
         };
         let chosen = self.choose(now, drain, idle_since.is_some());
         if now >= chosen.at_last {
-            return Order::WhenIdle { cause: Closed::Drain };
+            return EndDecision::WhenIdle { cause: Closed::Drain };
         }
         if now >= chosen.look_at {
             let quiet = chosen.quiet(now);
@@ -113,10 +113,10 @@ impl Ends {
             // Not before: a session that is never quiet looks now and then, and not at each of its messages.
             chosen.look_at = (if is_quiet { now } else { since } + quiet).min(chosen.at_last);
             if is_quiet {
-                return Order::IfQuiet { cause: Closed::Drain, look_at: chosen.look_at };
+                return EndDecision::IfQuiet { cause: Closed::Drain, look_at: chosen.look_at };
             }
         }
-        Order::Relay { look_at: Some(chosen.look_at) }
+        EndDecision::Relay { look_at: Some(chosen.look_at) }
     }
 
     /// Sessions that are idle when they first see the window have their moment in the first half of what is left of it,
@@ -154,13 +154,13 @@ pub(super) fn by_the_clock(at: Time, cause: Closed) -> HardClose {
 }
 
 /// What to do with the client in a hard close. `half` is whether a message to it is neither whole nor written.
-pub(super) fn word(half: bool, now: Time, cut_at: Time) -> Word {
+pub(super) fn close_action(half: bool, now: Time, cut_at: Time) -> CloseAction {
     if !half {
-        Word::Speak
+        CloseAction::SendFatal
     } else if now < cut_at {
-        Word::Finish(cut_at.since(now))
+        CloseAction::Drain(cut_at.since(now))
     } else {
-        Word::Cut
+        CloseAction::Abort
     }
 }
 
@@ -189,41 +189,42 @@ mod tests {
 
     #[test]
     fn without_an_ending_a_session_goes_on_without_a_timer() {
-        let order = Ends::new(7).order(at(5), Some(at(0)), Time::NEVER, QUIET, Stop::Running);
-        assert_eq!(order, Order::Relay { look_at: None });
+        let order = EndPolicy::new(7).order(at(5), Some(at(0)), Time::NEVER, QUIET, Stop::Running);
+        assert_eq!(order, EndDecision::Relay { look_at: None });
     }
 
     #[test]
     fn an_idle_session_ends_in_the_first_half_of_the_window() {
         for share in [0, 1, u32::MAX / 2, u32::MAX] {
-            let mut ends = Ends::new(share);
+            let mut ends = EndPolicy::new(share);
             let order = ends.order(at(0), Some(at(0)), at(200), draining(100, 200), Stop::Running);
-            let Order::Relay { look_at: Some(moment) } = order else {
+            let EndDecision::Relay { look_at: Some(moment) } = order else {
                 panic!("{order:?}");
             };
             assert!(moment >= at(100) && moment <= at(150), "{moment:?}");
             let order = ends.order(moment, Some(at(0)), at(200), draining(100, 200), Stop::Running);
-            assert!(matches!(order, Order::IfQuiet { cause: Closed::Drain, .. }), "{order:?}");
+            assert!(matches!(order, EndDecision::IfQuiet { cause: Closed::Drain, .. }), "{order:?}");
         }
     }
 
     #[test]
     fn a_busy_session_has_its_moment_before_the_last_tenth() {
-        let mut ends = Ends::new(u32::MAX);
+        let mut ends = EndPolicy::new(u32::MAX);
         let order = ends.order(at(0), None, at(200), draining(100, 200), Stop::Running);
-        assert!(matches!(order, Order::Relay { look_at: Some(moment) } if moment <= at(190)));
+        assert!(matches!(order, EndDecision::Relay { look_at: Some(moment) } if moment <= at(190)));
     }
 
     /// Plays a session that is idle for `rests` each time, and busy for a millisecond in between. When it
     /// is closed, and whether at rest.
     fn play(share: u32, ending: Ending, rests: Duration) -> (Time, bool) {
-        let mut ends = Ends::new(share);
+        let mut ends = EndPolicy::new(share);
         let (mut now, mut looks) = (at(0), 0);
         loop {
             let since = now;
             // While it rests, it is woken by its timer alone.
             while now < since + rests {
-                let Order::Relay { look_at } = ends.order(now, Some(since), at(1000), ending, Stop::Running)
+                let EndDecision::Relay { look_at } =
+                    ends.order(now, Some(since), at(1000), ending, Stop::Running)
                 else {
                     return (now, now > since);
                 };
@@ -231,7 +232,7 @@ mod tests {
                 now = look_at.unwrap_or(now).min(since + rests).max(now + Duration::from_micros(1));
             }
             if ends.order(now, None, at(1000), ending, Stop::Running)
-                == (Order::WhenIdle { cause: Closed::Drain })
+                == (EndDecision::WhenIdle { cause: Closed::Drain })
             {
                 return (now, false);
             }
@@ -260,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_rest_that_is_waited_for_only_falls() {
-        let mut ends = Ends::new(0);
+        let mut ends = EndPolicy::new(0);
         let chosen = *ends.choose(at(0), Drain { from: at(10), until: at(50) }, true);
         let waits: Vec<_> = (0..36).map(|second| chosen.quiet(at(10 + second))).collect();
         assert_eq!((waits[0], waits[35]), (Duration::from_secs(2), QUIET_AT_LEAST));
@@ -271,13 +272,13 @@ mod tests {
 
     #[test]
     fn a_session_in_a_loop_is_looked_at_now_and_then() {
-        let mut ends = Ends::new(0);
+        let mut ends = EndPolicy::new(0);
         let mut looks = std::collections::BTreeSet::new();
         // A message each millisecond, from the window's begin to its last tenth.
         for milli in 0..3600 {
             let now = at(10) + Duration::from_millis(milli);
             match ends.order(now, Some(now), at(1000), draining(10, 14), Stop::Running) {
-                Order::Relay { look_at } => looks.insert(look_at.unwrap()),
+                EndDecision::Relay { look_at } => looks.insert(look_at.unwrap()),
                 order => panic!("{order:?}"),
             };
         }
@@ -286,25 +287,25 @@ mod tests {
 
     #[test]
     fn a_session_that_comes_late_has_its_share_of_what_is_left() {
-        let mut ends = Ends::new(u32::MAX / 2);
+        let mut ends = EndPolicy::new(u32::MAX / 2);
         let order = ends.order(at(180), Some(at(0)), at(200), draining(100, 200), Stop::Running);
-        assert!(matches!(order, Order::Relay { look_at: Some(moment) } if moment > at(180)));
+        assert!(matches!(order, EndDecision::Relay { look_at: Some(moment) } if moment > at(180)));
     }
 
     #[test]
     fn a_withdrawn_drain_is_forgotten() {
-        let mut ends = Ends::new(u32::MAX / 2);
+        let mut ends = EndPolicy::new(u32::MAX / 2);
         let _ = ends.order(at(0), Some(at(0)), at(200), draining(100, 200), Stop::Running);
         let order = ends.order(at(199), Some(at(0)), at(400), QUIET, Stop::Running);
-        assert_eq!(order, Order::Relay { look_at: None });
+        assert_eq!(order, EndDecision::Relay { look_at: None });
         let order = ends.order(at(199), Some(at(0)), at(400), draining(300, 400), Stop::Running);
-        assert!(matches!(order, Order::Relay { look_at: Some(moment) } if moment > at(300)));
+        assert!(matches!(order, EndDecision::Relay { look_at: Some(moment) } if moment > at(300)));
     }
 
     #[test]
     fn the_clock_alone_closes_hard() {
-        let order = Ends::new(0).order(at(10), None, at(10), QUIET, Stop::Running);
-        let Order::Now(close) = order else {
+        let order = EndPolicy::new(0).order(at(10), None, at(10), QUIET, Stop::Running);
+        let EndDecision::Now(close) = order else {
             panic!("{order:?}");
         };
         assert_eq!((close.cause, close.cut_at), (Closed::LeaseEnd, at(11)));
@@ -315,20 +316,21 @@ mod tests {
     fn the_drivers_word_beats_the_clock_and_the_stop() {
         let close = HardClose { cause: Closed::Revoked, cut_at: at(1), gone_by: at(2) };
         let ending = Ending { drain: None, hard_close: Some(close) };
-        let order = Ends::new(0).order(at(10), Some(at(0)), at(5), ending, Stop::Forced);
-        assert_eq!(order, Order::Now(close));
+        let order = EndPolicy::new(0).order(at(10), Some(at(0)), at(5), ending, Stop::Forced);
+        assert_eq!(order, EndDecision::Now(close));
     }
 
     #[test]
     fn a_zero_window_ends_idle_sessions_at_once() {
-        let order = Ends::new(u32::MAX).order(at(10), Some(at(0)), at(20), draining(10, 10), Stop::Running);
-        assert_eq!(order, Order::WhenIdle { cause: Closed::Drain });
+        let order =
+            EndPolicy::new(u32::MAX).order(at(10), Some(at(0)), at(20), draining(10, 10), Stop::Running);
+        assert_eq!(order, EndDecision::WhenIdle { cause: Closed::Drain });
     }
 
     #[test]
     fn a_half_message_may_finish_until_the_cut() {
-        assert_eq!(word(true, at(1), at(2)), Word::Finish(Duration::from_secs(1)));
-        assert_eq!(word(true, at(2), at(2)), Word::Cut);
-        assert_eq!(word(false, at(3), at(2)), Word::Speak);
+        assert_eq!(close_action(true, at(1), at(2)), CloseAction::Drain(Duration::from_secs(1)));
+        assert_eq!(close_action(true, at(2), at(2)), CloseAction::Abort);
+        assert_eq!(close_action(false, at(3), at(2)), CloseAction::SendFatal);
     }
 }

@@ -12,7 +12,7 @@ mod tests;
 mod timer;
 mod watched;
 
-pub(super) use closing::{part_from_client, part_from_upstream, stopped};
+pub(super) use closing::{close_client, stopped, terminate_upstream};
 
 use std::future::Future;
 use std::io;
@@ -31,10 +31,10 @@ use crate::postgres::protocol::phase::Phase;
 use crate::postgres::upstream::CancelTarget;
 
 pub use ends::Stop;
-use ends::{Ends, Order};
+use ends::{EndDecision, EndPolicy};
 use pipe::{Pipe, Step};
 use timer::Timer;
-use watched::Watched;
+use watched::WatchedValue;
 
 /// What a relay needs beside its two streams.
 pub(super) struct Session {
@@ -74,9 +74,9 @@ pub(super) struct Relay<C, U> {
     quiet_since: Option<Time>,
     /// The server has said that it ends the session.
     ended_by_server: bool,
-    ends: Ends,
-    ending: Watched<crate::credentials::Ending>,
-    stop: Watched<Stop>,
+    ends: EndPolicy,
+    ending: WatchedValue<crate::credentials::Ending>,
+    stop: WatchedValue<Stop>,
     timer: Timer,
     guard: Guard,
     metrics: Arc<RouteMetrics>,
@@ -86,7 +86,7 @@ pub(super) struct Relay<C, U> {
 
 /// Why the relay has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Done {
+pub(super) enum RelayExit {
     /// The session is between transactions and has to end.
     Idle(Closed),
     /// The session has to end whatever it does.
@@ -122,9 +122,9 @@ where
             phase: Phase::default(),
             quiet_since: None,
             ended_by_server: false,
-            ends: Ends::new(rand::random()),
-            ending: Watched::new(guard.generation().ending()),
-            stop: Watched::new(stop),
+            ends: EndPolicy::new(rand::random()),
+            ending: WatchedValue::new(guard.generation().ending()),
+            stop: WatchedValue::new(stop),
             timer: Timer::default(),
             guard,
             metrics,
@@ -135,53 +135,53 @@ where
 
     /// Both directions in turns, until neither can move or the session has to end. What the server said is forwarded
     /// before an end is decided, and after the decision no client byte is read.
-    fn turn(&mut self, cx: &mut Context<'_>, now: Time, buffer: &mut [u8]) -> Poll<Done> {
+    fn turn(&mut self, cx: &mut Context<'_>, now: Time, buffer: &mut [u8]) -> Poll<RelayExit> {
         let order = self.order(cx, now);
-        if let Order::Now(close) = order {
-            return Poll::Ready(Done::Hard(close));
+        if let EndDecision::Now(close) = order {
+            return Poll::Ready(RelayExit::Hard(close));
         }
         for _ in 0..STEPS_PER_POLL {
             let down = self.step_to_client(cx, buffer);
             match down {
-                Step::SourceEnded => return Poll::Ready(Done::UpstreamGone { in_order: true }),
+                Step::SourceEnded => return Poll::Ready(RelayExit::UpstreamGone { in_order: true }),
                 Step::SourceFailed(kind) => return Poll::Ready(upstream_failed(kind)),
-                Step::Unreadable => return Poll::Ready(Done::UpstreamUnreadable),
+                Step::Unreadable => return Poll::Ready(RelayExit::UpstreamUnreadable),
                 Step::SinkFailed => self.to_client.lose_sink(),
                 Step::Moved | Step::Blocked | Step::TooLate => {}
             }
             if down != Step::Blocked && !self.to_client.has_sink() {
                 if self.phase.statement_running() {
-                    return Poll::Ready(Done::ClientGone);
+                    return Poll::Ready(RelayExit::ClientGone);
                 }
                 self.to_upstream.end_source();
             }
-            if let Order::WhenIdle { cause } = order
+            if let EndDecision::WhenIdle { cause } = order
                 && self.is_idle()
             {
-                return Poll::Ready(Done::Idle(cause));
+                return Poll::Ready(RelayExit::Idle(cause));
             }
             let up = self.step_to_upstream(cx, buffer);
             match up {
-                Step::SourceFailed(_) if self.client_has_gone() => return Poll::Ready(Done::ClientGone),
+                Step::SourceFailed(_) if self.client_has_gone() => return Poll::Ready(RelayExit::ClientGone),
                 Step::SinkFailed => {
                     // What the server said last is still to be read.
                     self.to_upstream.end_source();
                     self.to_upstream.lose_sink();
                 }
-                Step::Unreadable => return Poll::Ready(Done::ClientUnreadable),
+                Step::Unreadable => return Poll::Ready(RelayExit::ClientUnreadable),
                 Step::TooLate => {
                     let close = ends::by_the_clock(timer::now(), Closed::LeaseEnd);
-                    return Poll::Ready(Done::Hard(close));
+                    return Poll::Ready(RelayExit::Hard(close));
                 }
                 Step::Moved => self.quiet_since = None,
                 Step::SourceEnded | Step::SourceFailed(_) | Step::Blocked => {}
             }
             if down == Step::Blocked && up == Step::Blocked {
-                if let Order::IfQuiet { cause, .. } = order
+                if let EndDecision::IfQuiet { cause, .. } = order
                     && self.quiet_since.is_some()
                     && self.is_idle()
                 {
-                    return Poll::Ready(Done::Idle(cause));
+                    return Poll::Ready(RelayExit::Idle(cause));
                 }
                 return Poll::Pending;
             }
@@ -191,16 +191,16 @@ where
     }
 
     /// What has to be done about the session's end. Registers all wake-ups that may change it.
-    fn order(&mut self, cx: &mut Context<'_>, now: Time) -> Order {
+    fn order(&mut self, cx: &mut Context<'_>, now: Time) -> EndDecision {
         let ending = self.ending.look(cx);
         let stop = self.stop.look(cx);
         let hard_close_at = self.guard.generation().hard_close_at();
         let idle_since = self.quiet_since.filter(|_| ending.drain.is_some() && self.is_idle());
         let order = self.ends.order(now, idle_since, hard_close_at, ending, stop);
         let look_at = match order {
-            Order::Relay { look_at } => look_at,
-            Order::IfQuiet { look_at, .. } => Some(look_at),
-            Order::WhenIdle { .. } | Order::Now(_) => None,
+            EndDecision::Relay { look_at } => look_at,
+            EndDecision::IfQuiet { look_at, .. } => Some(look_at),
+            EndDecision::WhenIdle { .. } | EndDecision::Now(_) => None,
         };
         self.timer.wake_at(cx, now, look_at);
         order
@@ -289,9 +289,9 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    type Output = Done;
+    type Output = RelayExit;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Done> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayExit> {
         let this = self.get_mut();
         let now = timer::now();
         let done = buffer::lend(|buffer| this.turn(cx, now, buffer));
@@ -302,12 +302,12 @@ where
 }
 
 /// A reset, and TCP's end without TLS's, say as much as a FIN: the server's socket is no more.
-fn upstream_failed(kind: io::ErrorKind) -> Done {
+fn upstream_failed(kind: io::ErrorKind) -> RelayExit {
     match kind {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => {
-            Done::UpstreamGone { in_order: false }
+            RelayExit::UpstreamGone { in_order: false }
         }
-        _ => Done::UpstreamLost,
+        _ => RelayExit::UpstreamLost,
     }
 }
 

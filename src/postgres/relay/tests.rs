@@ -34,7 +34,7 @@ struct Bench {
     generation: Arc<Generation>,
     stop: watch::Sender<Stop>,
     denials: Arc<AtomicU64>,
-    session: JoinHandle<(Done, Closed)>,
+    session: JoinHandle<(RelayExit, Closed)>,
 }
 
 impl Bench {

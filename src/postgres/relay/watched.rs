@@ -12,20 +12,20 @@ use tokio::sync::watch;
 ///
 /// Polling `changed()` takes a lock each time; here it is polled only where it has rung since, or the task's waker has
 /// changed.
-pub(super) struct Watched<T> {
+pub(super) struct WatchedValue<T> {
     latest: watch::Receiver<T>,
     ringing: Pin<Box<dyn Future<Output = ()> + Send>>,
-    bell: Option<Arc<Bell>>,
+    bell: Option<Arc<WakeFlag>>,
 }
 
 /// Passes a wake-up on to the task, and remembers it. What rings once is silent until it is polled again, so each ring
 /// has to be known: the value says nothing of it, as a change can be seen before its ring.
-struct Bell {
+struct WakeFlag {
     rang: AtomicBool,
     task: Waker,
 }
 
-impl Wake for Bell {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -36,7 +36,7 @@ impl Wake for Bell {
     }
 }
 
-impl<T: Copy + Send + Sync + 'static> Watched<T> {
+impl<T: Copy + Send + Sync + 'static> WatchedValue<T> {
     pub(super) fn new(latest: watch::Receiver<T>) -> Self {
         let mut changes = latest.clone();
         let ringing = Box::pin(async move {
@@ -58,7 +58,7 @@ impl<T: Copy + Send + Sync + 'static> Watched<T> {
                 })
             }
             _ => {
-                let bell = Arc::new(Bell { rang: AtomicBool::new(false), task: cx.waker().clone() });
+                let bell = Arc::new(WakeFlag { rang: AtomicBool::new(false), task: cx.waker().clone() });
                 self.bell = Some(Arc::clone(&bell));
                 Some(bell)
             }
@@ -82,7 +82,7 @@ mod tests {
     #[tokio::test]
     async fn a_change_wakes_however_often_it_was_looked_at() {
         let sender = watch::Sender::new(0);
-        let mut watched = Watched::new(sender.subscribe());
+        let mut watched = WatchedValue::new(sender.subscribe());
         let task = tokio::spawn(poll_fn(
             move |cx| {
                 if watched.look(cx) == 3 { Poll::Ready(()) } else { Poll::Pending }
@@ -111,7 +111,7 @@ mod tests {
         let mut cx = Context::from_waker(&waker);
         for _ in 0..2_000 {
             let sender = watch::Sender::new(0);
-            let mut watched = Watched::new(sender.subscribe());
+            let mut watched = WatchedValue::new(sender.subscribe());
             std::thread::scope(|scope| {
                 scope.spawn(|| sender.send_replace(1));
                 while watched.look(&mut cx) == 0 {}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::Instrument as _;
 
-use super::knock::{Asked, Knock};
+use super::handshake::{Asked, Handshake};
 use super::{Client, Limits, Shared, answer_cancel};
 use crate::error::{ClientFacing, SqlState};
 use crate::metrics::{self, LoginFailure};
@@ -27,7 +27,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     let Limits { handshake_timeout, send_timeout, .. } = shared.limits;
-    match Knock::new(client).answer(handshake_timeout.min(ASKED_WITHIN), send_timeout).await {
+    match Handshake::new(client).answer(handshake_timeout.min(ASKED_WITHIN), send_timeout).await {
         Ok(Asked::Session { mut client, startup }) => {
             progress.answered();
             let user = startup.user();
@@ -36,7 +36,7 @@ where
                 None => metrics::login_failed("", LoginFailure::Limit),
             }
             let message = error_response::fatal(&NO_DESCRIPTORS);
-            relay::part_from_client(&mut client.stream, &message, send_timeout).await;
+            relay::close_client(&mut client.stream, &message, send_timeout).await;
         }
         Ok(Asked::Cancel { client, request }) => {
             progress.answering();

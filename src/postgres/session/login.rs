@@ -24,7 +24,7 @@ use super::routes::SessionRoute;
 use crate::credentials::{Generation, Guard, Replacement, Verdict, clock};
 use crate::postgres::protocol::startup::{self, StartupMessage};
 use crate::postgres::relay;
-use crate::postgres::upstream::{Leg, LoginError, Turn};
+use crate::postgres::upstream::{LoginError, Turn, UpstreamSession};
 
 /// One client's wish, and where it leads.
 pub(super) struct Login<'a> {
@@ -38,14 +38,14 @@ pub(super) struct Login<'a> {
 
 /// A session upstream.
 pub(super) struct LoggedIn {
-    pub(super) leg: Box<Leg>,
+    pub(super) leg: Box<UpstreamSession>,
     pub(super) guard: Guard,
 }
 
 /// What all hosts together made of one generation.
 enum Answer {
     /// With the guard of an earlier generation, where the host took that one.
-    Leg(Box<Leg>, Option<Guard>),
+    UpstreamSession(Box<UpstreamSession>, Option<Guard>),
     /// Its lease is gone; a fresh one is on its way.
     Lost,
     /// No host took it, and those that refused it lag behind; nor did they take an earlier one.
@@ -82,7 +82,7 @@ enum Next {
 
 /// What came of an earlier credential at a host that lags.
 enum Earlier {
-    Leg(Box<Leg>, Guard),
+    UpstreamSession(Box<UpstreamSession>, Guard),
     /// There is none that is usable, or the host may not know it yet either.
     None,
     /// The host refuses one that it has had the time to know.
@@ -108,7 +108,7 @@ impl Login<'_> {
                 continue;
             };
             match self.try_hosts(&generation, reasons).await {
-                Answer::Leg(leg, earlier) => {
+                Answer::UpstreamSession(leg, earlier) => {
                     guard = earlier.unwrap_or(guard);
                     guard.upstream_opened();
                     guard.generation().accepted_by(&leg.address.to_string());
@@ -116,7 +116,7 @@ impl Login<'_> {
                         return Ok(LoggedIn { leg, guard });
                     }
                     let gone_by = clock::now() + PART_WITHIN;
-                    let parting = relay::part_from_upstream(leg.stream, guard, true, gone_by);
+                    let parting = relay::terminate_upstream(leg.stream, guard, true, gone_by);
                     let ((), next) = tokio::join!(parting, self.current());
                     generation = next?;
                 }
@@ -234,7 +234,7 @@ impl Login<'_> {
         loop {
             let (user, password) = (generation.username(), generation.password());
             let error = match self.route.upstream.login(*turn, startup, user, password).await {
-                Ok(leg) => return Answer::Leg(Box::new(leg), None),
+                Ok(leg) => return Answer::UpstreamSession(Box::new(leg), None),
                 Err(error) => error,
             };
             reasons.note(self.route.upstream.host_name(turn.host), &error);
@@ -249,7 +249,7 @@ impl Login<'_> {
             let mut lag = lag(generation.was_accepted_by(&address), self.is_young(generation));
             if lag != Lag::No && verdict != Verdict::Lost && !std::mem::replace(&mut earlier_tried, true) {
                 match self.log_in_with_earlier(*turn, generation).await {
-                    Earlier::Leg(leg, guard) => return Answer::Leg(leg, Some(guard)),
+                    Earlier::UpstreamSession(leg, guard) => return Answer::UpstreamSession(leg, Some(guard)),
                     Earlier::Failed(error) => {
                         reasons.note(self.route.upstream.host_name(turn.host), &error);
                         return Answer::failed(error);
@@ -294,7 +294,7 @@ impl Login<'_> {
             };
             let (user, password) = (earlier.username(), earlier.password());
             match self.route.upstream.login(turn, &startup, user, password).await {
-                Ok(leg) => return Earlier::Leg(Box::new(leg), guard),
+                Ok(leg) => return Earlier::UpstreamSession(Box::new(leg), guard),
                 Err(error) if !error.is_suspect() => return Earlier::Failed(error),
                 Err(_) if self.is_young(&earlier) => {}
                 Err(_) => return Earlier::Refused,
@@ -304,7 +304,7 @@ impl Login<'_> {
     }
 
     fn complain_of_refusal(&self, generation: &Generation, address: &str) {
-        if let Some(left_out) = self.route.complaints.make(clock::now()) {
+        if let Some(left_out) = self.route.throttle.make(clock::now()) {
             tracing::warn!(
                 route = self.route.credentials.name(),
                 lease.generation = generation.number(),

@@ -1,7 +1,7 @@
 //! One client, from its first byte to its last: what it asks for, its login upstream, its relay, its end. Floor 4.
 //!
 //! ```text
-//!   accepted ──▶ Knock ──▶ Waiting ──▶ Login ──▶ Relay ──▶ closed
+//!   accepted ──▶ Handshake ──▶ Waiting ──▶ Login ──▶ Relay ──▶ closed
 //!                  │ CancelRequest       │ refused, hung up
 //!                  ▼                     ▼
 //!               cancel                closed
@@ -9,9 +9,9 @@
 
 mod away;
 mod client;
-mod complaints;
 mod error;
-mod knock;
+mod handshake;
+mod log_throttle;
 mod login;
 mod reasons;
 mod routes;
@@ -32,18 +32,18 @@ use crate::postgres::cancel::{Cancels, Registration};
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::{CancelRequest, StartupMessage};
 use crate::postgres::relay::{self, Early, Relay, Stop};
-use crate::postgres::upstream::Leg;
+use crate::postgres::upstream::UpstreamSession;
 use crate::postgres::upstream::dial::{Discard, Stream};
 use crate::socket::Connections;
 use crate::socket::descriptors::Descriptors;
 
 pub use away::turn_away;
 pub use client::Client;
-pub use complaints::Complaints;
-use knock::{Asked, Knock, Waiting};
+use handshake::{Asked, Handshake, Waiting};
+pub use log_throttle::LogThrottle;
 use login::{LoggedIn, Login};
-use routes::Seat;
-pub use routes::{Match, Routes, Seats, SessionRoute, UsedDatabases};
+use routes::SessionPermit;
+pub use routes::{Match, Routes, SessionLimit, SessionRoute, UsedDatabases};
 
 /// What all sessions share.
 pub struct Shared {
@@ -51,7 +51,7 @@ pub struct Shared {
     limits: Limits,
     cancels: Arc<Cancels>,
     stop: watch::Receiver<Stop>,
-    seats: Seats,
+    session_limit: SessionLimit,
     descriptors: Arc<Descriptors>,
     /// Clients for which there were none.
     turned_away: Mutex<Connections>,
@@ -83,7 +83,7 @@ impl Shared {
             limits,
             cancels: Arc::new(cancels),
             stop,
-            seats: Seats::default(),
+            session_limit: SessionLimit::default(),
             descriptors,
             turned_away: Mutex::new(Connections::new(turned_away, turned_away)),
             last_id: AtomicU64::new(0),
@@ -142,7 +142,7 @@ struct Open<C, U> {
     send_timeout: Duration,
     /// Held until the server has let go.
     _registration: Option<Registration>,
-    seats: (Seat, Seat),
+    permits: (SessionPermit, SessionPermit),
 }
 
 impl<C, U> Open<C, U>
@@ -150,10 +150,10 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin + Discard,
 {
-    async fn close(self, done: relay::Done) {
-        let Self { relay, counted, send_timeout, _registration, seats } = self;
+    async fn close(self, done: relay::RelayExit) {
+        let Self { relay, counted, send_timeout, _registration, permits } = self;
         // A client that has gone takes up no place, however long its server takes to notice.
-        let _seats = (done != relay::Done::ClientGone).then_some(seats);
+        let _seats = (done != relay::RelayExit::ClientGone).then_some(permits);
         let cause = relay.close(done, send_timeout).await;
         tracing::debug!(cause = cause.as_str(), "session closed");
         counted.closed(cause);
@@ -164,7 +164,7 @@ async fn begin(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Clie
     let Limits { handshake_timeout, send_timeout, .. } = shared.limits;
     let asked = tokio::select! {
         biased;
-        asked = Knock::new(client).answer(handshake_timeout, send_timeout) => asked,
+        asked = Handshake::new(client).answer(handshake_timeout, send_timeout) => asked,
         () = shared.closing_for(LAST_PACKET_WITHIN) => return None,
     };
     match asked {
@@ -173,12 +173,12 @@ async fn begin(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Clie
             let mut entering = Entering { client, startup, shared, id, begun };
             match entering.enter().await {
                 Ok(entry) => entering.open(entry).await,
-                Err(Turned::Away(message)) => {
+                Err(Rejected::Refused(message)) => {
                     let client = &mut entering.client.stream;
-                    relay::part_from_client(client, &message, send_timeout).await;
+                    relay::close_client(client, &message, send_timeout).await;
                     None
                 }
-                Err(Turned::Gone) => None,
+                Err(Rejected::Disconnected) => None,
             }
         }
         Ok(Asked::Cancel { client, request }) => {
@@ -215,42 +215,42 @@ struct Entering {
 struct Entry {
     route: Arc<SessionRoute>,
     logged_in: LoggedIn,
-    seats: (Seat, Seat),
+    permits: (SessionPermit, SessionPermit),
 }
 
 /// Why a client does not get in.
-enum Turned {
+enum Rejected {
     /// It is told so.
-    Away(bytes::Bytes),
+    Refused(bytes::Bytes),
     /// It hung up.
-    Gone,
+    Disconnected,
 }
 
-impl Turned {
+impl Rejected {
     fn away(facing: &ClientFacing) -> Self {
-        Self::Away(error_response::fatal(facing).freeze())
+        Self::Refused(error_response::fatal(facing).freeze())
     }
 }
 
 impl Entering {
-    async fn enter(&mut self) -> Result<Entry, Turned> {
+    async fn enter(&mut self) -> Result<Entry, Rejected> {
         let user = self.startup.user();
         let named = self.startup.database();
         // PostgreSQL's own rule: a client that names no database means the one of its name.
         let database = named.unwrap_or(user);
         let Some(route) = self.shared.routes().pick(user, database) else {
             metrics::login_failed("", LoginFailure::NoRoute);
-            return Err(Turned::away(&error::no_route(user, database)));
+            return Err(Rejected::away(&error::no_route(user, database)));
         };
         let database = match (route.upstream.database(), named) {
             (Some(fixed), Some(named)) if fixed.as_bytes() != named => {
                 route.metrics.login_failed(LoginFailure::NoRoute);
-                return Err(Turned::away(&error::other_database(named)));
+                return Err(Rejected::away(&error::other_database(named)));
             }
             (Some(fixed), _) => fixed.as_bytes(),
             (None, _) => database,
         };
-        let seats = self.take_seats(&route)?;
+        let permits = self.take_permits(&route)?;
         let wait = self.shared.limits.login_wait;
         let mut login = Login { route: &route, startup: &self.startup, database, wait };
         let outcome = tokio::select! {
@@ -258,33 +258,33 @@ impl Entering {
             outcome = Box::pin(login.run()) => outcome,
             () = self.client.gone() => {
                 tracing::debug!("the client hung up during its login");
-                return Err(Turned::Gone);
+                return Err(Rejected::Disconnected);
             }
             // It would be closed as soon as it is in.
-            () = self.shared.closing_for(Duration::ZERO) => return Err(Turned::away(&relay::stopped())),
+            () = self.shared.closing_for(Duration::ZERO) => return Err(Rejected::away(&relay::stopped())),
         };
         match outcome {
             Ok(logged_in) => {
                 route.used_databases.note(database);
-                Ok(Entry { route, logged_in, seats })
+                Ok(Entry { route, logged_in, permits })
             }
             Err(failed) => {
                 route.metrics.login_failed(failed.error.reason());
                 log_failure(&route, &failed);
-                Err(Turned::Away(failed.error.message()))
+                Err(Rejected::Refused(failed.error.message()))
             }
         }
     }
 
-    fn take_seats(&self, route: &SessionRoute) -> Result<(Seat, Seat), Turned> {
+    fn take_permits(&self, route: &SessionRoute) -> Result<(SessionPermit, SessionPermit), Rejected> {
         let full = |detail| {
             route.metrics.login_failed(LoginFailure::Limit);
-            Turned::away(&error::too_many(detail))
+            Rejected::away(&error::too_many(detail))
         };
-        let Some(of_route) = route.seats.take(route.max_sessions) else {
+        let Some(of_route) = route.session_limit.take(route.max_sessions) else {
             return Err(full("The route has as many sessions as it may."));
         };
-        let Some(of_all) = self.shared.seats.take(self.shared.limits.max_sessions) else {
+        let Some(of_all) = self.shared.session_limit.take(self.shared.limits.max_sessions) else {
             return Err(full("The proxy has as many sessions as it may."));
         };
         Ok((of_route, of_all))
@@ -292,9 +292,9 @@ impl Entering {
 
     /// Lets the client in: it gets all that the server said, and its key is entered before it can know it.
     async fn open(mut self, entry: Entry) -> Option<Open<Client, Stream>> {
-        let Entry { route, logged_in, seats } = entry;
+        let Entry { route, logged_in, permits } = entry;
         let LoggedIn { leg, guard } = logged_in;
-        let Leg { stream, prologue, rest, cancel, .. } = *leg;
+        let UpstreamSession { stream, prologue, rest, cancel, .. } = *leg;
         let cancel = cancel.map(Arc::new);
         // The client is given the server's own key; no more than this line relies on it.
         let registration = cancel.as_ref().map(|target| {
@@ -307,7 +307,7 @@ impl Entering {
         };
         let counted = route.metrics.session_opened();
         if !matches!(timeout(send_timeout, letting_in).await, Ok(Ok(()))) {
-            relay::part_from_upstream(stream, guard, true, clock::now() + send_timeout).await;
+            relay::terminate_upstream(stream, guard, true, clock::now() + send_timeout).await;
             counted.closed(Closed::Client);
             return None;
         }
@@ -330,7 +330,7 @@ impl Entering {
             counted,
             send_timeout,
             _registration: registration,
-            seats,
+            permits,
         })
     }
 }
@@ -344,7 +344,7 @@ fn log_failure(route: &SessionRoute, failed: &error::Failed) {
             tracing::debug!(route = name, error.blame = blame, error = %failed, "login failed");
         }
         error::Error::NoCredential | error::Error::CredentialRefused | error::Error::Upstream(_) => {
-            if let Some(left_out) = route.complaints.make(clock::now()) {
+            if let Some(left_out) = route.throttle.make(clock::now()) {
                 tracing::warn!(route = name, error.blame = blame, error = %failed, left_out, "login failed");
             }
         }

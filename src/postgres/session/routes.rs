@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::complaints::Complaints;
+use super::log_throttle::LogThrottle;
 use crate::credentials::Route;
 use crate::metrics::RouteMetrics;
 use crate::postgres::upstream::Upstream;
@@ -53,13 +53,13 @@ pub struct SessionRoute {
     /// How many sessions it may have, logins on their way included; 0 is no limit.
     pub max_sessions: usize,
     /// How many it has.
-    pub seats: Seats,
+    pub session_limit: SessionLimit,
     /// The databases that clients got into; proofs of new credentials log in to one of them.
     pub used_databases: UsedDatabases,
     /// Told when the server denies a session something, see [`SessionRoute::denials`].
     pub denied: Arc<dyn Fn(u64) + Send + Sync>,
     /// Of its logins that failed.
-    pub complaints: Complaints,
+    pub throttle: LogThrottle,
 }
 
 impl SessionRoute {
@@ -126,24 +126,24 @@ const MOST_DATABASES: usize = 4;
 
 /// Counts sessions against a limit.
 #[derive(Clone, Debug, Default)]
-pub struct Seats(Arc<AtomicUsize>);
+pub struct SessionLimit(Arc<AtomicUsize>);
 
-impl Seats {
+impl SessionLimit {
     /// Takes a seat unless that would be more than `limit`; 0 is no limit.
-    pub(super) fn take(&self, limit: usize) -> Option<Seat> {
+    pub(super) fn take(&self, limit: usize) -> Option<SessionPermit> {
         let limit = if limit == 0 { usize::MAX } else { limit };
         self.0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < limit).then_some(taken + 1))
             .ok()?;
-        Some(Seat(Self(Arc::clone(&self.0))))
+        Some(SessionPermit(Self(Arc::clone(&self.0))))
     }
 }
 
 /// One session, counted until dropped.
 #[derive(Debug)]
-pub(super) struct Seat(Seats);
+pub(super) struct SessionPermit(SessionLimit);
 
-impl Drop for Seat {
+impl Drop for SessionPermit {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -171,12 +171,12 @@ mod tests {
 
     #[test]
     fn a_seat_is_free_again_when_dropped() {
-        let seats = Seats::default();
-        let one = seats.take(1);
+        let permits = SessionLimit::default();
+        let one = permits.take(1);
         assert!(one.is_some());
-        assert!(seats.take(1).is_none());
+        assert!(permits.take(1).is_none());
         drop(one);
-        assert!(seats.take(1).is_some());
-        assert!(seats.take(0).is_some());
+        assert!(permits.take(1).is_some());
+        assert!(permits.take(0).is_some());
     }
 }

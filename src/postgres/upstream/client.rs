@@ -12,10 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, Error, NoTls};
 
-use super::Leg;
+use super::UpstreamSession;
 use super::dial::Stream;
 
-impl Leg {
+impl UpstreamSession {
     /// Asks questions, then ends the session and waits until the server has. The caller bounds the whole; dropping the
     /// future closes the connection.
     ///
@@ -44,7 +44,7 @@ struct Replay {
 }
 
 impl Replay {
-    fn of(leg: Leg) -> Self {
+    fn of(leg: UpstreamSession) -> Self {
         let mut before = leg.prologue;
         before.unsplit(leg.rest);
         Self { stream: leg.stream, before, startup: Some(Vec::new()) }

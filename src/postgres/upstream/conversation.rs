@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::keys::KeysOfUpstream;
 use super::refusal::Refusal;
-use super::target::Nature;
+use super::target::ServerState;
 use crate::postgres::protocol::auth::{self, Authentication, Step};
 use crate::postgres::protocol::plain::{self, OtherProtocol};
 use crate::postgres::protocol::startup::CancelRequest;
@@ -29,7 +29,7 @@ pub(super) struct Ready {
     /// What came behind ReadyForQuery.
     pub(super) rest: BytesMut,
     /// What the server told of itself.
-    pub(super) nature: Nature,
+    pub(super) nature: ServerState,
 }
 
 /// Sends `startup` and goes on until ReadyForQuery. Not cancel safe: afterwards the stream can only be closed.
@@ -47,7 +47,7 @@ where
     let mut prologue = BytesMut::new();
     authenticate(&mut wire, authentication, keys, &mut prologue).await?;
     let mut key = None;
-    let mut nature = Nature::default();
+    let mut nature = ServerState::default();
     loop {
         let frame = wire.frame().await?;
         if frame.first() == Some(&b'E') {

@@ -22,7 +22,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use super::uri::{Host, LoadBalanceHosts, Place, TcpWords};
+use super::uri::{Host, HostAddr, LoadBalanceHosts, TcpWords};
 
 /// A connection to the server. It is a few words long whatever it carries.
 #[derive(Debug)]
@@ -119,8 +119,8 @@ pub(super) async fn dial(
 /// What the host's name resolves to; nothing for a Unix socket. The caller bounds the wait.
 pub(super) async fn addresses(host: &Host) -> io::Result<Vec<SocketAddr>> {
     match &host.place {
-        Place::Name(name) => resolve(name, host.port).await,
-        Place::Directory(_) => Ok(Vec::new()),
+        HostAddr::Name(name) => resolve(name, host.port).await,
+        HostAddr::Directory(_) => Ok(Vec::new()),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::postgres::protocol::auth::{self, Authentication, Terms, Transport};
 use crate::secret::Secret;
 
 /// A session with the server, ready for its first query.
-pub struct Leg {
+pub struct UpstreamSession {
     /// The connection. Nothing has been read beyond `rest`.
     pub stream: Stream,
     /// What the client has to get first, as the server sent it: NegotiateProtocolVersion if any, AuthenticationOk, then
@@ -39,13 +39,13 @@ pub struct Leg {
     pub address: Address,
 }
 
-impl fmt::Debug for Leg {
+impl fmt::Debug for UpstreamSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leg").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("UpstreamSession").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
-impl Leg {
+impl UpstreamSession {
     /// Ends the session, and waits until the server has; 5 s at most.
     pub async fn part(mut self) {
         let goodbye = async {
@@ -73,7 +73,7 @@ impl Upstream {
         startup: &[u8],
         user: &str,
         password: &Secret,
-    ) -> Result<Leg, Error> {
+    ) -> Result<UpstreamSession, Error> {
         let host = self.host(turn.host).ok_or_else(|| Error::Unreachable(io::ErrorKind::NotFound.into()))?;
         let connected = AtomicBool::new(false);
         let login = Login { upstream: self, host, turn, startup, user, password, connected: &connected };
@@ -105,7 +105,7 @@ struct Login<'a> {
 
 impl Login<'_> {
     /// A session, and whether its server is of the kind that is wanted. One attempt; a second the other way where `sslmode` is `allow` or `prefer` and TLS may be what failed.
-    async fn run(&self) -> Result<(Leg, bool), Error> {
+    async fn run(&self) -> Result<(UpstreamSession, bool), Error> {
         let tls = self.upstream.tls.as_ref().filter(|_| self.host.socket().is_none());
         let (first, second) = match tls {
             None => (Encryption::No, None),
@@ -132,7 +132,7 @@ impl Login<'_> {
         }
     }
 
-    async fn attempt(&self, encryption: Encryption<'_>) -> Result<(Leg, bool), Attempt> {
+    async fn attempt(&self, encryption: Encryption<'_>) -> Result<(UpstreamSession, bool), Attempt> {
         let (mut stream, address) = self
             .connect(encryption)
             .await
@@ -145,7 +145,7 @@ impl Login<'_> {
         let used = encryption.tls().filter(|_| tls).map(|tls| (tls.clone(), self.host.name().to_owned()));
         let tcp = self.upstream.tcp.clone();
         let cancel = ready.key.map(|key| CancelTarget::new(address.clone(), tcp, used, key));
-        Ok((Leg { stream, prologue: ready.prologue, rest: ready.rest, cancel, address }, suits))
+        Ok((UpstreamSession { stream, prologue: ready.prologue, rest: ready.rest, cancel, address }, suits))
     }
 
     /// Whether this server is of the kind that is wanted. One that gives no answer is not.

@@ -5,7 +5,7 @@
 //! | [`uri`] | the URI that a user types |
 //! | [`dial`] | sockets and the stream over them |
 //! | [`tls`] | `sslmode`, certificates, channel binding |
-//! | [`login`] | the login: a [`Leg`] or a [`LoginError`] |
+//! | [`login`] | the login: an [`UpstreamSession`] or a [`LoginError`] |
 //! | `keys` | what SCRAM makes of passwords, derived beside the runtime |
 //! | `client` | a leg in the hands of tokio-postgres, for questions of our own |
 //! | [`cancel`] | the way to cancel a leg's statement |
@@ -39,7 +39,7 @@ pub use cancel::CancelTarget;
 pub use conversation::Fault;
 pub use dial::Address;
 pub use keys::Derivations;
-pub use login::{Error as LoginError, Leg};
+pub use login::{Error as LoginError, UpstreamSession};
 
 /// One host's turn in a search for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use super::uri::TargetSessionAttrs;
 
 /// What is known of a server; `None` while it has not been told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Nature {
+pub(super) struct ServerState {
     in_hot_standby: Option<bool>,
     read_only_by_default: Option<bool>,
 }
@@ -47,7 +47,7 @@ impl Question {
     }
 }
 
-impl Nature {
+impl ServerState {
     /// Takes the body of a ParameterStatus.
     pub(super) fn note(&mut self, body: &[u8]) {
         match body {
@@ -100,8 +100,8 @@ mod tests {
     use TargetSessionAttrs::{Any, PreferStandby, Primary, ReadOnly, ReadWrite, Standby};
 
     /// As the server tells it: in hot standby, read-only by default.
-    fn told(standby: &str, read_only: &str) -> Nature {
-        let mut nature = Nature::default();
+    fn told(standby: &str, read_only: &str) -> ServerState {
+        let mut nature = ServerState::default();
         nature.note(b"server_version\x0018.4\0");
         nature.note(format!("in_hot_standby\0{standby}\0").as_bytes());
         nature.note(format!("default_transaction_read_only\0{read_only}\0").as_bytes());
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_older_server_is_asked_what_it_does_not_tell() {
-        let silent = Nature::default();
+        let silent = ServerState::default();
         assert_eq!(silent.suits(Any), Suits::Yes);
         for (word, question, yes, no) in [
             (ReadWrite, Question::ReadOnly, "off", "on"),

@@ -74,7 +74,7 @@ impl Uri {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     /// A name, an address or a socket directory.
-    pub place: Place,
+    pub place: HostAddr,
     /// The port; of a Unix socket a part of its file name.
     pub port: u16,
 }
@@ -84,8 +84,8 @@ impl Host {
     #[must_use]
     pub fn socket(&self) -> Option<PathBuf> {
         match &self.place {
-            Place::Directory(directory) => Some(directory.join(format!(".s.PGSQL.{}", self.port))),
-            Place::Name(_) => None,
+            HostAddr::Directory(directory) => Some(directory.join(format!(".s.PGSQL.{}", self.port))),
+            HostAddr::Name(_) => None,
         }
     }
 
@@ -93,8 +93,8 @@ impl Host {
     #[must_use]
     pub fn name(&self) -> &str {
         match &self.place {
-            Place::Name(name) => name,
-            Place::Directory(_) => "",
+            HostAddr::Name(name) => name,
+            HostAddr::Directory(_) => "",
         }
     }
 }
@@ -102,16 +102,16 @@ impl Host {
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Name(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
-            Place::Name(name) => write!(f, "{name}:{}", self.port),
-            Place::Directory(directory) => write!(f, "{}/.s.PGSQL.{}", directory.display(), self.port),
+            HostAddr::Name(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
+            HostAddr::Name(name) => write!(f, "{name}:{}", self.port),
+            HostAddr::Directory(directory) => write!(f, "{}/.s.PGSQL.{}", directory.display(), self.port),
         }
     }
 }
 
 /// How a host is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum HostAddr {
     /// A DNS name or an IP address, without brackets.
     Name(String),
     /// The directory of a Unix socket.

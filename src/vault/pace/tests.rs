@@ -13,18 +13,18 @@ fn limit(priority: Priority) -> Limit {
     Limit::new(Bounds::new(priority, LONG))
 }
 
-fn pace() -> Arc<Pace> {
-    Arc::new(Pace::new())
+fn pace() -> Arc<RateLimiter> {
+    Arc::new(RateLimiter::new())
 }
 
 /// A request for this path that is answered at once.
-async fn ask(pace: &Arc<Pace>, path: &str, went: Went) {
+async fn ask(pace: &Arc<RateLimiter>, path: &str, went: Went) {
     let turn = pace.turn(path, &limit(Priority::First(0))).await.unwrap();
     turn.went(went, false);
 }
 
 /// A pace that has met trouble only, and whose turns of the moment are used up.
-async fn failing() -> Arc<Pace> {
+async fn failing() -> Arc<RateLimiter> {
     let pace = pace();
     for _ in 0..MOST {
         ask(&pace, "x", Went::Trouble).await;
@@ -293,7 +293,7 @@ async fn a_path_that_answers_again_is_free_at_once() {
         let turn = pace.turn("x", &limit(Priority::First(0))).await.unwrap();
         turn.went(Went::Refused, true);
     }
-    pace.hurry("x");
+    pace.retry_now("x");
     let began = Instant::now();
     ask(&pace, "x", Went::Well).await;
     let turns = [

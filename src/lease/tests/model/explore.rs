@@ -128,7 +128,7 @@ impl Explored {
                 Action::Note(Note::Closing(_, cause)) => format!("Closing {cause:?}"),
                 Action::Note(Note::Returned(_, outcome)) => format!("Returned {outcome:?}"),
                 Action::Note(Note::Recalled(_)) => "Recalled".to_owned(),
-                Action::Tell(_, ending) if ending.drain_from.is_some() => "Draining".to_owned(),
+                Action::NotifySessions(_, ending) if ending.drain_from.is_some() => "Draining".to_owned(),
                 Action::Answer(_, verdict) => format!("Answer {verdict:?}"),
                 Action::RotateFailed => "RotateFailed".to_owned(),
                 _ => continue,

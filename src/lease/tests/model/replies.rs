@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::known::Request;
 use super::super::world::{Lease, Token};
 use super::state::State;
-use crate::lease::{Action, Event, Failure, Sight, Time, TokenFacts, TokenId};
+use crate::lease::{Action, Event, Failure, LeaseLookup, Time, TokenFacts, TokenId};
 
 /// A lease of 60 s has 56 usable ones: it is renewed at second 37.3, and drained from second 50 on.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
@@ -156,8 +156,8 @@ impl State {
                 Event::TokenRevoked(token)
             }
             Action::LookUpLease(number, _) => {
-                let sight = if reply == Reply::Stays { Sight::There } else { Sight::Gone };
-                Event::LeaseLookedUp(number, sight)
+                let lookup = if reply == Reply::Stays { LeaseLookup::Present } else { LeaseLookup::Missing };
+                Event::LeaseLookedUp(number, lookup)
             }
             other => unreachable!("{other:?}"),
         };

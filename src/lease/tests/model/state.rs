@@ -6,7 +6,7 @@ use super::super::watch::{Planted, Watch, promise};
 use super::super::world::Lease;
 use super::replies::{LEASE, MOST, Reply};
 use crate::lease::generation::State as Stands;
-use crate::lease::{Action, Drain, Event, Keeper, Settings, Time};
+use crate::lease::{Action, Drain, DynamicRole, Event, Settings, Time};
 
 /// What a command gives the sessions of earlier generations.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ impl State {
     pub(super) fn new(settings: Settings, planted: Option<Planted>) -> Self {
         // The drain of a lease of 60 s, a tenth of it.
         let drain = LEASE / 10;
-        let watch = Watch::new(BEGINNING, Keeper::new(settings), true, drain, planted);
+        let watch = Watch::new(BEGINNING, DynamicRole::new(settings), true, drain, planted);
         let mut state = Self { watch, rotated: false, killed: false, lapses: false };
         state.watch.take_in(Event::Tick, None).expect("the first event asks for a login");
         state.settle_counts();
@@ -60,7 +60,7 @@ impl State {
     /// Whether all is over.
     pub(super) fn is_end(&self) -> bool {
         let watch = &self.watch;
-        watch.closed && watch.keeper.is_empty() && watch.pending.is_empty() && watch.unsettled.is_empty()
+        watch.closed && watch.role.is_empty() && watch.pending.is_empty() && watch.unsettled.is_empty()
     }
 
     /// Everything that may happen next.
@@ -110,7 +110,7 @@ impl State {
         let true_ends = watch.held.values().map(|held| watch.vault.true_end(held.lease));
         let gone_by = watch.sessions.values().filter_map(|number| self.gone_by(*number));
         let all = give_ups.chain(true_ends).chain(gone_by).filter(|at| *at > watch.now);
-        all.chain([watch.keeper.next_deadline()]).min().filter(|at| *at != Time::NEVER)
+        all.chain([watch.role.next_deadline()]).min().filter(|at| *at != Time::NEVER)
     }
 
     /// When the sessions of a generation are gone at the latest.
@@ -204,10 +204,10 @@ impl State {
         }
         let waits = !watch.pending.is_empty()
             || !watch.unsettled.is_empty()
-            || watch.keeper.next_deadline() != Time::NEVER;
+            || watch.role.next_deadline() != Time::NEVER;
         let serves = watch.published.is_some() || watch.closed;
         promise!(serves || waits, "P5: no login gets in, and nothing will be done about it");
-        let is_left = watch.closed && !watch.keeper.is_empty() && watch.sessions.is_empty();
+        let is_left = watch.closed && !watch.role.is_empty() && watch.sessions.is_empty();
         promise!(!is_left || waits, "P6: something is left, and nothing will be done about it");
         if self.is_end() {
             promise!(watch.sessions.is_empty(), "a session is left");
@@ -223,8 +223,8 @@ impl State {
     /// What no decision hangs on is made equal: how often something was done, and when what is over was to end.
     fn settle_counts(&mut self) {
         let watch = &mut self.watch;
-        watch.keeper.salt = 0;
-        for generation in watch.keeper.generations.values_mut() {
+        watch.role.salt = 0;
+        for generation in watch.role.generations.values_mut() {
             generation.term.renewals = 0;
             if generation.state != Stands::Candidate {
                 // Only the patience with its proof, and an age that is not set, count from here.
@@ -236,7 +236,7 @@ impl State {
                 *published_at = Time::NEVER;
             }
         }
-        for token in watch.keeper.tokens.values_mut() {
+        for token in watch.role.tokens.values_mut() {
             token.term.renewals = 0;
         }
         for held in watch.held.values_mut() {

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Where the server is when the client has gone.
-async fn vanished(sent: &[u8]) -> (DuplexStream, JoinHandle<(Done, Closed)>, Arc<Generation>) {
+async fn vanished(sent: &[u8]) -> (DuplexStream, JoinHandle<(RelayExit, Closed)>, Arc<Generation>) {
     let Bench { mut client, mut server, session, generation, .. } = Bench::new(1024);
     client.write_all(sent).await.unwrap();
     drop(client);
@@ -21,7 +21,7 @@ async fn a_statement_without_an_answer_is_counted_until_its_server_has_gone() {
     yield_now().await;
     assert!(!session.is_finished());
     drop(server);
-    assert_eq!(session.await.unwrap(), (Done::UpstreamGone { in_order: true }, Closed::Client));
+    assert_eq!(session.await.unwrap(), (RelayExit::UpstreamGone { in_order: true }, Closed::Client));
     assert_eq!((generation.sessions(), generation.has_stray()), (0, false));
 }
 
@@ -30,7 +30,7 @@ async fn the_first_of_an_answer_ends_it() {
     let (mut server, session, generation) = vanished(&begin()).await;
     let wrote = server.write_all(&message(b'D', &[1; 100_000])).await;
     assert_eq!(wrote.unwrap_err().kind(), io::ErrorKind::BrokenPipe, "its answer was read to the end");
-    assert_eq!(session.await.unwrap(), (Done::ClientGone, Closed::Client));
+    assert_eq!(session.await.unwrap(), (RelayExit::ClientGone, Closed::Client));
     // It has no key, so nobody knows when it ends.
     assert_eq!((generation.sessions(), generation.has_stray()), (0, true));
 }
@@ -39,7 +39,7 @@ async fn the_first_of_an_answer_ends_it() {
 async fn an_answer_before_others_ends_them() {
     let (mut server, session, _generation) = vanished(&[begin(), begin()].concat()).await;
     server.write_all(&begun()).await.unwrap();
-    assert_eq!(session.await.unwrap(), (Done::ClientGone, Closed::Client));
+    assert_eq!(session.await.unwrap(), (RelayExit::ClientGone, Closed::Client));
 }
 
 #[tokio::test(start_paused = true)]
@@ -50,7 +50,7 @@ async fn a_client_that_did_not_read_is_noticed_without_another_byte() {
     server.write_all(&message(b'D', &[1; 1500])).await.unwrap();
     yield_now().await;
     drop(client);
-    assert_eq!(session.await.unwrap(), (Done::ClientGone, Closed::Client));
+    assert_eq!(session.await.unwrap(), (RelayExit::ClientGone, Closed::Client));
 }
 
 #[tokio::test]
@@ -91,6 +91,6 @@ async fn the_statement_is_cancelled_and_the_servers_socket_reset() {
     assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
     assert_eq!(server.write_all(b"more").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     assert_eq!(generation.sessions(), 1, "the server has had no time to end");
-    assert_eq!(session.await.unwrap(), (Done::ClientGone, Closed::Client));
+    assert_eq!(session.await.unwrap(), (RelayExit::ClientGone, Closed::Client));
     assert_eq!((generation.sessions(), generation.has_stray()), (0, false));
 }

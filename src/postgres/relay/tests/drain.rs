@@ -92,7 +92,7 @@ async fn an_idle_session_ends_within_the_window() {
         assert!(is_57p01(&frames(&heard)[0]));
         assert!(timer::now() >= from && timer::now() < until);
         drop(client);
-        assert_eq!(session.await.unwrap(), (Done::Idle(Closed::Drain), Closed::Drain));
+        assert_eq!(session.await.unwrap(), (RelayExit::Idle(Closed::Drain), Closed::Drain));
         server.await.unwrap();
     }
 }
@@ -125,7 +125,7 @@ async fn a_session_in_a_transaction_is_drained_once_it_is_over() {
 }
 
 /// A session that has just had the answer to a query, and its server.
-async fn just_answered(bench: Bench) -> (DuplexStream, JoinHandle<Vec<u8>>, JoinHandle<(Done, Closed)>) {
+async fn just_answered(bench: Bench) -> (DuplexStream, JoinHandle<Vec<u8>>, JoinHandle<(RelayExit, Closed)>) {
     let Bench { mut client, mut server, session, .. } = bench;
     client.write_all(&message(b'Q', b"SELECT\0")).await.unwrap();
     server.read_exact(&mut [0; 12]).await.unwrap();
@@ -253,7 +253,7 @@ async fn a_drain_takes_a_session_while_it_rests() {
         assert!(is_57p01(&frames(&[vec![first], read_all(&mut client).await].concat())[0]));
         assert!(timer::now() > from && timer::now() < from + Duration::from_secs(36));
         drop(client);
-        assert_eq!(session.await.unwrap(), (Done::Idle(Closed::Drain), Closed::Drain));
+        assert_eq!(session.await.unwrap(), (RelayExit::Idle(Closed::Drain), Closed::Drain));
         server.await.unwrap();
     }
     // A request may be made in the very millisecond.

@@ -192,7 +192,7 @@ async fn what_the_server_has_not_taken_by_the_end_never_reaches_it() {
     guard.upstream_opened();
 
     let gone_by = timer::now() + Duration::from_millis(100);
-    part_from_upstream(Stream::Tcp(upstream), guard, true, gone_by).await;
+    terminate_upstream(Stream::Tcp(upstream), guard, true, gone_by).await;
 
     assert!(generation.has_stray());
     let mut taken = 0;

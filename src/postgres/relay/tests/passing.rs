@@ -58,7 +58,7 @@ async fn all_that_a_client_sends_arrives_before_its_half_close() {
         server.write_all(&begun()).await.unwrap();
         drop(server);
         assert_eq!(read_all(&mut client).await, begun());
-        assert_eq!(session.await.unwrap(), (Done::UpstreamGone { in_order: true }, Closed::Client));
+        assert_eq!(session.await.unwrap(), (RelayExit::UpstreamGone { in_order: true }, Closed::Client));
     }
 }
 

@@ -11,7 +11,7 @@ const STARTUP: &[u8] = b"\0\0\0\x0f\0\x03\0\0user\0v\0";
 const LET_IN: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
 
 /// What the login led to, and what the server heard behind the StartupMessage until the end of its input.
-async fn login(word: &str, answer: &'static [u8]) -> (Result<Leg, Error>, Vec<u8>) {
+async fn login(word: &str, answer: &'static [u8]) -> (Result<UpstreamSession, Error>, Vec<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!(
         "postgresql://{}/?sslmode=disable&target_session_attrs={word}",

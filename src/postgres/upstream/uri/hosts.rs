@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Error, Host, Place, decode};
+use super::{Error, Host, HostAddr, decode};
 
 /// Hosts and ports as written, percent-decoded, not yet paired.
 #[derive(Default)]
@@ -71,16 +71,16 @@ impl HostList {
     }
 }
 
-fn place(host: String, position: usize) -> Result<Place, Error> {
+fn place(host: String, position: usize) -> Result<HostAddr, Error> {
     if host.starts_with('/') {
-        return Ok(Place::Directory(PathBuf::from(host)));
+        return Ok(HostAddr::Directory(PathBuf::from(host)));
     }
     // A zone like fe80::1%eth0 is fine; an abstract socket (@name) is not supported.
     let plain = |c: char| !c.is_whitespace() && !c.is_control() && !"/@[]".contains(c);
     if host.is_empty() || !host.chars().all(plain) {
         return Err(Error::Host { position });
     }
-    Ok(Place::Name(host))
+    Ok(HostAddr::Name(host))
 }
 
 fn number(port: &str, position: usize) -> Result<u16, Error> {

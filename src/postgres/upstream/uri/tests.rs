@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn name(name: &str, port: u16) -> Host {
-    Host { place: Place::Name(name.to_owned()), port }
+    Host { place: HostAddr::Name(name.to_owned()), port }
 }
 
 fn file(path: &str) -> FileSetting {
@@ -35,7 +35,7 @@ fn hosts_are_read_in_every_form_libpq_knows() {
     assert_eq!(hosts("postgres:///db?host=a,b&port=1,2"), [name("a", 1), name("b", 2)]);
     assert_eq!(hosts("postgres:///db?host=a,b&port=7"), [name("a", 7), name("b", 7)]);
     assert_eq!(hosts("postgres://x:9/?host=::1"), [name("::1", 9)]);
-    let socket = Host { place: Place::Directory("/var/run/pg".into()), port: 5432 };
+    let socket = Host { place: HostAddr::Directory("/var/run/pg".into()), port: 5432 };
     assert_eq!(hosts("postgres://%2Fvar%2Frun%2Fpg/db"), std::slice::from_ref(&socket));
     assert_eq!(hosts("postgres:///db?host=/var/run/pg"), std::slice::from_ref(&socket));
     assert_eq!(socket.socket().unwrap(), PathBuf::from("/var/run/pg/.s.PGSQL.5432"));
@@ -155,11 +155,11 @@ fn encode(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-fn place() -> impl Strategy<Value = Place> {
+fn place() -> impl Strategy<Value = HostAddr> {
     prop_oneof![
-        "[a-z0-9.-]{1,20}".prop_map(Place::Name),
-        any::<std::net::Ipv6Addr>().prop_map(|address| Place::Name(address.to_string())),
-        "/[^\\x00,]{0,20}".prop_map(|directory| Place::Directory(directory.into())),
+        "[a-z0-9.-]{1,20}".prop_map(HostAddr::Name),
+        any::<std::net::Ipv6Addr>().prop_map(|address| HostAddr::Name(address.to_string())),
+        "/[^\\x00,]{0,20}".prop_map(|directory| HostAddr::Directory(directory.into())),
     ]
 }
 
@@ -180,8 +180,8 @@ proptest! {
         let written: Vec<String> = hosts
             .iter()
             .map(|host| match &host.place {
-                Place::Name(_) => host.to_string(),
-                Place::Directory(path) => format!("{}:{}", encode(path.to_str().unwrap()), host.port),
+                HostAddr::Name(_) => host.to_string(),
+                HostAddr::Directory(path) => format!("{}:{}", encode(path.to_str().unwrap()), host.port),
             })
             .collect();
         let path = database.as_deref().map(encode).unwrap_or_default();

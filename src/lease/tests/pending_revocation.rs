@@ -1,10 +1,10 @@
 //! Leases that went with their token: looked up until they are gone, or are said to stay.
 
 use super::script::*;
-use crate::lease::{Action, Event, Failure, Note, Outcome, Sight};
+use crate::lease::{Action, Event, Failure, LeaseLookup, Note, Outcome};
 
 /// Generation 1 is retired by 2 at second 10, and given back by its token at second 13.
-fn parted() -> Story {
+fn finish_revocation() -> Story {
     let mut story = Story::serving(settings(), 1000.0, own(100_000.0));
     story.at(10.0, Event::Rotate(None));
     story.issued(10.0, 2, T2, own(100_000.0), 1000.0);
@@ -12,69 +12,72 @@ fn parted() -> Story {
     story
         .at(12.0, Event::LeaseRevokeFailed(1, Failure::Forbidden))
         .does([Action::Forget(1), Action::RevokeToken(T1)]);
-    assert!(story.keeper.owes(1));
+    assert!(story.role.owes(1));
     story.at(13.0, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
-    assert!(story.keeper.owes(1));
+    assert!(story.role.owes(1));
     story
 }
 
-fn seen(sight: Sight) -> Event {
-    Event::LeaseLookedUp(1, sight)
+fn seen(lookup: LeaseLookup) -> Event {
+    Event::LeaseLookedUp(1, lookup)
 }
 
 #[test]
 fn a_lease_that_is_gone_was_given_back_with_its_token() {
-    let mut story = parted();
+    let mut story = finish_revocation();
     story.at(14.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(14.1, seen(Sight::Gone)).does([]).notes(Note::Returned(1, Outcome::Token));
-    assert!(!story.keeper.owes(1));
+    story.at(14.1, seen(LeaseLookup::Missing)).does([]).notes(Note::Returned(1, Outcome::Token));
+    assert!(!story.role.owes(1));
 }
 
 #[test]
 fn a_lease_that_is_there_is_looked_up_four_times_and_said_to_stay() {
-    let mut story = parted();
+    let mut story = finish_revocation();
     for second in [14.0, 16.0, 20.0] {
         story.at(second, Event::Tick).does([Action::LookUpLease(1, T2)]);
-        story.at(second, seen(Sight::There)).does([]).does_not_note(Note::Returned(1, Outcome::Stays));
+        story
+            .at(second, seen(LeaseLookup::Present))
+            .does([])
+            .does_not_note(Note::Returned(1, Outcome::Stays));
     }
     story.at(28.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(28.0, seen(Sight::There)).does([]).notes(Note::Returned(1, Outcome::Stays));
-    assert!(!story.keeper.owes(1));
+    story.at(28.0, seen(LeaseLookup::Present)).does([]).notes(Note::Returned(1, Outcome::Stays));
+    assert!(!story.role.owes(1));
     assert_eq!(story.pass(600.0), [], "nobody looks again");
 }
 
 #[test]
 fn one_that_goes_at_a_later_look_was_given_back() {
-    let mut story = parted();
+    let mut story = finish_revocation();
     story.at(14.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(14.0, seen(Sight::There)).does([]);
+    story.at(14.0, seen(LeaseLookup::Present)).does([]);
     story.at(16.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(16.0, seen(Sight::Gone)).notes(Note::Returned(1, Outcome::Token));
+    story.at(16.0, seen(LeaseLookup::Missing)).notes(Note::Returned(1, Outcome::Token));
 }
 
 #[test]
 fn what_nobody_could_see_does_not_count_as_gone() {
-    let mut story = parted();
+    let mut story = finish_revocation();
     story.at(14.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(14.0, seen(Sight::Barred)).does([]).notes(Note::Returned(1, Outcome::Unverified));
+    story.at(14.0, seen(LeaseLookup::Forbidden)).does([]).notes(Note::Returned(1, Outcome::Unverified));
 
-    let mut story = parted();
+    let mut story = finish_revocation();
     for second in [14.0, 16.0, 20.0, 28.0] {
         story.at(second, Event::Tick).does([Action::LookUpLease(1, T2)]);
-        story.at(second, seen(Sight::Unclear)).does([]);
+        story.at(second, seen(LeaseLookup::Unknown)).does([]);
     }
     story.notes(Note::Returned(1, Outcome::Unverified));
 }
 
 #[test]
 fn nobody_waits_for_it_at_the_close() {
-    let mut story = parted();
+    let mut story = finish_revocation();
     story.at(13.5, Event::Close).does([Action::Unpublish]).notes(Note::Returned(1, Outcome::Unverified));
 
-    let mut story = parted();
+    let mut story = finish_revocation();
     story.at(14.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
     story.at(14.2, Event::Close).notes(Note::Returned(1, Outcome::Unverified));
-    story.at(14.3, seen(Sight::There)).does([]).does_not_note(Note::Returned(1, Outcome::Stays));
+    story.at(14.3, seen(LeaseLookup::Present)).does([]).does_not_note(Note::Returned(1, Outcome::Stays));
 }
 
 #[test]
@@ -88,5 +91,5 @@ fn a_dead_tokens_lease_is_looked_up_as_well() {
         .does([Action::Forget(1), Action::RevokeToken(T1)]);
     story.at(12.5, Event::TokenRevokeFailed(T1, Failure::TokenDead)).does([Action::ForgetToken(T1)]);
     story.at(13.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(13.1, seen(Sight::Gone)).notes(Note::Returned(1, Outcome::Token));
+    story.at(13.1, seen(LeaseLookup::Missing)).notes(Note::Returned(1, Outcome::Token));
 }

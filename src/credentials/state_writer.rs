@@ -6,28 +6,28 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::machine::{Kind, Machine};
-use super::state::{Left, LeftGeneration, LeftToken, Origin, Slot};
+use super::state::{Origin, Saved, SavedGeneration, SavedToken, Slot};
 use super::{Generation, Lease, clock};
-use crate::lease::{Kept, Settings, Time, TokenId};
+use crate::lease::{Settings, Snapshot, Time, TokenId};
 use crate::secret::Secret;
 
 /// A driver's side of its slot. Without one nothing is kept.
-pub(super) struct Keeping {
+pub(super) struct StateWriter {
     slot: Option<Slot>,
     origin: Arc<Origin>,
     /// Where each generation came from: a reload may change it for the next one.
     origins: HashMap<u64, Arc<Origin>>,
     /// What was written last.
-    written: Kept,
+    written: Snapshot,
 }
 
 /// What a driver begins with.
 pub(super) struct Beginning {
-    pub(super) keeper: Machine,
+    pub(super) machine: Machine,
     pub(super) tokens: HashMap<TokenId, Secret>,
     pub(super) next_token: u64,
     pub(super) generations: HashMap<u64, Arc<Generation>>,
-    pub(super) keeping: Keeping,
+    pub(super) state_writer: StateWriter,
 }
 
 impl Beginning {
@@ -39,32 +39,41 @@ impl Beginning {
         origin: Origin,
         left: &Arc<Notify>,
     ) -> Self {
-        let keeping =
-            Keeping { slot, origin: Arc::new(origin), origins: HashMap::new(), written: Kept::default() };
-        match keeping.slot.as_ref().map(Slot::left).filter(|found| !found.is_empty()) {
-            Some(found) => Self::resumed(keeping, found, settings, left),
+        let state_writer = StateWriter {
+            slot,
+            origin: Arc::new(origin),
+            origins: HashMap::new(),
+            written: Snapshot::default(),
+        };
+        match state_writer.slot.as_ref().map(Slot::left).filter(|found| !found.is_empty()) {
+            Some(found) => Self::resumed(state_writer, found, settings, left),
             None => Self {
-                keeper: Machine::new(kind, settings),
+                machine: Machine::new(kind, settings),
                 tokens: HashMap::new(),
                 next_token: 1,
                 generations: HashMap::new(),
-                keeping,
+                state_writer,
             },
         }
     }
 
-    fn resumed(mut keeping: Keeping, mut found: Left, settings: Settings, left: &Arc<Notify>) -> Self {
+    fn resumed(
+        mut state_writer: StateWriter,
+        mut found: Saved,
+        settings: Settings,
+        left: &Arc<Notify>,
+    ) -> Self {
         for generation in &mut found.generations {
-            generation.life.serves &= generation.origin == *keeping.origin;
+            generation.life.serves &= generation.origin == *state_writer.origin;
         }
         // Whoever serves has the highest number.
         found.generations.sort_by_key(|generation| generation.life.serves);
         let numbered = || (1..).zip(&found.generations);
-        let kept = Kept {
+        let kept = Snapshot {
             tokens: found.tokens.iter().map(|token| (token.id, token.life)).collect(),
             generations: numbered().map(|(number, generation)| (number, generation.life)).collect(),
         };
-        let keeper = Machine::resume(settings, clock::now(), &kept);
+        let machine = Machine::resume(settings, clock::now(), &kept);
         let route = found.route.as_str();
         let generations = numbered().map(|(number, found)| {
             let lease = Lease::new(found.lease_id.clone(), &found.origin.vault_path);
@@ -82,19 +91,19 @@ impl Beginning {
             (number, generation)
         });
         let generations: HashMap<u64, Arc<Generation>> = generations.collect();
-        keeping.origins = numbered().map(|(n, found)| (n, Arc::new(found.origin.clone()))).collect();
-        keeping.written = kept;
+        state_writer.origins = numbered().map(|(n, found)| (n, Arc::new(found.origin.clone()))).collect();
+        state_writer.written = kept;
         Self {
-            keeper,
+            machine,
             next_token: found.tokens.iter().map(|token| token.id.0 + 1).max().unwrap_or(1),
             tokens: found.tokens.into_iter().map(|token| (token.id, token.token)).collect(),
             generations,
-            keeping,
+            state_writer,
         }
     }
 }
 
-impl Keeping {
+impl StateWriter {
     /// What is granted from now on comes from here.
     pub(super) fn set_origin(&mut self, origin: Origin) {
         self.origin = Arc::new(origin);
@@ -109,20 +118,20 @@ impl Keeping {
     /// step, which is a second away at most. Whether everything is written now.
     pub(super) fn keep(
         &mut self,
-        keeper: &Machine,
+        machine: &Machine,
         tokens: &HashMap<TokenId, Secret>,
         generations: &HashMap<u64, Arc<Generation>>,
     ) -> bool {
-        let (Some(slot), Some(kept)) = (&self.slot, keeper.kept()) else { return true };
+        let (Some(slot), Some(kept)) = (&self.slot, machine.snapshot()) else { return true };
         if kept == self.written {
             return true;
         }
         let held_tokens = kept.tokens.iter().filter_map(|(id, life)| {
-            Some(LeftToken { id: *id, token: tokens.get(id)?.clone(), life: *life })
+            Some(SavedToken { id: *id, token: tokens.get(id)?.clone(), life: *life })
         });
         let held = kept.generations.iter().filter_map(|(number, life)| {
             let generation = generations.get(number)?;
-            Some(LeftGeneration {
+            Some(SavedGeneration {
                 username: generation.username().to_owned(),
                 password: generation.password().clone(),
                 lease_id: generation.lease().id().to_owned(),

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::event::{Action, Note, Outcome, Sight};
-use super::keeper::Keeper;
+use super::dynamic_role::DynamicRole;
+use super::event::{Action, LeaseLookup, Note, Outcome};
 use super::{Time, TokenId, schedule};
 
 /// Looks before a lease that is still there counts as one that stays. With the waits between them they take 15 s, so that
@@ -18,63 +18,65 @@ const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
 /// A lease whose token was revoked, until it is known what came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Farewell {
+pub(super) struct PendingRevocation {
     looks: u32,
     /// `None` while it is being looked up.
     look_at: Option<Time>,
 }
 
-impl Keeper {
+impl DynamicRole {
     /// Its token is revoked, or dead.
-    pub(super) fn left_with_token(&mut self, now: Time, number: u64) {
+    pub(super) fn revoked_with_token(&mut self, now: Time, number: u64) {
         let look_at = Some(self.next_look(now, 0));
-        self.farewells.insert(number, Farewell { looks: 0, look_at });
+        self.pending_revocations.insert(number, PendingRevocation { looks: 0, look_at });
     }
 
     /// Whether it is not yet known, or not yet said, what became of this generation's lease at its end.
     #[must_use]
     pub fn owes(&self, number: u64) -> bool {
-        self.farewells.contains_key(&number) || self.tokens.values().any(|token| token.owed.contains(&number))
+        self.pending_revocations.contains_key(&number)
+            || self.tokens.values().any(|token| token.owed.contains(&number))
     }
 
     /// Looks that are due. At the end of the route, and without a credential, nobody is there who could look.
-    pub(super) fn look_after(&mut self, now: Time) {
+    pub(super) fn verify_revoked(&mut self, now: Time) {
         let asker = self.asker();
-        let numbers: Vec<u64> = self.farewells.keys().copied().collect();
+        let numbers: Vec<u64> = self.pending_revocations.keys().copied().collect();
         for number in numbers {
-            let Some(farewell) = self.farewells.get_mut(&number) else { continue };
-            match (asker, farewell.look_at) {
-                (None, _) if self.closed => self.parted(number, Outcome::Unverified),
+            let Some(pending_revocation) = self.pending_revocations.get_mut(&number) else { continue };
+            match (asker, pending_revocation.look_at) {
+                (None, _) if self.closed => self.finish_revocation(number, Outcome::Unverified),
                 (_, None) => {}
                 (_, Some(at)) if now < at => self.wake(now, at),
-                (None, Some(_)) => self.parted(number, Outcome::Unverified),
+                (None, Some(_)) => self.finish_revocation(number, Outcome::Unverified),
                 (Some(token), Some(_)) => {
-                    farewell.look_at = None;
+                    pending_revocation.look_at = None;
                     self.actions.push(Action::LookUpLease(number, token));
                 }
             }
         }
     }
 
-    pub(super) fn looked_up(&mut self, now: Time, number: u64, sight: Sight) {
-        let Some(Farewell { looks, look_at: None }) = self.farewells.get(&number).copied() else {
+    pub(super) fn looked_up(&mut self, now: Time, number: u64, lookup: LeaseLookup) {
+        let Some(PendingRevocation { looks, look_at: None }) = self.pending_revocations.get(&number).copied()
+        else {
             return;
         };
         let looks = looks + 1;
-        match sight {
-            Sight::Gone => self.parted(number, Outcome::Token),
-            Sight::Barred => self.parted(number, Outcome::Unverified),
-            Sight::There if looks >= LOOKS => self.parted(number, Outcome::Stays),
-            Sight::Unclear if looks >= LOOKS => self.parted(number, Outcome::Unverified),
-            Sight::There | Sight::Unclear => {
+        match lookup {
+            LeaseLookup::Missing => self.finish_revocation(number, Outcome::Token),
+            LeaseLookup::Forbidden => self.finish_revocation(number, Outcome::Unverified),
+            LeaseLookup::Present if looks >= LOOKS => self.finish_revocation(number, Outcome::Stays),
+            LeaseLookup::Unknown if looks >= LOOKS => self.finish_revocation(number, Outcome::Unverified),
+            LeaseLookup::Present | LeaseLookup::Unknown => {
                 let look_at = Some(self.next_look(now, looks));
-                self.farewells.insert(number, Farewell { looks, look_at });
+                self.pending_revocations.insert(number, PendingRevocation { looks, look_at });
             }
         }
     }
 
-    fn parted(&mut self, number: u64, outcome: Outcome) {
-        self.farewells.remove(&number);
+    fn finish_revocation(&mut self, number: u64, outcome: Outcome) {
+        self.pending_revocations.remove(&number);
         self.note(Note::Returned(number, outcome));
     }
 

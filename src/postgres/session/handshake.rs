@@ -22,10 +22,10 @@ use super::Client;
 use crate::error::{ClientFacing, SqlState};
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::{self, CancelRequest, Packet, StartupMessage};
-use crate::postgres::relay::part_from_client;
+use crate::postgres::relay::close_client;
 
 /// A client that has not said yet what it wants. Not a stream: its bytes are handed over only with [`Asked`].
-pub(super) struct Knock<S> {
+pub(super) struct Handshake<S> {
     stream: S,
     buffer: BytesMut,
     asked_for_tls: bool,
@@ -98,7 +98,7 @@ impl Error {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Knock<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, buffer: BytesMut::new(), asked_for_tls: false, asked_for_gss: false }
     }
@@ -120,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Knock<S> {
             Ok(Packet::SslRequest | Packet::GssEncRequest) => Err(Error::AskedTwice),
             Err(error) => {
                 if let Some(facing) = error.client_facing() {
-                    part_from_client(&mut self.stream, &error_response::fatal(&facing), send_within).await;
+                    close_client(&mut self.stream, &error_response::fatal(&facing), send_within).await;
                 }
                 Err(error)
             }
@@ -210,7 +210,7 @@ mod tests {
     }
 
     /// A client that sends each part and takes one byte as the answer to all but the last, and what came of it.
-    async fn knock(parts: &[&[u8]]) -> (Result<Asked<DuplexStream>, Error>, Vec<u8>) {
+    async fn handshake(parts: &[&[u8]]) -> (Result<Asked<DuplexStream>, Error>, Vec<u8>) {
         let (mut near, far) = duplex(64 * 1024);
         let client = async {
             let mut heard = Vec::new();
@@ -226,7 +226,7 @@ mod tests {
         };
         let second = Duration::from_secs(1);
         let server = async {
-            match Knock::new(far).answer(second, second).await {
+            match Handshake::new(far).answer(second, second).await {
                 Ok(Asked::Session { mut client, startup }) => {
                     client.stream.shutdown().await.unwrap();
                     Ok(Asked::Session { client, startup })
@@ -257,7 +257,7 @@ mod tests {
             &[&SSL_REQUEST, &GSS_REQUEST, &hello],
         ];
         for parts in orders {
-            let (asked, heard) = knock(parts).await;
+            let (asked, heard) = handshake(parts).await;
             let Ok(Asked::Session { client, startup }) = asked else {
                 panic!("{:?}", asked.err());
             };
@@ -269,7 +269,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_second_request_of_a_kind_is_a_violation() {
-        let (asked, heard) = knock(&[&SSL_REQUEST, &SSL_REQUEST]).await;
+        let (asked, heard) = handshake(&[&SSL_REQUEST, &SSL_REQUEST]).await;
         assert!(matches!(asked, Err(Error::AskedTwice)));
         assert!(contains(&heard, "08P01"));
     }
@@ -278,21 +278,21 @@ mod tests {
     async fn bytes_ahead_of_the_answer_are_a_violation() {
         let mut stuffed = SSL_REQUEST.to_vec();
         stuffed.extend_from_slice(&startup(0x0003_0000));
-        let (asked, heard) = knock(&[&stuffed]).await;
+        let (asked, heard) = handshake(&[&stuffed]).await;
         assert!(matches!(asked, Err(Error::AheadOfAnswer)));
         assert_eq!(heard.first(), Some(&b'E'));
     }
 
     #[tokio::test(start_paused = true)]
     async fn direct_tls_is_closed_without_an_answer() {
-        let (asked, heard) = knock(&[&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]]).await;
+        let (asked, heard) = handshake(&[&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]]).await;
         assert!(matches!(asked, Err(Error::Malformed(startup::Error::DirectTls))));
         assert!(heard.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn protocol_2_is_not_supported() {
-        let (asked, heard) = knock(&[&startup(0x0002_0000)]).await;
+        let (asked, heard) = handshake(&[&startup(0x0002_0000)]).await;
         assert_eq!(asked.err().map(|error| error.word()), Some("unsupported_protocol"));
         assert!(contains(&heard, "0A000"));
     }
@@ -306,7 +306,7 @@ mod tests {
             &[0, 0, 0, 7, 1, 2, 3],
         ];
         for packet in rubbish {
-            let (asked, heard) = knock(&[packet]).await;
+            let (asked, heard) = handshake(&[packet]).await;
             assert_eq!(asked.err().map(|error| error.word()), Some("malformed"));
             assert!(heard.is_empty());
         }
@@ -316,7 +316,7 @@ mod tests {
     async fn a_silent_client_is_given_up() {
         let (_near, far) = duplex(64);
         let second = Duration::from_secs(1);
-        let asked = Knock::new(far).answer(second, second).await;
+        let asked = Handshake::new(far).answer(second, second).await;
         assert!(matches!(asked, Err(Error::TimedOut)));
     }
 
@@ -324,7 +324,7 @@ mod tests {
     async fn bytes_behind_the_startup_message_are_kept() {
         let mut packet = startup(0x0003_0002);
         packet.extend_from_slice(b"Q\0\0\0\x0dselect 1\0");
-        let (asked, _) = knock(&[&packet]).await;
+        let (asked, _) = handshake(&[&packet]).await;
         let Ok(Asked::Session { client, .. }) = asked else {
             panic!("{:?}", asked.err());
         };

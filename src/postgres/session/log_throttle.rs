@@ -10,7 +10,7 @@ use crate::lease::Time;
 
 /// When a route's last line was written, and what has been left out since.
 #[derive(Debug, Default)]
-pub struct Complaints(Mutex<State>);
+pub struct LogThrottle(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -18,7 +18,7 @@ struct State {
     left_out: u64,
 }
 
-impl Complaints {
+impl LogThrottle {
     /// How many have been left out since the last line. `None`: this one is left out too.
     pub(super) fn make(&self, now: Time) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,10 +40,10 @@ mod tests {
 
     #[test]
     fn a_second_has_one_line_and_the_next_one_counts_the_rest() {
-        let complaints = Complaints::default();
+        let throttle = LogThrottle::default();
         let start = crate::credentials::clock::now();
         let made: Vec<_> = [0, 1, 999, 1_000, 1_500, 2_600]
-            .map(|at| complaints.make(start + Duration::from_millis(at)))
+            .map(|at| throttle.make(start + Duration::from_millis(at)))
             .into_iter()
             .collect();
         assert_eq!(made, [Some(0), None, None, Some(2), None, Some(1)]);

@@ -1,29 +1,29 @@
 //! What of a route's credentials can outlive its process. Floor 1.
 //!
-//! The driver writes it down as it changes; after a crash [`Keeper::resume`] goes on from it. Times mean the same to both
+//! The driver writes it down as it changes; after a crash [`DynamicRole::resume`] goes on from it. Times mean the same to both
 //! processes as long as the machine has not been booted in between, which the driver has to see to.
 
 use serde::{Deserialize, Serialize};
 
+use super::dynamic_role::DynamicRole;
 use super::event::{Action, Settings};
 use super::generation::{Cause, Generation, State};
-use super::keeper::Keeper;
 use super::term::Term;
 use super::token::{Revoking, Token, TokenId};
 use super::{Reason, Time, issuance, schedule};
 
 /// Every token and every lease that is not known to be gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct Snapshot {
     /// The tokens; one on which no generation stands may own a lease whose grant never came.
-    pub tokens: Vec<(TokenId, KeptToken)>,
+    pub tokens: Vec<(TokenId, TokenSnapshot)>,
     /// The generations, oldest first.
-    pub generations: Vec<(u64, KeptGeneration)>,
+    pub generations: Vec<(u64, GenerationSnapshot)>,
 }
 
 /// One login's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptToken {
+pub struct TokenSnapshot {
     term: Term,
     /// Whether we logged in for it; one that was handed to us is never revoked.
     owned: bool,
@@ -31,7 +31,7 @@ pub struct KeptToken {
 
 /// One lease's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptGeneration {
+pub struct GenerationSnapshot {
     /// The token that owns it.
     pub token: TokenId,
     issued_at: Time,
@@ -41,7 +41,7 @@ pub struct KeptGeneration {
     pub serves: bool,
 }
 
-impl KeptGeneration {
+impl GenerationSnapshot {
     /// Whether this could be of the time before `now`.
     #[must_use]
     pub fn is_before(&self, now: Time) -> bool {
@@ -49,7 +49,7 @@ impl KeptGeneration {
     }
 }
 
-impl KeptToken {
+impl TokenSnapshot {
     /// Whether this could be of the time before `now`.
     #[must_use]
     pub fn is_before(&self, now: Time) -> bool {
@@ -57,24 +57,24 @@ impl KeptToken {
     }
 }
 
-impl Keeper {
+impl DynamicRole {
     /// What the next process needs if this one ends now.
     #[must_use]
-    pub fn kept(&self) -> Kept {
+    pub fn snapshot(&self) -> Snapshot {
         let candidate = || self.generations().filter(|(_, g)| g.state == State::Candidate).last();
         let serves = self.current.or_else(|| candidate().map(|(number, _)| number));
         let lives =
             |generation: &Generation| !matches!(generation.state, State::Closing { cause: Cause::Lost, .. });
-        Kept {
+        Snapshot {
             tokens: self
                 .tokens()
-                .map(|(id, token)| (id, KeptToken { term: token.term, owned: token.owned }))
+                .map(|(id, token)| (id, TokenSnapshot { term: token.term, owned: token.owned }))
                 .collect(),
             generations: self
                 .generations()
                 .filter(|(_, generation)| lives(generation))
                 .map(|(number, generation)| {
-                    let kept = KeptGeneration {
+                    let kept = GenerationSnapshot {
                         token: generation.token,
                         issued_at: generation.issued_at,
                         as_issued: generation.as_issued,
@@ -91,24 +91,24 @@ impl Keeper {
     /// one, if it serves and has time left, is proved and published in place of a fresh one; everything else is given
     /// back. It all begins at the first event.
     #[must_use]
-    pub fn resume(settings: Settings, now: Time, left: &Kept) -> Self {
-        let mut keeper = Self::new(settings);
+    pub fn resume(settings: Settings, now: Time, left: &Snapshot) -> Self {
+        let mut role = Self::new(settings);
         for (id, kept) in &left.tokens {
-            keeper.tokens.insert(*id, Token::resumed(now, kept.term, kept.owned));
+            role.tokens.insert(*id, Token::resumed(now, kept.term, kept.owned));
         }
         for (_, kept) in &left.generations {
-            let number = keeper.next_number;
-            keeper.next_number += 1;
-            keeper.generations.insert(number, Generation::resumed(now, kept));
+            let number = role.next_number;
+            role.next_number += 1;
+            role.generations.insert(number, Generation::resumed(now, kept));
         }
-        let numbers: Vec<u64> = keeper.generations.keys().copied().collect();
+        let numbers: Vec<u64> = role.generations.keys().copied().collect();
         for number in numbers {
-            keeper.settle(now, number, left);
+            role.settle(now, number, left);
         }
-        keeper
+        role
     }
 
-    fn settle(&mut self, now: Time, number: u64, left: &Kept) {
+    fn settle(&mut self, now: Time, number: u64, left: &Snapshot) {
         let Some(generation) = self.generations.get(&number) else { return };
         let bound = self.bound(generation);
         if now >= generation.lease_ends_at().min(bound.ends_at) {
@@ -134,7 +134,7 @@ impl Keeper {
 }
 
 impl Generation {
-    fn resumed(now: Time, kept: &KeptGeneration) -> Self {
+    fn resumed(now: Time, kept: &GenerationSnapshot) -> Self {
         Self {
             token: kept.token,
             issued_at: kept.issued_at,
@@ -145,7 +145,7 @@ impl Generation {
             cut_short: None,
             checked_at: None,
             check: None,
-            told: None,
+            last_notice: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The keeper of one route's credentials: what has happened goes in, what is to be done comes out. Floor 1.
+//! A dynamic role of Vault, as one route uses it: what has happened goes in, what is to be done comes out. Floor 1.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::Time;
 use super::doubt::Doubt;
 use super::event::{Action, Drain, Event, Note, Outcome, Settings};
-use super::farewell::Farewell;
 use super::generation::{Cause, Generation, State};
 use super::issuance::{self, Issuance, Unproved};
+use super::pending_revocation::PendingRevocation;
 use super::replacing::ReplaceGate;
 use super::schedule::Jitter;
-use super::token::{Bound, Revoking, Token, TokenId};
+use super::token::{Revoking, Token, TokenId, TokenLimits};
 
 /// At most this many generations are kept for their sessions.
 pub(super) const MOST_RETIRING: usize = 8;
@@ -20,15 +20,15 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// A denial makes a check at most this often.
 const DENIAL_EVERY: Duration = Duration::from_secs(30);
 
-/// The keeper of one route's credentials.
+/// A dynamic role of Vault: the credentials of one route, their tokens, and what is being issued.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Keeper {
+pub struct DynamicRole {
     pub(super) settings: Settings,
     pub(super) tokens: BTreeMap<TokenId, Token>,
     pub(super) generations: BTreeMap<u64, Generation>,
     pub(super) current: Option<u64>,
     /// Leases that went with their token, until they are seen to be gone.
-    pub(super) farewells: BTreeMap<u64, Farewell>,
+    pub(super) pending_revocations: BTreeMap<u64, PendingRevocation>,
     pub(super) issuance: Issuance,
     /// A token that was logged in for an issuance that failed, kept for the next one.
     pub(super) spare: Option<TokenId>,
@@ -58,7 +58,7 @@ pub struct Keeper {
     pub(super) actions: Vec<Action>,
 }
 
-impl Keeper {
+impl DynamicRole {
     /// A route without a credential. It asks for one at the first event.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
@@ -69,7 +69,7 @@ impl Keeper {
             tokens: BTreeMap::new(),
             generations: BTreeMap::new(),
             current: None,
-            farewells: BTreeMap::new(),
+            pending_revocations: BTreeMap::new(),
             issuance,
             spare: None,
             command: None,
@@ -145,8 +145,8 @@ impl Keeper {
     }
 
     /// How the token that owns this generation's lease bounds it.
-    pub(super) fn bound(&self, generation: &Generation) -> Bound {
-        self.tokens.get(&generation.token).map_or(Bound::NONE, Token::bound)
+    pub(super) fn bound(&self, generation: &Generation) -> TokenLimits {
+        self.tokens.get(&generation.token).map_or(TokenLimits::NONE, Token::bound)
     }
 
     /// When the sessions of this generation are closed at the latest.
@@ -275,7 +275,7 @@ impl Keeper {
                 self.token_revoke_failed(now, token, failure);
             }
             Event::TokenRevoked(_) | Event::TokenRevokeFailed(..) => {}
-            Event::LeaseLookedUp(number, sight) => self.looked_up(now, number, sight),
+            Event::LeaseLookedUp(number, lookup) => self.looked_up(now, number, lookup),
             Event::Empty { number, stray } => self.emptied(now, number, stray),
             Event::Suspected(number) => self.check(now, number, CHECK_EVERY, true),
             Event::DenialSeen(number) => self.check(now, number, DENIAL_EVERY, false),
@@ -402,7 +402,7 @@ impl Keeper {
     pub fn is_empty(&self) -> bool {
         self.generations.is_empty()
             && self.tokens.is_empty()
-            && self.farewells.is_empty()
+            && self.pending_revocations.is_empty()
             && matches!(self.issuance.state, issuance::State::Idle | issuance::State::BackOff { .. })
     }
 }
