@@ -11,7 +11,7 @@ use rustls::{AlertDescription, CertificateError, Error, NamedGroup, PeerIncompat
 /// What rustls offers by default, and last of all key exchange over P-521: OpenSSL, and with it libpq, offers that too,
 /// so a server may be set to accept nothing else (`ssl_ecdh_curve = secp521r1`).
 #[must_use]
-pub fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.kx_groups.push(&Secp521r1);
     Arc::new(provider)
@@ -20,7 +20,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// Whether a handshake failed because the two sides have no version of TLS, cipher suite, curve or signature algorithm
 /// in common.
 #[must_use]
-pub fn is_nothing_in_common(error: &Error) -> bool {
+pub(crate) fn is_nothing_in_common(error: &Error) -> bool {
     match error {
         Error::AlertReceived(alert) => matches!(
             alert,
@@ -95,7 +95,7 @@ const UNCOMPRESSED: u8 = 4;
 
 /// Whether a handshake failed for a certificate: the peer's was not taken, or ours was not.
 #[must_use]
-pub fn is_about_certificates(error: &Error) -> bool {
+pub(crate) fn is_about_certificates(error: &Error) -> bool {
     match error {
         Error::InvalidCertificate(_) => true,
         Error::AlertReceived(alert) => matches!(

@@ -8,7 +8,7 @@ use std::fmt;
 
 /// Who has to act to mend an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
+pub(crate) enum Blame {
     /// The client of the proxy sent something wrong, or went away.
     Client,
     /// The upstream server refused, failed or could not be reached.
@@ -24,7 +24,7 @@ pub enum Blame {
 impl Blame {
     /// The word used in logs and metrics.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
             Self::Upstream => "upstream",
@@ -45,7 +45,7 @@ impl fmt::Display for Blame {
 ///
 /// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SqlState {
+pub(crate) enum SqlState {
     /// 57P03: no usable credential.
     CannotConnectNow,
     /// 57P01: lease end, lost lease, shutdown.
@@ -69,7 +69,7 @@ pub enum SqlState {
 impl SqlState {
     /// The five characters.
     #[must_use]
-    pub fn code(self) -> &'static str {
+    pub(crate) fn code(self) -> &'static str {
         match self {
             Self::CannotConnectNow => "57P03",
             Self::AdminShutdown => "57P01",
@@ -89,19 +89,19 @@ impl SqlState {
 /// `message` may name what the client itself sent (user, database), never what Vault said; and what
 /// a server said only where that came as plain text, which no message of the protocol could carry on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientFacing {
+pub(crate) struct ClientFacing {
     /// The SQLSTATE.
-    pub sqlstate: SqlState,
+    pub(crate) sqlstate: SqlState,
     /// One line, lower case, no full stop.
-    pub message: Cow<'static, str>,
+    pub(crate) message: Cow<'static, str>,
     /// Why, in a sentence.
-    pub detail: Option<&'static str>,
+    pub(crate) detail: Option<&'static str>,
     /// What to do, in a sentence.
-    pub hint: Option<&'static str>,
+    pub(crate) hint: Option<&'static str>,
 }
 
 /// An error and all that caused it, in one line. An error's own text leaves its source out, so that nothing is said twice.
-pub struct Chain<'a>(pub &'a dyn std::error::Error);
+pub(crate) struct Chain<'a>(pub &'a dyn std::error::Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

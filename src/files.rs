@@ -3,7 +3,7 @@
 //! A file may hold a secret, and somebody may have written the secret itself where its path belongs. So no error repeats
 //! what was read, nor what a library says of it, and a path is shown only where it looks like one: see [`Shown`].
 
-pub mod pem;
+pub(crate) mod pem;
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -19,7 +19,7 @@ use secrecy::zeroize::Zeroizing;
 /// A path that a user wrote, and the place where it was written, which every error names. Two are equal if their paths
 /// are: a line that moves in a file changes nothing.
 #[derive(Clone)]
-pub struct FileSetting {
+pub(crate) struct FileSetting {
     path: PathBuf,
     origin: String,
 }
@@ -27,19 +27,19 @@ pub struct FileSetting {
 impl FileSetting {
     /// `origin`: the key and where it stands, such as `leasehold.toml:12: vault.ca_cert`.
     #[must_use]
-    pub fn new(path: impl Into<PathBuf>, origin: impl fmt::Display) -> Self {
+    pub(crate) fn new(path: impl Into<PathBuf>, origin: impl fmt::Display) -> Self {
         Self { path: path.into(), origin: origin.to_string() }
     }
 
     /// The path, for opening it.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The same setting for a file of the directory that it names.
     #[must_use]
-    pub fn within(&self, file: PathBuf) -> Self {
+    pub(crate) fn within(&self, file: PathBuf) -> Self {
         Self { path: file, origin: self.origin.clone() }
     }
 
@@ -47,7 +47,7 @@ impl FileSetting {
     ///
     /// # Errors
     /// See [`Reason`].
-    pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
+    pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
         let read = self.read(LARGEST)?;
         pem::certificates(&read).map_err(|fault| self.fails(Reason::Pem(fault)))
     }
@@ -56,7 +56,7 @@ impl FileSetting {
     ///
     /// # Errors
     /// See [`Reason`].
-    pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, Error> {
+    pub(crate) fn private_key(&self) -> Result<PrivateKeyDer<'static>, Error> {
         let read = self.read(LARGEST)?;
         pem::private_key(&read).map_err(|fault| self.fails(Reason::Pem(fault)))
     }
@@ -65,7 +65,7 @@ impl FileSetting {
     ///
     /// # Errors
     /// See [`Reason`].
-    pub fn revocation_lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
+    pub(crate) fn revocation_lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
         let read = self.read(LARGEST)?;
         pem::revocation_lists(&read).map_err(|fault| self.fails(Reason::Pem(fault)))
     }
@@ -74,14 +74,14 @@ impl FileSetting {
     ///
     /// # Errors
     /// See [`Reason`].
-    pub fn secret(&self) -> Result<Zeroizing<String>, Error> {
+    pub(crate) fn secret(&self) -> Result<Zeroizing<String>, Error> {
         let read = self.read(LARGEST_SECRET)?;
         secret(&read).map_err(|reason| self.fails(reason))
     }
 
     /// What tells this content from another one; `None` where it cannot be read. Not for any proof. Blocks.
     #[must_use]
-    pub fn fingerprint(&self) -> Option<u64> {
+    pub(crate) fn fingerprint(&self) -> Option<u64> {
         let read = self.read(LARGEST).ok()?;
         let mut hasher = DefaultHasher::new();
         hasher.write(&read);
@@ -90,7 +90,7 @@ impl FileSetting {
 
     /// The error that this file cannot be used.
     #[must_use]
-    pub fn fails(&self, reason: Reason) -> Error {
+    pub(crate) fn fails(&self, reason: Reason) -> Error {
         Error { file: self.clone(), reason }
     }
 
@@ -126,15 +126,14 @@ impl fmt::Debug for FileSetting {
 
 /// A file that cannot be used: where it was named, its path, and why.
 #[derive(Debug)]
-pub struct Error {
+pub(crate) struct Error {
     file: FileSetting,
     reason: Reason,
 }
 
 impl Error {
-    /// Why.
     #[must_use]
-    pub fn reason(&self) -> &Reason {
+    pub(crate) fn reason(&self) -> &Reason {
         &self.reason
     }
 }
@@ -149,7 +148,7 @@ impl std::error::Error for Error {}
 
 /// Why a file cannot be used. The words are fixed, but for those of the operating system, which repeat nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// The operating system refuses.
     System(String),
     /// A directory, a FIFO, a device.
@@ -187,7 +186,7 @@ pub enum Reason {
 impl Reason {
     /// What the operating system said, without what the caller may have put into it.
     #[must_use]
-    pub fn of(error: &io::Error) -> Self {
+    pub(crate) fn of(error: &io::Error) -> Self {
         Self::System(match error.raw_os_error() {
             Some(code) => io::Error::from_raw_os_error(code).to_string(),
             None => error.kind().to_string(),
@@ -222,7 +221,7 @@ impl fmt::Display for Reason {
 
 /// A path for an error or the log. It is shown if it begins with `/` or `.` and holds no control character; anything else
 /// may be a secret that was written in place of a path.
-pub struct Shown<'a>(pub &'a Path);
+pub(crate) struct Shown<'a>(pub &'a Path);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

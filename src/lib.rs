@@ -5,32 +5,37 @@
 //!
 //! | floor | modules | what they are |
 //! |---|---|---|
-//! | 0 | [`secret`], [`error`], [`metrics`], [`crypto`], [`files`] | words that every floor shares, and how files of secrets are read |
-//! | 1 | [`lease`], [`postgres::protocol`] | pure: no clock, no socket, no log; neither knows the other |
-//! | 2 | [`vault`], [`postgres::upstream`] | the two servers that leasehold talks to; neither knows the other |
-//! | 2 | [`socket`] | what listening sockets have in common, whoever listens |
-//! | 3 | [`credentials`] | drives the lease machines and Vault, publishes the current credential |
-//! | 4 | [`postgres::session`], [`postgres::relay`], [`postgres::cancel`] | a client and its leg |
-//! | 5 | [`listener`], [`shutdown`], [`admin`], [`log`], [`notify`] | what the world connects to, and reads |
-//! | 6 | [`config`], [`cli`], [`check`], [`policy`], [`app`] | what the user types, and how it all comes together |
+//! | 0 | `secret`, `error`, `metrics`, `crypto`, `files` | words that every floor shares, and how files of secrets are read |
+//! | 1 | `lease`, `postgres::protocol` | pure: no clock, no socket, no log; neither knows the other |
+//! | 2 | `vault`, `postgres::upstream` | the two servers that leasehold talks to; neither knows the other |
+//! | 2 | `socket` | what listening sockets have in common, whoever listens |
+//! | 3 | `credentials` | drives the lease machines and Vault, publishes the current credential |
+//! | 4 | `postgres::session`, `postgres::relay`, `postgres::cancel` | a client and its session upstream |
+//! | 5 | `listener`, `shutdown`, `admin`, `log`, `notify` | what the world connects to, and reads |
+//! | 6 | `config`, `cli`, `check`, `policy`, `app` | what the user types, and how it all comes together |
+//!
+//! Outside of the crate there are the command, and the table of settings that its documents are made from.
 
-pub mod admin;
-pub mod app;
-pub mod check;
-pub mod cli;
-pub mod config;
-pub mod credentials;
-pub mod crypto;
-pub mod error;
-pub mod files;
-pub mod lease;
-pub mod listener;
-pub mod log;
-pub mod metrics;
-pub mod notify;
-pub mod policy;
-pub mod postgres;
-pub mod secret;
-pub mod shutdown;
-pub mod socket;
-pub mod vault;
+mod admin;
+mod app;
+mod check;
+mod cli;
+mod config;
+mod credentials;
+mod crypto;
+mod error;
+mod files;
+mod lease;
+mod listener;
+mod log;
+mod metrics;
+mod notify;
+mod policy;
+mod postgres;
+mod secret;
+mod shutdown;
+mod socket;
+mod vault;
+
+pub use app::main;
+pub use config::{Setting, command, settings};

@@ -20,7 +20,7 @@ use crate::socket::{self, UnixSocket, is_the_clients};
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
+pub(crate) enum Address {
     /// An IP address and a port; port 0 takes a free one.
     Tcp(SocketAddr),
     /// The file of a Unix socket, `/dir/.s.PGSQL.<port>`.
@@ -28,15 +28,9 @@ pub enum Address {
 }
 
 impl Address {
-    /// The Unix socket that PostgreSQL clients look for in this directory.
-    #[must_use]
-    pub fn in_directory(directory: &std::path::Path, port: u16) -> Self {
-        Self::Unix(directory.join(format!(".s.PGSQL.{port}")))
-    }
-
     /// Whether only this machine can reach it.
     #[must_use]
-    pub fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
             Self::Unix(_) => true,
@@ -55,11 +49,10 @@ impl fmt::Display for Address {
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The system refused.
     #[error("cannot listen on {address}")]
     Bind {
-        /// Where.
         address: Address,
         /// What it said.
         #[source]
@@ -72,7 +65,7 @@ pub enum Error {
 
 /// A bound address. Nobody is accepted before [`Listener::run`]; connections wait in the backlog.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     socket: BoundListener,
     address: Address,
 }
@@ -88,7 +81,7 @@ impl Listener {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn bind(address: &Address) -> Result<Self, Error> {
+    pub(crate) fn bind(address: &Address) -> Result<Self, Error> {
         let failed = |source| Error::Bind { address: address.clone(), source };
         let (socket, address) = match address {
             Address::Tcp(wanted) => {
@@ -106,13 +99,14 @@ impl Listener {
 
     /// The address, with the port that was taken.
     #[must_use]
-    pub fn address(&self) -> &Address {
+    #[cfg(test)]
+    pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
     /// Accepts clients until `stop`, and serves each in a task of `sessions`. Connections that are still in the
     /// backlog then are refused by the system.
-    pub async fn run(self, shared: Arc<Shared>, sessions: TaskTracker, stop: CancellationToken) {
+    pub(crate) async fn run(self, shared: Arc<Shared>, sessions: TaskTracker, stop: CancellationToken) {
         let (mut complaint, mut no_room) = (Complaint::default(), Complaint::default());
         loop {
             let accepted = tokio::select! {

@@ -17,16 +17,16 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What is logged, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub(crate) struct Options {
     /// leasehold's own level.
-    pub level: Level,
+    pub(crate) level: Level,
     /// `None`: text on a terminal, else JSON.
-    pub format: Option<Format>,
+    pub(crate) format: Option<Format>,
 }
 
 /// From the least to the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub(crate) enum Level {
     /// Someone must act.
     Error,
     /// Degraded, but serving.
@@ -42,7 +42,7 @@ pub enum Level {
 impl Level {
     /// The level by its word.
     #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
         Some(match word {
             "error" => Self::Error,
             "warn" => Self::Warn,
@@ -66,7 +66,7 @@ impl Level {
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -76,7 +76,7 @@ pub enum Format {
 impl Format {
     /// The format by its word.
     #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
         match word {
             "text" => Some(Self::Text),
             "json" => Some(Self::Json),
@@ -87,7 +87,7 @@ impl Format {
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The thread that writes cannot be started.
     #[error("the log's thread cannot be started")]
     Thread(#[source] io::Error),
@@ -100,7 +100,7 @@ pub enum Error {
 ///
 /// # Errors
 /// If it was started before, or the machine gives no thread.
-pub fn init(options: &Options) -> Result<Guard, Error> {
+pub(crate) fn init(options: &Options) -> Result<Guard, Error> {
     let terminal = io::stderr().is_terminal();
     let queue = Queue::new(QUEUE_BYTES);
     let guard = queue.start(io::stderr()).map_err(Error::Thread)?;
@@ -261,7 +261,7 @@ impl Write for Line<'_> {
 }
 
 /// Ends the log when dropped; what is queued has a second to be written.
-pub struct Guard(Queue);
+pub(crate) struct Guard(Queue);
 
 impl Drop for Guard {
     fn drop(&mut self) {

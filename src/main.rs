@@ -1,7 +1,7 @@
-//! The `leasehold` command. Floor 6; everything is in [`leasehold::app`].
+//! The `leasehold` command. Floor 6; everything is in the library.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    leasehold::app::main()
+    leasehold::main()
 }

@@ -12,19 +12,19 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, counter, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusHandle, PrometheusRecorder};
 
-pub use recorder::Metrics;
+pub(crate) use recorder::Metrics;
 
 /// An enum whose variants are the values of one label.
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant),+ }
+        pub(crate) enum $name { $($(#[$vdoc])* $variant),+ }
 
         impl $name {
             /// The word in the metric.
             #[must_use]
-            pub const fn as_str(self) -> &'static str {
+            pub(crate) const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
             }
         }
@@ -176,7 +176,7 @@ label! {
 /// The metrics of one route, looked up once.
 ///
 /// A session and a generation hold it by `Arc`; nothing on the relay's path looks a metric up by name.
-pub struct RouteMetrics {
+pub(crate) struct RouteMetrics {
     series: Arc<Series>,
     /// Its place among those that have had this name.
     place: u64,
@@ -204,8 +204,8 @@ impl Series {
             (
                 gauge!("leasehold_sessions", "route" => name.clone()),
                 counter!("leasehold_sessions_opened_total", "route" => name.clone()),
-                counter!("leasehold_relayed_bytes_total", "route" => name.clone(), "direction" => "upstream"),
-                counter!("leasehold_relayed_bytes_total", "route" => name.clone(), "direction" => "client"),
+                counter!("leasehold_relayed_bytes_total", "route" => name.clone(), "direction" => Direction::Upstream.as_str()),
+                counter!("leasehold_relayed_bytes_total", "route" => name.clone(), "direction" => Direction::Client.as_str()),
             )
         });
         let places = AtomicU64::new(0);
@@ -233,7 +233,8 @@ impl Series {
 impl RouteMetrics {
     /// For a route that nobody looks at; [`Metrics::route`] makes those that are rendered.
     #[must_use]
-    pub fn new(route: &str) -> Arc<Self> {
+    #[cfg(test)]
+    pub(crate) fn new(route: &str) -> Arc<Self> {
         Self::of(Series::new(route))
     }
 
@@ -244,14 +245,14 @@ impl RouteMetrics {
 
     /// A session has had its ReadyForQuery. It is open until the guard is dropped.
     #[must_use]
-    pub fn session_opened(self: &Arc<Self>) -> OpenSession {
+    pub(crate) fn session_opened(self: &Arc<Self>) -> OpenSession {
         self.series.opened.increment(1);
         self.series.sessions.increment(1.0);
         OpenSession { metrics: Arc::clone(self), closed: Closed::Error }
     }
 
     /// Bytes relayed.
-    pub fn relayed(&self, direction: Direction, bytes: u64) {
+    pub(crate) fn relayed(&self, direction: Direction, bytes: u64) {
         match direction {
             Direction::Upstream => self.series.to_upstream.increment(bytes),
             Direction::Client => self.series.to_client.increment(bytes),
@@ -259,24 +260,24 @@ impl RouteMetrics {
     }
 
     /// StartupMessage to ReadyForQuery.
-    pub fn login_took(&self, span: Duration) {
+    pub(crate) fn login_took(&self, span: Duration) {
         self.series.count(|route| {
             histogram!("leasehold_login_seconds", "route" => route).record(span.as_secs_f64());
         });
     }
 
     /// A login failed.
-    pub fn login_failed(&self, reason: LoginFailure) {
+    pub(crate) fn login_failed(&self, reason: LoginFailure) {
         self.series.count(|route| login_failed(&route, reason));
     }
 
     /// A login was refused in a way that puts the credential in doubt.
-    pub fn suspect_login(&self) {
+    pub(crate) fn suspect_login(&self) {
         self.series.count(|route| counter!("leasehold_suspect_logins_total", "route" => route).increment(1));
     }
 
     /// How many generations are in this state (`candidate`, `standby`, `current`, `retiring`, `lost`).
-    pub fn generations(&self, state: &'static str, count: usize) {
+    pub(crate) fn generations(&self, state: &'static str, count: usize) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.show(|route| {
             gauge!("leasehold_generations", "route" => route, "state" => state).set(f64::from(count));
@@ -285,14 +286,14 @@ impl RouteMetrics {
 
     /// Seconds to the latest hard close of a usable credential; 0 without one, infinity for a static role. `None` where
     /// none is meant to be there: the series is not shown.
-    pub fn lease_runway(&self, seconds: Option<f64>) {
+    pub(crate) fn lease_runway(&self, seconds: Option<f64>) {
         self.show(|route| {
             gauge!("leasehold_lease_runway_seconds", "route" => route).set(seconds.unwrap_or(f64::NAN));
         });
     }
 
     /// When the current lease ends, in seconds since 1970; 0 without one. `None` where none is meant to be there.
-    pub fn lease_ends(&self, unix_seconds: Option<f64>) {
+    pub(crate) fn lease_ends(&self, unix_seconds: Option<f64>) {
         self.show(|route| {
             gauge!("leasehold_lease_ends_timestamp_seconds", "route" => route)
                 .set(unix_seconds.unwrap_or(f64::NAN));
@@ -307,29 +308,29 @@ impl RouteMetrics {
     }
 
     /// A creds request ended.
-    pub fn issuance(&self, outcome: Issuance) {
+    pub(crate) fn issuance(&self, outcome: Issuance) {
         self.count("leasehold_issuances_total", outcome.as_str());
     }
 
     /// A proof ended.
-    pub fn proof(&self, outcome: Proof) {
+    pub(crate) fn proof(&self, outcome: Proof) {
         self.count("leasehold_proofs_total", outcome.as_str());
     }
 
     /// A successor was published. `reason` is a word of `lease::Reason`.
-    pub fn rotated(&self, reason: &'static str) {
+    pub(crate) fn rotated(&self, reason: &'static str) {
         self.series.count(|route| {
             counter!("leasehold_rotations_total", "route" => route, "reason" => reason).increment(1);
         });
     }
 
     /// A renewal of a lease ended.
-    pub fn renewal(&self, outcome: Renewal) {
+    pub(crate) fn renewal(&self, outcome: Renewal) {
         self.count("leasehold_renewals_total", outcome.as_str());
     }
 
     /// A lease was given back, or could not be.
-    pub fn revocation(&self, outcome: Revocation) {
+    pub(crate) fn revocation(&self, outcome: Revocation) {
         self.count("leasehold_revocations_total", outcome.as_str());
     }
 
@@ -339,14 +340,14 @@ impl RouteMetrics {
 }
 
 /// One open session in `leasehold_sessions`; counted as closed when dropped.
-pub struct OpenSession {
+pub(crate) struct OpenSession {
     metrics: Arc<RouteMetrics>,
     closed: Closed,
 }
 
 impl OpenSession {
     /// Ends it with its cause. Without a call the cause is `error`.
-    pub fn closed(mut self, cause: Closed) {
+    pub(crate) fn closed(mut self, cause: Closed) {
         self.closed = cause;
     }
 }
@@ -362,39 +363,39 @@ impl Drop for OpenSession {
 }
 
 /// A login failed; `route` is `""` where none was found.
-pub fn login_failed(route: &str, reason: LoginFailure) {
+pub(crate) fn login_failed(route: &str, reason: LoginFailure) {
     counter!("leasehold_login_failures_total", "route" => route.to_owned(), "reason" => reason.as_str())
         .increment(1);
 }
 
 /// A connection failed before its StartupMessage was whole. `reason` is a fixed word.
-pub fn handshake_failed(reason: &'static str) {
+pub(crate) fn handshake_failed(reason: &'static str) {
     counter!("leasehold_handshake_failures_total", "reason" => reason).increment(1);
 }
 
 /// A request to Vault ended. `operation` is a fixed word.
-pub fn vault_request(operation: &'static str, outcome: VaultOutcome, took: Duration) {
+pub(crate) fn vault_request(operation: &'static str, outcome: VaultOutcome, took: Duration) {
     counter!("leasehold_vault_requests_total", "operation" => operation, "outcome" => outcome.as_str())
         .increment(1);
     histogram!("leasehold_vault_request_seconds", "operation" => operation).record(took.as_secs_f64());
 }
 
 /// Vault answered with success at this wall-clock time, in seconds since 1970.
-pub fn vault_succeeded(unix_seconds: f64) {
+pub(crate) fn vault_succeeded(unix_seconds: f64) {
     gauge!("leasehold_vault_last_success_timestamp_seconds").set(unix_seconds);
 }
 
 /// A CancelRequest was handled.
-pub fn cancel_request(outcome: Cancel) {
+pub(crate) fn cancel_request(outcome: Cancel) {
     counter!("leasehold_cancel_requests_total", "outcome" => outcome.as_str()).increment(1);
 }
 
 /// Lines of the log that could not be written.
-pub fn log_lines_dropped(lines: u64) {
+pub(crate) fn log_lines_dropped(lines: u64) {
     counter!("leasehold_log_lines_dropped_total").increment(lines);
 }
 
 /// Sets `leasehold_build_info`.
-pub fn build_info() {
+pub(crate) fn build_info() {
     gauge!("leasehold_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }

@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// What a service manager is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// Everything is bound, and clients are served.
     Ready,
     /// The shutdown has begun.
@@ -27,7 +27,7 @@ impl State {
 
 /// Where to tell it.
 #[derive(Clone, Debug, Default)]
-pub struct Notify(Option<SocketAddr>);
+pub(crate) struct Notify(Option<SocketAddr>);
 
 impl Notify {
     /// `socket`: the value of `NOTIFY_SOCKET`, a path, or `@name` in the abstract namespace.
@@ -35,7 +35,7 @@ impl Notify {
     /// # Errors
     ///
     /// The value is neither.
-    pub fn new(socket: Option<&str>) -> io::Result<Self> {
+    pub(crate) fn new(socket: Option<&str>) -> io::Result<Self> {
         let address = match socket {
             None => return Ok(Self(None)),
             Some(socket) => match socket.strip_prefix('@') {
@@ -52,7 +52,7 @@ impl Notify {
     /// # Errors
     ///
     /// Nobody takes it.
-    pub fn tell(&self, state: State) -> io::Result<()> {
+    pub(crate) fn tell(&self, state: State) -> io::Result<()> {
         let Some(address) = &self.0 else { return Ok(()) };
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;

@@ -12,20 +12,20 @@ use crate::vault::Auth;
 
 /// One path, and what may be done there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// Without `v1/`.
-    pub path: String,
+    pub(crate) path: String,
     /// `read` or `update`.
-    pub capability: &'static str,
+    pub(crate) capability: &'static str,
     /// What it is for, and what happens without it.
-    pub purpose: &'static str,
+    pub(crate) purpose: &'static str,
     /// Why it stands there.
-    pub need: Need,
+    pub(crate) need: Need,
 }
 
 /// How much a rule is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
+pub(crate) enum Need {
     /// Without it there is no credential.
     Must,
     /// Without it leasehold makes do; Vault's and OpenBao's `default` policy gives it.
@@ -45,13 +45,13 @@ pub(crate) fn role_path(vault_path: &str) -> Option<String> {
 
 /// Whether the token is handed over, so that leasehold never revokes it.
 #[must_use]
-pub fn is_handed(auth: &Auth) -> bool {
+pub(crate) fn is_handed(auth: &Auth) -> bool {
     matches!(auth, Auth::Token { .. } | Auth::TokenFile { .. })
 }
 
 /// Every rule that matters for this configuration, each path once.
 #[must_use]
-pub fn rules(config: &Config) -> Vec<Rule> {
+pub(crate) fn rules(config: &Config) -> Vec<Rule> {
     let rule =
         |path: &str, capability, need, purpose| Rule { path: path.to_owned(), capability, purpose, need };
     let mut rules: Vec<Rule> = Vec::new();
@@ -133,7 +133,7 @@ fn possible_namespaces(config: &Config) -> BTreeSet<String> {
 
 /// The policy, ready for `vault policy write`.
 #[must_use]
-pub fn hcl(config: &Config) -> String {
+pub(crate) fn hcl(config: &Config) -> String {
     let mut text =
         "# The least policy for leasehold with this configuration; made by `leasehold policy`.\n".to_owned();
     if let Some(namespace) = &config.vault.namespace {

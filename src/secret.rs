@@ -9,24 +9,24 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 /// A secret of UTF-8 text. Cloning copies the text; both copies are cleared when dropped.
 #[derive(Clone)]
-pub struct Secret(SecretString);
+pub(crate) struct Secret(SecretString);
 
 impl Secret {
     /// Takes the text over.
     #[must_use]
-    pub fn new(text: String) -> Self {
+    pub(crate) fn new(text: String) -> Self {
         Self(SecretString::from(text))
     }
 
     /// The text itself. Call it only where the text goes onto the wire.
     #[must_use]
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
     /// Whether both hold the same text.
     #[must_use]
-    pub fn same(&self, other: &Self) -> bool {
+    pub(crate) fn same(&self, other: &Self) -> bool {
         self.expose() == other.expose()
     }
 }

@@ -24,16 +24,16 @@ use tokio::time::{Instant, sleep_until};
 
 /// How long a shutdown waits. Both count from the request, and `min` is not longer than `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delays {
+pub(crate) struct Delays {
     /// Until then new connections are accepted.
-    pub min: Duration,
+    pub(crate) min: Duration,
     /// Then every session is closed.
-    pub max: Duration,
+    pub(crate) max: Duration,
 }
 
 /// How far the shutdown is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Not asked for.
     Serving,
     /// Asked for: not ready, but new connections are accepted.
@@ -48,7 +48,7 @@ pub enum Phase {
 
 /// How the waiting for sessions ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// In order: leases may be given back now.
     InOrder,
     /// A second signal: stop at once.
@@ -57,7 +57,7 @@ pub enum Outcome {
 
 /// Where shutdowns are asked for and watched. Clones are one and the same.
 #[derive(Clone, Debug)]
-pub struct Shutdown(Arc<Inner>);
+pub(crate) struct Shutdown(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -69,7 +69,7 @@ struct Inner {
 impl Shutdown {
     /// Serving.
     #[must_use]
-    pub fn new(delays: Delays) -> Self {
+    pub(crate) fn new(delays: Delays) -> Self {
         Self(Arc::new(Inner {
             phase: watch::Sender::new(Phase::Serving),
             requests: watch::Sender::new(Requests::None),
@@ -78,12 +78,12 @@ impl Shutdown {
     }
 
     /// Asks for it, as `/quitquitquit` does. Asking again changes nothing.
-    pub fn ask(&self) {
+    pub(crate) fn ask(&self) {
         self.note(Request::Command);
     }
 
     /// Asks for it, as SIGTERM and SIGINT do. Asking again means now.
-    pub fn signal(&self) {
+    pub(crate) fn signal(&self) {
         self.note(Request::Signal);
     }
 
@@ -98,36 +98,36 @@ impl Shutdown {
 
     /// How far it is.
     #[must_use]
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         *self.0.phase.borrow()
     }
 
     /// Whether it has been asked for.
     #[must_use]
-    pub fn is_requested(&self) -> bool {
+    pub(crate) fn is_requested(&self) -> bool {
         self.phase() > Phase::Serving
     }
 
     /// The phases as they come.
     #[must_use]
-    pub fn phases(&self) -> watch::Receiver<Phase> {
+    pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
         self.0.phase.subscribe()
     }
 
     /// Waits until it is asked for.
-    pub async fn requested(&self) {
+    pub(crate) async fn requested(&self) {
         self.reached(Phase::Draining).await;
     }
 
     /// Waits until it is this far, or further.
-    pub async fn reached(&self, phase: Phase) {
+    pub(crate) async fn reached(&self, phase: Phase) {
         let mut phases = self.phases();
         // The sender lives in self, so the channel cannot close while this waits.
         let _ = phases.wait_for(|now| *now >= phase).await;
     }
 
     /// Waits for the second signal.
-    pub async fn second_signal(&self) {
+    pub(crate) async fn second_signal(&self) {
         let mut requests = self.0.requests.subscribe();
         let _ = requests.wait_for(|requests| *requests == Requests::Insisted).await;
     }
@@ -135,7 +135,7 @@ impl Shutdown {
     /// Goes through the phases up to Forced. `sessions_gone` ends when no session is left; it is polled only while
     /// Closing. Once it returns `InOrder`, give leases back, but race that with [`Shutdown::insisted`]; then
     /// call [`Shutdown::done`].
-    pub async fn run(&self, sessions_gone: impl Future<Output = ()>) -> Outcome {
+    pub(crate) async fn run(&self, sessions_gone: impl Future<Output = ()>) -> Outcome {
         self.requested().await;
         let asked_at = Instant::now();
         let Delays { min, max } = self.0.delays;
@@ -156,7 +156,7 @@ impl Shutdown {
     }
 
     /// Nothing is left to wait for.
-    pub fn done(&self) {
+    pub(crate) fn done(&self) {
         self.enter(Phase::Done);
     }
 
@@ -202,7 +202,7 @@ impl Requests {
 /// The signals that leasehold handles, from the moment they are installed. By default each of them ends the process at
 /// once, and nothing would be given back.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     handled: Vec<Handled>,
     /// Held so that its default, the end of the process, stays away: a write that may not make its file longer then
     /// fails as one to a full disk does: the log's, and the state file's.
@@ -236,7 +236,7 @@ impl Signals {
     ///
     /// # Errors
     /// If the system refuses.
-    pub fn install(reloads: bool) -> io::Result<Self> {
+    pub(crate) fn install(reloads: bool) -> io::Result<Self> {
         let hangup = if reloads { Meaning::Reload } else { Meaning::HungUp };
         let is_ours = reloads || !is_ignored(SignalKind::hangup());
         let hangup = is_ours.then_some((SignalKind::hangup(), "HUP", hangup));
@@ -251,7 +251,7 @@ impl Signals {
     }
 
     /// Passes them on, for ever; `reload` is called for each SIGHUP that asks for it, and must not wait.
-    pub async fn watch(mut self, shutdown: Shutdown, reload: impl Fn()) {
+    pub(crate) async fn watch(mut self, shutdown: Shutdown, reload: impl Fn()) {
         loop {
             let (name, meaning) = poll_fn(|cx| self.poll_next(cx)).await;
             match meaning {

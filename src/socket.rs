@@ -2,17 +2,17 @@
 //! both. Nothing here knows what is said on a connection. Floor 2.
 
 mod connections;
-pub mod descriptors;
+pub(crate) mod descriptors;
 mod unix;
 
 use std::io;
 
-pub use connections::{Connections, Peer, Progress};
-pub use unix::{Error, UnixSocket};
+pub(crate) use connections::{Connections, Peer, Progress};
+pub(crate) use unix::{Error, UnixSocket};
 
 /// A client that gave up while it waited to be accepted, or whose socket has already failed.
 #[must_use]
-pub fn is_the_clients(error: &io::Error) -> bool {
+pub(crate) fn is_the_clients(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

@@ -20,7 +20,7 @@ fn flags_in(text: &str) -> BTreeSet<String> {
 
 /// The flags of all commands.
 fn known() -> BTreeSet<String> {
-    let command = leasehold::config::command();
+    let command = leasehold::command();
     let long = |command: &clap::Command| -> Vec<String> {
         command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned)).collect()
     };

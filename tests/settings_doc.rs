@@ -28,7 +28,7 @@ Several routes are written in the file: [routes.md](routes.md). Known, and refus
 
 #[test]
 fn settings_are_those_of_the_code() {
-    let made = document(&leasehold::config::command());
+    let made = document(&leasehold::command());
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(FILE, &made).expect("docs/settings.md can be written");
         return;
@@ -75,7 +75,7 @@ fn run_section(command: &Command) -> String {
     let about = run.get_about().map(ToString::to_string).unwrap_or_default();
     let mut text = format!("\n## `leasehold run`\n\n{about}.\n");
     let mut heading = None;
-    for setting in leasehold::config::settings().filter(|setting| setting.is_built()) {
+    for setting in leasehold::settings().filter(|setting| setting.is_built()) {
         if heading != Some(setting.heading()) {
             heading = Some(setting.heading());
             write!(text, "\n### {}\n\n{RUN_TABLE}", setting.heading()).expect("a String takes it");
@@ -104,9 +104,7 @@ const RUN_TABLE: &str = "\
 ";
 
 fn is_setting(argument: &Arg) -> bool {
-    argument
-        .get_long()
-        .is_some_and(|long| leasehold::config::settings().any(|setting| setting.flag() == long))
+    argument.get_long().is_some_and(|long| leasehold::settings().any(|setting| setting.flag() == long))
 }
 
 /// Which settings a command takes beside its own arguments.

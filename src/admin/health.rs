@@ -4,40 +4,40 @@ use std::time::Duration;
 
 /// What probes need to know of one route.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RouteHealth {
+pub(crate) struct RouteHealth {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Whether it has a usable credential.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// Whether it has a credential only while sessions need one. Then it is no part of startup and readiness.
-    pub lazy: bool,
+    pub(crate) lazy: bool,
     /// Whether it has had its first one.
-    pub has_had_credential: bool,
+    pub(crate) has_had_credential: bool,
     /// Whether its first request met a refusal that is not transient.
-    pub was_refused: bool,
+    pub(crate) was_refused: bool,
     /// Seconds to the latest hard close of a usable credential.
-    pub runway_seconds: Option<f64>,
+    pub(crate) runway_seconds: Option<f64>,
     /// The fixed phrase of its latest error.
-    pub last_error: Option<String>,
+    pub(crate) last_error: Option<String>,
     /// Whether the state file lacks what the route holds, as it cannot be written.
-    pub unsaved: bool,
+    pub(crate) unsaved: bool,
     /// Why no session can log in with its credential, as far as that is known.
-    pub barred: Option<String>,
+    pub(crate) barred: Option<String>,
 }
 
 /// What a probe says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probe {
+pub(crate) struct Probe {
     /// 200 or 503.
-    pub ok: bool,
+    pub(crate) ok: bool,
     /// Why: one line a route.
-    pub detail: String,
+    pub(crate) detail: String,
 }
 
 /// Whether at least one route has had a credential, and every other one has had one or a refusal that will not go away
 /// by itself. The caller latches it.
 #[must_use]
-pub fn has_started(routes: &[RouteHealth]) -> bool {
+pub(crate) fn has_started(routes: &[RouteHealth]) -> bool {
     let mut eager = routes.iter().filter(|route| !route.lazy).peekable();
     eager.peek().is_none()
         || (eager.clone().any(|route| route.has_had_credential)
@@ -46,7 +46,7 @@ pub fn has_started(routes: &[RouteHealth]) -> bool {
 
 /// What `/startup` says.
 #[must_use]
-pub fn startup(started: bool, routes: &[RouteHealth]) -> Probe {
+pub(crate) fn startup(started: bool, routes: &[RouteHealth]) -> Probe {
     let detail = if started {
         "started\n".to_owned()
     } else {
@@ -68,7 +68,7 @@ pub fn startup(started: bool, routes: &[RouteHealth]) -> Probe {
 
 /// What `/readyz` says: started, not draining, and at least one of these routes usable.
 #[must_use]
-pub fn readiness(started: bool, draining: bool, routes: &[RouteHealth]) -> Probe {
+pub(crate) fn readiness(started: bool, draining: bool, routes: &[RouteHealth]) -> Probe {
     let mut detail = String::new();
     if draining {
         detail.push_str("shutting down\n");

@@ -11,7 +11,7 @@
 //! | `/reload` | POST | no | yes | as SIGHUP |
 //! | `/quitquitquit` | GET, POST | no | yes | as SIGTERM |
 
-pub mod health;
+pub(crate) mod health;
 
 mod guard;
 mod handler;
@@ -30,31 +30,31 @@ use crate::credentials::Route;
 use crate::credentials::status::VaultStatus;
 use crate::shutdown::Shutdown;
 
-pub use server::{Error, Server, bind_admin, bind_http};
-pub use status::{Rotated, RotatedRoute, State, Status};
+pub(crate) use server::{Error, bind_admin, bind_http};
+pub(crate) use status::{Rotated, RotatedRoute, State, Status};
 
 /// What is served.
-pub struct Process {
+pub(crate) struct Process {
     /// All routes, in the order of the configuration; a reload changes them.
     routes: RwLock<Vec<Arc<Route>>>,
     /// Where a shutdown is asked for.
-    pub shutdown: Shutdown,
+    pub(crate) shutdown: Shutdown,
     /// The state of the secret server.
-    pub vault_status: Box<dyn Fn() -> VaultStatus + Send + Sync>,
+    pub(crate) vault_status: Box<dyn Fn() -> VaultStatus + Send + Sync>,
     /// The metrics as text.
-    pub render_metrics: Box<dyn Fn() -> String + Send + Sync>,
+    pub(crate) render_metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Where a reload is asked for.
-    pub reloads: mpsc::Sender<ReloadReply>,
+    pub(crate) reloads: mpsc::Sender<ReloadReply>,
     started: AtomicBool,
 }
 
 /// Where what came of a reload is told: what was done, or the one line that says why nothing was.
-pub type ReloadReply = oneshot::Sender<Result<String, String>>;
+pub(crate) type ReloadReply = oneshot::Sender<Result<String, String>>;
 
 impl Process {
     /// Not started yet.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         routes: Vec<Arc<Route>>,
         shutdown: Shutdown,
         vault_status: Box<dyn Fn() -> VaultStatus + Send + Sync>,
@@ -67,12 +67,12 @@ impl Process {
 
     /// The routes as they are now.
     #[must_use]
-    pub fn routes(&self) -> Vec<Arc<Route>> {
+    pub(crate) fn routes(&self) -> Vec<Arc<Route>> {
         self.routes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Other routes from now on.
-    pub fn set_routes(&self, routes: Vec<Arc<Route>>) {
+    pub(crate) fn set_routes(&self, routes: Vec<Arc<Route>>) {
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
     }
 }
@@ -88,7 +88,7 @@ impl fmt::Debug for Process {
 
 /// An admin address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
+pub(crate) enum Address {
     /// TCP, on loopback.
     Tcp(SocketAddr),
     /// A Unix socket, by its whole path.

@@ -20,18 +20,16 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::handler::{Scope, handle};
 use super::{Address, Process};
-use crate::error::Blame;
 use crate::socket::{self, Connections, Peer, Progress, UnixSocket, is_the_clients};
 
 /// Why an address could not be bound.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The system refused a TCP address.
     #[error("{listener}: cannot listen on {addr}")]
     Tcp {
         /// Which of the two servers.
         listener: &'static str,
-        /// Where.
         addr: SocketAddr,
         /// What the system said.
         #[source]
@@ -42,17 +40,11 @@ pub enum Error {
     Unix(#[source] socket::Error),
 }
 
-impl Error {
-    /// The configuration, or the machine: both are for the operator to mend.
-    #[must_use]
-    pub fn blame(&self) -> Blame {
-        Blame::Config
-    }
-}
+impl Error {}
 
 /// A bound server that does not serve yet: what connects waits in the backlog.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     listener: Listener,
     scope: Scope,
     addr: Address,
@@ -62,7 +54,7 @@ pub struct Server {
 ///
 /// # Errors
 /// If the address cannot be bound. Call it inside the runtime.
-pub fn bind_http(addr: SocketAddr) -> Result<Server, Error> {
+pub(crate) fn bind_http(addr: SocketAddr) -> Result<Server, Error> {
     bind(&Address::Tcp(addr), Scope::Http, "http")
 }
 
@@ -71,7 +63,7 @@ pub fn bind_http(addr: SocketAddr) -> Result<Server, Error> {
 ///
 /// # Errors
 /// If the address cannot be bound. Call it inside the runtime.
-pub fn bind_admin(addr: &Address) -> Result<Server, Error> {
+pub(crate) fn bind_admin(addr: &Address) -> Result<Server, Error> {
     bind(addr, Scope::Admin, "admin")
 }
 
@@ -95,12 +87,13 @@ fn bind(addr: &Address, scope: Scope, name: &'static str) -> Result<Server, Erro
 impl Server {
     /// Where it listens, with the real port.
     #[must_use]
-    pub fn local_addr(&self) -> &Address {
+    #[cfg(test)]
+    pub(crate) fn local_addr(&self) -> &Address {
         &self.addr
     }
 
     /// Serves until it is dropped; its connections go with it. There are at most so many of them at once.
-    pub async fn serve(self, process: Arc<Process>, most: usize) {
+    pub(crate) async fn serve(self, process: Arc<Process>, most: usize) {
         let mut connections = Connections::new(most, (most / PEERS).max(1));
         let mut complained_at: Option<Instant> = None;
         loop {

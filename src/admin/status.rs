@@ -6,21 +6,21 @@ use crate::credentials::status::{RouteStatus, VaultStatus};
 
 /// What `GET /status` gives.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// leasehold's own.
-    pub version: String,
+    pub(crate) version: String,
     /// How far the process is.
-    pub state: State,
+    pub(crate) state: State,
     /// The secret server.
-    pub vault: VaultStatus,
+    pub(crate) vault: VaultStatus,
     /// All routes, in the order of the configuration.
-    pub routes: Vec<RouteStatus>,
+    pub(crate) routes: Vec<RouteStatus>,
 }
 
 /// How far the process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub(crate) enum State {
     /// `/startup` has not been true yet.
     Starting,
     /// It serves.
@@ -32,7 +32,7 @@ pub enum State {
 impl State {
     /// The word of the document.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Serving => "serving",
@@ -43,23 +43,23 @@ impl State {
 
 /// What `POST /rotate` gives.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Rotated {
+pub(crate) struct Rotated {
     /// Each route that was asked to, in the order of the configuration.
-    pub routes: Vec<RotatedRoute>,
+    pub(crate) routes: Vec<RotatedRoute>,
 }
 
 /// What became of one route: one of the three is there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RotatedRoute {
+pub(crate) struct RotatedRoute {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// The generation that was published.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub generation: Option<u64>,
+    pub(crate) generation: Option<u64>,
     /// A static role was read, and nothing was published: its password is the same since then, RFC 3339 in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unchanged_since: Option<String>,
+    pub(crate) unchanged_since: Option<String>,
     /// Why none was.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }

@@ -6,24 +6,24 @@ use serde::Serialize;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// Which check; a word of the documentation.
-    pub check: &'static str,
+    pub(crate) check: &'static str,
     /// The route, where it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub route: Option<String>,
+    pub(crate) route: Option<String>,
     /// How bad it is.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// What was found: one line, without secrets.
-    pub detail: String,
+    pub(crate) detail: String,
     /// What to do; `None` where all is well.
-    pub remedy: Option<String>,
+    pub(crate) remedy: Option<String>,
 }
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// As it should be.
     Ok,
     /// It works, and will hurt one day.
@@ -68,7 +68,7 @@ fn one_line(text: &str) -> String {
 
 /// For people: a table, each remedy below its finding, and a last line that sums up.
 #[must_use]
-pub fn table(findings: &[Finding]) -> String {
+pub(crate) fn table(findings: &[Finding]) -> String {
     let width = |title: &str, cell: &dyn Fn(&Finding) -> usize| {
         findings.iter().map(cell).chain([title.len()]).max().unwrap_or(0)
     };
@@ -98,7 +98,7 @@ pub fn table(findings: &[Finding]) -> String {
 
 /// For pipelines: an array of findings.
 #[must_use]
-pub fn json(findings: &[Finding]) -> String {
+pub(crate) fn json(findings: &[Finding]) -> String {
     // A document of strings has no case that fails.
     serde_json::to_string_pretty(findings).unwrap_or_default() + "\n"
 }

@@ -33,7 +33,7 @@ use crate::files::{FileSetting, Shown};
 use crate::postgres::upstream::Upstream;
 use crate::vault::{Auth, SecretId, Vault};
 
-pub use finding::{Finding, Outcome, json, table};
+pub(crate) use finding::{Finding, Outcome, json, table};
 
 use route::Examined;
 use stopping::{Interrupts, Out};

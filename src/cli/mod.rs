@@ -23,7 +23,7 @@ use client::Client;
 
 /// Why a command did not end well.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The configuration does not say where to ask.
     #[error(transparent)]
     Config(#[from] config::Error),
@@ -33,7 +33,6 @@ pub enum Error {
     /// Nobody answers there.
     #[error("no leasehold at {addr}: {reason}")]
     Nobody {
-        /// Where.
         addr: Address,
         /// One line.
         reason: String,
@@ -49,7 +48,7 @@ pub enum Error {
 impl Error {
     /// As in `sysexits.h`.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Config(error) => error.exit_code(),
             Self::Off | Self::Nobody { .. } => 69,
@@ -62,7 +61,7 @@ impl Error {
 ///
 /// # Errors
 /// If nobody answers, or the output cannot be written.
-pub async fn status(flags: &StatusFlags, env: &Environment) -> Result<(), Error> {
+pub(crate) async fn status(flags: &StatusFlags, env: &Environment) -> Result<(), Error> {
     let client = connect(&flags.at, env)?;
     let mut out = io::stdout();
     loop {
@@ -92,7 +91,7 @@ pub async fn status(flags: &StatusFlags, env: &Environment) -> Result<(), Error>
 ///
 /// # Errors
 /// If nobody answers, or a route got no fresh credential.
-pub async fn rotate(flags: &RotateFlags, env: &Environment) -> Result<(), Error> {
+pub(crate) async fn rotate(flags: &RotateFlags, env: &Environment) -> Result<(), Error> {
     let client = connect(&flags.at, env)?;
     let path = rotate_path(flags);
     let answer = client.ask(&Method::POST, &path, ROTATION).await?;
@@ -126,7 +125,7 @@ pub async fn rotate(flags: &RotateFlags, env: &Environment) -> Result<(), Error>
 ///
 /// # Errors
 /// If nobody answers, or the file is bad; then nothing has changed.
-pub async fn reload(flags: &ReloadFlags, env: &Environment) -> Result<(), Error> {
+pub(crate) async fn reload(flags: &ReloadFlags, env: &Environment) -> Result<(), Error> {
     let client = connect(&flags.at, env)?;
     let answer = client.ask(&Method::POST, "/reload", ROTATION).await?;
     if answer.code != StatusCode::OK {
@@ -140,7 +139,7 @@ pub async fn reload(flags: &ReloadFlags, env: &Environment) -> Result<(), Error>
 ///
 /// # Errors
 /// If it is not ready in time: 69 if it never answered, else its reason.
-pub async fn wait(flags: &WaitFlags, env: &Environment) -> Result<(), Error> {
+pub(crate) async fn wait(flags: &WaitFlags, env: &Environment) -> Result<(), Error> {
     let client = connect(&flags.at, env)?;
     let until = Instant::now() + flags.max;
     let mut reason = None;
@@ -163,7 +162,7 @@ pub async fn wait(flags: &WaitFlags, env: &Environment) -> Result<(), Error> {
 ///
 /// # Errors
 /// If nobody answers, or, with `--wait`, it has not gone after ten minutes.
-pub async fn shutdown(flags: &ShutdownFlags, env: &Environment) -> Result<(), Error> {
+pub(crate) async fn shutdown(flags: &ShutdownFlags, env: &Environment) -> Result<(), Error> {
     let client = connect(&flags.at, env)?;
     let answer = client.ask(&Method::POST, "/quitquitquit", QUICK).await?;
     if answer.code != StatusCode::OK {
@@ -181,7 +180,7 @@ pub async fn shutdown(flags: &ShutdownFlags, env: &Environment) -> Result<(), Er
 
 /// What is printed, and what the process answers. A reader that has gone, as in `leasehold status | head`, is no fault.
 #[must_use]
-pub fn finish(result: Result<(), Error>) -> ExitCode {
+pub(crate) fn finish(result: Result<(), Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,

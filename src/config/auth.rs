@@ -14,7 +14,7 @@ use super::values::{self, Bad};
 
 /// How to log in, before it is known with what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
+pub(crate) enum Method {
     /// A token handed to us.
     Token,
     /// A file with a token.
@@ -36,7 +36,7 @@ impl Method {
     ///
     /// # Errors
     /// For any other word.
-    pub fn parse(text: &str) -> Result<Self, Bad> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Bad> {
         match text {
             "token" => Ok(Self::Token),
             "token-file" => Ok(Self::TokenFile),

@@ -3,12 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::error::Blame;
 use crate::files;
 
 /// Why there is no configuration. The text is one line: where, which key, why.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The command line contradicts itself or the file.
     #[error("{origin}: {reason}")]
     Usage {
@@ -41,17 +40,11 @@ pub enum Error {
 impl Error {
     /// 64 for usage, 78 for configuration, as in `sysexits.h`.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage { .. } => 64,
             Self::Invalid { .. } | Self::Missing { .. } | Self::File(_) => 78,
         }
-    }
-
-    /// Always the configuration.
-    #[must_use]
-    pub fn blame(&self) -> Blame {
-        Blame::Config
     }
 
     pub(super) fn invalid(origin: Origin, reason: impl fmt::Display) -> Self {
@@ -61,7 +54,7 @@ impl Error {
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// On the command line: `--a-b`.
     Flag(String),
     /// In the environment: the variable's name.
@@ -79,17 +72,7 @@ pub enum Origin {
     Default(String),
 }
 
-impl Origin {
-    /// Whether it was written for leasehold, and not taken from the ambient environment or the defaults.
-    #[must_use]
-    pub fn is_written(&self) -> bool {
-        match self {
-            Self::Flag(_) | Self::File { .. } => true,
-            Self::Env(name) => name.starts_with("LEASEHOLD_"),
-            Self::Default(_) => false,
-        }
-    }
-}
+impl Origin {}
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

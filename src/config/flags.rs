@@ -23,15 +23,15 @@ pub fn command() -> clap::Command {
 /// A PostgreSQL proxy that logs in upstream with the current dynamic credential of Vault or OpenBao
 #[derive(Debug, Parser)]
 #[command(name = "leasehold", version, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// What leasehold can do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Serve
     #[command(after_help = NAMES)]
     Run(Box<RunFlags>),
@@ -100,11 +100,11 @@ impl fmt::Debug for Flags {
 
 /// Everything that `run` takes.
 #[derive(Clone, Debug, Default)]
-pub struct RunFlags(pub(super) Flags);
+pub(crate) struct RunFlags(pub(super) Flags);
 
 /// Where the file and the admin address are: what every command takes.
 #[derive(Clone, Debug, Default)]
-pub struct AdminFlags(pub(super) Flags);
+pub(crate) struct AdminFlags(pub(super) Flags);
 
 impl RunFlags {
     /// As `--config FILE`.
@@ -115,7 +115,7 @@ impl RunFlags {
 
     /// Whether a file is named, here or by the variable.
     #[must_use]
-    pub fn name_a_file(&self, env: &Environment) -> bool {
+    pub(crate) fn name_a_file(&self, env: &Environment) -> bool {
         self.0.get(keys::CONFIG.setting).is_some() || env.get(&keys::CONFIG.setting.variable()).is_some()
     }
 
@@ -183,75 +183,75 @@ fn argument(setting: &'static Setting) -> Arg {
 
 /// What `check` takes.
 #[derive(Clone, Debug, Args)]
-pub struct CheckFlags {
+pub(crate) struct CheckFlags {
     /// The configuration.
     #[command(flatten)]
-    pub run: RunFlags,
+    pub(crate) run: RunFlags,
     /// Look at the configuration and its files alone; no token is needed
     #[arg(long)]
-    pub offline: bool,
+    pub(crate) offline: bool,
     /// Print an array of {check, route, outcome, detail, remedy}
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// What `status` takes.
 #[derive(Clone, Debug, Args)]
-pub struct StatusFlags {
+pub(crate) struct StatusFlags {
     /// Whom to ask.
     #[command(flatten)]
-    pub at: AdminFlags,
+    pub(crate) at: AdminFlags,
     /// Print the document of GET /status
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Print again every two seconds
     #[arg(long)]
-    pub watch: bool,
+    pub(crate) watch: bool,
 }
 
 /// What `rotate` takes.
 #[derive(Clone, Debug, Args)]
-pub struct RotateFlags {
+pub(crate) struct RotateFlags {
     /// Whom to ask.
     #[command(flatten)]
-    pub at: AdminFlags,
+    pub(crate) at: AdminFlags,
     /// Which route [default: all]
     #[arg(value_parser = values::route_name)]
-    pub route: Option<String>,
+    pub(crate) route: Option<String>,
     /// End and revoke all earlier credentials this long after publication [bare: the route's drain]
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
           default_missing_value = "", value_parser = drain_span)]
-    pub drain: Option<DrainSpan>,
+    pub(crate) drain: Option<DrainSpan>,
 }
 
 /// What `reload` takes.
 #[derive(Clone, Debug, Args)]
-pub struct ReloadFlags {
+pub(crate) struct ReloadFlags {
     /// Whom to ask.
     #[command(flatten)]
-    pub at: AdminFlags,
+    pub(crate) at: AdminFlags,
 }
 
 /// What `wait` takes.
 #[derive(Clone, Debug, Args)]
-pub struct WaitFlags {
+pub(crate) struct WaitFlags {
     /// Whom to ask.
     #[command(flatten)]
-    pub at: AdminFlags,
+    pub(crate) at: AdminFlags,
     /// How long
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = values::duration)]
-    pub max: Duration,
+    pub(crate) max: Duration,
 }
 
 /// What `shutdown` takes.
 #[derive(Clone, Debug, Args)]
-pub struct ShutdownFlags {
+pub(crate) struct ShutdownFlags {
     /// Whom to ask.
     #[command(flatten)]
-    pub at: AdminFlags,
+    pub(crate) at: AdminFlags,
     /// Return only when it has gone
     #[arg(long)]
-    pub wait: bool,
+    pub(crate) wait: bool,
 }
 
 fn drain_span(text: &str) -> Result<DrainSpan, values::Bad> {

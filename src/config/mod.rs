@@ -32,45 +32,48 @@ use crate::files::FileSetting;
 use crate::postgres::cancel::Unknown;
 use crate::{admin, listener, log, shutdown};
 
-pub use auth::Method;
-pub use env::Environment;
-pub use error::{Error, Origin};
-pub use flags::{
+pub(crate) use env::Environment;
+pub(crate) use error::Error;
+#[cfg(test)]
+pub(crate) use error::Origin;
+pub use flags::command;
+pub(crate) use flags::{
     AdminFlags, CheckFlags, Cli, Command, ReloadFlags, RotateFlags, RunFlags, ShutdownFlags, StatusFlags,
-    WaitFlags, command,
+    WaitFlags,
 };
 pub use key::Setting;
-pub use route::{RouteConfig, UpstreamUri};
-pub use values::{Bad, duration};
+pub(crate) use route::RouteConfig;
+#[cfg(test)]
+pub(crate) use route::UpstreamUri;
 
 use flags::Flags;
 use sources::Sources;
 
 /// Everything that `run` needs to know, checked.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// Where clients connect; never empty.
-    pub listen: Vec<Listen>,
+    pub(crate) listen: Vec<Listen>,
     /// Where probes and `/metrics` are served.
-    pub http: Option<SocketAddr>,
+    pub(crate) http: Option<SocketAddr>,
     /// Where everything else is served.
-    pub admin: Option<admin::Address>,
+    pub(crate) admin: Option<admin::Address>,
     /// What is logged, and how.
-    pub log: log::Options,
+    pub(crate) log: log::Options,
     /// How long a shutdown waits.
-    pub sigterm: shutdown::Delays,
+    pub(crate) sigterm: shutdown::Delays,
     /// Where credentials are kept beyond a crash.
-    pub state_file: Option<FileSetting>,
+    pub(crate) state_file: Option<FileSetting>,
     /// How to reach Vault, and how to log in.
-    pub vault: crate::vault::Config,
+    pub(crate) vault: crate::vault::Config,
     /// The routes in the order in which they are tried; never empty.
-    pub routes: Vec<RouteConfig>,
+    pub(crate) routes: Vec<RouteConfig>,
     /// Bounds on what clients, servers and Vault are asked for.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// What becomes of a CancelRequest with a key that is not ours.
-    pub cancel_unknown: Unknown,
+    pub(crate) cancel_unknown: Unknown,
     /// What should be said at start.
-    pub warnings: Vec<Warning>,
+    pub(crate) warnings: Vec<Warning>,
 }
 
 impl Config {
@@ -78,7 +81,7 @@ impl Config {
     ///
     /// # Errors
     /// At the first value that is missing or wrong; nothing has been bound by then.
-    pub fn load(flags: &RunFlags, env: &Environment) -> Result<Self, Error> {
+    pub(crate) fn load(flags: &RunFlags, env: &Environment) -> Result<Self, Error> {
         Self::of(&flags.0, env, true)
     }
 
@@ -86,7 +89,7 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn load_without_token(flags: &RunFlags, env: &Environment) -> Result<Self, Error> {
+    pub(crate) fn load_without_token(flags: &RunFlags, env: &Environment) -> Result<Self, Error> {
         Self::of(&flags.0, env, false)
     }
 
@@ -120,11 +123,11 @@ pub fn settings() -> impl Iterator<Item = &'static Setting> {
 
 /// What is not as it should be, though it can be served with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
+pub(crate) struct Warning {
     /// One line.
-    pub text: String,
+    pub(crate) text: String,
     /// What mends it.
-    pub remedy: &'static str,
+    pub(crate) remedy: &'static str,
 }
 
 impl Warning {
@@ -141,39 +144,39 @@ impl Warning {
 ///
 /// # Errors
 /// As [`Config::load`], for the file as a whole and for this one value.
-pub fn admin_address(flags: &AdminFlags, env: &Environment) -> Result<Option<admin::Address>, Error> {
+pub(crate) fn admin_address(flags: &AdminFlags, env: &Environment) -> Result<Option<admin::Address>, Error> {
     general::admin(&Sources::open(&flags.0, env)?)
 }
 
 /// One listener for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
+pub(crate) struct Listen {
     /// Its address.
-    pub address: listener::Address,
+    pub(crate) address: listener::Address,
     /// It stands in the default list: a machine without this address family is no error.
-    pub optional: bool,
+    pub(crate) optional: bool,
 }
 
 /// `[limits]`. Counts of 0 are no limit; every span is longer than zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// From accept to the whole StartupMessage.
-    pub handshake_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
     /// How long a login waits for a usable credential.
-    pub login_wait: Duration,
+    pub(crate) login_wait: Duration,
     /// Each upstream host: TCP to ReadyForQuery. The URI's word beats it.
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// Writing handshake, error or close messages to a client.
-    pub send_timeout: Duration,
+    pub(crate) send_timeout: Duration,
     /// Sessions of the process.
-    pub max_sessions: usize,
+    pub(crate) max_sessions: usize,
     /// How long an upstream server may lag in learning of a credential, if it was written: the default depends on how
     /// many addresses a route has.
-    pub replica_grace: Option<Duration>,
+    pub(crate) replica_grace: Option<Duration>,
     /// How many grants out of turn may follow each other at once.
-    pub issue_burst: u32,
+    pub(crate) issue_burst: u32,
     /// How long it takes until one more is allowed.
-    pub issue_interval: Duration,
+    pub(crate) issue_interval: Duration,
 }
 
 #[cfg(test)]

@@ -9,49 +9,49 @@ use crate::postgres::session::Match;
 
 /// One route, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteConfig {
+pub(crate) struct RouteConfig {
     /// Unique.
-    pub name: String,
+    pub(crate) name: String,
     /// The user in the StartupMessage that it is for.
-    pub user: Match,
+    pub(crate) user: Match,
     /// The database that it is for, which is the user's name where a client names none.
-    pub database: Match,
+    pub(crate) database: Match,
     /// Where PostgreSQL is.
-    pub upstream: UpstreamUri,
+    pub(crate) upstream: UpstreamUri,
     /// `<mount>/creds/<role>`, without slashes around.
-    pub vault_path: String,
+    pub(crate) vault_path: String,
     /// Publish a fresh credential at this age; longer than zero.
-    pub rotate_after: Option<Duration>,
+    pub(crate) rotate_after: Option<Duration>,
     /// Never renew past this age; longer than `rotate_after`.
-    pub max_age: Option<Duration>,
+    pub(crate) max_age: Option<Duration>,
     /// How long before its hard close a retired generation's sessions begin to be closed.
-    pub drain: Option<Duration>,
+    pub(crate) drain: Option<Duration>,
     /// The role for each session.
-    pub set_role: Option<String>,
+    pub(crate) set_role: Option<String>,
     /// Where the proof logs in to.
-    pub probe_database: Option<String>,
+    pub(crate) probe_database: Option<String>,
     /// What the proof asks; it may have several lines.
-    pub probe_sql: Option<String>,
+    pub(crate) probe_sql: Option<String>,
     /// 0 is no limit.
-    pub max_sessions: usize,
+    pub(crate) max_sessions: usize,
     /// Issue at the first session; never with a static role.
-    pub lazy: bool,
+    pub(crate) lazy: bool,
     /// How long a lazy route keeps its credential without a session.
-    pub idle_after: Duration,
+    pub(crate) idle_after: Duration,
     /// Keep a second credential issued and proved; never with a static role.
-    pub standby: bool,
+    pub(crate) standby: bool,
     /// How leasehold may authenticate upstream.
-    pub require_auth: RequireAuth,
+    pub(crate) require_auth: RequireAuth,
 }
 
 /// A libpq URI without user and password, and where it was written. Two are equal if their texts are: a line that moves in
 /// the file changes no route.
 #[derive(Clone, Debug)]
-pub struct UpstreamUri {
+pub(crate) struct UpstreamUri {
     /// The URI, which can be parsed.
-    pub text: String,
+    pub(crate) text: String,
     /// Its place.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
 }
 
 impl PartialEq for UpstreamUri {

@@ -15,7 +15,7 @@ use crate::postgres::session::Match;
 /// Why a value is wrong: one line, which does not repeat the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Bad(pub String);
+pub(crate) struct Bad(pub String);
 
 impl From<&str> for Bad {
     fn from(reason: &str) -> Self {
@@ -50,7 +50,7 @@ pub(super) fn require_auth(text: &str) -> Result<RequireAuth, Bad> {
 ///
 /// # Errors
 /// Anything else, a bare number too.
-pub fn duration(text: &str) -> Result<Duration, Bad> {
+pub(crate) fn duration(text: &str) -> Result<Duration, Bad> {
     let span = humantime::parse_duration(text.trim())
         .map_err(|_| Bad::from("not a duration such as 500ms, 2m or 1h30m"))?;
     if span > LONGEST {

@@ -8,7 +8,7 @@ use crate::lease::Time;
 
 /// Now, by the clock that goes on while the machine is suspended (`CLOCK_BOOTTIME`).
 #[must_use]
-pub fn now() -> Time {
+pub(crate) fn now() -> Time {
     let now = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
@@ -18,6 +18,6 @@ pub fn now() -> Time {
 /// The wall clock, for what people read. It jumps: nothing is decided by it.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock for people")]
-pub fn wall() -> SystemTime {
+pub(crate) fn wall() -> SystemTime {
     SystemTime::now()
 }

@@ -35,19 +35,19 @@ use returning::PendingRevocations;
 use unserved::Unserved;
 
 /// What a route's driver needs to know.
-pub struct RouteSettings {
+pub(crate) struct RouteSettings {
     /// The route's name.
-    pub name: String,
+    pub(crate) name: String,
     /// `<mount>/creds/<role>`.
-    pub vault_path: String,
+    pub(crate) vault_path: String,
     /// Whom the login is for; a credential of another one is not taken up.
-    pub login: String,
+    pub(crate) login: String,
     /// How long a request may take.
-    pub client_timeout: Duration,
+    pub(crate) client_timeout: Duration,
     /// The lease arithmetic.
-    pub lease: Settings,
+    pub(crate) lease: Settings,
     /// A lazy route gives its credential back after this long without a session.
-    pub idle_after: Duration,
+    pub(crate) idle_after: Duration,
 }
 
 impl RouteSettings {
@@ -57,20 +57,20 @@ impl RouteSettings {
 }
 
 /// What a route's driver works with.
-pub struct Deps {
+pub(crate) struct Deps {
     /// Whom to ask.
-    pub vault: Arc<Vault>,
+    pub(crate) vault: Arc<Vault>,
     /// Where credentials are for.
-    pub servers: Servers,
+    pub(crate) servers: Servers,
     /// Where it is counted.
-    pub metrics: Arc<RouteMetrics>,
+    pub(crate) metrics: Arc<RouteMetrics>,
     /// Where it is kept beyond the process; what is in it is taken up.
-    pub slot: Option<Slot>,
+    pub(crate) slot: Option<Slot>,
 }
 
 /// Starts the driver of a route as a task of `tasks`, and gives its handle.
 #[must_use]
-pub fn start(settings: RouteSettings, deps: Deps, tasks: &TaskTracker) -> Arc<Route> {
+pub(crate) fn start(settings: RouteSettings, deps: Deps, tasks: &TaskTracker) -> Arc<Route> {
     let Deps { vault, servers, metrics, slot } = deps;
     let (commands, asked) = mpsc::channel(1024);
     let (done, came) = mpsc::channel(64);

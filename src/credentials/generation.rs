@@ -15,39 +15,39 @@ use crate::vault::Lease;
 
 /// What sessions of a generation have to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// The drain window, while there is one: sessions are closed between transactions, spread over it.
-    pub drain: Option<Drain>,
+    pub(crate) drain: Option<Drain>,
     /// Close everything now.
-    pub hard_close: Option<HardClose>,
+    pub(crate) hard_close: Option<HardClose>,
 }
 
 /// The window in which the sessions of a retired generation are closed between transactions.
 ///
 /// It is withdrawn (`Ending::drain` is `None` again) if the lease is renewed after all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drain {
+pub(crate) struct Drain {
     /// Its begin.
-    pub from: Time,
+    pub(crate) from: Time,
     /// Its end, the hard close.
-    pub until: Time,
+    pub(crate) until: Time,
 }
 
 /// The order to close every session, whatever it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HardClose {
+pub(crate) struct HardClose {
     /// What the metric calls it: `LeaseEnd`, `Revoked` or `Shutdown`.
-    pub cause: Closed,
+    pub(crate) cause: Closed,
     /// Until then a message that is half relayed may finish; afterwards it is cut.
-    pub cut_at: Time,
+    pub(crate) cut_at: Time,
     /// Until then the upstream's EOF is waited for.
-    pub gone_by: Time,
+    pub(crate) gone_by: Time,
 }
 
 /// A credential with its lease, shared by the sessions that logged in with it.
 ///
 /// Made by the driver of a route; sessions hold it through a [`Guard`].
-pub struct Generation {
+pub(crate) struct Generation {
     number: u64,
     username: String,
     password: Secret,
@@ -77,7 +77,7 @@ const CLOSED: usize = 1 << (usize::BITS - 1);
 impl Generation {
     /// A new generation. `left` is notified whenever its last session leaves.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         number: u64,
         username: String,
         password: Secret,
@@ -103,37 +103,37 @@ impl Generation {
 
     /// Counts from 1 per route and process.
     #[must_use]
-    pub fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
     /// The role to log in as.
     #[must_use]
-    pub fn username(&self) -> &str {
+    pub(crate) fn username(&self) -> &str {
         &self.username
     }
 
     /// Its password.
     #[must_use]
-    pub fn password(&self) -> &Secret {
+    pub(crate) fn password(&self) -> &Secret {
         &self.password
     }
 
     /// Its lease. Logs and status show [`Generation::lease_id_tail`].
     #[must_use]
-    pub fn lease(&self) -> &Lease {
+    pub(crate) fn lease(&self) -> &Lease {
         &self.lease
     }
 
     /// The last eight characters of the lease_id, for logs and status.
     #[must_use]
-    pub fn lease_id_tail(&self) -> &str {
+    pub(crate) fn lease_id_tail(&self) -> &str {
         self.lease.tail()
     }
 
     /// Counts a session (or a login on its way) in. `None` once the generation is closed.
     #[must_use]
-    pub fn enter(self: &Arc<Self>) -> Option<Guard> {
+    pub(crate) fn enter(self: &Arc<Self>) -> Option<Guard> {
         self.entered
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n & CLOSED == 0).then_some(n + 1))
             .ok()?;
@@ -142,13 +142,13 @@ impl Generation {
 
     /// How many sessions, and logins on their way, it has.
     #[must_use]
-    pub fn sessions(&self) -> usize {
+    pub(crate) fn sessions(&self) -> usize {
         self.entered.load(Ordering::Acquire) & !CLOSED
     }
 
     /// Closes it for good if nobody is in it; afterwards [`Generation::enter`] gives `None`. True once it is closed.
     #[must_use]
-    pub fn close_if_empty(&self) -> bool {
+    pub(crate) fn close_if_empty(&self) -> bool {
         match self.entered.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => true,
             Err(n) => n == CLOSED,
@@ -157,51 +157,51 @@ impl Generation {
 
     /// Whether a session's upstream was still open when the session was given up.
     #[must_use]
-    pub fn has_stray(&self) -> bool {
+    pub(crate) fn has_stray(&self) -> bool {
         self.stray.load(Ordering::Acquire)
     }
 
     /// When the hard close begins. It moves with each renewal; compare it at every wake-up.
     #[must_use]
-    pub fn hard_close_at(&self) -> Time {
+    pub(crate) fn hard_close_at(&self) -> Time {
         Time::from_nanos(self.hard_close_at.load(Ordering::Acquire))
     }
 
     /// The driver has had a renewal, or has learned of an earlier end.
-    pub fn set_hard_close_at(&self, at: Time) {
+    pub(crate) fn set_hard_close_at(&self, at: Time) {
         self.hard_close_at.store(at.as_nanos(), Ordering::Release);
     }
 
     /// When it became the current one first; [`Time::NEVER`] while it was not.
     #[must_use]
-    pub fn published_at(&self) -> Time {
+    pub(crate) fn published_at(&self) -> Time {
         Time::from_nanos(self.published_at.load(Ordering::Acquire))
     }
 
     /// The driver has published it. The first time counts.
-    pub fn set_published_at(&self, at: Time) {
+    pub(crate) fn set_published_at(&self, at: Time) {
         self.published_at.fetch_min(at.as_nanos(), Ordering::AcqRel);
     }
 
     /// Whether its sessions are being closed, or would be at this time: nobody is let in with it any more.
     #[must_use]
-    pub fn has_ended(&self, now: Time) -> bool {
+    pub(crate) fn has_ended(&self, now: Time) -> bool {
         now >= self.hard_close_at() || self.ending.borrow().hard_close.is_some()
     }
 
     /// What sessions have to do; changes wake them.
     #[must_use]
-    pub fn ending(&self) -> watch::Receiver<Ending> {
+    pub(crate) fn ending(&self) -> watch::Receiver<Ending> {
         self.ending.subscribe()
     }
 
     /// Tells the sessions.
-    pub fn set_ending(&self, ending: Ending) {
+    pub(crate) fn set_ending(&self, ending: Ending) {
         self.ending.send_if_modified(|now| std::mem::replace(now, ending) != ending);
     }
 
     /// The server at this address has let this credential in. A name may lead to several, so no name stands for one.
-    pub fn accepted_by(&self, address: &str) {
+    pub(crate) fn accepted_by(&self, address: &str) {
         self.accepted_at.fetch_max(clock::now().as_nanos(), Ordering::AcqRel);
         if let Ok(mut addresses) = self.accepted_by.lock()
             && !addresses.iter().any(|known| known == address)
@@ -215,14 +215,14 @@ impl Generation {
 
     /// When a server has last let this credential in; `None` while none has.
     #[must_use]
-    pub fn accepted_at(&self) -> Option<Time> {
+    pub(crate) fn accepted_at(&self) -> Option<Time> {
         let nanos = self.accepted_at.load(Ordering::Acquire);
         (nanos > 0).then(|| Time::from_nanos(nanos))
     }
 
     /// Whether this address, and whether another one, has let this credential in: `(this, another)`.
     #[must_use]
-    pub fn was_accepted_by(&self, address: &str) -> (bool, bool) {
+    pub(crate) fn was_accepted_by(&self, address: &str) -> (bool, bool) {
         self.accepted_by.lock().map_or((false, false), |addresses| {
             (addresses.iter().any(|known| known == address), addresses.iter().any(|known| known != address))
         })
@@ -243,7 +243,7 @@ impl fmt::Debug for Generation {
 /// Between [`Guard::upstream_opened`] and [`Guard::upstream_gone`] the server may hold a session of this credential;
 /// a guard dropped in between marks the generation, so that its lease is left to lapse.
 #[derive(Debug)]
-pub struct Guard {
+pub(crate) struct Guard {
     generation: Arc<Generation>,
     upstream_open: bool,
 }
@@ -251,17 +251,17 @@ pub struct Guard {
 impl Guard {
     /// The generation it counts in.
     #[must_use]
-    pub fn generation(&self) -> &Arc<Generation> {
+    pub(crate) fn generation(&self) -> &Arc<Generation> {
         &self.generation
     }
 
     /// From now on the server may hold a session.
-    pub fn upstream_opened(&mut self) {
+    pub(crate) fn upstream_opened(&mut self) {
         self.upstream_open = true;
     }
 
     /// The upstream socket has reached EOF, or was never logged in.
-    pub fn upstream_gone(&mut self) {
+    pub(crate) fn upstream_gone(&mut self) {
         self.upstream_open = false;
     }
 }

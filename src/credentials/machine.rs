@@ -8,7 +8,7 @@ use crate::lease::{Action, DynamicRole, Event, Settings, Snapshot, StaticRole, T
 
 /// What a route's credential is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// `<mount>/creds/<role>`: a role of its own, with a lease.
     Dynamic,
     /// `<mount>/static-creds/<role>`: a password that is changed in place.
@@ -18,7 +18,7 @@ pub enum Kind {
 impl Kind {
     /// The word in the status.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Dynamic => "dynamic",
             Self::Static => "static",
@@ -27,7 +27,7 @@ impl Kind {
 
     /// The last but one segment of a path tells.
     #[must_use]
-    pub fn of_path(path: &str) -> Self {
+    pub(crate) fn of_path(path: &str) -> Self {
         match path.trim_end_matches('/').rsplit('/').nth(1) {
             Some("static-creds") => Self::Static,
             _ => Self::Dynamic,

@@ -4,20 +4,20 @@
 //! credentials; others hold a [`Route`], by which they wait for the current credential, and [`Generation`]s, by which
 //! their sessions learn when to end.
 
-pub mod clock;
+pub(crate) mod clock;
 mod driver;
 mod generation;
 mod machine;
 mod requests;
 mod route;
-pub mod state;
+pub(crate) mod state;
 mod state_writer;
-pub mod status;
+pub(crate) mod status;
 mod view;
 
-pub use crate::vault::Lease;
-pub use driver::{Deps, RouteSettings, start};
-pub use generation::{Drain, Ending, Generation, Guard, HardClose};
-pub use machine::Kind;
-pub use requests::{Obstacle, Proof, Prove, Servers};
-pub use route::{DrainSpan, NoCredential, Replacement, RotateDone, RotateFailed, Route, Verdict};
+pub(crate) use crate::vault::Lease;
+pub(crate) use driver::{Deps, RouteSettings, start};
+pub(crate) use generation::{Drain, Ending, Generation, Guard, HardClose};
+pub(crate) use machine::Kind;
+pub(crate) use requests::{Obstacle, Proof, Prove, Servers};
+pub(crate) use route::{DrainSpan, Replacement, RotateDone, Route, Verdict};

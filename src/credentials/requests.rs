@@ -19,7 +19,7 @@ use crate::vault::{self, Bounds, Grant, Leftover, Login, Priority, StaticCredent
 
 /// What a proof found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Proof {
+pub(crate) enum Proof {
     /// A server let the candidate in.
     Accepted {
         /// Its address, as sessions name it.
@@ -35,7 +35,7 @@ pub enum Proof {
 
 /// Why no server could say what it makes of a candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Obstacle {
+pub(crate) enum Obstacle {
     /// It may be gone the next time.
     Passing,
     /// No server that answered is one that sessions go to. The reason is one line without secrets.
@@ -62,15 +62,16 @@ impl Proof {
 /// Logs in upstream with a candidate: user name and password.
 ///
 /// The future ends within its own bounds, whatever the servers do.
-pub type Prove = Arc<dyn Fn(String, Secret) -> Pin<Box<dyn Future<Output = Proof> + Send>> + Send + Sync>;
+pub(crate) type Prove =
+    Arc<dyn Fn(String, Secret) -> Pin<Box<dyn Future<Output = Proof> + Send>> + Send + Sync>;
 
 /// A route's servers, as its driver knows them.
 #[derive(Clone)]
-pub struct Servers {
+pub(crate) struct Servers {
     /// How a candidate is proved.
-    pub prove: Prove,
+    pub(crate) prove: Prove,
     /// How long after its publication a credential may be unknown to one of them, as far as it is known now.
-    pub replica_grace: Arc<dyn Fn() -> Duration + Send + Sync>,
+    pub(crate) replica_grace: Arc<dyn Fn() -> Duration + Send + Sync>,
 }
 
 /// What a request brought.

@@ -15,7 +15,7 @@ use super::{Generation, clock};
 use crate::vault::Vault;
 
 /// The handle of a route's driver.
-pub struct Route {
+pub(crate) struct Route {
     pub(super) name: String,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) published: watch::Receiver<Option<Arc<Generation>>>,
@@ -68,7 +68,7 @@ pub(super) struct Reload {
 
 /// What a check of a suspect lease said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It was renewed: it lives.
     Alive,
     /// It could not be asked for, or was asked for too recently.
@@ -79,7 +79,7 @@ pub enum Verdict {
 
 /// What came of the wish for another credential than a refused one.
 #[derive(Debug)]
-pub enum Replacement {
+pub(crate) enum Replacement {
     /// Another one is published.
     Fresh(Arc<Generation>),
     /// The refused one was proved, and lets in: what it was refused for is no matter of the credential.
@@ -91,11 +91,11 @@ pub enum Replacement {
 /// No usable credential within the time given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no usable credential")]
-pub struct NoCredential;
+pub(crate) struct NoCredential;
 
 /// What a rotation on command came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RotateDone {
+pub(crate) enum RotateDone {
     /// This generation was published.
     Published(u64),
     /// A static role was read, and its password is the one that is known.
@@ -108,14 +108,14 @@ pub enum RotateDone {
 /// Why a rotation on command failed. Nothing was drained.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{reason}")]
-pub struct RotateFailed {
+pub(crate) struct RotateFailed {
     /// One line, without secrets.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// How long earlier generations may go on after a rotation on command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DrainSpan {
+pub(crate) enum DrainSpan {
     /// The route's own drain.
     Default,
     /// This long; zero is at once.
@@ -128,7 +128,7 @@ const CHECK_WAIT: Duration = Duration::from_secs(10);
 impl Route {
     /// The route's name.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
@@ -136,20 +136,20 @@ impl Route {
     ///
     /// # Errors
     /// [`NoCredential`] if there is none by then.
-    pub async fn current(&self, within: Duration) -> Result<Arc<Generation>, NoCredential> {
+    pub(crate) async fn current(&self, within: Duration) -> Result<Arc<Generation>, NoCredential> {
         self.newer_than(0, within).await
     }
 
     /// The latest usable generation before this one, if there is one.
     #[must_use]
-    pub fn before(&self, number: u64) -> Option<Arc<Generation>> {
+    pub(crate) fn before(&self, number: u64) -> Option<Arc<Generation>> {
         let view = self.shared.view.lock().ok()?;
         view.usable_before(clock::now(), number)
     }
 
     /// A login with this generation was refused with 28P01, or 28000 for the role itself: is its lease alive? However
     /// many ask, one renewal is sent, and at most every 5 s. No answer within the time given counts as silent.
-    pub async fn check(&self, number: u64, within: Duration) -> Verdict {
+    pub(crate) async fn check(&self, number: u64, within: Duration) -> Verdict {
         let (reply, verdict) = oneshot::channel();
         if self.commands.send(Command::Check(number, reply)).await.is_err() {
             return Verdict::Silent;
@@ -162,12 +162,12 @@ impl Route {
 
     /// This generation was refused twice though its lease seems to live. It is proved, at most every 5 s; if it does not
     /// let in, a fresh one is issued, at most once a minute. One that is under way for whatever reason is waited for.
-    pub async fn replace(&self, number: u64, within: Duration) -> Replacement {
+    pub(crate) async fn replace(&self, number: u64, within: Duration) -> Replacement {
         self.ask_for_newer(Command::Replace, number, within).await
     }
 
     /// No server takes this generation yet: waits for a fresh one if that is under way, for whatever reason.
-    pub async fn newer(&self, number: u64, within: Duration) -> Option<Arc<Generation>> {
+    pub(crate) async fn newer(&self, number: u64, within: Duration) -> Option<Arc<Generation>> {
         match self.ask_for_newer(Command::Await, number, within).await {
             Replacement::Fresh(fresh) => Some(fresh),
             Replacement::NotNeeded | Replacement::None => None,
@@ -195,7 +195,7 @@ impl Route {
     }
 
     /// A 42501 or 42704 passed by in a session of this generation: its lease is checked, at most every 30 s.
-    pub fn denial_passed_by(&self, number: u64) {
+    pub(crate) fn denial_passed_by(&self, number: u64) {
         // With a full queue the next one will do.
         let _ = self.commands.try_send(Command::Denial(number));
     }
@@ -205,7 +205,7 @@ impl Route {
     ///
     /// # Errors
     /// If no fresh credential could be published; then nothing is drained.
-    pub async fn rotate(&self, drain: Option<DrainSpan>) -> Result<RotateDone, RotateFailed> {
+    pub(crate) async fn rotate(&self, drain: Option<DrainSpan>) -> Result<RotateDone, RotateFailed> {
         let ended = || RotateFailed { reason: "leasehold is shutting down".to_owned() };
         let (reply, done) = oneshot::channel();
         self.commands.send(Command::Rotate(drain, reply)).await.map_err(|_| ended())?;
@@ -213,7 +213,13 @@ impl Route {
     }
 
     /// Goes by other settings from now on; with `issue` a fresh credential is issued, proved and published for them.
-    pub async fn reload(&self, settings: RouteSettings, vault: Arc<Vault>, servers: Servers, issue: bool) {
+    pub(crate) async fn reload(
+        &self,
+        settings: RouteSettings,
+        vault: Arc<Vault>,
+        servers: Servers,
+        issue: bool,
+    ) {
         self.shared.is_lazy.store(settings.lease.lazy, Ordering::Release);
         let reload = Reload { settings, vault, servers, issue };
         // An error means that the driver has ended already.
@@ -222,37 +228,37 @@ impl Route {
 
     /// Serves no new sessions any more: those that there are run on, are drained as after a rotation, and everything is
     /// given back; [`Route::ended`] tells.
-    pub async fn retire(&self) {
+    pub(crate) async fn retire(&self) {
         // An error means that the driver has ended already.
         let _ = self.commands.send(Command::Retire).await;
     }
 
     /// Whether it has a credential only while sessions need one.
     #[must_use]
-    pub fn is_lazy(&self) -> bool {
+    pub(crate) fn is_lazy(&self) -> bool {
         self.shared.is_lazy.load(Ordering::Acquire)
     }
 
     /// Issues nothing any more, and gives everything back when its sessions have gone; [`Route::ended`] tells.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         // An error means that the driver has ended already.
         let _ = self.commands.send(Command::Close).await;
     }
 
     /// Waits until everything has been given back. The caller bounds the wait.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         self.ended.cancelled().await;
     }
 
     /// Whether everything has been given back.
     #[must_use]
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.ended.is_cancelled()
     }
 
     /// What `/status` shows of the route.
     #[must_use]
-    pub fn status(&self) -> RouteStatus {
+    pub(crate) fn status(&self) -> RouteStatus {
         let now = clock::now();
         self.shared
             .view
@@ -262,13 +268,13 @@ impl Route {
 
     /// Why no session can log in with what is published, as far as that is known.
     #[must_use]
-    pub fn barred(&self) -> Option<String> {
+    pub(crate) fn barred(&self) -> Option<String> {
         self.shared.view.lock().ok()?.barred.as_ref().map(|error| error.kind.clone())
     }
 
     /// Whether the route has a usable credential, and sessions can log in with it as far as is known.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         let now = clock::now();
         !self.shared.is_refused.load(Ordering::Acquire)
             && self.barred().is_none()
@@ -277,13 +283,13 @@ impl Route {
 
     /// Whether the route has had its first credential.
     #[must_use]
-    pub fn has_had_credential(&self) -> bool {
+    pub(crate) fn has_had_credential(&self) -> bool {
         self.shared.has_had_credential.load(Ordering::Acquire)
     }
 
     /// Whether the route's first request was answered with a refusal that is not transient.
     #[must_use]
-    pub fn was_refused(&self) -> bool {
+    pub(crate) fn was_refused(&self) -> bool {
         self.shared.was_refused.load(Ordering::Acquire)
     }
 

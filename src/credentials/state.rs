@@ -21,10 +21,10 @@ use document::Document;
 use place::{Lock, StatePath};
 
 pub(super) use document::{Origin, Saved, SavedGeneration, SavedToken};
-pub use place::Error;
+pub(crate) use place::Error;
 
 /// An open state file. Only this process has it.
-pub struct StateFile {
+pub(crate) struct StateFile {
     place: StatePath,
     boot: String,
     vault: String,
@@ -44,7 +44,7 @@ struct Inner {
 }
 
 /// One driver's part of the file.
-pub struct Slot {
+pub(crate) struct Slot {
     file: Arc<StateFile>,
     id: u64,
 }
@@ -55,7 +55,7 @@ impl StateFile {
     ///
     /// # Errors
     /// If the file, or its place, is not fit for secrets, or another process has it. Nothing has been changed then.
-    pub fn open(path: &Path, vault: String) -> Result<Arc<Self>, Error> {
+    pub(crate) fn open(path: &Path, vault: String) -> Result<Arc<Self>, Error> {
         Self::open_in(path, vault, boot_id())
     }
 
@@ -91,13 +91,13 @@ impl StateFile {
     ///
     /// # Errors
     /// As [`StateFile::open`].
-    pub fn examine(path: &Path) -> Result<(), Error> {
+    pub(crate) fn examine(path: &Path) -> Result<(), Error> {
         StatePath::new(path)?.examine().map(drop)
     }
 
     /// The part of this route, with what an earlier process has left of it.
     #[must_use]
-    pub fn slot(self: &Arc<Self>, route: &str) -> Slot {
+    pub(crate) fn slot(self: &Arc<Self>, route: &str) -> Slot {
         let mut inner = self.inner();
         // A route that was taken out and put in again may have left two; one of them served.
         let known = inner.untaken.iter().filter_map(|id| Some((*id, inner.slots.get(id)?)));
@@ -119,7 +119,7 @@ impl StateFile {
 
     /// What an earlier process has left of routes that nobody has asked for, with their names.
     #[must_use]
-    pub fn rest(self: &Arc<Self>) -> Vec<(String, Slot)> {
+    pub(crate) fn rest(self: &Arc<Self>) -> Vec<(String, Slot)> {
         let mut inner = self.inner();
         let untaken = std::mem::take(&mut inner.untaken);
         untaken
@@ -129,7 +129,7 @@ impl StateFile {
     }
 
     /// The end in order: the file is removed, and nothing is written any more. Gives how many leases were still in it.
-    pub fn finish(&self) -> usize {
+    pub(crate) fn finish(&self) -> usize {
         let mut inner = self.inner();
         inner.finished = true;
         clear(&self.place);

@@ -4,78 +4,77 @@ use serde::{Deserialize, Serialize};
 
 /// One route.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RouteStatus {
+pub(crate) struct RouteStatus {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Where its credential comes from.
-    pub vault_path: String,
+    pub(crate) vault_path: String,
     /// `dynamic` or `static`.
-    pub kind: String,
+    pub(crate) kind: String,
     /// Whether it has a usable credential, and sessions can log in with it as far as is known.
-    pub ready: bool,
+    pub(crate) ready: bool,
     /// Time to the latest hard close of a usable credential; null for a static role, whose password has no end, and for
     /// a lazy route that nobody uses.
-    pub runway_seconds: Option<f64>,
+    pub(crate) runway_seconds: Option<f64>,
     /// Sessions of all its generations.
-    pub sessions: usize,
+    pub(crate) sessions: usize,
     /// What it will do next by itself: `renew`, `rotate`, `issue`, `prove`, `drain`, `end`, `none`.
-    pub next_action: String,
-    /// When.
-    pub next_action_at: Option<String>,
+    pub(crate) next_action: String,
+    pub(crate) next_action_at: Option<String>,
     /// The latest error, if there was one.
-    pub last_error: Option<LastError>,
+    pub(crate) last_error: Option<LastError>,
     /// Whether the state file lacks what the route holds, as it cannot be written.
     #[serde(default)]
-    pub unsaved: bool,
+    pub(crate) unsaved: bool,
     /// Its generations, oldest first.
-    pub generations: Vec<GenerationStatus>,
+    pub(crate) generations: Vec<GenerationStatus>,
 }
 
 /// The latest error of a route.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct LastError {
+pub(crate) struct LastError {
     /// When it happened.
-    pub at: String,
+    pub(crate) at: String,
     /// A fixed phrase, with the database's SQLSTATE where there is one.
-    pub kind: String,
+    pub(crate) kind: String,
     /// Whether what failed has worked since.
     #[serde(default)]
-    pub past: bool,
+    pub(crate) past: bool,
 }
 
 /// One generation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct GenerationStatus {
+pub(crate) struct GenerationStatus {
     /// Counts from 1 per route and process.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// `candidate`, `standby`, `current`, `retiring` or `lost`.
-    pub state: String,
+    pub(crate) state: String,
     /// The last eight characters of the lease_id.
-    pub lease_id: String,
+    pub(crate) lease_id: String,
     /// The role in the database.
-    pub username: String,
+    pub(crate) username: String,
     /// When its creds request was sent.
-    pub issued_at: String,
+    pub(crate) issued_at: String,
     /// When its sessions are closed at the latest; null for a static role.
-    pub ends_at: Option<String>,
+    pub(crate) ends_at: Option<String>,
     /// When its sessions begin to be closed between transactions; null while it has no successor.
-    pub drain_at: Option<String>,
+    pub(crate) drain_at: Option<String>,
     /// How often it has been renewed.
-    pub renewals: u32,
+    pub(crate) renewals: u32,
     /// Its sessions.
-    pub sessions: usize,
+    pub(crate) sessions: usize,
 }
 
 /// Vault, as `/status` shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct VaultStatus {
+pub(crate) struct VaultStatus {
     /// The address that answered last, or the first one.
-    pub addr: String,
+    pub(crate) addr: String,
     /// Whether Vault answered the latest request, and serves.
-    pub reachable: bool,
+    pub(crate) reachable: bool,
     /// Why it is not, where it answered: `sealed` or `not serving`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
+    pub(crate) trouble: Option<String>,
     /// When Vault last answered with success.
-    pub last_success: Option<String>,
+    pub(crate) last_success: Option<String>,
 }

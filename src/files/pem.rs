@@ -22,7 +22,7 @@ use super::{BYTE_ORDER_MARK, is_utf16};
 ///
 /// # Errors
 /// See [`Fault`].
-pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Fault> {
+pub(crate) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Fault> {
     let mut found = Vec::new();
     let blocks = blocks(text)?;
     for block in &blocks {
@@ -39,7 +39,7 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Fault> 
 ///
 /// # Errors
 /// See [`Fault`].
-pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Fault> {
+pub(crate) fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Fault> {
     let blocks = blocks(text)?;
     for block in &blocks {
         let key = |block: &Block| -> Result<Vec<u8>, Fault> {
@@ -61,7 +61,7 @@ pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Fault> {
 ///
 /// # Errors
 /// See [`Fault`].
-pub fn revocation_lists(text: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, Fault> {
+pub(crate) fn revocation_lists(text: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, Fault> {
     let blocks = blocks(text)?;
     let lists = blocks.iter().filter(|block| block.label == Label::RevocationList);
     let lists: Vec<_> = lists
@@ -72,7 +72,7 @@ pub fn revocation_lists(text: &[u8]) -> Result<Vec<CertificateRevocationListDer<
 
 /// Why a text of PEM cannot be used. Each is a fixed sentence, and most say what mends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Nothing at all.
     Empty,
     /// No block of the kind that is wanted, and nothing that explains it.
@@ -107,7 +107,7 @@ pub enum Fault {
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub(crate) enum Wanted {
     /// `CERTIFICATE`.
     Certificate,
     /// `PRIVATE KEY`, `RSA PRIVATE KEY`, `EC PRIVATE KEY`.
@@ -129,7 +129,7 @@ impl fmt::Display for Wanted {
 impl Fault {
     /// Whether there is nothing of what was looked for, as opposed to something damaged.
     #[must_use]
-    pub fn is_absence(self) -> bool {
+    pub(crate) fn is_absence(self) -> bool {
         matches!(self, Self::Empty | Self::Absent(_) | Self::OtherKind(_) | Self::Der)
     }
 }

@@ -22,7 +22,7 @@ const DENIAL_EVERY: Duration = Duration::from_secs(30);
 
 /// A dynamic role of Vault: the credentials of one route, their tokens, and what is being issued.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct DynamicRole {
+pub(crate) struct DynamicRole {
     pub(super) settings: Settings,
     pub(super) tokens: BTreeMap<TokenId, Token>,
     pub(super) generations: BTreeMap<u64, Generation>,
@@ -61,7 +61,7 @@ pub struct DynamicRole {
 impl DynamicRole {
     /// A route without a credential. It asks for one at the first event.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
         let issuance = Issuance::new(settings.issue_burst, settings.issue_interval);
         let wanted = !settings.lazy;
         Self {
@@ -92,7 +92,7 @@ impl DynamicRole {
     }
 
     /// Takes in what has happened by `now`, and gives what is to be done, in order.
-    pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
+    pub(crate) fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
         self.take_in(now, event);
         self.review(now);
         std::mem::take(&mut self.actions)
@@ -100,47 +100,48 @@ impl DynamicRole {
 
     /// When to come back with [`Event::Tick`] at the latest.
     #[must_use]
-    pub fn next_deadline(&self) -> Time {
+    pub(crate) fn next_deadline(&self) -> Time {
         self.deadline
     }
 
     /// Whether there should be a credential; not for a lazy route without sessions.
     #[must_use]
-    pub fn needs_credential(&self) -> bool {
+    pub(crate) fn needs_credential(&self) -> bool {
         self.wanted && !self.closed
     }
 
     /// The number of the generation that the latest grant made.
     #[must_use]
-    pub fn latest(&self) -> u64 {
+    pub(crate) fn latest(&self) -> u64 {
         self.next_number - 1
     }
 
     /// The current generation.
     #[must_use]
-    pub fn current(&self) -> Option<u64> {
+    pub(crate) fn current(&self) -> Option<u64> {
         self.current
     }
 
     /// The generations, oldest first.
-    pub fn generations(&self) -> impl Iterator<Item = (u64, &Generation)> {
+    pub(crate) fn generations(&self) -> impl Iterator<Item = (u64, &Generation)> {
         self.generations.iter().map(|(number, generation)| (*number, generation))
     }
 
     /// Where the issuance stands.
     #[must_use]
-    pub fn issuance(&self) -> issuance::State {
+    #[cfg(test)]
+    pub(crate) fn issuance(&self) -> issuance::State {
         self.issuance.state
     }
 
     /// How often an issuance has failed since the latest that did not.
     #[must_use]
-    pub fn failures(&self) -> u32 {
+    pub(crate) fn failures(&self) -> u32 {
         self.issuance.failures
     }
 
     /// The tokens.
-    pub fn tokens(&self) -> impl Iterator<Item = (TokenId, &Token)> {
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = (TokenId, &Token)> {
         self.tokens.iter().map(|(id, token)| (*id, token))
     }
 
@@ -151,19 +152,19 @@ impl DynamicRole {
 
     /// When the sessions of this generation are closed at the latest.
     #[must_use]
-    pub fn hard_close_at(&self, generation: &Generation) -> Time {
+    pub(crate) fn hard_close_at(&self, generation: &Generation) -> Time {
         generation.hard_close_at(self.bound(generation))
     }
 
     /// When the sessions of this generation begin to be drained; `None` without a successor.
     #[must_use]
-    pub fn drain_at(&self, generation: &Generation) -> Option<Time> {
+    pub(crate) fn drain_at(&self, generation: &Generation) -> Option<Time> {
         generation.drain_at(self.bound(generation), self.settings.drain)
     }
 
     /// The latest hard close of a usable generation, or of one that stands by.
     #[must_use]
-    pub fn runs_until(&self, now: Time) -> Option<Time> {
+    pub(crate) fn runs_until(&self, now: Time) -> Option<Time> {
         self.generations
             .values()
             .filter(|generation| {
@@ -177,7 +178,7 @@ impl DynamicRole {
     /// Whether this generation may end once nobody is in it: the driver then closes it to newcomers and says
     /// [`Event::Empty`].
     #[must_use]
-    pub fn may_empty(&self, now: Time, number: u64) -> bool {
+    pub(crate) fn may_empty(&self, now: Time, number: u64) -> bool {
         self.generations.get(&number).is_some_and(|generation| match generation.state {
             State::Closing { .. } => true,
             State::Retiring { successor_at, .. } => {
@@ -189,7 +190,7 @@ impl DynamicRole {
 
     /// Whether a server that sessions go to has let this generation in.
     #[must_use]
-    pub fn is_accepted(&self, number: u64) -> bool {
+    pub(crate) fn is_accepted(&self, number: u64) -> bool {
         self.generations.get(&number).is_some_and(|generation| generation.accepted)
     }
 
@@ -381,25 +382,25 @@ impl DynamicRole {
     }
 
     /// Other settings from now on; [`Event::Reload`] says whether a fresh credential is needed for it.
-    pub fn set_settings(&mut self, settings: Settings) {
+    pub(crate) fn set_settings(&mut self, settings: Settings) {
         self.wanted |= !settings.lazy;
         self.settings = settings;
     }
 
     /// From now on a server may lag this far behind: it depends on how many there are, which is learned as they are used.
-    pub fn set_replica_grace(&mut self, grace: Duration) {
+    pub(crate) fn set_replica_grace(&mut self, grace: Duration) {
         self.settings.replica_grace = grace;
     }
 
     /// Whether it is meant to have a credential: it is neither closed nor a lazy route that nobody uses.
     #[must_use]
-    pub fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.wanted && !self.closed
     }
 
     /// Whether nothing is left: no credential, no token, nothing in flight.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.generations.is_empty()
             && self.tokens.is_empty()
             && self.pending_revocations.is_empty()

@@ -7,30 +7,30 @@ use super::{Reason, Time, TokenFacts, TokenId};
 
 /// What a route's configuration says of its lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// A fresh credential is published at this age.
-    pub rotate_after: Option<Duration>,
+    pub(crate) rotate_after: Option<Duration>,
     /// A generation is not renewed past this age.
-    pub max_age: Option<Duration>,
+    pub(crate) max_age: Option<Duration>,
     /// How long before the hard close sessions begin to be closed.
-    pub drain: Option<Duration>,
+    pub(crate) drain: Option<Duration>,
     /// How long a successor must be published before an earlier lease is given back; zero with one upstream address.
-    pub replica_grace: Duration,
+    pub(crate) replica_grace: Duration,
     /// Whether nothing is issued before a session asks for it.
-    pub lazy: bool,
+    pub(crate) lazy: bool,
     /// Whether a second credential stands by.
-    pub standby: bool,
+    pub(crate) standby: bool,
     /// Grants out of turn at once.
-    pub issue_burst: u32,
+    pub(crate) issue_burst: u32,
     /// One more grant out of turn each.
-    pub issue_interval: Duration,
+    pub(crate) issue_interval: Duration,
     /// Of the jitter; 0 is none.
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// Why something asked of Vault did not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// Not this time.
     Transient,
     /// No answer in time; it may have been done all the same.
@@ -51,7 +51,7 @@ pub enum Failure {
 
 /// What has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Event {
+pub(crate) enum Event {
     /// Time has passed.
     Tick,
     /// The answer to [`Action::LogIn`]. A token that is known already is only looked at again.
@@ -100,7 +100,6 @@ pub enum Event {
     Accepted(u64),
     /// The answer to [`Action::RenewLease`].
     LeaseRenewed {
-        /// Which.
         number: u64,
         /// When the request was sent.
         sent_at: Time,
@@ -113,7 +112,6 @@ pub enum Event {
     LeaseRenewFailed(u64, Failure),
     /// The answer to [`Action::RenewToken`].
     TokenRenewed {
-        /// Which.
         token: TokenId,
         /// When the request was sent.
         sent_at: Time,
@@ -138,7 +136,6 @@ pub enum Event {
     LeaseLookedUp(u64, LeaseLookup),
     /// Nobody is in this generation any more, nor can be. See [`DynamicRole::may_empty`].
     Empty {
-        /// Which.
         number: u64,
         /// Whether a server session may still be open.
         stray: bool,
@@ -170,7 +167,7 @@ pub enum Event {
 
 /// How long earlier generations may go on after a rotation on command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Drain {
+pub(crate) enum Drain {
     /// The route's own drain.
     Default,
     /// This long.
@@ -179,7 +176,7 @@ pub enum Drain {
 
 /// What a look for a lease whose token was revoked has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LeaseLookup {
+pub(crate) enum LeaseLookup {
     /// It is not there any more.
     Missing,
     /// Vault has it still.
@@ -192,7 +189,7 @@ pub enum LeaseLookup {
 
 /// What a check of a suspect lease said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It lives.
     Alive,
     /// It could not be asked, or was asked too recently.
@@ -203,7 +200,7 @@ pub enum Verdict {
 
 /// What is to be done. Each request is answered by exactly one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
+pub(crate) enum Action {
     /// Log in, or read the token handed to us.
     LogIn {
         /// How long it may take, where a lease depends on it.
@@ -249,14 +246,12 @@ pub enum Action {
 
 /// What a machine found that nobody else can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Note {
+pub(crate) enum Note {
     /// A successor is needed; its issuance begins.
     Issuing(Reason),
     /// A credential was published.
     Published {
-        /// Which.
         number: u64,
-        /// What for.
         reason: Reason,
         /// Whether it was proved.
         proved: bool,
@@ -291,7 +286,7 @@ pub enum Note {
 
 /// How a lease was given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// By itself.
     Lease,
     /// With its token, and it was seen to be gone.

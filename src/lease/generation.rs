@@ -9,7 +9,7 @@ use super::{Time, TokenId};
 
 /// One lease's life.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Generation {
+pub(crate) struct Generation {
     pub(super) token: TokenId,
     pub(super) issued_at: Time,
     pub(super) as_issued: Duration,
@@ -29,20 +29,20 @@ pub struct Generation {
 
 /// A renewal that is asked for to see whether the lease lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Check {
+pub(crate) struct Check {
     /// What its renewal stood at before.
-    pub before: Renewal,
+    pub(crate) before: Renewal,
     /// Whether a login waits for the answer.
-    pub is_awaited: bool,
+    pub(crate) is_awaited: bool,
 }
 
 /// An end that a command has set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CutShort {
+pub(crate) struct CutShort {
     /// From when on its sessions are drained.
-    pub from: Time,
+    pub(crate) from: Time,
     /// When the hard close begins.
-    pub at: Time,
+    pub(crate) at: Time,
 }
 
 /// Where a generation stands.
@@ -58,7 +58,7 @@ pub struct CutShort {
 /// A candidate that nothing needs yet is `Standby` between its proof and its publication.
 /// "Ended" is not a state: a generation that has ended is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
+pub(crate) enum State {
     /// Issued, not yet proved.
     Candidate,
     /// Proved, and published when the current one cannot go on.
@@ -76,19 +76,14 @@ pub enum State {
         successor_at: Option<Time>,
     },
     /// Its sessions are being closed, whatever they do.
-    Closing {
-        /// Why.
-        cause: Cause,
-        /// Since when.
-        since: Time,
-    },
+    Closing { cause: Cause, since: Time },
     /// Its lease is being given back.
     Revoking(Revoking),
 }
 
 /// Why the sessions of a generation are closed, whatever they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// The lease, or the token that owns it, ends.
     LeaseEnd,
     /// The lease is gone.
@@ -99,24 +94,23 @@ pub enum Cause {
 
 /// What the sessions of a generation have to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// The hard close as things stand.
-    pub hard_close_at: Time,
+    pub(crate) hard_close_at: Time,
     /// When the drain began, if it has.
-    pub drain_from: Option<Time>,
+    pub(crate) drain_from: Option<Time>,
     /// The hard close, once it has begun.
-    pub closing: Option<Closing>,
+    pub(crate) closing: Option<Closing>,
 }
 
 /// A hard close that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Closing {
-    /// Why.
-    pub cause: Cause,
+pub(crate) struct Closing {
+    pub(crate) cause: Cause,
     /// Until then a message that is half relayed may finish.
-    pub cut_at: Time,
+    pub(crate) cut_at: Time,
     /// Until then the upstream's EOF is waited for.
-    pub gone_by: Time,
+    pub(crate) gone_by: Time,
 }
 
 impl Generation {
@@ -143,56 +137,56 @@ impl Generation {
 
     /// The end of the lease itself, as Vault said it.
     #[must_use]
-    pub fn lease_ends_at(&self) -> Time {
+    pub(crate) fn lease_ends_at(&self) -> Time {
         self.term.ends_at()
     }
 
     /// The token that owns its lease.
     #[must_use]
-    pub fn token(&self) -> TokenId {
+    pub(crate) fn token(&self) -> TokenId {
         self.token
     }
 
     /// When its creds request was sent.
     #[must_use]
-    pub fn issued_at(&self) -> Time {
+    pub(crate) fn issued_at(&self) -> Time {
         self.issued_at
     }
 
     /// How often it has been renewed.
     #[must_use]
-    pub fn renewals(&self) -> u32 {
+    pub(crate) fn renewals(&self) -> u32 {
         self.term.renewals()
     }
 
     /// Where it stands.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.state
     }
 
     /// When its renewal will be asked for.
     #[must_use]
-    pub fn renew_at(&self) -> Option<Time> {
+    pub(crate) fn renew_at(&self) -> Option<Time> {
         self.term.renews_at()
     }
 
     /// The moment by which every session must be gone: the end of the lease or of its token, each less its margin.
     #[must_use]
-    pub fn end_at(&self, token: TokenLimits) -> Time {
+    pub(crate) fn end_at(&self, token: TokenLimits) -> Time {
         let end = self.term.end_at().min(token.end_at);
         self.cut_short.map_or(end, |cut| end.min(cut.at + schedule::CANCEL_LEAD))
     }
 
     /// When the hard close begins.
     #[must_use]
-    pub fn hard_close_at(&self, token: TokenLimits) -> Time {
+    pub(crate) fn hard_close_at(&self, token: TokenLimits) -> Time {
         self.end_at(token) - schedule::CANCEL_LEAD
     }
 
     /// From when on its sessions are drained; `None` without a published successor.
     #[must_use]
-    pub fn drain_at(&self, token: TokenLimits, setting: Option<Duration>) -> Option<Time> {
+    pub(crate) fn drain_at(&self, token: TokenLimits, setting: Option<Duration>) -> Option<Time> {
         let State::Retiring { successor_at: Some(successor_at), .. } = self.state else {
             return None;
         };
@@ -217,7 +211,7 @@ impl Generation {
 
     /// Whether it is retired, and may serve newcomers where its successor is not known yet.
     #[must_use]
-    pub fn may_stand_in(&self) -> bool {
+    pub(crate) fn may_stand_in(&self) -> bool {
         matches!(self.state, State::Retiring { .. }) && self.cut_short.is_none()
     }
 

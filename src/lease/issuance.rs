@@ -7,7 +7,7 @@ use super::{Time, TokenId};
 
 /// Why a fresh credential is issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// There has never been one.
     First,
     /// `rotate_after` or `max_age`, or the previous one ended before its successor came.
@@ -35,7 +35,7 @@ pub enum Reason {
 impl Reason {
     /// The word in the metric and the log.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::First => "first",
             Self::Schedule => "schedule",
@@ -60,7 +60,7 @@ impl Reason {
 ///    └──── time ──── BackOff ◀─────────┴──────────────────────┘
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Issuance {
+pub(crate) struct Issuance {
     pub(super) state: State,
     pub(super) bucket: Bucket,
     /// Whether the next request waits for the bucket whatever it is for: the latest one may have made a credential that
@@ -71,26 +71,16 @@ pub struct Issuance {
 
 /// Where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
+pub(crate) enum State {
     /// Nothing to do.
     Idle,
     /// A login is in flight.
-    LoggingIn {
-        /// What it is for.
-        reason: Reason,
-    },
+    LoggingIn { reason: Reason },
     /// A creds request is in flight.
-    Requesting {
-        /// What it is for.
-        reason: Reason,
-        /// Who asks.
-        token: TokenId,
-    },
+    Requesting { reason: Reason, token: TokenId },
     /// A candidate is being proved.
     Proving {
-        /// What it is for.
         reason: Reason,
-        /// The candidate.
         number: u64,
         /// How often it has been tried.
         tries: u32,
@@ -156,7 +146,7 @@ impl Issuance {
 /// Grants out of turn, and requests that may have made a credential and did not bring it: `burst` at once, then one each
 /// `interval`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     burst: u32,
     interval: Duration,
     left: u32,

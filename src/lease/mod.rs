@@ -14,28 +14,28 @@
 mod doubt;
 mod dynamic_role;
 mod event;
-pub mod generation;
-pub mod issuance;
+pub(crate) mod generation;
+pub(crate) mod issuance;
 mod issue;
 mod pending_revocation;
 mod renewing;
 mod replacing;
 mod review;
-pub mod schedule;
+pub(crate) mod schedule;
 mod snapshot;
 mod standby;
-pub mod static_role;
-pub mod term;
+pub(crate) mod static_role;
+pub(crate) mod term;
 mod time;
-pub mod token;
+pub(crate) mod token;
 
 #[cfg(test)]
 mod tests;
 
-pub use dynamic_role::DynamicRole;
-pub use event::{Action, Drain, Event, Failure, LeaseLookup, Note, Outcome, Settings, Verdict};
-pub use issuance::Reason;
-pub use snapshot::{GenerationSnapshot, Snapshot, TokenSnapshot};
-pub use static_role::StaticRole;
-pub use time::Time;
-pub use token::{TokenFacts, TokenId};
+pub(crate) use dynamic_role::DynamicRole;
+pub(crate) use event::{Action, Drain, Event, Failure, LeaseLookup, Note, Outcome, Settings, Verdict};
+pub(crate) use issuance::Reason;
+pub(crate) use snapshot::{GenerationSnapshot, Snapshot, TokenSnapshot};
+pub(crate) use static_role::StaticRole;
+pub(crate) use time::Time;
+pub(crate) use token::{TokenFacts, TokenId};

@@ -33,7 +33,7 @@ impl DynamicRole {
 
     /// Whether it is not yet known, or not yet said, what became of this generation's lease at its end.
     #[must_use]
-    pub fn owes(&self, number: u64) -> bool {
+    pub(crate) fn owes(&self, number: u64) -> bool {
         self.pending_revocations.contains_key(&number)
             || self.tokens.values().any(|token| token.owed.contains(&number))
     }

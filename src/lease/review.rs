@@ -363,7 +363,7 @@ impl DynamicRole {
 
     /// What the role will do next by itself, and when.
     #[must_use]
-    pub fn next_action(&self, now: Time) -> (&'static str, Time) {
+    pub(crate) fn next_action(&self, now: Time) -> (&'static str, Time) {
         match self.issuance.state {
             issuance::State::LoggingIn { .. } | issuance::State::Requesting { .. } => return ("issue", now),
             issuance::State::Proving { again_at, .. } => return ("prove", again_at.unwrap_or(now)),

@@ -5,32 +5,32 @@ use std::time::Duration;
 use super::Time;
 
 /// How long before `end_at` the hard close begins, so that a CancelRequest can land.
-pub const CANCEL_LEAD: Duration = Duration::from_secs(1);
+pub(crate) const CANCEL_LEAD: Duration = Duration::from_secs(1);
 /// A grant with less usable life than this is given back.
-pub const LEAST_USABLE: Duration = Duration::from_secs(2);
+pub(crate) const LEAST_USABLE: Duration = Duration::from_secs(2);
 /// A grant shorter than the longest by more than this is capped. Vault rounds to whole seconds.
-pub const CAP_SLACK: Duration = Duration::from_secs(1);
+pub(crate) const CAP_SLACK: Duration = Duration::from_secs(1);
 /// After a hard close the upstream's EOF is waited for at most this long.
-pub const GONE_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is kept between the end of a lease and `end_at`: 5 % of the lease, at least 2 s, at most 5 s.
 ///
 /// Vault rounds a TTL to whole seconds and the roles' own expiry is Vault's to enforce, so the very end is not ours.
 #[must_use]
-pub fn margin(lease: Duration) -> Duration {
+pub(crate) fn margin(lease: Duration) -> Duration {
     (lease / 20).clamp(Duration::from_secs(2), Duration::from_secs(5))
 }
 
 /// From the sending of a grant to the hard close that it alone would give.
 #[must_use]
-pub fn usable(grant: Duration, margin: Duration) -> Duration {
+pub(crate) fn usable(grant: Duration, margin: Duration) -> Duration {
     grant.saturating_sub(margin).saturating_sub(CANCEL_LEAD)
 }
 
 /// When to renew: at two thirds of the usable life, earlier by at most a tenth of that; never within a second, so that
 /// a token too short to be of use is not renewed in a hot loop.
 #[must_use]
-pub fn renew_at(sent_at: Time, usable: Duration, jitter: Jitter) -> Time {
+pub(crate) fn renew_at(sent_at: Time, usable: Duration, jitter: Jitter) -> Time {
     let two_thirds = (usable.saturating_mul(2) / 3).max(Duration::from_secs(1));
     sent_at + (two_thirds - jitter.of(two_thirds / 10))
 }
@@ -40,13 +40,13 @@ pub fn renew_at(sent_at: Time, usable: Duration, jitter: Jitter) -> Time {
 /// `setting`, or a tenth of the lease as issued and at most 5 minutes; never more than a quarter of the usable life,
 /// which is after the latest moment of a renewal.
 #[must_use]
-pub fn drain(setting: Option<Duration>, as_issued: Duration, usable: Duration) -> Duration {
+pub(crate) fn drain(setting: Option<Duration>, as_issued: Duration, usable: Duration) -> Duration {
     setting.unwrap_or_else(|| (as_issued / 10).min(Duration::from_mins(5))).min(usable / 4)
 }
 
 /// The wait before try `attempt` (the first is 0): `first` doubled each time up to `most`, less up to a quarter.
 #[must_use]
-pub fn back_off(attempt: u32, first: Duration, most: Duration, jitter: Jitter) -> Duration {
+pub(crate) fn back_off(attempt: u32, first: Duration, most: Duration, jitter: Jitter) -> Duration {
     let wait = first.saturating_mul(1 << attempt.min(20)).min(most);
     wait - jitter.of(wait / 4)
 }
@@ -55,14 +55,14 @@ pub fn back_off(attempt: u32, first: Duration, most: Duration, jitter: Jitter) -
 ///
 /// Back-off alone would sleep through the end of a short lease though Vault has long been back.
 #[must_use]
-pub fn longest_wait(left: Duration) -> Duration {
+pub(crate) fn longest_wait(left: Duration) -> Duration {
     (left / 3).clamp(Duration::from_secs(1), Duration::from_secs(30))
 }
 
 /// What is renewed at `at` is to be renewed half a `period` off what is renewed at `other`: gives the time for that, which
 /// is earlier, or nothing if it is near enough. Renewed by turns, one of the two always has two thirds of its life to come.
 #[must_use]
-pub fn antiphase(other: Time, at: Time, period: Duration) -> Option<Time> {
+pub(crate) fn antiphase(other: Time, at: Time, period: Duration) -> Option<Time> {
     let span = period.as_nanos();
     if span == 0 {
         return None;
@@ -79,21 +79,21 @@ pub fn antiphase(other: Time, at: Time, period: Duration) -> Option<Time> {
 
 /// How long a renewal, a look-up or a login may take: a quarter of the usable life, at least 2 s.
 #[must_use]
-pub fn patience(usable: Duration) -> Duration {
+pub(crate) fn patience(usable: Duration) -> Duration {
     (usable / 4).max(Duration::from_secs(2))
 }
 
 /// A fraction that differs between processes and moments, and is the same for the same seed and salt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Jitter(u32);
+pub(crate) struct Jitter(u32);
 
 impl Jitter {
     /// No jitter.
-    pub const NONE: Self = Self(0);
+    pub(crate) const NONE: Self = Self(0);
 
     /// Seed 0 is [`Jitter::NONE`].
     #[must_use]
-    pub fn new(seed: u64, salt: u64) -> Self {
+    pub(crate) fn new(seed: u64, salt: u64) -> Self {
         if seed == 0 {
             return Self::NONE;
         }
@@ -106,7 +106,7 @@ impl Jitter {
 
     /// The fraction of `span`, below the whole.
     #[must_use]
-    pub fn of(self, span: Duration) -> Duration {
+    pub(crate) fn of(self, span: Duration) -> Duration {
         // 20 bits of fraction; a span of a century still fits.
         let nanos = span.as_nanos().saturating_mul(u128::from(self.0)) >> 20;
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))

@@ -14,16 +14,16 @@ use super::{Reason, Time, issuance, schedule};
 
 /// Every token and every lease that is not known to be gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// The tokens; one on which no generation stands may own a lease whose grant never came.
-    pub tokens: Vec<(TokenId, TokenSnapshot)>,
+    pub(crate) tokens: Vec<(TokenId, TokenSnapshot)>,
     /// The generations, oldest first.
-    pub generations: Vec<(u64, GenerationSnapshot)>,
+    pub(crate) generations: Vec<(u64, GenerationSnapshot)>,
 }
 
 /// One login's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenSnapshot {
+pub(crate) struct TokenSnapshot {
     term: Term,
     /// Whether we logged in for it; one that was handed to us is never revoked.
     owned: bool,
@@ -31,20 +31,20 @@ pub struct TokenSnapshot {
 
 /// One lease's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GenerationSnapshot {
+pub(crate) struct GenerationSnapshot {
     /// The token that owns it.
-    pub token: TokenId,
+    pub(crate) token: TokenId,
     issued_at: Time,
     as_issued: std::time::Duration,
     term: Term,
     /// Whether it is to serve again: the current one, or else the latest candidate. Others are given back.
-    pub serves: bool,
+    pub(crate) serves: bool,
 }
 
 impl GenerationSnapshot {
     /// Whether this could be of the time before `now`.
     #[must_use]
-    pub fn is_before(&self, now: Time) -> bool {
+    pub(crate) fn is_before(&self, now: Time) -> bool {
         self.issued_at <= now && self.term.sent_at() <= now
     }
 }
@@ -52,7 +52,7 @@ impl GenerationSnapshot {
 impl TokenSnapshot {
     /// Whether this could be of the time before `now`.
     #[must_use]
-    pub fn is_before(&self, now: Time) -> bool {
+    pub(crate) fn is_before(&self, now: Time) -> bool {
         self.term.sent_at() <= now
     }
 }
@@ -60,7 +60,7 @@ impl TokenSnapshot {
 impl DynamicRole {
     /// What the next process needs if this one ends now.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let candidate = || self.generations().filter(|(_, g)| g.state == State::Candidate).last();
         let serves = self.current.or_else(|| candidate().map(|(number, _)| number));
         let lives =
@@ -91,7 +91,7 @@ impl DynamicRole {
     /// one, if it serves and has time left, is proved and published in place of a fresh one; everything else is given
     /// back. It all begins at the first event.
     #[must_use]
-    pub fn resume(settings: Settings, now: Time, left: &Snapshot) -> Self {
+    pub(crate) fn resume(settings: Settings, now: Time, left: &Snapshot) -> Self {
         let mut role = Self::new(settings);
         for (id, kept) in &left.tokens {
             role.tokens.insert(*id, Token::resumed(now, kept.term, kept.owned));

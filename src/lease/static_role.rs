@@ -23,7 +23,7 @@ use super::{Reason, Time};
 
 /// A static role of Vault: one credential, whose password changes in place. It takes the same events as a [`DynamicRole`](super::DynamicRole), and gives the same actions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct StaticRole {
+pub(crate) struct StaticRole {
     tokens: BTreeMap<TokenId, Token>,
     /// The one that reads.
     token: Option<TokenId>,
@@ -57,9 +57,9 @@ pub struct StaticRole {
 
 /// One password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Password {
+pub(crate) struct Password {
     /// When it was asked for.
-    pub read_at: Time,
+    pub(crate) read_at: Time,
 }
 
 /// A password that the server refuses is proved again until it lets in: nobody may log in meanwhile who would show it.
@@ -92,7 +92,7 @@ const LONGEST_POLL: Duration = Duration::from_secs(5);
 impl StaticRole {
     /// A role whose password has not been read. It asks for it at the first event.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             tokens: BTreeMap::new(),
             token: None,
@@ -118,7 +118,7 @@ impl StaticRole {
     }
 
     /// Takes in what has happened by `now`, and gives what is to be done, in order.
-    pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
+    pub(crate) fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
         self.take_in(now, event);
         self.review(now);
         std::mem::take(&mut self.actions)
@@ -126,59 +126,59 @@ impl StaticRole {
 
     /// When to come back with [`Event::Tick`] at the latest.
     #[must_use]
-    pub fn next_deadline(&self) -> Time {
+    pub(crate) fn next_deadline(&self) -> Time {
         self.deadline
     }
 
     /// The number of the latest password.
     #[must_use]
-    pub fn latest(&self) -> u64 {
+    pub(crate) fn latest(&self) -> u64 {
         self.next_number - 1
     }
 
     /// The current password.
     #[must_use]
-    pub fn current(&self) -> Option<u64> {
+    pub(crate) fn current(&self) -> Option<u64> {
         self.generations.last_key_value().map(|(number, _)| *number).filter(|_| !self.closed)
     }
 
     /// Whether the server refuses the current password.
     #[must_use]
-    pub fn is_refused(&self) -> bool {
+    pub(crate) fn is_refused(&self) -> bool {
         self.refused.is_some()
     }
 
     /// The passwords, oldest first.
-    pub fn generations(&self) -> impl Iterator<Item = (u64, &Password)> {
+    pub(crate) fn generations(&self) -> impl Iterator<Item = (u64, &Password)> {
         self.generations.iter().map(|(number, password)| (*number, password))
     }
 
     /// The tokens.
-    pub fn tokens(&self) -> impl Iterator<Item = (TokenId, &Token)> {
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = (TokenId, &Token)> {
         self.tokens.iter().map(|(id, token)| (*id, token))
     }
 
     /// How often a read has failed since the latest that did not.
     #[must_use]
-    pub fn failures(&self) -> u32 {
+    pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
 
     /// Whether this password may be forgotten once no session that logged in with it is left.
     #[must_use]
-    pub fn may_empty(&self, number: u64) -> bool {
+    pub(crate) fn may_empty(&self, number: u64) -> bool {
         self.current() != Some(number) && self.generations.contains_key(&number)
     }
 
     /// Whether it is meant to have a password.
     #[must_use]
-    pub fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         !self.closed
     }
 
     /// Whether nothing is left: no password, no token, nothing in flight.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.generations.is_empty()
             && self.tokens.is_empty()
             && matches!(self.reading, Reading::Waiting { .. })
@@ -186,7 +186,7 @@ impl StaticRole {
 
     /// What it will do next by itself, and when.
     #[must_use]
-    pub fn next_action(&self, now: Time) -> (&'static str, Time) {
+    pub(crate) fn next_action(&self, now: Time) -> (&'static str, Time) {
         match self.reading {
             Reading::Waiting { until } => ("read", until),
             Reading::LoggingIn | Reading::InFlight { .. } => ("read", now),

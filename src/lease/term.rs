@@ -18,7 +18,7 @@ use super::{Failure, Time};
 /// There is no state for "ended": the time says that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Term {
+pub(crate) struct Term {
     /// When the request of the latest grant was sent.
     sent_at: Time,
     /// `sent_at` and the grant; [`Time::NEVER`] for a token without an end.
@@ -34,14 +34,13 @@ pub struct Term {
 
 /// Where the renewal of a term stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Renewal {
+pub(crate) enum Renewal {
     /// To be asked for at this time.
     Scheduled(Time),
     /// Asked for.
     InFlight,
     /// There will be none.
     Stopped {
-        /// Why.
         why: NotRenewed,
         /// From then on a successor is needed.
         replace_at: Time,
@@ -50,7 +49,7 @@ pub enum Renewal {
 
 /// Why a term is not renewed any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum NotRenewed {
+pub(crate) enum NotRenewed {
     /// The latest grant was shorter than an earlier one, or Vault said that it cannot be extended.
     Capped,
     /// It is not renewable, or the policy forbids it.
@@ -65,7 +64,7 @@ pub enum NotRenewed {
 
 impl Term {
     /// As first granted. `span` is `None` where there is no end.
-    pub fn new(sent_at: Time, span: Option<Duration>, renewable: bool, jitter: Jitter) -> Self {
+    pub(crate) fn new(sent_at: Time, span: Option<Duration>, renewable: bool, jitter: Jitter) -> Self {
         let granted = span.unwrap_or(Duration::MAX);
         let margin = schedule::margin(granted);
         let mut term = Self {
@@ -93,37 +92,37 @@ impl Term {
     }
 
     /// When the request of its latest grant was sent.
-    pub fn sent_at(&self) -> Time {
+    pub(crate) fn sent_at(&self) -> Time {
         self.sent_at
     }
 
     /// Its end, without any margin.
-    pub fn ends_at(&self) -> Time {
+    pub(crate) fn ends_at(&self) -> Time {
         self.ends_at
     }
 
     /// The moment by which what stands on it must be gone: its end, less the margin.
-    pub fn end_at(&self) -> Time {
+    pub(crate) fn end_at(&self) -> Time {
         self.ends_at - self.margin
     }
 
     /// What is kept before its end.
-    pub fn margin(&self) -> Duration {
+    pub(crate) fn margin(&self) -> Duration {
         self.margin
     }
 
     /// The longest grant that it has had.
-    pub fn longest(&self) -> Duration {
+    pub(crate) fn longest(&self) -> Duration {
         self.longest
     }
 
     /// Where its renewal stands.
-    pub fn renewal(&self) -> Renewal {
+    pub(crate) fn renewal(&self) -> Renewal {
         self.renewal
     }
 
     /// When its renewal will be asked for.
-    pub fn renews_at(&self) -> Option<Time> {
+    pub(crate) fn renews_at(&self) -> Option<Time> {
         match self.renewal {
             Renewal::Scheduled(at) => Some(at),
             Renewal::InFlight | Renewal::Stopped { .. } => None,
@@ -138,22 +137,22 @@ impl Term {
     }
 
     /// How often it has been renewed.
-    pub fn renewals(&self) -> u32 {
+    pub(crate) fn renewals(&self) -> u32 {
         self.renewals
     }
 
     /// Whether its latest renewal failed, so that it is being tried again.
-    pub fn is_failing(&self) -> bool {
+    pub(crate) fn is_failing(&self) -> bool {
         self.failures > 0
     }
 
     /// The usable life of its latest grant.
-    pub fn usable(&self) -> Duration {
+    pub(crate) fn usable(&self) -> Duration {
         schedule::usable(self.granted, self.margin)
     }
 
     /// From when on a successor is needed; never, as long as it can be renewed.
-    pub fn replace_at(&self) -> Time {
+    pub(crate) fn replace_at(&self) -> Time {
         match self.renewal {
             Renewal::Stopped { replace_at, .. } => replace_at,
             Renewal::Scheduled(_) | Renewal::InFlight => Time::NEVER,
@@ -161,28 +160,28 @@ impl Term {
     }
 
     /// The request is on its way.
-    pub fn asked(&mut self) {
+    pub(crate) fn asked(&mut self) {
         self.renewal = Renewal::InFlight;
     }
 
     /// It is dead before its end.
-    pub fn died(&mut self, now: Time) {
+    pub(crate) fn died(&mut self, now: Time) {
         self.ends_at = self.ends_at.min(now);
         self.over(NotRenewed::NotRenewable, now);
     }
 
     /// A check came to nothing: its renewal stands as it stood before.
-    pub fn restore(&mut self, before: Renewal) {
+    pub(crate) fn restore(&mut self, before: Renewal) {
         self.renewal = before;
     }
 
     /// No renewal any more.
-    pub fn over(&mut self, why: NotRenewed, replace_at: Time) {
+    pub(crate) fn over(&mut self, why: NotRenewed, replace_at: Time) {
         self.renewal = Renewal::Stopped { why, replace_at };
     }
 
     /// The reply to a renewal. True if it was granted less than before, so that this was the last one.
-    pub fn renewed(
+    pub(crate) fn renewed(
         &mut self,
         now: Time,
         sent_at: Time,
@@ -210,7 +209,7 @@ impl Term {
     }
 
     /// The renewal failed. What cannot be told from Vault's absence is tried again with back-off.
-    pub fn failed(&mut self, now: Time, failure: Failure, jitter: Jitter) {
+    pub(crate) fn failed(&mut self, now: Time, failure: Failure, jitter: Jitter) {
         match failure {
             Failure::CannotExtend => self.over(NotRenewed::Capped, now),
             // From two thirds on, as if it had never been renewable.

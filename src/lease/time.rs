@@ -11,27 +11,27 @@ use serde::{Deserialize, Serialize};
 /// It never jumps with the wall clock and goes on in a suspend, as a lease does. Only a driver makes one from a
 /// clock; the machines compare and add. Additions stop at [`Time::NEVER`], subtractions at zero.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Time(u64);
+pub(crate) struct Time(u64);
 
 impl Time {
     /// The end of time: later than whatever happens.
-    pub const NEVER: Self = Self(u64::MAX);
+    pub(crate) const NEVER: Self = Self(u64::MAX);
 
     /// From nanoseconds since boot.
     #[must_use]
-    pub const fn from_nanos(nanos: u64) -> Self {
+    pub(crate) const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
     /// Nanoseconds since boot.
     #[must_use]
-    pub const fn as_nanos(self) -> u64 {
+    pub(crate) const fn as_nanos(self) -> u64 {
         self.0
     }
 
     /// How long ago `earlier` was; zero if it is yet to come.
     #[must_use]
-    pub fn since(self, earlier: Self) -> Duration {
+    pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }

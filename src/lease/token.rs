@@ -12,40 +12,40 @@ use super::{Failure, Time};
 
 /// Names a token within one route. The driver keeps id → token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct TokenId(pub u64);
+pub(crate) struct TokenId(pub u64);
 
 /// What is known of a token when it is logged in or handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TokenFacts {
+pub(crate) struct TokenFacts {
     /// When the request that told was sent.
-    pub sent_at: Time,
+    pub(crate) sent_at: Time,
     /// Its remaining life; `None` where it has no end, or none is known.
-    pub ttl: Option<Duration>,
+    pub(crate) ttl: Option<Duration>,
     /// Whether it can be renewed.
-    pub renewable: bool,
+    pub(crate) renewable: bool,
     /// Whether we logged in for it. A token handed to us is never revoked.
-    pub owned: bool,
+    pub(crate) owned: bool,
 }
 
 /// How a token bounds the leases that it owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct TokenLimits {
+pub(crate) struct TokenLimits {
     /// Its end.
-    pub ends_at: Time,
+    pub(crate) ends_at: Time,
     /// Its end, less its own margin.
-    pub end_at: Time,
+    pub(crate) end_at: Time,
     /// The usable life of its latest grant.
-    pub usable: Duration,
+    pub(crate) usable: Duration,
 }
 
 impl TokenLimits {
     /// No bound.
-    pub const NONE: Self = Self { ends_at: Time::NEVER, end_at: Time::NEVER, usable: Duration::MAX };
+    pub(crate) const NONE: Self = Self { ends_at: Time::NEVER, end_at: Time::NEVER, usable: Duration::MAX };
 }
 
 /// A token's life.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Token {
+pub(crate) struct Token {
     pub(super) term: Term,
     pub(super) owned: bool,
     /// Requests that were given up and may yet be granted.
@@ -57,7 +57,7 @@ pub struct Token {
 
 /// A revocation that is under way, of a token or a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Revoking {
+pub(crate) struct Revoking {
     pub(super) tries: u32,
     /// `None` while it is in flight.
     pub(super) again_at: Option<Time>,
@@ -96,19 +96,19 @@ impl Token {
 
     /// Its end.
     #[must_use]
-    pub fn ends_at(&self) -> Time {
+    pub(crate) fn ends_at(&self) -> Time {
         self.term.ends_at()
     }
 
     /// What it means for the leases that it owns.
     #[must_use]
-    pub fn bound(&self) -> TokenLimits {
+    pub(crate) fn bound(&self) -> TokenLimits {
         TokenLimits { ends_at: self.term.ends_at(), end_at: self.term.end_at(), usable: self.term.usable() }
     }
 
     /// From when on it is ending: its renewal was capped, or it cannot be renewed and two thirds of it have passed.
     #[must_use]
-    pub fn ending_at(&self) -> Time {
+    pub(crate) fn ending_at(&self) -> Time {
         self.term.replace_at()
     }
 
@@ -120,7 +120,7 @@ impl Token {
 
     /// When it is to be renewed next.
     #[must_use]
-    pub fn renew_at(&self) -> Option<Time> {
+    pub(crate) fn renew_at(&self) -> Option<Time> {
         self.term.renews_at()
     }
 }

@@ -11,7 +11,7 @@ use metrics_exporter_prometheus::{
 use super::{RouteMetrics, Series};
 
 /// The process' metrics. Those of a route are kept by themselves, so that they go with it.
-pub struct Metrics {
+pub(crate) struct Metrics {
     process: PrometheusHandle,
     /// By name. What lives is held by the route's sessions and by its driver.
     routes: Mutex<Vec<Weak<Series>>>,
@@ -22,7 +22,7 @@ impl Metrics {
     ///
     /// # Errors
     /// If there is a recorder already.
-    pub fn install() -> Result<Self, BuildError> {
+    pub(crate) fn install() -> Result<Self, BuildError> {
         let process = builder()?.install_recorder()?;
         describe();
         Ok(Self { process, routes: Mutex::default() })
@@ -31,7 +31,7 @@ impl Metrics {
     /// The metrics of the route with this name. Where another one of this name is still there, since it was removed and
     /// has sessions, they share the counts; what is said of the credential is the newest one's word alone.
     #[must_use]
-    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+    pub(crate) fn route(&self, name: &str) -> Arc<RouteMetrics> {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         routes.retain(|series| series.strong_count() > 0);
         let known = routes.iter().filter_map(Weak::upgrade).find(|series| series.route() == name);
@@ -45,7 +45,7 @@ impl Metrics {
 
     /// As text, in Prometheus' format.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let mut families = Families::default();
         families.add(&self.process.render());
         for series in self.living() {
@@ -55,7 +55,7 @@ impl Metrics {
     }
 
     /// Folds up the samples of histograms. Call it every few seconds: nobody may scrape.
-    pub fn run_upkeep(&self) {
+    pub(crate) fn run_upkeep(&self) {
         self.process.run_upkeep();
         for series in self.living() {
             series.run_upkeep();

@@ -20,7 +20,7 @@ use crate::postgres::upstream::{CancelTarget, Upstream};
 
 /// What is done with a request whose key is not in the table: another instance's session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Unknown {
+pub(crate) enum Unknown {
     /// It is closed silently.
     #[default]
     Off,
@@ -29,7 +29,7 @@ pub enum Unknown {
 }
 
 /// The table of all sessions' keys.
-pub struct Cancels {
+pub(crate) struct Cancels {
     targets: Mutex<HashMap<CancelRequest, Entry>>,
     unknown: Unknown,
     bucket: Mutex<Bucket>,
@@ -45,7 +45,7 @@ struct Entry {
 impl Cancels {
     /// An empty table.
     #[must_use]
-    pub fn new(unknown: Unknown) -> Self {
+    pub(crate) fn new(unknown: Unknown) -> Self {
         Self {
             targets: Mutex::default(),
             unknown,

@@ -1,7 +1,7 @@
 //! Everything that speaks the PostgreSQL wire protocol.
 
-pub mod cancel;
-pub mod protocol;
-pub mod relay;
-pub mod session;
-pub mod upstream;
+pub(crate) mod cancel;
+pub(crate) mod protocol;
+pub(crate) mod relay;
+pub(crate) mod session;
+pub(crate) mod upstream;

@@ -16,7 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// Who has connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
+pub(crate) enum Peer {
     /// By TCP, from this address. Of IPv6 it is the network, as a host has many addresses in it.
     Address(IpAddr),
     /// By a Unix socket, as this user; `None` where the system did not say.
@@ -26,7 +26,7 @@ pub enum Peer {
 impl Peer {
     /// The peer at this address.
     #[must_use]
-    pub fn at(address: IpAddr) -> Self {
+    pub(crate) fn at(address: IpAddr) -> Self {
         Self::Address(match address.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK).into(),
             address @ IpAddr::V4(_) => address,
@@ -36,16 +36,16 @@ impl Peer {
 
 /// How far a connection has come; what serves the connection moves it on.
 #[derive(Clone, Debug, Default)]
-pub struct Progress(Arc<AtomicU8>);
+pub(crate) struct Progress(Arc<AtomicU8>);
 
 impl Progress {
     /// Its request is whole.
-    pub fn answering(&self) {
+    pub(crate) fn answering(&self) {
         self.0.store(ANSWERING, Ordering::Relaxed);
     }
 
     /// The answer is known and is being written.
-    pub fn answered(&self) {
+    pub(crate) fn answered(&self) {
         self.0.store(ANSWERED, Ordering::Relaxed);
     }
 
@@ -57,7 +57,7 @@ impl Progress {
 
 /// The connections of one listener, in the order in which they came. Dropping it closes them all.
 #[derive(Debug)]
-pub struct Connections {
+pub(crate) struct Connections {
     tasks: JoinSet<()>,
     open: Vec<Connection>,
     most: usize,
@@ -74,13 +74,13 @@ struct Connection {
 impl Connections {
     /// For at most so many connections, and so many of one peer.
     #[must_use]
-    pub fn new(most: usize, most_of_one_peer: usize) -> Self {
+    pub(crate) fn new(most: usize, most_of_one_peer: usize) -> Self {
         Self { tasks: JoinSet::new(), open: Vec::new(), most, most_of_one_peer }
     }
 
     /// Serves a connection in a task of its own. If it closes another one for it, it waits until that has let go of its
     /// socket, which is a matter of the runtime's next turn: until then both would hold a descriptor.
-    pub async fn admit<F>(&mut self, peer: Peer, serve: impl FnOnce(Progress) -> F)
+    pub(crate) async fn admit<F>(&mut self, peer: Peer, serve: impl FnOnce(Progress) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -93,7 +93,7 @@ impl Connections {
     }
 
     /// Closes the connection that is worth least, if there is one: something else needs its descriptor.
-    pub fn give_up_one(&mut self) {
+    pub(crate) fn give_up_one(&mut self) {
         self.forget_ended();
         self.close(self.first_to_go(|connection| connection.progress.rank() < ANSWERING));
     }

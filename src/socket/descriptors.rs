@@ -13,33 +13,33 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 ///
 /// # Errors
 /// If the system refuses.
-pub fn raise_limit() -> io::Result<()> {
+pub(crate) fn raise_limit() -> io::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }
 
 /// The limit of open files, as it is now: it can be changed from outside.
 #[must_use]
-pub fn limit() -> usize {
+pub(crate) fn limit() -> usize {
     let current = getrlimit(Resource::Nofile).current;
     current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 /// Who may have how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shares {
+pub(crate) struct Shares {
     /// Clients, with a descriptor for their upstream each.
-    pub clients: usize,
+    pub(crate) clients: usize,
     /// Connections of each HTTP server.
-    pub http: usize,
+    pub(crate) http: usize,
     /// Clients for which there are none: each is told so, or has its cancel request sent.
-    pub turned_away: usize,
+    pub(crate) turned_away: usize,
 }
 
 impl Shares {
     /// Of this limit, in a process with this many routes.
     #[must_use]
-    pub fn of(limit: usize, routes: usize) -> Self {
+    pub(crate) fn of(limit: usize, routes: usize) -> Self {
         let room = limit.saturating_sub(OWN);
         let http = (room / 10).clamp(2, MOST_HTTP);
         let turned_away = (room / 16).clamp(1, MOST_TURNED_AWAY);
@@ -51,26 +51,26 @@ impl Shares {
 
 /// Counts the clients that have descriptors.
 #[derive(Debug, Default)]
-pub struct Descriptors {
+pub(crate) struct Descriptors {
     clients: AtomicUsize,
     routes: AtomicUsize,
 }
 
 impl Descriptors {
     /// Keeps enough for this many routes from now on.
-    pub fn keep_for(&self, routes: usize) {
+    pub(crate) fn keep_for(&self, routes: usize) {
         self.routes.store(routes, Ordering::Relaxed);
     }
 
     /// The shares of this moment.
     #[must_use]
-    pub fn shares(&self) -> Shares {
+    pub(crate) fn shares(&self) -> Shares {
         Shares::of(limit(), self.routes.load(Ordering::Relaxed))
     }
 
     /// Takes those of a client and its upstream, if the others keep enough.
     #[must_use]
-    pub fn take(self: &Arc<Self>) -> Option<Taken> {
+    pub(crate) fn take(self: &Arc<Self>) -> Option<Taken> {
         self.take_of(self.shares().clients)
     }
 
@@ -83,7 +83,7 @@ impl Descriptors {
 
 /// The descriptors of one client, counted until dropped.
 #[derive(Debug)]
-pub struct Taken(Arc<Descriptors>);
+pub(crate) struct Taken(Arc<Descriptors>);
 
 impl Drop for Taken {
     fn drop(&mut self) {

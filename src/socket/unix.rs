@@ -13,7 +13,7 @@ use super::Peer;
 
 /// Why a Unix socket cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The system refused.
     #[error("cannot listen on {path}")]
     Bind {
@@ -50,7 +50,7 @@ pub enum Error {
 
 /// A bound socket. Its file goes with it, if the file is still its own.
 #[derive(Debug)]
-pub struct UnixSocket {
+pub(crate) struct UnixSocket {
     listener: UnixListener,
     _file: File,
 }
@@ -68,7 +68,7 @@ impl UnixSocket {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn bind(path: &Path, mode: u32, backlog: i32) -> Result<Self, Error> {
+    pub(crate) fn bind(path: &Path, mode: u32, backlog: i32) -> Result<Self, Error> {
         let failed = |source| Error::Bind { path: path.to_owned(), source };
         let no_mode = |source| Error::Mode { path: path.to_owned(), mode, source };
         let address = SockAddr::unix(path).map_err(failed)?;
@@ -96,7 +96,7 @@ impl UnixSocket {
     ///
     /// # Errors
     /// What the system says; the client may be at fault, see [`super::is_the_clients`].
-    pub async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
+    pub(crate) async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
         let (stream, _) = self.listener.accept().await?;
         let user = stream.peer_cred().ok().map(|credentials| credentials.uid());
         Ok((stream, Peer::User(user)))

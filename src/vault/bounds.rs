@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What a request protects. Where requests wait for their turn, the least one goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Priority {
+pub(crate) enum Priority {
     /// The renewal of a lease or token that carries sessions. Without it they end at this time.
     Sessions(Instant),
     /// A renewal without sessions, or a successor. Without it no session gets in from this time on.
@@ -33,7 +33,7 @@ impl Priority {
 
 /// How long a request may take from its sending on, and its place among those that wait for their turn.
 #[derive(Clone, Debug)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     within: Duration,
     priority: Priority,
     withdrawn: CancellationToken,
@@ -43,26 +43,26 @@ pub struct Bounds {
 impl Bounds {
     /// A wait for the turn is not part of `within`; it has a bound of its own.
     #[must_use]
-    pub fn new(priority: Priority, within: Duration) -> Self {
+    pub(crate) fn new(priority: Priority, within: Duration) -> Self {
         let (sent, _) = watch::channel(None);
         Self { within, priority, withdrawn: CancellationToken::new(), sent: Arc::new(sent) }
     }
 
     /// While it waits for its turn it is given up once this is cancelled. After its sending that changes nothing.
     #[must_use]
-    pub fn withdrawn_by(self, withdrawn: CancellationToken) -> Self {
+    pub(crate) fn withdrawn_by(self, withdrawn: CancellationToken) -> Self {
         Self { withdrawn, ..self }
     }
 
     /// Waits until the first request for it is sent. Cancel safe.
-    pub async fn sent(&self) {
+    pub(crate) async fn sent(&self) {
         // This side holds the sender too, so the channel is open.
         let _ = self.sent.subscribe().wait_for(Option::is_some).await;
     }
 
     /// How long it waited before its first request was sent; zero before that.
     #[must_use]
-    pub fn waited(&self) -> Duration {
+    pub(crate) fn waited(&self) -> Duration {
         self.sent.borrow().unwrap_or_default()
     }
 }

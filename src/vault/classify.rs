@@ -8,7 +8,7 @@ use super::failure::Kind;
 
 /// What was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// A login.
     LogIn,
     /// A credential.

@@ -11,34 +11,34 @@ use super::Error;
 
 /// How to reach Vault, and how to log in. The meaning of each is that of the `vault` and `bao` command lines.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// Base URLs, `http` or `https`, tried in order.
-    pub addrs: Vec<String>,
+    pub(crate) addrs: Vec<String>,
     /// The namespace, sent as `X-Vault-Namespace`.
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// A PEM file; where given, only its certificates are trusted.
-    pub ca_cert: Option<FileSetting>,
+    pub(crate) ca_cert: Option<FileSetting>,
     /// The same as text (`VAULT_CACERT_BYTES`); it beats `ca_cert`, as in the `vault` command line.
-    pub ca_cert_bytes: Option<String>,
+    pub(crate) ca_cert_bytes: Option<String>,
     /// A directory of PEM files.
-    pub ca_path: Option<FileSetting>,
+    pub(crate) ca_path: Option<FileSetting>,
     /// A client certificate, with `client_key`.
-    pub client_cert: Option<FileSetting>,
+    pub(crate) client_cert: Option<FileSetting>,
     /// Its key.
-    pub client_key: Option<FileSetting>,
+    pub(crate) client_key: Option<FileSetting>,
     /// The name to verify instead of the URL's host.
-    pub tls_server_name: Option<String>,
+    pub(crate) tls_server_name: Option<String>,
     /// Whether the server's certificate goes unverified.
-    pub skip_verify: bool,
+    pub(crate) skip_verify: bool,
     /// How long a request may take.
-    pub client_timeout: Duration,
+    pub(crate) client_timeout: Duration,
     /// How to log in.
-    pub auth: Auth,
+    pub(crate) auth: Auth,
 }
 
 /// An auth method. A mount has no `auth/` in front. Files are read again at each login.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Auth {
+pub(crate) enum Auth {
     /// A token handed to us.
     Token {
         /// The token; `None` where nothing is asked of Vault, and it was not read.
@@ -99,7 +99,7 @@ pub enum Auth {
 impl Auth {
     /// Whom it logs in as, without any secret: method, mount and name.
     #[must_use]
-    pub fn identity(&self) -> String {
+    pub(crate) fn identity(&self) -> String {
         match self {
             Self::Token { .. } => "token".to_owned(),
             Self::TokenFile { .. } => "token-file".to_owned(),
@@ -115,7 +115,7 @@ impl Auth {
 impl Auth {
     /// The file that it reads a secret from at each login.
     #[must_use]
-    pub fn secret_file(&self) -> Option<&FileSetting> {
+    pub(crate) fn secret_file(&self) -> Option<&FileSetting> {
         match self {
             Self::TokenFile { path: file }
             | Self::Kubernetes { jwt_file: file, .. }
@@ -133,7 +133,7 @@ impl Auth {
 
 /// Where AppRole's secret_id comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretId {
+pub(crate) enum SecretId {
     /// None is sent (`bind_secret_id=false`).
     Absent,
     /// A file holds it.
@@ -150,7 +150,7 @@ pub enum SecretId {
 impl Config {
     /// Which Vault this is: its addresses in any order, and the namespace.
     #[must_use]
-    pub fn server(&self) -> String {
+    pub(crate) fn server(&self) -> String {
         let mut addrs = self.addrs.clone();
         addrs.sort_unstable();
         format!("{} {}", addrs.join(","), self.namespace.as_deref().unwrap_or(""))

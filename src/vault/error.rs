@@ -1,11 +1,10 @@
 //! What is wrong with the configuration of Vault, found before anything is asked. Floor 2.
 
-use crate::error::Blame;
 use crate::files;
 
 /// The configuration cannot work. The text names the file or key, and the reason.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No address at all.
     #[error("no Vault address is configured")]
     NoAddress,
@@ -54,10 +53,4 @@ pub enum Error {
     Client(#[source] reqwest::Error),
 }
 
-impl Error {
-    /// Who has to act.
-    #[must_use]
-    pub fn blame(&self) -> Blame {
-        Blame::Config
-    }
-}
+impl Error {}

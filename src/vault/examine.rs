@@ -15,7 +15,7 @@ impl Vault {
     /// # Errors
     ///
     /// `Forbidden` as a rule: the least policy does not allow it.
-    pub async fn role_max_ttl(
+    pub(crate) async fn role_max_ttl(
         &self,
         token: &Secret,
         path: &str,
@@ -32,7 +32,7 @@ impl Vault {
     /// # Errors
     ///
     /// `Forbidden` where it may not even ask.
-    pub async fn capabilities(
+    pub(crate) async fn capabilities(
         &self,
         token: &Secret,
         paths: Vec<String>,
@@ -47,7 +47,7 @@ impl Vault {
     /// # Errors
     ///
     /// `Forbidden` for a token without the default policy.
-    pub async fn has_lease(
+    pub(crate) async fn has_lease(
         &self,
         token: &Secret,
         lease: &Lease,

@@ -23,7 +23,7 @@ use super::lease::Leftover;
 /// | `CannotExtend` | it lives on to its end, and no longer | rotate |
 /// | `Refused` | Vault will say the same until somebody acts | tell, and back off |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// The network, an overloaded, sealed or leaderless Vault, and whatever is not known to be something else.
     Transient,
     /// No answer within the bound; what became of the request is unknown.
@@ -43,7 +43,7 @@ pub enum Kind {
 impl Kind {
     /// The word used in logs and in the status.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Transient => "transient",
             Self::TimedOut => "timed_out",
@@ -58,15 +58,15 @@ impl Kind {
 
 /// A request that did not succeed.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// What it means.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// The HTTP status, where there was an answer.
-    pub status: Option<u16>,
+    pub(crate) status: Option<u16>,
     /// Whether Vault may have done what was asked although its word did not arrive: a grant may have been lost.
-    pub outcome_unknown: bool,
+    pub(crate) outcome_unknown: bool,
     /// The lease that Vault made all the same. Nobody uses it, so it is to be given back.
-    pub left: Option<Box<Leftover>>,
+    pub(crate) left: Option<Box<Leftover>>,
     operation: Operation,
     reason: String,
     /// The database's SQLSTATE, where Vault passes one on.
@@ -77,13 +77,13 @@ pub struct Failure {
 impl Failure {
     /// The caller waited no longer for a request of this kind; what became of it is unknown.
     #[must_use]
-    pub fn gave_up(operation: Operation) -> Self {
+    pub(crate) fn gave_up(operation: Operation) -> Self {
         Self::local(operation, Kind::TimedOut, "no answer in time")
     }
 
     /// What it means, in few fixed words, with the database's SQLSTATE where Vault passes one on.
     #[must_use]
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let kind = self.kind.as_str();
         match &self.sqlstate {
             Some(code) if self.operation == Operation::Issue && self.kind == Kind::Refused => {
@@ -98,13 +98,13 @@ impl Failure {
 
     /// Who has to act.
     #[must_use]
-    pub fn blame(&self) -> Blame {
+    pub(crate) fn blame(&self) -> Blame {
         self.blame
     }
 
     /// Whether Vault's certificate was not taken: a wrong CA, a wrong name, out of its time.
     #[must_use]
-    pub fn is_about_certificate(&self) -> bool {
+    pub(crate) fn is_about_certificate(&self) -> bool {
         self.status.is_none() && self.reason.contains("certificate")
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// A lease, as requests name it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Lease {
+pub(crate) struct Lease {
     id: String,
     /// Below the namespace of the requests; empty where the lease is in that one.
     namespace: String,
@@ -20,7 +20,7 @@ pub struct Lease {
 impl Lease {
     /// The lease of this id, whose credential was read at `vault_path`.
     #[must_use]
-    pub fn new(id: String, vault_path: &str) -> Self {
+    pub(crate) fn new(id: String, vault_path: &str) -> Self {
         let read_at = vault_path.trim_matches('/');
         let namespace = id
             .rsplit_once('/')
@@ -32,32 +32,32 @@ impl Lease {
 
     /// What a static role has.
     #[must_use]
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { id: String::new(), namespace: String::new() }
     }
 
     /// The whole lease_id.
     #[must_use]
-    pub fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.id
     }
 
     /// The last eight characters of the lease_id, for logs and status.
     #[must_use]
-    pub fn tail(&self) -> &str {
+    pub(crate) fn tail(&self) -> &str {
         let start = self.id.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
         self.id.get(start..).unwrap_or("")
     }
 
     /// Whether it is in another namespace than the token that asked for it. The revocation of that token leaves it alone.
     #[must_use]
-    pub fn is_elsewhere(&self) -> bool {
+    pub(crate) fn is_elsewhere(&self) -> bool {
         !self.namespace.is_empty()
     }
 
     /// Where this lease is asked for `operation`, such as `sys/leases/renew`.
     #[must_use]
-    pub fn path(&self, operation: &str) -> String {
+    pub(crate) fn path(&self, operation: &str) -> String {
         if self.namespace.is_empty() {
             operation.to_owned()
         } else {
@@ -74,13 +74,13 @@ impl fmt::Debug for Lease {
 
 /// A lease that Vault made although its reply is of no use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leftover {
+pub(crate) struct Leftover {
     /// The lease, which nobody uses.
-    pub lease: Lease,
+    pub(crate) lease: Lease,
     /// Its user; empty where the reply does not tell.
-    pub username: String,
+    pub(crate) username: String,
     /// How long it lives if it is left alone, from the sending of the request; `None` where the reply does not tell.
-    pub ttl: Option<Duration>,
+    pub(crate) ttl: Option<Duration>,
 }
 
 #[cfg(test)]

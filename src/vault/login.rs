@@ -24,23 +24,21 @@ use super::{Auth, Failure, Kind, SecretId, Vault};
 
 /// A token, and how long it lives.
 #[derive(Clone, Debug)]
-pub struct Login {
+pub(crate) struct Login {
     /// The token.
-    pub token: Secret,
+    pub(crate) token: Secret,
     /// It was handed to us (`token`, `token-file`): others may use it, so we never revoke it.
-    pub handed: bool,
+    pub(crate) handed: bool,
     /// What it has from the sending of the login; `None`: no end is known.
-    pub ttl: Option<Duration>,
+    pub(crate) ttl: Option<Duration>,
     /// Whether `ttl` is Vault's word. False only for a handed token that may not look itself up.
-    pub ttl_known: bool,
+    pub(crate) ttl_known: bool,
     /// Whether it can be renewed.
-    pub renewable: bool,
+    pub(crate) renewable: bool,
     /// A batch token can be neither renewed nor revoked.
-    pub batch: bool,
+    pub(crate) batch: bool,
     /// Uses left; 0 = without limit. Another number means that creds read with the last use are revoked at once.
-    pub num_uses: u64,
-    /// The end that no renewal passes, counted from the token's creation.
-    pub explicit_max_ttl: Option<Duration>,
+    pub(crate) num_uses: u64,
 }
 
 impl Login {
@@ -53,7 +51,6 @@ impl Login {
             renewable: facts.renewable,
             batch: facts.batch,
             num_uses: facts.num_uses,
-            explicit_max_ttl: facts.explicit_max_ttl,
         }
     }
 }
@@ -76,7 +73,7 @@ impl Vault {
     /// # Errors
     ///
     /// `Refused` where Vault does not let us in or a handed token is dead; `Transient` where a file cannot be read.
-    pub async fn log_in(&self, bounds: impl Into<Bounds>) -> Result<Login, Failure> {
+    pub(crate) async fn log_in(&self, bounds: impl Into<Bounds>) -> Result<Login, Failure> {
         let limit = Limit::new(bounds.into());
         let turn = self.transport.pace.alone(PATH, &limit).await;
         let turn = turn.map_err(|why| failed(Kind::Transient, why))?;

@@ -45,8 +45,8 @@ use crate::metrics::{self, VaultOutcome};
 use crate::secret::Secret;
 
 use bounds::Limit;
-pub use bounds::{Bounds, Priority};
-pub use classify::Operation;
+pub(crate) use bounds::{Bounds, Priority};
+pub(crate) use classify::Operation;
 use classify::{classify, is_server_trouble};
 use endpoints::{Creds, ReadHealth, RenewLease, RevokeLease, StaticCreds};
 use login::Held;
@@ -54,18 +54,18 @@ use pace::Went;
 use refusals::Refusals;
 use transport::{NoReply, Reply, Transport};
 
-pub use config::{Auth, Config, SecretId};
-pub use error::Error;
-pub use failure::{Failure, Kind};
-pub use lease::{Lease, Leftover};
-pub use login::Login;
-pub use replies::{Grant, Renewed, StaticCredential, TokenFacts};
+pub(crate) use config::{Auth, Config, SecretId};
+pub(crate) use error::Error;
+pub(crate) use failure::{Failure, Kind};
+pub(crate) use lease::{Lease, Leftover};
+pub(crate) use login::Login;
+pub(crate) use replies::{Grant, Renewed, StaticCredential, TokenFacts};
 
 /// Vault, reached as one auth identity.
 ///
 /// Each request is sent once. Its [`Bounds`] hold for all of it from its sending on: connecting, the answer. Whoever wants
 /// to hear of a late answer spawns it with longer ones, and gives up earlier.
-pub struct Vault {
+pub(crate) struct Vault {
     config: Config,
     transport: Transport,
     /// Held by the login in flight.
@@ -83,7 +83,7 @@ struct Seen {
 
 /// How Vault stood at the latest request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// It answered, and serves.
     Serving,
     /// It answered that it is sealed.
@@ -97,7 +97,7 @@ pub enum Standing {
 
 /// The state of a node, as its health tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
+pub(crate) enum Health {
     /// Unsealed and active.
     Active,
     /// Unsealed; it forwards what it is asked.
@@ -118,7 +118,7 @@ impl Vault {
     /// # Errors
     ///
     /// Names the file or key, and the reason.
-    pub fn new(config: Config) -> Result<Self, Error> {
+    pub(crate) fn new(config: Config) -> Result<Self, Error> {
         config.check()?;
         Ok(Self {
             transport: Transport::new(&config)?,
@@ -132,7 +132,7 @@ impl Vault {
     /// Takes over the pace of an earlier one and what it has seen, since both ask the same Vault, and what it knows, where both log in alike: a
     /// wrapped secret_id can be had once only, and one login at a time is in flight.
     #[must_use]
-    pub fn succeeding(mut self, earlier: &Self) -> Self {
+    pub(crate) fn succeeding(mut self, earlier: &Self) -> Self {
         self.transport.pace = Arc::clone(&earlier.transport.pace);
         self.seen = Arc::clone(&earlier.seen);
         if self.config.auth == earlier.config.auth && self.config.namespace == earlier.config.namespace {
@@ -144,7 +144,7 @@ impl Vault {
 
     /// Somebody asks for a credential at `path` now: one for the login that Vault refused is shown to it again, and what it
     /// refused lately is not waited out.
-    pub fn retry_now(&self, path: &str) {
+    pub(crate) fn retry_now(&self, path: &str) {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner).retry_now(Instant::now());
         self.transport.pace.retry_now(login::PATH);
         self.transport.pace.retry_now(&creds_path(path));
@@ -152,30 +152,30 @@ impl Vault {
 
     /// Whether a credential that came from `path` is of use. One that is not is as good as a refusal of that path, though
     /// the request was answered well.
-    pub fn grant_was_of_use(&self, path: &str, of_use: bool) {
+    pub(crate) fn grant_was_of_use(&self, path: &str, of_use: bool) {
         self.transport.pace.of_use(&creds_path(path), of_use);
     }
 
     /// Whether the token of a login is of use. One that is not is as good as a refused login.
-    pub fn login_was_of_use(&self, of_use: bool) {
+    pub(crate) fn login_was_of_use(&self, of_use: bool) {
         self.transport.pace.of_use(login::PATH, of_use);
     }
 
     /// The address that is asked first: the one that answered last, unless it failed since.
     #[must_use]
-    pub fn addr(&self) -> String {
+    pub(crate) fn addr(&self) -> String {
         self.transport.addr()
     }
 
     /// How Vault stood at the latest request.
     #[must_use]
-    pub fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> Standing {
         self.seen().standing
     }
 
     /// When Vault last answered with success.
     #[must_use]
-    pub fn last_success(&self) -> Option<SystemTime> {
+    pub(crate) fn last_success(&self) -> Option<SystemTime> {
         self.seen().last_success
     }
 
@@ -187,7 +187,7 @@ impl Vault {
     ///
     /// With `outcome_unknown` a credential may have been made all the same; with `left` one was made, and is to be given
     /// back.
-    pub async fn issue(
+    pub(crate) async fn issue(
         &self,
         token: &Secret,
         path: &str,
@@ -210,7 +210,7 @@ impl Vault {
     /// # Errors
     ///
     /// `Refused` for an unknown role, or one that has no password.
-    pub async fn read_static(
+    pub(crate) async fn read_static(
         &self,
         token: &Secret,
         path: &str,
@@ -227,7 +227,7 @@ impl Vault {
     /// # Errors
     ///
     /// `Gone` and `CannotExtend` are final. An error of the database is `Gone` only where it names the user.
-    pub async fn renew(
+    pub(crate) async fn renew(
         &self,
         token: &Secret,
         lease: &Lease,
@@ -249,7 +249,11 @@ impl Vault {
     /// # Errors
     ///
     /// `TokenDead` and `CannotExtend` are final.
-    pub async fn renew_token(&self, token: &Secret, bounds: impl Into<Bounds>) -> Result<Renewed, Failure> {
+    pub(crate) async fn renew_token(
+        &self,
+        token: &Secret,
+        bounds: impl Into<Bounds>,
+    ) -> Result<Renewed, Failure> {
         let request = RenewTokenSelfRequest { increment: None };
         let reply = self.ask(Operation::RenewToken, token, request, bounds).await?;
         replies::renewed_token(&reply.body).map_err(|why| unreadable(Operation::RenewToken, why))
@@ -260,7 +264,7 @@ impl Vault {
     /// # Errors
     ///
     /// `Forbidden` where the token lives and may not ask.
-    pub async fn look_up_token(
+    pub(crate) async fn look_up_token(
         &self,
         token: &Secret,
         bounds: impl Into<Bounds>,
@@ -273,7 +277,7 @@ impl Vault {
     /// # Errors
     ///
     /// `Forbidden` where the policy does not allow it, which is the default.
-    pub async fn revoke(
+    pub(crate) async fn revoke(
         &self,
         token: &Secret,
         lease: &Lease,
@@ -297,19 +301,14 @@ impl Vault {
     /// # Errors
     ///
     /// `TokenDead` where it is gone already.
-    pub async fn revoke_token(&self, token: &Secret, bounds: impl Into<Bounds>) -> Result<(), Failure> {
+    pub(crate) async fn revoke_token(
+        &self,
+        token: &Secret,
+        bounds: impl Into<Bounds>,
+    ) -> Result<(), Failure> {
         let request = RevokeTokenSelfRequest {};
         self.ask(Operation::RevokeToken, token, request, bounds).await?;
         Ok(())
-    }
-
-    /// The state of the first node that serves; where none does, that of the last one asked. Cancel safe.
-    ///
-    /// # Errors
-    ///
-    /// Where no node answers, or one with a status that means nothing.
-    pub async fn health(&self, within: Duration) -> Result<Health, Failure> {
-        self.look(within).await.map(|(health, _)| health)
     }
 
     /// As [`Vault::health`], with the node's clock, in whole seconds, where its answer tells it.
@@ -317,7 +316,7 @@ impl Vault {
     /// # Errors
     ///
     /// As [`Vault::health`].
-    pub async fn look(&self, within: Duration) -> Result<(Health, Option<SystemTime>), Failure> {
+    pub(crate) async fn look(&self, within: Duration) -> Result<(Health, Option<SystemTime>), Failure> {
         let request = self.build(Operation::Health, None, ReadHealth {})?;
         let reply = self.exchange(Operation::Health, &request, &Limit::new(within.into())).await?;
         if !is_vaults(Operation::Health, &reply) {

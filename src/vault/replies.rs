@@ -11,56 +11,56 @@ use crate::secret::Secret;
 
 /// A credential, and the lease that it lives by.
 #[derive(Clone, Debug)]
-pub struct Grant {
+pub(crate) struct Grant {
     /// The user name.
-    pub username: String,
+    pub(crate) username: String,
     /// The password.
-    pub password: Secret,
+    pub(crate) password: Secret,
     /// The lease that it lives by.
-    pub lease: Lease,
+    pub(crate) lease: Lease,
     /// `lease_duration`, in whole seconds; counts from the sending of the request. The owning token may end sooner.
-    pub ttl: Duration,
+    pub(crate) ttl: Duration,
     /// Whether Vault renews it at all; stays true to its last second.
-    pub renewable: bool,
+    pub(crate) renewable: bool,
 }
 
 /// The password of a static role.
 #[derive(Clone, Debug)]
-pub struct StaticCredential {
+pub(crate) struct StaticCredential {
     /// The user name.
-    pub username: String,
+    pub(crate) username: String,
     /// The password.
-    pub password: Secret,
+    pub(crate) password: Secret,
     /// What Vault says until its next rotation, which comes up to some seconds later; counts from the sending.
-    pub ttl: Duration,
+    pub(crate) ttl: Duration,
 }
 
 /// A lease or token after its renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Renewed {
+pub(crate) struct Renewed {
     /// What it has from the sending of the request; zero for a token without an end.
-    pub ttl: Duration,
+    pub(crate) ttl: Duration,
     /// Whether it may be renewed again.
-    pub renewable: bool,
+    pub(crate) renewable: bool,
 }
 
 /// What Vault says of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TokenFacts {
+pub(crate) struct TokenFacts {
     /// What it has from the sending of the request; `None`: it does not end by itself.
-    pub ttl: Option<Duration>,
+    pub(crate) ttl: Option<Duration>,
     /// Whether it can be renewed.
-    pub renewable: bool,
+    pub(crate) renewable: bool,
     /// A batch token can be neither renewed nor revoked.
-    pub batch: bool,
+    pub(crate) batch: bool,
     /// Uses left; 0 = without limit.
-    pub num_uses: u64,
+    pub(crate) num_uses: u64,
     /// What each renewal gives a periodic token, which has no maximum.
-    pub period: Option<Duration>,
+    pub(crate) period: Option<Duration>,
     /// The end that no renewal passes, counted from the token's creation.
-    pub explicit_max_ttl: Option<Duration>,
+    pub(crate) explicit_max_ttl: Option<Duration>,
     /// Whether it outlives the token it was made by.
-    pub orphan: bool,
+    pub(crate) orphan: bool,
 }
 
 /// The shell of every reply.

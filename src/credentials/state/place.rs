@@ -12,7 +12,7 @@ use crate::files::Shown;
 
 /// Why a state file cannot be used. Each is for the user to mend.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Its filesystem is not one of memory.
     #[error(
         "{} is not in memory, and on a disk a credential would outlive its lease: name a file on tmpfs, such as in \

@@ -12,8 +12,8 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
 
-pub mod method;
-pub mod scram;
+pub(crate) mod method;
+pub(crate) mod scram;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +28,7 @@ use scram::{Derivation, Gs2, NONCE_LEN, Pair, Scram};
 
 /// What the conversation runs over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// TCP without TLS: a cleartext password is never sent here.
     Plain,
     /// A Unix socket.
@@ -42,17 +42,17 @@ pub enum Transport {
 
 /// What the user demands of the conversation.
 #[derive(Clone, Debug)]
-pub struct Terms {
+pub(crate) struct Terms {
     /// What carries it.
-    pub transport: Transport,
+    pub(crate) transport: Transport,
     /// `channel_binding` of the URI.
-    pub channel_binding: ChannelBinding,
+    pub(crate) channel_binding: ChannelBinding,
     /// `require_auth`.
-    pub require_auth: RequireAuth,
+    pub(crate) require_auth: RequireAuth,
 }
 
 /// One conversation. It is consumed by each step, so a stale state cannot be used again.
-pub struct Authentication<'a> {
+pub(crate) struct Authentication<'a> {
     user: &'a str,
     password: &'a Secret,
     nonce: [u8; NONCE_LEN],
@@ -70,7 +70,7 @@ enum State {
 }
 
 /// What to do after an `R` message.
-pub enum Step<'a> {
+pub(crate) enum Step<'a> {
     /// Send `message`, a whole frame, and go on with `next`.
     Send {
         /// The frame; it may hold a password.
@@ -94,7 +94,7 @@ pub enum Step<'a> {
 impl<'a> Authentication<'a> {
     /// Begins. `nonce` must be fresh random bytes.
     #[must_use]
-    pub fn new(user: &'a str, password: &'a Secret, nonce: [u8; NONCE_LEN], terms: Terms) -> Self {
+    pub(crate) fn new(user: &'a str, password: &'a Secret, nonce: [u8; NONCE_LEN], terms: Terms) -> Self {
         Self { user, password, nonce, terms, state: State::Started }
     }
 
@@ -102,7 +102,7 @@ impl<'a> Authentication<'a> {
     ///
     /// # Errors
     /// The server asked for something that cannot or must not be done; the connection is of no further use.
-    pub fn handle(mut self, body: &[u8]) -> Result<Step<'a>, Error> {
+    pub(crate) fn handle(mut self, body: &[u8]) -> Result<Step<'a>, Error> {
         let (code, data) = body.split_first_chunk::<4>().ok_or(Error::Malformed)?;
         let state = std::mem::replace(&mut self.state, State::Answered);
         match (i32::from_be_bytes(*code), state) {
@@ -134,7 +134,7 @@ impl<'a> Authentication<'a> {
     ///
     /// # Errors
     /// It had not asked.
-    pub fn derived(mut self, pair: Pair) -> Result<Step<'a>, Error> {
+    pub(crate) fn derived(mut self, pair: Pair) -> Result<Step<'a>, Error> {
         match std::mem::replace(&mut self.state, State::Answered) {
             State::Challenged(challenged) => {
                 let (message, proved) = challenged.prove(pair);
@@ -233,7 +233,7 @@ impl fmt::Debug for Step<'_> {
 
 /// Why the conversation cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A message too short, or not of its own form.
     #[error("malformed authentication message")]
     Malformed,

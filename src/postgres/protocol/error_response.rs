@@ -17,7 +17,7 @@ mod tests;
 ///
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ERRORRESPONSE>
 #[must_use]
-pub fn fatal(facing: &ClientFacing) -> BytesMut {
+pub(crate) fn fatal(facing: &ClientFacing) -> BytesMut {
     let mut fields = vec![
         (SEVERITY_LOCALIZED, "FATAL".to_owned()),
         (SEVERITY, "FATAL".to_owned()),
@@ -35,45 +35,45 @@ pub fn fatal(facing: &ClientFacing) -> BytesMut {
 
 /// The SQLSTATE of an ErrorResponse or NoticeResponse; also of the front of one, if it reaches that far.
 #[must_use]
-pub fn sqlstate(body: &[u8]) -> Option<&[u8]> {
+pub(crate) fn sqlstate(body: &[u8]) -> Option<&[u8]> {
     Fields::new(body).sqlstate()
 }
 
 /// The fields of an ErrorResponse's or NoticeResponse's body, whatever its bytes are: they come from outside. Of a
 /// truncated body, the fields that are whole.
 #[derive(Clone, Copy)]
-pub struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
     /// Looks at the body, behind type and length.
     #[must_use]
-    pub fn new(body: &'a [u8]) -> Self {
+    pub(crate) fn new(body: &'a [u8]) -> Self {
         Self { rest: body }
     }
 
     /// `ERROR`, `FATAL`, `PANIC`; never translated. Servers before 9.6 send only the translated one.
     #[must_use]
-    pub fn severity(self) -> Option<&'a [u8]> {
+    pub(crate) fn severity(self) -> Option<&'a [u8]> {
         self.field(SEVERITY).or_else(|| self.field(SEVERITY_LOCALIZED))
     }
 
     /// The five characters.
     #[must_use]
-    pub fn sqlstate(self) -> Option<&'a [u8]> {
+    pub(crate) fn sqlstate(self) -> Option<&'a [u8]> {
         self.field(SQLSTATE)
     }
 
     /// The function in PostgreSQL's source that raised it, such as `InitializeSessionUserId`.
     #[must_use]
-    pub fn routine(self) -> Option<&'a [u8]> {
+    pub(crate) fn routine(self) -> Option<&'a [u8]> {
         self.field(ROUTINE)
     }
 
     /// The primary message, in the server's language and encoding.
     #[must_use]
-    pub fn message(self) -> Option<&'a [u8]> {
+    pub(crate) fn message(self) -> Option<&'a [u8]> {
         self.field(MESSAGE)
     }
 

@@ -10,18 +10,18 @@ mod tests;
 
 /// One message, as far as it has been seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame<'a> {
+pub(crate) struct Frame<'a> {
     /// The message type.
-    pub tag: u8,
+    pub(crate) tag: u8,
     /// Bytes of the whole body.
-    pub length: u32,
+    pub(crate) length: u32,
     /// What of the body is in the chunk at hand; for ReadyForQuery never empty, unless `length` is 0.
-    pub body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 /// Follows one direction of a session, from the first message after the startup on.
 #[derive(Debug, Default)]
-pub struct Scanner {
+pub(crate) struct Scanner {
     state: State,
 }
 
@@ -32,7 +32,7 @@ impl Scanner {
     /// # Errors
     ///
     /// [`Error`]: the stream is no longer understood, the connection is dead. The messages before were reported.
-    pub fn feed(&mut self, chunk: &[u8], mut on_frame: impl FnMut(Frame<'_>)) -> Result<(), Error> {
+    pub(crate) fn feed(&mut self, chunk: &[u8], mut on_frame: impl FnMut(Frame<'_>)) -> Result<(), Error> {
         let mut rest = chunk;
         while !rest.is_empty() {
             rest = match self.state {
@@ -52,14 +52,14 @@ impl Scanner {
 
     /// Whether the bytes so far end with a whole message.
     #[must_use]
-    pub fn at_boundary(&self) -> bool {
+    pub(crate) fn at_boundary(&self) -> bool {
         matches!(self.state, State::Header { filled: 0, .. })
     }
 
     /// How many of the chunk's bytes belong to the message in progress; 0 at a boundary. Nothing is consumed: feed
     /// exactly those bytes, and ask [`Self::at_boundary`] whether they were all.
     #[must_use]
-    pub fn to_boundary(&self, chunk: &[u8]) -> usize {
+    pub(crate) fn to_boundary(&self, chunk: &[u8]) -> usize {
         match self.state {
             State::Header { filled: 0, .. } => 0,
             State::Header { bytes, filled } => match fill(bytes, filled, chunk) {
@@ -112,11 +112,11 @@ impl Scanner {
 /// A length that no PostgreSQL message can have. Whose fault it is depends on the direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a message of type {tag:#04x} claims a length of {length} bytes")]
-pub struct Error {
+pub(crate) struct Error {
     /// The message type.
-    pub tag: u8,
+    pub(crate) tag: u8,
     /// The length as it came, which should count itself.
-    pub length: u32,
+    pub(crate) length: u32,
 }
 
 /// ```text

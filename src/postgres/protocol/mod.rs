@@ -2,9 +2,9 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol.html>
 
-pub mod auth;
-pub mod error_response;
-pub mod frame;
-pub mod phase;
-pub mod plain;
-pub mod startup;
+pub(crate) mod auth;
+pub(crate) mod error_response;
+pub(crate) mod frame;
+pub(crate) mod phase;
+pub(crate) mod plain;
+pub(crate) mod startup;

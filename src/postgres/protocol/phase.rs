@@ -20,7 +20,7 @@ use outstanding::{Outstanding, Request};
 /// The requests of one session that are not yet answered, and the last ReadyForQuery. Starts behind the startup's own
 /// ReadyForQuery. Holds next to no memory while nothing is outstanding. `ROOM` of them are kept one by one.
 #[derive(Debug, Default)]
-pub struct Phase<const ROOM: usize = 65_536> {
+pub(crate) struct Phase<const ROOM: usize = 65_536> {
     mode: Mode,
     status: Status,
     outstanding: Outstanding<ROOM>,
@@ -32,7 +32,7 @@ pub struct Phase<const ROOM: usize = 65_536> {
 
 impl<const ROOM: usize> Phase<ROOM> {
     /// A message that goes to the server. Call it before its first byte is forwarded.
-    pub fn frontend(&mut self, tag: u8) {
+    pub(crate) fn frontend(&mut self, tag: u8) {
         match tag {
             b'P' => self.request(Request::Parse),
             b'B' => self.request(Request::Bind),
@@ -53,7 +53,7 @@ impl<const ROOM: usize> Phase<ROOM> {
 
     /// A message that comes from the server; of `body` only ReadyForQuery's first byte is looked at. Call it before the
     /// message is forwarded.
-    pub fn backend(&mut self, tag: u8, body: &[u8]) {
+    pub(crate) fn backend(&mut self, tag: u8, body: &[u8]) {
         match tag {
             b'Z' => self.ready(body),
             b'1' => self.answered(|request| request == Request::Parse),
@@ -73,7 +73,7 @@ impl<const ROOM: usize> Phase<ROOM> {
     /// client can tell that nothing ran since its last ReadyForQuery. A message that is forwarded by half is not known
     /// here: ask [`super::frame::Scanner::at_boundary`] of both directions too.
     #[must_use]
-    pub fn between_transactions(&self) -> bool {
+    pub(crate) fn between_transactions(&self) -> bool {
         matches!(self.mode, Mode::Answering)
             && matches!(self.status, Status::Idle)
             && matches!(self.since_ready, SinceReady::Nothing)
@@ -82,13 +82,13 @@ impl<const ROOM: usize> Phase<ROOM> {
 
     /// Whether the server may be working on something, so that a CancelRequest makes sense.
     #[must_use]
-    pub fn statement_running(&self) -> bool {
+    pub(crate) fn statement_running(&self) -> bool {
         matches!(self.mode, Mode::Lost) || !self.outstanding.is_empty()
     }
 
     /// Whether the server is certainly at work: it has something to say before it waits for the client.
     #[must_use]
-    pub fn is_working(&self) -> bool {
+    pub(crate) fn is_working(&self) -> bool {
         matches!(self.mode, Mode::Answering)
             && !self.unsure
             // Replies to other requests may be held back until there is a Sync.
@@ -97,7 +97,7 @@ impl<const ROOM: usize> Phase<ROOM> {
 
     /// Whether the client has said goodbye.
     #[must_use]
-    pub fn terminated(&self) -> bool {
+    pub(crate) fn terminated(&self) -> bool {
         self.terminated
     }
 

@@ -10,7 +10,7 @@ use super::error_response::Fields;
 
 /// Another protocol, by what its servers say first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OtherProtocol {
+pub(crate) enum OtherProtocol {
     /// As a web server.
     Http,
     /// As a machine that is logged in to.
@@ -22,7 +22,7 @@ pub enum OtherProtocol {
 impl OtherProtocol {
     /// Looks at the first bytes of an answer.
     #[must_use]
-    pub fn of(answer: &[u8]) -> Option<Self> {
+    pub(crate) fn of(answer: &[u8]) -> Option<Self> {
         match answer {
             [b'H', b'T', b'T', b'P', b'/', ..] => Some(Self::Http),
             [b'S', b'S', b'H', b'-', ..] => Some(Self::Ssh),
@@ -45,7 +45,7 @@ impl fmt::Display for OtherProtocol {
 /// Whether an `E` is followed by plain text and not by a length; `None`: more bytes are needed. libpq has the same rule,
 /// as no text begins with such a length.
 #[must_use]
-pub fn is_text(answer: &[u8]) -> Option<bool> {
+pub(crate) fn is_text(answer: &[u8]) -> Option<bool> {
     let (tag, rest) = answer.split_first()?;
     let length = u32::from_be_bytes(*rest.first_chunk()?);
     Some(*tag == b'E' && !(SHORTEST_ERROR..=LONGEST_ERROR).contains(&length))
@@ -53,7 +53,7 @@ pub fn is_text(answer: &[u8]) -> Option<bool> {
 
 /// The words of an `E` of either form, as far as they have come: one line, without control characters, not too long.
 #[must_use]
-pub fn words(answer: &[u8]) -> String {
+pub(crate) fn words(answer: &[u8]) -> String {
     let text = match is_text(answer) {
         Some(false) => Fields::new(answer.get(5..).unwrap_or_default()).message().unwrap_or_default(),
         Some(true) | None => {

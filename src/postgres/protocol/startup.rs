@@ -11,18 +11,18 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-pub use cancel::{CancelKey, CancelRequest};
-pub use message::StartupMessage;
+pub(crate) use cancel::CancelRequest;
+pub(crate) use message::StartupMessage;
 
 /// The most bytes that may follow the length field of a startup packet; PostgreSQL's own bound.
 ///
 /// Source: `MAX_STARTUP_PACKET_LENGTH`,
 /// <https://github.com/postgres/postgres/blob/master/src/include/libpq/pqcomm.h>
-pub const MAX_STARTUP: usize = 10_000;
+pub(crate) const MAX_STARTUP: usize = 10_000;
 
 /// What a client can open a connection with.
 #[derive(Debug)]
-pub enum Packet {
+pub(crate) enum Packet {
     /// The client asks for TLS; the answer is one byte, `S` or `N`. After `S` no byte may be left in the buffer:
     /// what came before the handshake could be anybody's (CVE-2021-23214).
     ///
@@ -45,7 +45,7 @@ pub enum Packet {
 /// # Errors
 ///
 /// Whatever PostgreSQL would refuse too, and what [`Error`] lists.
-pub fn parse(buf: &mut BytesMut) -> Result<Option<Packet>, Error> {
+pub(crate) fn parse(buf: &mut BytesMut) -> Result<Option<Packet>, Error> {
     if buf.first() == Some(&TLS_HANDSHAKE) {
         return Err(Error::DirectTls);
     }
@@ -82,13 +82,13 @@ pub fn parse(buf: &mut BytesMut) -> Result<Option<Packet>, Error> {
 ///
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-SSLREQUEST>
 #[must_use]
-pub fn ssl_request() -> [u8; 8] {
+pub(crate) fn ssl_request() -> [u8; 8] {
     ((8 << 32) | u64::from(SSL_REQUEST)).to_be_bytes()
 }
 
 /// Why a startup packet was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Longer than [`MAX_STARTUP`] allows; also what any other protocol's text looks like.
     #[error("a startup packet of {length} bytes is too long")]
     TooLong {
@@ -138,7 +138,7 @@ pub enum Error {
 impl Error {
     /// Who has to act.
     #[must_use]
-    pub fn blame(&self) -> Blame {
+    pub(crate) fn blame(&self) -> Blame {
         match self {
             Self::TooLong { .. }
             | Self::TooShort { .. }
@@ -155,7 +155,7 @@ impl Error {
 
     /// What the client sees; `None`: it could not read it, or does not wait for an answer.
     #[must_use]
-    pub fn client_facing(&self) -> Option<ClientFacing> {
+    pub(crate) fn client_facing(&self) -> Option<ClientFacing> {
         let (sqlstate, message, hint) = match self {
             Self::DirectTls | Self::CancelKey { .. } => return None,
             // PostgreSQL says it in its log alone (`ProcessStartupPacket`). A driver that closes before it has opened

@@ -17,7 +17,7 @@ use crate::metrics::Closed;
 
 /// What the process asks of its sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// Nothing: it runs.
     #[default]
     Running,

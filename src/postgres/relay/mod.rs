@@ -30,7 +30,7 @@ use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::phase::Phase;
 use crate::postgres::upstream::CancelTarget;
 
-pub use ends::Stop;
+pub(crate) use ends::Stop;
 use ends::{EndDecision, EndPolicy};
 use pipe::{Pipe, Step};
 use timer::Timer;

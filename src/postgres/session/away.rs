@@ -17,7 +17,7 @@ use crate::socket::{Peer, Progress};
 
 /// Turns a client away in a task of its own. There are never many of them: when they are too many, the client that has
 /// waited longest without a whole StartupMessage is closed for the new one.
-pub async fn turn_away(client: Client, peer: Peer, shared: &Arc<Shared>, span: tracing::Span) {
+pub(crate) async fn turn_away(client: Client, peer: Peer, shared: &Arc<Shared>, span: tracing::Span) {
     let mut clients = shared.turned_away.lock().await;
     clients.admit(peer, |progress| answer(client, Arc::clone(shared), progress).instrument(span)).await;
 }

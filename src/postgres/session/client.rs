@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 /// A client's connection, as the listener accepted it.
 #[derive(Debug)]
-pub enum Client {
+pub(crate) enum Client {
     /// Over TCP.
     Tcp(TcpStream),
     /// Over a Unix socket.

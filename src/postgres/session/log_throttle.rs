@@ -10,7 +10,7 @@ use crate::lease::Time;
 
 /// When a route's last line was written, and what has been left out since.
 #[derive(Debug, Default)]
-pub struct LogThrottle(Mutex<State>);
+pub(crate) struct LogThrottle(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {

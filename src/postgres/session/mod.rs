@@ -37,16 +37,16 @@ use crate::postgres::upstream::dial::{Discard, Stream};
 use crate::socket::Connections;
 use crate::socket::descriptors::Descriptors;
 
-pub use away::turn_away;
-pub use client::Client;
+pub(crate) use away::turn_away;
+pub(crate) use client::Client;
 use handshake::{Asked, Handshake, Waiting};
-pub use log_throttle::LogThrottle;
+pub(crate) use log_throttle::LogThrottle;
 use login::{LoggedIn, Login};
 use routes::SessionPermit;
-pub use routes::{Match, Routes, SessionLimit, SessionRoute, UsedDatabases};
+pub(crate) use routes::{Match, Routes, SessionLimit, SessionRoute, UsedDatabases};
 
 /// What all sessions share.
-pub struct Shared {
+pub(crate) struct Shared {
     routes: RwLock<Arc<Routes>>,
     limits: Limits,
     cancels: Arc<Cancels>,
@@ -60,21 +60,26 @@ pub struct Shared {
 
 /// The bounds of `[limits]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// From accept to the whole StartupMessage.
-    pub handshake_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
     /// How long a login waits for a credential.
-    pub login_wait: Duration,
+    pub(crate) login_wait: Duration,
     /// For writing handshake, error or close messages.
-    pub send_timeout: Duration,
+    pub(crate) send_timeout: Duration,
     /// Sessions of all routes; 0 is no limit.
-    pub max_sessions: usize,
+    pub(crate) max_sessions: usize,
 }
 
 impl Shared {
     /// For these routes. `stop` is what the process asks of its sessions.
     #[must_use]
-    pub fn new(routes: Routes, limits: Limits, cancels: Cancels, stop: watch::Receiver<Stop>) -> Arc<Self> {
+    pub(crate) fn new(
+        routes: Routes,
+        limits: Limits,
+        cancels: Cancels,
+        stop: watch::Receiver<Stop>,
+    ) -> Arc<Self> {
         let descriptors = Arc::new(Descriptors::default());
         descriptors.keep_for(routes.len());
         let turned_away = descriptors.shares().turned_away;
@@ -91,20 +96,20 @@ impl Shared {
     }
 
     /// Other routes for new sessions; those that exist keep theirs.
-    pub fn set_routes(&self, routes: Routes) {
+    pub(crate) fn set_routes(&self, routes: Routes) {
         self.descriptors.keep_for(routes.len());
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
     }
 
     /// What counts the descriptors of clients.
     #[must_use]
-    pub fn descriptors(&self) -> &Arc<Descriptors> {
+    pub(crate) fn descriptors(&self) -> &Arc<Descriptors> {
         &self.descriptors
     }
 
     /// A number for a session, from 1.
     #[must_use]
-    pub fn next_id(&self) -> u64 {
+    pub(crate) fn next_id(&self) -> u64 {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
 
@@ -126,7 +131,7 @@ impl Shared {
 /// Serves one client to its end. `id` is from [`Shared::next_id`].
 ///
 /// Not cancel safe: dropped, it leaves the server's session uncounted for. To end it early use [`Stop`].
-pub async fn serve(client: Client, shared: Arc<Shared>, id: u64) {
+pub(crate) async fn serve(client: Client, shared: Arc<Shared>, id: u64) {
     // Both are boxed: while a session is idle its task holds two pointers, not the states of its begin and its end.
     let Some(mut open) = Box::pin(begin(client, shared, id)).await else {
         return;

@@ -11,7 +11,7 @@ use crate::postgres::upstream::Upstream;
 
 /// What a route asks of a name that a client sends. Names are bytes: PostgreSQL gives them no encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Match {
+pub(crate) enum Match {
     /// `*`
     Any,
     /// This name alone.
@@ -19,15 +19,6 @@ pub enum Match {
 }
 
 impl Match {
-    /// From the configuration, where `*` is any name.
-    #[must_use]
-    pub fn new(pattern: &str) -> Self {
-        match pattern {
-            "*" => Self::Any,
-            name => Self::Only(name.as_bytes().to_vec()),
-        }
-    }
-
     fn takes(&self, name: &[u8]) -> bool {
         match self {
             Self::Any => true,
@@ -37,35 +28,35 @@ impl Match {
 }
 
 /// One route as sessions use it.
-pub struct SessionRoute {
+pub(crate) struct SessionRoute {
     /// The users it is for.
-    pub user: Match,
+    pub(crate) user: Match,
     /// The databases it is for.
-    pub database: Match,
+    pub(crate) database: Match,
     /// Its credentials.
-    pub credentials: Arc<Route>,
+    pub(crate) credentials: Arc<Route>,
     /// Where it leads. The proof of its credentials logs in at the same one.
-    pub upstream: Arc<Upstream>,
+    pub(crate) upstream: Arc<Upstream>,
     /// `role` for each session.
-    pub set_role: Option<String>,
+    pub(crate) set_role: Option<String>,
     /// Its metrics.
-    pub metrics: Arc<RouteMetrics>,
+    pub(crate) metrics: Arc<RouteMetrics>,
     /// How many sessions it may have, logins on their way included; 0 is no limit.
-    pub max_sessions: usize,
+    pub(crate) max_sessions: usize,
     /// How many it has.
-    pub session_limit: SessionLimit,
+    pub(crate) session_limit: SessionLimit,
     /// The databases that clients got into; proofs of new credentials log in to one of them.
-    pub used_databases: UsedDatabases,
+    pub(crate) used_databases: UsedDatabases,
     /// Told when the server denies a session something, see [`SessionRoute::denials`].
-    pub denied: Arc<dyn Fn(u64) + Send + Sync>,
+    pub(crate) denied: Arc<dyn Fn(u64) + Send + Sync>,
     /// Of its logins that failed.
-    pub throttle: LogThrottle,
+    pub(crate) throttle: LogThrottle,
 }
 
 impl SessionRoute {
     /// Passes on to these credentials that a 42501 or 42704 passed by in a session of a generation.
     #[must_use]
-    pub fn denials(credentials: &Arc<Route>) -> Arc<dyn Fn(u64) + Send + Sync> {
+    pub(crate) fn denials(credentials: &Arc<Route>) -> Arc<dyn Fn(u64) + Send + Sync> {
         let credentials = Arc::clone(credentials);
         Arc::new(move |number| credentials.denial_passed_by(number))
     }
@@ -73,12 +64,12 @@ impl SessionRoute {
 
 /// The routes in the order of the configuration.
 #[derive(Default)]
-pub struct Routes(Vec<Arc<SessionRoute>>);
+pub(crate) struct Routes(Vec<Arc<SessionRoute>>);
 
 impl Routes {
     /// These, in this order.
     #[must_use]
-    pub fn new(routes: Vec<Arc<SessionRoute>>) -> Self {
+    pub(crate) fn new(routes: Vec<Arc<SessionRoute>>) -> Self {
         Self(routes)
     }
 
@@ -100,7 +91,7 @@ impl Routes {
 
 /// The databases that clients of a route got into.
 #[derive(Clone, Debug, Default)]
-pub struct UsedDatabases(Arc<Mutex<VecDeque<Vec<u8>>>>);
+pub(crate) struct UsedDatabases(Arc<Mutex<VecDeque<Vec<u8>>>>);
 
 impl UsedDatabases {
     /// A client got into this one.
@@ -116,7 +107,7 @@ impl UsedDatabases {
 
     /// The names, that of the latest first.
     #[must_use]
-    pub fn latest_first(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn latest_first(&self) -> Vec<Vec<u8>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 }
@@ -126,7 +117,7 @@ const MOST_DATABASES: usize = 4;
 
 /// Counts sessions against a limit.
 #[derive(Clone, Debug, Default)]
-pub struct SessionLimit(Arc<AtomicUsize>);
+pub(crate) struct SessionLimit(Arc<AtomicUsize>);
 
 impl SessionLimit {
     /// Takes a seat unless that would be more than `limit`; 0 is no limit.
@@ -155,9 +146,9 @@ mod tests {
 
     #[test]
     fn a_name_is_matched_byte_for_byte() {
-        assert!(Match::new("*").takes(b"\xff"));
-        assert!(Match::new("app").takes(b"app"));
-        assert!(!Match::new("app").takes(b"App"));
+        let app = Match::Only(b"app".to_vec());
+        assert!(Match::Any.takes(b"\xff") && app.takes(b"app"));
+        assert!(!app.takes(b"App") && !app.takes(b"app2") && !app.takes(b"\xff"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::postgres::protocol::startup::CancelRequest;
 
 /// What cancels a leg's statement. Outlives the leg, and needs no credential.
 #[derive(Clone)]
-pub struct CancelTarget {
+pub(crate) struct CancelTarget {
     address: Address,
     tcp: TcpWords,
     tls: Option<(Tls, String)>,
@@ -32,15 +32,9 @@ impl CancelTarget {
         Self { address, tcp, tls, request }
     }
 
-    /// Where the server process runs.
-    #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.address
-    }
-
     /// The server's process id and key, as BackendKeyData gave them.
     #[must_use]
-    pub fn request(&self) -> &CancelRequest {
+    pub(crate) fn request(&self) -> &CancelRequest {
         &self.request
     }
 
@@ -49,7 +43,7 @@ impl CancelTarget {
     ///
     /// # Errors
     /// The server could not be told in time.
-    pub async fn send(&self, within: Duration) -> Result<(), CancelError> {
+    pub(crate) async fn send(&self, within: Duration) -> Result<(), CancelError> {
         timeout(within, Box::pin(self.deliver())).await.map_err(|_| CancelError::TimedOut { within })?
     }
 
@@ -83,7 +77,7 @@ impl Upstream {
     ///
     /// # Errors
     /// The server could not be told in time.
-    pub async fn cancel(
+    pub(crate) async fn cancel(
         &self,
         host: usize,
         request: &CancelRequest,
@@ -116,7 +110,7 @@ impl fmt::Debug for CancelTarget {
 
 /// Why a cancel was not delivered.
 #[derive(Debug, thiserror::Error)]
-pub enum CancelError {
+pub(crate) enum CancelError {
     /// No connection.
     #[error("cannot reach the server to cancel")]
     Unreachable(#[source] io::Error),

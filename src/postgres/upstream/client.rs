@@ -21,7 +21,7 @@ impl UpstreamSession {
     ///
     /// # Errors
     /// Where the driver does not take what the server said at the login.
-    pub async fn ask<T, F>(self, question: impl FnOnce(Client) -> F) -> Result<T, Error>
+    pub(crate) async fn ask<T, F>(self, question: impl FnOnce(Client) -> F) -> Result<T, Error>
     where
         F: Future<Output = T>,
     {

@@ -245,7 +245,7 @@ impl From<auth::Error> for Failure {
 
 /// How a server breaks the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// A message that has no place in a login, or has come twice.
     #[error("unexpected message")]
     Unexpected,

@@ -26,7 +26,7 @@ use super::uri::{Host, HostAddr, LoadBalanceHosts, TcpWords};
 
 /// A connection to the server. It is a few words long whatever it carries.
 #[derive(Debug)]
-pub enum Stream {
+pub(crate) enum Stream {
     /// TCP without TLS.
     Tcp(TcpStream),
     /// A Unix socket.
@@ -36,7 +36,7 @@ pub enum Stream {
 }
 
 /// A connection to a server that may have stopped listening.
-pub trait Discard {
+pub(crate) trait Discard {
     /// Has the kernel discard, when this is dropped, what was written and the peer has not taken. Without it the bytes
     /// go on being sent for minutes after the drop, as soon as the network lets them.
     fn discard_unsent(&self);
@@ -57,7 +57,7 @@ impl Discard for Stream {
 
 /// Where a connection went, so that a cancel can follow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
+pub(crate) enum Address {
     /// A resolved address.
     Tcp(SocketAddr),
     /// The file of a Unix socket.

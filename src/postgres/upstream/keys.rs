@@ -14,7 +14,7 @@ use crate::postgres::protocol::auth::scram::{Derivation, Keys, Pair};
 
 /// How many derivations may run at once; share one between all upstreams.
 #[derive(Clone, Debug)]
-pub struct Derivations(Arc<Semaphore>);
+pub(crate) struct Derivations(Arc<Semaphore>);
 
 impl Default for Derivations {
     /// As many as there are CPUs; four where there are fewer, so that three servers that ask for much keep no fourth

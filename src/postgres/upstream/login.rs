@@ -25,18 +25,18 @@ use crate::postgres::protocol::auth::{self, Authentication, Terms, Transport};
 use crate::secret::Secret;
 
 /// A session with the server, ready for its first query.
-pub struct UpstreamSession {
+pub(crate) struct UpstreamSession {
     /// The connection. Nothing has been read beyond `rest`.
-    pub stream: Stream,
+    pub(crate) stream: Stream,
     /// What the client has to get first, as the server sent it: NegotiateProtocolVersion if any, AuthenticationOk, then
     /// all up to and with the first ReadyForQuery. It holds the cancel key.
-    pub prologue: BytesMut,
+    pub(crate) prologue: BytesMut,
     /// What the server has sent behind ReadyForQuery; nearly always empty. It comes before anything of `stream`.
-    pub rest: BytesMut,
+    pub(crate) rest: BytesMut,
     /// What cancels its statements; `None` where the server gave no key.
-    pub cancel: Option<CancelTarget>,
+    pub(crate) cancel: Option<CancelTarget>,
     /// The address that it is connected to.
-    pub address: Address,
+    pub(crate) address: Address,
 }
 
 impl fmt::Debug for UpstreamSession {
@@ -47,7 +47,7 @@ impl fmt::Debug for UpstreamSession {
 
 impl UpstreamSession {
     /// Ends the session, and waits until the server has; 5 s at most.
-    pub async fn part(mut self) {
+    pub(crate) async fn part(mut self) {
         let goodbye = async {
             self.stream.write_all(&TERMINATE).await?;
             self.stream.flush().await?;
@@ -67,7 +67,7 @@ impl Upstream {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn login(
+    pub(crate) async fn login(
         &self,
         turn: Turn,
         startup: &[u8],
@@ -225,7 +225,7 @@ struct Attempt {
 
 /// Why there is no leg.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No connection.
     #[error("cannot reach the upstream server")]
     Unreachable(#[source] io::Error),
@@ -272,14 +272,14 @@ pub enum Error {
 impl Error {
     /// Whether the credential itself may be at fault.
     #[must_use]
-    pub fn is_suspect(&self) -> bool {
+    pub(crate) fn is_suspect(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.is_suspect())
     }
 
     /// Whether the next attempt will fail in the same way, as long as nobody changes a setting: the two ends do not agree on
     /// TLS, or on how to authenticate.
     #[must_use]
-    pub fn is_lasting(&self) -> bool {
+    pub(crate) fn is_lasting(&self) -> bool {
         match self {
             Self::Tls(error) => error.is_lasting(),
             Self::Auth(_) => true,
@@ -289,7 +289,7 @@ impl Error {
 
     /// The address of the server that refused or does not suit; `None` for other errors.
     #[must_use]
-    pub fn address(&self) -> Option<&Address> {
+    pub(crate) fn address(&self) -> Option<&Address> {
         match self {
             Self::Refused(refusal) => refusal.address.as_ref(),
             Self::Unsuitable(address) => Some(address),
@@ -306,14 +306,14 @@ impl Error {
 
     /// Whether it is for want of file descriptors, of this process or of its machine, and says nothing of the server.
     #[must_use]
-    pub fn is_out_of_files(&self) -> bool {
+    pub(crate) fn is_out_of_files(&self) -> bool {
         let kinds = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(rustix::io::Errno::raw_os_error);
         matches!(self, Self::Unreachable(error) if error.raw_os_error().is_some_and(|raw| kinds.contains(&raw)))
     }
 
     /// Who has to act.
     #[must_use]
-    pub fn blame(&self) -> Blame {
+    pub(crate) fn blame(&self) -> Blame {
         if self.is_out_of_files() || matches!(self, Self::NoKeys(_)) {
             Blame::Leasehold
         } else {
@@ -323,7 +323,7 @@ impl Error {
 
     /// What a client may see. A refusal that is not suspect has its own frame, which goes to the client instead.
     #[must_use]
-    pub fn client_facing(&self) -> ClientFacing {
+    pub(crate) fn client_facing(&self) -> ClientFacing {
         let (sqlstate, message, hint) = match self {
             _ if self.is_out_of_files() => (
                 SqlState::TooManyConnections,

@@ -12,16 +12,16 @@
 //! | `target` | `target_session_attrs` |
 //! | [`refusal`] | the server's own error in place of a session |
 
-pub mod cancel;
+pub(crate) mod cancel;
 mod client;
 mod conversation;
-pub mod dial;
+pub(crate) mod dial;
 mod keys;
-pub mod login;
-pub mod refusal;
+pub(crate) mod login;
+pub(crate) mod refusal;
 mod target;
-pub mod tls;
-pub mod uri;
+pub(crate) mod tls;
+pub(crate) mod uri;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -35,17 +35,17 @@ use keys::KeysOfUpstream;
 use tls::Tls;
 use uri::{Host, LoadBalanceHosts, TargetSessionAttrs, TcpWords, Uri};
 
-pub use cancel::CancelTarget;
-pub use conversation::Fault;
-pub use dial::Address;
-pub use keys::Derivations;
-pub use login::{Error as LoginError, UpstreamSession};
+pub(crate) use cancel::CancelTarget;
+pub(crate) use conversation::Fault;
+pub(crate) use dial::Address;
+pub(crate) use keys::Derivations;
+pub(crate) use login::{Error as LoginError, UpstreamSession};
 
 /// One host's turn in a search for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn {
+pub(crate) struct Turn {
     /// Counts from 0, as written.
-    pub host: usize,
+    pub(crate) host: usize,
     /// The one of its addresses to connect to; `None` is the first one that answers.
     address: Option<SocketAddr>,
     /// Whether the other addresses of its host have their own turns already.
@@ -57,13 +57,13 @@ pub struct Turn {
 impl Turn {
     /// Whether a server of any kind will do.
     #[must_use]
-    pub fn takes_any(self) -> bool {
+    pub(crate) fn takes_any(self) -> bool {
         self.wanted == TargetSessionAttrs::Any
     }
 
     /// A turn at this address of the same host, as a name may lead to another server each time it is resolved.
     #[must_use]
-    pub fn at(self, address: &Address) -> Self {
+    pub(crate) fn at(self, address: &Address) -> Self {
         match address {
             Address::Tcp(address) => Self { address: Some(*address), ..self },
             Address::Unix(_) => self,
@@ -73,20 +73,20 @@ impl Turn {
 
 /// What holds for logins and does not stand in the URI.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// From TCP to ReadyForQuery, per host, where the URI has no `connect_timeout`.
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// `require_auth`.
-    pub require_auth: RequireAuth,
+    pub(crate) require_auth: RequireAuth,
     /// `replica_grace`, if it was written.
-    pub replica_grace: Option<Duration>,
+    pub(crate) replica_grace: Option<Duration>,
     /// How many derivations of SCRAM's keys may run at once.
-    pub derivations: Derivations,
+    pub(crate) derivations: Derivations,
 }
 
 /// An upstream: one cluster of one or more hosts. Share one, since it remembers what SCRAM derived from passwords.
 #[derive(Debug)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     hosts: Vec<(Host, String)>,
     database: Option<String>,
     connect_timeout: Duration,
@@ -105,7 +105,7 @@ impl Upstream {
     ///
     /// # Errors
     /// A file cannot be used, or the system has no roots where it must.
-    pub fn new(uri: Uri, settings: Settings) -> Result<Self, tls::FileError> {
+    pub(crate) fn new(uri: Uri, settings: Settings) -> Result<Self, tls::FileError> {
         let only_sockets = uri.hosts.iter().all(|host| host.socket().is_some());
         let tls = if only_sockets { None } else { Tls::new(&uri.tls)? };
         Ok(Self {
@@ -125,19 +125,19 @@ impl Upstream {
 
     /// How many hosts there are.
     #[must_use]
-    pub fn hosts(&self) -> usize {
+    pub(crate) fn hosts(&self) -> usize {
         self.hosts.len()
     }
 
     /// A host as configured, with its port; empty for a number that is no host's.
     #[must_use]
-    pub fn host_name(&self, host: usize) -> &str {
+    pub(crate) fn host_name(&self, host: usize) -> &str {
         self.hosts.get(host).map_or("", |(_, name)| name)
     }
 
     /// The hosts in the order in which to try them: as written, or shuffled by `load_balance_hosts=random`.
     #[must_use]
-    pub fn order(&self) -> VecDeque<Turn> {
+    pub(crate) fn order(&self) -> VecDeque<Turn> {
         let mut order: Vec<usize> = (0..self.hosts.len()).collect();
         if self.balance == LoadBalanceHosts::Random {
             order.shuffle(&mut rand::rng());
@@ -150,7 +150,7 @@ impl Upstream {
 
     /// Every host once, as written, whatever it is: for questions, not for sessions.
     #[must_use]
-    pub fn each(&self) -> Vec<Turn> {
+    pub(crate) fn each(&self) -> Vec<Turn> {
         (0..self.hosts.len())
             .map(|host| Turn { host, address: None, is_further: false, wanted: TargetSessionAttrs::Any })
             .collect()
@@ -159,7 +159,7 @@ impl Upstream {
     /// A second turn for a host that was [`LoginError::Unsuitable`]: with `prefer-standby` any host will do once all have
     /// had their first.
     #[must_use]
-    pub fn second(&self, turn: Turn) -> Option<Turn> {
+    pub(crate) fn second(&self, turn: Turn) -> Option<Turn> {
         let prefers = turn.wanted == TargetSessionAttrs::PreferStandby;
         prefers.then_some(Turn { wanted: TargetSessionAttrs::Any, ..turn })
     }
@@ -167,7 +167,7 @@ impl Upstream {
     /// A turn at each further address of the host, for a turn at a particular one: each may be a server of its own. They are
     /// given once in a search: nothing comes of a turn that was one of them, nor where the name cannot be resolved within
     /// [`Upstream::connect_timeout`].
-    pub async fn other_addresses(&self, turn: Turn) -> Vec<Turn> {
+    pub(crate) async fn other_addresses(&self, turn: Turn) -> Vec<Turn> {
         let (Some(host), Some(tried), false) = (self.host(turn.host), turn.address, turn.is_further) else {
             return Vec::new();
         };
@@ -183,7 +183,7 @@ impl Upstream {
     /// How long after its publication a credential may be unknown to a server here: what was written, or else 30 s where
     /// there is more than one address, and nothing where there is one.
     #[must_use]
-    pub fn replica_grace(&self) -> Duration {
+    pub(crate) fn replica_grace(&self) -> Duration {
         let several = || {
             self.hosts.len() > 1
                 || self.hosts.iter().any(|(host, _)| dial::has_several_addresses(host.name()))
@@ -193,13 +193,13 @@ impl Upstream {
 
     /// The database of the URI.
     #[must_use]
-    pub fn database(&self) -> Option<&str> {
+    pub(crate) fn database(&self) -> Option<&str> {
         self.database.as_deref()
     }
 
     /// The bound on a login at one host.
     #[must_use]
-    pub fn connect_timeout(&self) -> Duration {
+    pub(crate) fn connect_timeout(&self) -> Duration {
         self.connect_timeout
     }
 

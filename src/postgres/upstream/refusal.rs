@@ -11,18 +11,18 @@ use crate::postgres::protocol::error_response::Fields;
 ///
 /// Source: <https://www.postgresql.org/docs/current/protocol-error-fields.html>
 #[derive(Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// The whole frame.
-    pub error: Bytes,
+    pub(crate) error: Bytes,
     /// What the server said before it that a client may have: NegotiateProtocolVersion and, where it let the credential
     /// in, AuthenticationOk and all that followed.
     before: Bytes,
     /// Its SQLSTATE; `XX000` where it has none.
-    pub sqlstate: [u8; 5],
+    pub(crate) sqlstate: [u8; 5],
     /// Whether AuthenticationOk came before.
-    pub after_authentication: bool,
+    pub(crate) after_authentication: bool,
     /// The address of the server that said it.
-    pub address: Option<Address>,
+    pub(crate) address: Option<Address>,
     suspicion: Suspicion,
     refuses_role: bool,
     /// Whether the routine that looks at the role said it.
@@ -64,7 +64,7 @@ impl Refusal {
     /// What the client gets where the refusal is final: as much as it would have had from the server itself. A client
     /// that has not seen AuthenticationOk may take an error for one about TLS, and try again without or with.
     #[must_use]
-    pub fn for_client(&self) -> Bytes {
+    pub(crate) fn for_client(&self) -> Bytes {
         let mut message = BytesMut::with_capacity(self.before.len() + self.error.len());
         message.extend_from_slice(&self.before);
         message.extend_from_slice(&self.error);
@@ -74,31 +74,31 @@ impl Refusal {
     /// Whether the credential itself may be at fault: what is refused before AuthenticationOk and is not known to be
     /// something else, and what [`Refusal::blames_credential`].
     #[must_use]
-    pub fn is_suspect(&self) -> bool {
+    pub(crate) fn is_suspect(&self) -> bool {
         self.suspicion != Suspicion::No
     }
 
     /// Whether the server says that it is the credential: 28P01, or 28000 of a role that is gone or may not log in.
     #[must_use]
-    pub fn blames_credential(&self) -> bool {
+    pub(crate) fn blames_credential(&self) -> bool {
         self.suspicion == Suspicion::Yes
     }
 
     /// Whether the server took the credential, and would not have the session be the role that it asked for.
     #[must_use]
-    pub fn refuses_role(&self) -> bool {
+    pub(crate) fn refuses_role(&self) -> bool {
         self.refuses_role
     }
 
     /// Whether it is about the role itself, as its connection limit is, and not about the server or the database.
     #[must_use]
-    pub fn is_of_role(&self) -> bool {
+    pub(crate) fn is_of_role(&self) -> bool {
         self.of_role
     }
 
     /// Whether the server took the credential before it refused for another reason, as with 3D000.
     #[must_use]
-    pub fn proves_credential(&self) -> bool {
+    pub(crate) fn proves_credential(&self) -> bool {
         self.after_authentication && !self.is_suspect()
     }
 
@@ -109,7 +109,7 @@ impl Refusal {
 
     /// The SQLSTATE as text.
     #[must_use]
-    pub fn sqlstate(&self) -> &str {
+    pub(crate) fn sqlstate(&self) -> &str {
         std::str::from_utf8(&self.sqlstate).unwrap_or("XX000")
     }
 }

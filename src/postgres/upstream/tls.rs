@@ -38,7 +38,7 @@ use crate::postgres::protocol::startup::ssl_request;
 use revocation::Revocation;
 use verify::{Flaw, Level, Trust, Verifier};
 
-pub use certificate::end_point;
+pub(crate) use certificate::end_point;
 
 /// How to speak TLS with one upstream.
 #[derive(Clone, Debug)]
@@ -174,7 +174,7 @@ fn client_certificate(files: &ClientFiles, provider: &CryptoProvider) -> Result<
 
 /// Why the files of the URI cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub(crate) enum FileError {
     /// A file is missing, or does not hold what it should.
     #[error(transparent)]
     File(#[from] files::Error),
@@ -188,7 +188,7 @@ pub enum FileError {
 
 /// Why there is no TLS with the server; each says which word would mend it.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// SSLRequest could not be sent, or was not answered.
     #[error("server did not answer the request for TLS")]
     Request(#[source] io::Error),
@@ -275,7 +275,7 @@ pub enum Error {
 impl Error {
     /// Whether the next attempt will fail in the same way, as long as nobody changes a setting or a certificate.
     #[must_use]
-    pub fn is_lasting(&self) -> bool {
+    pub(crate) fn is_lasting(&self) -> bool {
         match self {
             // The connection broke, or a server without room answered.
             Self::Request(_) | Self::NotPostgres => false,

@@ -19,23 +19,23 @@ use crate::postgres::protocol::auth::method::ChannelBinding;
 
 /// Where the upstream is and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uri {
+pub(crate) struct Uri {
     /// At least one; all of one cluster.
-    pub hosts: Vec<Host>,
+    pub(crate) hosts: Vec<Host>,
     /// The database, where the URI names one.
-    pub database: Option<String>,
+    pub(crate) database: Option<String>,
     /// The TLS words.
-    pub tls: TlsWords,
+    pub(crate) tls: TlsWords,
     /// The TCP words.
-    pub tcp: TcpWords,
+    pub(crate) tcp: TcpWords,
     /// `connect_timeout`; `None` where absent or not positive: the configured one holds, since every wait has a bound.
-    pub connect_timeout: Option<Duration>,
+    pub(crate) connect_timeout: Option<Duration>,
     /// `channel_binding`.
-    pub channel_binding: ChannelBinding,
+    pub(crate) channel_binding: ChannelBinding,
     /// `load_balance_hosts`.
-    pub load_balance_hosts: LoadBalanceHosts,
+    pub(crate) load_balance_hosts: LoadBalanceHosts,
     /// `target_session_attrs`.
-    pub target_session_attrs: TargetSessionAttrs,
+    pub(crate) target_session_attrs: TargetSessionAttrs,
 }
 
 impl Uri {
@@ -43,7 +43,7 @@ impl Uri {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn parse(text: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         let rest = ["postgresql://", "postgres://"]
             .iter()
             .find_map(|scheme| text.strip_prefix(scheme))
@@ -72,17 +72,17 @@ impl Uri {
 
 /// One host and its port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
+pub(crate) struct Host {
     /// A name, an address or a socket directory.
-    pub place: HostAddr,
+    pub(crate) place: HostAddr,
     /// The port; of a Unix socket a part of its file name.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 impl Host {
     /// The socket's file, where it is one.
     #[must_use]
-    pub fn socket(&self) -> Option<PathBuf> {
+    pub(crate) fn socket(&self) -> Option<PathBuf> {
         match &self.place {
             HostAddr::Directory(directory) => Some(directory.join(format!(".s.PGSQL.{}", self.port))),
             HostAddr::Name(_) => None,
@@ -91,7 +91,7 @@ impl Host {
 
     /// The name to find in a certificate; empty for a socket.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         match &self.place {
             HostAddr::Name(name) => name,
             HostAddr::Directory(_) => "",
@@ -111,7 +111,7 @@ impl fmt::Display for Host {
 
 /// How a host is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HostAddr {
+pub(crate) enum HostAddr {
     /// A DNS name or an IP address, without brackets.
     Name(String),
     /// The directory of a Unix socket.
@@ -120,24 +120,24 @@ pub enum HostAddr {
 
 /// The words about TLS. Over a Unix socket they have no effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsWords {
+pub(crate) struct TlsWords {
     /// `sslmode`.
-    pub mode: SslMode,
+    pub(crate) mode: SslMode,
     /// `sslnegotiation`.
-    pub negotiation: SslNegotiation,
+    pub(crate) negotiation: SslNegotiation,
     /// `sslrootcert`; `None`: the system's roots.
-    pub root_cert: Option<RootCert>,
+    pub(crate) root_cert: Option<RootCert>,
     /// `sslcrl`: a PEM file of revocation lists.
-    pub crl: Option<FileSetting>,
+    pub(crate) crl: Option<FileSetting>,
     /// `sslcert` and `sslkey`.
-    pub client: Option<ClientFiles>,
+    pub(crate) client: Option<ClientFiles>,
 }
 
 /// `sslmode`.
 ///
 /// Source: <https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-SSLMODE-STATEMENTS>
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SslMode {
+pub(crate) enum SslMode {
     /// Never TLS.
     Disable,
     /// TLS only where the server refuses without.
@@ -155,7 +155,7 @@ pub enum SslMode {
 
 /// `sslnegotiation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SslNegotiation {
+pub(crate) enum SslNegotiation {
     /// SSLRequest first.
     #[default]
     Postgres,
@@ -165,7 +165,7 @@ pub enum SslNegotiation {
 
 /// `sslrootcert`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RootCert {
+pub(crate) enum RootCert {
     /// The system's roots, and nothing weaker than `verify-full`.
     System,
     /// A PEM file.
@@ -174,26 +174,26 @@ pub enum RootCert {
 
 /// `sslcert` and `sslkey`: PEM files that show the server who we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientFiles {
+pub(crate) struct ClientFiles {
     /// The certificate, with its chain.
-    pub cert: FileSetting,
+    pub(crate) cert: FileSetting,
     /// Its key, not encrypted.
-    pub key: FileSetting,
+    pub(crate) key: FileSetting,
 }
 
 /// The words about TCP.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TcpWords {
+pub(crate) struct TcpWords {
     /// `keepalives`.
-    pub keepalives: bool,
+    pub(crate) keepalives: bool,
     /// `keepalives_idle`; `None`: the system's.
-    pub keepalives_idle: Option<Duration>,
+    pub(crate) keepalives_idle: Option<Duration>,
     /// `keepalives_interval`; `None`: the system's.
-    pub keepalives_interval: Option<Duration>,
+    pub(crate) keepalives_interval: Option<Duration>,
     /// `keepalives_count`; `None`: the system's.
-    pub keepalives_count: Option<u32>,
+    pub(crate) keepalives_count: Option<u32>,
     /// `tcp_user_timeout`, in milliseconds in the URI; `None`: the system's.
-    pub user_timeout: Option<Duration>,
+    pub(crate) user_timeout: Option<Duration>,
 }
 
 impl Default for TcpWords {
@@ -210,7 +210,7 @@ impl Default for TcpWords {
 
 /// `load_balance_hosts`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LoadBalanceHosts {
+pub(crate) enum LoadBalanceHosts {
     /// In the order written.
     #[default]
     Disable,
@@ -220,7 +220,7 @@ pub enum LoadBalanceHosts {
 
 /// `target_session_attrs`: which servers may serve.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TargetSessionAttrs {
+pub(crate) enum TargetSessionAttrs {
     /// Every one.
     #[default]
     Any,
@@ -238,7 +238,7 @@ pub enum TargetSessionAttrs {
 
 /// Why a URI cannot be read. No text repeats a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Another scheme.
     #[error("upstream must begin with postgresql:// or postgres://")]
     Scheme,

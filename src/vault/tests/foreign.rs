@@ -45,12 +45,12 @@ async fn no_operation_takes_a_foreign_answer_for_vaults() {
 async fn a_foreign_answer_tells_no_health() {
     for status in [200, 429, 503] {
         let stub = stub_of(status, BODIES[0], 1).await;
-        let failure = vault(&[&stub.addr]).health(WITHIN).await.unwrap_err();
+        let failure = vault(&[&stub.addr]).look(WITHIN).await.unwrap_err();
         assert_eq!((failure.kind, failure.status), (Kind::Transient, Some(status)));
     }
     let standby = r#"{"initialized":true,"sealed":false,"standby":true}"#;
     let stub = stub_of(429, standby, 1).await;
-    assert_eq!(vault(&[&stub.addr]).health(WITHIN).await.unwrap(), Health::Standby);
+    assert_eq!(vault(&[&stub.addr]).look(WITHIN).await.unwrap().0, Health::Standby);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 ///
 /// Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-CHANNEL-BINDING>
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ChannelBinding {
+pub(crate) enum ChannelBinding {
     /// Never.
     Disable,
     /// Where both sides can.
@@ -19,7 +19,7 @@ pub enum ChannelBinding {
 
 /// A way to authenticate, by libpq's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
+pub(crate) enum Method {
     /// A cleartext password.
     Password,
     /// An MD5 hash of it.
@@ -51,7 +51,7 @@ impl fmt::Display for Method {
 ///
 /// Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-REQUIRE-AUTH>
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RequireAuth(List);
+pub(crate) struct RequireAuth(List);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum List {
@@ -64,7 +64,7 @@ enum List {
 impl RequireAuth {
     /// Whether `method` may be used.
     #[must_use]
-    pub fn allows(&self, method: Method) -> bool {
+    pub(crate) fn allows(&self, method: Method) -> bool {
         match &self.0 {
             List::All => true,
             List::Only(methods) => methods.contains(&method),
@@ -105,7 +105,7 @@ impl FromStr for RequireAuth {
 
 /// Why a `require_auth` cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequireAuthError {
+pub(crate) enum RequireAuthError {
     /// A word that libpq does not know.
     #[error("require_auth takes password, md5, gss, sspi, scram-sha-256, oauth and none")]
     Word,

@@ -19,11 +19,11 @@ use secrecy::zeroize::Zeroizing;
 use crate::secret::Secret;
 
 /// Random bytes in a client nonce; libpq's size.
-pub const NONCE_LEN: usize = 18;
+pub(crate) const NONCE_LEN: usize = 18;
 
 /// The GS2 header: what the client says about channel binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Gs2 {
+pub(crate) enum Gs2 {
     /// `n`: the client cannot bind.
     Unsupported,
     /// `y`: the client can, and thinks that the server cannot. A server that can aborts: somebody cut its offer.
@@ -43,7 +43,7 @@ impl Gs2 {
 }
 
 /// A conversation whose first message has been made.
-pub struct Scram {
+pub(crate) struct Scram {
     gs2: Gs2,
     nonce: String,
 }
@@ -52,7 +52,7 @@ impl Scram {
     /// Makes the client-first-message. The user name in it stays empty, as with libpq: PostgreSQL takes the startup
     /// message's.
     #[must_use]
-    pub fn new(gs2: Gs2, nonce: &[u8; NONCE_LEN]) -> (String, Self) {
+    pub(crate) fn new(gs2: Gs2, nonce: &[u8; NONCE_LEN]) -> (String, Self) {
         Self::with_nonce(gs2, BASE64.encode(nonce))
     }
 
@@ -66,7 +66,7 @@ impl Scram {
     /// # Errors
     /// The message is malformed, or its nonce is not ours with an addition, or it asks for more than
     /// [`MAX_ITERATIONS`] rounds.
-    pub fn challenge(self, server_first: &[u8], password: &Secret) -> Result<Challenged, Error> {
+    pub(crate) fn challenge(self, server_first: &[u8], password: &Secret) -> Result<Challenged, Error> {
         let server_first = std::str::from_utf8(server_first).map_err(|_| Error::Malformed)?;
         let (nonce, salt, iterations) = first_attributes(server_first)?;
         if nonce.len() <= self.nonce.len() || !nonce.starts_with(&self.nonce) {
@@ -89,18 +89,18 @@ impl Scram {
 }
 
 /// A conversation in which the server has named salt and rounds.
-pub struct Challenged {
+pub(crate) struct Challenged {
     /// What both sides sign.
     message: String,
     without_proof: String,
     /// What the keys are made of.
-    pub derivation: Derivation,
+    pub(crate) derivation: Derivation,
 }
 
 impl Challenged {
     /// Makes the client-final-message with the keys that its derivation gives.
     #[must_use]
-    pub fn prove(self, pair: Pair) -> (String, Proved) {
+    pub(crate) fn prove(self, pair: Pair) -> (String, Proved) {
         let stored_key = digest::digest(&digest::SHA256, pair.client_key.as_slice());
         let signature = sign(stored_key.as_ref(), self.message.as_bytes());
         let proof: Vec<u8> =
@@ -111,7 +111,7 @@ impl Challenged {
 }
 
 /// A conversation in which the client has proved itself; the server's turn.
-pub struct Proved {
+pub(crate) struct Proved {
     message: String,
     server_key: Key,
 }
@@ -121,7 +121,7 @@ impl Proved {
     ///
     /// # Errors
     /// The server does not know the password, or said so of us.
-    pub fn verify(self, server_final: &[u8]) -> Result<(), Error> {
+    pub(crate) fn verify(self, server_final: &[u8]) -> Result<(), Error> {
         let server_final = std::str::from_utf8(server_final).map_err(|_| Error::Malformed)?;
         if server_final.starts_with("e=") {
             return Err(Error::Rejected);
@@ -136,7 +136,7 @@ impl Proved {
 
 /// The keys of the last few passwords, so that a login with a known one costs no rounds. Bounded; share one per upstream.
 #[derive(Default)]
-pub struct Keys(Mutex<Vec<Remembered>>);
+pub(crate) struct Keys(Mutex<Vec<Remembered>>);
 
 struct Remembered {
     derivation: Derivation,
@@ -145,7 +145,7 @@ struct Remembered {
 
 /// What turns a password into keys: up to [`MAX_ITERATIONS`] rounds of hashing.
 #[derive(Clone)]
-pub struct Derivation {
+pub(crate) struct Derivation {
     password: Secret,
     salt: Vec<u8>,
     iterations: NonZeroU32,
@@ -153,7 +153,7 @@ pub struct Derivation {
 
 /// The keys of both sides.
 #[derive(Clone)]
-pub struct Pair {
+pub(crate) struct Pair {
     client_key: Key,
     server_key: Key,
 }
@@ -163,12 +163,12 @@ type Key = Zeroizing<[u8; digest::SHA256_OUTPUT_LEN]>;
 impl Keys {
     /// What is remembered.
     #[must_use]
-    pub fn get(&self, derivation: &Derivation) -> Option<Pair> {
+    pub(crate) fn get(&self, derivation: &Derivation) -> Option<Pair> {
         self.lock().iter().find(|entry| entry.derivation.same(derivation)).map(|entry| entry.pair.clone())
     }
 
     /// Remembers what a derivation gave, in place of the oldest.
-    pub fn keep(&self, derivation: Derivation, pair: Pair) {
+    pub(crate) fn keep(&self, derivation: Derivation, pair: Pair) {
         let mut entries = self.lock();
         if entries.iter().any(|entry| entry.derivation.same(&derivation)) {
             return;
@@ -193,7 +193,7 @@ impl Derivation {
     /// Hashes, which keeps a core busy: about a millisecond with PostgreSQL's default of 4,096 rounds, and more than a
     /// second with [`MAX_ITERATIONS`].
     #[must_use]
-    pub fn run(&self) -> Pair {
+    pub(crate) fn run(&self) -> Pair {
         // What SASLprep forbids goes through as it is, on PostgreSQL's side too; and so does what it leaves nothing of.
         let prepared =
             stringprep::saslprep(self.password.expose()).map(|text| Zeroizing::new(text.into_owned()));
@@ -259,7 +259,7 @@ fn first_attributes(message: &str) -> Result<(&str, &str, NonZeroU32), Error> {
 
 /// Why SCRAM failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Not of the RFC's form.
     #[error("malformed SCRAM message")]
     Malformed,
@@ -284,7 +284,7 @@ pub enum Error {
 /// recommends 600,000, and `scram_iterations` goes up to two thousand million.
 ///
 /// Source: <https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-SCRAM-ITERATIONS>
-pub const MAX_ITERATIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(4_999_999);
+pub(crate) const MAX_ITERATIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(4_999_999);
 
 /// Passwords remembered: a few generations, and hosts that salt differently.
 const REMEMBERED: usize = 8;

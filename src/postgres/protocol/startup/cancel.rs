@@ -12,11 +12,11 @@ use super::CANCEL_REQUEST;
 ///
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-CANCELREQUEST>
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CancelRequest {
+pub(crate) struct CancelRequest {
     /// The server process, or whatever stands for it in a key that a proxy made.
-    pub process_id: i32,
+    pub(crate) process_id: i32,
     /// What proves that the request comes from the session's own client.
-    pub key: CancelKey,
+    pub(crate) key: CancelKey,
 }
 
 impl CancelRequest {
@@ -24,14 +24,14 @@ impl CancelRequest {
     ///
     /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-BACKENDKEYDATA>
     #[must_use]
-    pub fn from_backend_key_data(body: &[u8]) -> Option<Self> {
+    pub(crate) fn from_backend_key_data(body: &[u8]) -> Option<Self> {
         let (process_id, key) = body.split_first_chunk()?;
         Some(Self { process_id: i32::from_be_bytes(*process_id), key: CancelKey::new(key)? })
     }
 
     /// The packet to send over a connection of its own.
     #[must_use]
-    pub fn encode(&self) -> BytesMut {
+    pub(crate) fn encode(&self) -> BytesMut {
         let mut packet = BytesMut::with_capacity(12 + self.key.expose().len());
         put_length(&mut packet, 12 + self.key.expose().len());
         packet.put_u32(CANCEL_REQUEST);
@@ -41,7 +41,8 @@ impl CancelRequest {
     /// The BackendKeyData message that hands this key to a client. A client of protocol 3.0 must not be given a key of
     /// other than 4 bytes.
     #[must_use]
-    pub fn backend_key_data(&self) -> BytesMut {
+    #[cfg(test)]
+    pub(crate) fn backend_key_data(&self) -> BytesMut {
         let mut message = BytesMut::with_capacity(9 + self.key.expose().len());
         message.put_u8(b'K');
         put_length(&mut message, 8 + self.key.expose().len());
@@ -57,18 +58,18 @@ impl CancelRequest {
 
 /// A secret of 4 to 256 bytes: 4 under protocol 3.0, 32 from PostgreSQL 18 under 3.2. Cleared on drop.
 #[derive(Clone, PartialEq, Eq)]
-pub struct CancelKey(Zeroizing<Vec<u8>>);
+pub(crate) struct CancelKey(Zeroizing<Vec<u8>>);
 
 impl CancelKey {
     /// `None`: no legal length.
     #[must_use]
-    pub fn new(key: &[u8]) -> Option<Self> {
+    pub(crate) fn new(key: &[u8]) -> Option<Self> {
         (4..=256).contains(&key.len()).then(|| Self(Zeroizing::new(key.to_vec())))
     }
 
     /// The bytes. Call it only where they go onto the wire.
     #[must_use]
-    pub fn expose(&self) -> &[u8] {
+    pub(crate) fn expose(&self) -> &[u8] {
         &self.0
     }
 }

@@ -11,7 +11,7 @@ use super::{Error, LENGTH_FIELD, MAX_STARTUP};
 ///
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-STARTUPMESSAGE>
 #[derive(Clone, PartialEq, Eq)]
-pub struct StartupMessage {
+pub(crate) struct StartupMessage {
     protocol: u32,
     parameters: Vec<(Bytes, Bytes)>,
 }
@@ -19,13 +19,13 @@ pub struct StartupMessage {
 impl StartupMessage {
     /// An empty message of protocol 3.`minor`, for leasehold's own logins.
     #[must_use]
-    pub fn new(minor: u16) -> Self {
+    pub(crate) fn new(minor: u16) -> Self {
         Self { protocol: (3 << 16) | u32::from(minor), parameters: Vec::new() }
     }
 
     /// With one parameter more at the end.
     #[must_use]
-    pub fn with(mut self, name: &[u8], value: &[u8]) -> Self {
+    pub(crate) fn with(mut self, name: &[u8], value: &[u8]) -> Self {
         self.parameters.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value)));
         self
     }
@@ -50,25 +50,26 @@ impl StartupMessage {
 
     /// The version: 3 in the upper 16 bits, the minor version in the lower.
     #[must_use]
-    pub fn protocol(&self) -> u32 {
+    #[cfg(test)]
+    pub(crate) fn protocol(&self) -> u32 {
         self.protocol
     }
 
     /// Never empty in a message from a client.
     #[must_use]
-    pub fn user(&self) -> &[u8] {
+    pub(crate) fn user(&self) -> &[u8] {
         self.parameter(b"user").unwrap_or_default()
     }
 
     /// The database that the client named. `None`: none, or an empty name; PostgreSQL then takes the user name.
     #[must_use]
-    pub fn database(&self) -> Option<&[u8]> {
+    pub(crate) fn database(&self) -> Option<&[u8]> {
         self.parameter(b"database").filter(|name| !name.is_empty())
     }
 
     /// The value of the last parameter of that name, the one that PostgreSQL goes by.
     #[must_use]
-    pub fn parameter(&self, name: &[u8]) -> Option<&[u8]> {
+    pub(crate) fn parameter(&self, name: &[u8]) -> Option<&[u8]> {
         self.parameters.iter().rev().find(|(n, _)| n == name).map(|(_, value)| &**value)
     }
 
@@ -80,7 +81,7 @@ impl StartupMessage {
     /// # Errors
     ///
     /// [`Error::RewrittenTooLong`] if PostgreSQL would refuse its length, [`Error::Nul`] if a string cannot be sent.
-    pub fn for_upstream(
+    pub(crate) fn for_upstream(
         &self,
         user: &str,
         database: &[u8],

@@ -4,7 +4,8 @@ use bytes::{BufMut as _, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::{CancelKey, CancelRequest, Error, MAX_STARTUP, Packet, StartupMessage, parse, ssl_request};
+use super::cancel::CancelKey;
+use super::{CancelRequest, Error, MAX_STARTUP, Packet, StartupMessage, parse, ssl_request};
 use crate::error::SqlState;
 
 fn packet(code: u32, rest: &[u8]) -> BytesMut {

@@ -15,7 +15,7 @@ use x509_cert::{Certificate, Version};
 ///
 /// Source: RFC 5929 section 4.1.
 #[must_use]
-pub fn end_point(leaf: &CertificateDer<'_>) -> Option<Vec<u8>> {
+pub(crate) fn end_point(leaf: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let algorithm = signature_hash(&Leaf::read(leaf)?.0.signature_algorithm)?;
     Some(digest::digest(algorithm, leaf).as_ref().to_vec())
 }
