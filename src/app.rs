@@ -1,9 +1,9 @@
 //! How it all comes together. Floor 6.
 
 mod certificates;
-pub(crate) mod live;
-pub(crate) mod proof;
-pub(crate) mod serve;
+mod error;
+mod live;
+mod serve;
 mod usage;
 
 use std::future::Future;
@@ -92,7 +92,7 @@ fn check(flags: &CheckFlags, env: &Environment) -> ExitCode {
     runtime.shutdown_timeout(Duration::ZERO);
     let findings = match checked {
         Ok(findings) => findings,
-        Err(error) => return exit_with(&Chain(&error), error.exit_code()),
+        Err(error) => return exit_with(&Chain(&error), CONFIGURATION),
     };
     let text = if flags.json { crate::check::json(&findings) } else { crate::check::table(&findings) };
     let printed = print(&text);
@@ -161,6 +161,9 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// `EX_USAGE` of `sysexits.h`.
 const USAGE: u8 = 64;
+
+/// `EX_CONFIG` of `sysexits.h`.
+const CONFIGURATION: u8 = 78;
 
 /// `EX_OSERR` of `sysexits.h`.
 const OS_ERROR: u8 = 71;

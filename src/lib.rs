@@ -12,7 +12,7 @@
 //! | 3 | `credentials` | drives the lease machines and Vault, publishes the current credential |
 //! | 4 | `postgres::session`, `postgres::relay`, `postgres::cancel` | a client and its session upstream |
 //! | 5 | `listener`, `shutdown`, `admin`, `log`, `notify` | what the world connects to, and reads |
-//! | 6 | `config`, `cli`, `check`, `policy`, `app` | what the user types, and how it all comes together |
+//! | 6 | `config`, `cli`, `check`, `policy`, `proof`, `upstreams`, `app` | what the user types, and how it all comes together |
 //!
 //! Outside of the crate there are the command, and the table of settings that its documents are made from.
 
@@ -32,9 +32,11 @@ mod metrics;
 mod notify;
 mod policy;
 mod postgres;
+mod proof;
 mod secret;
 mod shutdown;
 mod socket;
+mod upstreams;
 mod vault;
 
 pub use app::main;

@@ -9,8 +9,6 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::certificates::Certificates;
-use super::proof::Prover;
-use super::serve::Error;
 use crate::admin::{Process, ReloadReply};
 use crate::config::{Config, Environment, RouteConfig, RunFlags};
 use crate::credentials::state::{Slot, StateFile};
@@ -19,9 +17,10 @@ use crate::error::Chain;
 use crate::lease;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::postgres::session::{LogThrottle, Routes, SessionLimit, SessionRoute, Shared, UsedDatabases};
-use crate::postgres::upstream::uri::Uri;
-use crate::postgres::upstream::{self, Upstream};
+use crate::postgres::upstream::Upstream;
+use crate::proof::Prover;
 use crate::shutdown::Shutdown;
+use crate::upstreams;
 use crate::vault::Vault;
 
 /// Where the configuration came from, to be read again.
@@ -61,28 +60,6 @@ struct RouteHandle {
     metrics: Arc<RouteMetrics>,
     used_databases: UsedDatabases,
     session_limit: SessionLimit,
-}
-
-/// Where each route leads.
-pub(crate) fn build_upstreams(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
-    let derivations = upstream::Derivations::default();
-    config
-        .routes
-        .iter()
-        .map(|route| {
-            let place = || format!("route {}: {}", route.name, route.upstream.origin);
-            let uri = Uri::parse(&route.upstream.text);
-            let uri = uri.map_err(|source| Error::Uri { place: place(), source })?;
-            let settings = upstream::Settings {
-                connect_timeout: config.limits.connect_timeout,
-                require_auth: route.require_auth.clone(),
-                replica_grace: config.limits.replica_grace,
-                derivations: derivations.clone(),
-            };
-            let upstream = Upstream::new(uri, settings);
-            upstream.map(Arc::new).map_err(|source| Error::Upstream { place: place(), source })
-        })
-        .collect()
 }
 
 /// Does one reload after the other.
@@ -155,7 +132,7 @@ impl Renewed {
         let mut config =
             Config::load(&source.flags, &source.env).map_err(|error| Chain(&error).to_string())?;
         let restart = keep_what_needs_a_restart(old, &mut config);
-        let upstreams = build_upstreams(&config).map_err(|error| Chain(&error).to_string())?;
+        let upstreams = upstreams::build(&config).map_err(|error| Chain(&error).to_string())?;
         let vault = Vault::new(config.vault.clone()).map_err(|error| format!("vault: {}", Chain(&error)))?;
         let certificates = Certificates::read(&config);
         Ok(Self { config, upstreams, vault, certificates, restart })

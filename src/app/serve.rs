@@ -7,55 +7,22 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::error::Error;
 use super::live::{self, RouteSet, Source};
 use crate::admin::{self, Process, ReloadReply};
 use crate::config::Config;
-use crate::credentials::state::{self, StateFile};
+use crate::credentials::state::StateFile;
 use crate::credentials::status::VaultStatus;
-use crate::files::FileSetting;
 use crate::listener::{self, Listener};
 use crate::metrics::{self, Metrics};
 use crate::notify::{Notify, State};
 use crate::postgres::cancel::Cancels;
 use crate::postgres::relay::Stop;
 use crate::postgres::session::{self, Routes, Shared};
-use crate::postgres::upstream;
-use crate::postgres::upstream::uri;
 use crate::shutdown::{Outcome, Phase, Shutdown, Signals};
 use crate::socket::descriptors::{self, Shares};
-use crate::vault::{self, Standing, Vault};
-
-/// Why `run` cannot begin.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("metrics: a recorder is installed already")]
-    Recorder,
-    #[error("vault")]
-    Vault(#[from] vault::Error),
-    /// `place`: the route, and where its upstream was written.
-    #[error("{place}")]
-    Uri { place: String, source: uri::Error },
-    #[error("{place}")]
-    Upstream { place: String, source: upstream::tls::FileError },
-    #[error("{file}")]
-    State { file: FileSetting, source: state::Error },
-    #[error(transparent)]
-    Listen(#[from] listener::Error),
-    #[error(transparent)]
-    Http(#[from] admin::Error),
-    #[error("signals cannot be handled")]
-    Signals(#[source] std::io::Error),
-}
-
-impl Error {
-    /// 78 for what the configuration says, 71 for what the machine refuses.
-    pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            Self::Vault(_) | Self::Uri { .. } | Self::Upstream { .. } | Self::State { .. } => 78,
-            Self::Recorder | Self::Listen(_) | Self::Http(_) | Self::Signals(_) => 71,
-        }
-    }
-}
+use crate::upstreams;
+use crate::vault::{Standing, Vault};
 
 /// Revocations and issuances in flight may take this long once the sessions are closed.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
@@ -75,7 +42,7 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     }
     // What the files say is read first: nothing is bound, and nothing is asked of Vault, for a bad configuration.
     let vault = Arc::new(Vault::new(config.vault.clone())?);
-    let upstreams = live::build_upstreams(&config)?;
+    let upstreams = upstreams::build(&config)?;
     let state = state_file(&config)?;
     let signals = Signals::install(source.has_file()).map_err(Error::Signals)?;
     let listeners = bind(&config)?;

@@ -24,19 +24,28 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{live, serve};
 use crate::config::Config;
 use crate::credentials::clock;
 use crate::credentials::state::StateFile;
 use crate::error::Chain;
 use crate::files::{FileSetting, Shown};
 use crate::postgres::upstream::Upstream;
-use crate::vault::{Auth, SecretId, Vault};
+use crate::upstreams;
+use crate::vault::{self as vault_client, Auth, SecretId, Vault};
 
 pub(crate) use finding::{Finding, Outcome, json, table};
 
 use route::Examined;
 use stopping::{Interrupts, Out};
+
+/// What keeps `check` from looking: the configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("vault")]
+    Vault(#[from] vault_client::Error),
+    #[error(transparent)]
+    Upstream(#[from] upstreams::Error),
+}
 
 /// Looks at everything; with `offline` at the configuration and its files alone.
 ///
@@ -44,9 +53,9 @@ use stopping::{Interrupts, Out};
 ///
 /// # Errors
 /// What keeps `run` from starting keeps this from looking.
-pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>, serve::Error> {
+pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>, Error> {
     let vault = Vault::new(config.vault.clone())?;
-    let upstreams = live::build_upstreams(&config)?;
+    let upstreams = upstreams::build(&config)?;
     let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
     let mut findings = vec![Finding::ok("config", format!("routes: {}", names.join(", ")))];
     for warning in &config.warnings {
@@ -63,7 +72,7 @@ pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>,
     }
     let mut interrupts = Interrupts::install();
     let checker = Arc::new(Checker { config, vault, stop: CancellationToken::new(), out: Out::default() });
-    let mut host = pin!(Arc::clone(&checker).host(upstreams));
+    let mut host = pin!(Arc::clone(&checker).look(upstreams));
     let seen = tokio::select! {
         seen = &mut host => seen,
         () = interrupts.next() => {
@@ -117,7 +126,7 @@ struct Checker {
 }
 
 impl Checker {
-    async fn host(self: Arc<Self>, upstreams: Vec<Arc<Upstream>>) -> Vec<Finding> {
+    async fn look(self: Arc<Self>, upstreams: Vec<Arc<Upstream>>) -> Vec<Finding> {
         let mut findings = Vec::new();
         let Some(session) = self.log_in(&mut findings).await else {
             return findings;

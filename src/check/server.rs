@@ -8,7 +8,6 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::clocks;
 use super::finding::{Finding, Outcome};
-use crate::app::proof::{ProbeError, own_startup, probe};
 use crate::config::RouteConfig;
 use crate::credentials::clock;
 use crate::error::Chain;
@@ -16,6 +15,7 @@ use crate::postgres::protocol::error_response::Fields;
 use crate::postgres::upstream::refusal::Refusal;
 use crate::postgres::upstream::tls;
 use crate::postgres::upstream::{Fault, LoginError, Turn, Upstream, UpstreamSession};
+use crate::proof::{ProbeError, own_startup, probe};
 use crate::secret::Secret;
 
 /// A user and its password.

@@ -9,70 +9,9 @@ use crate::vault::{Auth, SecretId};
 use super::error::{Error, Origin};
 use super::key::{Key, Setting, Table};
 use super::keys;
+use super::method::Method;
 use super::sources::{Found, Sources};
-use super::values::{self, Bad};
-
-/// How to log in, before it is known with what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Method {
-    /// A token handed to us.
-    Token,
-    /// A file with a token.
-    TokenFile,
-    /// A service account.
-    Kubernetes,
-    /// A signed token of another issuer.
-    Jwt,
-    /// A role_id, and mostly a secret_id.
-    AppRole,
-    /// A TLS client certificate.
-    Cert,
-    /// A user name and a password.
-    Userpass,
-}
-
-impl Method {
-    /// The method by its word.
-    ///
-    /// # Errors
-    /// For any other word.
-    pub(crate) fn parse(text: &str) -> Result<Self, Bad> {
-        match text {
-            "token" => Ok(Self::Token),
-            "token-file" => Ok(Self::TokenFile),
-            "kubernetes" => Ok(Self::Kubernetes),
-            "approle" => Ok(Self::AppRole),
-            "jwt" => Ok(Self::Jwt),
-            "cert" => Ok(Self::Cert),
-            "userpass" => Ok(Self::Userpass),
-            _ => Err("none of token, token-file, kubernetes, approle, jwt, cert, userpass".into()),
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::TokenFile => "token-file",
-            Self::Kubernetes => "kubernetes",
-            Self::Jwt => "jwt",
-            Self::AppRole => "approle",
-            Self::Cert => "cert",
-            Self::Userpass => "userpass",
-        }
-    }
-
-    /// Which keys of `[vault.auth]` it reads.
-    fn reads(self, key: &str) -> bool {
-        match self {
-            Self::Token => false,
-            Self::TokenFile => key == "token_file",
-            Self::Kubernetes | Self::Jwt => matches!(key, "mount" | "role" | "jwt_file"),
-            Self::AppRole => matches!(key, "mount" | "role_id" | "secret_id_file" | "secret_id_wrapped"),
-            Self::Cert => matches!(key, "mount" | "cert_name"),
-            Self::Userpass => matches!(key, "mount" | "username" | "password_file"),
-        }
-    }
-}
+use super::values;
 
 /// The method, and what it needs. Without `with_token` no token is read: nothing will be asked with it.
 pub(super) fn merge(sources: &Sources<'_>, with_token: bool) -> Result<Auth, Error> {

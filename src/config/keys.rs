@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::auth::Method;
 use super::key::{Form, Key, Reload, Setting, Table};
+use super::method::Method;
 use super::values::{self, OrOff};
 use crate::admin;
 use crate::log::{Format, Level};

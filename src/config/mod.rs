@@ -19,6 +19,7 @@ mod general;
 mod key;
 mod keys;
 mod known;
+mod method;
 mod route;
 mod routes;
 mod sources;

@@ -21,40 +21,19 @@ use super::requests::{Requests, Servers, VaultReply};
 use super::route::{
     Command, DrainSpan, NotReplaced, Reload, RotateDone, RotateFailed, Route, Shared, Verdict,
 };
-use super::state::{Origin, Slot};
+use super::settings::RouteSettings;
+use super::state::Slot;
 use super::state_writer::{Beginning, StateWriter};
 use super::view;
 use super::{Drain, Ending, Generation, HardClose, clock};
 use crate::lease::generation::Cause;
-use crate::lease::{self, Action, Event, Failure, Settings, Time, TokenId};
+use crate::lease::{self, Action, Event, Failure, Time, TokenId};
 use crate::metrics::{Closed, RouteMetrics};
 use crate::secret::Secret;
 use crate::vault::Vault;
 use entry::Entry;
 use returning::PendingRevocations;
 use unserved::Unserved;
-
-/// What a route's driver needs to know.
-pub(crate) struct RouteSettings {
-    /// The route's name.
-    pub(crate) name: String,
-    /// `<mount>/creds/<role>`.
-    pub(crate) vault_path: String,
-    /// Whom the login is for; a credential of another one is not taken up.
-    pub(crate) login: String,
-    /// How long a request may take.
-    pub(crate) client_timeout: Duration,
-    /// The lease arithmetic.
-    pub(crate) lease: Settings,
-    /// A lazy route gives its credential back after this long without a session.
-    pub(crate) idle_after: Duration,
-}
-
-impl RouteSettings {
-    fn origin(&self) -> Origin {
-        Origin { vault_path: self.vault_path.clone(), login: self.login.clone() }
-    }
-}
 
 /// What a route's driver works with.
 pub(crate) struct Deps {

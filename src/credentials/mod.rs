@@ -10,14 +10,16 @@ mod generation;
 mod machine;
 mod requests;
 mod route;
+mod settings;
 pub(crate) mod state;
 mod state_writer;
 pub(crate) mod status;
 mod view;
 
 pub(crate) use crate::vault::Lease;
-pub(crate) use driver::{Deps, RouteSettings, start};
+pub(crate) use driver::{Deps, start};
 pub(crate) use generation::{Drain, Ending, Generation, Guard, HardClose};
 pub(crate) use machine::Kind;
 pub(crate) use requests::{Obstacle, Proof, Prove, Servers};
 pub(crate) use route::{DrainSpan, Replacement, RotateDone, Route, Verdict};
+pub(crate) use settings::RouteSettings;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::driver::RouteSettings;
 use super::requests::Servers;
+use super::settings::RouteSettings;
 use super::status::RouteStatus;
 use super::view::View;
 use super::{Generation, clock};

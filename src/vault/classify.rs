@@ -4,50 +4,8 @@
 //! asked, whatever its status. Vault's own goes by status first, then by pieces of the text, which differ between Vault and OpenBao and from version to
 //! version. What is not known counts as transient: asking again is cheap, giving up a live lease is not.
 
-use super::failure::Kind;
-
-/// What was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
-    /// A login.
-    LogIn,
-    /// A credential.
-    Issue,
-    /// The renewal of a lease.
-    Renew,
-    /// The renewal of a token.
-    RenewToken,
-    /// The facts of a token.
-    LookUp,
-    /// Whether a lease is there.
-    LookUpLease,
-    /// The revocation of a lease.
-    Revoke,
-    /// The revocation of a token.
-    RevokeToken,
-    /// What a token may do.
-    Capabilities,
-    /// The health of a node.
-    Health,
-}
-
-impl Operation {
-    /// The word in logs and in the label `operation` of the metrics.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::LogIn => "login",
-            Self::Issue => "issue",
-            Self::Renew => "renew",
-            Self::RenewToken => "renew_token",
-            Self::LookUp => "look_up",
-            Self::LookUpLease => "look_up_lease",
-            Self::Revoke => "revoke",
-            Self::RevokeToken => "revoke_token",
-            Self::Capabilities => "capabilities",
-            Self::Health => "health",
-        }
-    }
-}
+use super::failure::{Kind, sqlstate};
+use super::operation::Operation;
 
 /// What it means that `operation` was answered with this status and these `errors`; `None`: the body is not Vault's.
 /// `username` is the user of the lease that was to be renewed; empty where there is none.
@@ -127,13 +85,6 @@ fn has_wrong_statements(text: &str) -> bool {
     let refused =
         sqlstate(text).is_some_and(|code| WRONG_STATEMENTS.iter().any(|class| code.starts_with(class)));
     refused || contains_any(text, &["is not an allowed role", "syntax error at or near"])
-}
-
-/// The SQLSTATE that a text of Vault's names, in the letters of the text.
-pub(super) fn sqlstate(text: &str) -> Option<&str> {
-    let lower = text.to_ascii_lowercase();
-    let at = lower.find("sqlstate ")? + "sqlstate ".len();
-    text.get(at..at + 5).filter(|code| code.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
 /// The classes of SQLSTATEs that time does not mend: data and syntax errors, missing objects and rights, schemas, roles.

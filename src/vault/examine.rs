@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::bounds::{Bounds, Limit};
-use super::classify::Operation;
 use super::endpoints::{CapabilitiesSelf, LookUpLease, ReadRole};
+use super::operation::Operation;
 use super::{Failure, Kind, Lease, Vault, replies, unreadable};
 use crate::secret::Secret;
 

@@ -8,8 +8,8 @@ use std::fmt;
 use crate::error::Blame;
 use crate::secret::Secret;
 
-use super::classify::{Operation, sqlstate};
 use super::lease::Leftover;
+use super::operation::Operation;
 
 /// What a failure means for the one who asked.
 ///
@@ -207,6 +207,18 @@ const REASON_LIMIT: usize = 200;
 
 /// The paths of two files, one of the configuration and one that it names, and the reason.
 const LOCAL_REASON_LIMIT: usize = 600;
+
+/// The SQLSTATE that a text of Vault's names, in the letters of the text.
+pub(super) fn sqlstate(text: &str) -> Option<&str> {
+    let lower = text.to_ascii_lowercase();
+    let at = lower.find("sqlstate ")? + "sqlstate ".len();
+    text.get(at..at + 5).filter(|code| code.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+/// A login that failed before Vault was asked, or for what its answer lacks.
+pub(super) fn login_failed(kind: Kind, reason: &str) -> Failure {
+    Failure::local(Operation::LogIn, kind, reason)
+}
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use secrecy::zeroize::Zeroizing;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::login::failed;
+use super::failure::login_failed;
 use super::{Failure, Kind};
 use crate::files::{self, FileSetting, Reason};
 use crate::secret::Secret;
@@ -21,7 +21,7 @@ type Text = Result<Zeroizing<String>, files::Error>;
 impl Files {
     /// Reads a file that holds one secret, without the white space around it. The error names the setting. Cancel safe.
     pub(super) async fn secret(&mut self, file: &FileSetting, deadline: Instant) -> Result<Secret, Failure> {
-        let fail = |reason| failed(Kind::Transient, &file.fails(reason).to_string()).of_ours();
+        let fail = |reason| login_failed(Kind::Transient, &file.fails(reason).to_string()).of_ours();
         if let Some(hanging) = &mut self.hanging {
             if timeout_at(deadline, hanging).await.is_err() {
                 return Err(fail(Reason::Hangs));
@@ -36,7 +36,7 @@ impl Files {
         self.hanging = None;
         match read {
             Ok(Ok(text)) => Ok(Secret::new(text.as_str().to_owned())),
-            Ok(Err(error)) => Err(failed(Kind::Transient, &error.to_string()).of_ours()),
+            Ok(Err(error)) => Err(login_failed(Kind::Transient, &error.to_string()).of_ours()),
             Err(_) => Err(fail(Reason::Interrupted)),
         }
     }

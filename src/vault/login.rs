@@ -12,9 +12,10 @@ use vaultrs::api::auth::userpass::requests::LoginRequest as UserpassLoginRequest
 use crate::secret::Secret;
 
 use super::bounds::{Bounds, Limit};
-use super::classify::Operation;
 use super::endpoints::LogInByCertificate;
+use super::failure::login_failed;
 use super::files::Files;
+use super::operation::Operation;
 use super::pace::Went;
 use super::refusals::Counted;
 use super::replies::{self, TokenFacts};
@@ -76,7 +77,7 @@ impl Vault {
     pub(crate) async fn log_in(&self, bounds: impl Into<Bounds>) -> Result<Login, Failure> {
         let limit = Limit::new(bounds.into());
         let turn = self.transport.pace.alone(PATH, &limit).await;
-        let turn = turn.map_err(|why| failed(Kind::Transient, why))?;
+        let turn = turn.map_err(|why| login_failed(Kind::Transient, why))?;
         limit.has_login_in_hand();
         // Held only by whoever has the turn.
         let result = self.log_in_alone(&mut *self.login.lock().await, &limit).await;
@@ -92,7 +93,7 @@ impl Vault {
         let files = &mut held.files;
         let reply = match &self.config.auth {
             Auth::Token { token: Some(token) } => return self.take(token.clone(), limit).await,
-            Auth::Token { token: None } => return Err(failed(Kind::Refused, "no token was read")),
+            Auth::Token { token: None } => return Err(login_failed(Kind::Refused, "no token was read")),
             Auth::TokenFile { path } => {
                 let token = files.secret(path, limit.ends_at()).await?;
                 return self.take(token, limit).await;
@@ -138,7 +139,7 @@ impl Vault {
                  when another one is in its place",
                 wait.as_secs()
             );
-            return Err(failed(Kind::Refused, &text));
+            return Err(login_failed(Kind::Refused, &text));
         }
         let result = login.await;
         match &result {
@@ -269,12 +270,12 @@ impl Vault {
     /// would cost one of the token's uses, the reply's word stands.
     async fn admit(&self, reply: &Reply, limit: &Limit) -> Result<Login, Failure> {
         let unusable =
-            |reason: replies::Unusable| failed(Kind::Refused, reason.as_str()).with_outcome_unknown();
+            |reason: replies::Unusable| login_failed(Kind::Refused, reason.as_str()).with_outcome_unknown();
         let auth = replies::login(&reply.body).map_err(unusable)?;
         let mut facts = auth.facts();
         let token =
             auth.client_token.filter(|token| !token.same(&Secret::new(String::new()))).ok_or_else(|| {
-                failed(Kind::Refused, "the login gives no token: it may ask for a second factor")
+                login_failed(Kind::Refused, "the login gives no token: it may ask for a second factor")
             })?;
         if facts.num_uses == 0
             && let Ok(found) = self.facts(&token, &limit.part(REFINE_WITHIN)).await
@@ -315,10 +316,6 @@ const UNKNOWN: TokenFacts = TokenFacts {
 fn halfway(deadline: Instant) -> Instant {
     let now = Instant::now();
     now + deadline.saturating_duration_since(now) / 2
-}
-
-pub(super) fn failed(kind: Kind, reason: &str) -> Failure {
-    Failure::local(Operation::LogIn, kind, reason)
 }
 
 /// The login has succeeded already; its token is better than better facts of it.

@@ -11,8 +11,8 @@ use vaultrs::api::sys::requests::{UnwrapRequest, WrappingLookupRequest};
 use crate::secret::Secret;
 
 use super::bounds::Limit;
-use super::classify::Operation;
-use super::login::failed;
+use super::failure::login_failed;
+use super::operation::Operation;
 use super::{Failure, Kind, Vault, replies};
 
 /// What has come of wrapping tokens so far.
@@ -96,7 +96,7 @@ impl Vault {
             Err(failure) if is_unknown_token(&failure) => return Err(wrapped.used_before()),
             other => other?,
         };
-        let unusable = |why: replies::Unusable| failed(Kind::Refused, why.as_str());
+        let unusable = |why: replies::Unusable| login_failed(Kind::Refused, why.as_str());
         let path = replies::creation_path(&reply.body).map_err(unusable)?;
         if !origin.made(&path) {
             return Err(wrapped.foreign(&path));
@@ -130,7 +130,7 @@ impl Wrapped {
             );
         }
         self.fate = Outcome::Alarmed;
-        failed(Kind::Refused, "the wrapping token has been used, or has expired")
+        login_failed(Kind::Refused, "the wrapping token has been used, or has expired")
     }
 
     /// The token was made by another request than it should.
@@ -143,7 +143,7 @@ impl Wrapped {
             );
         }
         self.fate = Outcome::Alarmed;
-        failed(Kind::Refused, "the wrapping token was not made by this AppRole's secret-id endpoint")
+        login_failed(Kind::Refused, "the wrapping token was not made by this AppRole's secret-id endpoint")
     }
 }
 
