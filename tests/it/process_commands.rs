@@ -116,7 +116,7 @@ async fn a_wrong_configuration_is_one_line_that_names_the_place_and_binds_nothin
         (format!("{good}= = =\n"), 4, ""),
         (format!("{good}{route}state_file = \"/x\"\n"), 7, "route: unknown key"),
         (format!("{good}hardening = \"x\"\n{route}"), 4, "hardening: not supported yet"),
-        (format!("{good}{route}reuse = true\n"), 7, "reuse: not supported yet"),
+        (format!("{good}{route}reuse = true\n"), 7, "route.reuse: not supported yet"),
         (format!("{good}{route}{two}"), 4, "route.user: with several routes"),
         (format!("{good}{route}").replace("creds/app", "roles/app"), 6, "route.vault_path: "),
         (format!("{good}[limits]\nconnect_timeout = \"0s\"\n{route}"), 5, "limits.connect_timeout: "),
