@@ -313,3 +313,25 @@ async fn tls_that_fails_everywhere_is_not_ready_until_a_login_has_succeeded() {
     .await;
     assert_eq!(leasehold.http("/readyz").await.status, 200);
 }
+
+/// A `dNSName` that is written like an address, which webpki does not take; psql beside leasehold.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dns_name_that_is_the_host_as_typed_suffices_as_with_libpq() {
+    let authority = Authority::new(&bench().directory().await, "ca");
+    for (name, fits) in [("127.0.0.1", true), ("127.0.0.2", false)] {
+        let bed = Bed::new(&authority.issue_for_dns("db", name), json!({})).await;
+        let psql = std::process::Command::new("psql")
+            .arg(format!("dbname=postgres sslmode=verify-full sslrootcert={}", shown(&authority.ca)))
+            .args(["-c", "SELECT"])
+            .envs(bed.db.server.superuser_env())
+            .output()
+            .unwrap();
+        assert_eq!(psql.status.success(), fits, "{psql:?}");
+        let leasehold = bed.leasehold(&format!("sslrootcert={}", shown(&authority.ca))).await;
+        if fits {
+            assert_eq!(bed.stat(&leasehold, "ssl").await, "t");
+        } else {
+            bed.is_shut(&leasehold, "08001", "no subject alternative name for this host").await;
+        }
+    }
+}

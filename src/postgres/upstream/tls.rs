@@ -14,36 +14,37 @@
 //! Source: <https://www.postgresql.org/docs/current/libpq-ssl.html>
 
 mod certificate;
+mod files;
+mod name;
 mod revocation;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::io;
 use std::sync::Arc;
 
-use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
+use rustls::CertificateError;
 use rustls::pki_types::ServerName;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{CertificateError, ClientConfig, InconsistentKeys, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::uri::{ClientFiles, RootCert, SslMode, SslNegotiation, TlsWords};
+use super::uri::{SslMode, SslNegotiation, TlsWords};
 use crate::crypto;
-use crate::files::{self, FileSetting, Reason};
 use crate::postgres::protocol::plain::{self, OtherProtocol};
 use crate::postgres::protocol::startup::ssl_request;
-use revocation::Revocation;
-use verify::{Flaw, Level, Trust, Verifier};
+use files::Certificates;
+use verify::Flaw;
 
 pub(crate) use certificate::end_point;
+pub(crate) use files::FileError;
 
 /// How to speak TLS with one upstream.
 #[derive(Clone, Debug)]
 pub(super) struct Tls {
-    config: Arc<ClientConfig>,
+    certificates: Arc<Certificates>,
     negotiation: SslNegotiation,
     pub(super) mode: SslMode,
 }
@@ -59,35 +60,11 @@ pub(super) enum Answer {
 impl Tls {
     /// Reads the files that the words name. Blocks on them. `None`: `sslmode=disable`.
     pub(super) fn new(words: &TlsWords) -> Result<Option<Self>, FileError> {
-        let level = match (words.mode, &words.root_cert) {
-            (SslMode::Disable, _) => return Ok(None),
-            (SslMode::VerifyFull, _) => Level::ChainAndName,
-            (SslMode::VerifyCa, _) | (_, Some(RootCert::File(_))) => Level::Chain,
-            (SslMode::Allow | SslMode::Prefer | SslMode::Require, _) => Level::Nothing,
-        };
-        let mut trust = match (level, &words.root_cert) {
-            (Level::Nothing, _) => Trust::nobody(),
-            (_, Some(RootCert::File(file))) => trust_in_file(file)?,
-            (_, Some(RootCert::System) | None) => trust_in_system()?,
-        };
-        let provider = crypto::provider();
-        if let Some(file) = words.crl.as_ref().filter(|_| level > Level::Nothing) {
-            trust.revocation = Some(Revocation::read(file, &trust.roots, &provider)?);
+        if words.mode == SslMode::Disable {
+            return Ok(None);
         }
-        let verifier = Verifier::new(level, trust, provider.signature_verification_algorithms);
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(FileError::Provider)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match &words.client {
-            None => builder.with_no_client_auth(),
-            Some(files) => builder.with_client_cert_resolver(Arc::new(client_certificate(files, &provider)?)),
-        };
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        // PostgreSQL gives no tickets, so a store for them would stay empty.
-        config.resumption = Resumption::disabled();
-        Ok(Some(Self { config: Arc::new(config), negotiation: words.negotiation, mode: words.mode }))
+        let certificates = Arc::new(Certificates::read(words)?);
+        Ok(Some(Self { certificates, negotiation: words.negotiation, mode: words.mode }))
     }
 
     /// Asks for TLS and shakes hands. Not cancel safe.
@@ -96,7 +73,7 @@ impl Tls {
             return Ok(Answer::No(tcp));
         }
         let name = ServerName::try_from(host.to_owned()).map_err(|_| Error::HostName)?;
-        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let connector = TlsConnector::from(self.certificates.config(host));
         let stream = Box::pin(connector.connect(name, tcp))
             .await
             .map_err(|error| Error::of_handshake(error, self.negotiation))?;
@@ -138,52 +115,6 @@ async fn rest_of_error(tcp: &mut TcpStream, mut answer: Vec<u8>) -> String {
         }
     }
     plain::words(&answer)
-}
-
-fn trust_in_file(file: &FileSetting) -> Result<Trust, FileError> {
-    let mut trust = Trust::nobody();
-    for certificate in file.certificates()? {
-        // What cannot be a root can still be the server's own certificate.
-        let _ = trust.roots.add(certificate.clone());
-        trust.own.push(certificate);
-    }
-    Ok(trust)
-}
-
-fn trust_in_system() -> Result<Trust, FileError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        return Err(FileError::NoSystemRoots);
-    }
-    Ok(Trust { roots, ..Trust::nobody() })
-}
-
-/// rustls would refuse a certificate of X.509 version 1 here; but it is for the server to judge.
-fn client_certificate(files: &ClientFiles, provider: &CryptoProvider) -> Result<SingleCertAndKey, FileError> {
-    let key = provider.key_provider.load_private_key(files.key.private_key()?);
-    let key = key.map_err(|_| files.key.fails(Reason::UnknownKey))?;
-    let certified = CertifiedKey::new(files.cert.certificates()?, key);
-    match certified.keys_match() {
-        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-            Err(files.cert.fails(Reason::OtherKey).into())
-        }
-        _ => Ok(SingleCertAndKey::from(certified)),
-    }
-}
-
-/// Why the files of the URI cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FileError {
-    /// A file is missing, or does not hold what it should.
-    #[error(transparent)]
-    File(#[from] files::Error),
-    /// No roots on this machine.
-    #[error("the system has no root certificates; name a file with sslrootcert")]
-    NoSystemRoots,
-    /// rustls cannot be set up.
-    #[error("no TLS here")]
-    Provider(#[source] rustls::Error),
 }
 
 /// Why there is no TLS with the server; each says which word would mend it.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod,
-    KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P521_SHA512, RevokedCertParams, SerialNumber,
+    KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P521_SHA512, RevokedCertParams, SanType, SerialNumber,
     SignatureAlgorithm, date_time_ymd,
 };
 
@@ -57,6 +57,15 @@ impl Authority {
         let key = KeyPair::generate_for(self.algorithm).unwrap();
         let mut params = for_localhost(name);
         params.serial_number = Some(SerialNumber::from(serial));
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        write(&self.directory, name, &cert.pem(), &key)
+    }
+
+    /// A certificate of this common name whose only alternative name is this `dNSName`.
+    pub(crate) fn issue_for_dns(&self, name: &str, dns_name: &str) -> Files {
+        let key = KeyPair::generate_for(self.algorithm).unwrap();
+        let mut params = for_localhost(name);
+        params.subject_alt_names = vec![SanType::DnsName(dns_name.try_into().unwrap())];
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         write(&self.directory, name, &cert.pem(), &key)
     }

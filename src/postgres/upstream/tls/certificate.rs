@@ -4,7 +4,8 @@ use aws_lc_rs::digest::{self, Algorithm};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use x509_cert::der::asn1::{ContextSpecific, ObjectIdentifier};
 use x509_cert::der::{Any, Decode as _, Encode as _, SliceReader, TagNumber};
-use x509_cert::ext::pkix::BasicConstraints;
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
 use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
@@ -58,6 +59,17 @@ impl Leaf {
 
     pub(super) fn serial_number(&self) -> &SerialNumber {
         &self.0.tbs_certificate.serial_number
+    }
+
+    /// The `dNSName`s of its subject alternative name.
+    pub(super) fn dns_names(&self) -> Vec<String> {
+        let names = self.0.tbs_certificate.get::<SubjectAltName>().ok().flatten();
+        let names = names.map_or_else(Vec::new, |(_, names)| names.0);
+        let dns = names.into_iter().filter_map(|name| match name {
+            GeneralName::DnsName(name) => Some(name.to_string()),
+            _ => None,
+        });
+        dns.collect()
     }
 
     pub(super) fn is_ca(&self) -> bool {
