@@ -113,3 +113,13 @@ pub(crate) fn is_about_certificates(error: &Error) -> bool {
         _ => false,
     }
 }
+
+/// What rustls says comes wrapped into an error of the socket, or into two, which do not name it as their source.
+#[must_use]
+pub(crate) fn of_rustls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+    if let Some(rustls) = error.downcast_ref() {
+        return Some(rustls);
+    }
+    let held: &(dyn std::error::Error + 'static) = error.downcast_ref::<std::io::Error>()?.get_ref()?;
+    of_rustls(held)
+}

@@ -4,7 +4,6 @@
 //! once, by us, and only to the same path at another of the configured addresses: the token goes nowhere else.
 
 use std::error::Error as _;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -408,15 +407,6 @@ async fn read(mut response: reqwest::Response) -> Result<Reply, NoReply> {
     Ok(Reply { status, retry_after, date, body })
 }
 
-/// What rustls says comes wrapped into an error of the socket, or into two, which do not name it as their source.
-fn of_rustls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    if let Some(rustls) = error.downcast_ref() {
-        return Some(rustls);
-    }
-    let held: &(dyn std::error::Error + 'static) = error.downcast_ref::<io::Error>()?.get_ref()?;
-    of_rustls(held)
-}
-
 /// Only the innermost reason is kept: the outer ones repeat it and name the URL.
 fn no_reply(error: reqwest::Error) -> NoReply {
     let not_sent = error.is_connect() || error.is_builder();
@@ -426,7 +416,7 @@ fn no_reply(error: reqwest::Error) -> NoReply {
     let mut source = error.source();
     while let Some(inner) = source {
         reason = inner.to_string();
-        if of_rustls(inner).is_some_and(crypto::is_nothing_in_common) {
+        if crypto::of_rustls(inner).is_some_and(crypto::is_nothing_in_common) {
             reason = format!("no algorithm or version of TLS in common with leasehold: {reason}");
             break;
         }
@@ -445,7 +435,7 @@ fn no_reply(error: reqwest::Error) -> NoReply {
 fn is_about_certificates(error: &reqwest::Error) -> bool {
     let mut source = error.source();
     while let Some(inner) = source {
-        if of_rustls(inner).is_some_and(crypto::is_about_certificates) {
+        if crypto::of_rustls(inner).is_some_and(crypto::is_about_certificates) {
             return true;
         }
         source = inner.source();

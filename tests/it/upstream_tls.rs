@@ -43,6 +43,27 @@ impl Bed {
         builder.start().await
     }
 
+    /// Has the server show another certificate from now on.
+    async fn serve(&self, files: &Files) {
+        let data = self.db.admin.value("SHOW data_directory").await;
+        for (from, to) in [(&files.cert, "server.cert"), (&files.key, "server.key")] {
+            // In place, so that it goes on belonging to the server's user.
+            std::fs::write(Path::new(&data).join(to), std::fs::read(from).unwrap()).unwrap();
+        }
+        self.reload().await;
+    }
+
+    /// Has the server read its files again, those of its certificates too.
+    async fn reload(&self) {
+        let loaded = async || {
+            let session = self.db.server.superuser("postgres").await;
+            session.value("SELECT pg_conf_load_time()").await
+        };
+        let before = loaded().await;
+        self.db.admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        eventually(SOON, async || if loaded().await == before { Err("not reloaded") } else { Ok(()) }).await;
+    }
+
     /// A fact of a session through this leasehold in `pg_stat_ssl`.
     async fn stat(&self, leasehold: &Leasehold, column: &str) -> String {
         leasehold.wait_ready().await;
@@ -312,6 +333,78 @@ async fn tls_that_fails_everywhere_is_not_ready_until_a_login_has_succeeded() {
     })
     .await;
     assert_eq!(leasehold.http("/readyz").await.status, 200);
+}
+
+/// The CA that is trusted, before and after the server has a certificate of another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_that_is_replaced_on_disk_is_read_when_the_servers_certificate_is_not_taken() {
+    let directory = bench().directory().await;
+    let (before, after) = (Authority::new(&directory, "before"), Authority::new(&directory, "after"));
+    let roots = directory.join("roots");
+    std::fs::copy(&before.ca, &roots).unwrap();
+    let bed = Bed::new(&before.issue("db", 1), json!({})).await;
+    let login = bed.leasehold(&format!("sslrootcert={}", shown(&roots))).await;
+    let cancel = bed.leasehold(&format!("sslrootcert={}", shown(&roots))).await;
+    assert_eq!(bed.stat(&login, "ssl").await, "t");
+    cancel.wait_ready().await;
+    let session = cancel.connect("app", bed.db.name()).await;
+
+    // The file is half written at first: what was read before stays.
+    std::fs::write(&roots, "-----BEGIN CERTIFICATE-----\nMIIB").unwrap();
+    bed.serve(&after.issue("db", 2)).await;
+    let error = login.try_connect("app", bed.db.name()).await.err().unwrap();
+    assert_eq!(error.code().unwrap().code(), "08001");
+    login.wait_log("cannot be read again: the earlier content stays").await;
+    let both = [&before.ca, &after.ca].map(|file| std::fs::read_to_string(file).unwrap()).concat();
+    std::fs::write(&roots, both).unwrap();
+    eventually(SOON, async || match login.try_connect("app", bed.db.name()).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    })
+    .await;
+    login.wait_log("were read again: they have changed").await;
+
+    // A cancel has a handshake of its own; here it is the first that sees the other certificate.
+    let running = session.value("SELECT pg_backend_pid()").await;
+    let sleep = session.simple_query("SELECT pg_sleep(600)");
+    let stop = async {
+        let sleeping =
+            format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {running} AND wait_event = 'PgSleep'");
+        eventually(SOON, async || same(bed.db.admin.value(&sleeping).await, "1")).await;
+        session.cancel_token().cancel_query(tokio_postgres::NoTls).await.unwrap();
+    };
+    let (slept, ()) = tokio::join!(sleep, stop);
+    assert_eq!(slept.unwrap_err().code().unwrap().code(), "57014");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_that_is_replaced_on_disk_is_read_when_the_server_does_not_take_the_earlier_one()
+{
+    let directory = bench().directory().await;
+    let server = Authority::new(&directory, "ca");
+    for version in ["TLSv1.2", "TLSv1.3"] {
+        let (before, after) = (Authority::new(&directory, "before"), Authority::new(&directory, "after"));
+        let (clients, files) = (directory.join("clients"), before.issue("leasehold", 1));
+        std::fs::copy(&before.ca, &clients).unwrap();
+        let hba = ["hostssl all all all scram-sha-256 clientcert=verify-ca"];
+        let conf = json!({"ssl_ca_file": clients, "ssl_min_protocol_version": version,
+            "ssl_max_protocol_version": version});
+        let bed = Bed::new(&server.issue("db", 1), json!({"conf": conf, "hba": hba})).await;
+        let words = format!(
+            "sslrootcert={}&sslcert={}&sslkey={}",
+            shown(&server.ca),
+            shown(&files.cert),
+            shown(&files.key)
+        );
+        let leasehold = bed.leasehold(&words).await;
+        assert_eq!(bed.stat(&leasehold, "client_serial").await, "1", "{version}");
+
+        std::fs::copy(&after.ca, &clients).unwrap();
+        bed.reload().await;
+        after.issue("leasehold", 2);
+
+        assert_eq!(bed.stat(&leasehold, "client_serial").await, "2", "{version}");
+    }
 }
 
 /// A `dNSName` that is written like an address, which webpki does not take; psql beside leasehold.

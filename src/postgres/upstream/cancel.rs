@@ -11,6 +11,7 @@ use super::Upstream;
 use super::dial::{self, Address, Socket, Stream};
 use super::tls::{self, Answer, Tls};
 use super::uri::{SslMode, TcpWords};
+use crate::crypto;
 use crate::postgres::protocol::startup::CancelRequest;
 
 /// What cancels a leg's statement. Outlives the leg, and needs no credential.
@@ -52,7 +53,20 @@ impl CancelTarget {
         self.deliver_over(socket).await
     }
 
+    /// Where a certificate is not taken, and others are in the files by now, it is sent once more with those.
     async fn deliver_over(&self, socket: Socket) -> Result<(), CancelError> {
+        let Some((tls, _)) = &self.tls else { return self.deliver_once(socket).await };
+        let used = tls.in_force();
+        match self.deliver_once(socket).await {
+            Err(error) if error.is_about_certificates() && tls.has_other_than(&used).await => {
+                let again = dial::connect(&self.address, &self.tcp).await;
+                self.deliver_once(again.map_err(CancelError::Unreachable)?.0).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn deliver_once(&self, socket: Socket) -> Result<(), CancelError> {
         let mut stream = match (socket, &self.tls) {
             (Socket::Unix(unix), _) => Stream::Unix(unix),
             (Socket::Tcp(tcp), None) => Stream::Tcp(tcp),
@@ -66,9 +80,17 @@ impl CancelTarget {
         stream.write_all(&self.request.encode()).await.map_err(CancelError::Lost)?;
         stream.flush().await.map_err(CancelError::Lost)?;
         let mut nothing = [0; 64];
-        // A server that closes without the TLS farewell, or with a reset, has closed all the same.
-        while matches!(stream.read(&mut nothing).await, Ok(read) if read > 0) {}
-        Ok(())
+        loop {
+            match stream.read(&mut nothing).await {
+                Ok(read) if read > 0 => {}
+                // With TLS 1.3 a server says only now that it does not take our certificate.
+                Err(error) if crypto::of_rustls(&error).is_some_and(crypto::is_about_certificates) => {
+                    return Err(CancelError::Lost(error));
+                }
+                // A server that closes without the TLS farewell, or with a reset, has closed all the same.
+                Ok(_) | Err(_) => return Ok(()),
+            }
+        }
     }
 }
 
@@ -126,4 +148,14 @@ pub(crate) enum CancelError {
         /// The time it had.
         within: Duration,
     },
+}
+
+impl CancelError {
+    fn is_about_certificates(&self) -> bool {
+        match self {
+            Self::Tls(error) => error.is_about_certificates(),
+            Self::Lost(error) => crypto::of_rustls(error).is_some_and(crypto::is_about_certificates),
+            Self::Unreachable(_) | Self::TimedOut { .. } => false,
+        }
+    }
 }

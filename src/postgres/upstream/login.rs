@@ -20,6 +20,7 @@ use super::target::Suits;
 use super::tls::{self, Answer, Tls};
 use super::uri::{Host, SslMode};
 use super::{Turn, Upstream};
+use crate::crypto;
 use crate::error::{Blame, ClientFacing, SqlState};
 use crate::postgres::protocol::auth::{self, Authentication, Terms, Transport};
 use crate::secret::Secret;
@@ -132,7 +133,21 @@ impl Login<'_> {
         }
     }
 
+    /// Where a certificate is not taken, and others are in the files by now, it is tried once more with those.
     async fn attempt(&self, encryption: Encryption<'_>) -> Result<(UpstreamSession, bool), Attempt> {
+        let Some(tls) = encryption.tls() else { return self.attempt_once(encryption).await };
+        let used = tls.in_force();
+        match self.attempt_once(encryption).await {
+            Err(Attempt { error, tls: true })
+                if error.may_be_about_certificates(tls) && tls.has_other_than(&used).await =>
+            {
+                self.attempt_once(encryption).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn attempt_once(&self, encryption: Encryption<'_>) -> Result<(UpstreamSession, bool), Attempt> {
         let (mut stream, address) = self
             .connect(encryption)
             .await
@@ -361,6 +376,20 @@ impl Error {
             }
         };
         ClientFacing { sqlstate, message: message.into(), detail: None, hint }
+    }
+
+    /// With TLS 1.3 a server judges our certificate only after our side of the handshake is over; and its alert is lost where
+    /// it closes before it has read the StartupMessage.
+    fn may_be_about_certificates(&self, tls: &Tls) -> bool {
+        match self {
+            Self::Tls(error) => error.is_about_certificates(),
+            Self::Lost(error) => match crypto::of_rustls(error) {
+                Some(error) => crypto::is_about_certificates(error),
+                None => tls.shows_client(),
+            },
+            Self::Closed => tls.shows_client(),
+            _ => false,
+        }
     }
 
     fn may_be_about_tls(&self) -> bool {

@@ -21,13 +21,18 @@ mod revocation;
 mod tests;
 mod verify;
 
+use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -41,13 +46,31 @@ use verify::Flaw;
 pub(crate) use certificate::end_point;
 pub(crate) use files::FileError;
 
-/// How to speak TLS with one upstream.
-#[derive(Clone, Debug)]
+/// How to speak TLS with one upstream. Its clones have the same certificates.
+#[derive(Clone)]
 pub(super) struct Tls {
-    certificates: Arc<Certificates>,
+    shared: Arc<Shared>,
     negotiation: SslNegotiation,
     pub(super) mode: SslMode,
 }
+
+struct Shared {
+    words: TlsWords,
+    in_force: RwLock<Arc<Certificates>>,
+    rereads: Mutex<Rereads>,
+}
+
+/// Reads of the certificates because one was not taken.
+#[derive(Default)]
+struct Rereads {
+    /// The latest, while it hangs: no other is begun beside it.
+    under_way: Option<JoinHandle<Option<Certificates>>>,
+    /// When one was done, or was waited for in vain.
+    done_at: Option<Instant>,
+}
+
+/// The certificates that were in force at some time.
+pub(super) struct InForce(Arc<Certificates>);
 
 /// What the server made of the request for TLS.
 pub(super) enum Answer {
@@ -63,8 +86,55 @@ impl Tls {
         if words.mode == SslMode::Disable {
             return Ok(None);
         }
-        let certificates = Arc::new(Certificates::read(words)?);
-        Ok(Some(Self { certificates, negotiation: words.negotiation, mode: words.mode }))
+        let in_force = RwLock::new(Arc::new(Certificates::read(words)?));
+        let shared = Shared { words: words.clone(), in_force, rereads: Mutex::default() };
+        Ok(Some(Self { shared: Arc::new(shared), negotiation: words.negotiation, mode: words.mode }))
+    }
+
+    /// The certificates that a handshake is made with now.
+    pub(super) fn in_force(&self) -> InForce {
+        InForce(Arc::clone(&self.shared.in_force.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Whether a connection that the server breaks off without a word may be one that did not take our certificate: its
+    /// alert is lost where it closes before it has read all that we sent.
+    pub(super) fn shows_client(&self) -> bool {
+        self.in_force().0.shows_client()
+    }
+
+    /// Whether other certificates than `used` are in force, after the files were read again: at most once in
+    /// [`REREAD_EVERY`], and waited for no longer than [`REREAD_WITHIN`]. Cancel safe.
+    pub(super) async fn has_other_than(&self, used: &InForce) -> bool {
+        self.reread(used).await;
+        self.is_other_than(used)
+    }
+
+    fn is_other_than(&self, used: &InForce) -> bool {
+        !Arc::ptr_eq(&self.in_force().0, &used.0)
+    }
+
+    async fn reread(&self, used: &InForce) {
+        let mut rereads = self.shared.rereads.lock().await;
+        if self.is_other_than(used) || rereads.done_at.is_some_and(|at| at.elapsed() < REREAD_EVERY) {
+            return;
+        }
+        let reading = rereads.under_way.get_or_insert_with(|| {
+            let (shared, before) = (Arc::clone(&self.shared), self.in_force().0);
+            spawn_blocking(move || before.reread(&shared.words))
+        });
+        let read = timeout(REREAD_WITHIN, reading).await;
+        rereads.done_at = Some(Instant::now());
+        let Ok(read) = read else {
+            tracing::warn!("reading the certificate files for the upstream server again takes too long");
+            return;
+        };
+        rereads.under_way = None;
+        if let Ok(Some(fresh)) = read {
+            tracing::info!(
+                "the certificate files for the upstream server were read again: they have changed"
+            );
+            *self.shared.in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        }
     }
 
     /// Asks for TLS and shakes hands. Not cancel safe.
@@ -73,7 +143,7 @@ impl Tls {
             return Ok(Answer::No(tcp));
         }
         let name = ServerName::try_from(host.to_owned()).map_err(|_| Error::HostName)?;
-        let connector = TlsConnector::from(self.certificates.config(host));
+        let connector = TlsConnector::from(self.in_force().0.config(host));
         let stream = Box::pin(connector.connect(name, tcp))
             .await
             .map_err(|error| Error::of_handshake(error, self.negotiation))?;
@@ -115,6 +185,12 @@ async fn rest_of_error(tcp: &mut TcpStream, mut answer: Vec<u8>) -> String {
         }
     }
     plain::words(&answer)
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("words", &self.shared.words).finish_non_exhaustive()
+    }
 }
 
 /// Why there is no TLS with the server; each says which word would mend it.
@@ -215,9 +291,27 @@ impl Error {
         }
     }
 
+    /// Whether a certificate was not taken: the server's by us, or ours by the server.
+    pub(super) fn is_about_certificates(&self) -> bool {
+        match self {
+            Self::LeafIsCa
+            | Self::Version
+            | Self::UnknownIssuer
+            | Self::Signature(_)
+            | Self::WrongName(_)
+            | Self::Revoked
+            | Self::NoRevocationList
+            | Self::OldRevocationList
+            | Self::Certificate(_) => true,
+            Self::NothingInCommon(error) => crypto::is_about_certificates(error),
+            Self::Handshake(error) => crypto::of_rustls(error).is_some_and(crypto::is_about_certificates),
+            _ => false,
+        }
+    }
+
     /// Unwraps what rustls found wrong with the certificate.
     fn of_handshake(error: io::Error, negotiation: SslNegotiation) -> Self {
-        let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let rustls = crypto::of_rustls(&error);
         match (rustls, negotiation) {
             (Some(rustls), _) if crypto::is_nothing_in_common(rustls) => {
                 Self::NothingInCommon(rustls.clone())
@@ -250,6 +344,11 @@ impl Error {
         }
     }
 }
+
+/// How often the certificate files are read again while a certificate is not taken.
+const REREAD_EVERY: Duration = Duration::from_secs(5);
+/// How long a login waits for them; a file system that hangs may take for ever.
+const REREAD_WITHIN: Duration = Duration::from_secs(2);
 
 /// Bytes of an error that are read; PostgreSQL's is under a hundred.
 const MOST_OF_AN_ERROR: usize = 1024;

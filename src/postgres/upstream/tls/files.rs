@@ -1,4 +1,6 @@
 //! What the files of the URI hold: whom we trust, and who we are. Floor 2.
+//!
+//! They are read at the start, and again after a handshake that failed for a certificate: others renew them on disk.
 
 use std::sync::Arc;
 
@@ -19,6 +21,7 @@ use crate::postgres::upstream::uri::{ClientFiles, RootCert, SslMode, TlsWords};
 pub(super) struct Certificates {
     level: Level,
     trust: Arc<Trust>,
+    client: Option<Arc<CertifiedKey>>,
     config: ClientConfig,
 }
 
@@ -26,6 +29,23 @@ impl Certificates {
     /// Reads the files that the words name. Blocks on them.
     pub(super) fn read(words: &TlsWords) -> Result<Self, FileError> {
         Self::new(level(words), Arc::new(trust(words)?), client(words)?)
+    }
+
+    /// Reads the files again. What cannot be read stays as it is here, with a warning. `None`: nothing has changed. Blocks.
+    pub(super) fn reread(&self, words: &TlsWords) -> Option<Self> {
+        let trust = trust(words).map(Arc::new).unwrap_or_else(|error| {
+            stays(&error);
+            Arc::clone(&self.trust)
+        });
+        let client = client(words).unwrap_or_else(|error| {
+            stays(&error);
+            self.client.clone()
+        });
+        let chain = |client: &Option<Arc<CertifiedKey>>| client.as_ref().map(|client| client.cert.clone());
+        if trust.is_same(&self.trust) && chain(&client) == chain(&self.client) {
+            return None;
+        }
+        Self::new(self.level, trust, client).inspect_err(stays).ok()
     }
 
     fn new(level: Level, trust: Arc<Trust>, client: Option<Arc<CertifiedKey>>) -> Result<Self, FileError> {
@@ -43,7 +63,7 @@ impl Certificates {
         config.alpn_protocols = vec![ALPN.to_vec()];
         // PostgreSQL gives no tickets, so a store for them would stay empty.
         config.resumption = Resumption::disabled();
-        Ok(Self { level, trust, config })
+        Ok(Self { level, trust, client, config })
     }
 
     /// For a handshake with this host, as it was typed.
@@ -53,6 +73,15 @@ impl Certificates {
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
         Arc::new(config)
     }
+
+    /// Whether a certificate of ours is shown.
+    pub(super) fn shows_client(&self) -> bool {
+        self.client.is_some()
+    }
+}
+
+fn stays(error: &FileError) {
+    tracing::warn!(%error, "a certificate file for the upstream server cannot be read again: the earlier content stays");
 }
 
 fn level(words: &TlsWords) -> Level {

@@ -48,6 +48,10 @@ impl Revocation {
         Ok(Self { lists, chain: Some(chain) })
     }
 
+    pub(super) fn lists(&self) -> &[CertificateList] {
+        &self.lists
+    }
+
     /// Checks a chain up to a root, with these lists; the name too, which the caller may forgive, as it comes last.
     pub(super) fn verify_chain(
         &self,

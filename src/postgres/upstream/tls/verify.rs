@@ -39,6 +39,11 @@ impl Trust {
     pub(super) fn nobody() -> Self {
         Self { roots: RootCertStore::empty(), own: Vec::new(), revocation: None }
     }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let lists = |trust: &Self| trust.revocation.as_ref().map(|revocation| revocation.lists().to_vec());
+        self.roots.roots == other.roots.roots && self.own == other.own && lists(self) == lists(other)
+    }
 }
 
 #[derive(Debug)]
