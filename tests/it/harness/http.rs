@@ -27,6 +27,8 @@ impl Http {
             .no_proxy()
             .redirect(Policy::none())
             .timeout(SOON)
+            // A server may close a connection at rest in the moment in which it is used again.
+            .pool_max_idle_per_host(0)
             .tls_certs_only(trusted)
             .build()
             .unwrap();
