@@ -63,13 +63,13 @@ async fn log_in_again_and_again(config: Config, stop: CancellationToken) -> (u64
 }
 
 /// Looks all the time for sessions whose role has been dropped, which must never be.
-struct Orphans {
+pub(crate) struct Orphans {
     stop: CancellationToken,
     run: JoinHandle<(u64, Vec<String>)>,
 }
 
 impl Orphans {
-    async fn watch(db: &Database) -> Self {
+    pub(crate) async fn watch(db: &Database) -> Self {
         let stop = CancellationToken::new();
         let session = db.server.superuser(db.name()).await;
         let stopped = stop.clone();
@@ -97,7 +97,7 @@ impl Orphans {
         Self { stop, run }
     }
 
-    async fn none_was_seen(self) {
+    pub(crate) async fn none_was_seen(self) {
         self.stop.cancel();
         let (looks, seen) = self.run.await.unwrap();
         assert!(looks > 0, "nobody looked");

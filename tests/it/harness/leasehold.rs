@@ -191,7 +191,12 @@ impl Builder {
     /// The command line in its directory; its output goes nowhere yet.
     fn prepare(&self, name: &str, directory: &Path) -> Command {
         let mut command = match (&self.first[..], &self.hosts) {
-            ([], None) => Command::new(BINARY),
+            ([], None) => {
+                // Who runs the tests may ignore hangups, as under nohup, which a child would inherit.
+                let mut command = Command::new("env");
+                command.args(["--default-signal=HUP", BINARY]);
+                command
+            }
             (first, None) => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &format!("{} && exec \"$0\" \"$@\"", first.join(" && ")), BINARY]);
