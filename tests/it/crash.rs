@@ -123,7 +123,8 @@ async fn kills_at_any_moment_leave_one_role() {
         let leasehold = stage.start().await;
         let role = stage.serves(&leasehold).await;
         stage.wait_roles(&[role]).await;
-        assert_eq!(stage.vault.leases(&stage.setup.path).await.len(), 1);
+        // Vault drops the role first, and then its own record of the lease.
+        eventually(SOON, async || same(stage.vault.leases(&stage.setup.path).await.len(), 1)).await;
     }
 }
 
