@@ -10,7 +10,7 @@ use crate::harness::{Fault, Mode, Raw, SOON, Scene, Server, Spec, bench, eventua
 
 /// What becomes of a login by way of this URI: whether it has TLS, or what the log says of the failure.
 async fn login(server: &Server, uri: &str) -> Result<bool, String> {
-    let scene = Scene::with(server, Spec::new("app"), |builder, _| builder.upstream_uri(uri)).await;
+    let scene = Scene::started(server, Spec::new("app"), |builder, _| builder.upstream_uri(uri)).await;
     match scene.leasehold.try_connect("app", scene.db.name()).await {
         Ok(session) => {
             // Only the superuser may see it of a session whose role is not its own.

@@ -25,11 +25,22 @@ impl Scene {
         spec: Spec,
         describe: impl FnOnce(Builder, &Database) -> Builder,
     ) -> Self {
+        let scene = Self::started(server, spec, describe).await;
+        scene.leasehold.wait_ready().await;
+        scene
+    }
+
+    /// The same without readiness, where no session may be able to log in: it has a credential.
+    pub(crate) async fn started(
+        server: &Server,
+        spec: Spec,
+        describe: impl FnOnce(Builder, &Database) -> Builder,
+    ) -> Self {
         let db = server.database().await;
         let vault = bench().vault().await;
         let setup = vault.setup(&db, spec).await;
         let leasehold = describe(leasehold().vault(&vault).login(&setup), &db).start().await;
-        leasehold.wait_ready().await;
+        eventually(SOON, async || same(leasehold.http("/startup").await.status, 200)).await;
         Self { db, setup, leasehold }
     }
 
