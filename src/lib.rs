@@ -5,7 +5,7 @@
 //!
 //! | floor | modules | what they are |
 //! |---|---|---|
-//! | 0 | `secret`, `error`, `metrics`, `crypto`, `files` | words that every floor shares, and how files of secrets are read |
+//! | 0 | `time`, `clock`, `secret`, `error`, `metrics`, `crypto`, `files` | what every floor shares: points in time, secrets, errors, counters, and how files of secrets are read |
 //! | 1 | `lease`, `postgres::protocol` | pure: no clock, no socket, no log; neither knows the other |
 //! | 2 | `vault`, `postgres::upstream` | the two servers that leasehold talks to; neither knows the other |
 //! | 2 | `socket` | what listening sockets have in common, whoever listens |
@@ -20,6 +20,7 @@ mod admin;
 mod app;
 mod check;
 mod cli;
+mod clock;
 mod config;
 mod credentials;
 mod crypto;
@@ -36,6 +37,7 @@ mod proof;
 mod secret;
 mod shutdown;
 mod socket;
+mod time;
 mod upstreams;
 mod vault;
 

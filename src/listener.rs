@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use crate::credentials::clock;
-use crate::lease::Time;
+use crate::clock;
 use crate::postgres::session::{Client, Shared, serve, turn_away};
 use crate::socket::{self, UnixSocket, is_the_clients};
+use crate::time::Time;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,15 +20,17 @@ struct Rule {
 }
 
 const RULES: &[Rule] = &[
+    rule("time", 0, &["clock"], IMPURE, &[]),
+    rule("clock", 0, &[], ASYNC, &[]),
     rule("secret", 0, &[], ASYNC, &[]),
     rule("error", 0, &[], ASYNC, &[]),
     rule("metrics", 0, &[], ASYNC, &[]),
     rule("crypto", 0, &[], ASYNC, &[]),
     rule("files", 0, &[], ASYNC, &[]),
-    rule("lease", 1, &["postgres", "metrics"], IMPURE, POSTGRES),
+    rule("lease", 1, &["postgres", "metrics", "clock"], IMPURE, POSTGRES),
     // A seed and a depth come from the environment.
-    rule("lease::tests", 1, &["postgres", "metrics"], CLOCKS, POSTGRES),
-    rule("postgres::protocol", 1, &["lease", "metrics"], IMPURE, VAULT),
+    rule("lease::tests", 1, &["postgres", "metrics", "clock"], CLOCKS, POSTGRES),
+    rule("postgres::protocol", 1, &["lease", "metrics", "clock"], IMPURE, VAULT),
     rule("vault", 2, &["postgres"], &[], POSTGRES),
     rule("postgres::upstream", 2, &["vault"], &[], VAULT),
     rule("socket", 2, &["vault", "postgres"], &[], &["postgres", "vault"]),

@@ -62,12 +62,11 @@ fn is_there(path: &str) -> bool {
     let module = module.replace("::", "/");
     // Tests at the end of their module's own file.
     let within = module.strip_suffix("/tests").unwrap_or(&module);
-    let places =
-        ["tests/it/M.rs", "tests/M.rs", "src/M.rs", "src/M/mod.rs"].map(|place| place.replace('M', &module));
-    let beside = ["src/M.rs", "src/M/mod.rs"].map(|place| place.replace('M', within));
+    let places = ["tests/it/M.rs", "tests/M.rs", "src/M.rs"].map(|place| place.replace('M', &module));
+    let beside = "src/M.rs".replace('M', within);
     places
         .iter()
-        .chain(&beside)
+        .chain([&beside])
         .filter_map(|place| fs::read_to_string(Path::new(ROOT).join(place)).ok())
         .any(|source| is_run(&source, name))
 }

@@ -10,11 +10,12 @@ use super::finding::Finding;
 use super::server::{Credential, HostCheck, Standing};
 use super::ttl::{self, Lease};
 use super::vault::VaultSession;
+use crate::clock;
 use crate::config::RouteConfig;
-use crate::credentials::{self, clock};
-use crate::lease::Time;
+use crate::credentials;
 use crate::policy;
 use crate::postgres::upstream::Upstream;
+use crate::time::Time;
 use crate::vault::{Failure, Grant, Kind};
 
 /// What a route came to.

@@ -8,8 +8,8 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::clocks;
 use super::finding::{Finding, Outcome};
+use crate::clock;
 use crate::config::RouteConfig;
-use crate::credentials::clock;
 use crate::error::Chain;
 use crate::postgres::protocol::error_response::Fields;
 use crate::postgres::upstream::refusal::Refusal;

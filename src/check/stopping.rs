@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::finding::Finding;
-use crate::lease::Time;
 use crate::shutdown::is_ignored;
+use crate::time::Time;
 
 /// The signals that end a check in order. SIGHUP is left alone where the process was started with it ignored, as by
 /// nohup.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::finding::Finding;
 use super::{Checker, clocks};
-use crate::credentials::clock;
+use crate::clock;
 use crate::files::Shown;
 use crate::policy::{self, Need, Rule};
 use crate::vault::{Auth, Failure, Health, Kind, Login, SecretId, TokenFacts};

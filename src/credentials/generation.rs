@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, watch};
 
-use super::clock;
-use crate::lease::Time;
+use crate::clock;
 use crate::metrics::Closed;
 use crate::secret::Secret;
+use crate::time::Time;
 use crate::vault::Lease;
 
 /// What sessions of a generation have to do now.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::lease::generation::{Cause, State};
 use crate::lease::token::Token;
-use crate::lease::{Action, DynamicRole, Event, Settings, Snapshot, StaticRole, Time, TokenId};
+use crate::lease::{Action, DynamicRole, Event, Settings, Snapshot, StaticRole, TokenId};
+use crate::time::Time;
 
 /// What a route's credential is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,9 +12,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Generation, Lease, clock};
-use crate::lease::{Failure, Time, TokenId};
+use super::{Generation, Lease};
+use crate::clock;
+use crate::lease::{Failure, TokenId};
 use crate::secret::Secret;
+use crate::time::Time;
 use crate::vault::{self, Bounds, Grant, Leftover, Login, Priority, StaticCredential, Vault};
 
 /// What a proof found.

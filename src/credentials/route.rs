@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::Generation;
 use super::requests::Servers;
 use super::settings::RouteSettings;
 use super::status::RouteStatus;
 use super::view::View;
-use super::{Generation, clock};
+use crate::clock;
 use crate::vault::Vault;
 
 /// The handle of a route's driver.

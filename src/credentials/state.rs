@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::clock;
+use crate::clock;
 use crate::files::Shown;
 use document::Document;
 use place::{Lock, StatePath};

@@ -7,9 +7,11 @@ use tokio::sync::Notify;
 
 use super::machine::{Kind, Machine};
 use super::state::{Origin, Saved, SavedGeneration, SavedToken, Slot};
-use super::{Generation, Lease, clock};
-use crate::lease::{Settings, Snapshot, Time, TokenId};
+use super::{Generation, Lease};
+use crate::clock;
+use crate::lease::{Settings, Snapshot, TokenId};
 use crate::secret::Secret;
+use crate::time::Time;
 
 /// A driver's side of its slot. Without one nothing is kept.
 pub(super) struct StateWriter {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::Generation;
 use super::machine::Row;
 use super::status::{GenerationStatus, LastError, RouteStatus};
-use super::{Generation, clock};
-use crate::lease::Time;
+use crate::clock;
+use crate::time::Time;
 
 /// A snapshot of a route, made after each step of its driver.
 #[derive(Default)]

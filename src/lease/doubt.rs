@@ -9,9 +9,8 @@
 //!      └──────── `ASK_EVERY`, or another credential ──┘
 //! ```
 
+use crate::time::Time;
 use std::time::Duration;
-
-use super::Time;
 
 /// A credential is proved anew at most this often, however many logins are refused.
 const ASK_EVERY: Duration = Duration::from_secs(5);

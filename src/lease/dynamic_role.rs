@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Time;
 use super::doubt::Doubt;
 use super::event::{Action, Drain, Event, Note, Outcome, Settings};
 use super::generation::{Cause, Generation, State};
@@ -12,6 +11,7 @@ use super::pending_revocation::PendingRevocation;
 use super::replacing::ReplaceGate;
 use super::schedule::Jitter;
 use super::token::{Revoking, Token, TokenId, TokenLimits};
+use crate::time::Time;
 
 /// At most this many generations are kept for their sessions.
 pub(super) const MOST_RETIRING: usize = 8;

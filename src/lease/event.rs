@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::generation::{Cause, Ending};
-use super::{Reason, Time, TokenFacts, TokenId};
+use super::{Reason, TokenFacts, TokenId};
+use crate::time::Time;
 
 /// What a route's configuration says of its lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::TokenId;
 use super::schedule::{self, Jitter};
 use super::term::{NotRenewed, Renewal, Term};
 use super::token::{Revoking, TokenLimits};
-use super::{Time, TokenId};
+use crate::time::Time;
 
 /// One lease's life.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

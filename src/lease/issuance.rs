@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::TokenId;
 use super::schedule::{self, Jitter};
-use super::{Time, TokenId};
+use crate::time::Time;
 
 /// Why a fresh credential is issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,7 +8,8 @@ use super::generation::{CutShort, Generation, State};
 use super::issuance::{FailureClass, Unproved};
 use super::term::NotRenewed;
 use super::token::{Token, TokenFacts, TokenId};
-use super::{Reason, Time, issuance, schedule};
+use super::{Reason, issuance, schedule};
+use crate::time::Time;
 
 /// The longest waits while no credential is usable: for what Vault misses, and for what somebody has to mend.
 const LONGEST_UNSERVED_ABSENCE: Duration = Duration::from_secs(3);

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::dynamic_role::DynamicRole;
 use super::event::{Action, LeaseLookup, Note, Outcome};
-use super::{Time, TokenId, schedule};
+use super::{TokenId, schedule};
+use crate::time::Time;
 
 /// Looks before a lease that is still there counts as one that stays. With the waits between them they take 15 s, so that
 /// Vault has mostly tried a second time.

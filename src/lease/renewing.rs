@@ -7,7 +7,8 @@ use super::event::{Action, Failure, Note, Verdict};
 use super::generation::{Cause, Check, State};
 use super::term::Renewal;
 use super::token::TokenId;
-use super::{Time, issuance, schedule};
+use super::{issuance, schedule};
+use crate::time::Time;
 
 impl DynamicRole {
     pub(super) fn lease_renewed(

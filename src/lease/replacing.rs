@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::doubt::Answer;
 use super::dynamic_role::DynamicRole;
 use super::event::Action;
-use super::{Time, issuance};
+use super::issuance;
+use crate::time::Time;
 
 /// Opens for one replacement a minute, then less often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

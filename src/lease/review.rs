@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use super::Time;
 use super::dynamic_role::{DynamicRole, MOST_RETIRING};
 use super::event::{Action, Failure, Note, Outcome};
 use super::generation::{Cause, Closing, Ending, Generation, State};
@@ -13,6 +12,7 @@ use super::issuance;
 use super::schedule;
 use super::term::{NotRenewed, Renewal};
 use super::token::{Revoking, TokenId};
+use crate::time::Time;
 
 impl DynamicRole {
     pub(super) fn review(&mut self, now: Time) {

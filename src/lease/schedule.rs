@@ -1,8 +1,7 @@
 //! The arithmetic of leases: margins, usable life, renewal time, drain, back-off. Floor 1.
 
+use crate::time::Time;
 use std::time::Duration;
-
-use super::Time;
 
 /// How long before `end_at` the hard close begins, so that a CancelRequest can land.
 pub(crate) const CANCEL_LEAD: Duration = Duration::from_secs(1);

@@ -10,7 +10,8 @@ use super::event::{Action, Settings};
 use super::generation::{Cause, Generation, State};
 use super::term::Term;
 use super::token::{Revoking, Token, TokenId};
-use super::{Reason, Time, issuance, schedule};
+use super::{Reason, issuance, schedule};
+use crate::time::Time;
 
 /// Every token and every lease that is not known to be gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

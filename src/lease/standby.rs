@@ -10,7 +10,8 @@ use super::event::{Action, Note};
 use super::generation::{Generation, State};
 use super::term::{Renewal, Term};
 use super::token::TokenId;
-use super::{Reason, Time, schedule};
+use super::{Reason, schedule};
+use crate::time::Time;
 
 impl DynamicRole {
     /// The generation that stands by.

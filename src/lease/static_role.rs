@@ -14,12 +14,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::Reason;
 use super::doubt::{Answer, Doubt};
 use super::event::{Action, Event, Failure, Note, Verdict};
 use super::generation::Ending;
 use super::schedule::{self, Jitter};
 use super::token::{Revoking, Token, TokenFacts, TokenId};
-use super::{Reason, Time};
+use crate::time::Time;
 
 /// A static role of Vault: one credential, whose password changes in place. It takes the same events as a [`DynamicRole`](super::DynamicRole), and gives the same actions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Failure;
 use super::schedule::{self, Jitter};
-use super::{Failure, Time};
+use crate::time::Time;
 
 /// A term and its renewal.
 ///

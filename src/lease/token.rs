@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Failure;
 use super::schedule::{self, Jitter};
 use super::term::Term;
-use super::{Failure, Time};
+use crate::time::Time;
 
 /// Names a token within one route. The driver keeps id → token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -12,11 +12,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::credentials::clock;
-use crate::lease::Time;
+use crate::clock;
 use crate::metrics::{self, Cancel};
 use crate::postgres::protocol::startup::CancelRequest;
 use crate::postgres::upstream::{CancelTarget, Upstream};
+use crate::time::Time;
 
 /// What is done with a request whose key is not in the table: another instance's session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

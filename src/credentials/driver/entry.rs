@@ -6,10 +6,12 @@
 use std::time::Duration;
 
 use super::Driver;
+use crate::clock;
 use crate::credentials::requests::{Obstacle, Proof};
 use crate::credentials::status::LastError;
-use crate::credentials::{clock, view};
-use crate::lease::{Event, Time};
+use crate::credentials::view;
+use crate::lease::Event;
+use crate::time::Time;
 
 /// What is known of the servers' doors.
 #[derive(Default)]

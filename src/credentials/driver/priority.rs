@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Driver;
-use crate::credentials::clock;
-use crate::lease::{Time, TokenId};
+use crate::clock;
+use crate::lease::TokenId;
+use crate::time::Time;
 use crate::vault::Priority;
 
 impl Driver {

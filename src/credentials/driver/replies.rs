@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use super::Driver;
 use super::telling::Area;
+use crate::clock;
 use crate::credentials::machine::Kind;
 use crate::credentials::requests::{Proof, VaultReply, meaning};
-use crate::credentials::{Generation, Lease, clock};
-use crate::lease::{Action, Event, Failure, Note, Time, TokenFacts, TokenId};
+use crate::credentials::{Generation, Lease};
+use crate::lease::{Action, Event, Failure, Note, TokenFacts, TokenId};
 use crate::secret::Secret;
+use crate::time::Time;
 use crate::{metrics, vault};
 
 /// How long a lease is tried to be given back whose reply does not say how long it lives, or says more.

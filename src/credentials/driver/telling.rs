@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Driver, closed};
-use crate::credentials::clock;
+use crate::clock;
 use crate::credentials::requests::meaning;
 use crate::credentials::status::LastError;
 use crate::credentials::view::{self, GenerationView};
-use crate::lease::{Failure, Note, Reason, Time};
+use crate::lease::{Failure, Note, Reason};
+use crate::time::Time;
 use crate::vault;
 
 /// What an error is about; its opposite is a success of the same.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Driver;
-use crate::lease::Time;
+use crate::time::Time;
 
 /// How long no credential has been usable, and when that was said last.
 #[derive(Default)]

@@ -6,8 +6,9 @@
 use secrecy::zeroize::Zeroizing;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::lease::{GenerationSnapshot, Time, TokenId, TokenSnapshot};
+use crate::lease::{GenerationSnapshot, TokenId, TokenSnapshot};
 use crate::secret::Secret;
+use crate::time::Time;
 
 /// Everything in it.
 #[derive(Deserialize)]

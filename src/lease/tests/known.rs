@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::script::secs;
 use super::watch::{Watch, promise};
 use crate::lease::generation::Ending;
-use crate::lease::{Action, Event, Failure, LeaseLookup, Time, TokenId};
+use crate::lease::{Action, Event, Failure, LeaseLookup, TokenId};
+use crate::time::Time;
 
 #[derive(Clone, Copy, Default, Hash)]
 pub(super) struct Known {

@@ -9,9 +9,8 @@ use super::script::secs;
 use super::watch::{LATE, Planted, ROUNDING, Watch, promise};
 use super::world::{Dice, Fault, Scenario, Tokens, beginning};
 use crate::lease::generation::Ending;
-use crate::lease::{
-    Action, Drain, DynamicRole, Event, Failure, LeaseLookup, Note, Reason, Time, TokenId, Verdict,
-};
+use crate::lease::{Action, Drain, DynamicRole, Event, Failure, LeaseLookup, Note, Reason, TokenId, Verdict};
+use crate::time::Time;
 
 /// What a run was made of.
 #[derive(Clone, Copy, Debug, Default)]

@@ -159,7 +159,7 @@ proptest! {
 }
 
 /// An answer to a request, good or bad.
-fn answer(action: Action, how: u8, now: crate::lease::Time, tokens: &mut u64) -> Option<Event> {
+fn answer(action: Action, how: u8, now: crate::time::Time, tokens: &mut u64) -> Option<Event> {
     let failure = match how {
         0..4 => None,
         4 => Some(Failure::Transient),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::lease::generation::{Cause, Ending};
-use crate::lease::{Action, DynamicRole, Event, Failure, Note, Settings, Time, TokenFacts, TokenId};
+use crate::lease::{Action, DynamicRole, Event, Failure, Note, Settings, TokenFacts, TokenId};
+use crate::time::Time;
 
 pub(super) const T1: TokenId = TokenId(1);
 pub(super) const T2: TokenId = TokenId(2);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::lease::{Action, Event, Failure, Note, StaticRole, Time, TokenFacts, TokenId, Verdict};
+use crate::lease::{Action, Event, Failure, Note, StaticRole, TokenFacts, TokenId, Verdict};
+use crate::time::Time;
 
 const TOKEN: TokenId = TokenId(1);
 

@@ -11,7 +11,8 @@ use super::world::Vault;
 use crate::lease::generation::{Cause, Ending};
 use crate::lease::schedule::Jitter;
 use crate::lease::term::Term;
-use crate::lease::{Action, DynamicRole, Event, Note, Snapshot, Time, TokenFacts, TokenId, Verdict};
+use crate::lease::{Action, DynamicRole, Event, Note, Snapshot, TokenFacts, TokenId, Verdict};
+use crate::time::Time;
 
 /// A bug put in on purpose, to see that it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::script::{at, secs};
-use crate::lease::{Action, Event, Failure, Settings, Time, TokenFacts, TokenId};
+use crate::lease::{Action, Event, Failure, Settings, TokenFacts, TokenId};
+use crate::time::Time;
 
 /// splitmix64, so that a run is told by its scenario alone.
 pub(super) struct Dice(pub(super) u64);

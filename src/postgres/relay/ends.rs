@@ -12,8 +12,8 @@
 use std::time::Duration;
 
 use crate::credentials::{Drain, Ending, HardClose};
-use crate::lease::Time;
 use crate::metrics::Closed;
+use crate::time::Time;
 
 /// What the process asks of its sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,10 +17,10 @@ use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
 use crate::credentials::{Drain, Ending, Generation};
-use crate::lease::Time;
 use crate::postgres::protocol::frame::Scanner;
 use crate::postgres::upstream::dial::Discard;
 use crate::secret::Secret;
+use crate::time::Time;
 
 impl Discard for DuplexStream {
     /// It has no kernel.

@@ -1,12 +1,11 @@
 //! The one timer of a session: it exists only while a drain's moment is awaited. Floor 4.
 
+use crate::time::Time;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::Context;
 
 use tokio::time::Sleep;
-
-use crate::lease::Time;
 
 /// Wakes the task at a time of the boot-time clock.
 #[derive(Default)]
@@ -39,19 +38,18 @@ impl Timer {
 }
 
 #[cfg(not(test))]
-pub(super) use crate::credentials::clock::now;
+pub(super) use crate::clock::now;
 #[cfg(test)]
 pub(super) use test_clock::now;
 
 /// The tests' clock: it stands still and jumps with tokio's.
 #[cfg(test)]
 pub(super) mod test_clock {
+    use crate::time::Time;
     use std::sync::OnceLock;
     use std::time::Duration;
 
     use tokio::time::Instant;
-
-    use crate::lease::Time;
 
     static BEGIN: OnceLock<Instant> = OnceLock::new();
 

@@ -3,10 +3,9 @@
 //! While a server is away every client of every pool retries; a line each would be a second fault beside the first.
 //! The metrics count them all.
 
+use crate::time::Time;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-
-use crate::lease::Time;
 
 /// When a route's last line was written, and what has been left out since.
 #[derive(Debug, Default)]
@@ -41,7 +40,7 @@ mod tests {
     #[test]
     fn a_second_has_one_line_and_the_next_one_counts_the_rest() {
         let throttle = LogThrottle::default();
-        let start = crate::credentials::clock::now();
+        let start = crate::clock::now();
         let made: Vec<_> = [0, 1, 999, 1_000, 1_500, 2_600]
             .map(|at| throttle.make(start + Duration::from_millis(at)))
             .into_iter()

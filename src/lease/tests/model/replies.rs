@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::super::known::Request;
 use super::super::world::{Lease, Token};
 use super::state::State;
-use crate::lease::{Action, Event, Failure, LeaseLookup, Time, TokenFacts, TokenId};
+use crate::lease::{Action, Event, Failure, LeaseLookup, TokenFacts, TokenId};
+use crate::time::Time;
 
 /// A lease of 60 s has 56 usable ones: it is renewed at second 37.3, and drained from second 50 on.
 pub(super) const LEASE: Duration = Duration::from_secs(60);

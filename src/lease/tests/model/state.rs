@@ -6,7 +6,8 @@ use super::super::watch::{Planted, Watch, promise};
 use super::super::world::Lease;
 use super::replies::{LEASE, MOST, Reply};
 use crate::lease::generation::State as Stands;
-use crate::lease::{Action, Drain, DynamicRole, Event, Settings, Time};
+use crate::lease::{Action, Drain, DynamicRole, Event, Settings};
+use crate::time::Time;
 
 /// What a command gives the sessions of earlier generations.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -26,7 +26,6 @@ mod snapshot;
 mod standby;
 pub(crate) mod static_role;
 pub(crate) mod term;
-mod time;
 pub(crate) mod token;
 
 #[cfg(test)]
@@ -37,5 +36,4 @@ pub(crate) use event::{Action, Drain, Event, Failure, LeaseLookup, Note, Outcome
 pub(crate) use issuance::Reason;
 pub(crate) use snapshot::{GenerationSnapshot, Snapshot, TokenSnapshot};
 pub(crate) use static_role::StaticRole;
-pub(crate) use time::Time;
 pub(crate) use token::{TokenFacts, TokenId};

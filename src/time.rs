@@ -1,4 +1,4 @@
-//! The machines' own time. Floor 1.
+//! A point in time. Floor 0.
 
 use std::fmt;
 use std::ops::{Add, Sub};

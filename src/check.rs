@@ -24,8 +24,8 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::config::Config;
-use crate::credentials::clock;
 use crate::credentials::state::StateFile;
 use crate::error::Chain;
 use crate::files::{FileSetting, Shown};

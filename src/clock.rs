@@ -1,10 +1,10 @@
-//! The one place where times come from. Floor 3.
+//! The clocks: the only module that reads them. Floor 0.
 
 use std::time::SystemTime;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::lease::Time;
+use crate::time::Time;
 
 /// Now, by the clock that goes on while the machine is suspended (`CLOCK_BOOTTIME`).
 #[must_use]

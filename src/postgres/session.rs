@@ -24,9 +24,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::credentials::clock;
+use crate::clock;
 use crate::error::{Chain, ClientFacing};
-use crate::lease::Time;
 use crate::metrics::{self, Closed, LoginFailure, OpenSession};
 use crate::postgres::cancel::{Cancels, Registration};
 use crate::postgres::protocol::error_response;
@@ -36,6 +35,7 @@ use crate::postgres::upstream::UpstreamSession;
 use crate::postgres::upstream::dial::{Discard, Stream};
 use crate::socket::Connections;
 use crate::socket::descriptors::Descriptors;
+use crate::time::Time;
 
 pub(crate) use away::turn_away;
 pub(crate) use client::Client;

@@ -4,7 +4,6 @@
 //! credentials; others hold a [`Route`], by which they wait for the current credential, and [`Generation`]s, by which
 //! their sessions learn when to end.
 
-pub(crate) mod clock;
 mod driver;
 mod generation;
 mod machine;

@@ -24,11 +24,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::credentials::{Guard, HardClose};
-use crate::lease::Time;
 use crate::metrics::{Closed, Direction, RouteMetrics};
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::phase::Phase;
 use crate::postgres::upstream::CancelTarget;
+use crate::time::Time;
 
 pub(crate) use ends::Stop;
 use ends::{EndDecision, EndPolicy};

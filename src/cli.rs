@@ -13,10 +13,11 @@ use http::{Method, StatusCode};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::admin::{Address, Rotated, Status};
+use crate::clock;
 use crate::config::{
     self, AdminFlags, Environment, ReloadFlags, RotateFlags, ShutdownFlags, StatusFlags, WaitFlags,
 };
-use crate::credentials::{DrainSpan, clock};
+use crate::credentials::DrainSpan;
 use crate::error::Chain;
 
 use client::Client;
