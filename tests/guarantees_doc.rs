@@ -44,7 +44,7 @@ fn all_named_are_there(document: &str, at_least: usize) -> String {
 
 #[test]
 fn a_test_that_is_not_there_is_missed() {
-    assert!(is_test("session_race::nothing_of_the_kind") && !is_there("session_race::nothing_of_the_kind"));
+    assert!(is_test("session::race::nothing_of_the_kind") && !is_there("session::race::nothing_of_the_kind"));
     assert!(!is_there("nowhere::what_was_sent_to_a_session_closed_between_transactions_did_not_run"));
     assert!(!is_test("rotate --drain") && !is_test("lease_end_cut"));
 }

@@ -1,5 +1,8 @@
-//! `leasehold check`: what it shows, and that it leaves nothing behind. `check_vault` and `check_route` have a real
+//! `leasehold check`: what it shows, and that it leaves nothing behind. `check::vault` and `check::route` have a real
 //! cause for each finding.
+
+mod route;
+mod vault;
 
 use std::process::Output;
 use std::time::Duration;

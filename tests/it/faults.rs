@@ -2,7 +2,9 @@
 
 mod failover;
 mod leftovers;
+mod machine;
 mod postgres;
+mod vault;
 
 use crate::harness::Leasehold;
 

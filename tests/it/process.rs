@@ -1,5 +1,14 @@
 //! leasehold as a process among others, as far as its tests share it: HTTP by hand, and a run on sockets alone.
 
+mod commands;
+mod crowd;
+mod descriptors;
+mod endpoints;
+mod hardening;
+mod logs;
+mod metrics;
+mod stop;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};

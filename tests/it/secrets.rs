@@ -1,5 +1,7 @@
 //! No secret comes out. One story touches everything that holds one, at TRACE; then all that came out is searched.
 
+mod files;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;

@@ -1,5 +1,8 @@
 //! The upstream URI's words about where the server is, each against a real PostgreSQL.
 
+mod pooler;
+mod tls;
+
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The end of the process, and what it means for leases. The phases of a shutdown are in `process_stop`.
+//! The end of the process, and what it means for leases. The phases of a shutdown are in `process::stop`.
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Spec, Stage, at_once, most_within};
 use crate::harness::{Fault, Leasehold, Mode, SOON, Storage, bench, eventually, leasehold, same};
-use crate::vault_addresses::cluster;
+use crate::vault::addresses::cluster;
 
 const ROUTES: usize = 6;
 

@@ -1,7 +1,7 @@
 //! What goes wrong on Vault's side, by real acts: what clients see, what is shown, how it heals, how often Vault is asked.
 //!
 //! Each leasehold here reaches Vault by way of a forwarder, which counts what comes. Other modules tell of single faults
-//! (`lease::outage`, `lease::healing`, `vault_addresses`, `vault_tokens`, `vault_wrapped`); here is what they leave out.
+//! (`lease::outage`, `lease::healing`, `vault::addresses`, `vault::tokens`, `vault::wrapped`); here is what they leave out.
 
 mod broken_routes;
 mod login;

@@ -1,0 +1,6 @@
+//! The start of a session, as clients of all kinds go about it.
+
+mod handshake;
+mod parameters;
+mod tls;
+mod version;

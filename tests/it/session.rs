@@ -1,0 +1,8 @@
+//! Sessions: what they relay, and how they end.
+
+mod death;
+mod drain;
+mod end;
+mod pools;
+mod race;
+mod relay;
