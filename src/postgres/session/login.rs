@@ -103,14 +103,17 @@ impl Login<'_> {
 
     async fn log_in(&mut self, reasons: &mut Reasons) -> Result<LoggedIn, Error> {
         let mut generation = self.current().await?;
-        for _ in 0..MAX_GENERATIONS {
-            let Some(mut guard) = generation.enter() else {
+        let mut failed = 0;
+        while failed < MAX_FAILED {
+            let begun = Instant::now();
+            let Some(guard) = generation.enter() else {
+                failed += 1;
                 generation = self.current().await?;
                 continue;
             };
-            match self.try_hosts(&generation, reasons).await {
+            generation = match self.try_hosts(&generation, reasons).await {
                 Answer::UpstreamSession(leg, earlier) => {
-                    guard = earlier.unwrap_or(guard);
+                    let mut guard = earlier.unwrap_or(guard);
                     guard.upstream_opened();
                     guard.generation().accepted_by(&leg.address.to_string());
                     if !guard.generation().has_ended(clock::now()) {
@@ -118,22 +121,39 @@ impl Login<'_> {
                     }
                     let gone_by = clock::now() + PART_WITHIN;
                     let parting = relay::terminate_upstream(leg.stream, guard, true, gone_by);
-                    let ((), next) = tokio::join!(parting, self.current());
-                    generation = next?;
+                    let ((), next) = tokio::join!(parting, self.next_after(begun));
+                    next?
                 }
                 // The end may be why: the server or the network had no more patience with a machine that was suspended.
-                Answer::Failed(Error::Upstream(_)) if generation.has_ended(clock::now()) => {
-                    generation = self.current().await?;
+                Answer::Failed(Error::Upstream(_)) | Answer::Lost if generation.has_ended(clock::now()) => {
+                    self.next_after(begun).await?
                 }
-                Answer::Lost => generation = self.current().await?,
+                Answer::Lost => {
+                    failed += 1;
+                    self.current().await?
+                }
                 Answer::Lagging => {
-                    generation = self.newer(&generation).await.ok_or(Error::CredentialRefused)?;
+                    failed += 1;
+                    self.newer(&generation).await.ok_or(Error::CredentialRefused)?
                 }
-                Answer::Replaced(fresh) => generation = fresh,
+                Answer::Replaced(fresh) => {
+                    failed += 1;
+                    fresh
+                }
                 Answer::Failed(error) => return Err(error),
-            }
+            };
         }
         Err(Error::CredentialRefused)
+    }
+
+    /// The credential after one that ended while a login with it was under way. However many do, what that took is all
+    /// that counts against them: none of them was at fault.
+    async fn next_after(&mut self, begun: Instant) -> Result<Arc<Generation>, Error> {
+        self.wait = self.wait.saturating_sub(begun.elapsed());
+        if self.wait.is_zero() {
+            return Err(Error::NoCredential);
+        }
+        self.current().await
     }
 
     async fn current(&mut self) -> Result<Arc<Generation>, Error> {
@@ -241,6 +261,9 @@ impl Login<'_> {
             reasons.note(self.route.upstream.host_name(turn.host), &error);
             if !error.is_suspect() {
                 return Answer::failed(error);
+            }
+            if generation.has_ended(clock::now()) {
+                return Answer::Lost;
             }
             self.route.metrics.suspect_login();
             let verdict = self.check(generation).await;
@@ -358,8 +381,8 @@ fn next(verdict: Verdict, lag: Lag, retried: bool) -> Next {
 
 /// A server that starts or stops.
 const CANNOT_CONNECT_NOW: [u8; 5] = *b"57P03";
-/// The current one, a fresh one for each way in which it can fail, and some that were closed meanwhile.
-const MAX_GENERATIONS: usize = 8;
+/// So many credentials may fail a login: the current one, and a fresh one for each way in which it can.
+const MAX_FAILED: usize = 8;
 /// How long a server may take to let a session go that is not used.
 const PART_WITHIN: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

@@ -140,3 +140,61 @@ async fn a_rotate_against_a_sealed_vault_fails_and_a_later_one_succeeds() {
     assert_eq!(session.user().await, user, "the drain of the first went with it");
     assert_ne!(leasehold.connect("app", db.name()).await.user().await, user);
 }
+
+/// It is told that none was usable for long enough, if so much as its time goes by; not that one was refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_outlives_any_number_of_credentials_that_end_before_it_is_done() {
+    let server = bench().own_postgres(serde_json::json!({"version": "18"})).await;
+    let db = server.database().await;
+    let vault = bench().vault().await;
+    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let leasehold = leasehold()
+        .upstream(&db)
+        .vault(&vault)
+        .login(&setup)
+        .flag("--probe-database", "postgres")
+        .flag("--probe-sql", "SELECT 1")
+        .flag("--limits-login-wait", "10m")
+        .flag("--limits-connect-timeout", "1m")
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    // A role's login comes to its end once it is in the table.
+    let gate = "CREATE TABLE gate (role text); GRANT SELECT ON gate TO PUBLIC;
+                CREATE FUNCTION wait() RETURNS event_trigger LANGUAGE plpgsql AS $$
+                BEGIN
+                    WHILE session_user LIKE 'v-%' AND session_user NOT IN (SELECT role FROM public.gate) LOOP
+                        PERFORM pg_sleep(0.01);
+                    END LOOP;
+                END $$;
+                CREATE EVENT TRIGGER wait ON login EXECUTE FUNCTION wait();
+                ALTER EVENT TRIGGER wait ENABLE ALWAYS;";
+    let gatekeeper = server.superuser(db.name()).await;
+    gatekeeper.batch_execute(gate).await.unwrap();
+    let waiting = format!(
+        "SELECT coalesce(max(usename), '') FROM pg_stat_activity
+            WHERE datname = '{}' AND usename LIKE 'v-%' AND usename NOT IN (SELECT role FROM gate)",
+        db.name()
+    );
+
+    let login = async { leasehold.try_connect("app", db.name()).await };
+    let rotations = async {
+        for rotation in 0..=12 {
+            let role = eventually(SOON, async || match gatekeeper.value(&waiting).await {
+                role if role.is_empty() => Err("nobody logs in"),
+                role => Ok(role),
+            })
+            .await;
+            if rotation < 12 {
+                let rotated = leasehold.command(&["rotate", "--drain=0s"]).await;
+                assert!(rotated.status.success(), "{rotated:?}");
+            }
+            gatekeeper.batch_execute(&format!("INSERT INTO gate VALUES ('{role}')")).await.unwrap();
+        }
+    };
+    let (session, ()) = tokio::join!(login, rotations);
+
+    let session = session.unwrap_or_else(|error| panic!("{error:?}"));
+    assert_eq!(session.value("SELECT 40 + 2").await, "42");
+    assert_eq!(leasehold.metrics().await.get("login_failures_total", &[]), 0.0);
+}

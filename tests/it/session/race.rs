@@ -120,6 +120,8 @@ async fn what_was_sent_to_a_session_closed_between_transactions_did_not_run() {
     let until = Instant::now() + AT_MOST;
     let mut rotations = 0;
     while scene.closed("drain").await < RACES && Instant::now() < until {
+        // All of them are at work, so that each close is a race.
+        eventually(SOON * 6, async || same(scene.sessions().await, CLIENTS as f64)).await;
         let rotated = scene.leasehold.admin(Method::POST, "/rotate?drain=400ms").await;
         assert_eq!(rotated.status, 200, "{}", rotated.text);
         rotations += 1;
