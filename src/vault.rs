@@ -55,6 +55,7 @@ use pace::Went;
 use refusals::Refusals;
 use transport::{NoReply, Reply, Transport};
 
+pub(crate) use address::Address;
 pub(crate) use config::{Auth, Config, SecretId};
 pub(crate) use error::Error;
 pub(crate) use failure::{Failure, Kind};

@@ -72,8 +72,6 @@ pub(crate) enum Origin {
     Default(String),
 }
 
-impl Origin {}
-
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -15,6 +15,7 @@ use crate::log::{Format, Level};
 use crate::postgres::cancel::Unknown;
 use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::session::Match;
+use crate::vault::Address;
 
 use super::Listen;
 
@@ -65,7 +66,7 @@ keys! {
     STATE_FILE: PathBuf = Top "state_file" Text "FILE" values::path, Restart, "none, and each start issues fresh ones";
 
     /// Base URLs without a path, tried in order
-    VAULT_ADDR: Vec<String> = Vault "addr" List "URL,…" values::vault_addrs, Restart, "https://127.0.0.1:8200";
+    VAULT_ADDR: Vec<Address> = Vault "addr" List "URL,…" values::vault_addrs, Restart, "https://127.0.0.1:8200";
     /// Namespace
     VAULT_NAMESPACE: String = Vault "namespace" Text "NAMESPACE" values::header_safe, FreshCredential;
     /// PEM file of the only certificates to trust

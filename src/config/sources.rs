@@ -82,6 +82,11 @@ impl<'a> Sources<'a> {
         Ok(self.find(key)?.map_or(default, |found| found.value))
     }
 
+    /// What holds where nothing is written.
+    pub(super) fn default_value<T>(&self, key: &Key<T>) -> Result<Found<T>, Error> {
+        Found::parsed(key.setting.default, Origin::Default(key.setting.path()), key.parse)
+    }
+
     /// A setting of a route; what is not written for it is taken from `[defaults]`.
     pub(super) fn find_of<T>(&self, route: Written<'_>, key: &Key<T>) -> Result<Option<Found<T>>, Error> {
         let setting = key.setting;

@@ -10,6 +10,7 @@ use super::sources::Sources;
 use super::*;
 use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::session::Match;
+use crate::vault::Address;
 
 const ROUTE: [&str; 4] = ["--upstream", "postgresql://db:5432/", "--vault-path", "database/creds/app-role"];
 
@@ -45,6 +46,10 @@ fn load(text: &str, args: &[&str], variables: &[(&str, &str)]) -> Result<Config,
 fn load_route(args: &[&str], variables: &[(&str, &str)]) -> Result<Config, Error> {
     let args: Vec<_> = ROUTE.iter().chain(args).copied().collect();
     load("", &args, variables)
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
 }
 
 /// The error without the directory of the file.
@@ -94,7 +99,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.log.format, None);
     assert_eq!(config.sigterm.min, Duration::ZERO);
     assert_eq!(config.sigterm.max, Duration::from_secs(20));
-    assert_eq!(config.vault.addrs, ["https://127.0.0.1:8200"]);
+    assert_eq!(config.vault.addrs, [address("https://127.0.0.1:8200")]);
     assert_eq!(config.vault.client_timeout, Duration::from_secs(60));
     assert!(!config.vault.skip_verify);
     assert_eq!(
@@ -151,17 +156,14 @@ fn flag_beats_environment_beats_file() {
         ("LEASEHOLD_VAULT_ADDR", "https://env:8200, https://env2:8200"),
         ("BAO_ADDR", "https://ambient:8200"),
     ];
-    assert_eq!(with(&[], &[]), (1, vec!["https://file:8200".to_owned()]));
-    assert_eq!(
-        with(&[], &variables),
-        (2, vec!["https://env:8200".to_owned(), "https://env2:8200".to_owned()])
-    );
+    assert_eq!(with(&[], &[]), (1, vec![address("https://file:8200")]));
+    assert_eq!(with(&[], &variables), (2, vec![address("https://env:8200"), address("https://env2:8200")]));
     assert_eq!(
         with(&["--http=127.0.0.1:3", "--vault-addr=https://flag:8200/"], &variables),
-        (3, vec!["https://flag:8200".to_owned()])
+        (3, vec![address("https://flag:8200")])
     );
     let ambient = [("BAO_ADDR", "https://ambient:8200")];
-    assert_eq!(with(&[], &ambient).1, ["https://file:8200"]);
+    assert_eq!(with(&[], &ambient).1, [address("https://file:8200")]);
 }
 
 #[test]
@@ -185,7 +187,7 @@ fn bao_beats_vault_and_each_variable_stands_by_itself() {
     )
     .unwrap()
     .vault;
-    assert_eq!(vault.addrs, ["https://bao:8200"]);
+    assert_eq!(vault.addrs, [address("https://bao:8200")]);
     assert_eq!(vault.namespace.as_deref(), Some("team"));
     assert_eq!(vault.ca_cert, Some(file("/ca.pem")));
     assert_eq!(vault.ca_cert_bytes.as_deref(), Some("PEM"));
@@ -639,21 +641,21 @@ fn a_password_in_the_upstream_is_refused_and_not_repeated() {
 }
 
 #[test]
-fn vault_addresses_are_base_urls() {
-    for good in ["https://vault:8200", "http://[::1]:8200/"] {
-        values::vault_addr(good).unwrap();
+fn an_address_of_vault_that_is_no_base_url_is_refused_by_its_line() {
+    let refused = |value: &str| complaint(load(&format!("[vault]\naddr = {value}\n"), &ROUTE, &[]));
+    assert_eq!(
+        refused("'https://v/hvs.x'"),
+        "FILE:2: vault.addr: has a path; only scheme, host and port are supported"
+    );
+    assert_eq!(
+        refused("['https://a', 'v:1']"),
+        "FILE:2: vault.addr: neither http:// nor https:// with a host"
+    );
+    for empty in ["[]", "''", "['https://a', '']"] {
+        assert_eq!(refused(empty), "FILE:2: vault.addr: not a URL such as https://vault:8200");
     }
-    for bad in [
-        "vault:8200",
-        "unix:///run/v.sock",
-        "https://u:p@vault",
-        "https://v/?x=1",
-        "https://v/#f",
-        "https://v/hvs.x",
-        "",
-    ] {
-        assert!(values::vault_addr(bad).is_err(), "{bad}");
-    }
+    let ambient = complaint(load_route(&[], &[("VAULT_ADDR", "https://u:hunter2@v")]));
+    assert_eq!(ambient, "VAULT_ADDR: holds a user or password, which Vault does not take");
 }
 
 /// The one rule for names, held by flags, variables and file alike.

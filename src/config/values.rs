@@ -11,6 +11,7 @@ use super::Listen;
 use crate::listener;
 use crate::postgres::cancel::Unknown;
 use crate::postgres::session::Match;
+use crate::vault;
 
 /// Why a value is wrong: one line, which does not repeat the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -246,26 +247,12 @@ pub(super) fn unknown_cancel(text: &str) -> Result<Unknown, Bad> {
     }
 }
 
-/// A base URL of Vault, without a slash at its end.
-pub(super) fn vault_addr(text: &str) -> Result<String, Bad> {
-    let text = text.trim();
-    let url = url::Url::parse(text).map_err(|_| Bad::from("not a URL such as https://vault:8200"))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err("neither http:// nor https://".into());
-    }
-    if !url.has_host() || url.query().is_some() || url.fragment().is_some() {
-        return Err("not the base of a URL such as https://vault:8200".into());
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("holds a user or a password".into());
-    }
-    if url.path() != "/" {
-        return Err("has a path; only scheme, host and port are supported".into());
-    }
-    Ok(text.trim_end_matches('/').to_owned())
+/// A base URL of Vault.
+pub(super) fn vault_addr(text: &str) -> Result<vault::Address, Bad> {
+    vault::Address::parse(text).map_err(|error| Bad(error.to_string()))
 }
 
-pub(super) fn vault_addrs(text: &str) -> Result<Vec<String>, Bad> {
+pub(super) fn vault_addrs(text: &str) -> Result<Vec<vault::Address>, Bad> {
     list(text).map(vault_addr).collect()
 }
 

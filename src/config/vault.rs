@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::error::{Error, Origin};
+use super::error::Error;
 use super::sources::{Found, Sources};
 use super::{Warning, auth, keys, values};
 use crate::files::FileSetting;
-use crate::vault::{Auth, Config};
+use crate::vault::{Address, Auth, Config};
 
 /// The configuration of the vault module, and what should be said of it at start.
 pub(super) fn merge(sources: &Sources<'_>, with_token: bool) -> Result<(Config, Vec<Warning>), Error> {
@@ -41,28 +41,23 @@ pub(super) fn merge(sources: &Sources<'_>, with_token: bool) -> Result<(Config, 
     Ok((config, warnings))
 }
 
-fn addrs(sources: &Sources<'_>) -> Result<Found<Vec<String>>, Error> {
+fn addrs(sources: &Sources<'_>) -> Result<Found<Vec<Address>>, Error> {
     let one = |text: &str| values::vault_addr(text).map(|addr| vec![addr]);
-    let addrs = sources.find_or_ambient(&keys::VAULT_ADDR, "ADDR", one)?.unwrap_or_else(|| Found {
-        // What the `vault` and `bao` command lines take.
-        value: vec!["https://127.0.0.1:8200".to_owned()],
-        origin: Origin::Default(keys::VAULT_ADDR.setting.path()),
-    });
-    if addrs.value.is_empty() {
-        return Err(Error::invalid(addrs.origin, "at least one URL is needed"));
+    match sources.find_or_ambient(&keys::VAULT_ADDR, "ADDR", one)? {
+        Some(addrs) => Ok(addrs),
+        None => sources.default_value(&keys::VAULT_ADDR),
     }
-    Ok(addrs)
 }
 
 /// A client certificate is shown in a TLS handshake, and there only.
-fn check_cert(addrs: &Found<Vec<String>>, client_cert: Option<&FileSetting>) -> Result<(), Error> {
+fn check_cert(addrs: &Found<Vec<Address>>, client_cert: Option<&FileSetting>) -> Result<(), Error> {
     if client_cert.is_none() {
         return Err(Error::Missing {
             key: "vault.client_cert".to_owned(),
             reason: "the method cert needs it".to_owned(),
         });
     }
-    match addrs.value.iter().find(|addr| !addr.starts_with("https:")) {
+    match addrs.value.iter().find(|addr| !addr.is_https()) {
         Some(addr) => {
             Err(Error::invalid(addrs.origin.clone(), format!("{addr}: the method cert needs https")))
         }
@@ -70,7 +65,7 @@ fn check_cert(addrs: &Found<Vec<String>>, client_cert: Option<&FileSetting>) -> 
     }
 }
 
-fn warnings(addrs: &Found<Vec<String>>, skip_verify: Option<&Found<bool>>) -> Vec<Warning> {
+fn warnings(addrs: &Found<Vec<Address>>, skip_verify: Option<&Found<bool>>) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if let Some(found) = skip_verify
         && found.value
@@ -84,10 +79,7 @@ fn warnings(addrs: &Found<Vec<String>>, skip_verify: Option<&Found<bool>>) -> Ve
         });
     }
     for addr in &addrs.value {
-        if let Ok(url) = url::Url::parse(addr)
-            && url.scheme() == "http"
-            && !is_loopback(&url)
-        {
+        if !addr.is_https() && !addr.is_loopback() {
             warnings.push(Warning {
                 text: format!(
                     "{}: {addr} is not encrypted; anybody in between reads the credentials",
@@ -98,15 +90,6 @@ fn warnings(addrs: &Found<Vec<String>>, skip_verify: Option<&Found<bool>>) -> Ve
         }
     }
     warnings
-}
-
-fn is_loopback(url: &url::Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
 }
 
 /// Which certificates are trusted.

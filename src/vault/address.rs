@@ -1,46 +1,99 @@
-//! The text of an address of Vault: read, shown, resolved. Floor 2.
+//! An address of Vault: read, shown, resolved. Floor 2.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-use super::Error;
+/// The base URL of a Vault server: `http` or `https`, a host, perhaps a port, and nothing else.
+///
+/// Two are equal if they lead to the same server: case, a slash at the end and the scheme's own port do not count.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Address(Url);
 
-/// A base URL. `place` counts from 0.
-pub(super) fn parse(place: usize, text: &str) -> Result<Url, Error> {
-    let refuse = |reason| Err(Error::Address { position: place + 1, reason });
-    let Ok(url) = Url::parse(text.trim()) else {
-        return refuse("is not a URL");
-    };
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return refuse("is neither http:// nor https:// with a host");
+/// Why a text is no [`Address`]. It does not repeat the text, which may hold a password or be a secret in the wrong place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AddressError {
+    /// No URL at all.
+    #[error("not a URL such as https://vault:8200")]
+    NotUrl,
+    /// Another scheme, or no host.
+    #[error("neither http:// nor https:// with a host")]
+    Scheme,
+    /// A user or a password in front of the host.
+    #[error("holds a user or password, which Vault does not take")]
+    Credentials,
+    /// A path, a query or a fragment.
+    #[error("has a path; only scheme, host and port are supported")]
+    Path,
+}
+
+impl Address {
+    /// Reads a base URL. White space around it does not count.
+    ///
+    /// # Errors
+    /// See [`AddressError`].
+    pub(crate) fn parse(text: &str) -> Result<Self, AddressError> {
+        let url = Url::parse(text.trim()).map_err(|_| AddressError::NotUrl)?;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(AddressError::Scheme);
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(AddressError::Credentials);
+        }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err(AddressError::Path);
+        }
+        Ok(Self(url))
     }
-    if !url.username().is_empty() || url.password().is_some() {
-        return refuse("holds a user or password, which Vault does not take");
+
+    /// Whether requests to it are encrypted.
+    #[must_use]
+    pub(crate) fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
     }
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return refuse("has a path; only scheme, host and port are supported");
+
+    /// Whether its host is this machine, as far as the text tells: a loopback address, or `localhost`.
+    #[must_use]
+    pub(crate) fn is_loopback(&self) -> bool {
+        match self.0.host() {
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => false,
+        }
     }
-    Ok(url)
+
+    pub(super) fn url(&self) -> &Url {
+        &self.0
+    }
+
+    /// Host and port, as in `vault:8200`.
+    pub(super) fn authority(&self) -> &str {
+        self.0.authority()
+    }
+
+    /// The host without the brackets of IPv6.
+    pub(super) fn plain_host(&self) -> String {
+        match self.0.host() {
+            Some(Host::Ipv6(address)) => address.to_string(),
+            Some(other) => other.to_string(),
+            None => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&origin(&self.0))
+    }
 }
 
 /// Scheme, host and port, as in `https://vault:8200`.
 pub(super) fn origin(url: &Url) -> String {
-    format!("{}://{}", url.scheme(), authority(url))
-}
-
-pub(super) fn authority(url: &Url) -> &str {
-    url.authority().rsplit_once('@').map_or_else(|| url.authority(), |(_, host)| host)
-}
-
-/// The host without the brackets of IPv6.
-pub(super) fn plain_host(url: &Url) -> String {
-    match url.host() {
-        Some(Host::Ipv6(address)) => address.to_string(),
-        Some(other) => other.to_string(),
-        None => String::new(),
-    }
+    let authority = url.authority().rsplit_once('@').map_or_else(|| url.authority(), |(_, host)| host);
+    format!("{}://{authority}", url.scheme())
 }
 
 /// Leads every name to one host.
@@ -53,5 +106,46 @@ impl Resolve for Fixed {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
             Ok(Box::new(found.into_iter()) as Addrs)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_base_url_is_an_address() {
+        for (good, shown) in [
+            ("https://vault:8200", "https://vault:8200"),
+            (" http://[::1]:8200/ ", "http://[::1]:8200"),
+            ("HTTPS://Vault:443", "https://vault"),
+        ] {
+            assert_eq!(Address::parse(good).unwrap().to_string(), shown);
+        }
+        for (bad, error) in [
+            ("", AddressError::NotUrl),
+            ("vault", AddressError::NotUrl),
+            ("vault:8200", AddressError::Scheme),
+            ("unix:///run/v.sock", AddressError::Scheme),
+            ("https://u:hunter2@vault", AddressError::Credentials),
+            ("https://v/?x=1", AddressError::Path),
+            ("https://v/#f", AddressError::Path),
+            ("https://v/hvs.x", AddressError::Path),
+        ] {
+            assert_eq!(Address::parse(bad), Err(error), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_loopback_address_is_told_by_its_text() {
+        for (text, is_loopback) in [
+            ("http://127.0.0.3:8200", true),
+            ("http://[::1]:8200", true),
+            ("http://localhost:8200", true),
+            ("http://vault:8200", false),
+            ("http://10.0.0.1:8200", false),
+        ] {
+            assert_eq!(Address::parse(text).unwrap().is_loopback(), is_loopback, "{text}");
+        }
     }
 }

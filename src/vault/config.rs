@@ -7,13 +7,13 @@ use http::HeaderValue;
 use crate::files::FileSetting;
 use crate::secret::Secret;
 
-use super::Error;
+use super::{Address, Error};
 
 /// How to reach Vault, and how to log in. The meaning of each is that of the `vault` and `bao` command lines.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// Base URLs, `http` or `https`, tried in order.
-    pub(crate) addrs: Vec<String>,
+    /// The servers of one cluster, tried in order; never empty.
+    pub(crate) addrs: Vec<Address>,
     /// The namespace, sent as `X-Vault-Namespace`.
     pub(crate) namespace: Option<String>,
     /// A PEM file; where given, only its certificates are trusted.
@@ -151,12 +151,12 @@ impl Config {
     /// Which Vault this is: its addresses in any order, and the namespace.
     #[must_use]
     pub(crate) fn server(&self) -> String {
-        let mut addrs = self.addrs.clone();
+        let mut addrs: Vec<_> = self.addrs.iter().map(Address::to_string).collect();
         addrs.sort_unstable();
         format!("{} {}", addrs.join(","), self.namespace.as_deref().unwrap_or(""))
     }
 
-    /// Whether what does not need a file can work: addresses and TLS are checked where they are read.
+    /// Whether what does not need a file can work: TLS is checked where its files are read.
     pub(super) fn check(&self) -> Result<(), Error> {
         if let Some(namespace) = &self.namespace
             && HeaderValue::from_str(namespace).is_err()

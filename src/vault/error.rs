@@ -5,17 +5,6 @@ use crate::files;
 /// The configuration cannot work. The text names the file or key, and the reason.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// No address at all.
-    #[error("no Vault address is configured")]
-    NoAddress,
-    /// An address that cannot be used.
-    #[error("address {position} of Vault {reason}")]
-    Address {
-        /// Its place in the list, from 1: its text may hold a password, or be a secret in the wrong place.
-        position: usize,
-        /// Why, as the end of a sentence.
-        reason: &'static str,
-    },
     /// A value that cannot go into an HTTP header.
     #[error("the {what} holds a character that cannot be sent in an HTTP header, such as a newline")]
     Header {
@@ -52,5 +41,3 @@ pub(crate) enum Error {
     #[error("cannot set up the HTTP client")]
     Client(#[source] reqwest::Error),
 }
-
-impl Error {}

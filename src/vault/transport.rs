@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
-use super::address::{Fixed, authority, origin, parse, plain_host};
+use super::address::{self, Fixed, origin};
 use super::bounds::Limit;
 use super::pace::{RateLimiter, Turn};
 use super::{Config, Error, tls};
@@ -70,23 +70,15 @@ pub(super) enum NoReply {
 
 impl Transport {
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
-        let mut urls = Vec::new();
-        for (place, text) in config.addrs.iter().enumerate() {
-            urls.push(parse(place, text)?);
-        }
-        let in_use = urls.iter().any(|url| url.scheme() == "https");
+        let in_use = config.addrs.iter().any(address::Address::is_https);
         let (tls, certificates) = tls::client_config(config, in_use)?;
         // A connection speaks for the certificate that it was made with, so with one of our own none is kept.
         let idle = if certificates.identity.is_some() { 0 } else { usize::MAX };
         let server_name = config.tls_server_name.as_deref();
         let addresses: Result<Vec<_>, _> =
-            urls.into_iter().map(|url| Address::new(url, &tls, server_name, idle)).collect();
-        let addresses = addresses?;
-        if addresses.is_empty() {
-            return Err(Error::NoAddress);
-        }
+            config.addrs.iter().map(|address| Address::new(address, &tls, server_name, idle)).collect();
         Ok(Self {
-            addresses,
+            addresses: addresses?,
             first: AtomicUsize::new(0),
             certificates: Arc::new(certificates),
             rereads: Rereads::default(),
@@ -305,7 +297,7 @@ enum Answer {
 
 impl Address {
     fn new(
-        url: Url,
+        address: &address::Address,
         tls: &rustls::ClientConfig,
         server_name: Option<&str>,
         idle: usize,
@@ -321,14 +313,15 @@ impl Address {
             .pool_idle_timeout(IDLE_FOR)
             .pool_max_idle_per_host(idle)
             .user_agent(concat!("leasehold/", env!("CARGO_PKG_VERSION")));
+        let url = address.url().clone();
         let mut target = url.clone();
         let mut host = None;
-        if let Some(name) = server_name.filter(|_| url.scheme() == "https") {
+        if let Some(name) = server_name.filter(|_| address.is_https()) {
             if !matches!(Host::parse(name), Ok(Host::Domain(_))) || target.set_host(Some(name)).is_err() {
                 return Err(Error::ServerName);
             }
-            host = HeaderValue::from_str(authority(&url)).ok();
-            builder = builder.dns_resolver(Arc::new(Fixed(plain_host(&url))));
+            host = HeaderValue::from_str(address.authority()).ok();
+            builder = builder.dns_resolver(Arc::new(Fixed(address.plain_host())));
         }
         Ok(Self { url, target, host, client: builder.build().map_err(Error::Client)? })
     }
