@@ -3,14 +3,11 @@
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::postgres::upstream::uri::{self, Uri};
 use crate::postgres::upstream::{self, Upstream, tls};
 
 /// Why a route's upstream cannot be used. `place`: the route, and where its upstream was written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{place}")]
-    Uri { place: String, source: uri::Error },
     #[error("{place}")]
     File { place: String, source: tls::FileError },
 }
@@ -26,15 +23,13 @@ pub(crate) fn build(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
         .iter()
         .map(|route| {
             let place = || format!("route {}: {}", route.name, route.upstream.origin);
-            let uri = Uri::parse(&route.upstream.text);
-            let uri = uri.map_err(|source| Error::Uri { place: place(), source })?;
             let settings = upstream::Settings {
                 connect_timeout: config.limits.connect_timeout,
                 require_auth: route.require_auth.clone(),
                 replica_grace: config.limits.replica_grace,
                 derivations: derivations.clone(),
             };
-            let upstream = Upstream::new(uri, settings);
+            let upstream = Upstream::new(route.upstream.uri.clone(), settings);
             upstream.map(Arc::new).map_err(|source| Error::File { place: place(), source })
         })
         .collect()

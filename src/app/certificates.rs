@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::config::Config;
 use crate::files::FileSetting;
-use crate::postgres::upstream::uri::{RootCert, Uri};
+use crate::postgres::upstream::uri::RootCert;
 
 /// What was in each file: the place where it is named, and a fingerprint of its content.
 #[derive(Default)]
@@ -20,12 +20,12 @@ impl Certificates {
             let found = fs::read_dir(directory.path()).into_iter().flatten().flatten();
             files.extend(found.map(|entry| directory.within(entry.path())));
         }
-        for uri in config.routes.iter().filter_map(|route| Uri::parse(&route.upstream.text).ok()) {
-            if let Some(RootCert::File(file)) = uri.tls.root_cert {
-                files.push(file);
+        for tls in config.routes.iter().map(|route| &route.upstream.uri.tls) {
+            if let Some(RootCert::File(file)) = &tls.root_cert {
+                files.push(file.clone());
             }
-            files.extend(uri.tls.crl);
-            files.extend(uri.tls.client.into_iter().flat_map(|pair| [pair.cert, pair.key]));
+            files.extend(tls.crl.clone());
+            files.extend(tls.client.iter().flat_map(|pair| [pair.cert.clone(), pair.key.clone()]));
         }
         Self(files.into_iter().map(|file| (file.to_string(), file.fingerprint())).collect())
     }

@@ -166,6 +166,7 @@ mod tests {
     use crate::config::{Origin, UpstreamUri};
     use crate::postgres::protocol::auth::method::RequireAuth;
     use crate::postgres::session::Match;
+    use crate::postgres::upstream::uri::Uri;
 
     const fn secs(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -176,7 +177,10 @@ mod tests {
             name: "app".to_owned(),
             user: Match::Any,
             database: Match::Any,
-            upstream: UpstreamUri { text: String::new(), origin: Origin::Default(String::new()) },
+            upstream: UpstreamUri {
+                uri: Uri::parse("postgresql://db/").unwrap(),
+                origin: Origin::Default(String::new()),
+            },
             vault_path: "db/creds/app".to_owned(),
             rotate_after: None,
             max_age: None,

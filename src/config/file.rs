@@ -171,7 +171,9 @@ impl Reader<'_> {
     /// A value as the text that a flag would have.
     fn text(&self, setting: &Setting, value: &Spanned<DeValue<'_>>, path: &str) -> Result<String, Error> {
         let wanted = match (setting.form, value.get_ref()) {
-            (Form::Text | Form::List, DeValue::String(text)) => return Ok(text.clone().into_owned()),
+            (Form::Text | Form::Unread | Form::List, DeValue::String(text)) => {
+                return Ok(text.clone().into_owned());
+            }
             (Form::Switch, DeValue::Boolean(value)) => return Ok(value.to_string()),
             (Form::Number, DeValue::Integer(number)) if number.radix() == 10 => {
                 return Ok(number.as_str().to_owned());
@@ -185,7 +187,7 @@ impl Reader<'_> {
             }
             // Whatever it is, it is refused by name.
             (Form::Later, _) => return Ok(String::new()),
-            (Form::Text, _) => "expected a string",
+            (Form::Text | Form::Unread, _) => "expected a string",
             (Form::List, _) => LIST_WANTED,
             (Form::Switch, _) => "expected a boolean",
             (Form::Number, _) => "expected a whole number from 0 up",

@@ -162,7 +162,7 @@ takes!(AdminFlags);
 /// A setting as clap knows it. The value stays text; whether it can be read is found out here, so that a wrong flag is a
 /// usage error.
 fn argument(setting: &'static Setting) -> Arg {
-    let check = setting.check;
+    let check = if setting.form == Form::Unread { |_: &str| Ok(()) } else { setting.check };
     let read = move |text: &str| check(text).map(|()| text.to_owned());
     let default = setting.default();
     let help =
@@ -177,7 +177,7 @@ fn argument(setting: &'static Setting) -> Arg {
         Form::List => argument.action(ArgAction::Append),
         Form::Switch => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
         Form::Later => argument.hide(true).num_args(0..=1),
-        Form::Text | Form::Number => argument,
+        Form::Text | Form::Unread | Form::Number => argument,
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) enum Table {
 pub(super) enum Form {
     /// A string.
     Text,
+    /// A string that clap does not read, as it shows what it could not read: this one may hold a password in error.
+    Unread,
     /// A list of strings, or one string with commas.
     List,
     /// A boolean. As a flag it may stand without a value.

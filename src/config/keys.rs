@@ -15,6 +15,7 @@ use crate::log::{Format, Level};
 use crate::postgres::cancel::Unknown;
 use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::session::Match;
+use crate::postgres::upstream::uri::Uri;
 use crate::vault::Address;
 
 use super::Listen;
@@ -114,7 +115,7 @@ keys! {
     /// What the app writes as its database, or * for any
     DATABASE: Match = Routes "database" Text "NAME" values::pattern, NewLogins, "*";
     /// Where PostgreSQL is: a libpq URI without user and password
-    UPSTREAM: String = Route "upstream" Text "URI" values::text, NewLogins;
+    UPSTREAM: Uri = Route "upstream" Unread "URI" values::upstream, NewLogins;
     /// Where the credential comes from: <mount>/creds/<role>
     VAULT_PATH: String = Route "vault_path" Text "PATH" values::vault_path, FreshCredential;
     /// Publish a fresh credential at this age, however long the lease could be renewed

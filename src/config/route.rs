@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::error::Origin;
-use super::values::Bad;
 use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::session::Match;
+use crate::postgres::upstream::uri::Uri;
 
 /// One route, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,28 +44,20 @@ pub(crate) struct RouteConfig {
     pub(crate) require_auth: RequireAuth,
 }
 
-/// A libpq URI without user and password, and where it was written. Two are equal if their texts are: a line that moves in
-/// the file changes no route.
+/// A libpq URI without user and password, and where it was written. Two are equal if they lead to the same place in the
+/// same way: a line that moves in the file changes no route.
 #[derive(Clone, Debug)]
 pub(crate) struct UpstreamUri {
-    /// The URI, which can be parsed.
-    pub(crate) text: String,
+    /// The URI.
+    pub(crate) uri: Uri,
     /// Its place.
     pub(crate) origin: Origin,
 }
 
 impl PartialEq for UpstreamUri {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.uri == other.uri
     }
 }
 
 impl Eq for UpstreamUri {}
-
-/// Checks an upstream URI. Its reason never repeats the URI: it may hold a password that does not belong there.
-pub(super) fn validate_upstream(uri: &str) -> Result<(), Bad> {
-    match crate::postgres::upstream::uri::Uri::parse(uri) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Bad(error.to_string())),
-    }
-}

@@ -6,7 +6,7 @@ use super::error::{Error, Origin};
 use super::file::RouteTable;
 use super::key::{Key, Setting};
 use super::keys;
-use super::route::{RouteConfig, UpstreamUri, validate_upstream};
+use super::route::{RouteConfig, UpstreamUri};
 use super::sources::{Found, Sources, Written};
 use super::values::{self, Bad};
 use crate::credentials::Kind;
@@ -79,9 +79,6 @@ impl Reader<'_> {
     /// `lacks` is the error that a setting is missing.
     fn route(&self, lacks: impl Fn(&Setting) -> Error) -> Result<RouteConfig, Error> {
         let upstream = self.find(&keys::UPSTREAM)?.ok_or_else(|| lacks(keys::UPSTREAM.setting))?;
-        // Not read by clap, which keeps what it could not read in its error.
-        validate_upstream(&upstream.value)
-            .map_err(|reason| Error::invalid(upstream.origin.clone(), reason))?;
         let vault_path = self.find(&keys::VAULT_PATH)?.ok_or_else(|| lacks(keys::VAULT_PATH.setting))?;
         let (rotate_after, max_age, drain) =
             (self.find(&keys::ROTATE_AFTER)?, self.find(&keys::MAX_AGE)?, self.find(&keys::DRAIN)?);
@@ -99,7 +96,7 @@ impl Reader<'_> {
             },
             user: self.get(&keys::USER)?.unwrap_or(Match::Any),
             database: self.get(&keys::DATABASE)?.unwrap_or(Match::Any),
-            upstream: UpstreamUri { text: upstream.value, origin: upstream.origin },
+            upstream: UpstreamUri { uri: upstream.value, origin: upstream.origin },
             rotate_after: rotate_after.map(|found| found.value),
             max_age: max_age.map(|found| found.value),
             drain: drain.map(|found| found.value),
@@ -141,11 +138,10 @@ fn of_a_dynamic_role(found: Option<Found<bool>>, vault_path: &str, why: &str) ->
 fn in_its_database(
     probe_sql: Option<Found<String>>,
     probe_database: Option<&str>,
-    upstream: &str,
+    upstream: &Uri,
 ) -> Result<Option<String>, Error> {
     let Some(found) = probe_sql else { return Ok(None) };
-    let of_upstream = Uri::parse(upstream).ok().and_then(|uri| uri.database);
-    if probe_database.is_none() && of_upstream.is_none() {
+    if probe_database.is_none() && upstream.database.is_none() {
         return Err(Error::invalid(
             found.origin,
             "probe_sql needs the database that it is meant for: write probe_database, or a database in upstream",

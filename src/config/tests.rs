@@ -10,6 +10,7 @@ use super::sources::Sources;
 use super::*;
 use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::session::Match;
+use crate::postgres::upstream::uri::Uri;
 use crate::vault::Address;
 
 const ROUTE: [&str; 4] = ["--upstream", "postgresql://db:5432/", "--vault-path", "database/creds/app-role"];
@@ -123,7 +124,7 @@ fn defaults_are_those_of_the_contract() {
             user: Match::Any,
             database: Match::Any,
             upstream: UpstreamUri {
-                text: "postgresql://db:5432/".to_owned(),
+                uri: Uri::parse("postgresql://db:5432/").unwrap(),
                 origin: Origin::Default(String::new()),
             },
             vault_path: "database/creds/app-role".to_owned(),

@@ -11,6 +11,7 @@ use super::Listen;
 use crate::listener;
 use crate::postgres::cancel::Unknown;
 use crate::postgres::session::Match;
+use crate::postgres::upstream::uri::Uri;
 use crate::vault;
 
 /// Why a value is wrong: one line, which does not repeat the value.
@@ -254,6 +255,11 @@ pub(super) fn vault_addr(text: &str) -> Result<vault::Address, Bad> {
 
 pub(super) fn vault_addrs(text: &str) -> Result<Vec<vault::Address>, Bad> {
     list(text).map(vault_addr).collect()
+}
+
+/// Where PostgreSQL is. The reason never repeats the URI: it may hold a password that does not belong there.
+pub(super) fn upstream(text: &str) -> Result<Uri, Bad> {
+    Uri::parse(&self::text(text)?).map_err(|error| Bad(error.to_string()))
 }
 
 /// A name that a client sends, or `*` for any.
