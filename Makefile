@@ -2,10 +2,11 @@
 # make test            all that must hold before a change lands
 # make soak            rotations under clients of all kinds, for SOAK_SECONDS (600)
 # make chaos           faults in random order, ROUNDS (230) of them from SEED
+# make clients         real clients of many languages, directly and through it, and what differs
 # make bench        how fast it is, beside a direct connection, PgBouncer and HAProxy
 # make fmt             formats the code
 
-.PHONY: demo test soak chaos bench fmt install
+.PHONY: demo test soak chaos clients bench fmt install
 
 demo:
 	python3 tests/demo/demo.py
@@ -20,6 +21,9 @@ soak: install
 
 chaos: install
 	SEED=$${SEED:-$$(date +%s)} ROUNDS=$${ROUNDS:-230} cargo test --locked --test it -- chaos:: --nocapture
+
+clients: install
+	python3 tests/clients/run.py --write
 
 bench: install
 	python3 benches/run.py

@@ -93,15 +93,15 @@ class Demo:
         self.show_status()
         return time.monotonic() - started
 
-    def start_servers(self, **settings):
-        """`settings`: variables of deploy/vault/setup.sh."""
+    def start_servers(self, postgres=None, **settings):
+        """`postgres`: words for tests/bench/servers.py; `settings`: variables of deploy/vault/setup.sh."""
         step("A PostgreSQL and an OpenBao, set up as a platform team would")
         install.ensure("postgres", "openbao")
-        servers = Servers()
-        self.undo.callback(servers.close)
-        self.dir = servers.do(dir=True)["dir"]
-        self.postgres = servers.do(start="postgres", name="postgres")
-        self.vault = servers.do(start="openbao", name="openbao")
+        self.servers = Servers()
+        self.undo.callback(self.servers.close)
+        self.dir = self.servers.do(dir=True)["dir"]
+        self.postgres = self.servers.do(start="postgres", name="postgres", **(postgres or {}))
+        self.vault = self.servers.do(start="openbao", name="openbao")
         self.superuser = {"PGHOST": self.postgres["host"], "PGPORT": str(self.postgres["port"]),
                           "PGUSER": self.postgres["superuser"], "PGPASSWORD": self.postgres["password"]}
         environment = {"BAO": install.bao(), "BAO_ADDR": self.vault["addr"], "BAO_TOKEN": self.vault["root_token"],
@@ -120,6 +120,9 @@ class Demo:
         metadata = json.loads(run(["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=ROOT, quiet=True))
         self.binary = os.path.join(metadata["target_directory"], "release", "leasehold")
 
+    def upstream(self):
+        return f"postgresql://{self.postgres['host']}:{self.postgres['port']}/{DATABASE}?sslmode=disable"
+
     def start_leasehold(self, *flags):
         self.port, self.http, self.admin = (free_port(wish) for wish in (6432, 9090, 9091))
         self.admin_addr = f"127.0.0.1:{self.admin}"
@@ -128,7 +131,7 @@ class Demo:
         command = [
             self.binary, "run",
             "--listen", f"127.0.0.1:{self.port}", "--http", f"127.0.0.1:{self.http}", "--admin", self.admin_addr,
-            "--upstream", f"postgresql://{self.postgres['host']}:{self.postgres['port']}/{DATABASE}?sslmode=disable",
+            "--upstream", self.upstream(),
             "--vault-addr", self.vault["addr"], "--vault-path", "database/creds/app-role",
             "--vault-auth-method", "approle", "--vault-auth-role-id", role_id,
             "--vault-auth-secret-id-file", os.path.join(self.login, "secret_id"), *flags,

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Real clients, each run directly and through leasehold, and what differs. Prints a table; exit code 1 if a client is not
+served as it is directly.
+
+    make clients                                       all of them, on all servers; writes the table into docs/compatibility.md
+    python3 tests/clients/run.py --only psql,asyncpg   some, with commas
+    python3 tests/clients/run.py --servers 18          on some servers
+    python3 tests/clients/run.py --list                what there is
+
+Every client runs the steps of scenario.json in its own language, with its own features: first directly, with a password,
+then through leasehold, without one. What a step tells must be what scenario.json expects, and the same both times.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+
+import stage  # first: it puts tests/bench on the path
+from clients import CLIENTS
+from demo import Broken
+import install
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+WITHIN = 300  # seconds, for one run of a client
+# What an app can tell of leasehold: the role that it is logged in as, and the settings that only its own role would have.
+MAY_DIFFER = {"session_user", "lock_timeout"}
+
+
+class Row:
+    """One client on one server."""
+
+    def __init__(self, client, server, direct, through, large):
+        self.client, self.server = client.name, server
+        self.version = direct.pop("version", {}).get("result", "")
+        through.pop("version", None)
+        self.faults, self.differs, self.passed, self.steps = [], [], 0, list(direct)
+        if not direct:
+            self.faults.append("it ran no step")
+        if list(through) != list(direct):
+            self.faults.append(f"steps directly: {list(direct)}, through leasehold: {list(through)}")
+        for step in direct:
+            self._compare(step, direct[step], through.get(step, {}), large)
+
+    def _compare(self, step, direct, through, large):
+        expected = SCENARIO[step].get("expect", direct.get("result"))
+        if expected == "LARGE":
+            expected = [large, True]
+        if step == "identity":
+            left, right = json.loads(direct["result"]), json.loads(through.get("result") or "{}")
+            self.differs = sorted(key for key in left if left[key] != right.get(key))
+            fault = set(self.differs) - MAY_DIFFER
+            fault = fault and f"{sorted(fault)}: {direct} directly, {through} through leasehold"
+        elif "failed" in direct or direct["result"] != expected:
+            fault = f"directly already: {direct}, and {expected} is expected"
+        else:
+            fault = direct != through and f"{direct['result']} directly, {through} through leasehold"
+        if fault:
+            self.faults.append(f"{step}: {fault}")
+        else:
+            self.passed += 1
+
+
+def play(client, environment, large):
+    """{step: what it told}, of one run."""
+    started = time.monotonic()
+    try:
+        done = subprocess.run(client.command(), env={**environment, **client.environment(), "LARGE_MB": str(large)}, text=True,
+                              stdin=subprocess.DEVNULL, capture_output=True, timeout=WITHIN, cwd=install.DEV)
+    except subprocess.TimeoutExpired as late:
+        raise Broken(f"{client.name} did not end within {WITHIN} s: {(late.stdout or b'')[-2000:]}") from None
+    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode != 0 or any("failed" in step for step in told):
+        say(f"{client.name} ended with {done.returncode}:\n{done.stderr[-4000:]}")
+    say(f"{client.name}: {len(told)} steps in {time.monotonic() - started:.1f} s")
+    return {step.pop("step"): step for step in told}
+
+
+def matrix(options):
+    rows = []
+    for kind in options.servers:
+        with stage.Stage(options.binary or build(), kind) as there:
+            server = there.version()
+            for client in options.clients:
+                client.install()
+                direct = play(client, there.environment(through=False), options.large)
+                through = play(client, there.environment(through=True), options.large)
+                row = Row(client, server, direct, through, options.large)
+                for fault in row.faults:
+                    say(f"{client.name} on {server}: {fault}")
+                rows.append(row)
+    return rows
+
+
+def build():
+    """The debug build, which the tests use too."""
+    subprocess.run(["cargo", "build", "--locked", "--bin", "leasehold"], check=True, cwd=stage.ROOT)
+    told = subprocess.run(["cargo", "metadata", "--no-deps", "--format-version", "1"], check=True, cwd=stage.ROOT,
+                          capture_output=True, text=True).stdout
+    return os.path.join(json.loads(told)["target_directory"], "debug", "leasehold")
+
+
+def table(rows):
+    lines = ["| client | version | server | steps | passed | differs from a direct connection |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        differs = ", ".join(f"`{key}`" for key in row.differs) or "nothing"
+        lines.append(f"| {row.client} | {row.version} | {row.server} | {len(row.steps)} | {row.passed} | {differs} |")
+    return "\n".join(lines)
+
+
+def write(page, name, text):
+    """Puts a table between its marks in a page of docs/."""
+    path = os.path.join(stage.ROOT, "docs", page)
+    with open(path) as file:
+        before, _, rest = file.read().partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- end of {name} -->")
+    if not end:
+        raise Broken(f"docs/{page} has no marks for {name}")
+    with open(path, "w") as file:
+        file.write(f"{before}<!-- {name} -->\n{text}\n{end}{after}")
+
+
+def say(text):
+    print(f"clients: {text}", file=sys.stderr, flush=True)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="which clients, with commas")
+    parser.add_argument("--servers", default="", help="which servers, with commas")
+    parser.add_argument("--binary", help="a leasehold that is built already")
+    parser.add_argument("--large", type=int, default=100, help="MB of the large value")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/")
+    parser.add_argument("--list", action="store_true", help="print the clients and the servers")
+    options = parser.parse_args()
+    names = [client.name for client in CLIENTS]
+    if options.list:
+        sys.exit(f"clients: {', '.join(names)}\nservers: {', '.join(stage.KINDS)}")
+    wanted = options.only.split(",") if options.only else names
+    options.servers = options.servers.split(",") if options.servers else list(stage.KINDS)
+    unknown = sorted(set(wanted) - set(names) | set(options.servers) - set(stage.KINDS))
+    if unknown:
+        parser.error(f"not known: {', '.join(unknown)}")
+    options.clients = [client for client in CLIENTS if client.name in wanted]
+    return options
+
+
+def main():
+    options = arguments()
+    rows = matrix(options)
+    print(table(rows))
+    if options.write:
+        write("compatibility.md", "matrix", table(rows))
+    return 1 if any(row.faults for row in rows) else 0
+
+
+with open(os.path.join(HERE, "scenario.json")) as file:
+    SCENARIO = json.load(file)
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (Broken, install.Missing, subprocess.CalledProcessError) as error:
+        sys.exit(f"clients: {error}")
