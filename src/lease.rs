@@ -33,6 +33,7 @@ mod tests;
 
 pub(crate) use dynamic_role::DynamicRole;
 pub(crate) use event::{Action, Drain, Event, Failure, LeaseLookup, Note, Outcome, Settings, Verdict};
+pub(crate) use generation::GenerationId;
 pub(crate) use issuance::Reason;
 pub(crate) use snapshot::{GenerationSnapshot, Snapshot, TokenSnapshot};
 pub(crate) use static_role::StaticRole;

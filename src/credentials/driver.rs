@@ -28,7 +28,7 @@ use super::view;
 use super::{Drain, Ending, Generation, HardClose};
 use crate::clock;
 use crate::lease::generation::Cause;
-use crate::lease::{self, Action, Event, Failure, TokenId};
+use crate::lease::{self, Action, Event, Failure, GenerationId, TokenId};
 use crate::metrics::{Closed, RouteMetrics};
 use crate::secret::Secret;
 use crate::time::Time;
@@ -112,7 +112,7 @@ struct Driver {
     /// Those that can be used so many times only: none of their uses goes into a look.
     counted: HashSet<TokenId>,
     next_token: u64,
-    generations: HashMap<u64, Arc<Generation>>,
+    generations: HashMap<GenerationId, Arc<Generation>>,
     pending_revocations: PendingRevocations,
     entry: Entry,
     state_writer: StateWriter,
@@ -121,7 +121,7 @@ struct Driver {
     publish: watch::Sender<Option<Arc<Generation>>>,
     shared: Arc<Shared>,
     metrics: Arc<RouteMetrics>,
-    checks: HashMap<u64, Vec<oneshot::Sender<Verdict>>>,
+    checks: HashMap<GenerationId, Vec<oneshot::Sender<Verdict>>>,
     replaces: Vec<oneshot::Sender<NotReplaced>>,
     rotates: Vec<Rotate>,
     closing: bool,
@@ -130,6 +130,42 @@ struct Driver {
     idle_since: Option<Time>,
     unserved: Unserved,
     ended: CancellationToken,
+}
+
+/// What the machine hears of, and the credential that came with it.
+struct Input {
+    event: Event,
+    credential: Option<Credential>,
+}
+
+impl From<Event> for Input {
+    fn from(event: Event) -> Self {
+        Self { event, credential: None }
+    }
+}
+
+/// What [`Action::Store`] is about.
+struct Credential {
+    username: String,
+    /// Empty where Vault has not said it.
+    password: Secret,
+    lease: super::Lease,
+    came: Came,
+}
+
+/// How a credential came.
+enum Came {
+    Issued {
+        /// `lease_duration`.
+        ttl: Duration,
+    },
+    /// Vault has made it, and it cannot be used.
+    Left,
+    /// It is the password of a static role.
+    Read {
+        /// `data.ttl`.
+        ttl: Duration,
+    },
 }
 
 /// Somebody who waits for a rotation.
@@ -245,12 +281,17 @@ impl Driver {
         }
     }
 
-    fn step(&mut self, event: Event) {
+    /// The machine hears of what has happened, and what it says is done.
+    fn step(&mut self, input: impl Into<Input>) {
+        let Input { event, mut credential } = input.into();
         let actions = self.machine.handle(clock::now(), event);
-        self.execute(actions);
-    }
-
-    fn execute(&mut self, actions: Vec<Action>) {
+        for action in &actions {
+            if let Action::Store(number) = action
+                && let Some(credential) = credential.take()
+            {
+                self.store(*number, credential);
+            }
+        }
         // Before anything comes of it: a crash from here on leaves nothing that the next process does not know.
         let saved = self.state_writer.keep(&self.machine, &self.tokens, &self.generations);
         if let Ok(mut view) = self.shared.view.lock() {
@@ -268,9 +309,18 @@ impl Driver {
         self.forget_verified();
     }
 
+    fn store(&mut self, number: GenerationId, credential: Credential) {
+        let Credential { username, password, lease, came } = credential;
+        came.log(number, &username, &lease);
+        let left = Arc::clone(&self.left);
+        let generation = Generation::new(number, username, password, lease, Time::NEVER, left);
+        self.generations.insert(number, generation);
+        self.state_writer.granted(number);
+    }
+
     fn do_one(&mut self, action: Action) {
         match action {
-            Action::NotifySessions(..) => {}
+            Action::NotifySessions(..) | Action::Store(_) => {}
             Action::LogIn { within } => self.requests.log_in(self.for_issuance(), within),
             Action::Issue(id) => match self.tokens.get(&id) {
                 Some(token) => match self.machine.kind() {
@@ -358,7 +408,7 @@ impl Driver {
     }
 
     /// A login cannot do with this generation.
-    fn wanted_another(&mut self, number: u64, reply: oneshot::Sender<NotReplaced>, event: Event) {
+    fn wanted_another(&mut self, number: GenerationId, reply: oneshot::Sender<NotReplaced>, event: Event) {
         if self.machine.current() == Some(number) {
             // Who has given up waiting is not kept: there may be no answer for as long as Vault is away.
             self.replaces.retain(|reply| !reply.is_closed());
@@ -375,7 +425,7 @@ impl Driver {
     }
 
     /// A generation was published.
-    fn rotated(&mut self, number: u64) {
+    fn rotated(&mut self, number: GenerationId) {
         let left_alone = (self.machine.kind() == Kind::Static).then(|| {
             format!("generation {number} is published, and no session is ended: {}", self.static_remedy())
         });
@@ -383,7 +433,7 @@ impl Driver {
     }
 
     /// A static role's password is the one that is known.
-    fn read_again(&mut self, number: u64) {
+    fn read_again(&mut self, number: GenerationId) {
         let read_at = self.generations.get(&number).map(|generation| generation.published_at());
         let since = read_at.and_then(|at| view::wall(clock::now(), at)).unwrap_or_default();
         let left_alone =
@@ -411,7 +461,7 @@ impl Driver {
         )
     }
 
-    fn tell(&self, number: u64, ending: lease::generation::Ending) {
+    fn tell(&self, number: GenerationId, ending: lease::generation::Ending) {
         let Some(generation) = self.generations.get(&number) else { return };
         generation.set_hard_close_at(ending.hard_close_at);
         generation.set_ending(Ending {
@@ -424,14 +474,14 @@ impl Driver {
         });
     }
 
-    fn answer(&mut self, number: u64, verdict: Verdict) {
+    fn answer(&mut self, number: GenerationId, verdict: Verdict) {
         for reply in self.checks.remove(&number).unwrap_or_default() {
             // Whoever asked may have gone.
             let _ = reply.send(verdict);
         }
     }
 
-    fn leased(&self, number: u64, id: TokenId) -> Option<(&Generation, Secret)> {
+    fn leased(&self, number: GenerationId, id: TokenId) -> Option<(&Generation, Secret)> {
         Some((self.generations.get(&number)?, self.tokens.get(&id)?.clone()))
     }
 }
@@ -440,5 +490,36 @@ fn closed(cause: Cause) -> Closed {
     match cause {
         Cause::LeaseEnd => Closed::LeaseEnd,
         Cause::Lost | Cause::CutShort => Closed::Revoked,
+    }
+}
+
+impl Came {
+    fn log(&self, number: GenerationId, username: &str, lease: &super::Lease) {
+        match self {
+            Self::Issued { ttl } => {
+                tracing::info!(
+                    lease.generation = number.get(),
+                    lease.id = lease.tail(),
+                    lease.ttl_s = ttl.as_secs(),
+                    db.user = username,
+                    "issued"
+                );
+                if *ttl < Duration::from_secs(10) {
+                    tracing::warn!(
+                        lease.ttl_s = ttl.as_secs(),
+                        "a lease under 10 s leaves little between renewals"
+                    );
+                }
+            }
+            Self::Left => tracing::warn!(
+                lease.generation = number.get(),
+                lease.id = lease.tail(),
+                db.user = username,
+                "Vault made a credential that cannot be used: it is given back"
+            ),
+            Self::Read { ttl } => {
+                tracing::info!(ttl_s = ttl.as_secs(), db.user = username, "a new password was read");
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{Notify, watch};
 
 use crate::clock;
+use crate::lease::GenerationId;
 use crate::metrics::Closed;
 use crate::secret::Secret;
 use crate::time::Time;
@@ -48,7 +49,7 @@ pub(crate) struct HardClose {
 ///
 /// Made by the driver of a route; sessions hold it through a [`Guard`].
 pub(crate) struct Generation {
-    number: u64,
+    number: GenerationId,
     username: String,
     password: Secret,
     lease: Lease,
@@ -78,7 +79,7 @@ impl Generation {
     /// A new generation. `left` is notified whenever its last session leaves.
     #[must_use]
     pub(crate) fn new(
-        number: u64,
+        number: GenerationId,
         username: String,
         password: Secret,
         lease: Lease,
@@ -103,7 +104,7 @@ impl Generation {
 
     /// Counts from 1 per route and process.
     #[must_use]
-    pub(crate) fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> GenerationId {
         self.number
     }
 

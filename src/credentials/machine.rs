@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::lease::generation::{Cause, State};
 use crate::lease::token::Token;
-use crate::lease::{Action, DynamicRole, Event, Settings, Snapshot, StaticRole, TokenId};
+use crate::lease::{Action, DynamicRole, Event, GenerationId, Settings, Snapshot, StaticRole, TokenId};
 use crate::time::Time;
 
 /// What a route's credential is.
@@ -43,7 +43,7 @@ pub(super) enum Machine {
 
 /// What is shown of a generation.
 pub(super) struct Row {
-    pub(super) number: u64,
+    pub(super) number: GenerationId,
     /// Its state in the status and the metric.
     pub(super) state: &'static str,
     /// Whether it is retired, and serves where the current one is not known yet.
@@ -122,14 +122,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn latest(&self) -> u64 {
-        match self {
-            Self::Dynamic(machine) => machine.latest(),
-            Self::Static(machine) => machine.latest(),
-        }
-    }
-
-    pub(super) fn current(&self) -> Option<u64> {
+    pub(super) fn current(&self) -> Option<GenerationId> {
         match self {
             Self::Dynamic(machine) => machine.current(),
             Self::Static(machine) => machine.current(),
@@ -137,7 +130,7 @@ impl Machine {
     }
 
     /// The generations that stand on this token.
-    pub(super) fn owned_by(&self, token: TokenId) -> Vec<u64> {
+    pub(super) fn owned_by(&self, token: TokenId) -> Vec<GenerationId> {
         match self {
             Self::Dynamic(machine) => {
                 let owned = machine.generations().filter(|(_, generation)| generation.token() == token);
@@ -164,14 +157,14 @@ impl Machine {
     }
 
     /// Whether a server is known to have let this generation in; of a static role it does not matter.
-    pub(super) fn is_accepted(&self, number: u64) -> bool {
+    pub(super) fn is_accepted(&self, number: GenerationId) -> bool {
         match self {
             Self::Dynamic(machine) => machine.is_accepted(number),
             Self::Static(_) => true,
         }
     }
 
-    pub(super) fn may_empty(&self, now: Time, number: u64) -> bool {
+    pub(super) fn may_empty(&self, now: Time, number: GenerationId) -> bool {
         match self {
             Self::Dynamic(machine) => machine.may_empty(now, number),
             Self::Static(machine) => machine.may_empty(number),
@@ -194,7 +187,7 @@ impl Machine {
     }
 
     /// Whether what became of this generation's lease is yet to be said.
-    pub(super) fn owes(&self, number: u64) -> bool {
+    pub(super) fn owes(&self, number: GenerationId) -> bool {
         match self {
             Self::Dynamic(machine) => machine.owes(number),
             Self::Static(_) => false,

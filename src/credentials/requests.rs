@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Generation, Lease};
 use crate::clock;
-use crate::lease::{Failure, TokenId};
+use crate::lease::{Failure, GenerationId, TokenId};
 use crate::secret::Secret;
 use crate::time::Time;
 use crate::vault::{self, Bounds, Grant, Leftover, Login, Priority, StaticCredential, Vault};
@@ -87,17 +87,17 @@ pub(super) enum VaultReply {
     LeaseLeft(TokenId, Time, Leftover),
     /// A creds request whose outcome was unknown is settled.
     LateReply(TokenId),
-    Proof(u64, Proof),
+    Proof(GenerationId, Proof),
     /// Of a generation that is published already.
-    LaterProof(u64, Proof),
-    LeaseRenewed(u64, Time, vault::Renewed),
-    LeaseRenewFailed(u64, vault::Failure),
+    LaterProof(GenerationId, Proof),
+    LeaseRenewed(GenerationId, Time, vault::Renewed),
+    LeaseRenewFailed(GenerationId, vault::Failure),
     TokenRenewed(TokenId, Time, vault::Renewed),
     TokenRenewFailed(TokenId, vault::Failure),
-    LeaseRevoked(u64, Result<(), vault::Failure>),
+    LeaseRevoked(GenerationId, Result<(), vault::Failure>),
     TokenRevoked(TokenId, Result<(), vault::Failure>),
     /// Whether it is there.
-    LeaseLookedUp(u64, Result<bool, vault::Failure>),
+    LeaseLookedUp(GenerationId, Result<bool, vault::Failure>),
 }
 
 /// Sends the requests of one route.
@@ -199,14 +199,14 @@ impl Requests {
         });
     }
 
-    pub(super) fn prove(&self, number: u64, username: String, password: Secret) {
+    pub(super) fn prove(&self, number: GenerationId, username: String, password: Secret) {
         self.spawn(move |this| async move {
             VaultReply::Proof(number, (this.servers.prove)(username, password).await)
         });
     }
 
     /// Proves what is published already.
-    pub(super) fn prove_later(&self, number: u64, username: String, password: Secret) {
+    pub(super) fn prove_later(&self, number: GenerationId, username: String, password: Secret) {
         self.spawn(move |this| async move {
             VaultReply::LaterProof(number, (this.servers.prove)(username, password).await)
         });
@@ -250,7 +250,13 @@ impl Requests {
         });
     }
 
-    pub(super) fn look_up_lease(&self, priority: Priority, number: u64, token: Secret, lease: Lease) {
+    pub(super) fn look_up_lease(
+        &self,
+        priority: Priority,
+        number: GenerationId,
+        token: Secret,
+        lease: Lease,
+    ) {
         self.spawn(move |this| async move {
             let bounds = Bounds::new(priority, this.client_timeout);
             let answer = this.vault.has_lease(&token, &lease, bounds).await;

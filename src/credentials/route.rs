@@ -13,6 +13,7 @@ use super::settings::RouteSettings;
 use super::status::RouteStatus;
 use super::view::View;
 use crate::clock;
+use crate::lease::GenerationId;
 use crate::vault::Vault;
 
 /// The handle of a route's driver.
@@ -38,10 +39,10 @@ pub(super) struct Shared {
 
 /// What a handle asks of its driver.
 pub(super) enum Command {
-    Check(u64, oneshot::Sender<Verdict>),
-    Replace(u64, oneshot::Sender<NotReplaced>),
-    Await(u64, oneshot::Sender<NotReplaced>),
-    Denial(u64),
+    Check(GenerationId, oneshot::Sender<Verdict>),
+    Replace(GenerationId, oneshot::Sender<NotReplaced>),
+    Await(GenerationId, oneshot::Sender<NotReplaced>),
+    Denial(GenerationId),
     Rotate(Option<DrainSpan>, oneshot::Sender<Result<RotateDone, RotateFailed>>),
     Want,
     Reload(Box<Reload>),
@@ -98,7 +99,7 @@ pub(crate) struct NoCredential;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RotateDone {
     /// This generation was published.
-    Published(u64),
+    Published(GenerationId),
     /// A static role was read, and its password is the one that is known.
     Unchanged {
         /// Since when, RFC 3339 in UTC.
@@ -138,19 +139,19 @@ impl Route {
     /// # Errors
     /// [`NoCredential`] if there is none by then.
     pub(crate) async fn current(&self, within: Duration) -> Result<Arc<Generation>, NoCredential> {
-        self.newer_than(0, within).await
+        self.newer_than(None, within).await
     }
 
     /// The latest usable generation before this one, if there is one.
     #[must_use]
-    pub(crate) fn before(&self, number: u64) -> Option<Arc<Generation>> {
+    pub(crate) fn before(&self, number: GenerationId) -> Option<Arc<Generation>> {
         let view = self.shared.view.lock().ok()?;
         view.usable_before(clock::now(), number)
     }
 
     /// A login with this generation was refused with 28P01, or 28000 for the role itself: is its lease alive? However
     /// many ask, one renewal is sent, and at most every 5 s. No answer within the time given counts as silent.
-    pub(crate) async fn check(&self, number: u64, within: Duration) -> Verdict {
+    pub(crate) async fn check(&self, number: GenerationId, within: Duration) -> Verdict {
         let (reply, verdict) = oneshot::channel();
         if self.commands.send(Command::Check(number, reply)).await.is_err() {
             return Verdict::Silent;
@@ -163,12 +164,12 @@ impl Route {
 
     /// This generation was refused twice though its lease seems to live. It is proved, at most every 5 s; if it does not
     /// let in, a fresh one is issued, at most once a minute. One that is under way for whatever reason is waited for.
-    pub(crate) async fn replace(&self, number: u64, within: Duration) -> Replacement {
+    pub(crate) async fn replace(&self, number: GenerationId, within: Duration) -> Replacement {
         self.ask_for_newer(Command::Replace, number, within).await
     }
 
     /// No server takes this generation yet: waits for a fresh one if that is under way, for whatever reason.
-    pub(crate) async fn newer(&self, number: u64, within: Duration) -> Option<Arc<Generation>> {
+    pub(crate) async fn newer(&self, number: GenerationId, within: Duration) -> Option<Arc<Generation>> {
         match self.ask_for_newer(Command::Await, number, within).await {
             Replacement::Fresh(fresh) => Some(fresh),
             Replacement::NotNeeded | Replacement::None => None,
@@ -177,8 +178,8 @@ impl Route {
 
     async fn ask_for_newer(
         &self,
-        command: fn(u64, oneshot::Sender<NotReplaced>) -> Command,
-        number: u64,
+        command: fn(GenerationId, oneshot::Sender<NotReplaced>) -> Command,
+        number: GenerationId,
         within: Duration,
     ) -> Replacement {
         let (reply, not_replaced) = oneshot::channel();
@@ -186,7 +187,7 @@ impl Route {
             return Replacement::None;
         }
         tokio::select! {
-            newer = self.newer_than(number, within) => newer.map_or(Replacement::None, Replacement::Fresh),
+            newer = self.newer_than(Some(number), within) => newer.map_or(Replacement::None, Replacement::Fresh),
             // A dropped sender says nothing: the fresh one is on its way.
             Ok(why) = not_replaced => match why {
                 NotReplaced::LetsIn => Replacement::NotNeeded,
@@ -196,7 +197,7 @@ impl Route {
     }
 
     /// A 42501 or 42704 passed by in a session of this generation: its lease is checked, at most every 30 s.
-    pub(crate) fn denial_passed_by(&self, number: u64) {
+    pub(crate) fn denial_passed_by(&self, number: GenerationId) {
         // With a full queue the next one will do.
         let _ = self.commands.try_send(Command::Denial(number));
     }
@@ -294,14 +295,18 @@ impl Route {
         self.shared.was_refused.load(Ordering::Acquire)
     }
 
-    async fn newer_than(&self, number: u64, within: Duration) -> Result<Arc<Generation>, NoCredential> {
+    async fn newer_than(
+        &self,
+        number: Option<GenerationId>,
+        within: Duration,
+    ) -> Result<Arc<Generation>, NoCredential> {
         let mut published = self.published.clone();
         if self.is_lazy() && published.borrow().is_none() {
             // With a full queue somebody else has asked.
             let _ = self.commands.try_send(Command::Want);
         }
         let usable = published.wait_for(|generation| {
-            generation.as_ref().is_some_and(|g| g.number() > number && clock::now() < g.hard_close_at())
+            generation.as_ref().is_some_and(|g| Some(g.number()) > number && clock::now() < g.hard_close_at())
         });
         match tokio::time::timeout(within, usable).await {
             Ok(Ok(generation)) => generation.clone().ok_or(NoCredential),

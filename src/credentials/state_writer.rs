@@ -9,7 +9,7 @@ use super::machine::{Kind, Machine};
 use super::state::{Origin, Saved, SavedGeneration, SavedToken, Slot};
 use super::{Generation, Lease};
 use crate::clock;
-use crate::lease::{Settings, Snapshot, TokenId};
+use crate::lease::{GenerationId, Settings, Snapshot, TokenId};
 use crate::secret::Secret;
 use crate::time::Time;
 
@@ -18,7 +18,7 @@ pub(super) struct StateWriter {
     slot: Option<Slot>,
     origin: Arc<Origin>,
     /// Where each generation came from: a reload may change it for the next one.
-    origins: HashMap<u64, Arc<Origin>>,
+    origins: HashMap<GenerationId, Arc<Origin>>,
     /// What was written last.
     written: Snapshot,
 }
@@ -28,7 +28,7 @@ pub(super) struct Beginning {
     pub(super) machine: Machine,
     pub(super) tokens: HashMap<TokenId, Secret>,
     pub(super) next_token: u64,
-    pub(super) generations: HashMap<u64, Arc<Generation>>,
+    pub(super) generations: HashMap<GenerationId, Arc<Generation>>,
     pub(super) state_writer: StateWriter,
 }
 
@@ -70,7 +70,7 @@ impl Beginning {
         }
         // Whoever serves has the highest number.
         found.generations.sort_by_key(|generation| generation.life.serves);
-        let numbered = || (1..).zip(&found.generations);
+        let numbered = || GenerationId::all().zip(&found.generations);
         let kept = Snapshot {
             tokens: found.tokens.iter().map(|token| (token.id, token.life)).collect(),
             generations: numbered().map(|(number, generation)| (number, generation.life)).collect(),
@@ -81,7 +81,7 @@ impl Beginning {
             let lease = Lease::new(found.lease_id.clone(), &found.origin.vault_path);
             tracing::info!(
                 route,
-                lease.generation = number,
+                lease.generation = number.get(),
                 lease.id = lease.tail(),
                 db.user = found.username,
                 serves = found.life.serves,
@@ -92,7 +92,7 @@ impl Beginning {
             let generation = Generation::new(number, username, password, lease, Time::NEVER, left);
             (number, generation)
         });
-        let generations: HashMap<u64, Arc<Generation>> = generations.collect();
+        let generations: HashMap<GenerationId, Arc<Generation>> = generations.collect();
         state_writer.origins = numbered().map(|(n, found)| (n, Arc::new(found.origin.clone()))).collect();
         state_writer.written = kept;
         Self {
@@ -112,8 +112,10 @@ impl StateWriter {
     }
 
     /// A credential has come. A grant that was asked for before a reload came from where that was; it is given back.
-    pub(super) fn granted(&mut self, number: u64) {
-        self.origins.insert(number, Arc::clone(&self.origin));
+    pub(super) fn granted(&mut self, number: GenerationId) {
+        if self.slot.is_some() {
+            self.origins.insert(number, Arc::clone(&self.origin));
+        }
     }
 
     /// Writes what there is, if that is not what was written last. What could not be written is tried again at the next
@@ -122,7 +124,7 @@ impl StateWriter {
         &mut self,
         machine: &Machine,
         tokens: &HashMap<TokenId, Secret>,
-        generations: &HashMap<u64, Arc<Generation>>,
+        generations: &HashMap<GenerationId, Arc<Generation>>,
     ) -> bool {
         let (Some(slot), Some(kept)) = (&self.slot, machine.snapshot()) else { return true };
         if kept == self.written {

@@ -7,6 +7,7 @@ use super::Generation;
 use super::machine::Row;
 use super::status::{GenerationStatus, LastError, RouteStatus};
 use crate::clock;
+use crate::lease::GenerationId;
 use crate::time::Time;
 
 /// A snapshot of a route, made after each step of its driver.
@@ -34,7 +35,7 @@ pub(super) struct GenerationView {
 }
 
 impl View {
-    pub(super) fn usable_before(&self, now: Time, number: u64) -> Option<Arc<Generation>> {
+    pub(super) fn usable_before(&self, now: Time, number: GenerationId) -> Option<Arc<Generation>> {
         self.generations
             .iter()
             .rev()
@@ -68,7 +69,7 @@ impl View {
 impl GenerationView {
     fn status(&self, now: Time) -> GenerationStatus {
         GenerationStatus {
-            generation: self.generation.number(),
+            generation: self.generation.number().get(),
             state: self.row.state.to_owned(),
             lease_id: self.generation.lease_id_tail().to_owned(),
             username: self.generation.username().to_owned(),

@@ -9,6 +9,7 @@
 //!      └──────── `ASK_EVERY`, or another credential ──┘
 //! ```
 
+use super::generation::GenerationId;
 use crate::time::Time;
 use std::time::Duration;
 
@@ -21,11 +22,11 @@ pub(super) enum Doubt {
     /// Nothing.
     Unasked,
     /// A proof of this one is in flight.
-    Proving(u64),
+    Proving(GenerationId),
     /// The proof found that it lets in.
-    LetsIn(u64, Time),
+    LetsIn(GenerationId, Time),
     /// The proof did not find that.
-    Refused(u64, Time),
+    Refused(GenerationId, Time),
 }
 
 /// What a refused login comes to.
@@ -43,7 +44,7 @@ pub(super) enum Answer {
 
 impl Doubt {
     /// A login with this credential was refused.
-    pub(super) fn ask(&mut self, now: Time, number: u64) -> Answer {
+    pub(super) fn ask(&mut self, now: Time, number: GenerationId) -> Answer {
         match *self {
             Self::Proving(n) if n == number => Answer::Wait,
             Self::LetsIn(n, at) if n == number && now < at + ASK_EVERY => Answer::LetsIn,
@@ -56,7 +57,7 @@ impl Doubt {
     }
 
     /// The proof of a credential has come back. False if it was not ours.
-    pub(super) fn settle(&mut self, now: Time, number: u64, lets_in: bool) -> bool {
+    pub(super) fn settle(&mut self, now: Time, number: GenerationId, lets_in: bool) -> bool {
         if *self != Self::Proving(number) {
             return false;
         }
@@ -65,7 +66,7 @@ impl Doubt {
     }
 
     /// Whether a proof of this credential is in flight.
-    pub(super) fn is_proving(self, number: u64) -> bool {
+    pub(super) fn is_proving(self, number: GenerationId) -> bool {
         self == Self::Proving(number)
     }
 }

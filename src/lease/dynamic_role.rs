@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::doubt::Doubt;
 use super::event::{Action, Drain, Event, Note, Outcome, Settings};
-use super::generation::{Cause, Generation, State};
+use super::generation::{Cause, Generation, GenerationId, State};
 use super::issuance::{self, Issuance, Unproved};
 use super::pending_revocation::PendingRevocation;
 use super::replacing::ReplaceGate;
@@ -25,21 +25,21 @@ const DENIAL_EVERY: Duration = Duration::from_secs(30);
 pub(crate) struct DynamicRole {
     pub(super) settings: Settings,
     pub(super) tokens: BTreeMap<TokenId, Token>,
-    pub(super) generations: BTreeMap<u64, Generation>,
-    pub(super) current: Option<u64>,
+    pub(super) generations: BTreeMap<GenerationId, Generation>,
+    pub(super) current: Option<GenerationId>,
     /// Leases that went with their token, until they are seen to be gone.
-    pub(super) pending_revocations: BTreeMap<u64, PendingRevocation>,
+    pub(super) pending_revocations: BTreeMap<GenerationId, PendingRevocation>,
     pub(super) issuance: Issuance,
     /// A token that was logged in for an issuance that failed, kept for the next one.
     pub(super) spare: Option<TokenId>,
     /// A rotation was asked for.
     pub(super) command: Option<Option<Drain>>,
     /// The current generation is refused and has to be replaced.
-    pub(super) refused: Option<u64>,
+    pub(super) refused: Option<GenerationId>,
     pub(super) gate: ReplaceGate,
     pub(super) doubt: Doubt,
     /// A login with the current generation was refused, and waits for the issuance under way.
-    pub(super) awaited: Option<u64>,
+    pub(super) awaited: Option<GenerationId>,
     /// A current lease was lost and has no successor yet.
     pub(super) lost: bool,
     /// The credential that stands by is replaced out of turn: it was lost, or took a lost one's place.
@@ -52,7 +52,7 @@ pub(crate) struct DynamicRole {
     pub(super) reload: bool,
     /// The login or grant in flight was asked for by an earlier configuration: whatever comes of it is of no use.
     pub(super) discard: bool,
-    pub(super) next_number: u64,
+    pub(super) next_number: GenerationId,
     pub(super) salt: u64,
     pub(super) deadline: Time,
     pub(super) actions: Vec<Action>,
@@ -84,7 +84,7 @@ impl DynamicRole {
             wanted,
             reload: false,
             discard: false,
-            next_number: 1,
+            next_number: GenerationId::FIRST,
             salt: 0,
             deadline: Time::from_nanos(0),
             actions: Vec::new(),
@@ -110,20 +110,14 @@ impl DynamicRole {
         self.wanted && !self.closed
     }
 
-    /// The number of the generation that the latest grant made.
-    #[must_use]
-    pub(crate) fn latest(&self) -> u64 {
-        self.next_number - 1
-    }
-
     /// The current generation.
     #[must_use]
-    pub(crate) fn current(&self) -> Option<u64> {
+    pub(crate) fn current(&self) -> Option<GenerationId> {
         self.current
     }
 
     /// The generations, oldest first.
-    pub(crate) fn generations(&self) -> impl Iterator<Item = (u64, &Generation)> {
+    pub(crate) fn generations(&self) -> impl Iterator<Item = (GenerationId, &Generation)> {
         self.generations.iter().map(|(number, generation)| (*number, generation))
     }
 
@@ -178,7 +172,7 @@ impl DynamicRole {
     /// Whether this generation may end once nobody is in it: the driver then closes it to newcomers and says
     /// [`Event::Empty`].
     #[must_use]
-    pub(crate) fn may_empty(&self, now: Time, number: u64) -> bool {
+    pub(crate) fn may_empty(&self, now: Time, number: GenerationId) -> bool {
         self.generations.get(&number).is_some_and(|generation| match generation.state {
             State::Closing { .. } => true,
             State::Retiring { successor_at, .. } => {
@@ -190,14 +184,14 @@ impl DynamicRole {
 
     /// Whether a server that sessions go to has let this generation in.
     #[must_use]
-    pub(crate) fn is_accepted(&self, number: u64) -> bool {
+    pub(crate) fn is_accepted(&self, number: GenerationId) -> bool {
         self.generations.get(&number).is_some_and(|generation| generation.accepted)
     }
 
     /// Whether this retired generation is the one to fall back on: no server that sessions go to has let a later one in.
-    fn is_fallback(&self, now: Time, number: u64, generation: &Generation) -> bool {
+    fn is_fallback(&self, now: Time, number: GenerationId, generation: &Generation) -> bool {
         let has_successor = matches!(generation.state, State::Retiring { successor_at: Some(_), .. });
-        let mut later = self.generations.range(number + 1..).map(|(_, later)| later);
+        let mut later = self.generations.range(number.next()..).map(|(_, later)| later);
         has_successor
             && !self.closed
             && generation.is_usable(now, self.bound(generation))
@@ -301,7 +295,7 @@ impl DynamicRole {
         }
     }
 
-    fn emptied(&mut self, now: Time, number: u64, stray: bool) {
+    fn emptied(&mut self, now: Time, number: GenerationId, stray: bool) {
         let Some(generation) = self.generations.get_mut(&number) else {
             return;
         };

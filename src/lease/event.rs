@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::generation::{Cause, Ending};
+use super::generation::{Cause, Ending, GenerationId};
 use super::{Reason, TokenFacts, TokenId};
 use crate::time::Time;
 
@@ -90,18 +90,18 @@ pub(crate) enum Event {
     /// refused, or given up for good.
     LateReply(TokenId),
     /// A host let it in: the answer to [`Action::Prove`].
-    Proved(u64),
+    Proved(GenerationId),
     /// A host refused it, none let it in.
-    ProofRefused(u64),
+    ProofRefused(GenerationId),
     /// A server that sessions do not go to let it in, and those that they go to do not know it yet.
-    ProofLags(u64),
+    ProofLags(GenerationId),
     /// No host could say.
-    Unprovable(u64),
+    Unprovable(GenerationId),
     /// A server that sessions go to has let this generation in: a session, or a proof after its publication.
-    Accepted(u64),
+    Accepted(GenerationId),
     /// The answer to [`Action::RenewLease`].
     LeaseRenewed {
-        number: u64,
+        number: GenerationId,
         /// When the request was sent.
         sent_at: Time,
         /// `lease_duration`.
@@ -110,7 +110,7 @@ pub(crate) enum Event {
         renewable: bool,
     },
     /// Not renewed.
-    LeaseRenewFailed(u64, Failure),
+    LeaseRenewFailed(GenerationId, Failure),
     /// The answer to [`Action::RenewToken`].
     TokenRenewed {
         token: TokenId,
@@ -124,33 +124,33 @@ pub(crate) enum Event {
     /// Not renewed.
     TokenRenewFailed(TokenId, Failure),
     /// The answer to [`Action::RevokeLease`].
-    LeaseRevoked(u64),
+    LeaseRevoked(GenerationId),
     /// Not revoked.
-    LeaseRevokeFailed(u64, Failure),
+    LeaseRevokeFailed(GenerationId, Failure),
     /// It may not be revoked, and would not go with its token: it is in another namespace.
-    LeaseStays(u64),
+    LeaseStays(GenerationId),
     /// The answer to [`Action::RevokeToken`].
     TokenRevoked(TokenId),
     /// Not revoked.
     TokenRevokeFailed(TokenId, Failure),
     /// The answer to [`Action::LookUpLease`].
-    LeaseLookedUp(u64, LeaseLookup),
+    LeaseLookedUp(GenerationId, LeaseLookup),
     /// Nobody is in this generation any more, nor can be. See [`DynamicRole::may_empty`].
     Empty {
-        number: u64,
+        number: GenerationId,
         /// Whether a server session may still be open.
         stray: bool,
     },
     /// A login with this generation was refused: is its lease alive? Answered by [`Action::Answer`], or by
     /// [`Action::Forget`], which says that it is gone.
-    Suspected(u64),
+    Suspected(GenerationId),
     /// A session of this generation was denied what its role may do.
-    DenialSeen(u64),
+    DenialSeen(GenerationId),
     /// This generation was refused twice though its lease lives. It is proved first: one that lets in is not replaced.
-    Replace(u64),
+    Replace(GenerationId),
     /// No server takes this generation yet, and a login waits for a fresh one if that is under way. Answered by
     /// [`Action::TooEarly`] if it is not.
-    Await(u64),
+    Await(GenerationId),
     /// Somebody asks for a fresh credential; with a drain, earlier generations end that long after.
     Rotate(Option<Drain>),
     /// A session waits for a credential. It matters to a lazy route alone.
@@ -209,36 +209,38 @@ pub(crate) enum Action {
     },
     /// Ask for a credential.
     Issue(TokenId),
+    /// Keep the credential that the event has brought as this generation. It comes before anything else about it.
+    Store(GenerationId),
     /// Try the candidate, or the current credential where a login with it was refused.
-    Prove(u64),
+    Prove(GenerationId),
     /// Renew a lease under its token.
-    RenewLease(u64, TokenId, Duration),
+    RenewLease(GenerationId, TokenId, Duration),
     /// Renew a token.
     RenewToken(TokenId, Duration),
     /// Give a lease back.
-    RevokeLease(u64, TokenId),
+    RevokeLease(GenerationId, TokenId),
     /// Give a token back.
     RevokeToken(TokenId),
     /// Look whether a lease is there, under a token that does not own it.
-    LookUpLease(u64, TokenId),
+    LookUpLease(GenerationId, TokenId),
     /// New sessions use this generation.
-    Publish(u64),
+    Publish(GenerationId),
     /// New sessions have to wait.
     Unpublish,
     /// Tell the sessions of a generation.
-    NotifySessions(u64, Ending),
+    NotifySessions(GenerationId, Ending),
     /// The generation has ended: drop its credential.
-    Forget(u64),
+    Forget(GenerationId),
     /// Drop the token.
     ForgetToken(TokenId),
     /// Answers [`Event::Suspected`].
-    Answer(u64, Verdict),
+    Answer(GenerationId, Verdict),
     /// Answers [`Event::Replace`]: not now.
-    TooEarly(u64),
+    TooEarly(GenerationId),
     /// Answers [`Event::Replace`]: its proof lets in, so what the login was refused for is not this credential.
-    LetsIn(u64),
+    LetsIn(GenerationId),
     /// Answers [`Event::Rotate`] for a static role: this is current, read just now.
-    RotateDone(u64),
+    RotateDone(GenerationId),
     /// Answers [`Event::Rotate`]: nothing was published, nothing drained.
     RotateFailed,
     /// For the log and the metrics.
@@ -252,7 +254,7 @@ pub(crate) enum Note {
     Issuing(Reason),
     /// A credential was published.
     Published {
-        number: u64,
+        number: GenerationId,
         reason: Reason,
         /// Whether it was proved.
         proved: bool,
@@ -260,29 +262,35 @@ pub(crate) enum Note {
         successor: bool,
     },
     /// A fresh credential was proved and stands by.
-    StandsBy(u64),
-    /// A renewal was granted only in part: the last one.
-    LeaseCapped(u64),
+    StandsBy(GenerationId),
+    /// A lease was renewed.
+    Renewed {
+        number: GenerationId,
+        /// `lease_duration`.
+        lease: Duration,
+        /// Whether it was granted only in part: the last renewal.
+        capped: bool,
+    },
     /// The token's renewal was granted only in part, or cannot be.
     TokenEnding(TokenId),
     /// The token at hand ends too soon for a lease under it to be of use: none is asked for.
     TokenOfNoUse(TokenId),
     /// A lease is gone before its end.
-    Lost(u64),
+    Lost(GenerationId),
     /// A grant is too short to be of use.
-    TooShort(u64),
+    TooShort(GenerationId),
     /// A candidate was refused for good.
-    CandidateRefused(u64),
+    CandidateRefused(GenerationId),
     /// What an earlier process left is refused, so a fresh one is issued.
-    NotTakenUp(u64),
+    NotTakenUp(GenerationId),
     /// The sessions of a generation are closed.
-    Closing(u64, Cause),
+    Closing(GenerationId, Cause),
     /// What became of a lease at its end.
-    Returned(u64, Outcome),
+    Returned(GenerationId, Outcome),
     /// A generation serves new sessions again, as its successor is gone.
-    Recalled(u64),
+    Recalled(GenerationId),
     /// A generation of a lazy route serves new sessions again: it was wanted before its end.
-    WantedAgain(u64),
+    WantedAgain(GenerationId),
 }
 
 /// How a lease was given back.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::TokenId;
 use super::schedule::{self, Jitter};
+use super::{GenerationId, TokenId};
 use crate::time::Time;
 
 /// Why a fresh credential is issued.
@@ -82,7 +82,7 @@ pub(crate) enum State {
     /// A candidate is being proved.
     Proving {
         reason: Reason,
-        number: u64,
+        number: GenerationId,
         /// How often it has been tried.
         tries: u32,
         /// Whether a host refused it the last time.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::dynamic_role::DynamicRole;
 use super::event::{Action, Drain, Failure, Note};
-use super::generation::{CutShort, Generation, State};
+use super::generation::{CutShort, Generation, GenerationId, State};
 use super::issuance::{FailureClass, Unproved};
 use super::term::NotRenewed;
 use super::token::{Token, TokenFacts, TokenId};
@@ -134,7 +134,7 @@ impl DynamicRole {
         self.actions.push(Action::LogIn { within });
     }
 
-    fn prove_again(&mut self, number: u64) {
+    fn prove_again(&mut self, number: GenerationId) {
         if let issuance::State::Proving { again_at, tries, .. } = &mut self.issuance.state {
             *again_at = None;
             *tries += 1;
@@ -142,7 +142,7 @@ impl DynamicRole {
         }
     }
 
-    pub(super) fn proved(&mut self, now: Time, number: u64) {
+    pub(super) fn proved(&mut self, now: Time, number: GenerationId) {
         if let Some(generation) = self.generations.get_mut(&number) {
             generation.accepted = true;
         }
@@ -180,7 +180,7 @@ impl DynamicRole {
         }
     }
 
-    fn abandon(&mut self, number: u64) {
+    fn abandon(&mut self, number: GenerationId) {
         self.note(Note::CandidateRefused(number));
         self.give_back(number);
         self.issuance.state = issuance::State::Idle;
@@ -188,7 +188,7 @@ impl DynamicRole {
 
     /// A candidate that no host let in: tried again for a while if one refused it, as long as it lives if none could
     /// say, unless it is needed at once.
-    pub(super) fn not_proved(&mut self, now: Time, number: u64, unproved: Unproved) {
+    pub(super) fn not_proved(&mut self, now: Time, number: GenerationId, unproved: Unproved) {
         let refused_now = unproved == Unproved::Refused;
         let issuance::State::Proving { reason, number: n, tries, .. } = self.issuance.state else {
             return;
@@ -281,7 +281,7 @@ impl DynamicRole {
         }
     }
 
-    fn publish(&mut self, now: Time, number: u64, proved: bool) {
+    fn publish(&mut self, now: Time, number: GenerationId, proved: bool) {
         let issuance::State::Proving { reason, .. } = self.issuance.state else {
             return;
         };
@@ -326,11 +326,12 @@ impl DynamicRole {
         };
         self.issuance.awaits_bucket = false;
         let number = self.next_number;
-        self.next_number += 1;
+        self.next_number = number.next();
         let jitter = self.jitter();
         let generation = Generation::new(token, sent_at, lease, renewable, jitter);
         let usable = self.hard_close_at(&generation).since(sent_at);
         self.generations.insert(number, generation);
+        self.actions.push(Action::Store(number));
         if self.spare == Some(token) {
             self.spare = None;
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::dynamic_role::DynamicRole;
 use super::event::{Action, LeaseLookup, Note, Outcome};
-use super::{TokenId, schedule};
+use super::{GenerationId, TokenId, schedule};
 use crate::time::Time;
 
 /// Looks before a lease that is still there counts as one that stays. With the waits between them they take 15 s, so that
@@ -27,14 +27,14 @@ pub(super) struct PendingRevocation {
 
 impl DynamicRole {
     /// Its token is revoked, or dead.
-    pub(super) fn revoked_with_token(&mut self, now: Time, number: u64) {
+    pub(super) fn revoked_with_token(&mut self, now: Time, number: GenerationId) {
         let look_at = Some(self.next_look(now, 0));
         self.pending_revocations.insert(number, PendingRevocation { looks: 0, look_at });
     }
 
     /// Whether it is not yet known, or not yet said, what became of this generation's lease at its end.
     #[must_use]
-    pub(crate) fn owes(&self, number: u64) -> bool {
+    pub(crate) fn owes(&self, number: GenerationId) -> bool {
         self.pending_revocations.contains_key(&number)
             || self.tokens.values().any(|token| token.owed.contains(&number))
     }
@@ -42,7 +42,7 @@ impl DynamicRole {
     /// Looks that are due. At the end of the route, and without a credential, nobody is there who could look.
     pub(super) fn verify_revoked(&mut self, now: Time) {
         let asker = self.asker();
-        let numbers: Vec<u64> = self.pending_revocations.keys().copied().collect();
+        let numbers: Vec<GenerationId> = self.pending_revocations.keys().copied().collect();
         for number in numbers {
             let Some(pending_revocation) = self.pending_revocations.get_mut(&number) else { continue };
             match (asker, pending_revocation.look_at) {
@@ -58,7 +58,7 @@ impl DynamicRole {
         }
     }
 
-    pub(super) fn looked_up(&mut self, now: Time, number: u64, lookup: LeaseLookup) {
+    pub(super) fn looked_up(&mut self, now: Time, number: GenerationId, lookup: LeaseLookup) {
         let Some(PendingRevocation { looks, look_at: None }) = self.pending_revocations.get(&number).copied()
         else {
             return;
@@ -76,7 +76,7 @@ impl DynamicRole {
         }
     }
 
-    fn finish_revocation(&mut self, number: u64, outcome: Outcome) {
+    fn finish_revocation(&mut self, number: GenerationId, outcome: Outcome) {
         self.pending_revocations.remove(&number);
         self.note(Note::Returned(number, outcome));
     }

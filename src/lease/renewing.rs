@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::dynamic_role::DynamicRole;
 use super::event::{Action, Failure, Note, Verdict};
-use super::generation::{Cause, Check, State};
+use super::generation::{Cause, Check, GenerationId, State};
 use super::term::Renewal;
 use super::token::TokenId;
 use super::{issuance, schedule};
@@ -14,7 +14,7 @@ impl DynamicRole {
     pub(super) fn lease_renewed(
         &mut self,
         now: Time,
-        number: u64,
+        number: GenerationId,
         sent_at: Time,
         lease: Duration,
         renewable: bool,
@@ -25,15 +25,16 @@ impl DynamicRole {
         };
         let check = generation.check.take();
         let capped = generation.term.renewed(now, sent_at, Some(lease), renewable, jitter);
-        if let Some(before @ Renewal::Stopped { .. }) = check.map(|check| check.before) {
+        let before =
+            check.map(|check| check.before).filter(|before| matches!(before, Renewal::Stopped { .. }));
+        if let Some(before) = before {
             generation.term.restore(before);
-        } else if capped {
-            self.note(Note::LeaseCapped(number));
         }
+        self.note(Note::Renewed { number, lease, capped: capped && before.is_none() });
         self.answer(number, check, Verdict::Alive);
     }
 
-    pub(super) fn lease_renew_failed(&mut self, now: Time, number: u64, failure: Failure) {
+    pub(super) fn lease_renew_failed(&mut self, now: Time, number: GenerationId, failure: Failure) {
         let jitter = self.jitter();
         let Some(generation) = self.generations.get_mut(&number) else {
             return;
@@ -66,7 +67,7 @@ impl DynamicRole {
         self.answer(number, check, verdict);
     }
 
-    fn answer(&mut self, number: u64, check: Option<Check>, verdict: Verdict) {
+    fn answer(&mut self, number: GenerationId, check: Option<Check>, verdict: Verdict) {
         if check.is_some_and(|check| check.is_awaited) {
             self.actions.push(Action::Answer(number, verdict));
         }
@@ -90,7 +91,8 @@ impl DynamicRole {
 
     /// A token is dead, and every lease that it owned.
     pub(super) fn token_dead(&mut self, now: Time, token: TokenId) {
-        let owned: Vec<u64> = self.generations().filter(|(_, g)| g.token == token).map(|(n, _)| n).collect();
+        let owned: Vec<GenerationId> =
+            self.generations().filter(|(_, g)| g.token == token).map(|(n, _)| n).collect();
         for number in owned {
             self.lose(now, number);
         }
@@ -106,7 +108,7 @@ impl DynamicRole {
     }
 
     /// A lease is gone before its end.
-    pub(super) fn lose(&mut self, now: Time, number: u64) {
+    pub(super) fn lose(&mut self, now: Time, number: GenerationId) {
         let Some(generation) = self.generations.get_mut(&number) else {
             return;
         };
@@ -138,7 +140,7 @@ impl DynamicRole {
         }
     }
 
-    pub(super) fn check(&mut self, now: Time, number: u64, every: Duration, answer: bool) {
+    pub(super) fn check(&mut self, now: Time, number: GenerationId, every: Duration, answer: bool) {
         let max_age = self.settings.max_age;
         let Some(generation) = self.generations.get_mut(&number).filter(|g| g.is_renewed()) else {
             if answer {
@@ -163,7 +165,7 @@ impl DynamicRole {
         self.ask_renewal(number);
     }
 
-    pub(super) fn ask_renewal(&mut self, number: u64) {
+    pub(super) fn ask_renewal(&mut self, number: GenerationId) {
         let Some(generation) = self.generations.get_mut(&number) else {
             return;
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::doubt::Answer;
 use super::dynamic_role::DynamicRole;
 use super::event::Action;
+use super::generation::GenerationId;
 use super::issuance;
 use crate::time::Time;
 
@@ -40,7 +41,7 @@ impl ReplaceGate {
 
 impl DynamicRole {
     /// Logins with this generation are refused, and they wait for another one.
-    pub(super) fn replace(&mut self, now: Time, number: u64) {
+    pub(super) fn replace(&mut self, now: Time, number: GenerationId) {
         if self.current != Some(number) || self.refused == Some(number) {
             return;
         }
@@ -53,7 +54,7 @@ impl DynamicRole {
     }
 
     /// The proof of a generation that logins are refused with has come back.
-    pub(super) fn doubt_settled(&mut self, now: Time, number: u64, lets_in: bool) {
+    pub(super) fn doubt_settled(&mut self, now: Time, number: GenerationId, lets_in: bool) {
         let is_ours = self.doubt.settle(now, number, lets_in);
         if !is_ours || self.current != Some(number) || self.refused == Some(number) {
             return;
@@ -66,7 +67,7 @@ impl DynamicRole {
         }
     }
 
-    fn replace_refused(&mut self, now: Time, number: u64) {
+    fn replace_refused(&mut self, now: Time, number: GenerationId) {
         if self.gate.pass(now) {
             self.refused = Some(number);
         } else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::dynamic_role::{DynamicRole, MOST_RETIRING};
 use super::event::{Action, Failure, Note, Outcome};
-use super::generation::{Cause, Closing, Ending, Generation, State};
+use super::generation::{Cause, Closing, Ending, Generation, GenerationId, State};
 use super::issuance;
 use super::schedule;
 use super::term::{NotRenewed, Renewal};
@@ -100,7 +100,7 @@ impl DynamicRole {
     }
 
     fn renew_leases(&mut self, now: Time) {
-        let retiring: Vec<u64> = self
+        let retiring: Vec<GenerationId> = self
             .generations()
             .filter(|(_, g)| matches!(g.state, State::Retiring { .. }))
             .map(|(number, _)| number)
@@ -155,7 +155,7 @@ impl DynamicRole {
     }
 
     /// A generation is not served any more, and nobody is in it: its lease goes back.
-    pub(super) fn give_back(&mut self, number: u64) {
+    pub(super) fn give_back(&mut self, number: GenerationId) {
         let Some(generation) = self.generations.get_mut(&number) else {
             return;
         };
@@ -166,9 +166,10 @@ impl DynamicRole {
     /// A lease came without a credential that could be used.
     pub(super) fn lease_left(&mut self, token: TokenId, sent_at: Time, lease: Duration) {
         let number = self.next_number;
-        self.next_number += 1;
+        self.next_number = number.next();
         let jitter = self.jitter();
         self.generations.insert(number, Generation::new(token, sent_at, lease, false, jitter));
+        self.actions.push(Action::Store(number));
         self.give_back(number);
     }
 
@@ -206,14 +207,14 @@ impl DynamicRole {
         }
     }
 
-    pub(super) fn returned(&mut self, number: u64, outcome: Outcome) {
+    pub(super) fn returned(&mut self, number: GenerationId, outcome: Outcome) {
         if self.generations.get(&number).is_some_and(|g| matches!(g.state, State::Revoking(_))) {
             self.note(Note::Returned(number, outcome));
             self.forget(number);
         }
     }
 
-    pub(super) fn lease_revoke_failed(&mut self, now: Time, number: u64, failure: Failure) {
+    pub(super) fn lease_revoke_failed(&mut self, now: Time, number: GenerationId, failure: Failure) {
         let jitter = self.jitter();
         let Some(generation) = self.generations.get_mut(&number) else {
             return;
@@ -345,19 +346,19 @@ impl DynamicRole {
         }
     }
 
-    pub(super) fn forget(&mut self, number: u64) {
+    pub(super) fn forget(&mut self, number: GenerationId) {
         if self.generations.remove(&number).is_some() {
             self.actions.push(Action::Forget(number));
         }
     }
 
-    pub(super) fn set_state(&mut self, number: u64, state: State) {
+    pub(super) fn set_state(&mut self, number: GenerationId, state: State) {
         if let Some(generation) = self.generations.get_mut(&number) {
             generation.state = state;
         }
     }
 
-    fn numbers(&self) -> Vec<u64> {
+    fn numbers(&self) -> Vec<GenerationId> {
         self.generations.keys().copied().collect()
     }
 

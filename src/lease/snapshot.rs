@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dynamic_role::DynamicRole;
 use super::event::{Action, Settings};
-use super::generation::{Cause, Generation, State};
+use super::generation::{Cause, Generation, GenerationId, State};
 use super::term::Term;
 use super::token::{Revoking, Token, TokenId};
 use super::{Reason, issuance, schedule};
@@ -19,7 +19,7 @@ pub(crate) struct Snapshot {
     /// The tokens; one on which no generation stands may own a lease whose grant never came.
     pub(crate) tokens: Vec<(TokenId, TokenSnapshot)>,
     /// The generations, oldest first.
-    pub(crate) generations: Vec<(u64, GenerationSnapshot)>,
+    pub(crate) generations: Vec<(GenerationId, GenerationSnapshot)>,
 }
 
 /// One login's life.
@@ -99,17 +99,18 @@ impl DynamicRole {
         }
         for (_, kept) in &left.generations {
             let number = role.next_number;
-            role.next_number += 1;
+            role.next_number = number.next();
             role.generations.insert(number, Generation::resumed(now, kept));
         }
-        let numbers: Vec<u64> = role.generations.keys().copied().collect();
-        for number in numbers {
-            role.settle(now, number, left);
+        let numbers: Vec<GenerationId> = role.generations.keys().copied().collect();
+        for (number, (_, kept)) in numbers.iter().zip(&left.generations) {
+            let serves = kept.serves && numbers.last() == Some(number);
+            role.settle(now, *number, serves);
         }
         role
     }
 
-    fn settle(&mut self, now: Time, number: u64, left: &Snapshot) {
+    fn settle(&mut self, now: Time, number: GenerationId, serves: bool) {
         let Some(generation) = self.generations.get(&number) else { return };
         let bound = self.bound(generation);
         if now >= generation.lease_ends_at().min(bound.ends_at) {
@@ -117,7 +118,6 @@ impl DynamicRole {
             self.set_state(number, State::Revoking(Revoking { tries: 0, again_at: Some(Time::NEVER) }));
             return;
         }
-        let serves = number == self.latest() && left.generations.last().is_some_and(|(_, kept)| kept.serves);
         if serves && self.hard_close_at(generation).since(now) >= schedule::LEAST_USABLE {
             self.wanted = true;
             self.issuance.state = issuance::State::Proving {

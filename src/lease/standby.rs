@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::dynamic_role::DynamicRole;
 use super::event::{Action, Note};
-use super::generation::{Generation, State};
+use super::generation::{Generation, GenerationId, State};
 use super::term::{Renewal, Term};
 use super::token::TokenId;
 use super::{Reason, schedule};
@@ -15,7 +15,7 @@ use crate::time::Time;
 
 impl DynamicRole {
     /// The generation that stands by.
-    pub(super) fn standby(&self) -> Option<(u64, &Generation)> {
+    pub(super) fn standby(&self) -> Option<(GenerationId, &Generation)> {
         self.generations().find(|(_, generation)| generation.state == State::Standby)
     }
 
@@ -66,7 +66,7 @@ impl DynamicRole {
     }
 
     /// A proved candidate that nothing needs yet stands by, in place of an earlier one.
-    pub(super) fn stand_by(&mut self, number: u64) {
+    pub(super) fn stand_by(&mut self, number: GenerationId) {
         self.dismiss_standby();
         self.set_state(number, State::Standby);
         self.issuance.succeed();
@@ -110,7 +110,7 @@ impl DynamicRole {
     }
 
     /// The current generation retires and this one takes its place.
-    pub(super) fn succeed_current(&mut self, now: Time, number: u64) {
+    pub(super) fn succeed_current(&mut self, now: Time, number: GenerationId) {
         for generation in self.generations.values_mut() {
             if let State::Current { published_at } = generation.state {
                 generation.state = State::Retiring { published_at, successor_at: Some(now) };
@@ -140,7 +140,7 @@ impl DynamicRole {
     }
 
     /// When what bounds this generation is renewed; nothing while a renewal is under way, or fails, or there is none.
-    fn beat(&self, number: u64) -> Option<RenewalPhase> {
+    fn beat(&self, number: GenerationId) -> Option<RenewalPhase> {
         let generation = self.generations.get(&number)?;
         let (lease, lease_at) = (&generation.term, generation.term.renews_at()?);
         if lease.is_failing() {
@@ -170,7 +170,7 @@ impl DynamicRole {
         })
     }
 
-    fn advance(&mut self, number: u64, beat: RenewalPhase, at: Time) {
+    fn advance(&mut self, number: GenerationId, beat: RenewalPhase, at: Time) {
         let Some(generation) = self.generations.get_mut(&number) else { return };
         if beat.lease {
             generation.term.renew_by(at);

@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::Reason;
 use super::doubt::{Answer, Doubt};
 use super::event::{Action, Event, Failure, Note, Verdict};
-use super::generation::Ending;
+use super::generation::{Ending, GenerationId};
 use super::schedule::{self, Jitter};
 use super::token::{Revoking, Token, TokenFacts, TokenId};
 use crate::time::Time;
@@ -30,8 +30,8 @@ pub(crate) struct StaticRole {
     token: Option<TokenId>,
     reading: Reading,
     /// Every password that sessions have logged in with; the last one is current.
-    generations: BTreeMap<u64, Password>,
-    next_number: u64,
+    generations: BTreeMap<GenerationId, Password>,
+    next_number: GenerationId,
     /// When the latest read that was answered was sent.
     read_at: Time,
     failures: u32,
@@ -40,7 +40,7 @@ pub(crate) struct StaticRole {
     /// Refused logins make it poll until then.
     urgent_until: Time,
     /// A check, or somebody who asked for a rotation, waits for the read in flight.
-    awaited: Vec<u64>,
+    awaited: Vec<GenerationId>,
     commanded: bool,
     /// What is in flight was asked for by an earlier configuration.
     reloaded: bool,
@@ -99,7 +99,7 @@ impl StaticRole {
             token: None,
             reading: Reading::Waiting { until: Time::from_nanos(0) },
             generations: BTreeMap::new(),
-            next_number: 1,
+            next_number: GenerationId::FIRST,
             read_at: Time::from_nanos(0),
             failures: 0,
             polls: 0,
@@ -131,15 +131,9 @@ impl StaticRole {
         self.deadline
     }
 
-    /// The number of the latest password.
-    #[must_use]
-    pub(crate) fn latest(&self) -> u64 {
-        self.next_number - 1
-    }
-
     /// The current password.
     #[must_use]
-    pub(crate) fn current(&self) -> Option<u64> {
+    pub(crate) fn current(&self) -> Option<GenerationId> {
         self.generations.last_key_value().map(|(number, _)| *number).filter(|_| !self.closed)
     }
 
@@ -150,7 +144,7 @@ impl StaticRole {
     }
 
     /// The passwords, oldest first.
-    pub(crate) fn generations(&self) -> impl Iterator<Item = (u64, &Password)> {
+    pub(crate) fn generations(&self) -> impl Iterator<Item = (GenerationId, &Password)> {
         self.generations.iter().map(|(number, password)| (*number, password))
     }
 
@@ -167,7 +161,7 @@ impl StaticRole {
 
     /// Whether this password may be forgotten once no session that logged in with it is left.
     #[must_use]
-    pub(crate) fn may_empty(&self, number: u64) -> bool {
+    pub(crate) fn may_empty(&self, number: GenerationId) -> bool {
         self.current() != Some(number) && self.generations.contains_key(&number)
     }
 
@@ -341,8 +335,9 @@ impl StaticRole {
         if is_new {
             let successor = !self.generations.is_empty();
             let number = self.next_number;
-            self.next_number += 1;
+            self.next_number = number.next();
             self.generations.insert(number, Password { read_at: sent_at });
+            self.actions.push(Action::Store(number));
             self.polls = 0;
             self.urgent_until = now;
             if !self.closed {
@@ -357,8 +352,10 @@ impl StaticRole {
                 let reason = if successor { Reason::Schedule } else { Reason::First };
                 self.actions.push(Action::Note(Note::Published { number, reason, proved: true, successor }));
             }
-        } else if self.commanded {
-            self.actions.push(Action::RotateDone(self.latest()));
+        } else if self.commanded
+            && let Some((number, _)) = self.generations.last_key_value()
+        {
+            self.actions.push(Action::RotateDone(*number));
         }
         self.commanded = false;
         let verdict = if is_new { Verdict::Lost } else { Verdict::Alive };
@@ -390,7 +387,7 @@ impl StaticRole {
     }
 
     /// What the server makes of a password.
-    fn proof(&mut self, now: Time, number: u64, found: Event) {
+    fn proof(&mut self, now: Time, number: GenerationId, found: Event) {
         let lets_in = matches!(found, Event::Proved(_));
         if !self.doubt.settle(now, number, lets_in) || self.current() != Some(number) {
             return;

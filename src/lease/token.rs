@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
 use super::schedule::{self, Jitter};
 use super::term::Term;
+use super::{Failure, GenerationId};
 use crate::time::Time;
 
 /// Names a token within one route. The driver keeps id → token.
@@ -53,7 +53,7 @@ pub(crate) struct Token {
     pub(super) late: u32,
     pub(super) revoking: Option<Revoking>,
     /// Generations whose lease could not be revoked by itself and goes with this token.
-    pub(super) owed: Vec<u64>,
+    pub(super) owed: Vec<GenerationId>,
 }
 
 /// A revocation that is under way, of a token or a lease.

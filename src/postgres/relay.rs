@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::credentials::{Guard, HardClose};
+use crate::lease::GenerationId;
 use crate::metrics::{Closed, Direction, RouteMetrics};
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::phase::Phase;
@@ -60,7 +61,7 @@ pub(super) struct Early {
 }
 
 /// Told of a 42501 or 42704 that passed by, with the generation's number.
-pub(super) type Denied = Arc<dyn Fn(u64) + Send + Sync>;
+pub(super) type Denied = Arc<dyn Fn(GenerationId) + Send + Sync>;
 
 /// A client and its upstream, logged in, both at their first ReadyForQuery. Ready when the session has to be closed,
 /// which is then done by [`Relay::close`].

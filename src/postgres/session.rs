@@ -319,7 +319,7 @@ impl Entering {
         route.metrics.login_took(clock::now().since(self.begun));
         tracing::debug!(
             route = route.credentials.name(),
-            lease.generation = guard.generation().number(),
+            lease.generation = guard.generation().number().get(),
             "session opened"
         );
         let session = relay::Session {

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::credentials::requests::{Obstacle, Proof};
 use crate::credentials::status::LastError;
 use crate::credentials::view;
-use crate::lease::Event;
+use crate::lease::{Event, GenerationId};
 use crate::time::Time;
 
 /// What is known of the servers' doors.
@@ -30,7 +30,7 @@ struct Barred {
 
 /// The proof of a published generation.
 struct Again {
-    number: u64,
+    number: GenerationId,
     tries: u32,
     /// `None` while it is under way.
     at: Option<Time>,
@@ -58,7 +58,7 @@ impl Entry {
 impl Driver {
     /// Takes in which generations servers have let in, and proves again what has not been.
     pub(super) fn look_for_entry(&mut self, now: Time) {
-        let newly: Vec<u64> = self
+        let newly: Vec<GenerationId> = self
             .generations
             .values()
             .filter(|generation| generation.accepted_at().is_some())
@@ -77,7 +77,8 @@ impl Driver {
     }
 
     fn prove_published(&mut self, now: Time) {
-        let is_due = |number: &u64| self.entry.barred.is_some() || !self.machine.is_accepted(*number);
+        let is_due =
+            |number: &GenerationId| self.entry.barred.is_some() || !self.machine.is_accepted(*number);
         let Some(number) = self.machine.current().filter(is_due) else {
             self.entry.again = None;
             return;
@@ -99,7 +100,7 @@ impl Driver {
     }
 
     /// The proof of a published generation has ended.
-    pub(super) fn proved_later(&mut self, number: u64, proof: &Proof) {
+    pub(super) fn proved_later(&mut self, number: GenerationId, proof: &Proof) {
         let now = clock::now();
         self.entry.note(now, proof);
         if let Some(again) = self.entry.again.as_mut().filter(|again| again.number == number) {
@@ -108,7 +109,7 @@ impl Driver {
             again.tries = again.tries.saturating_add(1);
         }
         if let (Proof::Accepted { address }, Some(generation)) = (proof, self.generations.get(&number)) {
-            tracing::info!(lease.generation = number, "what is published is proved");
+            tracing::info!(lease.generation = number.get(), "what is published is proved");
             generation.accepted_by(address);
         }
     }

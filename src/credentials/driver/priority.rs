@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Driver;
 use crate::clock;
-use crate::lease::TokenId;
+use crate::lease::{GenerationId, TokenId};
 use crate::time::Time;
 use crate::vault::Priority;
 
@@ -20,7 +20,7 @@ impl Driver {
     }
 
     /// A renewal that each of these generations stands on.
-    pub(super) fn for_renewal(&self, numbers: &[u64]) -> Priority {
+    pub(super) fn for_renewal(&self, numbers: &[GenerationId]) -> Priority {
         let generations = numbers.iter().filter_map(|number| self.generations.get(number));
         generations
             .map(|generation| {
@@ -36,7 +36,7 @@ impl Driver {
     }
 
     /// The revocation of a lease, which is of no use once it has lapsed.
-    pub(super) fn for_giving_back(&self, number: u64) -> Priority {
+    pub(super) fn for_giving_back(&self, number: GenerationId) -> Priority {
         let rows = self.machine.rows();
         let lapses_at = rows.iter().find(|row| row.number == number).map(|row| row.lease_ends_at);
         Priority::GivingBack(instant(lapses_at.unwrap_or(Time::NEVER)))

@@ -1,16 +1,15 @@
 //! What came back to a request: taken in, counted, and told to the machine. Floor 3.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Driver;
 use super::telling::Area;
+use super::{Came, Credential, Driver, Input};
 use crate::clock;
+use crate::credentials::Lease;
 use crate::credentials::machine::Kind;
 use crate::credentials::requests::{Proof, VaultReply, meaning};
-use crate::credentials::{Generation, Lease};
-use crate::lease::{Action, Event, Failure, Note, TokenFacts, TokenId};
+use crate::lease::{Event, Failure, GenerationId, TokenFacts, TokenId};
 use crate::secret::Secret;
 use crate::time::Time;
 use crate::{metrics, vault};
@@ -43,19 +42,8 @@ impl Driver {
             VaultReply::Proof(number, proof) => self.proof(number, proof),
             VaultReply::LaterProof(number, proof) => self.proved_later(number, &proof),
             VaultReply::LeaseRenewed(number, sent_at, renewed) => {
-                let event =
-                    Event::LeaseRenewed { number, sent_at, lease: renewed.ttl, renewable: renewed.renewable };
-                let actions = self.machine.handle(clock::now(), event);
-                let capped = actions.contains(&Action::Note(Note::LeaseCapped(number)));
-                self.metrics.renewal(if capped { metrics::Renewal::Capped } else { metrics::Renewal::Ok });
-                self.works_again(Area::Renewal);
-                tracing::info!(
-                    lease.generation = number,
-                    lease.ttl_s = renewed.ttl.as_secs(),
-                    capped,
-                    "renewed"
-                );
-                self.execute(actions);
+                let (lease, renewable) = (renewed.ttl, renewed.renewable);
+                self.step(Event::LeaseRenewed { number, sent_at, lease, renewable });
             }
             VaultReply::LeaseRenewFailed(number, failure) => {
                 self.failed("renew", &failure);
@@ -146,31 +134,10 @@ impl Driver {
             return;
         }
         self.metrics.issuance(metrics::Issuance::Ok);
-        let before = self.machine.latest();
         let event = Event::Granted { sent_at, lease: grant.ttl, renewable: grant.renewable };
-        let actions = self.machine.handle(clock::now(), event);
-        let number = self.machine.latest();
-        if number > before {
-            tracing::info!(
-                lease.generation = number,
-                lease.id = grant.lease.tail(),
-                lease.ttl_s = grant.ttl.as_secs(),
-                db.user = grant.username,
-                "issued"
-            );
-            if grant.ttl < Duration::from_secs(10) {
-                tracing::warn!(
-                    lease.ttl_s = grant.ttl.as_secs(),
-                    "a lease under 10 s leaves little between renewals"
-                );
-            }
-            let left = Arc::clone(&self.left);
-            let generation =
-                Generation::new(number, grant.username, grant.password, grant.lease, Time::NEVER, left);
-            self.generations.insert(number, generation);
-            self.state_writer.granted(number);
-        }
-        self.execute(actions);
+        let vault::Grant { username, password, lease, ttl, .. } = grant;
+        let came = Came::Issued { ttl };
+        self.step(Input { event, credential: Some(Credential { username, password, lease, came }) });
     }
 
     /// Gives a lease back that came without a credential that could be used.
@@ -179,23 +146,12 @@ impl Driver {
             // Out of a cache: it is the lease of a credential that is in use.
             return;
         }
-        let before = self.machine.latest();
         let lease = left.ttl.unwrap_or(LONGEST_LEFT).min(LONGEST_LEFT);
-        let actions = self.machine.handle(clock::now(), Event::LeaseLeft { token, sent_at, lease });
-        let number = self.machine.latest();
-        if number > before {
-            tracing::warn!(
-                lease.generation = number,
-                lease.id = left.lease.tail(),
-                db.user = left.username,
-                "Vault made a credential that cannot be used: it is given back"
-            );
-            let (nothing, woken) = (Secret::new(String::new()), Arc::clone(&self.left));
-            let generation = Generation::new(number, left.username, nothing, left.lease, Time::NEVER, woken);
-            self.generations.insert(number, generation);
-            self.state_writer.granted(number);
-        }
-        self.execute(actions);
+        let event = Event::LeaseLeft { token, sent_at, lease };
+        let vault::Leftover { username, lease, .. } = left;
+        let password = Secret::new(String::new());
+        let credential = Credential { username, password, lease, came: Came::Left };
+        self.step(Input { event, credential: Some(credential) });
     }
 
     fn read(&mut self, sent_at: Time, credential: vault::StaticCredential) {
@@ -208,22 +164,14 @@ impl Driver {
             self.step(Event::Unchanged { sent_at, lease: credential.ttl });
             return;
         }
-        tracing::info!(
-            ttl_s = credential.ttl.as_secs(),
-            db.user = credential.username,
-            "a new password was read"
-        );
         self.metrics.issuance(metrics::Issuance::Ok);
         let event = Event::Granted { sent_at, lease: credential.ttl, renewable: false };
-        let actions = self.machine.handle(clock::now(), event);
-        let (number, left) = (self.machine.latest(), Arc::clone(&self.left));
-        let (username, password) = (credential.username, credential.password);
-        let generation = Generation::new(number, username, password, Lease::none(), Time::NEVER, left);
-        self.generations.insert(number, generation);
-        self.execute(actions);
+        let vault::StaticCredential { username, password, ttl } = credential;
+        let (lease, came) = (Lease::none(), Came::Read { ttl });
+        self.step(Input { event, credential: Some(Credential { username, password, lease, came }) });
     }
 
-    fn proof(&mut self, number: u64, proof: Proof) {
+    fn proof(&mut self, number: GenerationId, proof: Proof) {
         self.entry.note(clock::now(), &proof);
         let (outcome, event) = match &proof {
             Proof::Accepted { address } => {
@@ -241,14 +189,14 @@ impl Driver {
         let is_doubted = self.replaces.iter().any(|reply| !reply.is_closed());
         if is_current && is_doubted && outcome == metrics::Proof::Ok {
             tracing::warn!(
-                lease.generation = number,
+                lease.generation = number.get(),
                 "a login was refused with a credential that is good: it is not replaced, and the client is told what the \
                  server said; does the server demand another method for that database?"
             );
         }
         if let Some(error) = proof.error(is_current) {
             tracing::warn!(
-                lease.generation = number,
+                lease.generation = number.get(),
                 outcome = outcome.as_str(),
                 reason = error,
                 "not proved"

@@ -6,12 +6,12 @@ use super::Driver;
 use super::telling::Area;
 use crate::credentials::requests::meaning;
 use crate::credentials::{Generation, Lease};
-use crate::lease::{Event, Failure, LeaseLookup, Outcome, TokenId};
+use crate::lease::{Event, Failure, GenerationId, LeaseLookup, Outcome, TokenId};
 use crate::{metrics, vault};
 
 /// Leases of forgotten generations whose end is not known yet.
 #[derive(Default)]
-pub(super) struct PendingRevocations(HashMap<u64, Parted>);
+pub(super) struct PendingRevocations(HashMap<GenerationId, Parted>);
 
 /// All that is kept of a generation: its password is gone.
 struct Parted {
@@ -27,7 +27,7 @@ impl PendingRevocations {
 }
 
 impl Driver {
-    pub(super) fn look_up_lease(&mut self, number: u64, id: TokenId) {
+    pub(super) fn look_up_lease(&mut self, number: GenerationId, id: TokenId) {
         match (self.pending_revocations.0.get(&number), self.tokens.get(&id)) {
             (Some(parted), Some(token)) if !self.counted.contains(&id) => {
                 let priority = self.for_giving_back(number);
@@ -37,7 +37,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn lease_looked_up(&mut self, number: u64, answer: Result<bool, vault::Failure>) {
+    pub(super) fn lease_looked_up(&mut self, number: GenerationId, answer: Result<bool, vault::Failure>) {
         let sight = match answer.map_err(|failure| meaning(&failure)) {
             Ok(true) => LeaseLookup::Present,
             Ok(false) => LeaseLookup::Missing,
@@ -47,14 +47,14 @@ impl Driver {
         self.step(Event::LeaseLookedUp(number, sight));
     }
 
-    pub(super) fn lease_revoke_failed(&mut self, number: u64, failure: &vault::Failure) {
+    pub(super) fn lease_revoke_failed(&mut self, number: GenerationId, failure: &vault::Failure) {
         if meaning(failure) != Failure::Forbidden {
             let (lease, user) = self.lease_of(number);
             let blame = failure.blame().as_str();
             tracing::warn!(
                 error = %failure,
                 error.blame = blame,
-                lease.generation = number,
+                lease.generation = number.get(),
                 lease.id = lease,
                 db.user = user,
                 "could not revoke"
@@ -68,7 +68,7 @@ impl Driver {
         });
     }
 
-    pub(super) fn returned(&mut self, number: u64, outcome: Outcome) {
+    pub(super) fn returned(&mut self, number: GenerationId, outcome: Outcome) {
         let counted = match outcome {
             Outcome::Lease => metrics::Revocation::Lease,
             Outcome::Token => metrics::Revocation::Token,
@@ -80,17 +80,17 @@ impl Driver {
         let (lease, user) = self.lease_of(number);
         match outcome {
             Outcome::Lease | Outcome::Token => {
-                tracing::info!(lease.generation = number, by = counted.as_str(), "revoked");
+                tracing::info!(lease.generation = number.get(), by = counted.as_str(), "revoked");
                 self.works_again(Area::Revocation);
             }
             Outcome::Unverified => tracing::info!(
-                lease.generation = number,
+                lease.generation = number.get(),
                 lease.id = lease,
                 db.user = user,
                 "its token is revoked; whether the lease went with it could not be seen"
             ),
             Outcome::Forbidden | Outcome::Failed => tracing::warn!(
-                lease.generation = number,
+                lease.generation = number.get(),
                 lease.id = lease,
                 db.user = user,
                 why = counted.as_str(),
@@ -98,7 +98,7 @@ impl Driver {
             ),
             Outcome::Stays => {
                 tracing::warn!(
-                    lease.generation = number,
+                    lease.generation = number.get(),
                     lease.id = lease,
                     db.user = user,
                     "its token is revoked, and yet Vault cannot revoke the lease: the database user is still there. \
@@ -116,7 +116,7 @@ impl Driver {
     }
 
     /// The end of the lease_id, and the user.
-    fn lease_of(&self, number: u64) -> (&str, &str) {
+    fn lease_of(&self, number: GenerationId) -> (&str, &str) {
         let held = self.generations.get(&number).map(|g| (g.lease_id_tail(), g.username()));
         held.or_else(|| {
             self.pending_revocations

@@ -10,7 +10,7 @@ use crate::credentials::status::LastError;
 use crate::credentials::view::{self, GenerationView};
 use crate::lease::{Failure, Note, Reason};
 use crate::time::Time;
-use crate::vault;
+use crate::{metrics, vault};
 
 /// What an error is about; its opposite is a success of the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +45,10 @@ impl Driver {
                     self.metrics.rotated(reason.as_str());
                 }
                 if proved {
-                    tracing::info!(lease.generation = number, reason = reason.as_str(), "published");
+                    tracing::info!(lease.generation = number.get(), reason = reason.as_str(), "published");
                 } else {
                     tracing::warn!(
-                        lease.generation = number,
+                        lease.generation = number.get(),
                         reason = reason.as_str(),
                         "published unproved: no server could be asked, and it cannot wait"
                     );
@@ -63,19 +63,29 @@ impl Driver {
             Note::StandsBy(number) => {
                 self.requests.grant_was_of_use(true);
                 self.works_again(Area::Credential);
-                tracing::info!(lease.generation = number, "stands by");
+                tracing::info!(lease.generation = number.get(), "stands by");
             }
-            Note::LeaseCapped(number) => {
+            Note::Renewed { number, lease, capped } => {
+                self.metrics.renewal(if capped { metrics::Renewal::Capped } else { metrics::Renewal::Ok });
+                self.works_again(Area::Renewal);
                 tracing::info!(
-                    lease.generation = number,
-                    "the lease nears its max TTL and is not renewed again"
+                    lease.generation = number.get(),
+                    lease.ttl_s = lease.as_secs(),
+                    capped,
+                    "renewed"
                 );
+                if capped {
+                    tracing::info!(
+                        lease.generation = number.get(),
+                        "the lease nears its max TTL and is not renewed again"
+                    );
+                }
             }
             Note::TokenEnding(_) => {
                 tracing::info!("the token is not renewed again; what it owns ends with it")
             }
             Note::Lost(number) => {
-                tracing::warn!(lease.generation = number, "the lease is gone before its end");
+                tracing::warn!(lease.generation = number.get(), "the lease is gone before its end");
                 self.remember("lease lost");
             }
             Note::TokenOfNoUse(_) => {
@@ -87,7 +97,7 @@ impl Driver {
             }
             Note::TooShort(number) => {
                 tracing::error!(
-                    lease.generation = number,
+                    lease.generation = number.get(),
                     "the lease, or its token, is too short to be of use and is given back: raise its TTL"
                 );
                 self.requests.grant_was_of_use(false);
@@ -95,7 +105,7 @@ impl Driver {
             }
             Note::CandidateRefused(number) => {
                 tracing::error!(
-                    lease.generation = number,
+                    lease.generation = number.get(),
                     "no server accepts the new credential; it is given back: check the role's creation_statements, and \
                      the clocks; once that is mended, `leasehold rotate` tries at once"
                 );
@@ -104,14 +114,14 @@ impl Driver {
             }
             Note::NotTakenUp(number) => {
                 tracing::warn!(
-                    lease.generation = number,
+                    lease.generation = number.get(),
                     "no server accepts the credential of the process before this one; a fresh one is issued"
                 );
             }
             Note::Closing(number, cause) => {
                 let sessions = self.generations.get(&number).map_or(0, |g| g.sessions());
                 tracing::info!(
-                    lease.generation = number,
+                    lease.generation = number.get(),
                     cause = closed(cause).as_str(),
                     sessions,
                     "ends: its sessions are closed"
@@ -119,10 +129,16 @@ impl Driver {
             }
             Note::Returned(number, outcome) => self.returned(number, outcome),
             Note::Recalled(number) => {
-                tracing::warn!(lease.generation = number, "serves new sessions again: its successor is gone");
+                tracing::warn!(
+                    lease.generation = number.get(),
+                    "serves new sessions again: its successor is gone"
+                );
             }
             Note::WantedAgain(number) => {
-                tracing::debug!(lease.generation = number, "serves new sessions again: a session has come");
+                tracing::debug!(
+                    lease.generation = number.get(),
+                    "serves new sessions again: a session has come"
+                );
             }
         }
     }

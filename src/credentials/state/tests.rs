@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::document::Useless;
 use super::*;
-use crate::lease::{DynamicRole, Event, Settings, Snapshot, TokenFacts, TokenId};
+use crate::lease::{DynamicRole, Event, GenerationId, Settings, Snapshot, TokenFacts, TokenId};
 use crate::secret::Secret;
 
 /// A directory in memory, gone with the test.
@@ -79,7 +79,7 @@ fn snapshot() -> Snapshot {
     let facts = TokenFacts { sent_at, ttl, renewable: true, owned: true };
     machine.handle(sent_at, Event::LoggedIn(TokenId(1), facts));
     machine.handle(sent_at, Event::Granted { sent_at, lease: Duration::from_secs(3600), renewable: true });
-    machine.handle(sent_at, Event::Proved(1));
+    machine.handle(sent_at, Event::Proved(GenerationId::FIRST));
     machine.snapshot()
 }
 
@@ -88,7 +88,7 @@ fn held(password: &str) -> (Vec<SavedToken>, Vec<SavedGeneration>) {
     let kept = snapshot();
     let token =
         |&(id, life): &(TokenId, _)| SavedToken { id, token: Secret::new("a-token".to_owned()), life };
-    let generation = |&(_, life): &(u64, _)| SavedGeneration {
+    let generation = |&(_, life): &(GenerationId, _)| SavedGeneration {
         username: "v-app".to_owned(),
         password: Secret::new(password.to_owned()),
         lease_id: "database/creds/app/1".to_owned(),

@@ -1,7 +1,9 @@
 //! A login refused upstream, and how often what may be asked.
 
 use super::script::*;
-use crate::lease::{Action, Event, Failure, Note, Reason, Settings, TokenFacts, TokenId, Verdict};
+use crate::lease::{
+    Action, Event, Failure, GenerationId, Note, Reason, Settings, TokenFacts, TokenId, Verdict,
+};
 
 const LEASE: f64 = 105.0;
 const LONG: f64 = 100_005.0;
@@ -13,79 +15,79 @@ fn long() -> Story {
 #[test]
 fn however_many_suspect_a_lease_it_is_checked_once() {
     let mut story = Story::serving(settings(), LEASE, endless());
-    story.at(1.0, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
+    story.at(1.0, Event::Suspected(G1)).does([renew(G1, T1, 24.75)]);
     for _ in 0..20 {
-        story.at(1.1, Event::Suspected(1)).does([]);
+        story.at(1.1, Event::Suspected(G1)).does([]);
     }
-    story.at(1.2, renewed(1, 1.0, LEASE)).does([Action::Answer(1, Verdict::Alive)]);
+    story.at(1.2, renewed(G1, 1.0, LEASE)).does([Action::Answer(G1, Verdict::Alive)]);
 }
 
 #[test]
 fn a_check_waits_for_a_renewal_that_is_in_flight() {
     let mut story = Story::serving(settings(), LEASE, endless());
-    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
-    story.at(66.1, Event::Suspected(1)).does([]);
-    story.at(66.2, renewed(1, 66.0, LEASE)).does([Action::Answer(1, Verdict::Alive)]);
+    story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
+    story.at(66.1, Event::Suspected(G1)).does([]);
+    story.at(66.2, renewed(G1, 66.0, LEASE)).does([Action::Answer(G1, Verdict::Alive)]);
 }
 
 #[test]
 fn a_suspect_lease_is_checked_every_five_seconds_at_most() {
     let mut story = long();
-    story.at(1.0, Event::Suspected(1));
-    story.at(1.0, renewed(1, 1.0, LONG)).does([Action::Answer(1, Verdict::Alive)]);
-    story.at(5.9, Event::Suspected(1)).does([Action::Answer(1, Verdict::Silent)]);
-    story.at(6.0, Event::Suspected(1));
-    story.at(6.0, renewed(1, 6.0, LONG)).does([Action::Answer(1, Verdict::Alive)]);
+    story.at(1.0, Event::Suspected(G1));
+    story.at(1.0, renewed(G1, 1.0, LONG)).does([Action::Answer(G1, Verdict::Alive)]);
+    story.at(5.9, Event::Suspected(G1)).does([Action::Answer(G1, Verdict::Silent)]);
+    story.at(6.0, Event::Suspected(G1));
+    story.at(6.0, renewed(G1, 6.0, LONG)).does([Action::Answer(G1, Verdict::Alive)]);
 }
 
 #[test]
 fn denials_make_a_check_every_thirty_seconds_at_most_and_no_answer() {
     let mut story = Story::serving(settings(), LEASE, endless());
-    story.at(1.0, Event::DenialSeen(1)).does([renew(1, T1, 24.75)]);
-    story.at(1.1, Event::DenialSeen(1)).does([]);
-    story.at(1.2, renewed(1, 1.0, LEASE)).does([]);
-    story.at(30.9, Event::DenialSeen(1)).does([]);
-    story.at(31.0, Event::DenialSeen(1)).does([renew(1, T1, 24.75)]);
-    story.at(31.1, Event::Suspected(1)).does([]);
-    story.at(31.2, renewed(1, 31.0, LEASE)).does([Action::Answer(1, Verdict::Alive)]);
+    story.at(1.0, Event::DenialSeen(G1)).does([renew(G1, T1, 24.75)]);
+    story.at(1.1, Event::DenialSeen(G1)).does([]);
+    story.at(1.2, renewed(G1, 1.0, LEASE)).does([]);
+    story.at(30.9, Event::DenialSeen(G1)).does([]);
+    story.at(31.0, Event::DenialSeen(G1)).does([renew(G1, T1, 24.75)]);
+    story.at(31.1, Event::Suspected(G1)).does([]);
+    story.at(31.2, renewed(G1, 31.0, LEASE)).does([Action::Answer(G1, Verdict::Alive)]);
 }
 
 #[test]
 fn a_suspect_generation_that_is_lost_or_unknown_is_answered_at_once() {
     let mut story = long();
-    story.at(1.0, Event::Suspected(7)).does([Action::Answer(7, Verdict::Lost)]);
+    story.at(1.0, Event::Suspected(G7)).does([Action::Answer(G7, Verdict::Lost)]);
 }
 
 #[test]
 fn a_lost_lease_makes_one_issuance_however_many_ask() {
     let mut story = Story::serving(settings(), LEASE, endless());
-    story.at(1.0, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
-    story.at(1.1, not_renewed(1, Failure::Gone)).does([
+    story.at(1.0, Event::Suspected(G1)).does([renew(G1, T1, 24.75)]);
+    story.at(1.1, not_renewed(G1, Failure::Gone)).does([
         Action::Unpublish,
-        Action::Answer(1, Verdict::Lost),
+        Action::Answer(G1, Verdict::Lost),
         LOG_IN,
     ]);
     for _ in 0..20 {
-        story.at(1.2, Event::Suspected(1)).does([Action::Answer(1, Verdict::Lost)]);
+        story.at(1.2, Event::Suspected(G1)).does([Action::Answer(G1, Verdict::Lost)]);
     }
-    story.issued(1.3, 2, T2, endless(), LEASE);
+    story.issued(1.3, G2, T2, endless(), LEASE);
 }
 
 #[test]
 fn grants_out_of_turn_are_three_at_once_then_one_a_minute() {
     let mut story = long();
-    let lose = |story: &mut Story, now: f64, number: u64| {
+    let lose = |story: &mut Story, now: f64, number: GenerationId| {
         story.at(now, Event::Suspected(number));
         story.at(now, not_renewed(number, Failure::Gone));
         story.at(now, empty(number));
     };
     for number in 1..=3 {
         let now = 10.0 + number as f64;
-        lose(&mut story, now, number);
-        story.issued(now, number + 1, TokenId(number + 1), endless(), LONG);
+        lose(&mut story, now, GenerationId::new(number));
+        story.issued(now, GenerationId::new(number + 1), TokenId(number + 1), endless(), LONG);
     }
     // The first of them was taken at second 11: the next comes in a minute later.
-    lose(&mut story, 20.0, 4);
+    lose(&mut story, 20.0, G4);
     assert_eq!(story.role.issuance(), crate::lease::issuance::State::Idle);
     story.at(20.0, Event::TokenRevoked(TokenId(1)));
     story.at(71.0, Event::Tick).does([LOG_IN]).notes(Note::Issuing(Reason::Revoked));
@@ -94,8 +96,8 @@ fn grants_out_of_turn_are_three_at_once_then_one_a_minute() {
 #[test]
 fn a_request_that_brought_no_grant_takes_nothing_from_the_bucket() {
     let mut story = long();
-    story.at(1.0, Event::Suspected(1));
-    story.at(1.0, not_renewed(1, Failure::Gone));
+    story.at(1.0, Event::Suspected(G1));
+    story.at(1.0, not_renewed(G1, Failure::Gone));
     let mut now = 1.0;
     for wait in [0.5, 1.0, 2.0, 3.0, 3.0, 3.0, 3.0] {
         story.at(now, Event::LogInFailed(Failure::Transient)).does([]);
@@ -176,18 +178,18 @@ fn grants_in_turn_do_not_draw_on_the_bucket() {
     for number in 2..10 {
         let now = 10.0 * (number - 1) as f64;
         story.at(now, Event::Tick).does([log_in(24_999.75)]);
-        story.issued(now, number, TokenId(number), endless(), LONG);
-        story.at(now, empty(number - 1));
+        story.issued(now, GenerationId::new(number), TokenId(number), endless(), LONG);
+        story.at(now, empty(GenerationId::new(number - 1)));
     }
 }
 
 #[test]
 fn a_bucket_of_zero_still_lets_one_through() {
     let mut story = Story::serving(Settings { issue_burst: 0, ..settings() }, LONG, endless());
-    story.at(1.0, Event::Suspected(1));
-    story.at(1.0, not_renewed(1, Failure::Gone)).does([
+    story.at(1.0, Event::Suspected(G1));
+    story.at(1.0, not_renewed(G1, Failure::Gone)).does([
         Action::Unpublish,
-        Action::Answer(1, Verdict::Lost),
+        Action::Answer(G1, Verdict::Lost),
         LOG_IN,
     ]);
 }
@@ -197,17 +199,18 @@ fn a_refused_credential_is_replaced_once_a_minute_and_then_less_often() {
     let mut story = long();
     let mut number = 1;
     let mut replace = |story: &mut Story, now: f64| {
-        story.at(now, Event::Replace(number));
-        if story.role.doubt.is_proving(number) {
-            story.at(now, Event::ProofRefused(number));
+        let refused = GenerationId::new(number);
+        story.at(now, Event::Replace(refused));
+        if story.role.doubt.is_proving(refused) {
+            story.at(now, Event::ProofRefused(refused));
         }
         if story.role.issuance() == crate::lease::issuance::State::Idle {
-            story.does([Action::TooEarly(number)]);
+            story.does([Action::TooEarly(refused)]);
             return false;
         }
         number += 1;
-        story.issued(now, number, TokenId(number), endless(), LONG);
-        story.at(now, empty(number - 1));
+        story.issued(now, refused.next(), TokenId(number), endless(), LONG);
+        story.at(now, empty(refused));
         true
     };
     // At once, then after 1, 2, 4, 8, 10, 10 minutes; not a moment before.
@@ -227,41 +230,41 @@ fn a_refused_credential_is_replaced_once_a_minute_and_then_less_often() {
 #[test]
 fn a_credential_that_the_proof_lets_in_is_not_replaced_and_proved_every_five_seconds_at_most() {
     let mut story = long();
-    story.at(10.0, Event::Replace(1)).does([Action::Prove(1)]);
-    story.at(10.1, Event::Replace(1)).does([]);
-    story.at(10.2, Event::Proved(1)).does([Action::LetsIn(1)]);
+    story.at(10.0, Event::Replace(G1)).does([Action::Prove(G1)]);
+    story.at(10.1, Event::Replace(G1)).does([]);
+    story.at(10.2, Event::Proved(G1)).does([Action::LetsIn(G1)]);
     for tenth in 0..50 {
-        story.at(10.2 + f64::from(tenth) / 10.0, Event::Replace(1)).does([Action::LetsIn(1)]);
+        story.at(10.2 + f64::from(tenth) / 10.0, Event::Replace(G1)).does([Action::LetsIn(G1)]);
     }
-    story.at(15.3, Event::Replace(1)).does([Action::Prove(1)]);
+    story.at(15.3, Event::Replace(G1)).does([Action::Prove(G1)]);
     // Nothing has passed the gate: where it is refused in truth, it is replaced at once.
-    story.at(15.3, Event::ProofRefused(1)).does([log_in(24_999.75)]).notes(Note::Issuing(Reason::Refused));
+    story.at(15.3, Event::ProofRefused(G1)).does([log_in(24_999.75)]).notes(Note::Issuing(Reason::Refused));
 }
 
 #[test]
 fn what_no_server_can_say_of_a_refused_credential_does_not_keep_it() {
     let mut story = long();
-    story.at(10.0, Event::Replace(1)).does([Action::Prove(1)]);
-    story.at(10.0, Event::Unprovable(1)).does([log_in(24_999.75)]).notes(Note::Issuing(Reason::Refused));
+    story.at(10.0, Event::Replace(G1)).does([Action::Prove(G1)]);
+    story.at(10.0, Event::Unprovable(G1)).does([log_in(24_999.75)]).notes(Note::Issuing(Reason::Refused));
 }
 
 #[test]
 fn the_proof_of_a_credential_that_was_replaced_meanwhile_changes_nothing() {
     let mut story = long();
     story.at(10.0, Event::Rotate(None)).does([log_in(24_999.75)]);
-    story.at(10.1, Event::Replace(1)).does([Action::Prove(1)]);
-    story.issued(10.2, 2, T2, endless(), LONG);
-    story.at(10.3, Event::ProofRefused(1)).does([]);
-    story.at(10.4, Event::Replace(2)).does([Action::Prove(2)]);
+    story.at(10.1, Event::Replace(G1)).does([Action::Prove(G1)]);
+    story.issued(10.2, G2, T2, endless(), LONG);
+    story.at(10.3, Event::ProofRefused(G1)).does([]);
+    story.at(10.4, Event::Replace(G2)).does([Action::Prove(G2)]);
 }
 
 /// A route whose refused credential was replaced at second 5: the gate is closed.
 fn replaced_lately(settings: Settings) -> Story {
     let mut story = Story::serving(settings, LONG, endless());
-    story.at(5.0, Event::Replace(1)).does([Action::Prove(1)]);
-    story.at(5.0, Event::ProofRefused(1)).does([log_in(24_999.75)]);
-    story.issued(5.0, 2, T2, endless(), LONG);
-    story.at(5.0, empty(1));
+    story.at(5.0, Event::Replace(G1)).does([Action::Prove(G1)]);
+    story.at(5.0, Event::ProofRefused(G1)).does([log_in(24_999.75)]);
+    story.issued(5.0, G2, T2, endless(), LONG);
+    story.at(5.0, empty(G1));
     story
 }
 
@@ -274,16 +277,16 @@ fn a_refused_login_waits_for_an_issuance_under_way_whatever_it_is_for() {
     for (settings, begins) in begin {
         let mut story = replaced_lately(settings);
         story.at(20.0, begins).does([log_in(24_999.75)]);
-        story.at(20.1, Event::Replace(2)).does([Action::Prove(2)]);
-        story.at(20.1, Event::ProofRefused(2)).does([]);
+        story.at(20.1, Event::Replace(G2)).does([Action::Prove(G2)]);
+        story.at(20.1, Event::ProofRefused(G2)).does([]);
         story.at(20.2, Event::LoggedIn(T3, endless())).does([Action::Issue(T3)]);
-        story.at(20.3, Event::Replace(2)).does([]);
-        story.granted(20.4, 3, LONG);
-        story.at(20.5, Event::Replace(2)).does([]);
-        story.at(20.6, Event::Proved(3)).does([Action::Publish(3)]);
+        story.at(20.3, Event::Replace(G2)).does([]);
+        story.granted(20.4, G3, LONG);
+        story.at(20.5, Event::Replace(G2)).does([]);
+        story.at(20.6, Event::Proved(G3)).does([Action::Publish(G3)]);
         // Of the fresh one nothing is on its way.
-        story.at(20.7, Event::Replace(3)).does([Action::Prove(3)]);
-        story.at(20.7, Event::ProofRefused(3)).does([Action::TooEarly(3)]);
+        story.at(20.7, Event::Replace(G3)).does([Action::Prove(G3)]);
+        story.at(20.7, Event::ProofRefused(G3)).does([Action::TooEarly(G3)]);
     }
 }
 
@@ -291,36 +294,36 @@ fn a_refused_login_waits_for_an_issuance_under_way_whatever_it_is_for() {
 fn a_refused_login_waits_while_vault_is_asked_again_and_hears_when_nothing_comes_any_more() {
     let mut story = replaced_lately(Settings { rotate_after: Some(secs(15.0)), ..settings() });
     story.at(20.0, Event::Tick).does([log_in(24_999.75)]);
-    story.at(20.1, Event::Replace(2)).does([Action::Prove(2)]);
-    story.at(20.1, Event::ProofRefused(2)).does([]);
+    story.at(20.1, Event::Replace(G2)).does([Action::Prove(G2)]);
+    story.at(20.1, Event::ProofRefused(G2)).does([]);
     story.at(20.2, Event::LogInFailed(Failure::Transient)).does([]);
     story.at(20.7, Event::Tick).does([log_in(24_999.75)]);
     story.at(20.8, Event::LoggedIn(T3, endless())).does([Action::Issue(T3)]);
-    story.at(20.9, Event::IssueFailed(Failure::Refused)).does([Action::TooEarly(2)]);
-    story.at(21.0, Event::Replace(2)).does([Action::TooEarly(2)]);
+    story.at(20.9, Event::IssueFailed(Failure::Refused)).does([Action::TooEarly(G2)]);
+    story.at(21.0, Event::Replace(G2)).does([Action::TooEarly(G2)]);
 }
 
 #[test]
 fn a_refused_login_that_waits_for_a_command_hears_when_it_has_failed() {
     let mut story = replaced_lately(settings());
     story.at(20.0, Event::Rotate(None)).does([log_in(24_999.75)]);
-    story.at(20.1, Event::Replace(2)).does([Action::Prove(2)]);
-    story.at(20.1, Event::ProofRefused(2)).does([]);
-    story.at(20.2, Event::LogInFailed(Failure::Transient)).does([Action::RotateFailed, Action::TooEarly(2)]);
+    story.at(20.1, Event::Replace(G2)).does([Action::Prove(G2)]);
+    story.at(20.1, Event::ProofRefused(G2)).does([]);
+    story.at(20.2, Event::LogInFailed(Failure::Transient)).does([Action::RotateFailed, Action::TooEarly(G2)]);
 }
 
 #[test]
 fn what_was_to_stand_by_serves_the_login_that_waits_for_it() {
     // The one that is to stand by first is needed at once, and the gate is closed.
     let mut story = Story::serving(Settings { standby: true, ..settings() }, LONG, endless());
-    story.at(10.0, Event::Replace(1)).does([Action::Prove(1)]);
-    story.at(10.0, Event::ProofRefused(1)).does([]);
-    story.issued(10.0, 2, T2, endless(), LONG);
+    story.at(10.0, Event::Replace(G1)).does([Action::Prove(G1)]);
+    story.at(10.0, Event::ProofRefused(G1)).does([]);
+    story.issued(10.0, G2, T2, endless(), LONG);
     story.at(10.0, Event::LoggedIn(T3, endless())).does([Action::Issue(T3)]);
-    story.at(20.0, Event::Replace(2)).does([Action::Prove(2)]);
-    story.at(20.0, Event::ProofRefused(2)).does([]);
-    story.granted(20.1, 3, LONG);
-    story.at(20.2, Event::Proved(3)).does([Action::Publish(3), log_in(24_999.75)]);
+    story.at(20.0, Event::Replace(G2)).does([Action::Prove(G2)]);
+    story.at(20.0, Event::ProofRefused(G2)).does([]);
+    story.granted(20.1, G3, LONG);
+    story.at(20.2, Event::Proved(G3)).does([Action::Publish(G3), log_in(24_999.75)]);
 }
 
 #[test]
@@ -328,8 +331,8 @@ fn a_word_about_a_generation_that_is_not_current_replaces_nothing() {
     let mut story =
         Story::serving(Settings { rotate_after: Some(secs(10.0)), ..settings() }, LONG, endless());
     story.at(10.0, Event::Tick);
-    story.issued(10.0, 2, T2, endless(), LONG);
-    story.at(11.0, Event::Replace(1)).does([]);
+    story.issued(10.0, G2, T2, endless(), LONG);
+    story.at(11.0, Event::Replace(G1)).does([]);
 }
 
 #[test]
@@ -339,14 +342,14 @@ fn beyond_eight_retiring_the_oldest_is_no_longer_renewed() {
     for number in 2..=11 {
         let now = 5.0 * (number - 1) as f64;
         story.at(now, Event::Tick).does([log_in(24.75)]);
-        story.issued(now, number, TokenId(number), endless(), LEASE);
+        story.issued(now, GenerationId::new(number), TokenId(number), endless(), LEASE);
     }
     // Ten are retiring: 1 and 2 are not renewed at 66 and 71, the third is at 76.
     story.at(55.0, Event::Tick).does([log_in(24.75)]);
     story.at(55.0, Event::LogInFailed(Failure::Transient));
     let renewals: Vec<_> =
         story.pass(76.0).into_iter().filter(|(_, a)| matches!(a, Action::RenewLease(..))).collect();
-    assert_eq!(renewals, [(at(76.0), renew(3, T3, 24.75))]);
+    assert_eq!(renewals, [(at(76.0), renew(G3, T3, 24.75))]);
 }
 
 #[test]
@@ -354,12 +357,12 @@ fn one_issuance_at_a_time() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(1.0, Event::Rotate(None)).does([log_in(24.75)]);
     story.at(1.0, Event::Rotate(None)).does([]);
-    story.at(1.0, Event::Replace(1)).does([Action::Prove(1)]);
+    story.at(1.0, Event::Replace(G1)).does([Action::Prove(G1)]);
     story.at(1.0, Event::LoggedIn(T2, endless())).does([Action::Issue(T2)]);
     story.at(1.0, Event::Rotate(None)).does([]);
-    story.granted(1.0, 2, LEASE);
+    story.granted(1.0, G2, LEASE);
     story.at(1.0, Event::Rotate(None)).does([]);
-    story.at(1.0, Event::Proved(2)).does([Action::Publish(2)]);
+    story.at(1.0, Event::Proved(G2)).does([Action::Publish(G2)]);
 }
 
 /// How long each try waited for the one after it, where each fails so.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::script::*;
 use crate::lease::generation::Cause;
-use crate::lease::{Action, Drain, Event, Failure, LeaseLookup, Note, Outcome, Reason, Settings, Snapshot};
+use crate::lease::{
+    Action, Drain, Event, Failure, GenerationId, LeaseLookup, Note, Outcome, Reason, Settings, Snapshot,
+};
 
 const LEASE: f64 = 105.0;
 
@@ -13,129 +15,129 @@ fn crashed(settings: Settings) -> Story {
     Story::serving(settings, LEASE, own(100_000.0)).crash(20.0)
 }
 
-fn serves(kept: &Snapshot) -> Vec<(u64, bool)> {
+fn serves(kept: &Snapshot) -> Vec<(GenerationId, bool)> {
     kept.generations.iter().map(|(number, kept)| (*number, kept.serves)).collect()
 }
 
 #[test]
 fn the_current_generation_is_proved_and_published_and_nothing_is_issued() {
     let mut story = crashed(settings());
-    let ends_at = story.hard_close_at(1);
-    story.at(20.0, Event::Tick).does([Action::Prove(1)]);
-    story.at(20.5, Event::Proved(1)).does([Action::Publish(1)]).notes(Note::Published {
-        number: 1,
+    let ends_at = story.hard_close_at(G1);
+    story.at(20.0, Event::Tick).does([Action::Prove(G1)]);
+    story.at(20.5, Event::Proved(G1)).does([Action::Publish(G1)]).notes(Note::Published {
+        number: G1,
         reason: Reason::TakenUp,
         proved: true,
         successor: false,
     });
-    assert_eq!((story.hard_close_at(1), story.role.current()), (ends_at, Some(1)));
+    assert_eq!((story.hard_close_at(G1), story.role.current()), (ends_at, Some(G1)));
     // Two thirds of the usable life of the grant of second 0, as if nothing had been.
-    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
 }
 
 #[test]
 fn what_is_kept_is_what_comes_back() {
     let mut story = Story::serving(settings(), LEASE, own(100_000.0));
-    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
-    story.at(66.0, renewed(1, 66.0, LEASE));
+    story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
+    story.at(66.0, renewed(G1, 66.0, LEASE));
     let kept = story.role.snapshot();
     let mut story = story.crash(70.0);
     assert_eq!(story.role.snapshot(), kept);
     story.at(70.0, Event::Tick);
     assert_eq!(story.role.snapshot(), kept);
-    story.at(71.0, Event::Proved(1));
+    story.at(71.0, Event::Proved(G1));
     assert_eq!(story.role.snapshot(), kept);
 }
 
 #[test]
 fn a_renewal_that_was_in_flight_is_asked_for_again() {
     let mut story = Story::serving(settings(), LEASE, own(100_000.0));
-    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
     let mut story = story.crash(67.0);
-    story.at(67.0, Event::Tick).does([Action::Prove(1)]);
-    story.at(67.5, Event::Proved(1)).does([Action::Publish(1), renew(1, T1, 24.75)]);
+    story.at(67.0, Event::Tick).does([Action::Prove(G1)]);
+    story.at(67.5, Event::Proved(G1)).does([Action::Publish(G1), renew(G1, T1, 24.75)]);
 }
 
 #[test]
 fn one_that_is_refused_is_given_back_and_a_fresh_one_issued_at_once() {
     let mut story = crashed(settings());
     story.at(20.0, Event::Tick);
-    story.at(20.5, Event::ProofRefused(1)).does([Action::RevokeLease(1, T1), LOG_IN]);
-    story.notes(Note::NotTakenUp(1)).notes(Note::Issuing(Reason::First));
-    story.issued(21.0, 2, T2, own(100_000.0), LEASE);
+    story.at(20.5, Event::ProofRefused(G1)).does([Action::RevokeLease(G1, T1), LOG_IN]);
+    story.notes(Note::NotTakenUp(G1)).notes(Note::Issuing(Reason::First));
+    story.issued(21.0, G2, T2, own(100_000.0), LEASE);
 }
 
 #[test]
 fn a_rotation_asked_for_meanwhile_brings_a_fresh_one() {
     let mut story = crashed(settings());
-    story.at(20.0, Event::Tick).does([Action::Prove(1)]);
+    story.at(20.0, Event::Tick).does([Action::Prove(G1)]);
     story.at(20.2, Event::Rotate(Some(Drain::For(Duration::ZERO)))).does([]);
-    story.at(20.5, Event::Proved(1)).does([Action::Publish(1), log_in(24.75)]);
-    story.issued(21.0, 2, T2, own(100_000.0), LEASE);
-    story.is_closing(1, Cause::CutShort);
+    story.at(20.5, Event::Proved(G1)).does([Action::Publish(G1), log_in(24.75)]);
+    story.issued(21.0, G2, T2, own(100_000.0), LEASE);
+    story.is_closing(G1, Cause::CutShort);
 }
 
 #[test]
 fn one_that_is_younger_than_a_replica_may_lag_is_tried_again() {
     let grace = Settings { replica_grace: Duration::from_secs(30), ..settings() };
     let mut story = crashed(grace);
-    story.at(20.0, Event::Tick).does([Action::Prove(1)]);
-    story.at(20.2, Event::ProofRefused(1)).does([]);
-    story.at(20.7, Event::Tick).does([Action::Prove(1)]);
-    story.at(31.0, Event::ProofRefused(1)).does([Action::RevokeLease(1, T1), LOG_IN]);
+    story.at(20.0, Event::Tick).does([Action::Prove(G1)]);
+    story.at(20.2, Event::ProofRefused(G1)).does([]);
+    story.at(20.7, Event::Tick).does([Action::Prove(G1)]);
+    story.at(31.0, Event::ProofRefused(G1)).does([Action::RevokeLease(G1, T1), LOG_IN]);
 }
 
 #[test]
 fn one_that_nobody_can_judge_is_published_all_the_same() {
     let mut story = crashed(settings());
     story.at(20.0, Event::Tick);
-    story.at(21.0, Event::Unprovable(1)).does([Action::Publish(1)]);
+    story.at(21.0, Event::Unprovable(G1)).does([Action::Publish(G1)]);
 }
 
 #[test]
 fn one_with_less_than_two_seconds_left_is_given_back() {
     // The hard close is at 99.
     let mut story = Story::serving(settings(), LEASE, own(100_000.0)).crash(97.5);
-    story.at(97.5, Event::Tick).does([Action::RevokeLease(1, T1), LOG_IN]);
+    story.at(97.5, Event::Tick).does([Action::RevokeLease(G1, T1), LOG_IN]);
 }
 
 #[test]
 fn one_that_has_lapsed_is_forgotten() {
     let mut story = Story::serving(settings(), LEASE, own(100_000.0)).crash(106.0);
-    story.at(106.0, Event::Tick).does([LOG_IN, Action::Forget(1), Action::RevokeToken(T1)]);
+    story.at(106.0, Event::Tick).does([LOG_IN, Action::Forget(G1), Action::RevokeToken(T1)]);
 }
 
 #[test]
 fn a_token_bounds_it_as_before() {
     // The token ends at 30, two seconds of margin and one for the cancel before that.
     let mut story = Story::serving(settings(), LEASE, own(30.0)).crash(26.0);
-    story.at(26.0, Event::Tick).does([Action::RevokeLease(1, T1), LOG_IN]);
+    story.at(26.0, Event::Tick).does([Action::RevokeLease(G1, T1), LOG_IN]);
 }
 
 #[test]
 fn retired_ones_and_candidates_are_given_back() {
     let mut story = Story::serving(settings(), LEASE, own(100_000.0));
     story.at(10.0, Event::Rotate(None)).does([log_in(24.75)]);
-    story.issued(10.0, 2, T2, own(100_000.0), LEASE);
+    story.issued(10.0, G2, T2, own(100_000.0), LEASE);
     story.at(15.0, Event::Rotate(Some(Drain::Default))).does([log_in(24.75)]);
     story.at(15.0, Event::LoggedIn(T3, own(100_000.0)));
-    story.granted(15.0, 3, LEASE);
-    assert_eq!(serves(&story.role.snapshot()), [(1, false), (2, true), (3, false)]);
+    story.granted(15.0, G3, LEASE);
+    assert_eq!(serves(&story.role.snapshot()), [(G1, false), (G2, true), (G3, false)]);
     // Whoever serves is the last.
     let mut story = story.crash(20.0);
     story.at(20.0, Event::Tick).does([
-        Action::RevokeLease(1, T1),
-        Action::RevokeLease(2, T3),
-        Action::Prove(3),
+        Action::RevokeLease(G1, T1),
+        Action::RevokeLease(G2, T3),
+        Action::Prove(G3),
     ]);
-    story.at(20.2, Event::LeaseRevoked(1)).does([Action::Forget(1), Action::RevokeToken(T1)]);
+    story.at(20.2, Event::LeaseRevoked(G1)).does([Action::Forget(G1), Action::RevokeToken(T1)]);
     story
-        .at(20.3, Event::LeaseRevokeFailed(2, Failure::Forbidden))
-        .does([Action::Forget(2), Action::RevokeToken(T3)]);
-    story.at(20.5, Event::Proved(3)).does([Action::Publish(3)]);
+        .at(20.3, Event::LeaseRevokeFailed(G2, Failure::Forbidden))
+        .does([Action::Forget(G2), Action::RevokeToken(T3)]);
+    story.at(20.5, Event::Proved(G3)).does([Action::Publish(G3)]);
     story.at(20.6, Event::TokenRevoked(T3)).does([Action::ForgetToken(T3)]);
-    story.at(21.6, Event::Tick).does([Action::LookUpLease(2, T2)]);
-    story.at(21.7, Event::LeaseLookedUp(2, LeaseLookup::Missing)).notes(Note::Returned(2, Outcome::Token));
+    story.at(21.6, Event::Tick).does([Action::LookUpLease(G2, T2)]);
+    story.at(21.7, Event::LeaseLookedUp(G2, LeaseLookup::Missing)).notes(Note::Returned(G2, Outcome::Token));
 }
 
 #[test]
@@ -143,9 +145,9 @@ fn the_first_candidate_is_taken_up_before_it_was_published() {
     let mut story = Story::new(settings());
     story.at(0.0, Event::Tick);
     story.at(0.0, Event::LoggedIn(T1, own(100_000.0)));
-    story.granted(0.0, 1, LEASE);
+    story.granted(0.0, G1, LEASE);
     let mut story = story.crash(1.0);
-    story.at(1.0, Event::Tick).does([Action::Prove(1)]);
+    story.at(1.0, Event::Tick).does([Action::Prove(G1)]);
 }
 
 #[test]
@@ -170,7 +172,7 @@ fn one_that_was_handed_to_us_is_only_forgotten() {
 fn a_lost_lease_is_not_kept_and_its_token_is() {
     let mut story = Story::serving(settings(), LEASE, own(100_000.0));
     story.at(66.0, Event::Tick);
-    story.at(66.0, not_renewed(1, Failure::Gone));
+    story.at(66.0, not_renewed(G1, Failure::Gone));
     let kept = story.role.snapshot();
     assert_eq!((serves(&kept), kept.tokens.len()), (vec![], 1));
 }
@@ -180,16 +182,16 @@ fn a_lazy_route_takes_up_what_there_is_and_asks_for_nothing_else() {
     let lazy = Settings { lazy: true, ..settings() };
     let mut story = Story::new(lazy.clone());
     story.at(0.0, Event::Wanted).does([LOG_IN]);
-    story.issued(0.0, 1, T1, own(100_000.0), LEASE);
+    story.issued(0.0, G1, T1, own(100_000.0), LEASE);
     let mut served = story.crash(20.0);
-    served.at(20.0, Event::Tick).does([Action::Prove(1)]);
-    served.at(20.5, Event::Proved(1)).does([Action::Publish(1)]);
+    served.at(20.0, Event::Tick).does([Action::Prove(G1)]);
+    served.at(20.5, Event::Proved(G1)).does([Action::Publish(G1)]);
     served.at(30.0, Event::Idle).does([Action::Unpublish]);
-    served.at(30.0, empty(1)).does([Action::RevokeLease(1, T1)]);
+    served.at(30.0, empty(G1)).does([Action::RevokeLease(G1, T1)]);
     // It had been retired for want of sessions.
     let mut idle = served.crash(31.0);
-    idle.at(31.0, Event::Tick).does([Action::RevokeLease(1, T1)]);
-    idle.at(31.5, Event::LeaseRevoked(1)).does([Action::Forget(1), Action::RevokeToken(T1)]);
+    idle.at(31.0, Event::Tick).does([Action::RevokeLease(G1, T1)]);
+    idle.at(31.5, Event::LeaseRevoked(G1)).does([Action::Forget(G1), Action::RevokeToken(T1)]);
     idle.at(32.0, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
     assert!(idle.role.is_empty());
 }

@@ -10,52 +10,52 @@ const LEASE: f64 = 105.0;
 fn rotated(settings: Settings, first: TokenFacts) -> Story {
     let mut story = Story::serving(settings, LEASE, first);
     story.at(10.0, Event::Rotate(None)).does([log_in(24.75)]);
-    story.issued(10.0, 2, T2, own(100_000.0), LEASE);
+    story.issued(10.0, G2, T2, own(100_000.0), LEASE);
     story
 }
 
 #[test]
 fn a_retired_generation_without_sessions_is_revoked_by_its_lease_then_its_token() {
     let mut story = rotated(settings(), endless());
-    story.at(11.0, empty(1)).does([Action::RevokeLease(1, T1)]);
-    story.at(12.0, Event::LeaseRevoked(1)).does([Action::Forget(1), Action::RevokeToken(T1)]);
-    story.notes(Note::Returned(1, Outcome::Lease));
+    story.at(11.0, empty(G1)).does([Action::RevokeLease(G1, T1)]);
+    story.at(12.0, Event::LeaseRevoked(G1)).does([Action::Forget(G1), Action::RevokeToken(T1)]);
+    story.notes(Note::Returned(G1, Outcome::Lease));
     story.at(13.0, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
 }
 
 #[test]
 fn where_the_policy_forbids_that_its_own_token_is_revoked() {
     let mut story = rotated(settings(), endless());
-    story.at(11.0, empty(1));
+    story.at(11.0, empty(G1));
     story
-        .at(12.0, Event::LeaseRevokeFailed(1, Failure::Forbidden))
-        .does([Action::Forget(1), Action::RevokeToken(T1)]);
+        .at(12.0, Event::LeaseRevokeFailed(G1, Failure::Forbidden))
+        .does([Action::Forget(G1), Action::RevokeToken(T1)]);
     story
         .at(13.0, Event::TokenRevoked(T1))
         .does([Action::ForgetToken(T1)])
-        .does_not_note(Note::Returned(1, Outcome::Token));
+        .does_not_note(Note::Returned(G1, Outcome::Token));
     // What came of the lease is seen under its successor's token.
-    story.at(14.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(14.0, Event::LeaseLookedUp(1, LeaseLookup::Missing)).notes(Note::Returned(1, Outcome::Token));
+    story.at(14.0, Event::Tick).does([Action::LookUpLease(G1, T2)]);
+    story.at(14.0, Event::LeaseLookedUp(G1, LeaseLookup::Missing)).notes(Note::Returned(G1, Outcome::Token));
 }
 
 #[test]
 fn where_both_are_forbidden_it_lapses() {
     let mut story = rotated(settings(), endless());
-    story.at(11.0, empty(1));
-    story.at(12.0, Event::LeaseRevokeFailed(1, Failure::Forbidden));
+    story.at(11.0, empty(G1));
+    story.at(12.0, Event::LeaseRevokeFailed(G1, Failure::Forbidden));
     story.at(13.0, Event::TokenRevokeFailed(T1, Failure::Forbidden)).does([Action::ForgetToken(T1)]);
-    story.notes(Note::Returned(1, Outcome::Forbidden));
+    story.notes(Note::Returned(G1, Outcome::Forbidden));
 }
 
 #[test]
 fn a_handed_token_is_never_revoked() {
     let mut story = rotated(settings(), handed(10_000.0));
-    story.at(11.0, empty(1)).does([Action::RevokeLease(1, T1)]);
+    story.at(11.0, empty(G1)).does([Action::RevokeLease(G1, T1)]);
     story
-        .at(12.0, Event::LeaseRevokeFailed(1, Failure::Forbidden))
-        .does([Action::Forget(1), Action::ForgetToken(T1)]);
-    story.notes(Note::Returned(1, Outcome::Forbidden));
+        .at(12.0, Event::LeaseRevokeFailed(G1, Failure::Forbidden))
+        .does([Action::Forget(G1), Action::ForgetToken(T1)]);
+    story.notes(Note::Returned(G1, Outcome::Forbidden));
 }
 
 #[test]
@@ -65,17 +65,17 @@ fn a_shared_token_is_revoked_only_after_its_last_generation() {
     story.at(10.0, Event::Tick).does([log_in(24.75)]);
     // The login is refused: the next lease comes under the token that lives.
     story.at(10.0, Event::LogInFailed(Failure::Refused)).does([Action::Issue(T1)]);
-    story.granted(10.0, 2, LEASE);
-    story.at(10.0, Event::Proved(2)).does([Action::Publish(2)]);
-    story.at(11.0, empty(1)).does([Action::RevokeLease(1, T1)]);
-    story.at(12.0, Event::LeaseRevokeFailed(1, Failure::Forbidden)).does([Action::Forget(1)]);
+    story.granted(10.0, G2, LEASE);
+    story.at(10.0, Event::Proved(G2)).does([Action::Publish(G2)]);
+    story.at(11.0, empty(G1)).does([Action::RevokeLease(G1, T1)]);
+    story.at(12.0, Event::LeaseRevokeFailed(G1, Failure::Forbidden)).does([Action::Forget(G1)]);
     story.at(13.0, Event::Close).does([Action::Unpublish]);
-    story.at(14.0, empty(2)).does([Action::RevokeLease(2, T1)]);
+    story.at(14.0, empty(G2)).does([Action::RevokeLease(G2, T1)]);
     story
-        .at(15.0, Event::LeaseRevokeFailed(2, Failure::Forbidden))
-        .does([Action::Forget(2), Action::RevokeToken(T1)]);
+        .at(15.0, Event::LeaseRevokeFailed(G2, Failure::Forbidden))
+        .does([Action::Forget(G2), Action::RevokeToken(T1)]);
     story.at(16.0, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
-    story.notes(Note::Returned(1, Outcome::Unverified)).notes(Note::Returned(2, Outcome::Unverified));
+    story.notes(Note::Returned(G1, Outcome::Unverified)).notes(Note::Returned(G2, Outcome::Unverified));
     assert!(story.role.is_empty());
 }
 
@@ -85,58 +85,58 @@ fn a_token_is_renewed_until_its_last_generation_has_ended() {
     let renewals = story.pass(40.0);
     assert!(renewals.iter().any(|(_, action)| matches!(action, Action::RenewToken(T1, _))), "{renewals:?}");
     story.at(40.0, token_renewed(T1, 40.0, 45.0));
-    story.at(41.0, empty(1));
-    story.at(41.0, Event::LeaseRevoked(1)).does([Action::Forget(1), Action::RevokeToken(T1)]);
+    story.at(41.0, empty(G1));
+    story.at(41.0, Event::LeaseRevoked(G1)).does([Action::Forget(G1), Action::RevokeToken(T1)]);
 }
 
 #[test]
 fn a_lease_with_a_stray_session_is_left_to_lapse_and_its_token_with_it() {
     let mut story = rotated(settings(), own(100_000.0));
     story
-        .at(11.0, Event::Empty { number: 1, stray: true })
+        .at(11.0, Event::Empty { number: G1, stray: true })
         .does([])
-        .notes(Note::Returned(1, Outcome::Failed));
-    story.at(76.0, Event::Tick).does([renew(2, T2, 24.75)]);
-    story.at(76.0, renewed(2, 76.0, 10_000.0)).does([]);
-    story.at(105.0, Event::Tick).does([Action::Forget(1), Action::RevokeToken(T1)]);
+        .notes(Note::Returned(G1, Outcome::Failed));
+    story.at(76.0, Event::Tick).does([renew(G2, T2, 24.75)]);
+    story.at(76.0, renewed(G2, 76.0, 10_000.0)).does([]);
+    story.at(105.0, Event::Tick).does([Action::Forget(G1), Action::RevokeToken(T1)]);
 }
 
 #[test]
 fn a_revocation_that_fails_is_tried_again_until_the_lease_lapses() {
     let mut story = rotated(settings(), endless());
-    story.at(11.0, empty(1)).does([Action::RevokeLease(1, T1)]);
+    story.at(11.0, empty(G1)).does([Action::RevokeLease(G1, T1)]);
     let mut now = 11.0;
     for wait in [0.5, 1.0, 2.0, 4.0] {
-        story.at(now, Event::LeaseRevokeFailed(1, Failure::Transient)).does([]);
+        story.at(now, Event::LeaseRevokeFailed(G1, Failure::Transient)).does([]);
         now += wait;
-        story.at(now, Event::Tick).does([Action::RevokeLease(1, T1)]);
+        story.at(now, Event::Tick).does([Action::RevokeLease(G1, T1)]);
     }
-    story.at(76.0, Event::Tick).does([renew(2, T2, 24.75)]);
-    story.at(76.0, renewed(2, 76.0, 10_000.0)).does([]);
-    story.at(104.9, Event::LeaseRevokeFailed(1, Failure::TimedOut)).does([]);
-    story.at(105.0, Event::Tick).does([Action::Forget(1), Action::RevokeToken(T1)]);
+    story.at(76.0, Event::Tick).does([renew(G2, T2, 24.75)]);
+    story.at(76.0, renewed(G2, 76.0, 10_000.0)).does([]);
+    story.at(104.9, Event::LeaseRevokeFailed(G1, Failure::TimedOut)).does([]);
+    story.at(105.0, Event::Tick).does([Action::Forget(G1), Action::RevokeToken(T1)]);
 }
 
 #[test]
 fn with_several_addresses_giving_back_waits_until_the_successor_is_old_enough() {
     let mut story = rotated(Settings { replica_grace: secs(30.0), ..settings() }, endless());
-    assert!(!story.role.may_empty(at(39.0), 1));
+    assert!(!story.role.may_empty(at(39.0), G1));
     // The role wakes when the time has come, so that the driver looks again.
     story.at(40.0, Event::Tick);
-    assert!(story.role.may_empty(at(40.0), 1));
+    assert!(story.role.may_empty(at(40.0), G1));
 }
 
 #[test]
 fn after_the_close_nothing_waits_for_replicas() {
     let mut story = rotated(Settings { replica_grace: secs(30.0), ..settings() }, endless());
     story.at(11.0, Event::Close).does([Action::Unpublish]);
-    assert!(story.role.may_empty(at(11.0), 1) && story.role.may_empty(at(11.0), 2));
+    assert!(story.role.may_empty(at(11.0), G1) && story.role.may_empty(at(11.0), G2));
 }
 
 #[test]
 fn the_current_generation_does_not_end_when_it_is_empty() {
     let story = rotated(settings(), endless());
-    assert!(!story.role.may_empty(at(1000.0), 2) && story.role.may_empty(at(10.0), 1));
+    assert!(!story.role.may_empty(at(1000.0), G2) && story.role.may_empty(at(10.0), G1));
 }
 
 #[test]
@@ -156,23 +156,23 @@ fn a_lease_that_came_without_a_credential_is_given_back() {
     story.at(10.0, Event::LoggedIn(T2, own(1000.0))).does([Action::Issue(T2)]);
     story.at(10.1, Event::IssueFailed(Failure::Unusable)).does([Action::RotateFailed]);
     let left = Event::LeaseLeft { token: T2, sent_at: at(10.0), lease: secs(3600.0) };
-    story.at(10.2, left).does([Action::RevokeLease(2, T2)]);
+    story.at(10.2, left).does([Action::RevokeLease(G2, T2)]);
     story.at(10.2, Event::LateReply(T2)).does([]);
     // It is tried again, as any other lease that is given back.
-    story.at(10.3, Event::LeaseRevokeFailed(2, Failure::Transient)).does([]);
-    story.at(10.8, Event::Tick).does([Action::RevokeLease(2, T2)]);
-    story.at(10.9, Event::LeaseRevoked(2)).does([Action::Forget(2), Action::RevokeToken(T2)]);
-    story.notes(Note::Returned(2, Outcome::Lease));
+    story.at(10.3, Event::LeaseRevokeFailed(G2, Failure::Transient)).does([]);
+    story.at(10.8, Event::Tick).does([Action::RevokeLease(G2, T2)]);
+    story.at(10.9, Event::LeaseRevoked(G2)).does([Action::Forget(G2), Action::RevokeToken(T2)]);
+    story.notes(Note::Returned(G2, Outcome::Lease));
 }
 
 #[test]
 fn a_lease_in_another_namespace_does_not_go_with_its_token() {
     let mut story = rotated(settings(), own(1000.0));
-    story.at(11.0, empty(1)).does([Action::RevokeLease(1, T1)]);
-    story.at(11.1, Event::LeaseStays(1)).does([Action::Forget(1), Action::RevokeToken(T1)]);
-    story.notes(Note::Returned(1, Outcome::Forbidden));
+    story.at(11.0, empty(G1)).does([Action::RevokeLease(G1, T1)]);
+    story.at(11.1, Event::LeaseStays(G1)).does([Action::Forget(G1), Action::RevokeToken(T1)]);
+    story.notes(Note::Returned(G1, Outcome::Forbidden));
     story.at(11.2, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
-    assert!(!story.role.owes(1));
+    assert!(!story.role.owes(G1));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_login_refused_issues_under_the_living_token() {
 fn a_dead_token_is_not_a_living_one() {
     let mut story = Story::serving(settings(), LEASE, own(1000.0));
     story.at(66.0, Event::Tick);
-    story.at(66.0, not_renewed(1, Failure::TokenDead)).does([Action::Unpublish, LOG_IN]);
+    story.at(66.0, not_renewed(G1, Failure::TokenDead)).does([Action::Unpublish, LOG_IN]);
     story.at(66.0, Event::LogInFailed(Failure::Refused)).does([]);
 }
 
@@ -205,15 +205,15 @@ fn a_login_kept_for_the_next_try_is_used_and_revoked_in_the_end() {
 fn the_close_gives_everything_back_and_issues_nothing() {
     let mut story = rotated(settings(), endless());
     story.at(15.0, Event::Close).does([Action::Unpublish]);
-    story.at(15.0, empty(1)).does([Action::RevokeLease(1, T1)]);
-    story.at(15.0, Event::LeaseRevoked(1)).does([Action::Forget(1), Action::RevokeToken(T1)]);
+    story.at(15.0, empty(G1)).does([Action::RevokeLease(G1, T1)]);
+    story.at(15.0, Event::LeaseRevoked(G1)).does([Action::Forget(G1), Action::RevokeToken(T1)]);
     story.at(15.0, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
     // Renewals go on while there are sessions, and no rotation comes.
-    story.at(76.0, Event::Tick).does([renew(2, T2, 24.75)]);
-    story.at(76.0, not_renewed(2, Failure::CannotExtend)).does([]);
-    story.at(109.0, Event::Tick).does([]).is_closing(2, Cause::LeaseEnd);
-    story.at(110.0, empty(2)).does([Action::RevokeLease(2, T2)]);
-    story.at(110.0, Event::LeaseRevoked(2)).does([Action::Forget(2), Action::RevokeToken(T2)]);
+    story.at(76.0, Event::Tick).does([renew(G2, T2, 24.75)]);
+    story.at(76.0, not_renewed(G2, Failure::CannotExtend)).does([]);
+    story.at(109.0, Event::Tick).does([]).is_closing(G2, Cause::LeaseEnd);
+    story.at(110.0, empty(G2)).does([Action::RevokeLease(G2, T2)]);
+    story.at(110.0, Event::LeaseRevoked(G2)).does([Action::Forget(G2), Action::RevokeToken(T2)]);
     story.at(110.0, Event::TokenRevoked(T2)).does([Action::ForgetToken(T2)]);
     assert!(story.role.is_empty());
 }
@@ -225,7 +225,7 @@ fn an_issuance_in_flight_at_the_close_is_given_back() {
     story.at(0.0, Event::LoggedIn(T1, own(1000.0))).does([Action::Issue(T1)]);
     story.at(0.0, Event::Close).does([]);
     assert!(!story.role.is_empty());
-    story.at(1.0, granted(0.0, LEASE, true)).does([Action::RevokeLease(1, T1)]);
+    story.at(1.0, granted(0.0, LEASE, true)).does([Action::RevokeLease(G1, T1)]);
 }
 
 #[test]
@@ -241,5 +241,5 @@ fn a_stale_word_about_a_token_in_use_does_not_drop_it() {
     let mut story = rotated(settings(), own(45.0));
     story.at(11.0, Event::TokenRevoked(T1)).does([]);
     story.at(11.0, Event::TokenRevokeFailed(T1, Failure::TokenDead)).does([]);
-    assert_eq!(story.hard_close_at(1), at(41.75));
+    assert_eq!(story.hard_close_at(G1), at(41.75));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::script::secs;
 use super::watch::{Watch, promise};
 use crate::lease::generation::Ending;
-use crate::lease::{Action, Event, Failure, LeaseLookup, TokenId};
+use crate::lease::{Action, Event, Failure, GenerationId, LeaseLookup, TokenId};
 use crate::time::Time;
 
 #[derive(Clone, Copy, Default, Hash)]
@@ -50,12 +50,12 @@ pub(super) struct Request {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Subject {
     Credential,
-    Proof(u64),
-    LeaseRenewal(u64),
+    Proof(GenerationId),
+    LeaseRenewal(GenerationId),
     TokenRenewal(TokenId),
-    LeaseRevocation(u64),
+    LeaseRevocation(GenerationId),
     TokenRevocation(TokenId),
-    LeaseLook(u64),
+    LeaseLook(GenerationId),
 }
 
 impl Watch {
@@ -121,7 +121,7 @@ impl Watch {
 
     pub(super) fn grant(
         &mut self,
-        number: u64,
+        number: GenerationId,
         lease: usize,
         sent_at: Time,
         span: Duration,
@@ -135,7 +135,7 @@ impl Watch {
     }
 
     /// The role has a generation more.
-    pub(super) fn hold(&mut self, number: u64, lease: usize, sent_at: Time, span: Duration) {
+    pub(super) fn hold(&mut self, number: GenerationId, lease: usize, sent_at: Time, span: Duration) {
         let known = Known { ends_at: Some(sent_at + span), longest: span, capped: false };
         let held = Held {
             lease,

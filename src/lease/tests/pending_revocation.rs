@@ -7,89 +7,89 @@ use crate::lease::{Action, Event, Failure, LeaseLookup, Note, Outcome};
 fn finish_revocation() -> Story {
     let mut story = Story::serving(settings(), 1000.0, own(100_000.0));
     story.at(10.0, Event::Rotate(None));
-    story.issued(10.0, 2, T2, own(100_000.0), 1000.0);
-    story.at(11.0, empty(1)).does([Action::RevokeLease(1, T1)]);
+    story.issued(10.0, G2, T2, own(100_000.0), 1000.0);
+    story.at(11.0, empty(G1)).does([Action::RevokeLease(G1, T1)]);
     story
-        .at(12.0, Event::LeaseRevokeFailed(1, Failure::Forbidden))
-        .does([Action::Forget(1), Action::RevokeToken(T1)]);
-    assert!(story.role.owes(1));
+        .at(12.0, Event::LeaseRevokeFailed(G1, Failure::Forbidden))
+        .does([Action::Forget(G1), Action::RevokeToken(T1)]);
+    assert!(story.role.owes(G1));
     story.at(13.0, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
-    assert!(story.role.owes(1));
+    assert!(story.role.owes(G1));
     story
 }
 
 fn seen(lookup: LeaseLookup) -> Event {
-    Event::LeaseLookedUp(1, lookup)
+    Event::LeaseLookedUp(G1, lookup)
 }
 
 #[test]
 fn a_lease_that_is_gone_was_given_back_with_its_token() {
     let mut story = finish_revocation();
-    story.at(14.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(14.1, seen(LeaseLookup::Missing)).does([]).notes(Note::Returned(1, Outcome::Token));
-    assert!(!story.role.owes(1));
+    story.at(14.0, Event::Tick).does([Action::LookUpLease(G1, T2)]);
+    story.at(14.1, seen(LeaseLookup::Missing)).does([]).notes(Note::Returned(G1, Outcome::Token));
+    assert!(!story.role.owes(G1));
 }
 
 #[test]
 fn a_lease_that_is_there_is_looked_up_four_times_and_said_to_stay() {
     let mut story = finish_revocation();
     for second in [14.0, 16.0, 20.0] {
-        story.at(second, Event::Tick).does([Action::LookUpLease(1, T2)]);
+        story.at(second, Event::Tick).does([Action::LookUpLease(G1, T2)]);
         story
             .at(second, seen(LeaseLookup::Present))
             .does([])
-            .does_not_note(Note::Returned(1, Outcome::Stays));
+            .does_not_note(Note::Returned(G1, Outcome::Stays));
     }
-    story.at(28.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(28.0, seen(LeaseLookup::Present)).does([]).notes(Note::Returned(1, Outcome::Stays));
-    assert!(!story.role.owes(1));
+    story.at(28.0, Event::Tick).does([Action::LookUpLease(G1, T2)]);
+    story.at(28.0, seen(LeaseLookup::Present)).does([]).notes(Note::Returned(G1, Outcome::Stays));
+    assert!(!story.role.owes(G1));
     assert_eq!(story.pass(600.0), [], "nobody looks again");
 }
 
 #[test]
 fn one_that_goes_at_a_later_look_was_given_back() {
     let mut story = finish_revocation();
-    story.at(14.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
+    story.at(14.0, Event::Tick).does([Action::LookUpLease(G1, T2)]);
     story.at(14.0, seen(LeaseLookup::Present)).does([]);
-    story.at(16.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(16.0, seen(LeaseLookup::Missing)).notes(Note::Returned(1, Outcome::Token));
+    story.at(16.0, Event::Tick).does([Action::LookUpLease(G1, T2)]);
+    story.at(16.0, seen(LeaseLookup::Missing)).notes(Note::Returned(G1, Outcome::Token));
 }
 
 #[test]
 fn what_nobody_could_see_does_not_count_as_gone() {
     let mut story = finish_revocation();
-    story.at(14.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(14.0, seen(LeaseLookup::Forbidden)).does([]).notes(Note::Returned(1, Outcome::Unverified));
+    story.at(14.0, Event::Tick).does([Action::LookUpLease(G1, T2)]);
+    story.at(14.0, seen(LeaseLookup::Forbidden)).does([]).notes(Note::Returned(G1, Outcome::Unverified));
 
     let mut story = finish_revocation();
     for second in [14.0, 16.0, 20.0, 28.0] {
-        story.at(second, Event::Tick).does([Action::LookUpLease(1, T2)]);
+        story.at(second, Event::Tick).does([Action::LookUpLease(G1, T2)]);
         story.at(second, seen(LeaseLookup::Unknown)).does([]);
     }
-    story.notes(Note::Returned(1, Outcome::Unverified));
+    story.notes(Note::Returned(G1, Outcome::Unverified));
 }
 
 #[test]
 fn nobody_waits_for_it_at_the_close() {
     let mut story = finish_revocation();
-    story.at(13.5, Event::Close).does([Action::Unpublish]).notes(Note::Returned(1, Outcome::Unverified));
+    story.at(13.5, Event::Close).does([Action::Unpublish]).notes(Note::Returned(G1, Outcome::Unverified));
 
     let mut story = finish_revocation();
-    story.at(14.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(14.2, Event::Close).notes(Note::Returned(1, Outcome::Unverified));
-    story.at(14.3, seen(LeaseLookup::Present)).does([]).does_not_note(Note::Returned(1, Outcome::Stays));
+    story.at(14.0, Event::Tick).does([Action::LookUpLease(G1, T2)]);
+    story.at(14.2, Event::Close).notes(Note::Returned(G1, Outcome::Unverified));
+    story.at(14.3, seen(LeaseLookup::Present)).does([]).does_not_note(Note::Returned(G1, Outcome::Stays));
 }
 
 #[test]
 fn a_dead_tokens_lease_is_looked_up_as_well() {
     let mut story = Story::serving(settings(), 1000.0, own(100_000.0));
     story.at(10.0, Event::Rotate(None));
-    story.issued(10.0, 2, T2, own(100_000.0), 1000.0);
-    story.at(11.0, empty(1));
+    story.issued(10.0, G2, T2, own(100_000.0), 1000.0);
+    story.at(11.0, empty(G1));
     story
-        .at(12.0, Event::LeaseRevokeFailed(1, Failure::TokenDead))
-        .does([Action::Forget(1), Action::RevokeToken(T1)]);
+        .at(12.0, Event::LeaseRevokeFailed(G1, Failure::TokenDead))
+        .does([Action::Forget(G1), Action::RevokeToken(T1)]);
     story.at(12.5, Event::TokenRevokeFailed(T1, Failure::TokenDead)).does([Action::ForgetToken(T1)]);
-    story.at(13.0, Event::Tick).does([Action::LookUpLease(1, T2)]);
-    story.at(13.1, seen(LeaseLookup::Missing)).notes(Note::Returned(1, Outcome::Token));
+    story.at(13.0, Event::Tick).does([Action::LookUpLease(G1, T2)]);
+    story.at(13.1, seen(LeaseLookup::Missing)).notes(Note::Returned(G1, Outcome::Token));
 }

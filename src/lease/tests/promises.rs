@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::known::Request;
 use super::script::secs;
-use super::watch::{LATE, Planted, ROUNDING, Watch, promise};
+use super::watch::{LATE, Planted, ROUNDING, Watch, promise, stored};
 use super::world::{Dice, Fault, Scenario, Tokens, beginning};
 use crate::lease::generation::Ending;
-use crate::lease::{Action, Drain, DynamicRole, Event, Failure, LeaseLookup, Note, Reason, TokenId, Verdict};
+use crate::lease::{
+    Action, Drain, DynamicRole, Event, Failure, GenerationId, LeaseLookup, Note, Reason, TokenId, Verdict,
+};
 use crate::time::Time;
 
 /// What a run was made of.
@@ -406,12 +408,11 @@ impl<'a> World<'a> {
         self.counts.steps += 1;
         let grant = lease.filter(|_| matches!(event, Event::Granted { .. }));
         let strays = grant.is_some() && self.dice.chance(0.03);
-        let closing: BTreeSet<u64> =
+        let closing: BTreeSet<GenerationId> =
             self.watch.held.iter().filter(|(_, held)| held.is_closing()).map(|(number, _)| *number).collect();
         let reason = self.reason;
         let actions = self.watch.take_in(event, lease)?;
-        if grant.is_some() {
-            let number = self.watch.role.latest();
+        if let Some(number) = stored(&actions).filter(|_| grant.is_some()) {
             self.watch.held.entry(number).and_modify(|held| held.strays = strays);
             self.draw(reason)?;
         }
@@ -440,7 +441,7 @@ impl<'a> World<'a> {
     }
 
     /// The sessions of a generation hear of its end.
-    fn tell(&mut self, number: u64, ending: Ending, closes_already: bool) {
+    fn tell(&mut self, number: GenerationId, ending: Ending, closes_already: bool) {
         let now = self.watch.now;
         let mine: Vec<usize> =
             self.watch.sessions.iter().filter(|(_, open)| **open == number).map(|(id, _)| *id).collect();
@@ -490,7 +491,7 @@ impl<'a> World<'a> {
     /// With everything in order for a lease and 20 minutes, logins get in, and nobody is in a lost generation.
     fn has_healed(&self) -> Result<(), String> {
         let now = self.watch.now;
-        let lives = |number: u64| {
+        let lives = |number: GenerationId| {
             self.watch.held.get(&number).is_some_and(|held| self.watch.vault.lease_lives(held.lease, now))
         };
         let has_no_token = self.scenario.tokens == Tokens::Fixed;

@@ -1,7 +1,7 @@
 //! The proof of a candidate.
 
 use super::script::*;
-use crate::lease::{Action, Event, Failure, Note, Reason, Settings, Verdict};
+use crate::lease::{Action, Event, Failure, GenerationId, Note, Reason, Settings, TokenId, Verdict};
 
 const LEASE: f64 = 105.0;
 
@@ -11,7 +11,7 @@ fn story() -> Story {
         Story::serving(Settings { rotate_after: Some(secs(10.0)), ..settings() }, LEASE, endless());
     story.at(10.0, Event::Tick);
     story.at(10.0, Event::LoggedIn(T2, own(10_000.0)));
-    story.granted(10.0, 2, LEASE);
+    story.granted(10.0, G2, LEASE);
     story
 }
 
@@ -21,15 +21,15 @@ fn a_refused_candidate_is_tried_for_half_its_usable_life_then_revoked() {
     // Half of 99 s: until second 59.5.
     let mut now = 10.0;
     for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0] {
-        story.at(now, Event::ProofRefused(2)).does([]);
+        story.at(now, Event::ProofRefused(G2)).does([]);
         now += wait;
-        story.at(now, Event::Tick).does([Action::Prove(2)]);
+        story.at(now, Event::Tick).does([Action::Prove(G2)]);
     }
-    story.at(now, Event::ProofRefused(2)).does([]);
-    story.at(59.5, Event::Tick).does([Action::Prove(2)]);
-    story.at(59.5, Event::ProofRefused(2)).does([Action::RevokeLease(2, T2)]);
-    story.notes(Note::CandidateRefused(2));
-    assert_eq!(story.role.current(), Some(1));
+    story.at(now, Event::ProofRefused(G2)).does([]);
+    story.at(59.5, Event::Tick).does([Action::Prove(G2)]);
+    story.at(59.5, Event::ProofRefused(G2)).does([Action::RevokeLease(G2, T2)]);
+    story.notes(Note::CandidateRefused(G2));
+    assert_eq!(story.role.current(), Some(G1));
 }
 
 #[test]
@@ -37,16 +37,16 @@ fn a_refused_candidate_is_tried_for_a_minute_at_most() {
     let mut story = Story::new(settings());
     story.at(0.0, Event::Tick);
     story.at(0.0, Event::LoggedIn(T1, endless()));
-    story.granted(0.0, 1, 3600.0);
+    story.granted(0.0, G1, 3600.0);
     let mut now = 0.0;
     while now < 60.0 {
-        story.at(now, Event::ProofRefused(1)).does([]);
+        story.at(now, Event::ProofRefused(G1)).does([]);
         let (when, action) = story.pass(now + 4.0)[0];
-        assert_eq!(action, Action::Prove(1));
+        assert_eq!(action, Action::Prove(G1));
         now = when.as_nanos() as f64 / 1e9;
     }
     assert!(now <= 60.0, "{now}");
-    story.at(now, Event::ProofRefused(1)).does([Action::RevokeLease(1, T1)]);
+    story.at(now, Event::ProofRefused(G1)).does([Action::RevokeLease(G1, T1)]);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn while_nothing_is_usable_a_refused_candidate_is_followed_within_half_a_minute_
     let mut now = 0.0;
     // The third waits for the bucket, which had its first out at second 50.
     for (number, wait) in [(1, 5.0), (2, 65.0), (3, 20.0)] {
-        let token = crate::lease::TokenId(number);
+        let (token, number) = (TokenId(number), GenerationId::new(number));
         story.at(now, Event::LoggedIn(token, crate::lease::TokenFacts { sent_at: at(now), ..endless() }));
         story.granted(now, number, LEASE);
         now += 50.0;
@@ -64,7 +64,7 @@ fn while_nothing_is_usable_a_refused_candidate_is_followed_within_half_a_minute_
         story.at(now, Event::LeaseRevoked(number)).does([Action::Forget(number), Action::RevokeToken(token)]);
         story.at(now, Event::TokenRevoked(token)).does([Action::ForgetToken(token)]);
         now += wait;
-        if number < 3 {
+        if number < G3 {
             story.at(now, Event::Tick).does([LOG_IN]);
         }
     }
@@ -78,7 +78,7 @@ fn a_back_off_of_minutes_ends_within_half_a_minute_once_nothing_is_usable() {
     let mut now = 1.0;
     for number in 2..=8 {
         story.at(now, Event::Rotate(None)).does([log_in(24.75)]);
-        let token = crate::lease::TokenId(number);
+        let (token, number) = (TokenId(number), GenerationId::new(number));
         story.at(now, Event::LoggedIn(token, crate::lease::TokenFacts { sent_at: at(now), ..endless() }));
         story.granted(now, number, 12.0);
         now += 5.0;
@@ -87,8 +87,8 @@ fn a_back_off_of_minutes_ends_within_half_a_minute_once_nothing_is_usable() {
         story.at(now, Event::TokenRevoked(token));
     }
     // Five minutes from second 36 on.
-    story.at(40.0, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
-    story.at(40.0, not_renewed(1, Failure::CannotExtend));
+    story.at(40.0, Event::Suspected(G1)).does([renew(G1, T1, 24.75)]);
+    story.at(40.0, not_renewed(G1, Failure::CannotExtend));
     assert_eq!(story.pass(128.0), [(at(99.0), Action::Unpublish)]);
     story.at(129.0, Event::Tick).does([LOG_IN]);
 }
@@ -98,10 +98,10 @@ fn a_command_does_not_wait_for_a_candidate_that_is_refused() {
     let mut story = Story::new(settings());
     story.at(0.0, Event::Tick);
     story.at(0.0, Event::LoggedIn(T1, endless()));
-    story.granted(0.0, 1, 3600.0);
-    story.at(0.0, Event::ProofRefused(1)).does([]);
-    story.at(0.1, Event::Rotate(None)).does([Action::RevokeLease(1, T1), LOG_IN]);
-    story.notes(Note::CandidateRefused(1));
+    story.granted(0.0, G1, 3600.0);
+    story.at(0.0, Event::ProofRefused(G1)).does([]);
+    story.at(0.1, Event::Rotate(None)).does([Action::RevokeLease(G1, T1), LOG_IN]);
+    story.notes(Note::CandidateRefused(G1));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn after_refused_candidates_the_back_off_grows_to_five_minutes() {
     for (number, wait) in
         [(2, 5.0), (3, 10.0), (4, 20.0), (5, 40.0), (6, 80.0), (7, 160.0), (8, 300.0), (9, 300.0)]
     {
-        let token = crate::lease::TokenId(number);
+        let (token, number) = (TokenId(number), GenerationId::new(number));
         story.at(now, Event::LoggedIn(token, crate::lease::TokenFacts { sent_at: at(now), ..endless() }));
         story.granted(now, number, LEASE);
         now += 50.0;
@@ -130,12 +130,12 @@ fn an_unprovable_candidate_is_tried_again_and_never_issued_again() {
     let mut story = story();
     let mut now = 10.0;
     for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0] {
-        story.at(now, Event::Unprovable(2)).does([]);
+        story.at(now, Event::Unprovable(G2)).does([]);
         now += wait;
-        story.at(now, Event::Tick).does([Action::Prove(2)]);
+        story.at(now, Event::Tick).does([Action::Prove(G2)]);
     }
-    story.at(now, Event::Proved(2));
-    assert_eq!(story.role.current(), Some(2));
+    story.at(now, Event::Proved(G2));
+    assert_eq!(story.role.current(), Some(G2));
 }
 
 #[test]
@@ -143,9 +143,9 @@ fn an_unprovable_candidate_is_published_unproved_when_nothing_is_usable() {
     let mut story = Story::new(settings());
     story.at(0.0, Event::Tick);
     story.at(0.0, Event::LoggedIn(T1, endless()));
-    story.granted(0.0, 1, LEASE);
-    story.at(1.0, Event::Unprovable(1)).does([Action::Publish(1)]);
-    story.notes(Note::Published { number: 1, reason: Reason::First, proved: false, successor: false });
+    story.granted(0.0, G1, LEASE);
+    story.at(1.0, Event::Unprovable(G1)).does([Action::Publish(G1)]);
+    story.notes(Note::Published { number: G1, reason: Reason::First, proved: false, successor: false });
 }
 
 #[test]
@@ -153,18 +153,18 @@ fn an_unprovable_candidate_is_published_unproved_when_the_drain_of_the_old_one_h
     let mut story = story();
     let mut now = 10.0;
     for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0] {
-        story.at(now, Event::Unprovable(2)).does([]);
+        story.at(now, Event::Unprovable(G2)).does([]);
         now += wait;
-        story.at(now, Event::Tick).does([Action::Prove(2)]);
+        story.at(now, Event::Tick).does([Action::Prove(G2)]);
     }
-    story.at(now, Event::Unprovable(2)).does([]);
-    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
-    story.at(now + 30.0, Event::Tick).does([Action::Prove(2)]);
+    story.at(now, Event::Unprovable(G2)).does([]);
+    story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
+    story.at(now + 30.0, Event::Tick).does([Action::Prove(G2)]);
     // The next try would come after the drain of the first has begun, at 88.5: that moment does not wait for it.
-    story.at(now + 30.5, Event::Unprovable(2)).does([]);
+    story.at(now + 30.5, Event::Unprovable(G2)).does([]);
     story.at(88.5, Event::Tick);
-    assert_eq!(story.role.current(), Some(2));
-    assert_eq!(story.told(1).drain_from, Some(at(88.5)));
+    assert_eq!(story.role.current(), Some(G2));
+    assert_eq!(story.told(G1).drain_from, Some(at(88.5)));
 }
 
 #[test]
@@ -172,22 +172,22 @@ fn an_unprovable_candidate_is_published_unproved_at_once_when_the_current_one_is
     let mut story = story();
     for (now, _) in [(10.0, ()), (10.5, ()), (11.5, ()), (13.5, ())] {
         story.at(now, Event::Tick);
-        story.at(now, Event::Unprovable(2)).does([]);
+        story.at(now, Event::Unprovable(G2)).does([]);
     }
-    story.at(13.6, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
-    story.at(13.6, not_renewed(1, Failure::Gone));
-    assert_eq!(story.role.current(), Some(2));
+    story.at(13.6, Event::Suspected(G1)).does([renew(G1, T1, 24.75)]);
+    story.at(13.6, not_renewed(G1, Failure::Gone));
+    assert_eq!(story.role.current(), Some(G2));
 }
 
 #[test]
 fn a_refused_candidate_makes_way_for_a_fresh_one_when_the_current_one_is_lost() {
     let mut story = story();
-    story.at(10.0, Event::ProofRefused(2)).does([]);
-    story.at(10.1, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
-    story.at(10.1, not_renewed(1, Failure::Gone)).does([
+    story.at(10.0, Event::ProofRefused(G2)).does([]);
+    story.at(10.1, Event::Suspected(G1)).does([renew(G1, T1, 24.75)]);
+    story.at(10.1, not_renewed(G1, Failure::Gone)).does([
         Action::Unpublish,
-        Action::RevokeLease(2, T2),
-        Action::Answer(1, Verdict::Lost),
+        Action::RevokeLease(G2, T2),
+        Action::Answer(G1, Verdict::Lost),
         LOG_IN,
     ]);
     story.notes(Note::Issuing(Reason::Revoked));
@@ -196,23 +196,25 @@ fn a_refused_candidate_makes_way_for_a_fresh_one_when_the_current_one_is_lost() 
 #[test]
 fn a_candidate_that_is_refused_after_the_loss_makes_way_too() {
     let mut story = story();
-    story.at(10.1, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
-    story.at(10.1, not_renewed(1, Failure::Gone)).does([Action::Unpublish, Action::Answer(1, Verdict::Lost)]);
-    story.at(10.2, Event::ProofRefused(2)).does([Action::RevokeLease(2, T2), LOG_IN]);
+    story.at(10.1, Event::Suspected(G1)).does([renew(G1, T1, 24.75)]);
+    story
+        .at(10.1, not_renewed(G1, Failure::Gone))
+        .does([Action::Unpublish, Action::Answer(G1, Verdict::Lost)]);
+    story.at(10.2, Event::ProofRefused(G2)).does([Action::RevokeLease(G2, T2), LOG_IN]);
     // The fresh one is given its time.
     story.at(10.2, Event::LoggedIn(T3, own(10_000.0)));
-    story.granted(10.2, 3, LEASE);
-    story.at(10.3, Event::ProofRefused(3)).does([]);
+    story.granted(10.2, G3, LEASE);
+    story.at(10.3, Event::ProofRefused(G3)).does([]);
 }
 
 #[test]
 fn the_back_off_after_a_refused_candidate_ends_when_the_current_one_is_lost() {
     let mut story = story();
-    story.at(59.5, Event::ProofRefused(2)).does([Action::RevokeLease(2, T2)]);
-    story.at(59.6, Event::Suspected(1)).does([renew(1, T1, 24.75)]);
-    story.at(59.6, not_renewed(1, Failure::Gone)).does([
+    story.at(59.5, Event::ProofRefused(G2)).does([Action::RevokeLease(G2, T2)]);
+    story.at(59.6, Event::Suspected(G1)).does([renew(G1, T1, 24.75)]);
+    story.at(59.6, not_renewed(G1, Failure::Gone)).does([
         Action::Unpublish,
-        Action::Answer(1, Verdict::Lost),
+        Action::Answer(G1, Verdict::Lost),
         LOG_IN,
     ]);
 }
@@ -222,9 +224,9 @@ fn a_refused_candidate_is_not_published_unproved() {
     let mut story = Story::new(settings());
     story.at(0.0, Event::Tick);
     story.at(0.0, Event::LoggedIn(T1, endless()));
-    story.granted(0.0, 1, LEASE);
-    story.at(1.0, Event::ProofRefused(1)).does([]);
-    story.at(1.5, Event::Tick).does([Action::Prove(1)]);
+    story.granted(0.0, G1, LEASE);
+    story.at(1.0, Event::ProofRefused(G1)).does([]);
+    story.at(1.5, Event::Tick).does([Action::Prove(G1)]);
 }
 
 #[test]
@@ -240,20 +242,20 @@ fn a_candidate_that_ends_unproved_is_given_back() {
         }
         for (_, action) in story.pass(second) {
             match action {
-                Action::RenewLease(1, ..) => drop(story.at(second, renewed(1, second, LEASE))),
-                Action::Prove(2) => {
+                Action::RenewLease(G1, ..) => drop(story.at(second, renewed(G1, second, LEASE))),
+                Action::Prove(G2) => {
                     proofs += 1;
-                    story.at(second, Event::Unprovable(2)).does([]);
+                    story.at(second, Event::Unprovable(G2)).does([]);
                 }
                 other => panic!("{other:?}"),
             }
         }
         if proofs == 0 {
-            story.at(second, Event::Unprovable(2));
+            story.at(second, Event::Unprovable(G2));
         }
     }
-    story.at(109.0, Event::Tick).does([Action::RevokeLease(2, T2)]);
-    assert_eq!(story.role.current(), Some(1));
+    story.at(109.0, Event::Tick).does([Action::RevokeLease(G2, T2)]);
+    assert_eq!(story.role.current(), Some(G1));
 }
 
 #[test]
@@ -261,15 +263,15 @@ fn an_unprovable_candidate_of_a_command_is_given_back_and_the_command_fails() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(10.0, Event::Rotate(None));
     story.at(10.0, Event::LoggedIn(T2, endless()));
-    story.granted(10.0, 2, LEASE);
-    story.at(10.0, Event::Unprovable(2)).does([Action::RevokeLease(2, T2), Action::RotateFailed]);
+    story.granted(10.0, G2, LEASE);
+    story.at(10.0, Event::Unprovable(G2)).does([Action::RevokeLease(G2, T2), Action::RotateFailed]);
 }
 
 #[test]
 fn a_late_proof_of_a_candidate_that_is_gone_does_nothing() {
     let mut story = story();
-    story.at(11.0, Event::Close).does([Action::Unpublish, Action::RevokeLease(2, T2)]);
-    story.at(12.0, Event::Proved(2)).does([]);
+    story.at(11.0, Event::Close).does([Action::Unpublish, Action::RevokeLease(G2, T2)]);
+    story.at(12.0, Event::Proved(G2)).does([]);
 }
 
 #[test]
@@ -278,15 +280,15 @@ fn a_candidate_that_servers_do_not_know_yet_is_tried_as_long_as_it_lives() {
     let mut now = 10.0;
     // Longer than a refused one.
     for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0] {
-        story.at(now, Event::ProofLags(2)).does([]);
+        story.at(now, Event::ProofLags(G2)).does([]);
         now += wait;
-        story.at(now, Event::Tick).does([Action::Prove(2)]);
+        story.at(now, Event::Tick).does([Action::Prove(G2)]);
     }
-    story.at(now, Event::ProofLags(2)).does([]);
-    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
-    story.at(now + 30.0, Event::Tick).does([Action::Prove(2)]);
-    story.at(now + 30.5, Event::Proved(2));
-    assert_eq!(story.role.current(), Some(2));
+    story.at(now, Event::ProofLags(G2)).does([]);
+    story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
+    story.at(now + 30.0, Event::Tick).does([Action::Prove(G2)]);
+    story.at(now + 30.5, Event::Proved(G2));
+    assert_eq!(story.role.current(), Some(G2));
 }
 
 #[test]
@@ -294,37 +296,37 @@ fn a_command_waits_for_servers_that_lag_but_not_for_ever() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(10.0, Event::Rotate(None));
     story.at(10.0, Event::LoggedIn(T2, endless()));
-    story.granted(10.0, 2, LEASE);
+    story.granted(10.0, G2, LEASE);
     let mut now = 10.0;
     for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0] {
-        story.at(now, Event::ProofLags(2)).does([]);
+        story.at(now, Event::ProofLags(G2)).does([]);
         now += wait;
-        story.at(now, Event::Tick).does([Action::Prove(2)]);
+        story.at(now, Event::Tick).does([Action::Prove(G2)]);
     }
-    story.at(now, Event::ProofLags(2)).does([]);
+    story.at(now, Event::ProofLags(G2)).does([]);
     // Half of 99 s of usable life.
-    story.at(59.5, Event::Tick).does([Action::Prove(2)]);
-    story.at(59.5, Event::ProofLags(2)).does([Action::RevokeLease(2, T2), Action::RotateFailed]);
+    story.at(59.5, Event::Tick).does([Action::Prove(G2)]);
+    story.at(59.5, Event::ProofLags(G2)).does([Action::RevokeLease(G2, T2), Action::RotateFailed]);
 }
 
 #[test]
 fn a_predecessor_is_kept_until_a_server_has_accepted_what_was_published_unproved() {
     let mut story = story();
-    story.at(10.0, Event::Unprovable(2)).does([]);
+    story.at(10.0, Event::Unprovable(G2)).does([]);
     for tick in [10.5, 11.5, 13.5, 17.5, 25.5, 41.5] {
-        story.at(tick, Event::Tick).does([Action::Prove(2)]);
-        story.at(tick, Event::Unprovable(2)).does([]);
+        story.at(tick, Event::Tick).does([Action::Prove(G2)]);
+        story.at(tick, Event::Unprovable(G2)).does([]);
     }
-    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
-    story.at(66.0, not_renewed(1, Failure::CannotExtend));
-    story.at(71.5, Event::Tick).does([Action::Prove(2)]);
-    story.at(88.5, Event::Unprovable(2));
-    assert_eq!(story.role.current(), Some(2));
+    story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
+    story.at(66.0, not_renewed(G1, Failure::CannotExtend));
+    story.at(71.5, Event::Tick).does([Action::Prove(G2)]);
+    story.at(88.5, Event::Unprovable(G2));
+    assert_eq!(story.role.current(), Some(G2));
 
     // Nobody is in it, and there is one address.
-    assert!(!story.role.may_empty(at(89.0), 1));
-    story.at(89.0, Event::Accepted(2));
-    assert!(story.role.may_empty(at(89.0), 1));
+    assert!(!story.role.may_empty(at(89.0), G1));
+    story.at(89.0, Event::Accepted(G2));
+    assert!(story.role.may_empty(at(89.0), G1));
 }
 
 #[test]
@@ -332,8 +334,8 @@ fn a_predecessor_that_a_command_has_ended_is_kept_for_nobody() {
     let mut story = Story::serving(Settings { standby: false, ..settings() }, LEASE, endless());
     story.at(1.0, Event::Rotate(Some(crate::lease::Drain::For(secs(5.0)))));
     story.at(1.0, Event::LoggedIn(T2, endless()));
-    story.granted(1.0, 2, LEASE);
-    story.at(2.0, Event::Proved(2));
-    assert!(story.role.may_empty(at(2.0), 1));
-    assert!(story.role.is_accepted(2));
+    story.granted(1.0, G2, LEASE);
+    story.at(2.0, Event::Proved(G2));
+    assert!(story.role.may_empty(at(2.0), G1));
+    assert!(story.role.is_accepted(G2));
 }

@@ -9,7 +9,9 @@ use super::promises::{Counts, run};
 use super::script::{at, secs, settings};
 use super::watch::Planted;
 use super::world::{Fault, Scenario, Tokens};
-use crate::lease::{Action, Drain, DynamicRole, Event, Failure, LeaseLookup, Settings, TokenFacts, TokenId};
+use crate::lease::{
+    Action, Drain, DynamicRole, Event, Failure, GenerationId, LeaseLookup, Settings, TokenFacts, TokenId,
+};
 
 fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
@@ -202,7 +204,7 @@ fn answer(action: Action, how: u8, now: crate::time::Time, tokens: &mut u64) -> 
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
-    let number = || 0_u64..6;
+    let number = || (0_u64..6).prop_map(GenerationId::new);
     let token = || (0_u64..5).prop_map(TokenId);
     let time = || (900.0..100_000.0).prop_map(at);
     let span = || prop_oneof![0.0..10.0, 10.0..4e9].prop_map(secs);

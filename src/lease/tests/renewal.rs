@@ -17,9 +17,9 @@ fn story() -> Story {
 #[test]
 fn lease_is_renewed_at_two_thirds_of_its_usable_life() {
     let mut story = story();
-    story.at(66.0, Event::Tick).does([renew(1, T1, PATIENCE)]);
-    story.at(67.0, renewed(1, 66.0, LEASE)).does([]);
-    story.at(132.0, Event::Tick).does([renew(1, T1, PATIENCE)]);
+    story.at(66.0, Event::Tick).does([renew(G1, T1, PATIENCE)]);
+    story.at(67.0, renewed(G1, 66.0, LEASE)).does([]);
+    story.at(132.0, Event::Tick).does([renew(G1, T1, PATIENCE)]);
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn jitter_makes_a_renewal_only_earlier() {
     for seed in 1..50 {
         let mut story = Story::serving(Settings { seed, ..settings() }, LEASE, endless());
         let (when, action) = story.pass(100.0)[0];
-        assert_eq!(action, renew(1, T1, PATIENCE));
+        assert_eq!(action, renew(G1, T1, PATIENCE));
         assert!(when <= at(66.0) && when >= at(59.4), "{when:?}");
     }
 }
@@ -36,24 +36,28 @@ fn jitter_makes_a_renewal_only_earlier() {
 fn a_renewal_counts_from_its_sending() {
     let mut story = story();
     story.at(66.0, Event::Tick);
-    story.at(80.0, renewed(1, 66.0, LEASE));
-    assert_eq!(story.hard_close_at(1), at(66.0 + 99.0));
+    story.at(80.0, renewed(G1, 66.0, LEASE));
+    assert_eq!(story.hard_close_at(G1), at(66.0 + 99.0));
 }
 
 #[test]
 fn a_second_less_is_not_capped() {
     let mut story = story();
     story.at(66.0, Event::Tick);
-    story.at(66.0, renewed(1, 66.0, LEASE - 1.0)).does([]);
+    story.at(66.0, renewed(G1, 66.0, LEASE - 1.0)).does([]);
     // 104 s, of which 98.2 are usable.
-    assert!(story.pass(200.0).iter().any(|(_, action)| matches!(action, Action::RenewLease(1, ..))));
+    assert!(story.pass(200.0).iter().any(|(_, action)| matches!(action, Action::RenewLease(G1, ..))));
+}
+
+fn renewal(lease: f64, capped: bool) -> Note {
+    Note::Renewed { number: G1, lease: secs(lease), capped }
 }
 
 #[test]
 fn capped_rotates_and_is_never_renewed_again() {
     let mut story = story();
     story.at(66.0, Event::Tick);
-    story.at(66.0, renewed(1, 66.0, 60.0)).does([log_in(13.5)]).notes(Note::LeaseCapped(1));
+    story.at(66.0, renewed(G1, 66.0, 60.0)).does([log_in(13.5)]).notes(renewal(60.0, true));
     story.at(66.0, Event::LogInFailed(Failure::Transient));
     for (_, action) in story.pass(119.0) {
         assert!(!matches!(action, Action::RenewLease(..)), "{action:?}");
@@ -65,11 +69,15 @@ fn shrinking_by_less_than_a_second_each_time_is_capped_in_the_end() {
     let mut story = story();
     let mut now = 66.0;
     for lease in [104.4, 103.8] {
-        story.at(now, Event::Suspected(1)).does([renew(1, T1, if lease > 104.0 { PATIENCE } else { 24.6 })]);
-        story.at(now, renewed(1, now, lease));
+        story.at(now, Event::Suspected(G1)).does([renew(
+            G1,
+            T1,
+            if lease > 104.0 { PATIENCE } else { 24.6 },
+        )]);
+        story.at(now, renewed(G1, now, lease));
         now += 10.0;
     }
-    story.notes(Note::LeaseCapped(1));
+    story.notes(renewal(103.8, true));
 }
 
 #[test]
@@ -77,8 +85,8 @@ fn not_renewable_rotates_at_two_thirds() {
     let mut story = Story::new(settings());
     story.at(0.0, Event::Tick);
     story.at(0.0, Event::LoggedIn(T1, endless()));
-    story.at(0.0, granted(0.0, LEASE, false)).does([Action::Prove(1)]);
-    story.at(0.0, Event::Proved(1));
+    story.at(0.0, granted(0.0, LEASE, false)).does([Action::Prove(G1)]);
+    story.at(0.0, Event::Proved(G1));
     story.at(66.0, Event::Tick).does([log_in(PATIENCE)]).notes(Note::Issuing(Reason::NotRenewable));
 }
 
@@ -86,17 +94,17 @@ fn not_renewable_rotates_at_two_thirds() {
 fn a_forbidden_renewal_rotates_at_two_thirds() {
     let mut story = story();
     story.at(66.0, Event::Tick);
-    story.at(66.5, not_renewed(1, Failure::Forbidden)).does([log_in(PATIENCE)]);
+    story.at(66.5, not_renewed(G1, Failure::Forbidden)).does([log_in(PATIENCE)]);
     story.notes(Note::Issuing(Reason::NotRenewable));
 }
 
 #[test]
 fn a_forbidden_check_early_in_its_life_does_not_rotate_before_two_thirds() {
     let mut story = story();
-    story.at(1.0, Event::Suspected(1)).does([renew(1, T1, PATIENCE)]);
+    story.at(1.0, Event::Suspected(G1)).does([renew(G1, T1, PATIENCE)]);
     story
-        .at(1.0, not_renewed(1, Failure::Forbidden))
-        .does([Action::Answer(1, super::super::Verdict::Silent)]);
+        .at(1.0, not_renewed(G1, Failure::Forbidden))
+        .does([Action::Answer(G1, super::super::Verdict::Silent)]);
     story.at(66.0, Event::Tick).does([log_in(PATIENCE)]).notes(Note::Issuing(Reason::NotRenewable));
 }
 
@@ -104,31 +112,31 @@ fn a_forbidden_check_early_in_its_life_does_not_rotate_before_two_thirds() {
 fn past_the_max_ttl_rotates_at_once_and_sessions_stay_until_its_end() {
     let mut story = story();
     story.at(66.0, Event::Tick);
-    story.at(66.0, not_renewed(1, Failure::CannotExtend)).does([log_in(PATIENCE)]);
+    story.at(66.0, not_renewed(G1, Failure::CannotExtend)).does([log_in(PATIENCE)]);
     story.notes(Note::Issuing(Reason::Capped));
-    story.issued(66.0, 2, T2, endless(), LEASE);
-    assert_eq!(story.hard_close_at(1), at(99.0));
-    story.at(99.0, Event::Tick).does([]).is_closing(1, Cause::LeaseEnd);
+    story.issued(66.0, G2, T2, endless(), LEASE);
+    assert_eq!(story.hard_close_at(G1), at(99.0));
+    story.at(99.0, Event::Tick).does([]).is_closing(G1, Cause::LeaseEnd);
 }
 
 #[test]
 fn gone_is_lost_and_sessions_are_closed_and_a_fresh_one_is_issued() {
     let mut story = story();
     story.at(66.0, Event::Tick);
-    story.at(66.0, not_renewed(1, Failure::Gone)).does([Action::Unpublish, LOG_IN]);
-    story.notes(Note::Lost(1)).notes(Note::Issuing(Reason::Revoked)).is_closing(1, Cause::Lost);
+    story.at(66.0, not_renewed(G1, Failure::Gone)).does([Action::Unpublish, LOG_IN]);
+    story.notes(Note::Lost(G1)).notes(Note::Issuing(Reason::Revoked)).is_closing(G1, Cause::Lost);
     // A lease that is gone cannot be given back.
-    story.at(67.0, empty(1)).does([Action::Forget(1), Action::RevokeToken(T1)]);
+    story.at(67.0, empty(G1)).does([Action::Forget(G1), Action::RevokeToken(T1)]);
 }
 
 #[test]
 fn a_dead_token_loses_every_lease_that_it_owned() {
     let mut story = Story::serving(settings(), LEASE, own(1000.0));
     story.at(66.0, Event::Tick);
-    story.at(66.0, not_renewed(1, Failure::TokenDead)).does([Action::Unpublish, LOG_IN]);
-    story.notes(Note::Lost(1));
+    story.at(66.0, not_renewed(G1, Failure::TokenDead)).does([Action::Unpublish, LOG_IN]);
+    story.notes(Note::Lost(G1));
     // It is not revoked: it is dead.
-    story.at(67.0, empty(1)).does([Action::Forget(1), Action::ForgetToken(T1)]);
+    story.at(67.0, empty(G1)).does([Action::Forget(G1), Action::ForgetToken(T1)]);
 }
 
 #[test]
@@ -137,13 +145,13 @@ fn transient_failures_back_off_from_half_a_second_to_thirty_and_go_on_until_the_
     // Usable 999 s; two thirds are second 666, the drain would begin at 999 − 100.5.
     let mut now = 666.0;
     for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0] {
-        story.at(now, Event::Tick).does([renew(1, T1, 249.75)]);
-        story.at(now, not_renewed(1, Failure::Transient)).does([]);
+        story.at(now, Event::Tick).does([renew(G1, T1, 249.75)]);
+        story.at(now, not_renewed(G1, Failure::Transient)).does([]);
         now += wait;
     }
-    story.at(now, Event::Tick).does([renew(1, T1, 249.75)]);
-    story.at(now, renewed(1, now, 1005.0)).does([]);
-    story.at(now + 666.0, Event::Tick).does([renew(1, T1, 249.75)]);
+    story.at(now, Event::Tick).does([renew(G1, T1, 249.75)]);
+    story.at(now, renewed(G1, now, 1005.0)).does([]);
+    story.at(now + 666.0, Event::Tick).does([renew(G1, T1, 249.75)]);
 }
 
 #[test]
@@ -153,11 +161,11 @@ fn renewals_that_keep_failing_ask_for_a_fresh_lease_when_the_drain_would_begin()
     // The drain is 10.5 s: from second 88.5 on.
     let mut sent_at = 66.0;
     for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 5.833_333_333] {
-        story.at(sent_at, not_renewed(1, Failure::Transient)).does([]);
+        story.at(sent_at, not_renewed(G1, Failure::Transient)).does([]);
         sent_at += wait;
-        story.at(sent_at, Event::Tick).does([renew(1, T1, PATIENCE)]);
+        story.at(sent_at, Event::Tick).does([renew(G1, T1, PATIENCE)]);
     }
-    story.at(sent_at, not_renewed(1, Failure::Transient)).does([]);
+    story.at(sent_at, not_renewed(G1, Failure::Transient)).does([]);
     story.at(88.5, Event::Tick).does([log_in(PATIENCE)]).notes(Note::Issuing(Reason::NotRenewable));
 }
 
@@ -186,8 +194,8 @@ fn issuing_backs_off_to_thirty_seconds_with_a_usable_credential_and_to_three_onc
     }
     story.at(now, Event::LogInFailed(Failure::Transient)).does([]);
     // In the midst of the next wait the lease is lost.
-    story.at(now + 1.0, Event::Suspected(1)).does([renew(1, T1, PATIENCE)]);
-    let lost = story.at(now + 2.0, not_renewed(1, Failure::Gone)).role.next_deadline();
+    story.at(now + 1.0, Event::Suspected(G1)).does([renew(G1, T1, PATIENCE)]);
+    let lost = story.at(now + 2.0, not_renewed(G1, Failure::Gone)).role.next_deadline();
     assert_eq!(lost, at(now + 5.0));
     story.at(now + 5.0, Event::Tick).does([LOG_IN]);
 }
@@ -201,17 +209,17 @@ fn a_token_shorter_than_the_lease_is_not_ending() {
     story.at(28.0, token_renewed(T1, 28.0, 45.0)).does([]);
     // And both go on.
     let next: Vec<_> = story.pass(67.0).into_iter().map(|(_, action)| action).collect();
-    assert_eq!(next, [Action::RenewToken(T1, secs(41.75) / 4), renew(1, T1, PATIENCE)]);
+    assert_eq!(next, [Action::RenewToken(T1, secs(41.75) / 4), renew(G1, T1, PATIENCE)]);
 }
 
 #[test]
 fn the_end_is_the_earlier_of_lease_and_token_and_moves_with_each_renewal() {
     let mut story = Story::serving(settings(), LEASE, own(45.0));
-    assert_eq!(story.hard_close_at(1), at(41.75));
+    assert_eq!(story.hard_close_at(G1), at(41.75));
     story.pass(28.0);
     story.at(28.0, token_renewed(T1, 28.0, 45.0));
-    assert_eq!(story.hard_close_at(1), at(28.0 + 41.75));
-    assert_eq!(story.told(1).hard_close_at, at(28.0 + 41.75));
+    assert_eq!(story.hard_close_at(G1), at(28.0 + 41.75));
+    assert_eq!(story.told(G1).hard_close_at, at(28.0 + 41.75));
 }
 
 #[test]
@@ -220,9 +228,9 @@ fn a_capped_token_rotates_under_a_fresh_login() {
     story.pass(28.0);
     story.at(28.0, token_renewed(T1, 28.0, 40.0)).does([log_in(PATIENCE)]);
     story.notes(Note::TokenEnding(T1)).notes(Note::Issuing(Reason::Token));
-    story.issued(28.0, 2, T2, own(45.0), LEASE);
+    story.issued(28.0, G2, T2, own(45.0), LEASE);
     // The old one holds until its own end: 28 + 40 − 2.25 − 1.
-    assert_eq!(story.hard_close_at(1), at(64.75));
+    assert_eq!(story.hard_close_at(G1), at(64.75));
 }
 
 #[test]
@@ -230,7 +238,7 @@ fn a_batch_token_is_replaced_at_two_thirds_of_its_life() {
     let mut story = Story::serving(settings(), 1005.0, batch(45.0));
     let (when, action) = story.pass(30.0)[0];
     assert_eq!((when, action), (at(0.0) + secs(83.5) / 3, log_in(249.75)));
-    story.issued(28.0, 2, T2, batch(45.0), 1005.0);
+    story.issued(28.0, G2, T2, batch(45.0), 1005.0);
 }
 
 #[test]
@@ -260,9 +268,9 @@ fn nothing_is_issued_again_and_again_under_a_batch_token_that_ends_with_its_leas
     let mut story = Story::serving(settings(), 105.0, batch(105.0));
     // The token ends, and the lease's own renewal is due.
     let (_, first) = story.pass(66.0)[0];
-    assert_eq!(first, renew(1, T1, PATIENCE));
+    assert_eq!(first, renew(G1, T1, PATIENCE));
     let mut tries = 0;
-    story.at(66.0, renewed(1, 66.0, 39.0));
+    story.at(66.0, renewed(G1, 66.0, 39.0));
     for _ in 0..100 {
         let Some(now) = Some(story.now).filter(|now| *now < at(98.0)) else { break };
         let second = now.as_nanos() as f64 / 1e9;
@@ -308,7 +316,7 @@ fn a_token_of_a_second_or_two_is_not_renewed_in_a_hot_loop() {
 fn a_handed_token_without_a_known_end_does_not_bound_the_lease() {
     let facts = TokenFacts { owned: false, ..endless() };
     let story = Story::serving(settings(), LEASE, facts);
-    assert_eq!(story.hard_close_at(1), at(99.0));
+    assert_eq!(story.hard_close_at(G1), at(99.0));
 }
 
 #[test]
@@ -322,34 +330,34 @@ fn a_token_whose_renewal_is_forbidden_rotates() {
 #[test]
 fn a_renewal_that_would_pass_max_age_is_not_asked_for_and_the_current_one_rotates() {
     let mut story = Story::serving(Settings { max_age: Some(secs(240.0)), ..settings() }, LEASE, endless());
-    story.at(66.0, Event::Tick).does([renew(1, T1, PATIENCE)]);
-    story.at(66.0, renewed(1, 66.0, LEASE)).does([]);
-    story.at(132.0, Event::Tick).does([renew(1, T1, PATIENCE)]);
-    story.at(132.0, renewed(1, 132.0, LEASE)).does([]);
+    story.at(66.0, Event::Tick).does([renew(G1, T1, PATIENCE)]);
+    story.at(66.0, renewed(G1, 66.0, LEASE)).does([]);
+    story.at(132.0, Event::Tick).does([renew(G1, T1, PATIENCE)]);
+    story.at(132.0, renewed(G1, 132.0, LEASE)).does([]);
     story.at(198.0, Event::Tick).does([log_in(PATIENCE)]).notes(Note::Issuing(Reason::Schedule));
 }
 
 #[test]
 fn a_silent_check_leaves_the_plan_of_renewal_as_it_was() {
     let mut story = story();
-    story.at(10.0, Event::Suspected(1)).does([renew(1, T1, PATIENCE)]);
+    story.at(10.0, Event::Suspected(G1)).does([renew(G1, T1, PATIENCE)]);
     story
-        .at(12.0, not_renewed(1, Failure::TimedOut))
-        .does([Action::Answer(1, super::super::Verdict::Silent)]);
-    story.at(66.0, Event::Tick).does([renew(1, T1, PATIENCE)]);
+        .at(12.0, not_renewed(G1, Failure::TimedOut))
+        .does([Action::Answer(G1, super::super::Verdict::Silent)]);
+    story.at(66.0, Event::Tick).does([renew(G1, T1, PATIENCE)]);
 }
 
 #[test]
 fn a_silent_check_past_the_time_of_the_renewal_is_a_failed_renewal() {
     for failure in [Failure::Transient, Failure::TimedOut] {
         let mut story = story();
-        story.at(60.0, Event::Suspected(1)).does([renew(1, T1, PATIENCE)]);
+        story.at(60.0, Event::Suspected(G1)).does([renew(G1, T1, PATIENCE)]);
         let mut now = 67.0;
-        story.at(now, not_renewed(1, failure)).does([Action::Answer(1, super::super::Verdict::Silent)]);
+        story.at(now, not_renewed(G1, failure)).does([Action::Answer(G1, super::super::Verdict::Silent)]);
         for wait in [0.5, 1.0, 2.0] {
             now += wait;
-            story.at(now, Event::Tick).does([renew(1, T1, PATIENCE)]);
-            story.at(now, not_renewed(1, failure)).does([]);
+            story.at(now, Event::Tick).does([renew(G1, T1, PATIENCE)]);
+            story.at(now, not_renewed(G1, failure)).does([]);
         }
     }
 }
@@ -358,13 +366,13 @@ fn a_silent_check_past_the_time_of_the_renewal_is_a_failed_renewal() {
 fn a_check_of_a_capped_lease_leaves_it_capped() {
     let mut story = story();
     story.at(66.0, Event::Tick);
-    story.at(66.0, renewed(1, 66.0, 60.0)).does([log_in(13.5)]);
-    story.issued(66.0, 2, T2, endless(), LEASE);
-    story.at(80.0, Event::Suspected(1)).does([renew(1, T1, 13.5)]);
-    story.at(80.0, renewed(1, 80.0, 46.0)).does([Action::Answer(1, super::super::Verdict::Alive)]);
-    story.does_not_note(Note::LeaseCapped(1));
+    story.at(66.0, renewed(G1, 66.0, 60.0)).does([log_in(13.5)]);
+    story.issued(66.0, G2, T2, endless(), LEASE);
+    story.at(80.0, Event::Suspected(G1)).does([renew(G1, T1, 13.5)]);
+    story.at(80.0, renewed(G1, 80.0, 46.0)).does([Action::Answer(G1, super::super::Verdict::Alive)]);
+    story.notes(renewal(46.0, false));
     for (_, action) in story.pass(119.0) {
-        assert!(!matches!(action, Action::RenewLease(1, ..)), "{action:?}");
+        assert!(!matches!(action, Action::RenewLease(G1, ..)), "{action:?}");
     }
 }
 
@@ -373,11 +381,11 @@ fn tries_of_a_renewal_come_closer_as_the_end_draws_near() {
     // Of 30 s, 27 are usable: second 18. Then with back-off, but never longer than a third of what is left.
     let mut story = Story::serving(settings(), 30.0, endless());
     let mut now = 18.0;
-    story.at(now, Event::Tick).does([renew(1, T1, 6.75)]);
+    story.at(now, Event::Tick).does([renew(G1, T1, 6.75)]);
     for wait in [0.5, 1.0, 2.0, 1.833_333_333] {
-        story.at(now, not_renewed(1, Failure::Transient)).does([]);
+        story.at(now, not_renewed(G1, Failure::Transient)).does([]);
         now += wait;
-        story.at(now, Event::Tick).does([renew(1, T1, 6.75)]);
+        story.at(now, Event::Tick).does([renew(G1, T1, 6.75)]);
     }
 }
 
@@ -385,7 +393,7 @@ fn tries_of_a_renewal_come_closer_as_the_end_draws_near() {
 fn tries_of_an_issuance_come_closer_as_the_end_draws_near() {
     let mut story =
         Story::serving(Settings { rotate_after: Some(secs(70.0)), ..settings() }, LEASE, endless());
-    story.at(66.0, Event::Tick).does([renew(1, T1, PATIENCE)]);
+    story.at(66.0, Event::Tick).does([renew(G1, T1, PATIENCE)]);
     let mut now = 70.0;
     story.at(now, Event::Tick).does([log_in(PATIENCE)]);
     for wait in [0.5, 1.0, 2.0, 4.0, 7.166_666_666] {

@@ -11,10 +11,10 @@ fn the_first_credential_is_published_once_it_is_proved() {
     let mut story = Story::new(settings());
     story.at(0.0, Event::Tick).does([LOG_IN]).notes(Note::Issuing(Reason::First));
     story.at(1.0, Event::LoggedIn(T1, endless())).does([Action::Issue(T1)]);
-    story.at(2.0, granted(1.0, LEASE, true)).does([Action::Prove(1)]);
-    story.at(3.0, Event::Proved(1)).does([Action::Publish(1)]);
-    story.notes(Note::Published { number: 1, reason: Reason::First, proved: true, successor: false });
-    assert_eq!(story.told(1).hard_close_at, at(1.0 + 99.0));
+    story.at(2.0, granted(1.0, LEASE, true)).does([Action::Prove(G1)]);
+    story.at(3.0, Event::Proved(G1)).does([Action::Publish(G1)]);
+    story.notes(Note::Published { number: G1, reason: Reason::First, proved: true, successor: false });
+    assert_eq!(story.told(G1).hard_close_at, at(1.0 + 99.0));
 }
 
 #[test]
@@ -22,9 +22,9 @@ fn rotate_after_rotates_at_that_age() {
     let mut story =
         Story::serving(Settings { rotate_after: Some(secs(50.0)), ..settings() }, LEASE, endless());
     story.at(50.0, Event::Tick).does([log_in(24.75)]).notes(Note::Issuing(Reason::Schedule));
-    story.issued(50.0, 2, T2, endless(), LEASE);
+    story.issued(50.0, G2, T2, endless(), LEASE);
     // Counted from the sending of its creds request.
-    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
     story.at(100.0, Event::Tick).does([log_in(24.75)]);
 }
 
@@ -33,44 +33,44 @@ fn a_retired_generation_is_renewed_as_long_as_it_has_sessions() {
     let mut story =
         Story::serving(Settings { rotate_after: Some(secs(50.0)), ..settings() }, LEASE, endless());
     story.at(50.0, Event::Tick);
-    story.issued(50.0, 2, T2, endless(), LEASE);
-    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
-    story.at(66.0, renewed(1, 66.0, LEASE)).does([]);
-    story.at(70.0, empty(1)).does([Action::RevokeLease(1, T1)]);
+    story.issued(50.0, G2, T2, endless(), LEASE);
+    story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
+    story.at(66.0, renewed(G1, 66.0, LEASE)).does([]);
+    story.at(70.0, empty(G1)).does([Action::RevokeLease(G1, T1)]);
 }
 
 #[test]
 fn only_a_generation_with_a_published_successor_is_drained() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(66.0, Event::Tick);
-    story.at(66.0, not_renewed(1, Failure::CannotExtend)).does([log_in(24.75)]);
+    story.at(66.0, not_renewed(G1, Failure::CannotExtend)).does([log_in(24.75)]);
     // The drain would begin at 99 − 10.5, but nothing is there to take over.
-    assert_eq!(story.drain_at(1), None);
+    assert_eq!(story.drain_at(G1), None);
     story.at(66.0, Event::LogInFailed(Failure::Transient));
     story.pass(91.0);
-    assert_eq!(story.drain_at(1), None);
+    assert_eq!(story.drain_at(G1), None);
 }
 
 #[test]
 fn the_drain_begins_at_its_time_when_the_successor_came_before() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(66.0, Event::Tick);
-    story.at(66.0, not_renewed(1, Failure::CannotExtend));
-    story.issued(66.0, 2, T2, endless(), LEASE);
-    assert_eq!(story.told(1).drain_from, None);
+    story.at(66.0, not_renewed(G1, Failure::CannotExtend));
+    story.issued(66.0, G2, T2, endless(), LEASE);
+    assert_eq!(story.told(G1).drain_from, None);
     story.at(88.5, Event::Tick).does([]);
-    assert_eq!(story.told(1).drain_from, Some(at(88.5)));
+    assert_eq!(story.told(G1).drain_from, Some(at(88.5)));
 }
 
 #[test]
 fn the_drain_begins_with_the_publication_of_a_late_successor() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(66.0, Event::Tick);
-    story.at(66.0, not_renewed(1, Failure::CannotExtend));
+    story.at(66.0, not_renewed(G1, Failure::CannotExtend));
     story.at(67.0, Event::LoggedIn(T2, endless()));
-    story.granted(67.0, 2, LEASE);
-    story.at(95.0, Event::Proved(2)).does([Action::Publish(2)]);
-    assert_eq!(story.told(1).drain_from, Some(at(95.0)));
+    story.granted(67.0, G2, LEASE);
+    story.at(95.0, Event::Proved(G2)).does([Action::Publish(G2)]);
+    assert_eq!(story.told(G1).drain_from, Some(at(95.0)));
 }
 
 #[test]
@@ -78,12 +78,12 @@ fn a_drain_is_withdrawn_when_the_lease_is_renewed_after_all() {
     let mut story =
         Story::serving(Settings { rotate_after: Some(secs(50.0)), ..settings() }, LEASE, endless());
     story.at(50.0, Event::Tick);
-    story.issued(50.0, 2, T2, endless(), LEASE);
-    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.issued(50.0, G2, T2, endless(), LEASE);
+    story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
     story.at(88.5, Event::Tick);
-    assert_eq!(story.told(1).drain_from, Some(at(88.5)));
-    story.at(90.0, renewed(1, 89.0, LEASE)).does([]);
-    assert_eq!(story.told(1).drain_from, None);
+    assert_eq!(story.told(G1).drain_from, Some(at(88.5)));
+    story.at(90.0, renewed(G1, 89.0, LEASE)).does([]);
+    assert_eq!(story.told(G1).drain_from, None);
 }
 
 #[test]
@@ -91,16 +91,16 @@ fn a_drain_is_never_more_than_a_quarter_of_the_usable_life() {
     let settings = Settings { drain: Some(secs(1000.0)), rotate_after: Some(secs(10.0)), ..settings() };
     let mut story = Story::serving(settings, LEASE, endless());
     story.at(10.0, Event::Tick);
-    story.issued(10.0, 2, T2, endless(), LEASE);
-    assert_eq!(story.drain_at(1), Some(at(99.0 - 24.75)));
+    story.issued(10.0, G2, T2, endless(), LEASE);
+    assert_eq!(story.drain_at(G1), Some(at(99.0 - 24.75)));
 }
 
 #[test]
 fn the_current_generation_without_a_successor_serves_to_its_own_end() {
     let mut story = Story::serving(settings(), LEASE, endless());
-    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
     story.at(88.5, Event::Tick);
-    story.at(99.0, Event::Tick).does([Action::Unpublish, LOG_IN]).is_closing(1, Cause::LeaseEnd);
+    story.at(99.0, Event::Tick).does([Action::Unpublish, LOG_IN]).is_closing(G1, Cause::LeaseEnd);
     story.notes(Note::Issuing(Reason::Schedule));
 }
 
@@ -109,28 +109,28 @@ fn an_earlier_generation_serves_again_when_its_successor_is_lost() {
     let mut story =
         Story::serving(Settings { rotate_after: Some(secs(50.0)), ..settings() }, LEASE, endless());
     story.at(50.0, Event::Tick);
-    story.issued(50.0, 2, T2, endless(), LEASE);
-    story.at(60.0, Event::Suspected(2)).does([renew(2, T2, 24.75)]);
-    story.at(60.0, not_renewed(2, Failure::Gone)).does([
+    story.issued(50.0, G2, T2, endless(), LEASE);
+    story.at(60.0, Event::Suspected(G2)).does([renew(G2, T2, 24.75)]);
+    story.at(60.0, not_renewed(G2, Failure::Gone)).does([
         Action::Unpublish,
-        Action::Answer(2, super::super::Verdict::Lost),
-        Action::Publish(1),
+        Action::Answer(G2, super::super::Verdict::Lost),
+        Action::Publish(G1),
         log_in(24.75),
     ]);
-    story.notes(Note::Recalled(1)).notes(Note::Issuing(Reason::Revoked));
-    story.issued(60.0, 3, T3, endless(), LEASE);
-    assert_eq!(story.role.current(), Some(3));
+    story.notes(Note::Recalled(G1)).notes(Note::Issuing(Reason::Revoked));
+    story.issued(60.0, G3, T3, endless(), LEASE);
+    assert_eq!(story.role.current(), Some(G3));
 }
 
 #[test]
 fn a_recalled_generation_is_not_drained() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(66.0, Event::Tick);
-    story.at(66.0, not_renewed(1, Failure::CannotExtend));
-    story.issued(66.0, 2, T2, endless(), LEASE);
-    story.at(90.0, Event::Suspected(2));
-    story.at(90.0, not_renewed(2, Failure::Gone));
-    assert_eq!((story.role.current(), story.told(1).drain_from), (Some(1), None));
+    story.at(66.0, not_renewed(G1, Failure::CannotExtend));
+    story.issued(66.0, G2, T2, endless(), LEASE);
+    story.at(90.0, Event::Suspected(G2));
+    story.at(90.0, not_renewed(G2, Failure::Gone));
+    assert_eq!((story.role.current(), story.told(G1).drain_from), (Some(G1), None));
 }
 
 #[test]
@@ -139,28 +139,28 @@ fn a_generation_that_was_closed_to_newcomers_is_not_published_again() {
     let mut story =
         Story::serving(Settings { rotate_after: Some(secs(50.0)), ..settings() }, LEASE, endless());
     story.at(50.0, Event::Tick);
-    story.issued(50.0, 2, T2, endless(), LEASE);
-    story.at(60.0, Event::Suspected(2));
-    story.at(60.0, not_renewed(2, Failure::Gone));
-    story.at(60.0, empty(1)).does([Action::Unpublish, Action::RevokeLease(1, T1)]);
+    story.issued(50.0, G2, T2, endless(), LEASE);
+    story.at(60.0, Event::Suspected(G2));
+    story.at(60.0, not_renewed(G2, Failure::Gone));
+    story.at(60.0, empty(G1)).does([Action::Unpublish, Action::RevokeLease(G1, T1)]);
 }
 
 #[test]
 fn a_command_rotates_now_and_drains_nothing() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(10.0, Event::Rotate(None)).does([log_in(24.75)]).notes(Note::Issuing(Reason::Command));
-    story.issued(10.0, 2, T2, endless(), LEASE);
-    assert_eq!(story.hard_close_at(1), at(99.0));
+    story.issued(10.0, G2, T2, endless(), LEASE);
+    assert_eq!(story.hard_close_at(G1), at(99.0));
 }
 
 #[test]
 fn a_lazy_route_that_is_wanted_again_has_lost_no_successor() {
     let mut story = Story::new(Settings { lazy: true, ..settings() });
     story.at(0.0, Event::Wanted).does([LOG_IN]);
-    story.issued(0.0, 1, T1, endless(), LEASE);
+    story.issued(0.0, G1, T1, endless(), LEASE);
     story.at(10.0, Event::Idle).does([Action::Unpublish]);
-    story.at(10.0, Event::Wanted).does([Action::Publish(1)]).notes(Note::WantedAgain(1));
-    story.does_not_note(Note::Recalled(1));
+    story.at(10.0, Event::Wanted).does([Action::Publish(G1)]).notes(Note::WantedAgain(G1));
+    story.does_not_note(Note::Recalled(G1));
 }
 
 #[test]
@@ -170,8 +170,8 @@ fn a_command_to_a_lazy_route_without_a_session_takes_one_credential() {
     story.at(10.0, Event::Rotate(None)).does([LOG_IN]);
     story.at(10.0, Event::LoggedIn(T1, TokenFacts { sent_at: at(10.0), ..own(100_000.0) }));
     story.at(10.0, Event::Idle).does([]);
-    story.granted(10.0, 1, LEASE);
-    story.at(10.0, Event::Proved(1)).does([Action::Publish(1)]);
+    story.granted(10.0, G1, LEASE);
+    story.at(10.0, Event::Proved(G1)).does([Action::Publish(G1)]);
     story.at(20.0, Event::Idle).does([Action::Unpublish]);
 }
 
@@ -180,31 +180,31 @@ fn a_command_with_a_drain_cuts_every_earlier_generation_short() {
     let mut story =
         Story::serving(Settings { rotate_after: Some(secs(20.0)), ..settings() }, LEASE, endless());
     story.at(20.0, Event::Tick);
-    story.issued(20.0, 2, T2, endless(), LEASE);
+    story.issued(20.0, G2, T2, endless(), LEASE);
     story.at(30.0, Event::Rotate(Some(Drain::For(secs(15.0))))).does([log_in(24.75)]);
-    story.issued(32.0, 3, T3, endless(), LEASE);
-    for number in [1, 2] {
+    story.issued(32.0, G3, T3, endless(), LEASE);
+    for number in [G1, G2] {
         let told = story.told(number);
         assert_eq!((told.hard_close_at, told.drain_from), (at(47.0), Some(at(32.0))), "{number}");
     }
-    story.at(47.0, Event::Tick).does([]).is_closing(1, Cause::CutShort).is_closing(2, Cause::CutShort);
+    story.at(47.0, Event::Tick).does([]).is_closing(G1, Cause::CutShort).is_closing(G2, Cause::CutShort);
 }
 
 #[test]
 fn a_command_with_a_drain_of_zero_ends_them_at_once() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(30.0, Event::Rotate(Some(Drain::For(secs(0.0)))));
-    story.issued(30.0, 2, T2, endless(), LEASE);
-    story.is_closing(1, Cause::CutShort);
+    story.issued(30.0, G2, T2, endless(), LEASE);
+    story.is_closing(G1, Cause::CutShort);
 }
 
 #[test]
 fn a_generation_cut_short_never_serves_again() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(10.0, Event::Rotate(Some(Drain::For(secs(50.0)))));
-    story.issued(10.0, 2, T2, endless(), LEASE);
-    story.at(20.0, Event::Suspected(2));
-    story.at(20.0, not_renewed(2, Failure::Gone));
+    story.issued(10.0, G2, T2, endless(), LEASE);
+    story.at(20.0, Event::Suspected(G2));
+    story.at(20.0, not_renewed(G2, Failure::Gone));
     assert_eq!(story.role.current(), None);
     // Nothing is usable by newcomers, so nothing is waited for longer than 3 s.
     assert_eq!(story.role.runs_until(story.now), None);
@@ -215,9 +215,9 @@ fn a_command_that_fails_drains_nothing() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(10.0, Event::Rotate(Some(Drain::For(secs(0.0))))).does([log_in(24.75)]);
     story.at(10.0, Event::LogInFailed(Failure::Transient)).does([Action::RotateFailed]);
-    assert_eq!((story.role.current(), story.hard_close_at(1)), (Some(1), at(99.0)));
+    assert_eq!((story.role.current(), story.hard_close_at(G1)), (Some(G1), at(99.0)));
     // And it is not tried again by itself.
-    story.at(66.0, Event::Tick).does([renew(1, T1, 24.75)]);
+    story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
 }
 
 #[test]

@@ -3,12 +3,18 @@
 use std::time::Duration;
 
 use crate::lease::generation::{Cause, Ending};
-use crate::lease::{Action, DynamicRole, Event, Failure, Note, Settings, TokenFacts, TokenId};
+use crate::lease::{Action, DynamicRole, Event, Failure, GenerationId, Note, Settings, TokenFacts, TokenId};
 use crate::time::Time;
 
 pub(super) const T1: TokenId = TokenId(1);
 pub(super) const T2: TokenId = TokenId(2);
 pub(super) const T3: TokenId = TokenId(3);
+
+pub(super) const G1: GenerationId = GenerationId::new(1);
+pub(super) const G2: GenerationId = GenerationId::new(2);
+pub(super) const G3: GenerationId = GenerationId::new(3);
+pub(super) const G4: GenerationId = GenerationId::new(4);
+pub(super) const G7: GenerationId = GenerationId::new(7);
 
 pub(super) fn secs(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
@@ -37,10 +43,10 @@ pub(super) fn settings() -> Settings {
 pub(super) struct Story {
     pub(super) role: DynamicRole,
     pub(super) now: Time,
-    /// What is to be done, without notes and what sessions are told.
+    /// What is to be done, without notes, what sessions are told, and what is kept.
     done: Vec<Action>,
     notes: Vec<Note>,
-    told: Vec<(u64, Ending)>,
+    told: Vec<(GenerationId, Ending)>,
 }
 
 impl Story {
@@ -53,7 +59,7 @@ impl Story {
     pub(super) fn serving(settings: Settings, lease: f64, token: TokenFacts) -> Self {
         let mut story = Self::new(settings);
         story.at(0.0, Event::Tick).does([LOG_IN]);
-        story.issued(0.0, 1, T1, token, lease);
+        story.issued(0.0, G1, T1, token, lease);
         story
     }
 
@@ -66,7 +72,14 @@ impl Story {
     }
 
     /// A fresh credential comes, from the login on, at once, and is proved.
-    pub(super) fn issued(&mut self, second: f64, number: u64, id: TokenId, token: TokenFacts, lease: f64) {
+    pub(super) fn issued(
+        &mut self,
+        second: f64,
+        number: GenerationId,
+        id: TokenId,
+        token: TokenFacts,
+        lease: f64,
+    ) {
         self.at(second, Event::LoggedIn(id, TokenFacts { sent_at: at(second), ..token }));
         assert_eq!(self.done, [Action::Issue(id)]);
         self.granted(second, number, lease);
@@ -74,7 +87,7 @@ impl Story {
         assert!(self.done.contains(&Action::Publish(number)), "{:?}", self.done);
     }
 
-    pub(super) fn granted(&mut self, second: f64, number: u64, lease: f64) {
+    pub(super) fn granted(&mut self, second: f64, number: GenerationId, lease: f64) {
         self.at(second, granted(second, lease, true));
         assert_eq!(self.done, [Action::Prove(number)]);
     }
@@ -116,6 +129,7 @@ impl Story {
         for action in self.role.handle(now, event) {
             match action {
                 Action::Note(note) => self.notes.push(note),
+                Action::Store(_) => {}
                 Action::NotifySessions(number, ending) => self.told.push((number, ending)),
                 action => self.done.push(action),
             }
@@ -140,22 +154,22 @@ impl Story {
     }
 
     /// The latest word to the sessions of a generation.
-    pub(super) fn told(&self, number: u64) -> Ending {
+    pub(super) fn told(&self, number: GenerationId) -> Ending {
         let word = self.told.iter().rev().find(|(n, _)| *n == number);
         word.unwrap_or_else(|| panic!("nothing told to {number}: {:?}", self.told)).1
     }
 
-    pub(super) fn is_closing(&mut self, number: u64, cause: Cause) -> &mut Self {
+    pub(super) fn is_closing(&mut self, number: GenerationId, cause: Cause) -> &mut Self {
         assert_eq!(self.told(number).closing.map(|closing| closing.cause), Some(cause));
         self
     }
 
-    pub(super) fn hard_close_at(&self, number: u64) -> Time {
+    pub(super) fn hard_close_at(&self, number: GenerationId) -> Time {
         let generation = self.role.generations().find(|(n, _)| *n == number).expect("a generation").1;
         self.role.hard_close_at(generation)
     }
 
-    pub(super) fn drain_at(&self, number: u64) -> Option<Time> {
+    pub(super) fn drain_at(&self, number: GenerationId) -> Option<Time> {
         let generation = self.role.generations().find(|(n, _)| *n == number).expect("a generation").1;
         self.role.drain_at(generation)
     }
@@ -189,11 +203,11 @@ pub(super) fn granted(sent: f64, lease: f64, renewable: bool) -> Event {
     Event::Granted { sent_at: at(sent), lease: secs(lease), renewable }
 }
 
-pub(super) fn renewed(number: u64, sent: f64, lease: f64) -> Event {
+pub(super) fn renewed(number: GenerationId, sent: f64, lease: f64) -> Event {
     Event::LeaseRenewed { number, sent_at: at(sent), lease: secs(lease), renewable: true }
 }
 
-pub(super) fn not_renewed(number: u64, failure: Failure) -> Event {
+pub(super) fn not_renewed(number: GenerationId, failure: Failure) -> Event {
     Event::LeaseRenewFailed(number, failure)
 }
 
@@ -201,10 +215,10 @@ pub(super) fn token_renewed(token: TokenId, sent: f64, ttl: f64) -> Event {
     Event::TokenRenewed { token, sent_at: at(sent), ttl: Some(secs(ttl)), renewable: true }
 }
 
-pub(super) fn empty(number: u64) -> Event {
+pub(super) fn empty(number: GenerationId) -> Event {
     Event::Empty { number, stray: false }
 }
 
-pub(super) fn renew(number: u64, token: TokenId, within: f64) -> Action {
+pub(super) fn renew(number: GenerationId, token: TokenId, within: f64) -> Action {
     Action::RenewLease(number, token, secs(within))
 }

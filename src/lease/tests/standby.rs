@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::script::*;
-use crate::lease::{Action, Drain, Event, Failure, Note, Reason, Settings, TokenFacts, TokenId, Verdict};
+use crate::lease::{
+    Action, Drain, Event, Failure, GenerationId, Note, Reason, Settings, TokenFacts, TokenId, Verdict,
+};
 
 const LEASE: f64 = 105.0;
 /// A lease of 105 s has 5 s of margin and one for the cancel.
@@ -17,18 +19,18 @@ fn two() -> Settings {
 /// Generation 1 serves since second 0; generation 2 was proved at second 10 and stands by.
 fn standing_by(token: TokenFacts) -> Story {
     let mut story = Story::serving(two(), LEASE, token);
-    stands_by(&mut story, 10.0, 2, T2, token);
+    stands_by(&mut story, 10.0, G2, T2, token);
     story
 }
 
-fn stands_by(story: &mut Story, second: f64, number: u64, id: TokenId, token: TokenFacts) {
+fn stands_by(story: &mut Story, second: f64, number: GenerationId, id: TokenId, token: TokenFacts) {
     story.at(second, Event::LoggedIn(id, TokenFacts { sent_at: at(second), ..token }));
     story.does([Action::Issue(id)]);
     story.granted(second, number, LEASE);
     story.at(second, Event::Proved(number)).notes(Note::StandsBy(number));
 }
 
-fn promoted(number: u64) -> Note {
+fn promoted(number: GenerationId) -> Note {
     Note::Published { number, reason: Reason::Standby, proved: true, successor: true }
 }
 
@@ -37,61 +39,61 @@ fn it_is_issued_as_soon_as_there_is_a_current_one_and_not_published() {
     let mut story = Story::new(two());
     story.at(0.0, Event::Tick).does([LOG_IN]).notes(Note::Issuing(Reason::First));
     story.at(0.0, Event::LoggedIn(T1, own(100_000.0)));
-    story.granted(0.0, 1, LEASE);
-    story.at(0.0, Event::Proved(1)).does([Action::Publish(1), log_in(WITHIN)]);
+    story.granted(0.0, G1, LEASE);
+    story.at(0.0, Event::Proved(G1)).does([Action::Publish(G1), log_in(WITHIN)]);
     story.notes(Note::Issuing(Reason::Standby));
     story.at(1.0, Event::LoggedIn(T2, own(100_000.0))).does([Action::Issue(T2)]);
-    story.granted(1.0, 2, LEASE);
-    story.at(1.0, Event::Proved(2)).does([]).notes(Note::StandsBy(2));
-    assert_eq!(story.role.current(), Some(1));
-    assert_eq!(story.role.runs_until(at(1.0)), Some(story.hard_close_at(2)));
+    story.granted(1.0, G2, LEASE);
+    story.at(1.0, Event::Proved(G2)).does([]).notes(Note::StandsBy(G2));
+    assert_eq!(story.role.current(), Some(G1));
+    assert_eq!(story.role.runs_until(at(1.0)), Some(story.hard_close_at(G2)));
 }
 
 #[test]
 fn one_that_cannot_be_proved_never_stands_by() {
     let mut story = Story::serving(two(), LEASE, own(100_000.0));
     story.at(1.0, Event::LoggedIn(T2, own(100_000.0)));
-    story.granted(1.0, 2, LEASE);
-    story.at(1.5, Event::Unprovable(2)).does([]);
-    story.at(2.0, Event::Tick).does([Action::Prove(2)]);
+    story.granted(1.0, G2, LEASE);
+    story.at(1.5, Event::Unprovable(G2)).does([]);
+    story.at(2.0, Event::Tick).does([Action::Prove(G2)]);
     // Half of its usable life would be patience enough, were it a minute or less.
-    story.at(51.0, Event::ProofRefused(2)).does([Action::RevokeLease(2, T2)]);
-    story.notes(Note::CandidateRefused(2));
-    assert_eq!(story.role.current(), Some(1));
+    story.at(51.0, Event::ProofRefused(G2)).does([Action::RevokeLease(G2, T2)]);
+    story.notes(Note::CandidateRefused(G2));
+    assert_eq!(story.role.current(), Some(G1));
 }
 
 #[test]
 fn a_current_one_that_is_revoked_is_replaced_at_once() {
     let mut story = standing_by(own(100_000.0));
-    story.at(20.0, Event::Suspected(1)).does([renew(1, T1, WITHIN)]);
-    let lost = story.at(20.1, not_renewed(1, Failure::Gone)).notes(promoted(2));
-    lost.does([Action::Unpublish, Action::Answer(1, Verdict::Lost), Action::Publish(2), log_in(WITHIN)]);
+    story.at(20.0, Event::Suspected(G1)).does([renew(G1, T1, WITHIN)]);
+    let lost = story.at(20.1, not_renewed(G1, Failure::Gone)).notes(promoted(G2));
+    lost.does([Action::Unpublish, Action::Answer(G1, Verdict::Lost), Action::Publish(G2), log_in(WITHIN)]);
     lost.notes(Note::Issuing(Reason::Standby));
 }
 
 #[test]
 fn one_that_is_refused_is_replaced_at_once() {
     let mut story = standing_by(own(100_000.0));
-    story.at(20.0, Event::Replace(1)).does([Action::Prove(1)]);
-    story.at(20.0, Event::ProofRefused(1)).does([Action::Publish(2), log_in(WITHIN)]).notes(promoted(2));
+    story.at(20.0, Event::Replace(G1)).does([Action::Prove(G1)]);
+    story.at(20.0, Event::ProofRefused(G1)).does([Action::Publish(G2), log_in(WITHIN)]).notes(promoted(G2));
 }
 
 #[test]
 fn a_capped_one_is_replaced_at_once() {
     let mut story = standing_by(endless());
     // Half a period before the current one is.
-    story.at(33.0, Event::Tick).does([renew(2, T2, WITHIN)]);
-    story.at(33.0, renewed(2, 33.0, LEASE));
-    story.at(66.0, Event::Tick).does([renew(1, T1, WITHIN)]);
-    story.at(66.0, renewed(1, 66.0, 30.0)).does([Action::Publish(2), log_in(WITHIN)]).notes(promoted(2));
-    assert!(story.drain_at(1).is_some_and(|at| at < story.hard_close_at(1)));
+    story.at(33.0, Event::Tick).does([renew(G2, T2, WITHIN)]);
+    story.at(33.0, renewed(G2, 33.0, LEASE));
+    story.at(66.0, Event::Tick).does([renew(G1, T1, WITHIN)]);
+    story.at(66.0, renewed(G1, 66.0, 30.0)).does([Action::Publish(G2), log_in(WITHIN)]).notes(promoted(G2));
+    assert!(story.drain_at(G1).is_some_and(|at| at < story.hard_close_at(G1)));
 }
 
 #[test]
 fn one_that_ends_while_vault_is_away_is_replaced_by_the_one_that_ends_later() {
     let mut story = standing_by(endless());
-    let ends_at = story.hard_close_at(1);
-    let later = story.hard_close_at(2);
+    let ends_at = story.hard_close_at(G1);
+    let later = story.hard_close_at(G2);
     assert!(later > ends_at + secs(5.0));
     let mut published = Vec::new();
     let mut asked = story.pass(40.0);
@@ -113,7 +115,7 @@ fn one_that_ends_while_vault_is_away_is_replaced_by_the_one_that_ends_later() {
         let next = story.role.next_deadline();
         asked.extend(story.pass(next.since(at(0.0)).as_secs_f64()));
     }
-    let [(2, at)] = published[..] else { panic!("{published:?}") };
+    let [(G2, at)] = published[..] else { panic!("{published:?}") };
     assert!(at <= ends_at, "{at:?}");
 }
 
@@ -122,23 +124,23 @@ fn a_rotation_on_command_issues_afresh_and_gives_it_back() {
     let mut story = standing_by(own(100_000.0));
     story.at(20.0, Event::Rotate(Some(Drain::Default))).does([log_in(WITHIN)]);
     story.at(20.0, Event::LoggedIn(T3, own(100_000.0)));
-    story.granted(20.0, 3, LEASE);
-    story.at(20.0, Event::Proved(3));
-    story.does([Action::RevokeLease(2, T2), Action::Publish(3), log_in(WITHIN)]);
+    story.granted(20.0, G3, LEASE);
+    story.at(20.0, Event::Proved(G3));
+    story.does([Action::RevokeLease(G2, T2), Action::Publish(G3), log_in(WITHIN)]);
 }
 
 #[test]
 fn a_lost_one_is_replaced_and_draws_on_the_bucket() {
     let mut story = Story::serving(Settings { issue_burst: 1, ..two() }, LEASE, endless());
-    stands_by(&mut story, 1.0, 2, T1, endless());
-    story.at(2.0, Event::Suspected(2)).does([renew(2, T1, WITHIN)]);
-    story.at(2.1, not_renewed(2, Failure::Gone)).notes(Note::Lost(2));
-    story.does([Action::Forget(2), Action::Answer(2, Verdict::Lost), log_in(WITHIN)]);
-    stands_by(&mut story, 3.0, 3, T1, endless());
-    story.at(4.0, Event::Suspected(3)).does([renew(3, T1, WITHIN)]);
+    stands_by(&mut story, 1.0, G2, T1, endless());
+    story.at(2.0, Event::Suspected(G2)).does([renew(G2, T1, WITHIN)]);
+    story.at(2.1, not_renewed(G2, Failure::Gone)).notes(Note::Lost(G2));
+    story.does([Action::Forget(G2), Action::Answer(G2, Verdict::Lost), log_in(WITHIN)]);
+    stands_by(&mut story, 3.0, G3, T1, endless());
+    story.at(4.0, Event::Suspected(G3)).does([renew(G3, T1, WITHIN)]);
     // The bucket is empty until a minute after the first.
-    story.at(4.1, not_renewed(3, Failure::Gone)).notes(Note::Lost(3));
-    story.does([Action::Forget(3), Action::Answer(3, Verdict::Lost)]);
+    story.at(4.1, not_renewed(G3, Failure::Gone)).notes(Note::Lost(G3));
+    story.does([Action::Forget(G3), Action::Answer(G3, Verdict::Lost)]);
     story.at(63.0, Event::Tick).does([log_in(WITHIN)]);
 }
 
@@ -148,12 +150,12 @@ fn a_lease_that_is_not_renewable_gets_one_after_a_third_of_its_life() {
     story.at(0.0, Event::Tick).does([LOG_IN]);
     story.at(0.0, Event::LoggedIn(T1, endless()));
     story.at(0.0, granted(0.0, LEASE, false));
-    story.at(0.0, Event::Proved(1)).does([Action::Publish(1)]);
+    story.at(0.0, Event::Proved(G1)).does([Action::Publish(G1)]);
     story.at(33.0, Event::Tick).does([log_in(WITHIN)]);
     story.at(33.0, Event::LoggedIn(T1, endless()));
     story.at(33.0, granted(33.0, LEASE, false));
-    story.at(33.0, Event::Proved(2)).notes(Note::StandsBy(2)).does([]);
-    story.at(66.0, Event::Tick).does([Action::Publish(2), log_in(WITHIN)]).notes(promoted(2));
+    story.at(33.0, Event::Proved(G2)).notes(Note::StandsBy(G2)).does([]);
+    story.at(66.0, Event::Tick).does([Action::Publish(G2), log_in(WITHIN)]).notes(promoted(G2));
 }
 
 /// A batch token of 36 s is of use for 33 s, and is not renewed.
@@ -163,8 +165,8 @@ const BATCH: f64 = 36.0;
 fn a_token_that_ends_first_is_left_behind_with_the_one_that_stands_by() {
     let mut story = Story::serving(two(), LEASE, batch(BATCH));
     story.at(11.0, Event::Tick).does([log_in(WITHIN)]);
-    stands_by(&mut story, 11.0, 2, T2, batch(BATCH));
-    story.at(22.0, Event::Tick).does([Action::Publish(2), log_in(WITHIN)]).notes(promoted(2));
+    stands_by(&mut story, 11.0, G2, T2, batch(BATCH));
+    story.at(22.0, Event::Tick).does([Action::Publish(G2), log_in(WITHIN)]).notes(promoted(G2));
 }
 
 #[test]
@@ -173,8 +175,8 @@ fn under_a_handed_token_that_ends_nothing_is_promoted() {
     story.at(11.0, Event::Tick).does([log_in(WITHIN)]);
     story.at(11.0, Event::LoggedIn(T1, TokenFacts { sent_at: at(11.0), ..batch(BATCH - 11.0) }));
     story.does([Action::Issue(T1)]);
-    story.granted(11.0, 2, LEASE);
-    story.at(11.0, Event::Proved(2)).notes(Note::StandsBy(2));
+    story.granted(11.0, G2, LEASE);
+    story.at(11.0, Event::Proved(G2)).notes(Note::StandsBy(G2));
     // Both end with it: the one that stands by would be of no help.
     story.at(22.0, Event::Tick).does([log_in(WITHIN)]).notes(Note::Issuing(Reason::Token));
 }
@@ -182,26 +184,26 @@ fn under_a_handed_token_that_ends_nothing_is_promoted() {
 #[test]
 fn it_goes_back_at_the_close_at_a_reload_and_when_nobody_wants_one_any_more() {
     let mut story = standing_by(own(100_000.0));
-    story.at(20.0, Event::Close).does([Action::Unpublish, Action::RevokeLease(2, T2)]);
+    story.at(20.0, Event::Close).does([Action::Unpublish, Action::RevokeLease(G2, T2)]);
 
     let mut story = standing_by(own(100_000.0));
-    story.at(20.0, Event::Reload).does([Action::RevokeLease(2, T2), log_in(WITHIN)]);
+    story.at(20.0, Event::Reload).does([Action::RevokeLease(G2, T2), log_in(WITHIN)]);
     story.notes(Note::Issuing(Reason::Reload));
 
     let mut story = standing_by(own(100_000.0));
     story.role.set_settings(settings());
-    story.at(20.0, Event::Tick).does([Action::RevokeLease(2, T2)]);
+    story.at(20.0, Event::Tick).does([Action::RevokeLease(G2, T2)]);
 }
 
 #[test]
 fn one_that_is_needed_before_it_is_proved_is_published() {
     let mut story = Story::serving(two(), LEASE, own(100_000.0));
     story.at(1.0, Event::LoggedIn(T2, own(100_000.0)));
-    story.granted(1.0, 2, LEASE);
-    story.at(2.0, Event::Suspected(1));
-    story.at(2.1, not_renewed(1, Failure::Gone));
-    story.at(2.2, Event::Proved(2)).notes(Note::Published {
-        number: 2,
+    story.granted(1.0, G2, LEASE);
+    story.at(2.0, Event::Suspected(G1));
+    story.at(2.1, not_renewed(G1, Failure::Gone));
+    story.at(2.2, Event::Proved(G2)).notes(Note::Published {
+        number: G2,
         reason: Reason::Revoked,
         proved: true,
         successor: true,
@@ -211,14 +213,14 @@ fn one_that_is_needed_before_it_is_proved_is_published() {
 #[test]
 fn after_a_crash_it_is_given_back_and_the_current_one_taken_up() {
     let mut story = standing_by(own(100_000.0)).crash(20.0);
-    story.at(20.0, Event::Tick).does([Action::RevokeLease(1, T2), Action::Prove(2)]);
+    story.at(20.0, Event::Tick).does([Action::RevokeLease(G1, T2), Action::Prove(G2)]);
 }
 
 /// The shortest runway over an hour in which every renewal is granted at once, in usable lives.
 fn shortest_runway(standby: bool, seed: u64) -> f64 {
     let mut story = Story::serving(Settings { standby, seed, ..settings() }, LEASE, own(LEASE));
     if standby {
-        stands_by(&mut story, 0.1, 2, T2, own(LEASE));
+        stands_by(&mut story, 0.1, G2, T2, own(LEASE));
     }
     let mut shortest = f64::MAX;
     while story.now < at(3600.0) {
@@ -235,7 +237,7 @@ fn shortest_runway(standby: bool, seed: u64) -> f64 {
             let event = match action {
                 Action::RenewLease(number, ..) => renewed(number, second, LEASE),
                 Action::RenewToken(token, _) => token_renewed(token, second, LEASE),
-                Action::NotifySessions(..) => continue,
+                Action::NotifySessions(..) | Action::Note(Note::Renewed { .. }) => continue,
                 other => panic!("{other:?} at {due:?}"),
             };
             asked.extend(story.role.handle(due, event));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::script::{G1, G2};
 use crate::lease::{Action, Event, Failure, Note, StaticRole, TokenFacts, TokenId, Verdict};
 use crate::time::Time;
 
@@ -33,7 +34,7 @@ fn started(ttl: u64) -> StaticRole {
     assert_eq!(role.handle(at(0), Event::Tick), [Action::LogIn { within: None }]);
     assert!(is_read(&role.handle(at(0), Event::LoggedIn(TOKEN, facts(at(0))))));
     let actions = role.handle(at(0), new_password(at(0), ttl));
-    assert!(actions.contains(&Action::Publish(1)), "{actions:?}");
+    assert!(actions.contains(&Action::Publish(G1)), "{actions:?}");
     role
 }
 
@@ -57,7 +58,7 @@ fn is_polled_with_growing_steps_while_the_rotation_is_late() {
         assert!(is_read(&role.handle(now, Event::Tick)));
     }
     let actions = role.handle(now, new_password(now, 60));
-    assert!(actions.contains(&Action::Publish(2)));
+    assert!(actions.contains(&Action::Publish(G2)));
     assert_eq!(role.next_deadline(), now + Duration::from_secs(61));
 }
 
@@ -77,31 +78,31 @@ fn a_rotation_ends_and_drains_nothing() {
         told.iter().all(|(_, ending)| ending.drain_from.is_none() && ending.closing.is_none()),
         "{told:?}"
     );
-    assert!(role.may_empty(1) && !role.may_empty(2));
-    assert_eq!(role.handle(at(70), Event::Empty { number: 1, stray: false }), [Action::Forget(1)]);
+    assert!(role.may_empty(G1) && !role.may_empty(G2));
+    assert_eq!(role.handle(at(70), Event::Empty { number: G1, stray: false }), [Action::Forget(G1)]);
 }
 
 #[test]
 fn a_refused_login_reads_at_once_and_waits_for_the_answer() {
     let mut role = started(3600);
-    assert!(is_read(&role.handle(at(100), Event::Suspected(1))));
-    assert_eq!(role.handle(at(100), Event::Suspected(1)), [], "one read for all who wait");
+    assert!(is_read(&role.handle(at(100), Event::Suspected(G1))));
+    assert_eq!(role.handle(at(100), Event::Suspected(G1)), [], "one read for all who wait");
     let actions = role.handle(at(100), new_password(at(100), 3600));
-    let publish = actions.iter().position(|action| *action == Action::Publish(2)).unwrap();
-    let answers = actions.iter().filter(|action| **action == Action::Answer(1, Verdict::Lost)).count();
+    let publish = actions.iter().position(|action| *action == Action::Publish(G2)).unwrap();
+    let answers = actions.iter().filter(|action| **action == Action::Answer(G1, Verdict::Lost)).count();
     assert_eq!(answers, 2);
-    assert!(publish < actions.iter().position(|a| *a == Action::Answer(1, Verdict::Lost)).unwrap());
+    assert!(publish < actions.iter().position(|a| *a == Action::Answer(G1, Verdict::Lost)).unwrap());
 }
 
 #[test]
 fn a_refused_login_is_polled_for_until_the_password_changes() {
     let mut role = started(3600);
-    assert!(is_read(&role.handle(at(100), Event::Suspected(1))));
-    assert!(role.handle(at(100), unchanged(at(100), 3500)).contains(&Action::Answer(1, Verdict::Alive)));
-    role.handle(at(100), Event::Replace(1));
+    assert!(is_read(&role.handle(at(100), Event::Suspected(G1))));
+    assert!(role.handle(at(100), unchanged(at(100), 3500)).contains(&Action::Answer(G1, Verdict::Alive)));
+    role.handle(at(100), Event::Replace(G1));
     assert!(role.next_deadline() <= at(102));
     assert!(is_read(&role.handle(at(102), Event::Tick)));
-    assert!(role.handle(at(102), new_password(at(102), 3600)).contains(&Action::Publish(2)));
+    assert!(role.handle(at(102), new_password(at(102), 3600)).contains(&Action::Publish(G2)));
     assert_eq!(role.next_deadline(), at(102 + 3601));
 }
 
@@ -112,11 +113,11 @@ fn logins_that_stay_refused_are_no_flood_of_reads() {
     for tenth in 0..600 {
         let now = at(100) + Duration::from_millis(tenth * 100);
         // An app that tries again and again with a password that somebody has changed behind its back.
-        let actions = role.handle(now, Event::Suspected(1));
+        let actions = role.handle(now, Event::Suspected(G1));
         if is_read(&actions) {
             reads += 1;
             role.handle(now, unchanged(now, 3500));
-            role.handle(now, Event::Replace(1));
+            role.handle(now, Event::Replace(G1));
         }
     }
     assert!((12..=17).contains(&reads), "{reads} reads in a minute");
@@ -127,9 +128,9 @@ fn whoever_waits_for_a_read_is_told_when_there_will_be_none() {
     let mut role = started(60);
     assert!(is_read(&role.handle(at(61), Event::Tick)));
     assert_eq!(role.handle(at(61), Event::IssueFailed(Failure::Transient)), []);
-    assert_eq!(role.handle(at(61), Event::Suspected(1)), []);
+    assert_eq!(role.handle(at(61), Event::Suspected(G1)), []);
     let actions = role.handle(at(61), Event::Close);
-    assert!(actions.contains(&Action::Answer(1, Verdict::Silent)), "{actions:?}");
+    assert!(actions.contains(&Action::Answer(G1, Verdict::Silent)), "{actions:?}");
 }
 
 #[test]
@@ -146,7 +147,7 @@ fn a_failed_read_keeps_the_password_and_is_tried_again() {
     let mut role = started(60);
     assert!(is_read(&role.handle(at(61), Event::Tick)));
     assert_eq!(role.handle(at(61), Event::IssueFailed(Failure::Transient)), []);
-    assert_eq!(role.current(), Some(1));
+    assert_eq!(role.current(), Some(G1));
     assert_eq!(role.next_deadline(), at(61) + Duration::from_millis(500));
 }
 
@@ -163,11 +164,11 @@ fn a_dead_token_is_replaced_by_a_login() {
 fn a_command_reads_now_and_says_what_is_current() {
     let mut role = started(3600);
     assert!(is_read(&role.handle(at(100), Event::Rotate(None))));
-    assert!(role.handle(at(100), unchanged(at(100), 3500)).contains(&Action::RotateDone(1)));
+    assert!(role.handle(at(100), unchanged(at(100), 3500)).contains(&Action::RotateDone(G1)));
     assert!(is_read(&role.handle(at(200), Event::Rotate(None))));
     let actions = role.handle(at(200), new_password(at(200), 3600));
     assert!(
-        actions.iter().any(|a| matches!(a, Action::Note(Note::Published { number: 2, .. }))),
+        actions.iter().any(|a| matches!(a, Action::Note(Note::Published { number: G2, .. }))),
         "{actions:?}"
     );
 }
@@ -177,7 +178,7 @@ fn the_end_gives_the_token_back() {
     let mut role = started(3600);
     let actions = role.handle(at(100), Event::Close);
     assert_eq!(actions, [Action::Unpublish, Action::RevokeToken(TOKEN)]);
-    assert_eq!(role.handle(at(100), Event::Empty { number: 1, stray: false }), [Action::Forget(1)]);
+    assert_eq!(role.handle(at(100), Event::Empty { number: G1, stray: false }), [Action::Forget(G1)]);
     assert_eq!(role.handle(at(101), Event::TokenRevoked(TOKEN)), [Action::ForgetToken(TOKEN)]);
     assert!(role.is_empty());
     assert_eq!(role.next_deadline(), Time::NEVER);
@@ -203,7 +204,7 @@ fn another_configuration_is_tried_at_once_whatever_has_failed_by_the_earlier_one
 fn a_password_that_the_server_refuses_is_proved_again_until_it_lets_in() {
     let mut role = started(3600);
     assert!(!role.is_refused());
-    assert!(!role.handle(at(1), Event::ProofRefused(1)).contains(&Action::LetsIn(1)));
+    assert!(!role.handle(at(1), Event::ProofRefused(G1)).contains(&Action::LetsIn(G1)));
     assert!(role.is_refused());
     let mut proofs = 0;
     for second in 2..122 {
@@ -212,9 +213,9 @@ fn a_password_that_the_server_refuses_is_proved_again_until_it_lets_in() {
         if is_read(&actions) {
             role.handle(now, unchanged(now, 3500));
         }
-        if actions.contains(&Action::Prove(1)) {
+        if actions.contains(&Action::Prove(G1)) {
             proofs += 1;
-            let found = if second > 60 { Event::Proved(1) } else { Event::ProofRefused(1) };
+            let found = if second > 60 { Event::Proved(G1) } else { Event::ProofRefused(G1) };
             role.handle(now, found);
         }
     }
@@ -228,19 +229,23 @@ fn a_fresh_password_is_proved_and_an_unprovable_one_is_not_refused() {
     role.handle(at(0), Event::Tick);
     role.handle(at(0), Event::LoggedIn(TOKEN, facts(at(0))));
     let actions = role.handle(at(0), new_password(at(0), 60));
-    let publish = actions.iter().position(|action| *action == Action::Publish(1)).unwrap();
-    assert!(actions.iter().skip(publish).any(|action| *action == Action::Prove(1)), "{actions:?}");
-    role.handle(at(1), Event::Unprovable(1));
+    let publish = actions.iter().position(|action| *action == Action::Publish(G1)).unwrap();
+    assert!(actions.iter().skip(publish).any(|action| *action == Action::Prove(G1)), "{actions:?}");
+    role.handle(at(1), Event::Unprovable(G1));
     assert!(!role.is_refused());
 }
 
 #[test]
 fn a_login_that_one_database_refuses_hears_that_the_password_is_good() {
     let mut role = started(3600);
-    assert_eq!(role.handle(at(1), Event::Proved(1)), []);
-    assert_eq!(role.handle(at(2), Event::Replace(1)), [Action::Prove(1)], "an earlier proof does not count");
-    assert_eq!(role.handle(at(2), Event::Replace(1)), []);
-    assert_eq!(role.handle(at(3), Event::Proved(1)), [Action::LetsIn(1)]);
-    assert_eq!(role.handle(at(6), Event::Replace(1)), [Action::LetsIn(1)]);
+    assert_eq!(role.handle(at(1), Event::Proved(G1)), []);
+    assert_eq!(
+        role.handle(at(2), Event::Replace(G1)),
+        [Action::Prove(G1)],
+        "an earlier proof does not count"
+    );
+    assert_eq!(role.handle(at(2), Event::Replace(G1)), []);
+    assert_eq!(role.handle(at(3), Event::Proved(G1)), [Action::LetsIn(G1)]);
+    assert_eq!(role.handle(at(6), Event::Replace(G1)), [Action::LetsIn(G1)]);
     assert_eq!(role.next_deadline(), at(3601), "and nothing is read for it");
 }

@@ -11,7 +11,7 @@ use super::world::Vault;
 use crate::lease::generation::{Cause, Ending};
 use crate::lease::schedule::Jitter;
 use crate::lease::term::Term;
-use crate::lease::{Action, DynamicRole, Event, Note, Snapshot, TokenFacts, TokenId, Verdict};
+use crate::lease::{Action, DynamicRole, Event, GenerationId, Note, Snapshot, TokenFacts, TokenId, Verdict};
 use crate::time::Time;
 
 /// A bug put in on purpose, to see that it is found.
@@ -36,15 +36,15 @@ pub(super) struct Watch {
     pub(super) now: Time,
     pub(super) role: DynamicRole,
     pub(super) vault: Vault,
-    pub(super) held: BTreeMap<u64, Held>,
+    pub(super) held: BTreeMap<GenerationId, Held>,
     pub(super) tokens: BTreeMap<TokenId, Known>,
     /// Tokens with a creds request that was given up and is not settled.
     pub(super) unsettled: Vec<TokenId>,
     /// The generation of each.
-    pub(super) sessions: BTreeMap<usize, u64>,
-    pub(super) published: Option<u64>,
+    pub(super) sessions: BTreeMap<usize, GenerationId>,
+    pub(super) published: Option<GenerationId>,
     /// The newest that was ever published.
-    newest: u64,
+    newest: Option<GenerationId>,
     pub(super) pending: Vec<Request>,
     pub(super) drain_commanded: bool,
     pub(super) lost_and_granted: Option<i32>,
@@ -65,6 +65,14 @@ macro_rules! promise {
 }
 pub(super) use promise;
 
+/// The generation that a grant has become.
+pub(super) fn stored(actions: &[Action]) -> Option<GenerationId> {
+    actions.iter().find_map(|action| match action {
+        Action::Store(number) => Some(*number),
+        _ => None,
+    })
+}
+
 impl Watch {
     pub(super) fn new(
         now: Time,
@@ -82,7 +90,7 @@ impl Watch {
             unsettled: Vec::new(),
             sessions: BTreeMap::new(),
             published: None,
-            newest: 0,
+            newest: None,
             pending: Vec::new(),
             drain_commanded: false,
             lost_and_granted: None,
@@ -102,19 +110,18 @@ impl Watch {
             event => event,
         };
         self.learn(event)?;
-        let before = self.role.latest();
         let mut actions = self.role.handle(self.now, event);
         if let (Event::Granted { sent_at, lease: span, .. }, Some(lease)) = (event, lease) {
-            promise!(self.role.latest() == before + 1, "a grant was not taken in");
-            self.grant(before + 1, lease, sent_at, span)?;
+            let number = stored(&actions).ok_or("a grant was not taken in")?;
+            self.grant(number, lease, sent_at, span)?;
         }
         if let (Event::LeaseLeft { sent_at, lease: span, .. }, Some(lease)) = (event, lease) {
-            promise!(self.role.latest() == before + 1, "a lease that was left was not taken in");
+            let number = stored(&actions).ok_or("a lease that was left was not taken in")?;
             promise!(
-                actions.iter().any(|action| matches!(action, Action::RevokeLease(n, _) if *n == before + 1)),
+                actions.iter().any(|action| matches!(action, Action::RevokeLease(n, _) if *n == number)),
                 "P6: a lease that was left is not given back"
             );
-            self.hold(before + 1, lease, sent_at, span);
+            self.hold(number, lease, sent_at, span);
         }
         self.plant(event, &mut actions);
         let is_check = matches!(event, Event::Suspected(_) | Event::DenialSeen(_));
@@ -136,7 +143,7 @@ impl Watch {
     /// The process is gone with its sessions and whatever it waited for. The next one goes on from what was kept.
     pub(super) fn crash(&mut self, kept: &Snapshot) -> Result<(), String> {
         let mut held = std::mem::take(&mut self.held);
-        for (number, (old, _)) in (1..).zip(&kept.generations) {
+        for (number, (old, _)) in GenerationId::all().zip(&kept.generations) {
             let held = held.remove(old).ok_or("kept, and unknown")?;
             let asked_of_it = Held {
                 told: None,
@@ -155,7 +162,7 @@ impl Watch {
         self.unsettled.clear();
         self.sessions.clear();
         self.pending.clear();
-        (self.published, self.newest) = (None, 0);
+        (self.published, self.newest) = (None, None);
         self.drain_commanded = false;
         self.lost_and_granted = None;
         self.role = DynamicRole::resume(self.role.settings.clone(), self.now, kept);
@@ -165,7 +172,7 @@ impl Watch {
     /// The next generation that everybody has left. It is closed to newcomers, and the event is to be taken in.
     pub(super) fn left(&mut self) -> Option<Event> {
         let (now, sessions, role) = (self.now, &self.sessions, &self.role);
-        let is_left = |number: u64, held: &Held| {
+        let is_left = |number: GenerationId, held: &Held| {
             !held.shut && !sessions.values().any(|open| *open == number) && role.may_empty(now, number)
         };
         let (number, held) = self.held.iter_mut().find(|(number, held)| is_left(**number, held))?;
@@ -176,7 +183,7 @@ impl Watch {
     fn plant(&mut self, event: Event, actions: &mut Vec<Action>) {
         match (self.planted, event) {
             (Some(Planted::CappedRenewedAgain), Event::LeaseRenewed { number, sent_at, lease, .. })
-                if actions.contains(&Action::Note(Note::LeaseCapped(number))) =>
+                if actions.contains(&Action::Note(Note::Renewed { number, lease, capped: true })) =>
             {
                 if let Some(generation) = self.role.generations.get_mut(&number) {
                     generation.term = Term::new(sent_at, Some(lease), true, Jitter::NONE);
@@ -200,9 +207,9 @@ impl Watch {
         }
     }
 
-    fn tell(&mut self, number: u64, ending: Ending) -> Result<(), String> {
+    fn tell(&mut self, number: GenerationId, ending: Ending) -> Result<(), String> {
         let now = self.now;
-        let successor = self.newest.max(self.role.current().unwrap_or(0)) > number;
+        let successor = self.newest.max(self.role.current()) > Some(number);
         let commanded = self.drain_commanded || self.held.get(&number).is_some_and(|held| held.cut);
         let is_current = self.role.current() == Some(number);
         let held = self.held.get(&number).ok_or("told to nobody")?;
@@ -241,7 +248,7 @@ impl Watch {
 
     fn act(&mut self, action: Action, is_check: bool) -> Result<(), String> {
         let now = self.now;
-        let is_open = |number: u64| self.sessions.values().any(|open| *open == number);
+        let is_open = |number: GenerationId| self.sessions.values().any(|open| *open == number);
         let is_in_use = |id: TokenId| self.held.values().any(|held| held.token == id);
         match action {
             Action::LogIn { within } => {
@@ -321,6 +328,7 @@ impl Watch {
                 Ok(())
             }
             Action::Note(_)
+            | Action::Store(_)
             | Action::NotifySessions(..)
             | Action::TooEarly(_)
             | Action::LetsIn(_)
@@ -339,7 +347,7 @@ impl Watch {
         Ok(())
     }
 
-    fn publish(&mut self, number: u64) -> Result<(), String> {
+    fn publish(&mut self, number: GenerationId) -> Result<(), String> {
         let now = self.now;
         let cut = std::mem::take(&mut self.drain_commanded);
         let previous =
@@ -361,7 +369,7 @@ impl Watch {
             held.published_at.get_or_insert(now);
         }
         self.published = Some(number);
-        self.newest = self.newest.max(number);
+        self.newest = self.newest.max(Some(number));
         if is_new {
             self.lost_and_granted = None;
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::script::{at, secs};
-use crate::lease::{Action, Event, Failure, Settings, TokenFacts, TokenId};
+use crate::lease::{Action, Event, Failure, GenerationId, Settings, TokenFacts, TokenId};
 use crate::time::Time;
 
 /// splitmix64, so that a run is told by its scenario alone.
@@ -256,7 +256,7 @@ impl Vault {
         scenario: &Scenario,
         now: Time,
         sent_at: Time,
-        number: u64,
+        number: GenerationId,
         lease: usize,
     ) -> Event {
         let id = self.leases[lease].token;
@@ -290,7 +290,13 @@ impl Vault {
         Event::LeaseRenewed { number, sent_at, lease: span, renewable: true }
     }
 
-    pub(super) fn revoke(&mut self, scenario: &Scenario, now: Time, number: u64, lease: usize) -> Event {
+    pub(super) fn revoke(
+        &mut self,
+        scenario: &Scenario,
+        now: Time,
+        number: GenerationId,
+        lease: usize,
+    ) -> Event {
         if !self.token_lives(self.leases[lease].token, now) {
             return Event::LeaseRevokeFailed(number, Failure::TokenDead);
         }

@@ -279,7 +279,7 @@ pub(in crate::postgres) async fn terminate_upstream<U>(
 
 fn warn_of_stray(guard: &Guard) {
     tracing::warn!(
-        lease.generation = guard.generation().number(),
+        lease.generation = guard.generation().number().get(),
         "upstream did not close: its session may outlive this one"
     );
 }

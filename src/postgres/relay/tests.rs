@@ -60,7 +60,7 @@ impl Bench {
         let left = Arc::new(Notify::new());
         let secret = Secret::new("secret".to_owned());
         let generation = Generation::new(
-            3,
+            GenerationId::new(3),
             "v-app".to_owned(),
             secret,
             crate::credentials::Lease::none(),
@@ -77,7 +77,7 @@ impl Bench {
             guard,
             metrics: RouteMetrics::new("app"),
             denied: Arc::new(move |number| {
-                denied.fetch_add(number, Ordering::Relaxed);
+                denied.fetch_add(number.get(), Ordering::Relaxed);
             }),
             cancel: None,
             stop: stop.subscribe(),

@@ -331,7 +331,7 @@ impl Login<'_> {
         if let Some(left_out) = self.route.throttle.make(clock::now()) {
             tracing::warn!(
                 route = self.route.credentials.name(),
-                lease.generation = generation.number(),
+                lease.generation = generation.number().get(),
                 upstream.addr = address,
                 left_out,
                 "the server refuses a credential whose lease is not gone: its clock ahead, or its password changed?"

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::log_throttle::LogThrottle;
 use crate::credentials::Route;
+use crate::lease::GenerationId;
 use crate::metrics::RouteMetrics;
 use crate::postgres::upstream::Upstream;
 
@@ -48,7 +49,7 @@ pub(crate) struct SessionRoute {
     /// The databases that clients got into; proofs of new credentials log in to one of them.
     pub(crate) used_databases: UsedDatabases,
     /// Told when the server denies a session something, see [`SessionRoute::denials`].
-    pub(crate) denied: Arc<dyn Fn(u64) + Send + Sync>,
+    pub(crate) denied: Arc<dyn Fn(GenerationId) + Send + Sync>,
     /// Of its logins that failed.
     pub(crate) throttle: LogThrottle,
 }
@@ -56,7 +57,7 @@ pub(crate) struct SessionRoute {
 impl SessionRoute {
     /// Passes on to these credentials that a 42501 or 42704 passed by in a session of a generation.
     #[must_use]
-    pub(crate) fn denials(credentials: &Arc<Route>) -> Arc<dyn Fn(u64) + Send + Sync> {
+    pub(crate) fn denials(credentials: &Arc<Route>) -> Arc<dyn Fn(GenerationId) + Send + Sync> {
         let credentials = Arc::clone(credentials);
         Arc::new(move |number| credentials.denial_passed_by(number))
     }

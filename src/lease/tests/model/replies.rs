@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::known::Request;
 use super::super::world::{Lease, Token};
 use super::state::State;
-use crate::lease::{Action, Event, Failure, LeaseLookup, TokenFacts, TokenId};
+use crate::lease::{Action, Event, Failure, GenerationId, LeaseLookup, TokenFacts, TokenId};
 use crate::time::Time;
 
 /// A lease of 60 s has 56 usable ones: it is renewed at second 37.3, and drained from second 50 on.
@@ -77,7 +77,7 @@ impl State {
         }
     }
 
-    fn lives(&self, number: u64, when: Time) -> bool {
+    fn lives(&self, number: GenerationId, when: Time) -> bool {
         self.watch.held.get(&number).is_some_and(|held| self.watch.vault.lease_lives(held.lease, when))
     }
 

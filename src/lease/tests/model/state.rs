@@ -6,7 +6,7 @@ use super::super::watch::{Planted, Watch, promise};
 use super::super::world::Lease;
 use super::replies::{LEASE, MOST, Reply};
 use crate::lease::generation::State as Stands;
-use crate::lease::{Action, Drain, DynamicRole, Event, Settings};
+use crate::lease::{Action, Drain, DynamicRole, Event, GenerationId, Settings};
 use crate::time::Time;
 
 /// What a command gives the sessions of earlier generations.
@@ -82,14 +82,14 @@ impl State {
             }
         }
         if let Some(number) = watch.published {
-            if !watch.sessions.contains_key(&(number as usize)) {
+            if !watch.sessions.contains_key(&(number.get() as usize)) {
                 choices.push(Choice::Open);
             }
             if !self.killed {
                 choices.push(Choice::Kill);
             }
         }
-        choices.extend(watch.sessions.values().map(|number| Choice::Leave(*number as u8)));
+        choices.extend(watch.sessions.values().map(|number| Choice::Leave(number.get() as u8)));
         if !watch.closed {
             if !self.rotated {
                 choices.extend([Choice::Rotate { drain: false }, Choice::Rotate { drain: true }]);
@@ -115,7 +115,7 @@ impl State {
     }
 
     /// When the sessions of a generation are gone at the latest.
-    fn gone_by(&self, number: u64) -> Option<Time> {
+    fn gone_by(&self, number: GenerationId) -> Option<Time> {
         Some(self.watch.held.get(&number)?.told?.closing?.gone_by)
     }
 
@@ -124,7 +124,8 @@ impl State {
         let (event, lease) = match choice {
             Choice::Wait => {
                 self.watch.now = self.due().expect("a choice only where something is due");
-                let over = |number: &u64| self.gone_by(*number).is_some_and(|at| at <= self.watch.now);
+                let over =
+                    |number: &GenerationId| self.gone_by(*number).is_some_and(|at| at <= self.watch.now);
                 let over: Vec<usize> =
                     self.watch.sessions.iter().filter(|(_, n)| over(n)).map(|(id, _)| *id).collect();
                 for id in over {
@@ -188,7 +189,7 @@ impl State {
         let number = self.watch.published.expect("a choice only where one is published");
         let held = self.watch.held.get_mut(&number).ok_or("published, and unknown")?;
         if self.watch.vault.lease_lives(held.lease, self.watch.now) {
-            self.watch.sessions.insert(number as usize, number);
+            self.watch.sessions.insert(number.get() as usize, number);
             return Ok(Event::Accepted(number));
         }
         held.asked += 1;

@@ -59,8 +59,14 @@ async fn the_statement_is_cancelled_and_the_servers_socket_reset() {
     let (mut client, of_client) = duplex(1024);
     let left = Arc::new(Notify::new());
     let secret = Secret::new("secret".to_owned());
-    let generation =
-        Generation::new(3, "v".to_owned(), secret, crate::credentials::Lease::none(), Time::NEVER, left);
+    let generation = Generation::new(
+        GenerationId::new(3),
+        "v".to_owned(),
+        secret,
+        crate::credentials::Lease::none(),
+        Time::NEVER,
+        left,
+    );
     let mut guard = generation.enter().unwrap();
     guard.upstream_opened();
     let stop = watch::Sender::new(Stop::Running);

@@ -186,8 +186,14 @@ async fn what_the_server_has_not_taken_by_the_end_never_reaches_it() {
     }
     let left = Arc::new(Notify::new());
     let secret = Secret::new("secret".to_owned());
-    let generation =
-        Generation::new(3, "v".to_owned(), secret, crate::credentials::Lease::none(), Time::NEVER, left);
+    let generation = Generation::new(
+        GenerationId::new(3),
+        "v".to_owned(),
+        secret,
+        crate::credentials::Lease::none(),
+        Time::NEVER,
+        left,
+    );
     let mut guard = generation.enter().unwrap();
     guard.upstream_opened();
 
@@ -214,8 +220,14 @@ async fn a_hard_close_cancels_the_statement_that_runs() {
     let (mut client, of_client) = duplex(1024);
     let left = Arc::new(Notify::new());
     let secret = Secret::new("secret".to_owned());
-    let generation =
-        Generation::new(3, "v".to_owned(), secret, crate::credentials::Lease::none(), Time::NEVER, left);
+    let generation = Generation::new(
+        GenerationId::new(3),
+        "v".to_owned(),
+        secret,
+        crate::credentials::Lease::none(),
+        Time::NEVER,
+        left,
+    );
     let mut guard = generation.enter().unwrap();
     guard.upstream_opened();
     let stop = watch::Sender::new(Stop::Running);
