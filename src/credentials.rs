@@ -18,7 +18,6 @@ mod view;
 pub(crate) use crate::vault::Lease;
 pub(crate) use driver::{Deps, start};
 pub(crate) use generation::{Drain, Ending, Generation, Guard, HardClose};
-pub(crate) use machine::Kind;
 pub(crate) use requests::{Obstacle, Proof, Prove, Servers};
 pub(crate) use route::{DrainSpan, Replacement, RotateDone, Route, Verdict};
 pub(crate) use settings::RouteSettings;

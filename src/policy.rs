@@ -7,8 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::Config;
-use crate::credentials::Kind;
-use crate::vault::Auth;
+use crate::vault::{Auth, RoleKind, VaultPath};
 
 /// One path, and what may be done there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,13 +35,6 @@ pub(crate) enum Need {
     Namespace,
 }
 
-/// Where the role of a dynamic path can be read: `{mount}/roles/{role}`. The least policy does not need it.
-pub(crate) fn role_path(vault_path: &str) -> Option<String> {
-    let (front, role) = vault_path.trim_matches('/').rsplit_once('/')?;
-    let mount = front.strip_suffix("/creds")?;
-    Some(format!("{mount}/roles/{role}"))
-}
-
 /// Whether the token is handed over, so that leasehold never revokes it.
 #[must_use]
 pub(crate) fn is_handed(auth: &Auth) -> bool {
@@ -56,11 +48,12 @@ pub(crate) fn rules(config: &Config) -> Vec<Rule> {
         |path: &str, capability, need, purpose| Rule { path: path.to_owned(), capability, purpose, need };
     let mut rules: Vec<Rule> = Vec::new();
     for route in &config.routes {
-        if rules.iter().all(|rule| rule.path != route.vault_path) {
-            rules.push(rule(&route.vault_path, "read", Need::Must, "reads the credential"));
+        let path = route.vault_path.to_string();
+        if rules.iter().all(|rule| rule.path != path) {
+            rules.push(rule(&path, "read", Need::Must, "reads the credential"));
         }
     }
-    let leases = config.routes.iter().any(|route| Kind::of_path(&route.vault_path) == Kind::Dynamic);
+    let leases = config.routes.iter().any(|route| route.vault_path.kind() == RoleKind::Dynamic);
     let handed = is_handed(&config.vault.auth);
     if leases {
         rules.push(rule(
@@ -116,19 +109,10 @@ pub(crate) fn rules(config: &Config) -> Vec<Rule> {
     rules
 }
 
-/// What the paths of the routes may have as a namespace in front: a mount has at least one segment of its own.
-fn possible_namespaces(config: &Config) -> BTreeSet<String> {
-    let paths = config.routes.iter().map(|route| route.vault_path.trim_matches('/'));
-    paths
-        .filter(|path| Kind::of_path(path) == Kind::Dynamic)
-        .flat_map(|path| {
-            let segments: Vec<&str> = path.split('/').collect();
-            let most = segments.len().saturating_sub(3);
-            (1..=most)
-                .map(|count| segments.iter().take(count).copied().collect::<Vec<_>>().join("/"))
-                .collect::<Vec<_>>()
-        })
-        .collect()
+/// What the paths of the dynamic roles may have as a namespace in front.
+fn possible_namespaces(config: &Config) -> BTreeSet<&str> {
+    let paths = config.routes.iter().map(|route| &route.vault_path);
+    paths.filter(|path| path.kind() == RoleKind::Dynamic).flat_map(VaultPath::possible_namespaces).collect()
 }
 
 /// The policy, ready for `vault policy write`.

@@ -27,6 +27,7 @@ mod lease;
 mod login;
 mod operation;
 mod pace;
+mod path;
 mod refusals;
 mod replies;
 mod tls;
@@ -61,6 +62,7 @@ pub(crate) use error::Error;
 pub(crate) use failure::{Failure, Kind};
 pub(crate) use lease::{Lease, Leftover};
 pub(crate) use login::Login;
+pub(crate) use path::{RoleKind, VaultPath, segments};
 pub(crate) use replies::{Grant, Renewed, StaticCredential, TokenFacts};
 
 /// Vault, reached as one auth identity.
@@ -146,7 +148,7 @@ impl Vault {
 
     /// Somebody asks for a credential at `path` now: one for the login that Vault refused is shown to it again, and what it
     /// refused lately is not waited out.
-    pub(crate) fn retry_now(&self, path: &str) {
+    pub(crate) fn retry_now(&self, path: &VaultPath) {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner).retry_now(Instant::now());
         self.transport.pace.retry_now(login::PATH);
         self.transport.pace.retry_now(&creds_path(path));
@@ -154,7 +156,7 @@ impl Vault {
 
     /// Whether a credential that came from `path` is of use. One that is not is as good as a refusal of that path, though
     /// the request was answered well.
-    pub(crate) fn grant_was_of_use(&self, path: &str, of_use: bool) {
+    pub(crate) fn grant_was_of_use(&self, path: &VaultPath, of_use: bool) {
         self.transport.pace.of_use(&creds_path(path), of_use);
     }
 
@@ -181,7 +183,7 @@ impl Vault {
         self.seen().last_success
     }
 
-    /// Issues a credential at `path` (`{mount}/creds/{role}`).
+    /// Issues a credential at `path`, of a dynamic role.
     ///
     /// Not cancel safe: the credential would live on, unknown to anybody, until the token or the lease ends.
     ///
@@ -192,22 +194,22 @@ impl Vault {
     pub(crate) async fn issue(
         &self,
         token: &Secret,
-        path: &str,
+        path: &VaultPath,
         bounds: impl Into<Bounds>,
     ) -> Result<Grant, Failure> {
-        let path = path.trim_matches('/');
-        let request = Creds { path: path.to_owned() };
-        let reply = self.ask_about(path, Operation::Issue, token, request, bounds).await?;
-        replies::grant(&reply.body, path).map_err(|why| {
+        let path = path.to_string();
+        let request = Creds { path: path.clone() };
+        let reply = self.ask_about(&path, Operation::Issue, token, request, bounds).await?;
+        replies::grant(&reply.body, &path).map_err(|why| {
             // What is not JSON does not come from Vault, whatever its status says.
             let kind = if why == replies::Unusable::NotJson { Kind::Transient } else { Kind::Refused };
             let failure = Failure::local(Operation::Issue, kind, why.as_str());
             let failure = if why.may_have_made() { failure.with_outcome_unknown() } else { failure };
-            failure.leaving(replies::leftover(&reply.body, path))
+            failure.leaving(replies::leftover(&reply.body, &path))
         })
     }
 
-    /// Reads the password of a static role at `path` (`{mount}/static-creds/{role}`). Cancel safe.
+    /// Reads the password of a static role at `path`. Cancel safe.
     ///
     /// # Errors
     ///
@@ -215,10 +217,10 @@ impl Vault {
     pub(crate) async fn read_static(
         &self,
         token: &Secret,
-        path: &str,
+        path: &VaultPath,
         bounds: impl Into<Bounds>,
     ) -> Result<StaticCredential, Failure> {
-        let request = StaticCreds { path: path.trim_matches('/').to_owned() };
+        let request = StaticCreds { path: path.to_string() };
         let reply = self.ask(Operation::Issue, token, request, bounds).await?;
         replies::static_credential(&reply.body)
             .map_err(|why| Failure::local(Operation::Issue, Kind::Refused, why.as_str()))
@@ -512,8 +514,8 @@ impl std::fmt::Debug for Vault {
 }
 
 /// The path of a creds request, as it is sent.
-fn creds_path(path: &str) -> String {
-    format!("/v1/{}", path.trim_matches('/'))
+fn creds_path(path: &VaultPath) -> String {
+    format!("/v1/{path}")
 }
 
 /// What an outcome says of Vault as a whole.

@@ -12,7 +12,7 @@ use super::certificates::Certificates;
 use crate::admin::{Process, ReloadReply};
 use crate::config::{Config, Environment, RouteConfig, RunFlags};
 use crate::credentials::state::{Slot, StateFile};
-use crate::credentials::{self, Deps, Kind, Obstacle, Proof, Route, RouteSettings, Servers};
+use crate::credentials::{self, Deps, Obstacle, Proof, Route, RouteSettings, Servers};
 use crate::error::Chain;
 use crate::lease;
 use crate::metrics::{Metrics, RouteMetrics};
@@ -21,7 +21,7 @@ use crate::postgres::upstream::Upstream;
 use crate::proof::Prover;
 use crate::shutdown::Shutdown;
 use crate::upstreams;
-use crate::vault::Vault;
+use crate::vault::{RoleKind, Vault};
 
 /// Where the configuration came from, to be read again.
 #[derive(Clone)]
@@ -55,7 +55,7 @@ pub(super) struct RouteSet {
 /// One route.
 struct RouteHandle {
     name: String,
-    kind: Kind,
+    kind: RoleKind,
     credentials: Arc<Route>,
     metrics: Arc<RouteMetrics>,
     used_databases: UsedDatabases,
@@ -209,7 +209,7 @@ impl RouteSet {
     fn give_back(&self, name: String, slot: Slot) -> Arc<Route> {
         tracing::warn!(route = %name, "is not in the configuration any more; what a crash has left of it is given back");
         let settings = RouteSettings {
-            vault_path: String::new(),
+            vault_path: None,
             login: String::new(),
             client_timeout: self.config.vault.client_timeout,
             lease: lease::Settings {
@@ -271,7 +271,7 @@ impl RouteSet {
         let mut before = std::mem::take(&mut self.running);
         let mut running = Vec::new();
         for (route, upstream) in new.routes.iter().zip(&upstreams) {
-            let kind = Kind::of_path(&route.vault_path);
+            let kind = route.vault_path.kind();
             let known = before.iter().position(|old| old.name == route.name && old.kind == kind);
             let Some(known) = known.map(|at| before.swap_remove(at)) else {
                 told.push(format!("{} added", route.name));
@@ -316,9 +316,9 @@ impl RouteSet {
         let used_databases = UsedDatabases::default();
         let servers = servers(&used_databases, route, upstream);
         let settings = route_settings(config, route, upstream);
-        let kind = Kind::of_path(&route.vault_path);
+        let kind = route.vault_path.kind();
         // The password of a static role is read again; what a leased one has left under its name is given back.
-        let state = self.state.as_ref().filter(|_| kind == Kind::Dynamic);
+        let state = self.state.as_ref().filter(|_| kind == RoleKind::Dynamic);
         let deps = Deps {
             vault: self.current_vault(),
             servers,
@@ -373,7 +373,7 @@ fn servers(used_databases: &UsedDatabases, route: &RouteConfig, upstream: &Arc<U
 fn route_settings(config: &Config, route: &RouteConfig, upstream: &Upstream) -> RouteSettings {
     RouteSettings {
         name: route.name.clone(),
-        vault_path: route.vault_path.clone(),
+        vault_path: Some(route.vault_path.clone()),
         login: config.vault.auth.identity(),
         client_timeout: config.vault.client_timeout,
         lease: lease::Settings {

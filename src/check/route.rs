@@ -12,11 +12,9 @@ use super::ttl::{self, Lease};
 use super::vault::VaultSession;
 use crate::clock;
 use crate::config::RouteConfig;
-use crate::credentials;
-use crate::policy;
 use crate::postgres::upstream::Upstream;
 use crate::time::Time;
-use crate::vault::{Failure, Grant, Kind};
+use crate::vault::{Failure, Grant, Kind, RoleKind};
 
 /// What a route came to.
 #[derive(Default)]
@@ -45,13 +43,14 @@ impl Checker {
     ) -> Examined {
         let mut examined = Examined::default();
         let Some(route) = self.config.routes.get(index) else { return examined };
-        if self.stop.is_cancelled() || !session.may(&route.vault_path, "read") {
+        if self.stop.is_cancelled() || !session.may(&route.vault_path.to_string(), "read") {
             return examined;
         }
-        if credentials::Kind::of_path(&route.vault_path) == credentials::Kind::Static {
-            self.examine_static(route, session, upstream, &mut examined.findings).await;
-        } else {
-            self.examine_dynamic(route, session, upstream, &mut examined).await;
+        match route.vault_path.kind() {
+            RoleKind::Static => {
+                self.examine_static(route, session, upstream, &mut examined.findings).await;
+            }
+            RoleKind::Dynamic => self.examine_dynamic(route, session, upstream, &mut examined).await,
         }
         for finding in &mut examined.findings {
             finding.route = Some(route.name.clone());
@@ -130,7 +129,7 @@ impl Checker {
             return None;
         }
         let token = &session.login.token;
-        let of_role = policy::role_path(&route.vault_path).filter(|path| session.may(path, "read"));
+        let of_role = route.vault_path.dynamic_role().filter(|path| session.may(path, "read"));
         let of_role = match of_role {
             Some(path) => self.vault.role_max_ttl(token, &path, self.within()).await.ok().flatten(),
             None => None,

@@ -167,6 +167,7 @@ mod tests {
     use crate::postgres::protocol::auth::method::RequireAuth;
     use crate::postgres::session::Match;
     use crate::postgres::upstream::uri::Uri;
+    use crate::vault::VaultPath;
 
     const fn secs(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -181,7 +182,7 @@ mod tests {
                 uri: Uri::parse("postgresql://db/").unwrap(),
                 origin: Origin::Default(String::new()),
             },
-            vault_path: "db/creds/app".to_owned(),
+            vault_path: VaultPath::parse("db/creds/app").unwrap(),
             rotate_after: None,
             max_age: None,
             drain: None,

@@ -97,7 +97,7 @@ impl Checker {
         findings: &mut Vec<Finding>,
     ) -> Option<BTreeMap<String, Vec<String>>> {
         let rules = policy::rules(&self.config);
-        let roles = self.config.routes.iter().filter_map(|route| policy::role_path(&route.vault_path));
+        let roles = self.config.routes.iter().filter_map(|route| route.vault_path.dynamic_role());
         let paths = rules.iter().map(|rule| rule.path.clone()).chain(roles).collect();
         let capabilities = match self.vault.capabilities(&login.token, paths, self.within()).await {
             Ok(capabilities) => capabilities,

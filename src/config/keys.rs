@@ -16,7 +16,7 @@ use crate::postgres::cancel::Unknown;
 use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::session::Match;
 use crate::postgres::upstream::uri::Uri;
-use crate::vault::Address;
+use crate::vault::{Address, VaultPath};
 
 use super::Listen;
 
@@ -117,7 +117,7 @@ keys! {
     /// Where PostgreSQL is: a libpq URI without user and password
     UPSTREAM: Uri = Route "upstream" Unread "URI" values::upstream, NewLogins;
     /// Where the credential comes from: <mount>/creds/<role>
-    VAULT_PATH: String = Route "vault_path" Text "PATH" values::vault_path, FreshCredential;
+    VAULT_PATH: VaultPath = Route "vault_path" Text "PATH" values::vault_path, FreshCredential;
     /// Publish a fresh credential at this age, however long the lease could be renewed
     ROTATE_AFTER: Duration = Route "rotate_after" Text "TIME" values::span, NextDecision;
     /// Never renew a credential past this age

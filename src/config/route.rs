@@ -6,6 +6,7 @@ use super::error::Origin;
 use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::session::Match;
 use crate::postgres::upstream::uri::Uri;
+use crate::vault::VaultPath;
 
 /// One route, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +19,8 @@ pub(crate) struct RouteConfig {
     pub(crate) database: Match,
     /// Where PostgreSQL is.
     pub(crate) upstream: UpstreamUri,
-    /// `<mount>/creds/<role>`, without slashes around.
-    pub(crate) vault_path: String,
+    /// Where its credential is read.
+    pub(crate) vault_path: VaultPath,
     /// Publish a fresh credential at this age; longer than zero.
     pub(crate) rotate_after: Option<Duration>,
     /// Never renew past this age; longer than `rotate_after`.

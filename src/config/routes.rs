@@ -9,9 +9,9 @@ use super::keys;
 use super::route::{RouteConfig, UpstreamUri};
 use super::sources::{Found, Sources, Written};
 use super::values::{self, Bad};
-use crate::credentials::Kind;
 use crate::postgres::session::Match;
 use crate::postgres::upstream::uri::Uri;
+use crate::vault::{RoleKind, VaultPath};
 
 /// The routes of the file, or the one of flags and environment.
 pub(super) fn merge(sources: &Sources<'_>) -> Result<Vec<RouteConfig>, Error> {
@@ -104,12 +104,12 @@ impl Reader<'_> {
             probe_database,
             probe_sql,
             max_sessions: self.get(&keys::MAX_SESSIONS)?.unwrap_or(0),
-            lazy: of_a_dynamic_role(lazy, &vault_path.value, "is never lazy")?,
+            lazy: of_a_dynamic_role(lazy, vault_path.value.kind(), "is never lazy")?,
             // A route used by fits and starts keeps its credential over a coffee.
             idle_after: self.get(&keys::IDLE_AFTER)?.unwrap_or(Duration::from_mins(5)),
             standby: of_a_dynamic_role(
                 standby,
-                &vault_path.value,
+                vault_path.value.kind(),
                 "has one password, so nothing can stand by",
             )?,
             require_auth: self.get(&keys::REQUIRE_AUTH)?.unwrap_or_default(),
@@ -125,11 +125,11 @@ fn first_given(sources: &Sources<'_>) -> Option<Origin> {
 }
 
 /// A static role has one password. It costs nothing to read ahead, as Vault keeps it anyway.
-fn of_a_dynamic_role(found: Option<Found<bool>>, vault_path: &str, why: &str) -> Result<bool, Error> {
+fn of_a_dynamic_role(found: Option<Found<bool>>, kind: RoleKind, why: &str) -> Result<bool, Error> {
     let Some(found) = found.filter(|found| found.value) else { return Ok(false) };
-    match Kind::of_path(vault_path) {
-        Kind::Dynamic => Ok(true),
-        Kind::Static => Err(Error::invalid(found.origin, format!("a static role {why}"))),
+    match kind {
+        RoleKind::Dynamic => Ok(true),
+        RoleKind::Static => Err(Error::invalid(found.origin, format!("a static role {why}"))),
     }
 }
 
@@ -163,9 +163,8 @@ fn shorter_than(
     }
 }
 
-fn default_name(vault_path: &Found<String>) -> Result<String, Error> {
-    let role = vault_path.value.rsplit('/').next().unwrap_or("");
-    values::route_name(role).map_err(|Bad(reason)| {
+fn default_name(vault_path: &Found<VaultPath>) -> Result<String, Error> {
+    values::route_name(vault_path.value.role()).map_err(|Bad(reason)| {
         Error::invalid(
             vault_path.origin.clone(),
             format!("its last segment is the route's name: {reason}; write a name"),

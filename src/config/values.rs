@@ -12,7 +12,7 @@ use crate::listener;
 use crate::postgres::cancel::Unknown;
 use crate::postgres::session::Match;
 use crate::postgres::upstream::uri::Uri;
-use crate::vault;
+use crate::vault::{self, VaultPath};
 
 /// Why a value is wrong: one line, which does not repeat the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -294,14 +294,8 @@ pub(super) fn segment(text: &str) -> Result<String, Bad> {
 }
 
 /// `<mount>/creds/<role>` or `<mount>/static-creds/<role>`; mounts may nest.
-pub(super) fn vault_path(text: &str) -> Result<String, Bad> {
-    let text = url_path(text)?;
-    let mut segments = text.rsplit('/');
-    let (_role, kind, mount) = (segments.next(), segments.next(), segments.next());
-    match (kind, mount) {
-        (Some("creds" | "static-creds"), Some(_)) => Ok(text),
-        _ => Err("neither <mount>/creds/<role> nor <mount>/static-creds/<role>".into()),
-    }
+pub(super) fn vault_path(text: &str) -> Result<VaultPath, Bad> {
+    VaultPath::parse(text).map_err(|error| Bad(error.to_string()))
 }
 
 /// A name that can stand in a metric, a log and a URL as it is.
@@ -315,16 +309,7 @@ pub(super) fn route_name(text: &str) -> Result<String, Bad> {
 
 /// Path segments of a URL that need no escaping, without slashes around.
 fn url_path(text: &str) -> Result<String, Bad> {
-    let text = text.trim().trim_matches('/');
-    let fine =
-        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'/' | b'@');
-    if !text.bytes().all(fine) {
-        return Err("holds a character that cannot stand in a path of Vault".into());
-    }
-    if text.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
-        return Err("has an empty segment, '.' or '..'".into());
-    }
-    Ok(text.to_owned())
+    vault::segments(text).map(str::to_owned).map_err(|error| Bad(error.to_string()))
 }
 
 fn list(text: &str) -> impl Iterator<Item = &str> {

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::machine::{Kind, Machine};
+use super::machine::Machine;
 use super::requests::{Requests, Servers, VaultReply};
 use super::route::{
     Command, DrainSpan, NotReplaced, Reload, RotateDone, RotateFailed, Route, Shared, Verdict,
@@ -32,7 +32,7 @@ use crate::lease::{self, Action, Event, Failure, GenerationId, TokenId};
 use crate::metrics::{Closed, RouteMetrics};
 use crate::secret::Secret;
 use crate::time::Time;
-use crate::vault::Vault;
+use crate::vault::{RoleKind, Vault, VaultPath};
 use entry::Entry;
 use returning::PendingRevocations;
 use unserved::Unserved;
@@ -57,11 +57,11 @@ pub(crate) fn start(settings: RouteSettings, deps: Deps, tasks: &TaskTracker) ->
     let (done, came) = mpsc::channel(64);
     let (publish, published) = watch::channel(None);
     let shared = Arc::new(Shared::default());
-    let kind = Kind::of_path(&settings.vault_path);
+    let kind = settings.vault_path.as_ref().map_or(RoleKind::Dynamic, VaultPath::kind);
     shared.is_lazy.store(settings.lease.lazy, Ordering::Release);
     if let Ok(mut view) = shared.view.lock() {
         view.name.clone_from(&settings.name);
-        view.vault_path.clone_from(&settings.vault_path);
+        view.vault_path = settings.path();
         view.kind = kind.as_str();
     }
     let ended = CancellationToken::new();
@@ -73,7 +73,7 @@ pub(crate) fn start(settings: RouteSettings, deps: Deps, tasks: &TaskTracker) ->
         machine,
         requests: Requests {
             vault,
-            path: settings.vault_path.into(),
+            path: settings.vault_path.map(Arc::new),
             client_timeout: settings.client_timeout,
             servers,
             tasks: tasks.clone(),
@@ -232,14 +232,14 @@ impl Driver {
     fn reload(&mut self, reload: Reload) {
         let Reload { settings, vault, servers, issue } = reload;
         if let Ok(mut view) = self.shared.view.lock() {
-            view.vault_path.clone_from(&settings.vault_path);
+            view.vault_path = settings.path();
         }
         self.state_writer.set_origin(settings.origin());
         if issue {
             self.requests.withdraw();
         }
         self.requests.vault = vault;
-        self.requests.path = settings.vault_path.into();
+        self.requests.path = settings.vault_path.map(Arc::new);
         self.requests.client_timeout = settings.client_timeout;
         self.requests.servers = servers;
         self.idle_after = settings.idle_after;
@@ -260,7 +260,7 @@ impl Driver {
             Command::Denial(number) => self.step(Event::DenialSeen(number)),
             Command::Rotate(drain, reply) => {
                 self.rotates.push(Rotate { drains: drain.is_some(), reply });
-                self.requests.vault.retry_now(&self.requests.path);
+                self.requests.retry_now();
                 self.step(Event::Rotate(drain.map(|drain| match drain {
                     DrainSpan::Default => lease::Drain::Default,
                     DrainSpan::For(span) => lease::Drain::For(span),
@@ -318,17 +318,24 @@ impl Driver {
         self.state_writer.granted(number);
     }
 
+    fn issue(&mut self, id: TokenId) {
+        let Some(token) = self.tokens.get(&id).cloned() else {
+            return self.step(Event::IssueFailed(Failure::TokenDead));
+        };
+        let Some(path) = self.requests.path.clone() else {
+            return self.step(Event::IssueFailed(Failure::Refused));
+        };
+        match path.kind() {
+            RoleKind::Dynamic => self.requests.issue(path, self.for_issuance(), id, token),
+            RoleKind::Static => self.requests.read(path, self.for_issuance(), token),
+        }
+    }
+
     fn do_one(&mut self, action: Action) {
         match action {
             Action::NotifySessions(..) | Action::Store(_) => {}
             Action::LogIn { within } => self.requests.log_in(self.for_issuance(), within),
-            Action::Issue(id) => match self.tokens.get(&id) {
-                Some(token) => match self.machine.kind() {
-                    Kind::Dynamic => self.requests.issue(self.for_issuance(), id, token.clone()),
-                    Kind::Static => self.requests.read(self.for_issuance(), token.clone()),
-                },
-                None => self.step(Event::IssueFailed(Failure::TokenDead)),
-            },
+            Action::Issue(id) => self.issue(id),
             Action::Prove(number) => {
                 if let Some(generation) = self.generations.get(&number) {
                     let (username, password) =
@@ -426,7 +433,7 @@ impl Driver {
 
     /// A generation was published.
     fn rotated(&mut self, number: GenerationId) {
-        let left_alone = (self.machine.kind() == Kind::Static).then(|| {
+        let left_alone = (self.machine.kind() == RoleKind::Static).then(|| {
             format!("generation {number} is published, and no session is ended: {}", self.static_remedy())
         });
         self.answer_rotates(RotateDone::Published(number), left_alone);
@@ -457,7 +464,7 @@ impl Driver {
     fn static_remedy(&self) -> String {
         format!(
             "Vault changes a static role's password (vault write -f {}), its sessions go on until the server ends them",
-            self.requests.path.replacen("/static-creds/", "/rotate-role/", 1)
+            self.requests.path.as_ref().map(|path| path.rotate_role()).unwrap_or_default()
         )
     }
 

@@ -6,35 +6,7 @@ use crate::lease::generation::{Cause, State};
 use crate::lease::token::Token;
 use crate::lease::{Action, DynamicRole, Event, GenerationId, Settings, Snapshot, StaticRole, TokenId};
 use crate::time::Time;
-
-/// What a route's credential is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// `<mount>/creds/<role>`: a role of its own, with a lease.
-    Dynamic,
-    /// `<mount>/static-creds/<role>`: a password that is changed in place.
-    Static,
-}
-
-impl Kind {
-    /// The word in the status.
-    #[must_use]
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Dynamic => "dynamic",
-            Self::Static => "static",
-        }
-    }
-
-    /// The last but one segment of a path tells.
-    #[must_use]
-    pub(crate) fn of_path(path: &str) -> Self {
-        match path.trim_end_matches('/').rsplit('/').nth(1) {
-            Some("static-creds") => Self::Static,
-            _ => Self::Dynamic,
-        }
-    }
-}
+use crate::vault::RoleKind;
 
 pub(super) enum Machine {
     Dynamic(Box<DynamicRole>),
@@ -57,10 +29,10 @@ pub(super) struct Row {
 }
 
 impl Machine {
-    pub(super) fn new(kind: Kind, settings: Settings) -> Self {
+    pub(super) fn new(kind: RoleKind, settings: Settings) -> Self {
         match kind {
-            Kind::Dynamic => Self::Dynamic(Box::new(DynamicRole::new(settings))),
-            Kind::Static => Self::Static(Box::new(StaticRole::new(settings.seed))),
+            RoleKind::Dynamic => Self::Dynamic(Box::new(DynamicRole::new(settings))),
+            RoleKind::Static => Self::Static(Box::new(StaticRole::new(settings.seed))),
         }
     }
 
@@ -77,10 +49,10 @@ impl Machine {
         }
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> RoleKind {
         match self {
-            Self::Dynamic(_) => Kind::Dynamic,
-            Self::Static(_) => Kind::Static,
+            Self::Dynamic(_) => RoleKind::Dynamic,
+            Self::Static(_) => RoleKind::Static,
         }
     }
 
@@ -258,17 +230,5 @@ fn word(state: State) -> &'static str {
         State::Current { .. } => "current",
         State::Closing { cause: Cause::Lost, .. } => "lost",
         State::Retiring { .. } | State::Closing { .. } | State::Revoking(_) => "retiring",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_but_one_segment_tells_the_kind() {
-        assert_eq!(Kind::of_path("database/creds/app"), Kind::Dynamic);
-        assert_eq!(Kind::of_path("team/static-creds/creds/app"), Kind::Dynamic);
-        assert_eq!(Kind::of_path("team/a/db/static-creds/app"), Kind::Static);
     }
 }

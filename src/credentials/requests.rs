@@ -17,7 +17,7 @@ use crate::clock;
 use crate::lease::{Failure, GenerationId, TokenId};
 use crate::secret::Secret;
 use crate::time::Time;
-use crate::vault::{self, Bounds, Grant, Leftover, Login, Priority, StaticCredential, Vault};
+use crate::vault::{self, Bounds, Grant, Leftover, Login, Priority, StaticCredential, Vault, VaultPath};
 
 /// What a proof found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +104,8 @@ pub(super) enum VaultReply {
 #[derive(Clone)]
 pub(super) struct Requests {
     pub(super) vault: Arc<Vault>,
-    pub(super) path: Arc<str>,
+    /// Where credentials are read; `None` where none is to be issued.
+    pub(super) path: Option<Arc<VaultPath>>,
     pub(super) client_timeout: Duration,
     pub(super) servers: Servers,
     pub(super) tasks: TaskTracker,
@@ -121,7 +122,16 @@ impl Requests {
 
     /// Whether the credential that came is of use.
     pub(super) fn grant_was_of_use(&self, of_use: bool) {
-        self.vault.grant_was_of_use(&self.path, of_use);
+        if let Some(path) = &self.path {
+            self.vault.grant_was_of_use(path, of_use);
+        }
+    }
+
+    /// A credential is wanted now: what Vault refused lately is not waited out.
+    pub(super) fn retry_now(&self) {
+        if let Some(path) = &self.path {
+            self.vault.retry_now(path);
+        }
     }
 
     pub(super) fn log_in(&self, priority: Priority, within: Option<Duration>) {
@@ -136,13 +146,13 @@ impl Requests {
         });
     }
 
-    pub(super) fn issue(&self, priority: Priority, id: TokenId, token: Secret) {
+    pub(super) fn issue(&self, path: Arc<VaultPath>, priority: Priority, id: TokenId, token: Secret) {
         let within = self.client_timeout;
         let this = self.clone();
         self.tasks.spawn(async move {
             let bounds = Bounds::new(priority, within * 2).withdrawn_by(this.withdrawn.clone());
             let begun_at = clock::now();
-            let request = this.vault.issue(&token, &this.path, bounds.clone());
+            let request = this.vault.issue(&token, &path, bounds.clone());
             tokio::pin!(request);
             let answered = tokio::select! {
                 answer = &mut request => Some(answer),
@@ -188,11 +198,11 @@ impl Requests {
     }
 
     /// Reads a static role's password.
-    pub(super) fn read(&self, priority: Priority, token: Secret) {
+    pub(super) fn read(&self, path: Arc<VaultPath>, priority: Priority, token: Secret) {
         self.spawn(move |this| async move {
             let bounds = Bounds::new(priority, this.client_timeout).withdrawn_by(this.withdrawn.clone());
             let begun_at = clock::now();
-            match this.vault.read_static(&token, &this.path, bounds.clone()).await {
+            match this.vault.read_static(&token, &path, bounds.clone()).await {
                 Ok(credential) => VaultReply::Read(begun_at + bounds.waited(), credential),
                 Err(failure) => VaultReply::IssueFailed(failure),
             }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::state::Origin;
 use crate::lease::Settings;
+use crate::vault::VaultPath;
 
 /// What a route's driver needs to know.
 pub(crate) struct RouteSettings {
     /// The route's name.
     pub(crate) name: String,
-    /// `<mount>/creds/<role>`.
-    pub(crate) vault_path: String,
+    /// Where credentials are read; `None` for a route that is not configured any more, for which nothing is issued.
+    pub(crate) vault_path: Option<VaultPath>,
     /// Whom the login is for; a credential of another one is not taken up.
     pub(crate) login: String,
     /// How long a request may take.
@@ -22,7 +23,12 @@ pub(crate) struct RouteSettings {
 }
 
 impl RouteSettings {
+    /// The path as it is shown and saved; empty where there is none.
+    pub(super) fn path(&self) -> String {
+        self.vault_path.as_ref().map(VaultPath::to_string).unwrap_or_default()
+    }
+
     pub(super) fn origin(&self) -> Origin {
-        Origin { vault_path: self.vault_path.clone(), login: self.login.clone() }
+        Origin { vault_path: self.path(), login: self.login.clone() }
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::machine::{Kind, Machine};
+use super::machine::Machine;
 use super::state::{Origin, Saved, SavedGeneration, SavedToken, Slot};
 use super::{Generation, Lease};
 use crate::clock;
 use crate::lease::{GenerationId, Settings, Snapshot, TokenId};
 use crate::secret::Secret;
 use crate::time::Time;
+use crate::vault::RoleKind;
 
 /// A driver's side of its slot. Without one nothing is kept.
 pub(super) struct StateWriter {
@@ -36,7 +37,7 @@ impl Beginning {
     /// From what is in the slot, or from nothing. `left` is woken when a generation's last session leaves.
     pub(super) fn of(
         slot: Option<Slot>,
-        kind: Kind,
+        kind: RoleKind,
         settings: Settings,
         origin: Origin,
         left: &Arc<Notify>,

@@ -7,11 +7,11 @@ use super::telling::Area;
 use super::{Came, Credential, Driver, Input};
 use crate::clock;
 use crate::credentials::Lease;
-use crate::credentials::machine::Kind;
 use crate::credentials::requests::{Proof, VaultReply, meaning};
 use crate::lease::{Event, Failure, GenerationId, TokenFacts, TokenId};
 use crate::secret::Secret;
 use crate::time::Time;
+use crate::vault::RoleKind;
 use crate::{metrics, vault};
 
 /// How long a lease is tried to be given back whose reply does not say how long it lives, or says more.
@@ -77,7 +77,7 @@ impl Driver {
     }
 
     fn logged_in(&mut self, sent_at: Time, login: vault::Login) {
-        if login.num_uses == 1 && self.machine.kind() == Kind::Dynamic {
+        if login.num_uses == 1 && self.machine.kind() == RoleKind::Dynamic {
             tracing::error!(
                 "the token that the login gave can be used once only: Vault revokes a credential at once that is read \
                  with the last use of a token, so none is asked for; set token_num_uses of the login to 0"

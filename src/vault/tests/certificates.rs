@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls_pki_types::PrivateKeyDer;
+use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -71,23 +71,23 @@ async fn the_ca_of_vault_is_read_again_when_its_certificate_is_not_taken() {
     let mut config = config(&[&format!("https://{addr}")]);
     config.ca_cert = Some(FileSetting::new(&file, "vault.ca_cert"));
     let vault = Vault::new(config).unwrap();
-    vault.issue(&token(), "x", WITHIN).await.unwrap();
+    vault.issue(&token(), &path("d/creds/x"), WITHIN).await.unwrap();
 
     // Both are trusted for a while, as is usual, and then Vault shows the other one.
     std::fs::write(&file, format!("{}{}", old.pem, new.pem)).unwrap();
     show.send_replace(Arc::clone(&new.served));
-    vault.issue(&token(), "x", WITHIN).await.unwrap();
+    vault.issue(&token(), &path("d/creds/x"), WITHIN).await.unwrap();
 
     // A file that has not changed is not read for every request; and what is broken leaves what was read before.
     std::fs::write(&file, "no certificate").unwrap();
     let stranger = Authority::new("stranger");
     show.send_replace(Arc::clone(&stranger.served));
     for _ in 0..3 {
-        let failure = vault.issue(&token(), "x", WITHIN).await.unwrap_err();
+        let failure = vault.issue(&token(), &path("d/creds/x"), WITHIN).await.unwrap_err();
         assert!(failure.is_about_certificate(), "{failure}");
         assert!(!failure.outcome_unknown);
     }
     show.send_replace(Arc::clone(&new.served));
-    vault.issue(&token(), "x", WITHIN).await.unwrap();
+    vault.issue(&token(), &path("d/creds/x"), WITHIN).await.unwrap();
     std::fs::remove_file(file).unwrap();
 }

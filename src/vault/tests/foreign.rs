@@ -21,7 +21,7 @@ async fn no_operation_takes_a_foreign_answer_for_vaults() {
             let vault = || vault(&[&stub.addr]);
             let token = token();
             let failures = [
-                vault().issue(&token, "x", WITHIN).await.map(drop),
+                vault().issue(&token, &path("d/creds/x"), WITHIN).await.map(drop),
                 vault().renew(&token, &lease(), "v-app", WITHIN).await.map(drop),
                 vault().renew_token(&token, WITHIN).await.map(drop),
                 vault().look_up_token(&token, WITHIN).await.map(drop),

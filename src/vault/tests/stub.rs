@@ -1,5 +1,6 @@
 //! A server that gives scripted bytes, one reply a request, and remembers what it was sent.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -8,6 +9,7 @@ use tokio::net::TcpListener;
 pub(super) struct Stub {
     pub(super) addr: String,
     seen: Arc<Mutex<String>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Stub {
@@ -17,25 +19,28 @@ impl Stub {
         let addr = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(String::new()));
         let log = Arc::clone(&seen);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
         let mut replies: Vec<String> = replies.into_iter().collect();
         replies.reverse();
         tokio::spawn(async move {
             let mut open = Vec::new();
             loop {
                 let (mut socket, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
                 let Some(reply) = replies.pop() else {
                     open.push(socket);
                     continue;
                 };
                 let mut request = vec![0; 16 * 1024];
-                let count = socket.read(&mut request).await.unwrap();
-                log.lock().unwrap().push_str(&String::from_utf8_lossy(&request[..count]));
+                let length = socket.read(&mut request).await.unwrap();
+                log.lock().unwrap().push_str(&String::from_utf8_lossy(&request[..length]));
                 let reply = reply.replacen("\r\n", "\r\nconnection: close\r\n", 1);
                 let _ = socket.write_all(reply.as_bytes()).await;
                 let _ = socket.shutdown().await;
             }
         });
-        Self { addr, seen }
+        Self { addr, seen, connections }
     }
 
     /// Accepts, and never says a word.
@@ -47,6 +52,11 @@ impl Stub {
     pub(super) async fn gone() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         format!("http://{}", listener.local_addr().unwrap())
+    }
+
+    /// How many connections came.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// All that was sent to it.
