@@ -12,6 +12,7 @@ use crate::clock;
 use crate::config::RouteConfig;
 use crate::error::Chain;
 use crate::postgres::protocol::error_response::Fields;
+use crate::postgres::protocol::startup;
 use crate::postgres::upstream::refusal::Refusal;
 use crate::postgres::upstream::tls;
 use crate::postgres::upstream::{Fault, LoginError, Turn, Upstream, UpstreamSession};
@@ -33,6 +34,16 @@ pub(super) enum Standing {
     Out,
     /// None can say.
     Unknown,
+}
+
+/// Why there is no session with the credential.
+#[derive(Debug, thiserror::Error)]
+enum NoSession {
+    /// Nothing was sent.
+    #[error("the startup message cannot be sent")]
+    Startup(#[from] startup::Error),
+    #[error(transparent)]
+    Login(#[from] LoginError),
 }
 
 /// A credential at its servers.
@@ -81,7 +92,7 @@ impl HostCheck {
                     told.push(Finding::ok("server", format!("{name} lets the role in")));
                     session = session.or(Some((turn, leg)));
                 }
-                Err(LoginError::Unsuitable(_)) => match self.upstream.second(turn) {
+                Err(NoSession::Login(LoginError::Unsuitable(_))) => match self.upstream.second(turn) {
                     Some(second) => turns.push_back(second),
                     None => {
                         unsuitable += 1;
@@ -190,23 +201,38 @@ impl HostCheck {
         for turn in self.upstream.each() {
             match timeout(STANDING_WITHIN, self.log_in(turn, None)).await {
                 Ok(Ok(_)) => return Standing::In,
-                Ok(Err(LoginError::Refused(refusal))) if refusal.proves_credential() => return Standing::In,
-                Ok(Err(LoginError::Refused(refusal))) if refusal.is_suspect() => standing = Standing::Out,
+                Ok(Err(NoSession::Login(LoginError::Refused(refusal)))) => {
+                    if refusal.proves_credential() {
+                        return Standing::In;
+                    }
+                    if refusal.is_suspect() {
+                        standing = Standing::Out;
+                    }
+                }
                 Ok(Err(_)) | Err(_) => {}
             }
         }
         standing
     }
 
-    async fn log_in(&self, turn: Turn, set_role: Option<&str>) -> Result<UpstreamSession, LoginError> {
+    async fn log_in(&self, turn: Turn, set_role: Option<&str>) -> Result<UpstreamSession, NoSession> {
         let Credential { username, password } = &self.credential;
-        let startup = own_startup()
-            .for_upstream(username, self.database.as_bytes(), set_role)
-            .map_err(|_| LoginError::Closed)?;
-        self.upstream.login(turn, &startup, username, password).await
+        let startup = own_startup().for_upstream(username, self.database.as_bytes(), set_role)?;
+        Ok(self.upstream.login(turn, &startup, username, password).await?)
     }
 
-    fn refused(&self, turn: Turn, error: &LoginError) -> Finding {
+    fn refused(&self, turn: Turn, error: &NoSession) -> Finding {
+        match error {
+            NoSession::Startup(_) => Finding::error(
+                "server",
+                Chain(error).to_string(),
+                "shorten set_role or probe_database, or mend username_template of the role in Vault",
+            ),
+            NoSession::Login(error) => self.login_failed(turn, error),
+        }
+    }
+
+    fn login_failed(&self, turn: Turn, error: &LoginError) -> Finding {
         let name = self.upstream.host_name(turn.host);
         let detail = format!("{name}: {}", Chain(error));
         match error {
@@ -353,3 +379,37 @@ SELECT pg_catalog.string_agg(line, E'\\n') FROM (
      AND dbid IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
      AND classid <> 'pg_catalog.pg_auth_members'::pg_catalog.regclass
    LIMIT 5) AS found";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::protocol::auth::method::RequireAuth;
+    use crate::postgres::upstream::uri::Uri;
+    use crate::postgres::upstream::{Derivations, Settings};
+
+    #[tokio::test]
+    async fn a_name_that_cannot_be_sent_is_not_blamed_on_the_server() {
+        let settings = Settings {
+            connect_timeout: Duration::from_secs(10),
+            require_auth: RequireAuth::default(),
+            replica_grace: None,
+            derivations: Derivations::default(),
+        };
+        let uri = Uri::parse("postgresql://127.0.0.1:1/?sslmode=disable").unwrap();
+        let host = HostCheck {
+            upstream: Arc::new(Upstream::new(uri, settings).unwrap()),
+            credential: Credential { username: "v-\0app".to_owned(), password: Secret::new("pw".to_owned()) },
+            database: "app".to_owned(),
+            set_role: None,
+            probe_sql: None,
+            lasting: false,
+            left: Vec::new(),
+        };
+        let mut findings = Vec::new();
+        host.examine(&mut findings).await;
+        let [finding] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!(finding.outcome, Outcome::Error);
+        assert!(finding.detail.starts_with("the startup message cannot be sent: "), "{}", finding.detail);
+        assert_eq!(host.standing().await, Standing::Unknown);
+    }
+}
