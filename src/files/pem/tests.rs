@@ -1,7 +1,7 @@
 //! What is read of PEM, and what is said of PEM that is damaged.
 
 use proptest::prelude::*;
-use rustls_pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::PemObject as _;
 
 use super::*;
 
