@@ -84,6 +84,27 @@ fn is_run(source: &str, name: &str) -> bool {
 }
 
 #[test]
+fn every_dependency_has_its_reason() {
+    let read = |name: &str| fs::read_to_string(Path::new(ROOT).join(name)).expect("a file of the repository");
+    let manifest = read("Cargo.toml");
+    let dependencies: BTreeSet<&str> = manifest
+        .split("\n[")
+        .filter(|section| section.starts_with("dependencies]") || section.starts_with("dev-dependencies]"))
+        .flat_map(|section| section.lines().filter_map(|line| line.split_once(" = ")))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(dependencies.len() > 30, "only {dependencies:?}");
+    let document = read("docs/dependencies.md");
+    let rows = document.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| crate |"));
+    let named: BTreeSet<&str> = rows
+        .filter_map(|row| row.split('|').nth(1))
+        .flat_map(|names| names.split(','))
+        .map(|name| name.trim().trim_end_matches(" (tests)"))
+        .collect();
+    assert_eq!(named, dependencies);
+}
+
+#[test]
 fn every_link_leads_somewhere() {
     let documents = documents();
     assert!(documents.len() > 8, "{documents:?}");
