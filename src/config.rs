@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use crate::files::FileSetting;
 use crate::postgres::cancel::Unknown;
-use crate::{admin, listener, log, shutdown};
+use crate::{acceptor, admin, listener, log, shutdown};
 
 pub(crate) use env::Environment;
 pub(crate) use error::Error;
@@ -69,6 +69,8 @@ pub(crate) struct Config {
     pub(crate) vault: crate::vault::Config,
     /// The routes in the order in which they are tried; never empty.
     pub(crate) routes: Vec<RouteConfig>,
+    /// What clients are offered TLS with.
+    pub(crate) tls: Option<acceptor::Settings>,
     /// Bounds on what clients, servers and Vault are asked for.
     pub(crate) limits: Limits,
     /// What becomes of a CancelRequest with a key that is not ours.
@@ -108,6 +110,7 @@ impl Config {
             sigterm: general::sigterm(&sources)?,
             state_file: general::state_file(&sources)?,
             routes: routes::merge(&sources)?,
+            tls: general::tls(&sources)?,
             limits: general::limits(&sources)?,
             cancel_unknown: general::cancel_unknown(&sources, public)?,
             listen,

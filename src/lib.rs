@@ -8,6 +8,7 @@
 //! | 0 | `time`, `clock`, `secret`, `error`, `metrics`, `crypto`, `files` | what every floor shares: points in time, secrets, errors, counters, and how files of secrets are read |
 //! | 1 | `lease`, `postgres::protocol` | pure: no clock, no socket, no log; neither knows the other |
 //! | 2 | `vault`, `postgres::upstream` | the two servers that leasehold talks to; neither knows the other |
+//! | 2 | `acceptor` | TLS towards clients: certificates and the handshake |
 //! | 2 | `socket` | what listening sockets have in common, whoever listens |
 //! | 3 | `credentials` | drives the lease machines and Vault, publishes the current credential |
 //! | 4 | `postgres::session`, `postgres::relay`, `postgres::cancel` | a client and its session upstream |
@@ -16,6 +17,7 @@
 //!
 //! Outside of the crate there are the command, and the table of settings that its documents are made from.
 
+mod acceptor;
 mod admin;
 mod app;
 mod check;

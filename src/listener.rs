@@ -185,6 +185,10 @@ impl fmt::Display for Peer<'_> {
                 Err(_) => f.write_str("gone"),
             },
             Client::Unix(_) => f.write_str("unix"),
+            Client::Tls(stream) => match stream.get_ref().0.peer_addr() {
+                Ok(address) => address.fmt(f),
+                Err(_) => f.write_str("gone"),
+            },
         }
     }
 }

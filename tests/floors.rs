@@ -33,6 +33,7 @@ const RULES: &[Rule] = &[
     rule("postgres::protocol", 1, &["lease", "metrics", "clock"], IMPURE, VAULT),
     rule("vault", 2, &["postgres"], &[], POSTGRES),
     rule("postgres::upstream", 2, &["vault"], &[], VAULT),
+    rule("acceptor", 2, &["vault", "postgres"], &[], &["postgres", "vault"]),
     rule("socket", 2, &["vault", "postgres"], &[], &["postgres", "vault"]),
     rule("credentials", 3, &["postgres"], &[], POSTGRES),
     rule("postgres::session", 4, &["vault"], &[], VAULT),

@@ -20,6 +20,9 @@ impl Certificates {
             let found = fs::read_dir(directory.path()).into_iter().flatten().flatten();
             files.extend(found.map(|entry| directory.within(entry.path())));
         }
+        if let Some(tls) = &config.tls {
+            files.extend([&tls.cert, &tls.key].into_iter().chain(&tls.client_ca).cloned());
+        }
         for tls in config.routes.iter().map(|route| &route.upstream.uri.tls) {
             if let Some(RootCert::File(file)) = &tls.root_cert {
                 files.push(file.clone());

@@ -2,7 +2,7 @@
 
 use crate::credentials::state;
 use crate::files::FileSetting;
-use crate::{admin, listener, upstreams, vault};
+use crate::{acceptor, admin, listener, upstreams, vault};
 
 /// Why `run` cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,8 @@ pub(crate) enum Error {
     Vault(#[from] vault::Error),
     #[error(transparent)]
     Upstream(#[from] upstreams::Error),
+    #[error(transparent)]
+    Tls(#[from] acceptor::Error),
     #[error("{file}")]
     State { file: FileSetting, source: state::Error },
     #[error(transparent)]
@@ -27,7 +29,7 @@ impl Error {
     /// 78 for what the configuration says, 71 for what the machine refuses.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Vault(_) | Self::Upstream(_) | Self::State { .. } => 78,
+            Self::Vault(_) | Self::Upstream(_) | Self::Tls(_) | Self::State { .. } => 78,
             Self::Recorder | Self::Listen(_) | Self::Http(_) | Self::Signals(_) => 71,
         }
     }

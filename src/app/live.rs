@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::certificates::Certificates;
+use crate::acceptor::InForce;
 use crate::admin::{Process, ReloadReply};
 use crate::config::{Config, Environment, RouteConfig, RunFlags};
 use crate::credentials::state::{Slot, StateFile};
@@ -86,6 +87,7 @@ struct Renewed {
     config: Config,
     upstreams: Vec<Arc<Upstream>>,
     vault: Vault,
+    tls: Option<InForce>,
     certificates: Certificates,
     /// What needs a restart, and is as it was.
     restart: Vec<&'static str>,
@@ -108,12 +110,13 @@ async fn reload(
     if under_way.take_if(|reading| reading.is_finished()).is_none() && under_way.is_some() {
         return Err("an earlier read of its files still hangs".to_owned());
     }
-    let (source, old) = {
+    let (source, old, tls) = {
         let live = live.lock().await;
-        (live.source.clone(), live.config.clone())
+        (live.source.clone(), live.config.clone(), live.shared.acceptor().in_force())
     };
     // Files can be on a file system that hangs: neither a thread of the runtime nor the lock waits for them.
-    let reading = under_way.insert(tokio::task::spawn_blocking(move || Renewed::read(&source, &old)));
+    let reading =
+        under_way.insert(tokio::task::spawn_blocking(move || Renewed::read(&source, &old, tls.as_deref())));
     let Ok(read) = timeout(READ_WITHIN, reading).await else {
         return Err(format!("its files could not be read within {} s", READ_WITHIN.as_secs()));
     };
@@ -128,14 +131,16 @@ async fn reload(
 }
 
 impl Renewed {
-    fn read(source: &Source, old: &Config) -> Result<Self, String> {
+    fn read(source: &Source, old: &Config, tls: Option<&InForce>) -> Result<Self, String> {
         let mut config =
             Config::load(&source.flags, &source.env).map_err(|error| Chain(&error).to_string())?;
         let restart = keep_what_needs_a_restart(old, &mut config);
         let upstreams = upstreams::build(&config).map_err(|error| Chain(&error).to_string())?;
         let vault = Vault::new(config.vault.clone()).map_err(|error| format!("vault: {}", Chain(&error)))?;
+        let tls = config.tls.as_ref().map(|settings| InForce::reread(settings, tls));
+        let tls = tls.transpose().map_err(|error| Chain(&error).to_string())?;
         let certificates = Certificates::read(&config);
-        Ok(Self { config, upstreams, vault, certificates, restart })
+        Ok(Self { config, upstreams, vault, tls, certificates, restart })
     }
 }
 
@@ -261,7 +266,7 @@ impl RouteSet {
 
     /// Puts a configuration in force.
     async fn apply(&mut self, renewed: Renewed, process: &Process) -> Result<String, String> {
-        let Renewed { config: new, upstreams, vault, certificates, restart } = renewed;
+        let Renewed { config: new, upstreams, vault, tls, certificates, restart } = renewed;
         let vault = vault.succeeding(&self.current_vault());
         let login_changed =
             new.vault.auth != self.config.vault.auth || new.vault.namespace != self.config.vault.namespace;
@@ -292,6 +297,10 @@ impl RouteSet {
         self.running = running;
         // New sessions first: nobody is sent to a route that has retired.
         self.install(&new, upstreams);
+        if new.tls != self.config.tls {
+            told.push("[tls] changed".to_owned());
+        }
+        self.shared.acceptor().set(tls);
         self.config = new;
         for old in before {
             told.push(format!("{} removed", old.name));

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::error::Error;
 use super::live::{self, RouteSet, Source};
+use crate::acceptor::InForce;
 use crate::admin::{self, Process, ReloadReply};
 use crate::config::Config;
 use crate::credentials::state::StateFile;
@@ -43,6 +44,7 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     // What the files say is read first: nothing is bound, and nothing is asked of Vault, for a bad configuration.
     let vault = Arc::new(Vault::new(config.vault.clone())?);
     let upstreams = upstreams::build(&config)?;
+    let tls = tls(&config)?;
     let state = state_file(&config)?;
     let signals = Signals::install(source.has_file()).map_err(Error::Signals)?;
     let listeners = bind(&config)?;
@@ -54,6 +56,7 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     let (tell, told) = watch::channel(Stop::Running);
     let shared =
         Shared::new(Routes::default(), session_limits(&config), Cancels::new(config.cancel_unknown), told);
+    shared.acceptor().set(tls);
     let (reloads, asked) = mpsc::channel(8);
     let max_sessions = config.limits.max_sessions;
     let live = RouteSet::start(
@@ -79,6 +82,7 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     };
     until(&background, &stop, signals.watch(shutdown.clone(), hup));
     until(&background, &stop, upkeep(recorder));
+    until(&background, &stop, Arc::clone(shared.acceptor()).watch());
     until(&background, &stop, live::serve_reloads(Arc::clone(&live), process, shutdown.clone(), asked));
 
     let sessions = TaskTracker::new();
@@ -140,6 +144,17 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     let _ = tokio::time::timeout(Duration::from_secs(1), background.wait()).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What clients are offered TLS with. Blocks on its files, as nothing is served yet.
+fn tls(config: &Config) -> Result<Option<InForce>, Error> {
+    let Some(settings) = &config.tls else { return Ok(None) };
+    let read = InForce::read(settings)?;
+    for warning in read.warnings() {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!("clients are offered TLS, with a certificate {}", read.describe());
+    Ok(Some(read))
 }
 
 /// The state file is opened before anything is bound: a second process must not come so far.

@@ -9,7 +9,8 @@ use super::values::{DEFAULT_PORT, OrOff};
 use super::{Limits, Listen, keys};
 use crate::files::FileSetting;
 use crate::postgres::cancel::Unknown;
-use crate::{admin, listener, log, shutdown};
+use crate::postgres::protocol::startup::ALPN;
+use crate::{acceptor, admin, listener, log, shutdown};
 
 pub(super) fn listen(sources: &Sources<'_>) -> Result<Vec<Listen>, Error> {
     let public = sources.get_or(&keys::LISTEN_PUBLIC, false)?;
@@ -77,6 +78,26 @@ pub(super) fn sigterm(sources: &Sources<'_>) -> Result<shutdown::Delays, Error> 
 
 pub(super) fn state_file(sources: &Sources<'_>) -> Result<Option<FileSetting>, Error> {
     Ok(sources.find(&keys::STATE_FILE)?.map(Found::into_file))
+}
+
+/// What TLS towards clients is done with. `None`: it is not offered.
+pub(super) fn tls(sources: &Sources<'_>) -> Result<Option<acceptor::Settings>, Error> {
+    let cert = sources.find(&keys::TLS_CERT_FILE)?;
+    let key = sources.find(&keys::TLS_KEY_FILE)?;
+    let client_ca = sources.find(&keys::TLS_CLIENT_CA_FILE)?;
+    match (cert, key, client_ca) {
+        (Some(cert), Some(key), client_ca) => Ok(Some(acceptor::Settings {
+            cert: cert.into_file(),
+            key: key.into_file(),
+            client_ca: client_ca.map(Found::into_file),
+            alpn: ALPN,
+        })),
+        (Some(Found { origin, .. }), None, _) => Err(Error::invalid(origin, "needs tls.key_file beside it")),
+        (None, Some(Found { origin, .. }), _) | (None, None, Some(Found { origin, .. })) => {
+            Err(Error::invalid(origin, "needs tls.cert_file beside it"))
+        }
+        (None, None, None) => Ok(None),
+    }
 }
 
 pub(super) fn limits(sources: &Sources<'_>) -> Result<Limits, Error> {

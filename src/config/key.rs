@@ -106,7 +106,8 @@ impl Table {
             Self::None | Self::Top => None,
             Self::Vault | Self::VaultAuth => Some("Vault"),
             Self::Route | Self::Routes => Some("Route (several routes: [[route]] in the file)"),
-            Self::Limits | Self::Cancel | Self::Tls => Some("Limits"),
+            Self::Tls => Some("TLS towards clients"),
+            Self::Limits | Self::Cancel => Some("Limits"),
         }
     }
 

@@ -148,6 +148,14 @@ keys! {
     /// !password,!md5
     REQUIRE_AUTH: RequireAuth = Route "require_auth" Text "METHODS" values::require_auth, NewLogins, "any way it can";
 
+    /// PEM file of the certificate that clients are shown, with its chain; with it TLS is offered to them
+    TLS_CERT_FILE: PathBuf = Tls "cert_file" Text "FILE" values::path, NewLogins, "none, and clients get no TLS";
+    /// PEM file of its key, not encrypted
+    TLS_KEY_FILE: PathBuf = Tls "key_file" Text "FILE" values::path, NewLogins;
+    /// PEM file of the CAs that sign the certificates of clients: without such a certificate nobody gets in over TCP
+    TLS_CLIENT_CA_FILE: PathBuf = Tls "client_ca_file" Text "FILE" values::path, NewLogins,
+        "clients are asked for none";
+
     /// From accept to the whole StartupMessage
     HANDSHAKE_TIMEOUT: Duration = Limits "handshake_timeout" Text "TIME" values::span, Restart, "15s";
     /// How long a login waits for a usable credential
@@ -186,10 +194,4 @@ keys! {
     ROUTE_VAULT: () = Routes "vault" Later "NAME" values::later, FreshCredential;
     /// What the process may do
     HARDENING: () = Top "hardening" Later "WORD" values::later, Restart;
-    /// Certificate towards clients
-    TLS_CERT_FILE: () = Tls "cert_file" Later "FILE" values::later, Restart;
-    /// Its key
-    TLS_KEY_FILE: () = Tls "key_file" Later "FILE" values::later, Restart;
-    /// Who signs the certificates of clients
-    TLS_CLIENT_CA_FILE: () = Tls "client_ca_file" Later "FILE" values::later, Restart;
 }

@@ -1,6 +1,6 @@
 //! What the configuration promises. Floor 6.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -386,13 +386,25 @@ fn a_static_role_is_neither_lazy_nor_has_one_to_stand_by() {
 }
 
 #[test]
+fn a_certificate_and_its_key_go_together() {
+    let tls = load("[tls]\ncert_file = '/a'\nkey_file = '/b'\n", &ROUTE, &[]).unwrap().tls.unwrap();
+    assert_eq!((tls.cert.path(), tls.key.path()), (Path::new("/a"), Path::new("/b")));
+    assert!(tls.client_ca.is_none());
+    let tls =
+        load_route(&["--tls-cert-file=/a", "--tls-key-file=/b"], &[("LEASEHOLD_TLS_CLIENT_CA_FILE", "/c")]);
+    assert_eq!(tls.unwrap().tls.unwrap().client_ca.unwrap().path(), Path::new("/c"));
+    assert_eq!(load_route(&[], &[]).unwrap().tls, None);
+
+    let refused = |key: &str| complaint(load(&format!("[tls]\n{key} = '/a'\n"), &ROUTE, &[]));
+    assert_eq!(refused("cert_file"), "FILE:2: tls.cert_file: needs tls.key_file beside it");
+    assert_eq!(refused("key_file"), "FILE:2: tls.key_file: needs tls.cert_file beside it");
+    assert_eq!(refused("client_ca_file"), "FILE:2: tls.client_ca_file: needs tls.cert_file beside it");
+}
+
+#[test]
 fn what_comes_later_is_refused_by_name() {
     assert_eq!(complaint(load_route(&["--reuse=true"], &[])), "--reuse: not supported yet");
     assert_eq!(complaint(load_route(&[], &[("LEASEHOLD_WARM", "3")])), "LEASEHOLD_WARM: not supported yet");
-    assert_eq!(
-        complaint(load("[tls]\ncert_file = 'x'\n", &ROUTE, &[])),
-        "FILE:2: tls.cert_file: not supported yet"
-    );
     assert_eq!(
         complaint(load("[defaults]\nwarm = 2\n", &ROUTE, &[])),
         "FILE:2: defaults.warm: not supported yet"

@@ -9,6 +9,7 @@
 
 mod away;
 mod client;
+mod encryption;
 mod error;
 mod handshake;
 mod log_throttle;
@@ -24,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::acceptor::{Acceptor, Identity};
 use crate::clock;
 use crate::error::{Chain, ClientFacing};
 use crate::metrics::{self, Closed, LoginFailure, OpenSession};
@@ -39,7 +41,7 @@ use crate::time::Time;
 
 pub(crate) use away::turn_away;
 pub(crate) use client::Client;
-use handshake::{Asked, Handshake, Waiting};
+use handshake::{Asked, Waiting};
 pub(crate) use log_throttle::LogThrottle;
 use login::{LoggedIn, Login};
 use routes::SessionPermit;
@@ -49,6 +51,7 @@ pub(crate) use routes::{Match, Routes, SessionLimit, SessionRoute, UsedDatabases
 pub(crate) struct Shared {
     routes: RwLock<Arc<Routes>>,
     limits: Limits,
+    acceptor: Arc<Acceptor>,
     cancels: Arc<Cancels>,
     stop: watch::Receiver<Stop>,
     session_limit: SessionLimit,
@@ -86,6 +89,7 @@ impl Shared {
         Arc::new(Self {
             routes: RwLock::new(Arc::new(routes)),
             limits,
+            acceptor: Arc::default(),
             cancels: Arc::new(cancels),
             stop,
             session_limit: SessionLimit::default(),
@@ -99,6 +103,12 @@ impl Shared {
     pub(crate) fn set_routes(&self, routes: Routes) {
         self.descriptors.keep_for(routes.len());
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
+    }
+
+    /// What clients are offered TLS with; nothing at first.
+    #[must_use]
+    pub(crate) fn acceptor(&self) -> &Arc<Acceptor> {
+        &self.acceptor
     }
 
     /// What counts the descriptors of clients.
@@ -167,15 +177,17 @@ where
 
 async fn begin(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Client, Stream>> {
     let Limits { handshake_timeout, send_timeout, .. } = shared.limits;
+    let acceptor = shared.acceptor.in_force();
     let asked = tokio::select! {
         biased;
-        asked = Handshake::new(client).answer(handshake_timeout, send_timeout) => asked,
+        asked = encryption::answer(client, acceptor.as_deref(), handshake_timeout, send_timeout) => asked,
         () = shared.closing_for(LAST_PACKET_WITHIN) => return None,
     };
     match asked {
         Ok(Asked::Session { client, startup }) => {
             let begun = clock::now();
-            let mut entering = Entering { client, startup, shared, id, begun };
+            let identity = client.stream.identity();
+            let mut entering = Entering { client, identity, startup, shared, id, begun };
             match entering.enter().await {
                 Ok(entry) => entering.open(entry).await,
                 Err(Rejected::Refused(message)) => {
@@ -210,6 +222,8 @@ async fn answer_cancel<C: AsyncWrite + Unpin>(mut client: C, request: &CancelReq
 /// A client that has said what it wants.
 struct Entering {
     client: Waiting<Client>,
+    /// Whom its certificate stands for, where it was asked for one.
+    identity: Option<Identity>,
     startup: StartupMessage,
     shared: Arc<Shared>,
     id: u64,
@@ -320,6 +334,8 @@ impl Entering {
         tracing::debug!(
             route = route.credentials.name(),
             lease.generation = guard.generation().number().get(),
+            client.tls = self.client.stream.tls_version(),
+            client.identity = self.identity.map(tracing::field::display),
             "session opened"
         );
         let session = relay::Session {

@@ -13,6 +13,7 @@
 
 mod balancer;
 pub(crate) mod broken_routes;
+mod client_tls;
 mod clock;
 mod fault;
 mod http;
@@ -34,6 +35,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use balancer::{Balancer, Spoil};
+pub(crate) use client_tls::ClientTls;
 pub(crate) use clock::WallClock;
 pub(crate) use fault::{Fault, Mode};
 pub(crate) use identity::{Certificate, Issuer, TokenReview};
@@ -41,7 +43,7 @@ pub(crate) use leasehold::{Builder, Leasehold, field, leasehold};
 pub(crate) use memory::Memory;
 pub(crate) use pki::{Authority, Files};
 pub(crate) use postgres::{Database, Server, Session, connect};
-pub(crate) use raw::{Frame, Raw, key, startup_body, tags};
+pub(crate) use raw::{Frame, Raw, key, packet, startup_body, tags, without_place};
 pub(crate) use scene::Scene;
 pub(crate) use servers::bench;
 pub(crate) use vault::{Setup, Spec, Storage, Vault, through};

@@ -16,6 +16,7 @@
 mod bench;
 mod chaos;
 mod check;
+mod client_tls;
 mod crash;
 mod faults;
 mod harness;

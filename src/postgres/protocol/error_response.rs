@@ -33,6 +33,15 @@ pub(crate) fn fatal(facing: &ClientFacing) -> BytesMut {
     message
 }
 
+/// The same for a client of a protocol before 3: text without fields and without a length.
+///
+/// Source: `send_message_to_frontend`, <https://github.com/postgres/postgres/blob/master/src/backend/utils/error/elog.c>
+#[must_use]
+pub(crate) fn fatal_before_protocol_3(facing: &ClientFacing) -> BytesMut {
+    let text = facing.message.replace('\0', "");
+    BytesMut::from(format!("EFATAL:  {text}\n\0").as_bytes())
+}
+
 /// The SQLSTATE of an ErrorResponse or NoticeResponse; also of the front of one, if it reaches that far.
 #[must_use]
 pub(crate) fn sqlstate(body: &[u8]) -> Option<&[u8]> {

@@ -2,6 +2,8 @@
 //!
 //! Not here: the typed messages that follow ([`super::frame`]) and the password exchange ([`super::auth`]).
 
+use std::borrow::Cow;
+
 use bytes::{Buf as _, BytesMut};
 
 use crate::error::{Blame, ClientFacing, SqlState};
@@ -19,6 +21,11 @@ pub(crate) use message::StartupMessage;
 /// Source: `MAX_STARTUP_PACKET_LENGTH`,
 /// <https://github.com/postgres/postgres/blob/master/src/include/libpq/pqcomm.h>
 pub(crate) const MAX_STARTUP: usize = 10_000;
+
+/// What the protocol is called where TLS asks for its name.
+///
+/// Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
+pub(crate) const ALPN: &[u8] = b"postgresql";
 
 /// What a client can open a connection with.
 #[derive(Debug)]
@@ -63,9 +70,9 @@ pub(crate) fn parse(buf: &mut BytesMut) -> Result<Option<Packet>, Error> {
     buf.advance(LENGTH_FIELD);
     let mut body = buf.split_to(body_length);
     match body.get_u32() {
-        SSL_REQUEST if body.is_empty() => Ok(Some(Packet::SslRequest)),
-        GSS_ENC_REQUEST if body.is_empty() => Ok(Some(Packet::GssEncRequest)),
-        SSL_REQUEST | GSS_ENC_REQUEST => Err(Error::Malformed),
+        // What follows the code is passed over, as by PostgreSQL (`ProcessStartupPacket`).
+        SSL_REQUEST => Ok(Some(Packet::SslRequest)),
+        GSS_ENC_REQUEST => Ok(Some(Packet::GssEncRequest)),
         CANCEL_REQUEST => match CancelRequest::from_backend_key_data(&body) {
             Some(request) => Ok(Some(Packet::Cancel(request))),
             None => Err(Error::CancelKey { length: body.len() }),
@@ -73,8 +80,7 @@ pub(crate) fn parse(buf: &mut BytesMut) -> Result<Option<Packet>, Error> {
         protocol if protocol >> 16 == 3 => {
             StartupMessage::parse(protocol, body.freeze()).map(Packet::Startup).map(Some)
         }
-        protocol if protocol >> 16 == 2 => Err(Error::Protocol2),
-        protocol => Err(Error::UnknownProtocol { major: protocol >> 16, minor: protocol & 0xffff }),
+        protocol => Err(Error::unknown_protocol(protocol)),
     }
 }
 
@@ -104,10 +110,7 @@ pub(crate) enum Error {
     /// A TLS ClientHello with no SSLRequest before it (`sslnegotiation=direct`).
     #[error("the client began with a TLS handshake")]
     DirectTls,
-    /// A client from before PostgreSQL 7.4.
-    #[error("the client speaks protocol 2")]
-    Protocol2,
-    /// Neither a request code nor a version that is known.
+    /// Neither a request code nor a version that is known, or a request where none may be any more.
     #[error("unknown protocol {major}.{minor}")]
     UnknownProtocol {
         /// The upper half of the code.
@@ -136,6 +139,22 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// That TLS is asked for where that may not be any more: PostgreSQL takes the code for a version then.
+    #[must_use]
+    pub(crate) fn late_ssl_request() -> Self {
+        Self::unknown_protocol(SSL_REQUEST)
+    }
+
+    /// The same of GSSAPI encryption.
+    #[must_use]
+    pub(crate) fn late_gss_enc_request() -> Self {
+        Self::unknown_protocol(GSS_ENC_REQUEST)
+    }
+
+    fn unknown_protocol(code: u32) -> Self {
+        Self::UnknownProtocol { major: code >> 16, minor: code & 0xffff }
+    }
+
     /// Who has to act.
     #[must_use]
     pub(crate) fn blame(&self) -> Blame {
@@ -143,7 +162,6 @@ impl Error {
             Self::TooLong { .. }
             | Self::TooShort { .. }
             | Self::DirectTls
-            | Self::Protocol2
             | Self::UnknownProtocol { .. }
             | Self::Malformed
             | Self::MissingUser
@@ -153,33 +171,50 @@ impl Error {
         }
     }
 
-    /// What the client sees; `None`: it could not read it, or does not wait for an answer.
+    /// What the client sees, in PostgreSQL's own words where PostgreSQL has any (`ProcessStartupPacket`); `None`: it could
+    /// not read it, or does not wait for an answer.
     #[must_use]
     pub(crate) fn client_facing(&self) -> Option<ClientFacing> {
         let (sqlstate, message, hint) = match self {
             Self::DirectTls | Self::CancelKey { .. } => return None,
-            // PostgreSQL says it in its log alone (`ProcessStartupPacket`). A driver that closes before it has opened
-            // sends a Terminate here, and takes an answer to that for a broken connection.
+            // PostgreSQL says it in its log alone. A driver that closes before it has opened sends a Terminate here, and
+            // takes an answer to that for a broken connection.
             Self::TooLong { .. } | Self::TooShort { .. } => return None,
-            Self::Malformed => (SqlState::ProtocolViolation, "invalid startup packet layout", None),
-            Self::Protocol2 | Self::UnknownProtocol { .. } => (
+            Self::Malformed => (
+                SqlState::ProtocolViolation,
+                "invalid startup packet layout: expected terminator as last byte".into(),
+                None,
+            ),
+            Self::UnknownProtocol { major, minor } => (
                 SqlState::FeatureNotSupported,
-                "unsupported frontend protocol",
-                Some("Connect with protocol 3.0 or later."),
+                format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2").into(),
+                None,
             ),
             Self::MissingUser => (
                 SqlState::InvalidAuthorizationSpecification,
-                "no user name in the startup packet",
-                Some("Connect with a user name; no password is needed."),
+                Cow::Borrowed("no PostgreSQL user name specified in startup packet"),
+                None,
             ),
             Self::RewrittenTooLong => (
                 SqlState::ProtocolViolation,
-                "startup packet too long",
+                "startup packet too long".into(),
                 Some("Shorten the startup parameters."),
             ),
-            Self::Nul => (SqlState::ConnectionFailure, "the startup packet cannot be sent upstream", None),
+            Self::Nul => {
+                (SqlState::ConnectionFailure, "the startup packet cannot be sent upstream".into(), None)
+            }
         };
-        Some(ClientFacing { sqlstate, message: message.into(), detail: None, hint })
+        Some(ClientFacing { sqlstate, message, detail: None, hint })
+    }
+
+    /// Whether the client knows the messages of protocol 3; the others are told in the way of those before. Version 0.0
+    /// is none at all.
+    #[must_use]
+    pub(crate) fn knows_protocol_3(&self) -> bool {
+        match self {
+            Self::UnknownProtocol { major, minor } => *major >= 3 || (*major, *minor) == (0, 0),
+            _ => true,
+        }
     }
 }
 

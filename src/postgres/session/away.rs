@@ -4,11 +4,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::Instrument as _;
 
-use super::handshake::{Asked, Handshake};
-use super::{Client, Limits, Shared, answer_cancel};
+use super::handshake::Asked;
+use super::{Client, Limits, Shared, answer_cancel, encryption};
 use crate::error::{ClientFacing, SqlState};
 use crate::metrics::{self, LoginFailure};
 use crate::postgres::protocol::error_response;
@@ -22,12 +21,11 @@ pub(crate) async fn turn_away(client: Client, peer: Peer, shared: &Arc<Shared>, 
     clients.admit(peer, |progress| answer(client, Arc::clone(shared), progress).instrument(span)).await;
 }
 
-async fn answer<C>(client: C, shared: Arc<Shared>, progress: Progress)
-where
-    C: AsyncRead + AsyncWrite + Unpin,
-{
+async fn answer(client: Client, shared: Arc<Shared>, progress: Progress) {
     let Limits { handshake_timeout, send_timeout, .. } = shared.limits;
-    match Handshake::new(client).answer(handshake_timeout.min(ASKED_WITHIN), send_timeout).await {
+    let acceptor = shared.acceptor.in_force();
+    let within = handshake_timeout.min(ASKED_WITHIN);
+    match encryption::answer(client, acceptor.as_deref(), within, send_timeout).await {
         Ok(Asked::Session { mut client, startup }) => {
             progress.answered();
             let user = startup.user();

@@ -5,20 +5,46 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::ProtocolVersion;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 
-/// A client's connection, as the listener accepted it.
+use crate::acceptor::{self, Identity};
+
+/// A client's connection. It is a few words long whatever it carries.
 #[derive(Debug)]
 pub(crate) enum Client {
-    /// Over TCP.
+    /// Over TCP, as the listener accepted it.
     Tcp(TcpStream),
-    /// Over a Unix socket.
+    /// Over a Unix socket, as the listener accepted it.
     Unix(UnixStream),
+    /// Over TLS, once it has asked for that.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Client {
+    /// Whom its certificate stands for; `None`: it has shown none.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        match self {
+            Self::Tls(stream) => acceptor::identity(stream),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
+    /// `TLSv1.3`, as PostgreSQL writes it; `off` without TLS.
+    pub(super) fn tls_version(&self) -> &'static str {
+        match self {
+            Self::Tls(stream) => match stream.get_ref().1.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                _ => "unknown",
+            },
+            Self::Tcp(_) | Self::Unix(_) => "off",
+        }
+    }
+
     /// Whether its socket has failed or is closed in both directions. A client that only has nothing more to say is not
     /// closed, whatever it has sent that was not read.
     pub(super) async fn is_closed(&self) -> bool {
@@ -26,6 +52,7 @@ impl Client {
         let ready = timeout(AT_ONCE, async {
             match self {
                 Self::Tcp(stream) => stream.ready(Interest::WRITABLE).await,
+                Self::Tls(stream) => stream.get_ref().0.ready(Interest::WRITABLE).await,
                 Self::Unix(stream) => stream.ready(Interest::WRITABLE).await,
             }
         });
@@ -45,6 +72,14 @@ impl AsyncRead for Client {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => match Pin::new(stream).poll_read(cx, buffer) {
+                // A client that dies says no goodbye to TLS. PostgreSQL makes no more of it than of TCP's own end, and
+                // a message that is cut short is noticed by its length.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    Poll::Ready(Ok(()))
+                }
+                read => read,
+            },
         }
     }
 }
@@ -54,6 +89,7 @@ impl AsyncWrite for Client {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -61,6 +97,7 @@ impl AsyncWrite for Client {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -68,6 +105,7 @@ impl AsyncWrite for Client {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -3,20 +3,23 @@
 //! ```text
 //!   accepted ──SSLRequest, GSSENCRequest: each at most once, answered 'N'──┐
 //!      │  ▲────────────────────────────────────────────────────────────────┘
-//!      ├─ StartupMessage ─▶ Asked::Session
-//!      ├─ CancelRequest ──▶ Asked::Cancel
-//!      └─ anything else, too late, too long, ahead of an answer ─▶ Refused
+//!      ├─ StartupMessage ────────────────────────────▶ Asked::Session
+//!      ├─ CancelRequest ─────────────────────────────▶ Asked::Cancel
+//!      ├─ SSLRequest, answered 'S'; or a ClientHello ▶ Answer::Tls, and all of this once more within it
+//!      └─ anything else, too late, too long, ahead of an answer ─▶ refused
 //! ```
 //!
-//! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
+//! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>; where the manual is silent,
+//! `ProcessStartupPacket`, <https://github.com/postgres/postgres/blob/master/src/backend/tcop/backend_startup.c>
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Client;
 use crate::error::{ClientFacing, SqlState};
@@ -24,12 +27,66 @@ use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::{self, CancelRequest, Packet, StartupMessage};
 use crate::postgres::relay::close_client;
 
-/// A client that has not said yet what it wants. Not a stream: its bytes are handed over only with [`Asked`].
+/// A client that has not said yet what it wants. Not a stream: its bytes are handed over only with [`Answer`].
 pub(super) struct Handshake<S> {
     stream: S,
     buffer: BytesMut,
-    asked_for_tls: bool,
-    asked_for_gss: bool,
+    place: Place,
+    declined: Declined,
+}
+
+/// What may be asked for on this connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// No TLS: there is no certificate, or the connection is a Unix socket.
+    Plain,
+    /// TLS is offered.
+    TlsOffered,
+    /// Within TLS that began with the first byte: requests are declined as ever.
+    DirectTls,
+    /// Within TLS that was requested: no other request may follow.
+    RequestedTls,
+}
+
+impl Place {
+    fn is_within_tls(self) -> bool {
+        matches!(self, Self::DirectTls | Self::RequestedTls)
+    }
+}
+
+/// The requests for encryption that were declined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Declined {
+    None,
+    Tls,
+    Gss,
+    Both,
+}
+
+impl Declined {
+    /// With this one more; `None`: it was declined before.
+    fn and(self, request: Request) -> Option<Self> {
+        match (self, request) {
+            (Self::None, Request::Tls) => Some(Self::Tls),
+            (Self::None, Request::Gss) => Some(Self::Gss),
+            (Self::Tls, Request::Gss) | (Self::Gss, Request::Tls) => Some(Self::Both),
+            (Self::Tls, Request::Tls) | (Self::Gss, Request::Gss) | (Self::Both, _) => None,
+        }
+    }
+}
+
+/// What a handshake comes to.
+pub(super) enum Answer<S> {
+    /// The client has said what it wants.
+    Asked(Asked<S>),
+    /// It wants TLS first, and has been told that it may.
+    Tls {
+        stream: S,
+        /// What it has sent already of its side of TLS.
+        early: BytesMut,
+        /// Where the TLS handshake leads.
+        place: Place,
+    },
 }
 
 /// What a client wants.
@@ -56,12 +113,34 @@ pub(super) enum Error {
     HungUp,
     #[error("the client's socket failed")]
     Io(#[source] io::Error),
-    #[error("the client sent bytes ahead of the answer to its encryption request")]
-    AheadOfAnswer,
-    #[error("the client asked for encryption twice")]
-    AskedTwice,
+    #[error("the client sent bytes ahead of the answer to its request for {0}")]
+    AheadOfAnswer(Request),
+    #[error("the client asked for {0} where it may not any more")]
+    AskedTwice(Request),
     #[error("the client's first packet is malformed")]
     Malformed(#[source] startup::Error),
+    #[error("the TLS handshake with the client failed")]
+    Tls(#[source] io::Error),
+    #[error("the client began with TLS without offering the protocol by ALPN")]
+    NoAlpn,
+    #[error("the client shows no certificate")]
+    NoCertificate,
+}
+
+/// A request for encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    Tls,
+    Gss,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tls => "TLS",
+            Self::Gss => "GSSAPI encryption",
+        })
+    }
 }
 
 impl Error {
@@ -71,56 +150,73 @@ impl Error {
             Self::TimedOut => "timeout",
             Self::HungUp => "hangup",
             Self::Io(_) => "io",
-            Self::AheadOfAnswer => "ahead_of_answer",
-            Self::AskedTwice => "asked_twice",
+            Self::AheadOfAnswer(_) => "ahead_of_answer",
+            Self::AskedTwice(_) => "asked_twice",
             Self::Malformed(startup::Error::DirectTls) => "direct_tls",
-            Self::Malformed(startup::Error::Protocol2 | startup::Error::UnknownProtocol { .. }) => {
-                "unsupported_protocol"
-            }
+            Self::Malformed(startup::Error::UnknownProtocol { .. }) => "unsupported_protocol",
             Self::Malformed(_) => "malformed",
+            Self::Tls(_) => "tls",
+            Self::NoAlpn => "no_alpn",
+            Self::NoCertificate => "no_certificate",
         }
     }
 
-    /// What the client is told, where it would understand.
-    fn client_facing(&self) -> Option<ClientFacing> {
-        let message = match self {
-            Self::TimedOut | Self::HungUp | Self::Io(_) => return None,
-            Self::AheadOfAnswer => "received data ahead of the answer to an encryption request",
-            Self::AskedTwice => "received a second encryption request of the same kind",
-            Self::Malformed(error) => return error.client_facing(),
+    /// What the client is told, where it would understand; PostgreSQL's own words where it has any.
+    pub(super) fn message(&self) -> Option<BytesMut> {
+        let (sqlstate, message, detail, hint) = match self {
+            Self::TimedOut | Self::HungUp | Self::Io(_) | Self::Tls(_) | Self::NoAlpn => return None,
+            Self::AheadOfAnswer(request) => {
+                let message = match request {
+                    Request::Tls => "received unencrypted data after SSL request",
+                    Request::Gss => "received unencrypted data after GSSAPI encryption request",
+                };
+                (SqlState::ProtocolViolation, message, Some(STUFFED), None)
+            }
+            Self::NoCertificate => (
+                SqlState::InvalidAuthorizationSpecification,
+                "connection requires a valid client certificate",
+                None,
+                Some("Connect with TLS, and show a certificate: sslcert and sslkey in libpq's words."),
+            ),
+            Self::AskedTwice(Request::Tls) => return startup_message(&startup::Error::late_ssl_request()),
+            Self::AskedTwice(Request::Gss) => return startup_message(&startup::Error::late_gss_enc_request()),
+            Self::Malformed(error) => return startup_message(error),
         };
-        Some(ClientFacing {
-            sqlstate: SqlState::ProtocolViolation,
-            message: Cow::Borrowed(message),
-            detail: None,
-            hint: None,
-        })
+        let message = Cow::Borrowed(message);
+        Some(error_response::fatal(&ClientFacing { sqlstate, message, detail, hint }))
     }
 }
 
+fn startup_message(error: &startup::Error) -> Option<BytesMut> {
+    let facing = error.client_facing()?;
+    Some(if error.knows_protocol_3() {
+        error_response::fatal(&facing)
+    } else {
+        error_response::fatal_before_protocol_3(&facing)
+    })
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, buffer: BytesMut::new(), asked_for_tls: false, asked_for_gss: false }
+    pub(super) fn new(stream: S, place: Place) -> Self {
+        Self { stream, buffer: BytesMut::new(), place, declined: Declined::None }
     }
 
-    /// Reads until the client has said what it wants, at most for `handshake_within`. A client that cannot be served
-    /// is told so, at most for `send_within`, and closed.
-    pub(super) async fn answer(
-        mut self,
-        handshake_within: Duration,
-        send_within: Duration,
-    ) -> Result<Asked<S>, Error> {
-        let asked = timeout(handshake_within, self.read_packet()).await.unwrap_or(Err(Error::TimedOut));
-        match asked {
-            Ok(Packet::Startup(startup)) => {
-                Ok(Asked::Session { client: Waiting { stream: self.stream, early: self.buffer }, startup })
+    /// Reads until the client has said what it wants, or that it wants TLS first, at the latest `until` then. A client that
+    /// cannot be served is told so, at most for `send_within`, and closed.
+    pub(super) async fn answer(mut self, until: Instant, send_within: Duration) -> Result<Answer<S>, Error> {
+        let wish = timeout_at(until, self.read_wish()).await.unwrap_or(Err(Error::TimedOut));
+        let Self { mut stream, buffer: early, place, .. } = self;
+        match wish {
+            Ok(Wish::Session(startup)) => {
+                Ok(Answer::Asked(Asked::Session { client: Waiting { stream, early }, startup }))
             }
-            Ok(Packet::Cancel(request)) => Ok(Asked::Cancel { client: self.stream, request }),
-            // Both are answered within `read_packet`.
-            Ok(Packet::SslRequest | Packet::GssEncRequest) => Err(Error::AskedTwice),
+            Ok(Wish::Cancel(request)) => Ok(Answer::Asked(Asked::Cancel { client: stream, request })),
+            Ok(Wish::Tls(within)) => Ok(Answer::Tls { stream, early, place: within }),
             Err(error) => {
-                if let Some(facing) = error.client_facing() {
-                    close_client(&mut self.stream, &error_response::fatal(&facing), send_within).await;
+                match error.message() {
+                    Some(message) => close_client(&mut stream, &message, send_within).await,
+                    None if place.is_within_tls() => end_tls(&mut stream, send_within).await,
+                    None => {}
                 }
                 Err(error)
             }
@@ -128,27 +224,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
     }
 
     /// Not cancel safe: what was read stays in a buffer that nobody else may look at.
-    async fn read_packet(&mut self) -> Result<Packet, Error> {
+    async fn read_wish(&mut self) -> Result<Wish, Error> {
         loop {
-            let packet = startup::parse(&mut self.buffer).map_err(Error::Malformed)?;
-            let asked_before = match packet {
-                Some(Packet::SslRequest) => std::mem::replace(&mut self.asked_for_tls, true),
-                Some(Packet::GssEncRequest) => std::mem::replace(&mut self.asked_for_gss, true),
-                Some(packet) => return Ok(packet),
-                None => {
+            let request = match startup::parse(&mut self.buffer) {
+                Ok(Some(Packet::Startup(startup))) => return Ok(Wish::Session(startup)),
+                Ok(Some(Packet::Cancel(request))) => return Ok(Wish::Cancel(request)),
+                Ok(Some(Packet::SslRequest)) => Request::Tls,
+                Ok(Some(Packet::GssEncRequest)) => Request::Gss,
+                Ok(None) => {
                     self.read_more().await?;
                     continue;
                 }
+                Err(startup::Error::DirectTls) if self.may_begin_with_tls() => {
+                    return Ok(Wish::Tls(Place::DirectTls));
+                }
+                Err(error) => return Err(Error::Malformed(error)),
             };
-            if asked_before {
-                return Err(Error::AskedTwice);
+            let declined = self.declined.and(request).filter(|_| self.place != Place::RequestedTls);
+            let declined = declined.ok_or(Error::AskedTwice(request))?;
+            if request == Request::Tls && self.place == Place::TlsOffered {
+                // What has come behind the request is the client's side of the handshake, or spoils it.
+                self.reply(b"S").await?;
+                return Ok(Wish::Tls(Place::RequestedTls));
             }
+            self.reply(b"N").await?;
             if !self.buffer.is_empty() {
-                return Err(Error::AheadOfAnswer);
+                return Err(Error::AheadOfAnswer(request));
             }
-            self.stream.write_all(b"N").await.map_err(Error::Io)?;
-            self.stream.flush().await.map_err(Error::Io)?;
+            self.declined = declined;
         }
+    }
+
+    /// PostgreSQL looks for a ClientHello in place of the first packet alone.
+    fn may_begin_with_tls(&self) -> bool {
+        self.place == Place::TlsOffered && self.declined == Declined::None
+    }
+
+    async fn reply(&mut self, answer: &[u8; 1]) -> Result<(), Error> {
+        self.stream.write_all(answer).await.map_err(Error::Io)?;
+        self.stream.flush().await.map_err(Error::Io)
     }
 
     async fn read_more(&mut self) -> Result<(), Error> {
@@ -161,6 +275,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
             Err(error) => Err(Error::Io(error)),
         }
     }
+}
+
+/// Closes without a message, and with a close_notify, so that TLS is at its end in order.
+pub(super) async fn end_tls<S: AsyncWrite + Unpin>(stream: &mut S, send_within: Duration) {
+    // A client that does not take it is closed without.
+    let _ = timeout(send_within, stream.shutdown()).await;
+}
+
+/// What a client says in the end.
+enum Wish {
+    Session(StartupMessage),
+    Cancel(CancelRequest),
+    /// With the place within it.
+    Tls(Place),
 }
 
 impl Waiting<Client> {
@@ -183,6 +311,8 @@ impl Waiting<Client> {
     }
 }
 
+const STUFFED: &str =
+    "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.";
 /// The longest packet, its length field included.
 const MAX_PACKET_BYTES: usize = startup::MAX_STARTUP + 4;
 /// Of what a client sends before it is let in; the rest waits in its socket.
@@ -193,190 +323,4 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const READ_BYTES: usize = 512;
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{DuplexStream, duplex};
-
-    use super::*;
-
-    const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
-    const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
-
-    fn startup(version: u32) -> Vec<u8> {
-        let mut body = version.to_be_bytes().to_vec();
-        body.extend_from_slice(b"user\0app\0database\0shop\0\0");
-        let mut packet = u32::try_from(body.len() + 4).unwrap().to_be_bytes().to_vec();
-        packet.extend_from_slice(&body);
-        packet
-    }
-
-    /// A client that sends each part and takes one byte as the answer to all but the last, and what came of it.
-    async fn handshake(parts: &[&[u8]]) -> (Result<Asked<DuplexStream>, Error>, Vec<u8>) {
-        let (mut near, far) = duplex(64 * 1024);
-        let client = async {
-            let mut heard = Vec::new();
-            for (at, part) in parts.iter().enumerate() {
-                near.write_all(part).await.unwrap();
-                if at + 1 < parts.len() {
-                    heard.push(near.read_u8().await.unwrap());
-                }
-            }
-            near.shutdown().await.unwrap();
-            let _ = near.read_to_end(&mut heard).await;
-            heard
-        };
-        let second = Duration::from_secs(1);
-        let server = async {
-            match Handshake::new(far).answer(second, second).await {
-                Ok(Asked::Session { mut client, startup }) => {
-                    client.stream.shutdown().await.unwrap();
-                    Ok(Asked::Session { client, startup })
-                }
-                Ok(Asked::Cancel { mut client, request }) => {
-                    client.shutdown().await.unwrap();
-                    Ok(Asked::Cancel { client, request })
-                }
-                Err(error) => Err(error),
-            }
-        };
-        let (heard, asked) = tokio::join!(client, server);
-        (asked, heard)
-    }
-
-    fn contains(heard: &[u8], code: &str) -> bool {
-        heard.windows(code.len()).any(|window| window == code.as_bytes())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn encryption_requests_are_declined_in_any_order() {
-        let hello = startup(0x0003_0000);
-        let orders: [&[&[u8]]; 5] = [
-            &[&hello],
-            &[&SSL_REQUEST, &hello],
-            &[&GSS_REQUEST, &hello],
-            &[&GSS_REQUEST, &SSL_REQUEST, &hello],
-            &[&SSL_REQUEST, &GSS_REQUEST, &hello],
-        ];
-        for parts in orders {
-            let (asked, heard) = handshake(parts).await;
-            let Ok(Asked::Session { client, startup }) = asked else {
-                panic!("{:?}", asked.err());
-            };
-            assert_eq!(startup.user(), b"app");
-            assert!(client.early.is_empty());
-            assert_eq!(heard, vec![b'N'; parts.len() - 1]);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_second_request_of_a_kind_is_a_violation() {
-        let (asked, heard) = handshake(&[&SSL_REQUEST, &SSL_REQUEST]).await;
-        assert!(matches!(asked, Err(Error::AskedTwice)));
-        assert!(contains(&heard, "08P01"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn bytes_ahead_of_the_answer_are_a_violation() {
-        let mut stuffed = SSL_REQUEST.to_vec();
-        stuffed.extend_from_slice(&startup(0x0003_0000));
-        let (asked, heard) = handshake(&[&stuffed]).await;
-        assert!(matches!(asked, Err(Error::AheadOfAnswer)));
-        assert_eq!(heard.first(), Some(&b'E'));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn direct_tls_is_closed_without_an_answer() {
-        let (asked, heard) = handshake(&[&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]]).await;
-        assert!(matches!(asked, Err(Error::Malformed(startup::Error::DirectTls))));
-        assert!(heard.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn protocol_2_is_not_supported() {
-        let (asked, heard) = handshake(&[&startup(0x0002_0000)]).await;
-        assert_eq!(asked.err().map(|error| error.word()), Some("unsupported_protocol"));
-        assert!(contains(&heard, "0A000"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_packet_of_an_impossible_length_is_closed_without_an_answer() {
-        let rubbish: [&[u8]; 4] = [
-            b"GET / HTTP/1.1\r\n\r\n",
-            &[0, 0, 0x27, 0x15, 0, 3, 0, 0],
-            b"X\0\0\0\x04",
-            &[0, 0, 0, 7, 1, 2, 3],
-        ];
-        for packet in rubbish {
-            let (asked, heard) = handshake(&[packet]).await;
-            assert_eq!(asked.err().map(|error| error.word()), Some("malformed"));
-            assert!(heard.is_empty());
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_client_is_given_up() {
-        let (_near, far) = duplex(64);
-        let second = Duration::from_secs(1);
-        let asked = Handshake::new(far).answer(second, second).await;
-        assert!(matches!(asked, Err(Error::TimedOut)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn bytes_behind_the_startup_message_are_kept() {
-        let mut packet = startup(0x0003_0002);
-        packet.extend_from_slice(b"Q\0\0\0\x0dselect 1\0");
-        let (asked, _) = handshake(&[&packet]).await;
-        let Ok(Asked::Session { client, .. }) = asked else {
-            panic!("{:?}", asked.err());
-        };
-        assert_eq!(client.early.as_ref(), b"Q\0\0\0\x0dselect 1\0");
-    }
-
-    /// A client that waits, and its own end.
-    async fn waiting() -> (Waiting<Client>, tokio::net::TcpStream) {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let near = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (far, _) = listener.accept().await.unwrap();
-        (Waiting { stream: Client::Tcp(far), early: BytesMut::new() }, near)
-    }
-
-    #[tokio::test]
-    async fn a_waiting_client_that_hangs_up_is_noticed() {
-        let (mut waiting, near) = waiting().await;
-        drop(near);
-        waiting.gone().await;
-    }
-
-    #[tokio::test]
-    async fn a_waiting_client_that_sent_much_and_is_reset_is_noticed() {
-        for sent in [MAX_EARLY_BYTES, 3 * MAX_EARLY_BYTES] {
-            let (mut waiting, mut near) = waiting().await;
-            near.write_all(&vec![b'x'; sent]).await.unwrap();
-            {
-                let mut gone = std::pin::pin!(waiting.gone());
-                assert!(timeout(Duration::from_millis(50), gone.as_mut()).await.is_err());
-                socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
-                drop(near);
-                gone.await;
-            }
-            assert!(waiting.early.len() >= MAX_EARLY_BYTES);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_waiting_client_on_a_unix_socket_that_sent_much_and_died_is_noticed() {
-        let (far, mut near) = tokio::net::UnixStream::pair().unwrap();
-        let mut waiting = Waiting { stream: Client::Unix(far), early: BytesMut::new() };
-        near.write_all(&[b'x'; 2 * MAX_EARLY_BYTES]).await.unwrap();
-        drop(near);
-        waiting.gone().await;
-    }
-
-    #[tokio::test]
-    async fn a_waiting_client_that_has_nothing_more_to_say_is_waited_for() {
-        let (mut waiting, mut near) = waiting().await;
-        near.write_all(b"Q\0\0\0\x0dselect 1\0").await.unwrap();
-        near.shutdown().await.unwrap();
-        assert!(timeout(Duration::from_millis(600), waiting.gone()).await.is_err());
-        assert_eq!(waiting.early.as_ref(), b"Q\0\0\0\x0dselect 1\0");
-    }
-}
+mod tests;

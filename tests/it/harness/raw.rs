@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
+use super::client_tls::ClientTls;
 use super::soon;
 
-/// A connection. Every read has a bound.
-pub(crate) struct Raw {
-    stream: TcpStream,
+/// A connection, over TCP or over TLS. Every read has a bound.
+pub(crate) struct Raw<S = TcpStream> {
+    stream: S,
     read: BytesMut,
 }
 
@@ -43,29 +45,6 @@ impl Raw {
         (raw, frames)
     }
 
-    pub(crate) async fn write(&mut self, bytes: &[u8]) {
-        soon("a write", self.stream.write_all(bytes)).await.unwrap();
-    }
-
-    /// A write that may fail, as to a server that has gone.
-    pub(crate) async fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        soon("a write", self.stream.write_all(bytes)).await
-    }
-
-    /// A packet without a tag: an int32 length, a code, a body.
-    pub(crate) async fn packet(&mut self, code: i32, body: &[u8]) {
-        let mut bytes = BytesMut::new();
-        bytes.put_i32(i32::try_from(body.len()).unwrap() + 8);
-        bytes.put_i32(code);
-        bytes.put_slice(body);
-        self.write(&bytes).await;
-    }
-
-    pub(crate) async fn startup(&mut self, protocol: i32, parameters: &[(&str, &str)]) {
-        self.packet(protocol, &startup_body(parameters.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()))))
-            .await;
-    }
-
     /// Sends a CancelRequest with the body of a BackendKeyData on a connection of its own; true once that was closed
     /// without a word.
     pub(crate) async fn cancel(addr: SocketAddr, key: &[u8]) -> bool {
@@ -74,9 +53,11 @@ impl Raw {
         raw.byte().await.is_none()
     }
 
-    /// Says that nothing more will come.
-    pub(crate) async fn half_close(&mut self) {
-        soon("a half close", self.stream.shutdown()).await.unwrap();
+    /// Shakes hands.
+    pub(crate) async fn over_tls(self, tls: &ClientTls) -> std::io::Result<Raw<TlsStream<TcpStream>>> {
+        assert!(self.read.is_empty(), "{:?} came before TLS", self.read);
+        let stream = soon("a TLS handshake", tls.connect(self.stream)).await?;
+        Ok(Raw { stream, read: BytesMut::new() })
     }
 
     /// Goes away with RST.
@@ -95,6 +76,14 @@ impl Raw {
         self.read.is_empty() && self.stream.try_read_buf(&mut self.read).is_err()
     }
 
+    /// The same from a server that is given longer.
+    pub(crate) async fn recv_within(&mut self, within: Duration) -> Option<Frame> {
+        if self.read.is_empty() {
+            tokio::time::timeout(within, self.stream.readable()).await.expect("a message in time").ok()?;
+        }
+        self.recv().await
+    }
+
     /// A message with a tag, as bytes.
     pub(crate) fn message(tag: char, body: &[u8]) -> Vec<u8> {
         let mut bytes = BytesMut::new();
@@ -103,10 +92,47 @@ impl Raw {
         bytes.put_slice(body);
         bytes.to_vec()
     }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) {
+        soon("a write", self.try_write(bytes)).await.unwrap();
+    }
+
+    /// A write that may fail, as to a server that has gone.
+    pub(crate) async fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let writing = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        soon("a write", writing).await
+    }
+
+    /// A packet without a tag: an int32 length, a code, a body.
+    pub(crate) async fn packet(&mut self, code: i32, body: &[u8]) {
+        self.write(&packet(code, body)).await;
+    }
+
+    pub(crate) async fn startup(&mut self, protocol: i32, parameters: &[(&str, &str)]) {
+        self.packet(protocol, &startup_body(parameters.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()))))
+            .await;
+    }
+
+    /// Says that nothing more will come.
+    pub(crate) async fn half_close(&mut self) {
+        soon("a half close", self.stream.shutdown()).await.unwrap();
+    }
+
+    /// All that comes up to the end, and how that came: an error, or in order.
+    pub(crate) async fn rest(&mut self) -> (Vec<u8>, Option<std::io::Error>) {
+        let mut all = self.read.split().to_vec();
+        let end = soon("the end", self.stream.read_to_end(&mut all)).await;
+        (all, end.err())
+    }
 
     /// A message with a tag.
     pub(crate) async fn send(&mut self, tag: char, body: &[u8]) {
-        self.write(&Self::message(tag, body)).await;
+        self.write(&Raw::message(tag, body)).await;
     }
 
     /// A Query and all that comes of it, up to ReadyForQuery.
@@ -134,14 +160,6 @@ impl Raw {
         Some(Frame { tag, body: self.read.split_to(length - 4).freeze() })
     }
 
-    /// The same from a server that is given longer.
-    pub(crate) async fn recv_within(&mut self, within: Duration) -> Option<Frame> {
-        if self.read.is_empty() {
-            tokio::time::timeout(within, self.stream.readable()).await.expect("a message in time").ok()?;
-        }
-        self.recv().await
-    }
-
     /// All messages up to and with the first whose tag is one of `tags`; fewer at the end.
     pub(crate) async fn until(&mut self, tags: &str) -> Vec<Frame> {
         let mut frames = Vec::new();
@@ -167,6 +185,15 @@ impl Raw {
     }
 }
 
+/// A packet without a tag, as bytes.
+pub(crate) fn packet(code: i32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = BytesMut::new();
+    bytes.put_i32(i32::try_from(body.len()).unwrap() + 8);
+    bytes.put_i32(code);
+    bytes.put_slice(body);
+    bytes.to_vec()
+}
+
 /// The body of a StartupMessage behind its version.
 pub(crate) fn startup_body<'a>(parameters: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<u8> {
     let mut body = Vec::new();
@@ -185,6 +212,19 @@ pub(crate) fn tags(frames: &[Frame]) -> String {
 /// The body of the BackendKeyData among the messages of a login.
 pub(crate) fn key(frames: &[Frame]) -> Bytes {
     frames.iter().find(|frame| frame.tag == 'K').expect("the server gives a key").body.clone()
+}
+
+/// What came before a connection's end, but for what PostgreSQL says of its own source: a last ErrorResponse without
+/// file, line and routine.
+pub(crate) fn without_place(said: &[u8]) -> Vec<u8> {
+    let is_error = |at: &usize| {
+        let length = said.get(at + 1..at + 5).map(|length| u32::from_be_bytes(length.try_into().unwrap()));
+        said[*at] == b'E' && length.is_some_and(|length| length as usize == said.len() - at - 1)
+    };
+    let Some(at) = (0..said.len()).find(is_error) else { return said.to_vec() };
+    let fields = said[at + 5..].split_inclusive(|byte| *byte == 0);
+    let kept = fields.filter(|field| !b"FLR".contains(&field[0])).collect::<Vec<_>>().concat();
+    [&said[..at], &Raw::message('E', &kept)].concat()
 }
 
 impl Frame {

@@ -30,7 +30,7 @@ fn error(mut packet: BytesMut) -> Error {
 #[test]
 fn requests_are_told_apart_and_what_follows_stays() {
     let mut buf = BytesMut::from(&ssl_request()[..]);
-    buf.unsplit(packet(80_877_104, b""));
+    buf.unsplit(packet(80_877_104, b"its body is passed over"));
     buf.unsplit(packet(0x0003_0000, b"user\0app\0\0"));
     buf.put_slice(b"rest");
     assert!(matches!(parse(&mut buf), Ok(Some(Packet::SslRequest))));
@@ -64,10 +64,9 @@ fn greased_minor_version_is_kept() {
 
 #[test]
 fn refusals_are_those_of_postgresql() {
-    assert_eq!(error(packet(0x0002_0000, &[0; 288])), Error::Protocol2);
+    assert_eq!(error(packet(0x0002_0000, &[0; 288])), Error::UnknownProtocol { major: 2, minor: 0 });
     assert_eq!(error(packet(0x0004_0001, b"")), Error::UnknownProtocol { major: 4, minor: 1 });
     assert_eq!(error(packet(80_877_105, b"")), Error::UnknownProtocol { major: 1234, minor: 5681 });
-    assert_eq!(error(packet(80_877_103, b"x")), Error::Malformed);
     assert_eq!(error(packet(0x0003_0000, b"")), Error::Malformed);
     assert_eq!(error(packet(0x0003_0000, b"user\0a\0")), Error::Malformed);
     assert_eq!(error(packet(0x0003_0000, b"user\0a\0\0x")), Error::Malformed);
@@ -163,7 +162,12 @@ fn packet_that_postgresql_would_refuse_is_not_made() {
 #[test]
 fn client_sees_fixed_text_where_it_can_read_it() {
     let sqlstate = |error: Error| error.client_facing().map(|facing| facing.sqlstate);
-    assert_eq!(sqlstate(Error::Protocol2), Some(SqlState::FeatureNotSupported));
+    let protocol = |code| error(packet(code, b""));
+    assert_eq!(sqlstate(protocol(0x0002_0000)), Some(SqlState::FeatureNotSupported));
+    assert_eq!(protocol(80_877_103 + 2).client_facing().unwrap().message, {
+        "unsupported frontend protocol 1234.5681: server supports 3.0 to 3.2"
+    });
+    assert!(!protocol(0x0002_0000).knows_protocol_3() && protocol(0x0004_0000).knows_protocol_3());
     assert_eq!(sqlstate(Error::Malformed), Some(SqlState::ProtocolViolation));
     assert_eq!(sqlstate(Error::MissingUser), Some(SqlState::InvalidAuthorizationSpecification));
     assert_eq!(sqlstate(Error::DirectTls), None);

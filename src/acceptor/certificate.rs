@@ -1,0 +1,107 @@
+//! What a certificate says: its lifetime, and whom it stands for. Floor 2.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::CertificateDer;
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
+
+/// Whom a client's certificate stands for, which a CA that we trust has vouched for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// The subject as RFC 4514 writes it: `CN=app,O=shop`. Empty where it has none.
+    pub(crate) subject: String,
+    /// The `dNSName`s of the subject alternative name, in its order.
+    pub(crate) dns: Vec<String>,
+    /// The `uniformResourceIdentifier`s of the subject alternative name, in its order; SPIFFE's are of this kind.
+    pub(crate) uris: Vec<String>,
+}
+
+impl Identity {
+    /// `None`: it cannot be read.
+    #[must_use]
+    pub(crate) fn of(leaf: &CertificateDer<'_>) -> Option<Self> {
+        let certificate = Certificate::from_der(leaf).ok()?.tbs_certificate;
+        let names = certificate.get::<SubjectAltName>().ok()?;
+        let mut identity =
+            Self { subject: certificate.subject.to_string(), dns: Vec::new(), uris: Vec::new() };
+        for name in names.map_or_else(Vec::new, |(_, names)| names.0) {
+            match name {
+                GeneralName::DnsName(name) => identity.dns.push(name.to_string()),
+                GeneralName::UniformResourceIdentifier(uri) => identity.uris.push(uri.to_string()),
+                _ => {}
+            }
+        }
+        Some(identity)
+    }
+}
+
+/// `CN=app,O=shop (DNS:app.example, URI:spiffe://example/app)`, fit for one line of a log.
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.subject))?;
+        let dns = self.dns.iter().map(|name| ("DNS", name));
+        let names = dns.chain(self.uris.iter().map(|uri| ("URI", uri)));
+        for (at, (kind, name)) in names.enumerate() {
+            let before = if at == 0 { " (" } else { ", " };
+            write!(f, "{before}{kind}:{}", shown(name))?;
+        }
+        if self.dns.is_empty() && self.uris.is_empty() { Ok(()) } else { f.write_str(")") }
+    }
+}
+
+/// What a CA has signed may still be long, and hold anything.
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARACTERS).flat_map(char::escape_debug).collect()
+}
+
+/// A SPIFFE ID may have 2048 bytes, and none in use has.
+const SHOWN_CHARACTERS: usize = 256;
+
+/// When a certificate holds: from the first moment to the second. `None`: it cannot be read.
+pub(super) fn lifetime(leaf: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {
+    let validity = Certificate::from_der(leaf).ok()?.tbs_certificate.validity;
+    let at = |since: Duration| UNIX_EPOCH + since;
+    Some((at(validity.not_before.to_unix_duration()), at(validity.not_after.to_unix_duration())))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    fn certificate(names: Vec<SanType>, common_name: &str) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names;
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.distinguished_name.push(DnType::OrganizationName, "shop");
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    #[test]
+    fn an_identity_is_the_subject_and_its_names() {
+        let names = vec![
+            SanType::DnsName("app.example".try_into().unwrap()),
+            SanType::URI("spiffe://example/app".try_into().unwrap()),
+            SanType::IpAddress([127, 0, 0, 1].into()),
+        ];
+        let identity = Identity::of(&certificate(names, "app")).unwrap();
+        assert_eq!(identity.dns, ["app.example"]);
+        assert_eq!(identity.uris, ["spiffe://example/app"]);
+        assert_eq!(identity.to_string(), "O=shop,CN=app (DNS:app.example, URI:spiffe://example/app)");
+        assert_eq!(Identity::of(&certificate(Vec::new(), "b")).unwrap().to_string(), "O=shop,CN=b");
+        assert_eq!(Identity::of(&CertificateDer::from(vec![0x30, 0])), None);
+    }
+
+    #[test]
+    fn an_identity_is_one_line_of_bounded_length() {
+        let shown = Identity::of(&certificate(Vec::new(), &format!("a\n{}", "x".repeat(5000)))).unwrap();
+        let shown = shown.to_string();
+        assert!(!shown.contains('\n') && shown.len() < 2 * SHOWN_CHARACTERS, "{shown}");
+    }
+}

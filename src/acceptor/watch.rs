@@ -1,0 +1,55 @@
+//! Certificates that somebody renews on disk are put in force without a word of the operator. Floor 2.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::files::Stamps;
+use super::{Acceptor, InForce};
+use crate::error::Chain;
+
+impl Acceptor {
+    /// Looks at the files now and then, for as long as it is polled. What it finds changed is read once it is the same at
+    /// two looks: a pair is written one file after the other. What cannot be used is said once, and what is in force stays.
+    ///
+    /// A file system that hangs holds up this one task and one thread.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        let mut latest: Option<Stamps> = None;
+        let mut refused: Option<Stamps> = None;
+        loop {
+            sleep(LOOK_EVERY).await;
+            let Some(before) = self.in_force() else { continue };
+            let settings = before.settings.clone();
+            let Ok(stamps) = spawn_blocking(move || Stamps::of(&settings)).await else { continue };
+            let settled = latest.replace(stamps.clone()).is_some_and(|earlier| earlier == stamps);
+            if !settled || stamps == before.stamps || refused.as_ref() == Some(&stamps) {
+                continue;
+            }
+            let of = Arc::clone(&before);
+            let read = spawn_blocking(move || InForce::reread(&of.settings, Some(&of)));
+            match read.await {
+                Ok(Ok(fresh)) => {
+                    let said = fresh.describe();
+                    if self.succeed(&before, fresh) {
+                        tracing::info!(
+                            "the certificate files for clients have changed and are read again: {said}"
+                        );
+                    }
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(
+                        error = %Chain(&error),
+                        "the certificate files for clients have changed and cannot be used: the earlier ones stay"
+                    );
+                    refused = Some(stamps);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Kubernetes replaces what it mounts within about a minute.
+const LOOK_EVERY: Duration = Duration::from_secs(3);

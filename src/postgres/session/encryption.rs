@@ -1,0 +1,95 @@
+//! What a client wants, over TLS where it asks for that and it is offered. Floor 4.
+//!
+//! As PostgreSQL does it: TLS is offered over TCP alone, on request (`sslmode`) or from the first byte
+//! (`sslnegotiation=direct`), and then only to a client that names the protocol by ALPN.
+//!
+//! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>; where the manual is silent,
+//! `ProcessSSLStartup`, <https://github.com/postgres/postgres/blob/master/src/backend/tcop/backend_startup.c>
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::time::{Instant, timeout_at};
+
+use super::Client;
+use super::handshake::{Answer, Asked, Error, Handshake, Place, end_tls};
+use crate::acceptor::{HandshakeError, InForce};
+use crate::postgres::relay::close_client;
+
+/// Reads until the client has said what it wants, at most for `handshake_within`, TLS included. A client that cannot be
+/// served is told so, at most for `send_within`, and closed.
+///
+/// Not cancel safe.
+pub(super) async fn answer(
+    client: Client,
+    acceptor: Option<&InForce>,
+    handshake_within: Duration,
+    send_within: Duration,
+) -> Result<Asked<Client>, Error> {
+    let until = Instant::now() + handshake_within;
+    let offered = acceptor.filter(|_| matches!(client, Client::Tcp(_)));
+    let place = if offered.is_some() { Place::TlsOffered } else { Place::Plain };
+    let mut handshake = Handshake::new(client, place);
+    loop {
+        match handshake.answer(until, send_within).await? {
+            Answer::Asked(asked) => return allowed(asked, offered, send_within).await,
+            Answer::Tls { stream, early, place } => {
+                let begin = Begin { stream, early, place, until, send_within };
+                handshake = Handshake::new(begin.start(offered).await?, place);
+            }
+        }
+    }
+}
+
+/// A client that waits for TLS to begin.
+struct Begin {
+    stream: Client,
+    early: BytesMut,
+    place: Place,
+    until: Instant,
+    send_within: Duration,
+}
+
+impl Begin {
+    async fn start(self, offered: Option<&InForce>) -> Result<Client, Error> {
+        let Self { stream, early, place, until, send_within } = self;
+        let (Some(acceptor), Client::Tcp(socket)) = (offered, stream) else {
+            return Err(Error::Tls(io::ErrorKind::Unsupported.into()));
+        };
+        let accepting = Box::pin(acceptor.accept(socket, &early));
+        let mut stream = match timeout_at(until, accepting).await.map_err(|_| Error::TimedOut)? {
+            Ok(stream) => stream,
+            Err(HandshakeError { reason, socket }) => {
+                if let Some(mut socket) = socket {
+                    // The alert has been sent: it must not be overtaken by a reset.
+                    close_client(&mut socket, b"", send_within).await;
+                }
+                return Err(Error::Tls(reason));
+            }
+        };
+        if place == Place::DirectTls && stream.get_ref().1.alpn_protocol().is_none() {
+            end_tls(&mut stream, send_within).await;
+            return Err(Error::NoAlpn);
+        }
+        Ok(Client::Tls(stream))
+    }
+}
+
+/// A session is for clients that have shown a certificate, if they are asked for one. A cancel has its key to show.
+async fn allowed(
+    asked: Asked<Client>,
+    offered: Option<&InForce>,
+    send_within: Duration,
+) -> Result<Asked<Client>, Error> {
+    let asks = offered.is_some_and(InForce::asks_for_certificate);
+    match asked {
+        Asked::Session { mut client, .. } if asks && client.stream.identity().is_none() => {
+            let error = Error::NoCertificate;
+            let message = error.message().unwrap_or_default();
+            close_client(&mut client.stream, &message, send_within).await;
+            Err(error)
+        }
+        asked => Ok(asked),
+    }
+}
