@@ -34,6 +34,7 @@ const RULES: &[Rule] = &[
     rule("vault", 2, &["postgres"], &[], POSTGRES),
     rule("postgres::upstream", 2, &["vault"], &[], VAULT),
     rule("acceptor", 2, &["vault", "postgres"], &[], &["postgres", "vault"]),
+    rule("tls", 2, &["vault", "postgres"], &[], VAULT),
     rule("socket", 2, &["vault", "postgres"], &[], &["postgres", "vault"]),
     rule("credentials", 3, &["postgres"], &[], POSTGRES),
     rule("postgres::session", 4, &["vault"], &[], VAULT),

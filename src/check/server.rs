@@ -18,6 +18,7 @@ use crate::postgres::upstream::tls;
 use crate::postgres::upstream::{Fault, LoginError, Turn, Upstream, UpstreamSession};
 use crate::proof::{ProbeError, own_startup, probe};
 use crate::secret::Secret;
+use crate::tls::Error as TlsError;
 
 /// A user and its password.
 pub(super) struct Credential {
@@ -241,12 +242,14 @@ impl HostCheck {
                 detail,
                 "is PostgreSQL up, is --upstream its address, and does the network let us through?",
             ),
-            LoginError::Tls(tls::Error::NothingInCommon(_)) => Finding::error(
-                "tls",
-                detail,
-                "let ssl_min_protocol_version, ssl_ciphers and ssl_groups (ssl_ecdh_curve before 18) of the server \
-                 log_in TLS 1.3, or issue its certificate on P-256",
-            ),
+            LoginError::Tls(tls::Error::Handshake(tls::InWords(TlsError::NothingInCommon(_)))) => {
+                Finding::error(
+                    "tls",
+                    detail,
+                    "let ssl_min_protocol_version, ssl_ciphers and ssl_groups (ssl_ecdh_curve before 18) of the server \
+                 admit TLS 1.3, or issue its certificate on P-256",
+                )
+            }
             LoginError::Tls(tls::Error::Other(_)) | LoginError::Protocol(Fault::Other(_)) => {
                 Finding::error("server", detail, "write the host and port of PostgreSQL in --upstream")
             }

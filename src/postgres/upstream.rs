@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`uri`] | the URI that a user types |
 //! | [`dial`] | sockets and the stream over them |
-//! | [`tls`] | `sslmode`, certificates, channel binding |
+//! | [`tls`] | SSLRequest and `sslmode` |
+//! | `end_point` | channel binding |
 //! | [`login`] | the login: an [`UpstreamSession`] or a [`LoginError`] |
 //! | `keys` | what SCRAM makes of passwords, derived beside the runtime |
 //! | `client` | a leg in the hands of tokio-postgres, for questions of our own |
@@ -16,6 +17,7 @@ pub(crate) mod cancel;
 mod client;
 mod conversation;
 pub(crate) mod dial;
+mod end_point;
 mod keys;
 pub(crate) mod login;
 pub(crate) mod refusal;

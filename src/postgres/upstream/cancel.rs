@@ -56,9 +56,9 @@ impl CancelTarget {
     /// Where a certificate is not taken, and others are in the files by now, it is sent once more with those.
     async fn deliver_over(&self, socket: Socket) -> Result<(), CancelError> {
         let Some((tls, _)) = &self.tls else { return self.deliver_once(socket).await };
-        let used = tls.in_force();
+        let used = tls.connector.in_force();
         match self.deliver_once(socket).await {
-            Err(error) if error.is_about_certificates() && tls.has_other_than(&used).await => {
+            Err(error) if error.is_about_certificates() && tls.connector.has_other_than(&used).await => {
                 let again = dial::connect(&self.address, &self.tcp).await;
                 self.deliver_once(again.map_err(CancelError::Unreachable)?.0).await
             }

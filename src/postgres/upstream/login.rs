@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::cancel::CancelTarget;
 use super::conversation::{Failure, Fault, Ready, ask, converse};
 use super::dial::{self, Address, Socket, Stream};
+use super::end_point::end_point;
 use super::refusal::Refusal;
 use super::target::Suits;
 use super::tls::{self, Answer, Tls};
@@ -136,10 +137,10 @@ impl Login<'_> {
     /// Where a certificate is not taken, and others are in the files by now, it is tried once more with those.
     async fn attempt(&self, encryption: Encryption<'_>) -> Result<(UpstreamSession, bool), Attempt> {
         let Some(tls) = encryption.tls() else { return self.attempt_once(encryption).await };
-        let used = tls.in_force();
+        let used = tls.connector.in_force();
         match self.attempt_once(encryption).await {
             Err(Attempt { error, tls: true })
-                if error.may_be_about_certificates(tls) && tls.has_other_than(&used).await =>
+                if error.may_be_about_certificates(tls) && tls.connector.has_other_than(&used).await =>
             {
                 self.attempt_once(encryption).await
             }
@@ -197,7 +198,7 @@ impl Login<'_> {
             Stream::Unix(_) => Transport::Local,
             Stream::Tls(stream) => {
                 let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                Transport::Tls { end_point: leaf.and_then(tls::end_point) }
+                Transport::Tls { end_point: leaf.and_then(end_point) }
             }
         };
         let terms = Terms {
@@ -385,9 +386,9 @@ impl Error {
             Self::Tls(error) => error.is_about_certificates(),
             Self::Lost(error) => match crypto::of_rustls(error) {
                 Some(error) => crypto::is_about_certificates(error),
-                None => tls.shows_client(),
+                None => tls.connector.shows_client(),
             },
-            Self::Closed => tls.shows_client(),
+            Self::Closed => tls.connector.shows_client(),
             _ => false,
         }
     }

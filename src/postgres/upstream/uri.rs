@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::files::FileSetting;
 use crate::postgres::protocol::auth::method::ChannelBinding;
+use crate::tls::ClientFiles;
 
 /// Where the upstream is and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,15 +171,6 @@ pub(crate) enum RootCert {
     System,
     /// A PEM file.
     File(FileSetting),
-}
-
-/// `sslcert` and `sslkey`: PEM files that show the server who we are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ClientFiles {
-    /// The certificate, with its chain.
-    pub(crate) cert: FileSetting,
-    /// Its key, not encrypted.
-    pub(crate) key: FileSetting,
 }
 
 /// The words about TCP.

@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use super::{
-    ChannelBinding, ClientFiles, Error, Host, LoadBalanceHosts, RootCert, SslMode, SslNegotiation,
-    TargetSessionAttrs, TcpWords, TlsWords, Uri,
+    ChannelBinding, Error, Host, LoadBalanceHosts, RootCert, SslMode, SslNegotiation, TargetSessionAttrs,
+    TcpWords, TlsWords, Uri,
 };
 use crate::files::FileSetting;
+use crate::tls::ClientFiles;
 
 /// What has been read so far; a later word beats an earlier one.
 #[derive(Default)]

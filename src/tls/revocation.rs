@@ -1,4 +1,4 @@
-//! `sslcrl`: certificates that their CAs have taken back. Floor 2.
+//! Lists of the certificates that their CAs have taken back. Floor 2.
 //!
 //! As in libpq, each certificate of the chain needs a list of its CA, one that is not out of date. Other than libpq, a
 //! file that cannot be read is an error.

@@ -1,4 +1,4 @@
-//! What the files of the URI hold: whom we trust, and who we are. Floor 2.
+//! What the files of the settings hold: whom we trust, and who we are. Floor 2.
 //!
 //! They are read at the start, and again after a handshake that failed for a certificate: others renew them on disk.
 
@@ -9,12 +9,11 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
 
-use super::ALPN;
 use super::revocation::Revocation;
 use super::verify::{Level, Trust, Verifier};
+use super::{ClientFiles, Settings};
 use crate::crypto;
 use crate::files::{self, FileSetting, Reason};
-use crate::postgres::upstream::uri::{ClientFiles, RootCert, SslMode, TlsWords};
 
 /// What was read.
 #[derive(Debug)]
@@ -26,18 +25,18 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    /// Reads the files that the words name. Blocks on them.
-    pub(super) fn read(words: &TlsWords) -> Result<Self, FileError> {
-        Self::new(level(words), Arc::new(trust(words)?), client(words)?)
+    /// Reads the files that the settings name. Blocks on them.
+    pub(super) fn read(settings: &Settings) -> Result<Self, FileError> {
+        Self::new(settings, Arc::new(trust(settings)?), client(settings)?)
     }
 
     /// Reads the files again. What cannot be read stays as it is here, with a warning. `None`: nothing has changed. Blocks.
-    pub(super) fn reread(&self, words: &TlsWords) -> Option<Self> {
-        let trust = trust(words).map(Arc::new).unwrap_or_else(|error| {
+    pub(super) fn reread(&self, settings: &Settings) -> Option<Self> {
+        let trust = trust(settings).map(Arc::new).unwrap_or_else(|error| {
             stays(&error);
             Arc::clone(&self.trust)
         });
-        let client = client(words).unwrap_or_else(|error| {
+        let client = client(settings).unwrap_or_else(|error| {
             stays(&error);
             self.client.clone()
         });
@@ -45,10 +44,15 @@ impl Certificates {
         if trust.is_same(&self.trust) && chain(&client) == chain(&self.client) {
             return None;
         }
-        Self::new(self.level, trust, client).inspect_err(stays).ok()
+        Self::new(settings, trust, client).inspect_err(stays).ok()
     }
 
-    fn new(level: Level, trust: Arc<Trust>, client: Option<Arc<CertifiedKey>>) -> Result<Self, FileError> {
+    fn new(
+        settings: &Settings,
+        trust: Arc<Trust>,
+        client: Option<Arc<CertifiedKey>>,
+    ) -> Result<Self, FileError> {
+        let level = settings.level;
         let builder = ClientConfig::builder_with_provider(crypto::provider())
             .with_safe_default_protocol_versions()
             .map_err(FileError::Provider)?
@@ -60,8 +64,8 @@ impl Certificates {
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(client))))
             }
         };
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        // PostgreSQL gives no tickets, so a store for them would stay empty.
+        config.alpn_protocols = vec![settings.alpn.to_vec()];
+        // Each connection shows the certificates that are in force. PostgreSQL gives no tickets anyway.
         config.resumption = Resumption::disabled();
         Ok(Self { level, trust, client, config })
     }
@@ -84,22 +88,15 @@ fn stays(error: &FileError) {
     tracing::warn!(%error, "a certificate file for the upstream server cannot be read again: the earlier content stays");
 }
 
-fn level(words: &TlsWords) -> Level {
-    match (words.mode, &words.root_cert) {
-        (SslMode::VerifyFull, _) => Level::ChainAndName,
-        (SslMode::VerifyCa, _) | (_, Some(RootCert::File(_))) => Level::Chain,
-        (SslMode::Disable | SslMode::Allow | SslMode::Prefer | SslMode::Require, _) => Level::Nothing,
+fn trust(settings: &Settings) -> Result<Trust, FileError> {
+    if settings.level == Level::Nothing {
+        return Ok(Trust::nobody());
     }
-}
-
-fn trust(words: &TlsWords) -> Result<Trust, FileError> {
-    let level = level(words);
-    let mut trust = match (level, &words.root_cert) {
-        (Level::Nothing, _) => Trust::nobody(),
-        (_, Some(RootCert::File(file))) => trust_in_file(file)?,
-        (_, Some(RootCert::System) | None) => trust_in_system()?,
+    let mut trust = match &settings.roots {
+        Some(file) => trust_in_file(file)?,
+        None => trust_in_system()?,
     };
-    if let Some(file) = words.crl.as_ref().filter(|_| level > Level::Nothing) {
+    if let Some(file) = &settings.revocation_lists {
         trust.revocation = Some(Revocation::read(file, &trust.roots, &crypto::provider())?);
     }
     Ok(trust)
@@ -124,9 +121,9 @@ fn trust_in_system() -> Result<Trust, FileError> {
     Ok(Trust { roots, ..Trust::nobody() })
 }
 
-fn client(words: &TlsWords) -> Result<Option<Arc<CertifiedKey>>, FileError> {
+fn client(settings: &Settings) -> Result<Option<Arc<CertifiedKey>>, FileError> {
     let provider = crypto::provider();
-    words.client.as_ref().map(|files| client_certificate(files, &provider).map(Arc::new)).transpose()
+    settings.client.as_ref().map(|files| client_certificate(files, &provider).map(Arc::new)).transpose()
 }
 
 /// rustls would refuse a certificate of X.509 version 1 here; but it is for the server to judge.
@@ -142,14 +139,14 @@ fn client_certificate(files: &ClientFiles, provider: &CryptoProvider) -> Result<
     }
 }
 
-/// Why the files of the URI cannot be used.
+/// Why the files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
     /// A file is missing, or does not hold what it should.
     #[error(transparent)]
     File(#[from] files::Error),
     /// No roots on this machine.
-    #[error("the system has no root certificates; name a file with sslrootcert")]
+    #[error("the system has no root certificates")]
     NoSystemRoots,
     /// rustls cannot be set up.
     #[error("no TLS here")]

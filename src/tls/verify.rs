@@ -1,4 +1,4 @@
-//! The check of a server's certificate, as deep as `sslmode` asks. Floor 2.
+//! The check of a server's certificate, as deep as the settings ask. Floor 2.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,9 +17,12 @@ use crate::crypto;
 
 /// How much of a certificate is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
+pub(crate) enum Level {
+    /// Nothing but the handshake's signature.
     Nothing,
+    /// That a root has signed it, over whatever CAs between.
     Chain,
+    /// And that it is for the host as it was typed.
     ChainAndName,
 }
 
@@ -28,10 +31,10 @@ pub(super) enum Level {
 pub(super) struct Trust {
     /// May sign a server's certificate.
     pub(super) roots: RootCertStore,
-    /// May be a server's certificate: those of `sslrootcert`, so that PostgreSQL's classic self-signed `server.crt`
+    /// May be a server's certificate: those of the file of roots, so that PostgreSQL's classic self-signed `server.crt`
     /// can be trusted, as by libpq, though it is marked as a CA.
     pub(super) own: Vec<CertificateDer<'static>>,
-    /// `sslcrl`.
+    /// Where there are lists of revoked certificates.
     pub(super) revocation: Option<Revocation>,
 }
 
@@ -146,7 +149,7 @@ impl ServerCertVerifier for Verifier {
 /// Faults that rustls has no name for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
-    /// Marked as a CA, in a server's place, and not in `sslrootcert`.
+    /// Marked as a CA, in a server's place, and not in the file of roots.
     Ca,
     /// Of an X.509 version before 3, as the plain `openssl x509 -req` made them for long; rustls cannot read it.
     Version,

@@ -2,13 +2,15 @@
 
 use rcgen::{CertificateParams, KeyPair, SanType};
 use rustls::pki_types::PrivateKeyDer;
-use tokio::net::TcpListener;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::super::uri::Uri;
 use super::*;
+use crate::crypto;
 
-/// A handshake by `verify-full` with this host, as typed, and a server with this one `dNSName`.
+/// A handshake with this host, as typed, and a server with this one `dNSName`.
 async fn shake_hands(name: &str, host: &str) -> Result<(), Error> {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
@@ -31,11 +33,16 @@ async fn shake_hands(name: &str, host: &str) -> Result<(), Error> {
 
     let file = std::env::temp_dir().join(format!("leasehold-{name}-{host}-{}", std::process::id()));
     std::fs::write(&file, certificate.pem()).unwrap();
-    let uri = format!("postgresql://{host}/?sslnegotiation=direct&sslrootcert={}", file.display());
-    let uri = Uri::parse(&uri).unwrap();
-    let tls = Tls::new(&uri.tls).unwrap().unwrap();
+    let settings = Settings {
+        level: Level::ChainAndName,
+        roots: Some(FileSetting::new(&file, "test")),
+        revocation_lists: None,
+        client: None,
+        alpn: ALPN,
+    };
+    let connector = Connector::new(settings).unwrap();
     std::fs::remove_file(&file).unwrap();
-    let (shaken, ()) = tokio::join!(tls.start(tcp, uri.hosts[0].name()), serve);
+    let (shaken, ()) = tokio::join!(connector.connect(tcp, host), serve);
     shaken.map(|_| ())
 }
 
@@ -58,3 +65,5 @@ async fn a_host_is_compared_with_the_certificates_names_as_typed() {
         }
     }
 }
+
+const ALPN: &[u8] = b"db";

@@ -1,81 +1,20 @@
-//! What rustls does not tell of a server's certificate: its signature's hash, its lifetime, whether it is a CA. Floor 2.
+//! Channel binding: what stands for a server's certificate in SCRAM. Floor 2.
 
 use aws_lc_rs::digest::{self, Algorithm};
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::CertificateDer;
+use x509_cert::Certificate;
 use x509_cert::der::asn1::{ContextSpecific, ObjectIdentifier};
 use x509_cert::der::{Any, Decode as _, Encode as _, SliceReader, TagNumber};
-use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
-use x509_cert::name::Name;
-use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
-use x509_cert::{Certificate, Version};
 
 /// The `tls-server-end-point` data of a server's certificate: its hash, by the hash of its own signature, where MD5 and
 /// SHA-1 count as SHA-256. `None`: the signature has no hash of its own, as with Ed25519.
 ///
 /// Source: RFC 5929 section 4.1.
 #[must_use]
-pub(crate) fn end_point(leaf: &CertificateDer<'_>) -> Option<Vec<u8>> {
-    let algorithm = signature_hash(&Leaf::read(leaf)?.0.signature_algorithm)?;
+pub(super) fn end_point(leaf: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let algorithm = signature_hash(&Certificate::from_der(leaf).ok()?.signature_algorithm)?;
     Some(digest::digest(algorithm, leaf).as_ref().to_vec())
-}
-
-/// A server's certificate, read.
-pub(super) struct Leaf(Certificate);
-
-/// Where a moment lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lifetime {
-    Ahead,
-    Running,
-    Over,
-}
-
-impl Leaf {
-    /// `None`: it is not a certificate.
-    pub(super) fn read(leaf: &CertificateDer<'_>) -> Option<Self> {
-        Certificate::from_der(leaf).ok().map(Self)
-    }
-
-    pub(super) fn lifetime(&self, now: UnixTime) -> Lifetime {
-        let validity = &self.0.tbs_certificate.validity;
-        if now.as_secs() < validity.not_before.to_unix_duration().as_secs() {
-            Lifetime::Ahead
-        } else if now.as_secs() > validity.not_after.to_unix_duration().as_secs() {
-            Lifetime::Over
-        } else {
-            Lifetime::Running
-        }
-    }
-
-    pub(super) fn is_version_3(&self) -> bool {
-        self.0.tbs_certificate.version == Version::V3
-    }
-
-    pub(super) fn issuer(&self) -> &Name {
-        &self.0.tbs_certificate.issuer
-    }
-
-    pub(super) fn serial_number(&self) -> &SerialNumber {
-        &self.0.tbs_certificate.serial_number
-    }
-
-    /// The `dNSName`s of its subject alternative name.
-    pub(super) fn dns_names(&self) -> Vec<String> {
-        let names = self.0.tbs_certificate.get::<SubjectAltName>().ok().flatten();
-        let names = names.map_or_else(Vec::new, |(_, names)| names.0);
-        let dns = names.into_iter().filter_map(|name| match name {
-            GeneralName::DnsName(name) => Some(name.to_string()),
-            _ => None,
-        });
-        dns.collect()
-    }
-
-    pub(super) fn is_ca(&self) -> bool {
-        let constraints = self.0.tbs_certificate.get::<BasicConstraints>();
-        constraints.ok().flatten().is_some_and(|(_, constraints)| constraints.ca)
-    }
 }
 
 fn signature_hash(signature: &AlgorithmIdentifierOwned) -> Option<&'static Algorithm> {
@@ -139,15 +78,5 @@ mod tests {
         assert_eq!(end_point(&leaf).unwrap(), digest::digest(&digest::SHA384, &leaf).as_ref());
         assert_eq!(end_point(&signed_by(&rcgen::PKCS_ED25519)), None);
         assert_eq!(end_point(&CertificateDer::from(vec![0x30, 0])), None);
-    }
-
-    #[test]
-    fn lifetime_has_two_ends() {
-        let leaf = Leaf::read(&signed_by(&rcgen::PKCS_ED25519)).unwrap();
-        let at = |seconds| leaf.lifetime(UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds)));
-        assert_eq!(at(0), Lifetime::Ahead);
-        assert_eq!(at(1_800_000_000), Lifetime::Running);
-        assert_eq!(at(100_000_000_000), Lifetime::Over);
-        assert!(!leaf.is_ca());
     }
 }
