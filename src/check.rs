@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::credentials::state::StateFile;
 use crate::error::Chain;
 use crate::files::{FileSetting, Shown};
-use crate::postgres::upstream::Upstream;
+use crate::postgres::upstream::{self, Upstream};
 use crate::upstreams;
 use crate::vault::{self as vault_client, Auth, SecretId, Vault};
 
@@ -55,7 +55,7 @@ pub(crate) enum Error {
 /// What keeps `run` from starting keeps this from looking.
 pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>, Error> {
     let vault = Vault::new(config.vault.clone())?;
-    let upstreams = upstreams::build(&config)?;
+    let upstreams = upstreams::build(&config, &upstream::Shared::default())?;
     let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
     let mut findings = vec![Finding::ok("config", format!("routes: {}", names.join(", ")))];
     for warning in &config.warnings {

@@ -9,7 +9,7 @@
 //! | 1 | `lease`, `postgres::protocol` | pure: no clock, no socket, no log; neither knows the other |
 //! | 2 | `vault`, `postgres::upstream` | the two servers that leasehold talks to; neither knows the other |
 //! | 2 | `acceptor` | TLS towards clients: certificates and the handshake |
-//! | 2 | `tls` | TLS towards a server, whatever is spoken over it |
+//! | 2 | `tls`, `dial` | TLS and connections towards a server, whatever is spoken over them |
 //! | 2 | `socket` | what listening sockets have in common, whoever listens |
 //! | 3 | `credentials` | drives the lease machines and Vault, publishes the current credential |
 //! | 4 | `postgres::session`, `postgres::relay`, `postgres::cancel` | a client and its session upstream |
@@ -27,6 +27,7 @@ mod clock;
 mod config;
 mod credentials;
 mod crypto;
+mod dial;
 mod error;
 mod files;
 mod lease;

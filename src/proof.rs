@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::credentials::{Obstacle, Proof, Prove};
+use crate::dial::Address;
 use crate::error::Chain;
 use crate::postgres::protocol::startup::StartupMessage;
 use crate::postgres::session::UsedDatabases;
 use crate::postgres::upstream::refusal::Refusal;
-use crate::postgres::upstream::{Address, LoginError, Turn, Upstream, UpstreamSession};
+use crate::postgres::upstream::{LoginError, Turn, Upstream, UpstreamSession};
 use crate::secret::Secret;
 
 /// Where a route's proofs log in, and what they ask.
@@ -112,7 +113,7 @@ impl Prover {
                 && self.is_for_the_role(*turn, &database, refusal, username, password).await
             {
                 tracing::warn!(
-                    upstream.addr = self.upstream.host_name(turn.host),
+                    upstream.addr = self.upstream.host_name(turn.host()),
                     sqlstate = refusal.sqlstate(),
                     "set_role is refused, and would be in every session: is the new role a member of it, and does what is in \
                      between take the startup parameter `options`? (PgBouncer takes none)"
@@ -176,7 +177,7 @@ impl Prover {
             (Ok(leg), Some(sql)) => return Word::OfServer(self.ask_probe(leg, sql).await),
             (Err(error), _) => error,
         };
-        let name = self.upstream.host_name(turn.host);
+        let name = self.upstream.host_name(turn.host());
         match &error {
             LoginError::Refused(refusal) => tracing::warn!(
                 upstream.addr = name,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::postgres::upstream::{self, Upstream, tls};
+use crate::postgres::upstream::{self, Shared, Upstream, tls};
 
 /// Why a route's upstream cannot be used. `place`: the route, and where its upstream was written.
 #[derive(Debug, thiserror::Error)]
@@ -16,8 +16,7 @@ pub(crate) enum Error {
 ///
 /// # Errors
 /// At the first that cannot be used.
-pub(crate) fn build(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
-    let derivations = upstream::Derivations::default();
+pub(crate) fn build(config: &Config, shared: &Shared) -> Result<Vec<Arc<Upstream>>, Error> {
     config
         .routes
         .iter()
@@ -27,7 +26,7 @@ pub(crate) fn build(config: &Config) -> Result<Vec<Arc<Upstream>>, Error> {
                 connect_timeout: config.limits.connect_timeout,
                 require_auth: route.require_auth.clone(),
                 replica_grace: config.limits.replica_grace,
-                derivations: derivations.clone(),
+                shared: shared.clone(),
             };
             let upstream = Upstream::new(route.upstream.uri.clone(), settings);
             upstream.map(Arc::new).map_err(|source| Error::File { place: place(), source })

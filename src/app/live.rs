@@ -18,7 +18,7 @@ use crate::error::Chain;
 use crate::lease;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::postgres::session::{LogThrottle, Routes, SessionLimit, SessionRoute, Shared, UsedDatabases};
-use crate::postgres::upstream::Upstream;
+use crate::postgres::upstream::{self, Upstream};
 use crate::proof::Prover;
 use crate::shutdown::Shutdown;
 use crate::upstreams;
@@ -38,17 +38,23 @@ impl Source {
     }
 }
 
+/// What the routes of a process have in common, whatever a reload changes.
+pub(super) struct Common {
+    pub(super) state: Option<Arc<StateFile>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) upstreams: upstream::Shared,
+    pub(super) sessions: Arc<Shared>,
+}
+
 /// What runs.
 pub(super) struct RouteSet {
     source: Source,
     config: Config,
     vault: Arc<RwLock<Arc<Vault>>>,
-    state: Option<Arc<StateFile>>,
-    metrics: Arc<Metrics>,
+    common: Common,
     running: Vec<RouteHandle>,
     /// Routes that a reload took out and whose sessions may still be there.
     retired: Vec<Arc<Route>>,
-    shared: Arc<Shared>,
     drivers: TaskTracker,
     certificates: Certificates,
 }
@@ -110,13 +116,14 @@ async fn reload(
     if under_way.take_if(|reading| reading.is_finished()).is_none() && under_way.is_some() {
         return Err("an earlier read of its files still hangs".to_owned());
     }
-    let (source, old, tls) = {
+    let (source, old, shared, tls) = {
         let live = live.lock().await;
-        (live.source.clone(), live.config.clone(), live.shared.acceptor().in_force())
+        let tls = live.common.sessions.acceptor().in_force();
+        (live.source.clone(), live.config.clone(), live.common.upstreams.clone(), tls)
     };
     // Files can be on a file system that hangs: neither a thread of the runtime nor the lock waits for them.
-    let reading =
-        under_way.insert(tokio::task::spawn_blocking(move || Renewed::read(&source, &old, tls.as_deref())));
+    let read = move || Renewed::read(&source, &old, &shared, tls.as_deref());
+    let reading = under_way.insert(tokio::task::spawn_blocking(read));
     let Ok(read) = timeout(READ_WITHIN, reading).await else {
         return Err(format!("its files could not be read within {} s", READ_WITHIN.as_secs()));
     };
@@ -131,11 +138,16 @@ async fn reload(
 }
 
 impl Renewed {
-    fn read(source: &Source, old: &Config, tls: Option<&InForce>) -> Result<Self, String> {
+    fn read(
+        source: &Source,
+        old: &Config,
+        shared: &upstream::Shared,
+        tls: Option<&InForce>,
+    ) -> Result<Self, String> {
         let mut config =
             Config::load(&source.flags, &source.env).map_err(|error| Chain(&error).to_string())?;
         let restart = keep_what_needs_a_restart(old, &mut config);
-        let upstreams = upstreams::build(&config).map_err(|error| Chain(&error).to_string())?;
+        let upstreams = upstreams::build(&config, shared).map_err(|error| Chain(&error).to_string())?;
         let vault = Vault::new(config.vault.clone()).map_err(|error| format!("vault: {}", Chain(&error)))?;
         let tls = config.tls.as_ref().map(|settings| InForce::reread(settings, tls));
         let tls = tls.transpose().map_err(|error| Chain(&error).to_string())?;
@@ -178,19 +190,17 @@ impl RouteSet {
     pub(super) async fn start(
         config: Config,
         source: Source,
-        (vault, state, metrics): (Arc<Vault>, Option<Arc<StateFile>>, Arc<Metrics>),
+        vault: Arc<Vault>,
         upstreams: Vec<Arc<Upstream>>,
-        shared: Arc<Shared>,
+        common: Common,
     ) -> Self {
         let mut live = Self {
             source,
             config: config.clone(),
             vault: Arc::new(RwLock::new(vault)),
-            state,
-            metrics,
+            common,
             running: Vec::new(),
             retired: Vec::new(),
-            shared,
             drivers: TaskTracker::new(),
             certificates: Certificates::read(&config),
         };
@@ -201,7 +211,7 @@ impl RouteSet {
             .map(|(route, to)| live.start_route(&config, route, to))
             .collect();
         live.install(&config, upstreams);
-        let rest = live.state.as_ref().map(StateFile::rest).unwrap_or_default();
+        let rest = live.common.state.as_ref().map(StateFile::rest).unwrap_or_default();
         for (name, slot) in rest {
             let route = live.give_back(name, slot);
             route.close().await;
@@ -237,7 +247,7 @@ impl RouteSet {
                 prove: Arc::new(|_, _| Box::pin(std::future::ready(Proof::Unprovable(Obstacle::Passing)))),
                 replica_grace: Arc::new(|| Duration::ZERO),
             },
-            metrics: self.metrics.route(&settings.name),
+            metrics: self.common.metrics.route(&settings.name),
             slot: Some(slot),
         };
         credentials::start(settings, deps, &self.drivers)
@@ -300,7 +310,7 @@ impl RouteSet {
         if new.tls != self.config.tls {
             told.push("[tls] changed".to_owned());
         }
-        self.shared.acceptor().set(tls);
+        self.common.sessions.acceptor().set(tls);
         self.config = new;
         for old in before {
             told.push(format!("{} removed", old.name));
@@ -321,13 +331,13 @@ impl RouteSet {
     }
 
     fn start_route(&self, config: &Config, route: &RouteConfig, upstream: &Arc<Upstream>) -> RouteHandle {
-        let metrics = self.metrics.route(&route.name);
+        let metrics = self.common.metrics.route(&route.name);
         let used_databases = UsedDatabases::default();
         let servers = servers(&used_databases, route, upstream);
         let settings = route_settings(config, route, upstream);
         let kind = route.vault_path.kind();
         // The password of a static role is read again; what a leased one has left under its name is given back.
-        let state = self.state.as_ref().filter(|_| kind == RoleKind::Dynamic);
+        let state = self.common.state.as_ref().filter(|_| kind == RoleKind::Dynamic);
         let deps = Deps {
             vault: self.current_vault(),
             servers,
@@ -363,7 +373,7 @@ impl RouteSet {
                 throttle: LogThrottle::default(),
             })
         });
-        self.shared.set_routes(Routes::new(table.collect()));
+        self.common.sessions.set_routes(Routes::new(table.collect()));
     }
 }
 

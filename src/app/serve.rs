@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::Error;
-use super::live::{self, RouteSet, Source};
+use super::live::{self, Common, RouteSet, Source};
 use crate::acceptor::InForce;
 use crate::admin::{self, Process, ReloadReply};
 use crate::config::Config;
@@ -20,6 +20,7 @@ use crate::notify::{Notify, State};
 use crate::postgres::cancel::Cancels;
 use crate::postgres::relay::Stop;
 use crate::postgres::session::{self, Routes, Shared};
+use crate::postgres::upstream;
 use crate::shutdown::{Outcome, Phase, Shutdown, Signals};
 use crate::socket::descriptors::{self, Shares};
 use crate::upstreams;
@@ -43,7 +44,8 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     }
     // What the files say is read first: nothing is bound, and nothing is asked of Vault, for a bad configuration.
     let vault = Arc::new(Vault::new(config.vault.clone())?);
-    let upstreams = upstreams::build(&config)?;
+    let of_upstreams = upstream::Shared::default();
+    let upstreams = upstreams::build(&config, &of_upstreams)?;
     let tls = tls(&config)?;
     let state = state_file(&config)?;
     let signals = Signals::install(source.has_file()).map_err(Error::Signals)?;
@@ -59,14 +61,13 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     shared.acceptor().set(tls);
     let (reloads, asked) = mpsc::channel(8);
     let max_sessions = config.limits.max_sessions;
-    let live = RouteSet::start(
-        config,
-        source,
-        (vault, state.clone(), Arc::clone(&recorder)),
-        upstreams,
-        Arc::clone(&shared),
-    )
-    .await;
+    let common = Common {
+        state: state.clone(),
+        metrics: Arc::clone(&recorder),
+        upstreams: of_upstreams,
+        sessions: Arc::clone(&shared),
+    };
+    let live = RouteSet::start(config, source, vault, upstreams, common).await;
     let process = Arc::new(process(&live, &shutdown, Arc::clone(&recorder), reloads.clone()));
     let live = Arc::new(Mutex::new(live));
     let stop = CancellationToken::new();

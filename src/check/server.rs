@@ -87,7 +87,7 @@ impl HostCheck {
         let mut unsuitable = 0;
         let mut turns = self.upstream.order();
         while let Some(turn) = turns.pop_front() {
-            let name = self.upstream.host_name(turn.host);
+            let name = self.upstream.host_name(turn.host());
             match self.log_in(turn, None).await {
                 Ok(leg) => {
                     told.push(Finding::ok("server", format!("{name} lets the role in")));
@@ -126,7 +126,7 @@ impl HostCheck {
             Ok(Ok(mut answers)) => findings.append(&mut answers),
             Ok(Err(_)) | Err(_) => findings.push(Finding::error(
                 "server",
-                format!("{} does not answer in the session", self.upstream.host_name(turn.host)),
+                format!("{} does not answer in the session", self.upstream.host_name(turn.host())),
                 "see the server's log for what it was busy with",
             )),
         }
@@ -234,7 +234,7 @@ impl HostCheck {
     }
 
     fn login_failed(&self, turn: Turn, error: &LoginError) -> Finding {
-        let name = self.upstream.host_name(turn.host);
+        let name = self.upstream.host_name(turn.host());
         let detail = format!("{name}: {}", Chain(error));
         match error {
             LoginError::Unreachable(_) | LoginError::TimedOut { .. } => Finding::error(
@@ -388,7 +388,7 @@ mod tests {
     use super::*;
     use crate::postgres::protocol::auth::method::RequireAuth;
     use crate::postgres::upstream::uri::Uri;
-    use crate::postgres::upstream::{Derivations, Settings};
+    use crate::postgres::upstream::{Settings, Shared};
 
     #[tokio::test]
     async fn a_name_that_cannot_be_sent_is_not_blamed_on_the_server() {
@@ -396,7 +396,7 @@ mod tests {
             connect_timeout: Duration::from_secs(10),
             require_auth: RequireAuth::default(),
             replica_grace: None,
-            derivations: Derivations::default(),
+            shared: Shared::default(),
         };
         let uri = Uri::parse("postgresql://127.0.0.1:1/?sslmode=disable").unwrap();
         let host = HostCheck {

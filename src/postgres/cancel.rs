@@ -185,7 +185,7 @@ pub(in crate::postgres) mod tests {
     use super::*;
     use crate::postgres::protocol::auth::method::RequireAuth;
     use crate::postgres::upstream::uri::Uri;
-    use crate::postgres::upstream::{Derivations, Settings, UpstreamSession};
+    use crate::postgres::upstream::{Settings, Shared, UpstreamSession};
     use crate::secret::Secret;
 
     /// AuthenticationOk, BackendKeyData of process 7 with the key 1 2 3 4, ReadyForQuery.
@@ -202,7 +202,7 @@ pub(in crate::postgres) mod tests {
             connect_timeout: Duration::from_secs(5),
             require_auth: RequireAuth::default(),
             replica_grace: None,
-            derivations: Derivations::default(),
+            shared: Shared::default(),
         };
         let upstream = Upstream::new(Uri::parse(&uri).unwrap(), settings).unwrap();
         let secret = Secret::new("secret".to_owned());
@@ -257,7 +257,7 @@ pub(in crate::postgres) mod tests {
             connect_timeout: Duration::from_secs(5),
             require_auth: RequireAuth::default(),
             replica_grace: None,
-            derivations: Derivations::default(),
+            shared: Shared::default(),
         };
         Arc::new(Upstream::new(uri, settings).unwrap())
     }

@@ -27,6 +27,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::acceptor::{Acceptor, Identity};
 use crate::clock;
+use crate::dial::{Discard, Stream};
 use crate::error::{Chain, ClientFacing};
 use crate::metrics::{self, Closed, LoginFailure, OpenSession};
 use crate::postgres::cancel::{Cancels, Registration};
@@ -34,7 +35,6 @@ use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::{CancelRequest, StartupMessage};
 use crate::postgres::relay::{self, Early, Relay, Stop};
 use crate::postgres::upstream::UpstreamSession;
-use crate::postgres::upstream::dial::{Discard, Stream};
 use crate::socket::Connections;
 use crate::socket::descriptors::Descriptors;
 use crate::time::Time;

@@ -10,11 +10,11 @@ use super::ends::{CloseAction, close_action};
 use super::pipe::Pipe;
 use super::{Relay, RelayExit, timer};
 use crate::credentials::{Guard, HardClose};
+use crate::dial::Discard;
 use crate::error::{ClientFacing, SqlState};
 use crate::metrics::Closed;
 use crate::postgres::protocol::error_response;
 use crate::postgres::upstream::CancelTarget;
-use crate::postgres::upstream::dial::Discard;
 use crate::time::Time;
 
 impl<C, U> Relay<C, U>

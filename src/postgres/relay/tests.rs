@@ -17,8 +17,8 @@ use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
 use crate::credentials::{Drain, Ending, Generation};
+use crate::dial::Discard;
 use crate::postgres::protocol::frame::Scanner;
-use crate::postgres::upstream::dial::Discard;
 use crate::secret::Secret;
 use crate::time::Time;
 

@@ -258,7 +258,7 @@ impl Login<'_> {
                 Ok(leg) => return Answer::UpstreamSession(Box::new(leg), None),
                 Err(error) => error,
             };
-            reasons.note(self.route.upstream.host_name(turn.host), &error);
+            reasons.note(self.route.upstream.host_name(turn.host()), &error);
             if !error.is_suspect() {
                 return Answer::failed(error);
             }
@@ -275,7 +275,7 @@ impl Login<'_> {
                 match self.log_in_with_earlier(*turn, generation).await {
                     Earlier::UpstreamSession(leg, guard) => return Answer::UpstreamSession(leg, Some(guard)),
                     Earlier::Failed(error) => {
-                        reasons.note(self.route.upstream.host_name(turn.host), &error);
+                        reasons.note(self.route.upstream.host_name(turn.host()), &error);
                         return Answer::failed(error);
                     }
                     Earlier::Refused => earlier_refused = true,

@@ -8,17 +8,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::Upstream;
-use super::dial::{self, Address, Socket, Stream};
 use super::tls::{self, Answer, Tls};
-use super::uri::{SslMode, TcpWords};
+use super::uri::SslMode;
 use crate::crypto;
+use crate::dial::{self, Address, HostTurn, Socket, Stream, TcpSettings};
 use crate::postgres::protocol::startup::CancelRequest;
 
 /// What cancels a leg's statement. Outlives the leg, and needs no credential.
 #[derive(Clone)]
 pub(crate) struct CancelTarget {
     address: Address,
-    tcp: TcpWords,
+    tcp: TcpSettings,
     tls: Option<(Tls, String)>,
     request: CancelRequest,
 }
@@ -26,7 +26,7 @@ pub(crate) struct CancelTarget {
 impl CancelTarget {
     pub(super) fn new(
         address: Address,
-        tcp: TcpWords,
+        tcp: TcpSettings,
         tls: Option<(Tls, String)>,
         request: CancelRequest,
     ) -> Self {
@@ -49,7 +49,7 @@ impl CancelTarget {
     }
 
     async fn deliver(&self) -> Result<(), CancelError> {
-        let (socket, _) = dial::connect(&self.address, &self.tcp).await.map_err(CancelError::Unreachable)?;
+        let socket = dial::connect(&self.address, &self.tcp).await.map_err(CancelError::Unreachable)?;
         self.deliver_over(socket).await
     }
 
@@ -60,7 +60,7 @@ impl CancelTarget {
         match self.deliver_once(socket).await {
             Err(error) if error.is_about_certificates() && tls.connector.has_other_than(&used).await => {
                 let again = dial::connect(&self.address, &self.tcp).await;
-                self.deliver_once(again.map_err(CancelError::Unreachable)?.0).await
+                self.deliver_once(again.map_err(CancelError::Unreachable)?).await
             }
             outcome => outcome,
         }
@@ -111,13 +111,13 @@ impl Upstream {
 
     async fn deliver_foreign(&self, host: usize, request: &CancelRequest) -> Result<(), CancelError> {
         let nowhere = || CancelError::Unreachable(io::ErrorKind::NotFound.into());
-        let host = self.host(host).ok_or_else(nowhere)?;
-        let (socket, address) =
-            dial::dial(host, None, &self.tcp, self.balance).await.map_err(CancelError::Unreachable)?;
+        let dialled = self.hosts.dial(HostTurn::of(host)).await;
+        let (socket, address) = dialled.map_err(CancelError::Unreachable)?;
+        let host = self.hosts.get(host).ok_or_else(nowhere)?;
         // A server takes a cancel without TLS whatever pg_hba.conf says, so only a mode that insists has it.
         let insists = |tls: &&Tls| !matches!(tls.mode, SslMode::Disable | SslMode::Allow | SslMode::Prefer);
         let tls = self.tls.as_ref().filter(insists).map(|tls| (tls.clone(), host.name().to_owned()));
-        CancelTarget::new(address, self.tcp.clone(), tls, request.clone()).deliver_over(socket).await
+        CancelTarget::new(address, self.hosts.tcp().clone(), tls, request.clone()).deliver_over(socket).await
     }
 }
 

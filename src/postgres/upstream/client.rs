@@ -13,7 +13,7 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, Error, NoTls};
 
 use super::UpstreamSession;
-use super::dial::Stream;
+use crate::dial::Stream;
 
 impl UpstreamSession {
     /// Asks questions, then ends the session and waits until the server has. The caller bounds the whole; dropping the

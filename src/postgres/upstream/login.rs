@@ -14,14 +14,14 @@ use tokio::time::timeout;
 
 use super::cancel::CancelTarget;
 use super::conversation::{Failure, Fault, Ready, ask, converse};
-use super::dial::{self, Address, Socket, Stream};
 use super::end_point::end_point;
 use super::refusal::Refusal;
 use super::target::Suits;
 use super::tls::{self, Answer, Tls};
-use super::uri::{Host, SslMode};
+use super::uri::SslMode;
 use super::{Turn, Upstream};
 use crate::crypto;
+use crate::dial::{Address, Host, Socket, Stream};
 use crate::error::{Blame, ClientFacing, SqlState};
 use crate::postgres::protocol::auth::{self, Authentication, Terms, Transport};
 use crate::secret::Secret;
@@ -76,7 +76,8 @@ impl Upstream {
         user: &str,
         password: &Secret,
     ) -> Result<UpstreamSession, Error> {
-        let host = self.host(turn.host).ok_or_else(|| Error::Unreachable(io::ErrorKind::NotFound.into()))?;
+        let nowhere = || Error::Unreachable(io::ErrorKind::NotFound.into());
+        let host = self.hosts.get(turn.host()).ok_or_else(nowhere)?;
         let connected = AtomicBool::new(false);
         let login = Login { upstream: self, host, turn, startup, user, password, connected: &connected };
         let within = self.connect_timeout();
@@ -108,7 +109,7 @@ struct Login<'a> {
 impl Login<'_> {
     /// A session, and whether its server is of the kind that is wanted. One attempt; a second the other way where `sslmode` is `allow` or `prefer` and TLS may be what failed.
     async fn run(&self) -> Result<(UpstreamSession, bool), Error> {
-        let tls = self.upstream.tls.as_ref().filter(|_| self.host.socket().is_none());
+        let tls = self.upstream.tls.as_ref().filter(|_| !self.host.is_socket());
         let (first, second) = match tls {
             None => (Encryption::No, None),
             Some(tls) => match tls.mode {
@@ -159,7 +160,7 @@ impl Login<'_> {
         let mut ready = self.converse(&mut stream).await.map_err(failed)?;
         let suits = self.suits(&mut stream, &mut ready).await.map_err(failed)?;
         let used = encryption.tls().filter(|_| tls).map(|tls| (tls.clone(), self.host.name().to_owned()));
-        let tcp = self.upstream.tcp.clone();
+        let tcp = self.upstream.hosts.tcp().clone();
         let cancel = ready.key.map(|key| CancelTarget::new(address.clone(), tcp, used, key));
         Ok((UpstreamSession { stream, prologue: ready.prologue, rest: ready.rest, cancel, address }, suits))
     }
@@ -174,10 +175,8 @@ impl Login<'_> {
     }
 
     async fn connect(&self, encryption: Encryption<'_>) -> Result<(Stream, Address), Error> {
-        let (socket, address) =
-            dial::dial(self.host, self.turn.address, &self.upstream.tcp, self.upstream.balance)
-                .await
-                .map_err(Error::Unreachable)?;
+        let dialled = self.upstream.hosts.dial(self.turn.of).await;
+        let (socket, address) = dialled.map_err(Error::Unreachable)?;
         let stream = match (socket, encryption) {
             (Socket::Unix(unix), _) => Stream::Unix(unix),
             (Socket::Tcp(tcp), Encryption::No) => Stream::Tcp(tcp),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-use super::dial::Address;
+use crate::dial::Address;
 use crate::postgres::protocol::error_response::Fields;
 
 /// An ErrorResponse that ended a login.

@@ -10,10 +10,9 @@ mod hosts;
 mod tests;
 mod words;
 
-use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::dial::{Host, Order, TcpSettings};
 use crate::files::FileSetting;
 use crate::postgres::protocol::auth::method::ChannelBinding;
 use crate::tls::ClientFiles;
@@ -27,14 +26,14 @@ pub(crate) struct Uri {
     pub(crate) database: Option<String>,
     /// The TLS words.
     pub(crate) tls: TlsWords,
-    /// The TCP words.
-    pub(crate) tcp: TcpWords,
+    /// `keepalives`, its kin, and `tcp_user_timeout`.
+    pub(crate) tcp: TcpSettings,
     /// `connect_timeout`; `None` where absent or not positive: the configured one holds, since every wait has a bound.
     pub(crate) connect_timeout: Option<Duration>,
     /// `channel_binding`.
     pub(crate) channel_binding: ChannelBinding,
-    /// `load_balance_hosts`.
-    pub(crate) load_balance_hosts: LoadBalanceHosts,
+    /// `load_balance_hosts`: `disable` or `random`.
+    pub(crate) load_balance_hosts: Order,
     /// `target_session_attrs`.
     pub(crate) target_session_attrs: TargetSessionAttrs,
 }
@@ -69,54 +68,6 @@ impl Uri {
         }
         words.finish(list.hosts()?)
     }
-}
-
-/// One host and its port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Host {
-    /// A name, an address or a socket directory.
-    pub(crate) place: HostAddr,
-    /// The port; of a Unix socket a part of its file name.
-    pub(crate) port: u16,
-}
-
-impl Host {
-    /// The socket's file, where it is one.
-    #[must_use]
-    pub(crate) fn socket(&self) -> Option<PathBuf> {
-        match &self.place {
-            HostAddr::Directory(directory) => Some(directory.join(format!(".s.PGSQL.{}", self.port))),
-            HostAddr::Name(_) => None,
-        }
-    }
-
-    /// The name to find in a certificate; empty for a socket.
-    #[must_use]
-    pub(crate) fn name(&self) -> &str {
-        match &self.place {
-            HostAddr::Name(name) => name,
-            HostAddr::Directory(_) => "",
-        }
-    }
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            HostAddr::Name(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
-            HostAddr::Name(name) => write!(f, "{name}:{}", self.port),
-            HostAddr::Directory(directory) => write!(f, "{}/.s.PGSQL.{}", directory.display(), self.port),
-        }
-    }
-}
-
-/// How a host is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum HostAddr {
-    /// A DNS name or an IP address, without brackets.
-    Name(String),
-    /// The directory of a Unix socket.
-    Directory(PathBuf),
 }
 
 /// The words about TLS. Over a Unix socket they have no effect.
@@ -171,43 +122,6 @@ pub(crate) enum RootCert {
     System,
     /// A PEM file.
     File(FileSetting),
-}
-
-/// The words about TCP.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TcpWords {
-    /// `keepalives`.
-    pub(crate) keepalives: bool,
-    /// `keepalives_idle`; `None`: the system's.
-    pub(crate) keepalives_idle: Option<Duration>,
-    /// `keepalives_interval`; `None`: the system's.
-    pub(crate) keepalives_interval: Option<Duration>,
-    /// `keepalives_count`; `None`: the system's.
-    pub(crate) keepalives_count: Option<u32>,
-    /// `tcp_user_timeout`, in milliseconds in the URI; `None`: the system's.
-    pub(crate) user_timeout: Option<Duration>,
-}
-
-impl Default for TcpWords {
-    fn default() -> Self {
-        Self {
-            keepalives: true,
-            keepalives_idle: None,
-            keepalives_interval: None,
-            keepalives_count: None,
-            user_timeout: None,
-        }
-    }
-}
-
-/// `load_balance_hosts`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum LoadBalanceHosts {
-    /// In the order written.
-    #[default]
-    Disable,
-    /// In a random order, and a host's addresses too.
-    Random,
 }
 
 /// `target_session_attrs`: which servers may serve.

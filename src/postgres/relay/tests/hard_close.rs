@@ -3,7 +3,7 @@
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::postgres::upstream::dial::Stream;
+use crate::dial::Stream;
 
 #[tokio::test(start_paused = true)]
 async fn a_hard_close_never_speaks_within_a_message() {

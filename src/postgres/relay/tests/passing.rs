@@ -143,8 +143,8 @@ async fn what_is_no_message_ends_the_session_and_goes_nowhere() {
 
 #[test]
 fn an_idle_session_is_small() {
+    use crate::dial::Stream;
     use crate::postgres::session::Client;
-    use crate::postgres::upstream::dial::Stream;
     let bytes = size_of::<Relay<Client, Stream>>();
     assert!(bytes <= 512, "{bytes} bytes");
 }

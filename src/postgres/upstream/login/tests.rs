@@ -3,7 +3,7 @@
 use tokio::net::TcpListener;
 
 use super::super::uri::Uri;
-use super::super::{Derivations, Settings};
+use super::super::{Settings, Shared};
 use super::*;
 use crate::postgres::protocol::auth::method::RequireAuth;
 
@@ -21,7 +21,7 @@ async fn login(word: &str, answer: &'static [u8]) -> (Result<UpstreamSession, Er
         connect_timeout: Duration::from_secs(5),
         require_auth: RequireAuth::default(),
         replica_grace: None,
-        derivations: Derivations::default(),
+        shared: Shared::default(),
     };
     let upstream = Upstream::new(Uri::parse(&uri).unwrap(), settings).unwrap();
     let server = async {
@@ -95,13 +95,13 @@ async fn asks_for_much(listener: TcpListener) {
     assert!(server.read(&mut chunk).await.unwrap() > 0, "the client proves itself");
 }
 
-async fn upstream_of(listener: &TcpListener, derivations: &Derivations) -> Upstream {
+async fn upstream_of(listener: &TcpListener, shared: &Shared) -> Upstream {
     let uri = format!("postgresql://{}/?sslmode=disable", listener.local_addr().unwrap());
     let settings = Settings {
         connect_timeout: Duration::from_secs(60),
         require_auth: RequireAuth::default(),
         replica_grace: None,
-        derivations: derivations.clone(),
+        shared: shared.clone(),
     };
     Upstream::new(Uri::parse(&uri).unwrap(), settings).unwrap()
 }
@@ -109,12 +109,12 @@ async fn upstream_of(listener: &TcpListener, derivations: &Derivations) -> Upstr
 /// One thread runs all of it, so rounds on that thread would let nothing else happen.
 #[tokio::test]
 async fn a_server_that_asks_for_many_rounds_keeps_no_other_login_waiting() {
-    let derivations = Derivations::default();
+    let shared = Shared::default();
     let password = Secret::new("secret".to_owned());
     let (greedy, plain) =
         (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
-    let asking = upstream_of(&greedy, &derivations).await;
-    let other = upstream_of(&plain, &derivations).await;
+    let asking = upstream_of(&greedy, &shared).await;
+    let other = upstream_of(&plain, &shared).await;
     let mut slow = std::pin::pin!(async {
         let login = asking.login(asking.order()[0], STARTUP, "v", &password);
         tokio::join!(login, asks_for_much(greedy)).0

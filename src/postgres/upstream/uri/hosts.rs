@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Error, Host, HostAddr, decode};
+use super::{Error, decode};
+use crate::dial::Host;
 
 /// Hosts and ports as written, percent-decoded, not yet paired.
 #[derive(Default)]
@@ -65,22 +66,22 @@ impl HostList {
             .map(|(index, host)| {
                 let position = index + 1;
                 let port = only.or_else(|| self.ports.get(index)).map_or("", String::as_str);
-                Ok(Host { place: place(host, position)?, port: number(port, position)? })
+                place(host, number(port, position)?, position)
             })
             .collect()
     }
 }
 
-fn place(host: String, position: usize) -> Result<HostAddr, Error> {
+fn place(host: String, port: u16, position: usize) -> Result<Host, Error> {
     if host.starts_with('/') {
-        return Ok(HostAddr::Directory(PathBuf::from(host)));
+        return Ok(Host::Unix(PathBuf::from(host).join(format!(".s.PGSQL.{port}"))));
     }
     // A zone like fe80::1%eth0 is fine; an abstract socket (@name) is not supported.
     let plain = |c: char| !c.is_whitespace() && !c.is_control() && !"/@[]".contains(c);
     if host.is_empty() || !host.chars().all(plain) {
         return Err(Error::Host { position });
     }
-    Ok(HostAddr::Name(host))
+    Ok(Host::Tcp { name: host, port })
 }
 
 fn number(port: &str, position: usize) -> Result<u16, Error> {

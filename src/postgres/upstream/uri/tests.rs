@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn name(name: &str, port: u16) -> Host {
-    Host { place: HostAddr::Name(name.to_owned()), port }
+    Host::Tcp { name: name.to_owned(), port }
 }
 
 fn file(path: &str) -> FileSetting {
@@ -35,10 +35,9 @@ fn hosts_are_read_in_every_form_libpq_knows() {
     assert_eq!(hosts("postgres:///db?host=a,b&port=1,2"), [name("a", 1), name("b", 2)]);
     assert_eq!(hosts("postgres:///db?host=a,b&port=7"), [name("a", 7), name("b", 7)]);
     assert_eq!(hosts("postgres://x:9/?host=::1"), [name("::1", 9)]);
-    let socket = Host { place: HostAddr::Directory("/var/run/pg".into()), port: 5432 };
+    let socket = Host::Unix("/var/run/pg/.s.PGSQL.5432".into());
     assert_eq!(hosts("postgres://%2Fvar%2Frun%2Fpg/db"), std::slice::from_ref(&socket));
     assert_eq!(hosts("postgres:///db?host=/var/run/pg"), std::slice::from_ref(&socket));
-    assert_eq!(socket.socket().unwrap(), PathBuf::from("/var/run/pg/.s.PGSQL.5432"));
     assert_eq!(socket.to_string(), "/var/run/pg/.s.PGSQL.5432");
     assert_eq!(name("::1", 5432).to_string(), "[::1]:5432");
 }
@@ -91,7 +90,7 @@ fn words_are_read() {
     assert_eq!(uri.connect_timeout, Some(Duration::from_secs(3)));
     assert_eq!(
         uri.tcp,
-        TcpWords {
+        TcpSettings {
             keepalives: true,
             keepalives_idle: Some(Duration::from_secs(4)),
             keepalives_interval: Some(Duration::from_secs(5)),
@@ -100,7 +99,7 @@ fn words_are_read() {
         }
     );
     assert_eq!(uri.channel_binding, ChannelBinding::Require);
-    assert_eq!(uri.load_balance_hosts, LoadBalanceHosts::Random);
+    assert_eq!(uri.load_balance_hosts, Order::Random);
     assert_eq!(uri.target_session_attrs, TargetSessionAttrs::PreferStandby);
 }
 
@@ -109,7 +108,7 @@ fn zero_is_the_default_and_the_last_word_wins() {
     let uri =
         Uri::parse("postgres://a/x?connect_timeout=0&keepalives_idle=-1&keepalives=0&dbname=y").unwrap();
     assert_eq!(uri.connect_timeout, None);
-    assert_eq!(uri.tcp, TcpWords { keepalives: false, ..TcpWords::default() });
+    assert_eq!(uri.tcp, TcpSettings { keepalives: false, ..TcpSettings::default() });
     assert_eq!(uri.database.as_deref(), Some("y"));
     let mode = |query: &str| Uri::parse(&format!("postgres://a?{query}")).unwrap().tls.mode;
     assert_eq!(mode("sslmode=disable&sslmode=require"), SslMode::Require);
@@ -155,12 +154,24 @@ fn encode(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-fn place() -> impl Strategy<Value = HostAddr> {
-    prop_oneof![
-        "[a-z0-9.-]{1,20}".prop_map(HostAddr::Name),
-        any::<std::net::Ipv6Addr>().prop_map(|address| HostAddr::Name(address.to_string())),
-        "/[^\\x00,]{0,20}".prop_map(|directory| HostAddr::Directory(directory.into())),
-    ]
+/// As written in a URI, and what is read from it.
+fn host() -> impl Strategy<Value = (String, Host)> {
+    let tcp = |name: String, port| {
+        let host = Host::Tcp { name, port };
+        (host.to_string(), host)
+    };
+    let place = prop_oneof![
+        "[a-z0-9.-]{1,20}".prop_map(|name| (false, name)),
+        any::<std::net::Ipv6Addr>().prop_map(|address| (false, address.to_string())),
+        "/[^\\x00,]{0,20}".prop_map(|directory| (true, directory)),
+    ];
+    (place, 1_u16..).prop_map(move |((is_socket, place), port)| match is_socket {
+        true => {
+            let file = std::path::Path::new(&place).join(format!(".s.PGSQL.{port}"));
+            (format!("{}:{port}", encode(&place)), Host::Unix(file))
+        }
+        false => tcp(place, port),
+    })
 }
 
 proptest! {
@@ -173,17 +184,10 @@ proptest! {
 
     #[test]
     fn hosts_and_database_come_back(
-        hosts in prop::collection::vec((place(), 1_u16..), 1..4),
+        hosts in prop::collection::vec(host(), 1..4),
         database in prop::option::of("[^\\x00]{1,20}"),
     ) {
-        let hosts: Vec<Host> = hosts.into_iter().map(|(place, port)| Host { place, port }).collect();
-        let written: Vec<String> = hosts
-            .iter()
-            .map(|host| match &host.place {
-                HostAddr::Name(_) => host.to_string(),
-                HostAddr::Directory(path) => format!("{}:{}", encode(path.to_str().unwrap()), host.port),
-            })
-            .collect();
+        let (written, hosts): (Vec<String>, Vec<Host>) = hosts.into_iter().unzip();
         let path = database.as_deref().map(encode).unwrap_or_default();
         let uri = Uri::parse(&format!("postgresql://{}/{path}", written.join(","))).unwrap();
         prop_assert_eq!(uri.hosts, hosts);

@@ -4,10 +4,8 @@
 
 use std::time::Duration;
 
-use super::{
-    ChannelBinding, Error, Host, LoadBalanceHosts, RootCert, SslMode, SslNegotiation, TargetSessionAttrs,
-    TcpWords, TlsWords, Uri,
-};
+use super::{ChannelBinding, Error, RootCert, SslMode, SslNegotiation, TargetSessionAttrs, TlsWords, Uri};
+use crate::dial::{Host, Order, TcpSettings};
 use crate::files::FileSetting;
 use crate::tls::ClientFiles;
 
@@ -18,10 +16,10 @@ pub(super) struct Words {
     tls: TlsWords,
     cert: Option<FileSetting>,
     key: Option<FileSetting>,
-    tcp: TcpWords,
+    tcp: TcpSettings,
     connect_timeout: Option<Duration>,
     channel_binding: ChannelBinding,
-    load_balance_hosts: LoadBalanceHosts,
+    load_balance_hosts: Order,
     target_session_attrs: TargetSessionAttrs,
 }
 
@@ -68,7 +66,7 @@ impl Words {
                 self.channel_binding = choose("channel_binding", takes, &value, &words)?;
             }
             "load_balance_hosts" => {
-                let words = [("disable", LoadBalanceHosts::Disable), ("random", LoadBalanceHosts::Random)];
+                let words = [("disable", Order::AsWritten), ("random", Order::Random)];
                 self.load_balance_hosts = choose("load_balance_hosts", "disable or random", &value, &words)?;
             }
             "target_session_attrs" => self.target_session_attrs = target(&value)?,

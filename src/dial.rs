@@ -1,0 +1,121 @@
+//! A connection to one of several hosts: names, addresses, TCP and Unix sockets, and the stream over them. It knows nothing
+//! of what is said on a connection. Floor 2.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`hosts`] | the hosts of one upstream, and the order in which they are tried |
+//! | [`lookups`] | DNS at each connect |
+//! | [`stream`] | the connection, with or without TLS |
+
+mod hosts;
+mod lookups;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, UnixStream};
+
+pub(crate) use hosts::{Host, HostTurn, Hosts, Order};
+pub(crate) use lookups::Lookups;
+pub(crate) use stream::{Discard, Stream};
+
+/// Where a connection went, so that a cancel can follow it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// A resolved address.
+    Tcp(SocketAddr),
+    /// The file of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A connected socket, before TLS.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+/// What the kernel is told of each TCP socket. `None`: the system's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TcpSettings {
+    /// Whether there are keepalives.
+    pub(crate) keepalives: bool,
+    /// After how long a silence.
+    pub(crate) keepalives_idle: Option<Duration>,
+    /// How long after one that was not answered the next is sent.
+    pub(crate) keepalives_interval: Option<Duration>,
+    /// How many may be lost.
+    pub(crate) keepalives_count: Option<u32>,
+    /// How long what was sent may stay without an acknowledgement.
+    pub(crate) user_timeout: Option<Duration>,
+}
+
+impl Default for TcpSettings {
+    fn default() -> Self {
+        Self {
+            keepalives: true,
+            keepalives_idle: None,
+            keepalives_interval: None,
+            keepalives_count: None,
+            user_timeout: None,
+        }
+    }
+}
+
+/// Connects to one address. The caller bounds the wait.
+///
+/// # Errors
+/// What the system says.
+pub(crate) async fn connect(address: &Address, settings: &TcpSettings) -> io::Result<Socket> {
+    Ok(match address {
+        Address::Tcp(to) => {
+            let stream = TcpStream::connect(to).await?;
+            set_options(&stream, settings)?;
+            Socket::Tcp(stream)
+        }
+        Address::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+    })
+}
+
+fn set_options(stream: &TcpStream, settings: &TcpSettings) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    if settings.keepalives {
+        let mut keepalive = TcpKeepalive::new();
+        if let Some(idle) = settings.keepalives_idle {
+            keepalive = keepalive.with_time(idle);
+        }
+        if let Some(interval) = settings.keepalives_interval {
+            keepalive = keepalive.with_interval(interval);
+        }
+        if let Some(count) = settings.keepalives_count {
+            keepalive = keepalive.with_retries(count);
+        }
+        // On Linux this sets only what was given, and does not by itself turn keepalives on.
+        socket.set_keepalive(true)?;
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    #[cfg(target_os = "linux")]
+    if settings.user_timeout.is_some() {
+        socket.set_tcp_user_timeout(settings.user_timeout)?;
+    }
+    Ok(())
+}
