@@ -5,13 +5,14 @@
 //!
 //! | floor | modules | what they are |
 //! |---|---|---|
-//! | 0 | `time`, `clock`, `secret`, `error`, `metrics`, `crypto`, `files` | what every floor shares: points in time, secrets, errors, counters, and how files of secrets are read |
+//! | 0 | `time`, `clock`, `secret`, `error`, `metrics`, `crypto`, `files`, `log_throttle` | what every floor shares: points in time, secrets, errors, counters, how files of secrets are read, how seldom a line is logged |
 //! | 1 | `lease`, `postgres::protocol` | pure: no clock, no socket, no log; neither knows the other |
 //! | 2 | `vault`, `postgres::upstream` | the two servers that leasehold talks to; neither knows the other |
 //! | 2 | `acceptor` | TLS towards clients: certificates and the handshake |
 //! | 2 | `tls`, `dial` | TLS and connections towards a server, whatever is spoken over them |
 //! | 2 | `socket` | what listening sockets have in common, whoever listens |
 //! | 3 | `credentials` | drives the lease machines and Vault, publishes the current credential |
+//! | 4 | `session` | what a session is made of, whatever protocol its client speaks |
 //! | 4 | `postgres::session`, `postgres::relay`, `postgres::cancel` | a client and its session upstream |
 //! | 5 | `listener`, `shutdown`, `admin`, `log`, `notify` | what the world connects to, and reads |
 //! | 6 | `config`, `cli`, `check`, `policy`, `proof`, `upstreams`, `app` | what the user types, and how it all comes together |
@@ -33,12 +34,14 @@ mod files;
 mod lease;
 mod listener;
 mod log;
+mod log_throttle;
 mod metrics;
 mod notify;
 mod policy;
 mod postgres;
 mod proof;
 mod secret;
+mod session;
 mod shutdown;
 mod socket;
 mod time;

@@ -14,9 +14,9 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use crate::clock;
-use crate::postgres::session::{Client, Shared, serve, turn_away};
-use crate::socket::{self, UnixSocket, is_the_clients};
-use crate::time::Time;
+use crate::log_throttle::LogThrottle;
+use crate::postgres::session::{Shared, serve, turn_away};
+use crate::socket::{self, Client, UnixSocket, is_the_clients};
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Listener {
     /// Accepts clients until `stop`, and serves each in a task of `sessions`. Connections that are still in the
     /// backlog then are refused by the system.
     pub(crate) async fn run(self, shared: Arc<Shared>, sessions: TaskTracker, stop: CancellationToken) {
-        let (mut complaint, mut no_room) = (Complaint::default(), Complaint::default());
+        let [failures, no_room] = [LOG_EVERY; 2].map(LogThrottle::every);
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -123,7 +123,7 @@ impl Listener {
                         // They are free again when both sockets are closed.
                         sessions.spawn(async move { (serving.await, drop(descriptors)).0 }.instrument(span));
                     } else {
-                        if no_room.is_due() {
+                        if no_room.admit(clock::now()).is_some() {
                             tracing::warn!(addr = %self.address, "{NO_ROOM}");
                         }
                         turn_away(client, peer, &shared, span).await;
@@ -131,7 +131,7 @@ impl Listener {
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
-                    if complaint.is_due() {
+                    if failures.admit(clock::now()).is_some() {
                         tracing::warn!(addr = %self.address, error = %error, "cannot accept clients, retrying");
                     }
                     let pause = PAUSE.mul_f64(rand::random_range(0.5..1.5));
@@ -193,24 +193,6 @@ impl fmt::Display for Peer<'_> {
     }
 }
 
-/// What is said of a fault that lasts, now and then.
-#[derive(Default)]
-struct Complaint {
-    made_at: Option<Time>,
-}
-
-impl Complaint {
-    /// Whether it is time for it, which it then counts as made.
-    fn is_due(&mut self) -> bool {
-        let now = clock::now();
-        let due = self.made_at.is_none_or(|at| now.since(at) >= COMPLAIN_EVERY);
-        if due {
-            self.made_at = Some(now);
-        }
-        due
-    }
-}
-
 /// Of the file of a Unix socket. Its user and group may connect: whoever connects needs no password.
 const MODE: u32 = 0o660;
 /// What is left is kept for renewals, proofs and probes.
@@ -221,7 +203,7 @@ const BACKLOG: i32 = 1024;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 /// What cannot be accepted for want of file descriptors stays ready: without a pause the loop would spin.
 const PAUSE: Duration = Duration::from_millis(100);
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -231,8 +213,8 @@ mod tests {
 
     use super::*;
     use crate::postgres::cancel::{Cancels, Unknown};
-    use crate::postgres::relay::Stop;
     use crate::postgres::session::{Limits, Routes};
+    use crate::session::end::Stop;
 
     #[tokio::test]
     async fn a_client_is_served_until_the_listener_is_stopped() {

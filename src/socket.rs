@@ -1,12 +1,14 @@
 //! Sockets that are listened on, whoever listens: their files, the connections that they take, the descriptors behind
 //! both. Nothing here knows what is said on a connection. Floor 2.
 
+mod client;
 mod connections;
 pub(crate) mod descriptors;
 mod unix;
 
 use std::io;
 
+pub(crate) use client::Client;
 pub(crate) use connections::{Connections, Peer, Progress};
 pub(crate) use unix::{Error, UnixSocket};
 

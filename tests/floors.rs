@@ -27,6 +27,7 @@ const RULES: &[Rule] = &[
     rule("metrics", 0, &[], ASYNC, &[]),
     rule("crypto", 0, &[], ASYNC, &[]),
     rule("files", 0, &[], ASYNC, &[]),
+    rule("log_throttle", 0, &["clock"], IMPURE, &[]),
     rule("lease", 1, &["postgres", "metrics", "clock"], IMPURE, POSTGRES),
     // A seed and a depth come from the environment.
     rule("lease::tests", 1, &["postgres", "metrics", "clock"], CLOCKS, POSTGRES),
@@ -38,6 +39,7 @@ const RULES: &[Rule] = &[
     rule("dial", 2, &["vault", "postgres"], &[], &["postgres", "vault"]),
     rule("socket", 2, &["vault", "postgres"], &[], &["postgres", "vault"]),
     rule("credentials", 3, &["postgres"], &[], POSTGRES),
+    rule("session", 4, &["vault", "postgres"], &[], &["postgres", "vault"]),
     rule("postgres::session", 4, &["vault"], &[], VAULT),
     rule("postgres::relay", 4, &["vault"], &[], VAULT),
     rule("postgres::cancel", 4, &["vault"], &[], VAULT),

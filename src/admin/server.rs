@@ -16,10 +16,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::handler::{Scope, handle};
 use super::{Address, Process};
+use crate::clock;
+use crate::log_throttle::LogThrottle;
 use crate::socket::{self, Connections, Peer, Progress, UnixSocket, is_the_clients};
 
 /// Why an address could not be bound.
@@ -39,8 +41,6 @@ pub(crate) enum Error {
     #[error("admin")]
     Unix(#[source] socket::Error),
 }
-
-impl Error {}
 
 /// A bound server that does not serve yet: what connects waits in the backlog.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Server {
     /// Serves until it is dropped; its connections go with it. There are at most so many of them at once.
     pub(crate) async fn serve(self, process: Arc<Process>, most: usize) {
         let mut connections = Connections::new(most, (most / PEERS).max(1));
-        let mut complained_at: Option<Instant> = None;
+        let failures = LogThrottle::every(LOG_EVERY);
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
@@ -112,8 +112,7 @@ impl Server {
                 Err(error) => {
                     // Mostly no descriptors are left: the one of a client that says nothing will do.
                     connections.give_up_one();
-                    if complained_at.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
-                        complained_at = Some(Instant::now());
+                    if failures.admit(clock::now()).is_some() {
                         tracing::warn!(addr = %self.addr, %error, "cannot accept, retrying");
                     }
                     sleep(ACCEPT_PAUSE).await;
@@ -223,4 +222,4 @@ const WRITE_TIME: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Between two lines that say so.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+const LOG_EVERY: Duration = Duration::from_secs(10);

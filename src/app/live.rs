@@ -16,10 +16,12 @@ use crate::credentials::state::{Slot, StateFile};
 use crate::credentials::{self, Deps, Obstacle, Proof, Route, RouteSettings, Servers};
 use crate::error::Chain;
 use crate::lease;
+use crate::log_throttle::LogThrottle;
 use crate::metrics::{Metrics, RouteMetrics};
-use crate::postgres::session::{LogThrottle, Routes, SessionLimit, SessionRoute, Shared, UsedDatabases};
+use crate::postgres::session::{FAILURES_EVERY, Routes, SessionRoute, Shared, UsedDatabases};
 use crate::postgres::upstream::{self, Upstream};
 use crate::proof::Prover;
+use crate::session::SessionLimit;
 use crate::shutdown::Shutdown;
 use crate::upstreams;
 use crate::vault::{RoleKind, Vault};
@@ -370,7 +372,7 @@ impl RouteSet {
                 session_limit: running.session_limit.clone(),
                 denied: SessionRoute::denials(&running.credentials),
                 used_databases: running.used_databases.clone(),
-                throttle: LogThrottle::default(),
+                throttle: LogThrottle::every(FAILURES_EVERY),
             })
         });
         self.common.sessions.set_routes(Routes::new(table.collect()));

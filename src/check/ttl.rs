@@ -165,8 +165,8 @@ mod tests {
     use super::*;
     use crate::config::{Origin, UpstreamUri};
     use crate::postgres::protocol::auth::method::RequireAuth;
-    use crate::postgres::session::Match;
     use crate::postgres::upstream::uri::Uri;
+    use crate::session::Match;
     use crate::vault::VaultPath;
 
     const fn secs(seconds: u64) -> Duration {

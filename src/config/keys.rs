@@ -14,8 +14,8 @@ use crate::admin;
 use crate::log::{Format, Level};
 use crate::postgres::cancel::Unknown;
 use crate::postgres::protocol::auth::method::RequireAuth;
-use crate::postgres::session::Match;
 use crate::postgres::upstream::uri::Uri;
+use crate::session::Match;
 use crate::vault::{Address, VaultPath};
 
 use super::Listen;

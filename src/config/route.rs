@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::error::Origin;
 use crate::postgres::protocol::auth::method::RequireAuth;
-use crate::postgres::session::Match;
 use crate::postgres::upstream::uri::Uri;
+use crate::session::Match;
 use crate::vault::VaultPath;
 
 /// One route, checked.

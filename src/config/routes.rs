@@ -9,8 +9,8 @@ use super::keys;
 use super::route::{RouteConfig, UpstreamUri};
 use super::sources::{Found, Sources, Written};
 use super::values::{self, Bad};
-use crate::postgres::session::Match;
 use crate::postgres::upstream::uri::Uri;
+use crate::session::Match;
 use crate::vault::{RoleKind, VaultPath};
 
 /// The routes of the file, or the one of flags and environment.

@@ -9,8 +9,8 @@ use super::key::Table;
 use super::sources::Sources;
 use super::*;
 use crate::postgres::protocol::auth::method::RequireAuth;
-use crate::postgres::session::Match;
 use crate::postgres::upstream::uri::Uri;
+use crate::session::Match;
 use crate::vault::{Address, VaultPath};
 
 const ROUTE: [&str; 4] = ["--upstream", "postgresql://db:5432/", "--vault-path", "database/creds/app-role"];

@@ -10,8 +10,8 @@ use crate::postgres::protocol::auth::method::{RequireAuth, RequireAuthError};
 use super::Listen;
 use crate::listener;
 use crate::postgres::cancel::Unknown;
-use crate::postgres::session::Match;
 use crate::postgres::upstream::uri::Uri;
+use crate::session::Match;
 use crate::vault::{self, VaultPath};
 
 /// Why a value is wrong: one line, which does not repeat the value.

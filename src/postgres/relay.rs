@@ -1,16 +1,12 @@
 //! The hot path: one future a session carries both directions, from one borrowed buffer, without a channel. Floor 4.
 //!
 //! It forwards bytes as they are and follows framing and phase only to know when the session may be ended. How it is
-//! ended is in [`closing`]; when, in [`ends`].
+//! ended is in [`closing`]; when, in [`end`](crate::session::end).
 
-mod buffer;
 mod closing;
-mod ends;
 mod pipe;
 #[cfg(test)]
 mod tests;
-mod timer;
-mod watched;
 
 pub(super) use closing::{close_client, stopped, terminate_upstream};
 
@@ -29,13 +25,12 @@ use crate::metrics::{Closed, Direction, RouteMetrics};
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::phase::Phase;
 use crate::postgres::upstream::CancelTarget;
+use crate::session::end::{self, EndDecision, EndPolicy, Stop};
+use crate::session::timer::{self, Timer};
+use crate::session::{WatchedValue, read_buffer};
 use crate::time::Time;
 
-pub(crate) use ends::Stop;
-use ends::{EndDecision, EndPolicy};
 use pipe::{Pipe, Step};
-use timer::Timer;
-use watched::WatchedValue;
 
 /// What a relay needs beside its two streams.
 pub(super) struct Session {
@@ -171,7 +166,7 @@ where
                 }
                 Step::Unreadable => return Poll::Ready(RelayExit::ClientUnreadable),
                 Step::TooLate => {
-                    let close = ends::by_the_clock(timer::now(), Closed::LeaseEnd);
+                    let close = end::by_the_clock(timer::now(), Closed::LeaseEnd);
                     return Poll::Ready(RelayExit::Hard(close));
                 }
                 Step::Moved => self.quiet_since = None,
@@ -295,7 +290,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayExit> {
         let this = self.get_mut();
         let now = timer::now();
-        let done = buffer::lend(|buffer| this.turn(cx, now, buffer));
+        let done = read_buffer::lend(|buffer| this.turn(cx, now, buffer));
         this.note_quiet(now);
         this.count();
         done

@@ -8,11 +8,9 @@
 //! ```
 
 mod away;
-mod client;
 mod encryption;
 mod error;
 mod handshake;
-mod log_throttle;
 mod login;
 mod reasons;
 mod routes;
@@ -33,19 +31,18 @@ use crate::metrics::{self, Closed, LoginFailure, OpenSession};
 use crate::postgres::cancel::{Cancels, Registration};
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::{CancelRequest, StartupMessage};
-use crate::postgres::relay::{self, Early, Relay, Stop};
+use crate::postgres::relay::{self, Early, Relay};
 use crate::postgres::upstream::UpstreamSession;
-use crate::socket::Connections;
+use crate::session::end::Stop;
+use crate::session::{SessionLimit, SessionPermit};
 use crate::socket::descriptors::Descriptors;
+use crate::socket::{Client, Connections};
 use crate::time::Time;
 
 pub(crate) use away::turn_away;
-pub(crate) use client::Client;
 use handshake::{Asked, Waiting};
-pub(crate) use log_throttle::LogThrottle;
 use login::{LoggedIn, Login};
-use routes::SessionPermit;
-pub(crate) use routes::{Match, Routes, SessionLimit, SessionRoute, UsedDatabases};
+pub(crate) use routes::{FAILURES_EVERY, Routes, SessionRoute, UsedDatabases};
 
 /// What all sessions share.
 pub(crate) struct Shared {
@@ -365,7 +362,7 @@ fn log_failure(route: &SessionRoute, failed: &error::Failed) {
             tracing::debug!(route = name, error.blame = blame, error = %failed, "login failed");
         }
         error::Error::NoCredential | error::Error::CredentialRefused | error::Error::Upstream(_) => {
-            if let Some(left_out) = route.throttle.make(clock::now()) {
+            if let Some(left_out) = route.throttle.admit(clock::now()) {
                 tracing::warn!(route = name, error.blame = blame, error = %failed, left_out, "login failed");
             }
         }

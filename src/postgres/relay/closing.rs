@@ -6,15 +6,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
 
-use super::ends::{CloseAction, close_action};
 use super::pipe::Pipe;
-use super::{Relay, RelayExit, timer};
+use super::{Relay, RelayExit};
 use crate::credentials::{Guard, HardClose};
 use crate::dial::Discard;
 use crate::error::{ClientFacing, SqlState};
 use crate::metrics::Closed;
 use crate::postgres::protocol::error_response;
 use crate::postgres::upstream::CancelTarget;
+use crate::session::end::{CloseAction, close_action};
+use crate::session::{read_buffer, timer};
 use crate::time::Time;
 
 impl<C, U> Relay<C, U>
@@ -190,7 +191,7 @@ where
     };
     let finishing = async {
         client.write_all(&to_client.take_pending()).await?;
-        let mut buffer = vec![0; super::buffer::READ_BYTES];
+        let mut buffer = vec![0; read_buffer::READ_BYTES];
         while !to_client.scanner.at_boundary() {
             let read = upstream.read(&mut buffer).await?;
             if read == 0 {

@@ -7,12 +7,12 @@ use std::time::Duration;
 use tracing::Instrument as _;
 
 use super::handshake::Asked;
-use super::{Client, Limits, Shared, answer_cancel, encryption};
+use super::{Limits, Shared, answer_cancel, encryption};
 use crate::error::{ClientFacing, SqlState};
 use crate::metrics::{self, LoginFailure};
 use crate::postgres::protocol::error_response;
 use crate::postgres::relay;
-use crate::socket::{Peer, Progress};
+use crate::socket::{Client, Peer, Progress};
 
 /// Turns a client away in a task of its own. There are never many of them: when they are too many, the client that has
 /// waited longest without a whole StartupMessage is closed for the new one.

@@ -12,10 +12,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::{Instant, timeout_at};
 
-use super::Client;
 use super::handshake::{Answer, Asked, Error, Handshake, Place, end_tls};
 use crate::acceptor::{HandshakeError, InForce};
 use crate::postgres::relay::close_client;
+use crate::socket::Client;
 
 /// Reads until the client has said what it wants, at most for `handshake_within`, TLS included. A client that cannot be
 /// served is told so, at most for `send_within`, and closed.

@@ -21,11 +21,11 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::Client;
 use crate::error::{ClientFacing, SqlState};
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::{self, CancelRequest, Packet, StartupMessage};
 use crate::postgres::relay::close_client;
+use crate::socket::Client;
 
 /// A client that has not said yet what it wants. Not a stream: its bytes are handed over only with [`Answer`].
 pub(super) struct Handshake<S> {

@@ -328,7 +328,7 @@ impl Login<'_> {
     }
 
     fn complain_of_refusal(&self, generation: &Generation, address: &str) {
-        if let Some(left_out) = self.route.throttle.make(clock::now()) {
+        if let Some(left_out) = self.route.throttle.admit(clock::now()) {
             tracing::warn!(
                 route = self.route.credentials.name(),
                 lease.generation = generation.number().get(),

@@ -1,32 +1,15 @@
 //! Which credentials and which upstream a client gets, and how many may have them. Floor 4.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use super::log_throttle::LogThrottle;
 use crate::credentials::Route;
 use crate::lease::GenerationId;
+use crate::log_throttle::LogThrottle;
 use crate::metrics::RouteMetrics;
 use crate::postgres::upstream::Upstream;
-
-/// What a route asks of a name that a client sends. Names are bytes: PostgreSQL gives them no encoding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Match {
-    /// `*`
-    Any,
-    /// This name alone.
-    Only(Vec<u8>),
-}
-
-impl Match {
-    fn takes(&self, name: &[u8]) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Only(only) => only == name,
-        }
-    }
-}
+use crate::session::{Match, SessionLimit};
 
 /// One route as sessions use it.
 pub(crate) struct SessionRoute {
@@ -113,44 +96,14 @@ impl UsedDatabases {
     }
 }
 
+/// How often a route's failed logins are in the log: often enough to see that it goes on, and no burden to whoever keeps it.
+pub(crate) const FAILURES_EVERY: Duration = Duration::from_secs(1);
 /// A proof may have to try each of them.
 const MOST_DATABASES: usize = 4;
-
-/// Counts sessions against a limit.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SessionLimit(Arc<AtomicUsize>);
-
-impl SessionLimit {
-    /// Takes a seat unless that would be more than `limit`; 0 is no limit.
-    pub(super) fn take(&self, limit: usize) -> Option<SessionPermit> {
-        let limit = if limit == 0 { usize::MAX } else { limit };
-        self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < limit).then_some(taken + 1))
-            .ok()?;
-        Some(SessionPermit(Self(Arc::clone(&self.0))))
-    }
-}
-
-/// One session, counted until dropped.
-#[derive(Debug)]
-pub(super) struct SessionPermit(SessionLimit);
-
-impl Drop for SessionPermit {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_is_matched_byte_for_byte() {
-        let app = Match::Only(b"app".to_vec());
-        assert!(Match::Any.takes(b"\xff") && app.takes(b"app"));
-        assert!(!app.takes(b"App") && !app.takes(b"app2") && !app.takes(b"\xff"));
-    }
 
     #[test]
     fn the_latest_databases_are_kept_each_once() {
@@ -159,16 +112,5 @@ mod tests {
             used.note(name.as_bytes());
         }
         assert_eq!(used.latest_first(), [b"e", b"d", b"a", b"c"]);
-    }
-
-    #[test]
-    fn a_seat_is_free_again_when_dropped() {
-        let permits = SessionLimit::default();
-        let one = permits.take(1);
-        assert!(one.is_some());
-        assert!(permits.take(1).is_none());
-        drop(one);
-        assert!(permits.take(1).is_some());
-        assert!(permits.take(0).is_some());
     }
 }

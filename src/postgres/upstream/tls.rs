@@ -24,7 +24,7 @@ use tokio_rustls::client::TlsStream;
 use super::uri::{RootCert, SslMode, SslNegotiation, TlsWords};
 use crate::crypto;
 use crate::postgres::protocol::plain::{self, OtherProtocol};
-use crate::postgres::protocol::startup::ssl_request;
+use crate::postgres::protocol::startup::{ALPN, ssl_request};
 use crate::tls::{self, Connector, Level};
 
 /// How to speak TLS with one upstream. Its clones have the same certificates.
@@ -251,6 +251,3 @@ impl From<tls::FileError> for FileError {
 
 /// Bytes of an error that are read; PostgreSQL's is under a hundred.
 const MOST_OF_AN_ERROR: usize = 1024;
-
-/// Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
-const ALPN: &[u8] = b"postgresql";

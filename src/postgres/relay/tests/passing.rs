@@ -75,7 +75,7 @@ async fn a_client_that_does_not_read_holds_up_its_server_alone() {
     assert_eq!(heard, begin());
     drop(server);
     let relayed = read_all(&mut client).await.len();
-    assert!(relayed <= 2 * CAPACITY + buffer::READ_BYTES, "{relayed} bytes were buffered");
+    assert!(relayed <= 2 * CAPACITY + read_buffer::READ_BYTES, "{relayed} bytes were buffered");
     assert_eq!(session.await.unwrap().1, Closed::Upstream);
 }
 
@@ -144,7 +144,7 @@ async fn what_is_no_message_ends_the_session_and_goes_nowhere() {
 #[test]
 fn an_idle_session_is_small() {
     use crate::dial::Stream;
-    use crate::postgres::session::Client;
+    use crate::socket::Client;
     let bytes = size_of::<Relay<Client, Stream>>();
     assert!(bytes <= 512, "{bytes} bytes");
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 /// Runs with the thread's buffer. A session owns none: what it cannot write at once it copies.
-pub(super) fn lend<R>(use_it: impl FnOnce(&mut [u8]) -> R) -> R {
+pub(crate) fn lend<R>(use_it: impl FnOnce(&mut [u8]) -> R) -> R {
     let mut buffer = BUFFER.take();
     if buffer.is_empty() {
         buffer = vec![0; READ_BYTES].into_boxed_slice();
@@ -19,4 +19,4 @@ thread_local! {
 }
 
 /// Half of a common L1 data cache: larger reads spill it, smaller ones cost system calls.
-pub(super) const READ_BYTES: usize = 32 * 1024;
+pub(crate) const READ_BYTES: usize = 32 * 1024;

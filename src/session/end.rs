@@ -1,8 +1,8 @@
-//! When and how a session has to end: the decisions of the relay, without a socket or a clock. Floor 4.
+//! When and how a session has to end: the decisions, without a socket or a clock. Floor 4.
 //!
 //! ```text
 //!            drain published          a quiet moment after its own,   between transactions
-//!   Relay ─────────────────▶ Relay ── or the window's last tenth ──▶ WhenIdle ─────────────▶ closed, 57P01
+//!   Relay ─────────────────▶ Relay ── or the window's last tenth ──▶ WhenIdle ─────────────▶ closed
 //!     ▲  ◀───────────────── (wakes to look)                 │  │
 //!     │   drain withdrawn                                   │  │ hard close, its time by the clock, forced stop
 //!     └──────────────────── drain withdrawn ────────────────┘  ▼
@@ -29,7 +29,7 @@ pub(crate) enum Stop {
 
 /// What the relay has to do about the session's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum EndDecision {
+pub(crate) enum EndDecision {
     /// Go on, and look again at this time.
     Relay { look_at: Option<Time> },
     /// End as soon as the session is between transactions.
@@ -42,7 +42,7 @@ pub(super) enum EndDecision {
 
 /// What a hard close does with the client next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CloseAction {
+pub(crate) enum CloseAction {
     /// A message is half relayed: it may finish within this span.
     Drain(Duration),
     /// The last message is whole: the error can be sent.
@@ -53,7 +53,7 @@ pub(super) enum CloseAction {
 
 /// One session's own moments within the drain window of its generation.
 #[derive(Debug)]
-pub(super) struct EndPolicy {
+pub(crate) struct EndPolicy {
     /// The session's place in a window, drawn once.
     share: u32,
     /// Only while there is a window, so that a session without one is small.
@@ -72,12 +72,12 @@ struct Chosen {
 
 impl EndPolicy {
     /// `share` is random over its whole range.
-    pub(super) fn new(share: u32) -> Self {
+    pub(crate) fn new(share: u32) -> Self {
         Self { share, chosen: None }
     }
 
     /// The order of this moment. `idle_since` is since when the session has been between transactions, if it is.
-    pub(super) fn order(
+    pub(crate) fn order(
         &mut self,
         now: Time,
         idle_since: Option<Time>,
@@ -149,12 +149,12 @@ impl Chosen {
 }
 
 /// The bounds of a hard close that begins at this time without a word of the generation's driver.
-pub(super) fn by_the_clock(at: Time, cause: Closed) -> HardClose {
+pub(crate) fn by_the_clock(at: Time, cause: Closed) -> HardClose {
     HardClose { cause, cut_at: at + HALF_MESSAGE_FOR, gone_by: at + GONE_WITHIN }
 }
 
 /// What to do with the client in a hard close. `half` is whether a message to it is neither whole nor written.
-pub(super) fn close_action(half: bool, now: Time, cut_at: Time) -> CloseAction {
+pub(crate) fn close_action(half: bool, now: Time, cut_at: Time) -> CloseAction {
     if !half {
         CloseAction::SendFatal
     } else if now < cut_at {

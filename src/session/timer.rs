@@ -9,7 +9,7 @@ use tokio::time::Sleep;
 
 /// Wakes the task at a time of the boot-time clock.
 #[derive(Default)]
-pub(super) struct Timer(Option<Armed>);
+pub(crate) struct Timer(Option<Armed>);
 
 struct Armed {
     at: Time,
@@ -18,7 +18,7 @@ struct Armed {
 
 impl Timer {
     /// Wakes the task at this time, or a little before it; without one, no more.
-    pub(super) fn wake_at(&mut self, cx: &mut Context<'_>, now: Time, at: Option<Time>) {
+    pub(crate) fn wake_at(&mut self, cx: &mut Context<'_>, now: Time, at: Option<Time>) {
         let Some(at) = at else {
             self.0 = None;
             return;
@@ -38,13 +38,13 @@ impl Timer {
 }
 
 #[cfg(not(test))]
-pub(super) use crate::clock::now;
+pub(crate) use crate::clock::now;
 #[cfg(test)]
-pub(super) use test_clock::now;
+pub(crate) use test_clock::now;
 
 /// The tests' clock: it stands still and jumps with tokio's.
 #[cfg(test)]
-pub(super) mod test_clock {
+pub(crate) mod test_clock {
     use crate::time::Time;
     use std::sync::OnceLock;
     use std::time::Duration;
@@ -53,7 +53,7 @@ pub(super) mod test_clock {
 
     static BEGIN: OnceLock<Instant> = OnceLock::new();
 
-    pub(in crate::postgres::relay) fn now() -> Time {
+    pub(crate) fn now() -> Time {
         let begin = *BEGIN.get_or_init(Instant::now);
         Time::from_nanos(0) + Duration::from_secs(1_000_000) + Instant::now().saturating_duration_since(begin)
     }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 ///
 /// Polling `changed()` takes a lock each time; here it is polled only where it has rung since, or the task's waker has
 /// changed.
-pub(super) struct WatchedValue<T> {
+pub(crate) struct WatchedValue<T> {
     latest: watch::Receiver<T>,
     ringing: Pin<Box<dyn Future<Output = ()> + Send>>,
     bell: Option<Arc<WakeFlag>>,
@@ -37,7 +37,7 @@ impl Wake for WakeFlag {
 }
 
 impl<T: Copy + Send + Sync + 'static> WatchedValue<T> {
-    pub(super) fn new(latest: watch::Receiver<T>) -> Self {
+    pub(crate) fn new(latest: watch::Receiver<T>) -> Self {
         let mut changes = latest.clone();
         let ringing = Box::pin(async move {
             while changes.changed().await.is_ok() {}
@@ -48,7 +48,7 @@ impl<T: Copy + Send + Sync + 'static> WatchedValue<T> {
     }
 
     /// The value of now; the task is woken when it changes.
-    pub(super) fn look(&mut self, cx: &mut Context<'_>) -> T {
+    pub(crate) fn look(&mut self, cx: &mut Context<'_>) -> T {
         let bell = match &self.bell {
             Some(bell) if bell.task.will_wake(cx.waker()) => {
                 // A ring after this wakes the task, which looks again.

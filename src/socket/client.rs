@@ -1,4 +1,4 @@
-//! The socket of a client. Floor 4.
+//! The socket of a client, as a listener accepted it. Floor 2.
 
 use std::io;
 use std::pin::Pin;
@@ -26,15 +26,15 @@ pub(crate) enum Client {
 
 impl Client {
     /// Whom its certificate stands for; `None`: it has shown none.
-    pub(super) fn identity(&self) -> Option<Identity> {
+    pub(crate) fn identity(&self) -> Option<Identity> {
         match self {
             Self::Tls(stream) => acceptor::identity(stream),
             Self::Tcp(_) | Self::Unix(_) => None,
         }
     }
 
-    /// `TLSv1.3`, as PostgreSQL writes it; `off` without TLS.
-    pub(super) fn tls_version(&self) -> &'static str {
+    /// `TLSv1.3`, as OpenSSL writes it; `off` without TLS.
+    pub(crate) fn tls_version(&self) -> &'static str {
         match self {
             Self::Tls(stream) => match stream.get_ref().1.protocol_version() {
                 Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
@@ -47,7 +47,7 @@ impl Client {
 
     /// Whether its socket has failed or is closed in both directions. A client that only has nothing more to say is not
     /// closed, whatever it has sent that was not read.
-    pub(super) async fn is_closed(&self) -> bool {
+    pub(crate) async fn is_closed(&self) -> bool {
         // A socket that can be written to is ready at once, and the answer holds what else is known of it.
         let ready = timeout(AT_ONCE, async {
             match self {
@@ -73,7 +73,7 @@ impl AsyncRead for Client {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => match Pin::new(stream).poll_read(cx, buffer) {
-                // A client that dies says no goodbye to TLS. PostgreSQL makes no more of it than of TCP's own end, and
+                // A client that dies says no goodbye to TLS. A server makes no more of it than of TCP's own end, and
                 // a message that is cut short is noticed by its length.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     Poll::Ready(Ok(()))

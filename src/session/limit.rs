@@ -1,0 +1,46 @@
+//! How many sessions there may be at once. Floor 4.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Counts sessions against a limit.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SessionLimit(Arc<AtomicUsize>);
+
+impl SessionLimit {
+    /// Takes a permit unless that would be more than `limit`; 0 is no limit.
+    #[must_use]
+    pub(crate) fn take(&self, limit: usize) -> Option<SessionPermit> {
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < limit).then_some(taken + 1))
+            .ok()?;
+        Some(SessionPermit(Self(Arc::clone(&self.0))))
+    }
+}
+
+/// One session, counted until dropped.
+#[derive(Debug)]
+pub(crate) struct SessionPermit(SessionLimit);
+
+impl Drop for SessionPermit {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permit_is_free_again_when_dropped() {
+        let limit = SessionLimit::default();
+        let one = limit.take(1);
+        assert!(one.is_some());
+        assert!(limit.take(1).is_none());
+        drop(one);
+        assert!(limit.take(1).is_some());
+        assert!(limit.take(0).is_some());
+    }
+}
