@@ -1,9 +1,8 @@
 //! What every error answers: who is to blame, and what a client may see of it. Floor 0.
 //!
-//! Each module that can fail has its own `Error` enum. Its text is for logs; what a client of the proxy sees is a
-//! [`ClientFacing`], made of fixed text only, so nothing foreign is ever glued into a reply.
+//! Each module that can fail has its own `Error` enum. Its text is for logs; what a client of the proxy learns is a
+//! [`ClientFacing`], which holds no text of an error, so nothing foreign is ever glued into a reply.
 
-use std::borrow::Cow;
 use std::fmt;
 
 /// Who has to act to mend an error.
@@ -41,63 +40,62 @@ impl fmt::Display for Blame {
     }
 }
 
-/// A SQLSTATE that leasehold itself sends.
-///
-/// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SqlState {
-    /// 57P03: no usable credential.
-    CannotConnectNow,
-    /// 57P01: lease end, lost lease, shutdown.
-    AdminShutdown,
-    /// 08001: the upstream cannot be reached.
-    SqlclientUnableToEstablishSqlconnection,
-    /// 08006: the upstream was lost.
-    ConnectionFailure,
-    /// 08P01: the client broke the protocol.
-    ProtocolViolation,
-    /// 53300: a limit on sessions.
-    TooManyConnections,
-    /// 28000: no route, or a credential refused twice.
-    InvalidAuthorizationSpecification,
-    /// 3D000: another database than the one in the upstream URI.
-    InvalidCatalogName,
-    /// 0A000: a protocol that leasehold does not speak.
-    FeatureNotSupported,
-}
-
-impl SqlState {
-    /// The five characters.
-    #[must_use]
-    pub(crate) fn code(self) -> &'static str {
-        match self {
-            Self::CannotConnectNow => "57P03",
-            Self::AdminShutdown => "57P01",
-            Self::SqlclientUnableToEstablishSqlconnection => "08001",
-            Self::ConnectionFailure => "08006",
-            Self::ProtocolViolation => "08P01",
-            Self::TooManyConnections => "53300",
-            Self::InvalidAuthorizationSpecification => "28000",
-            Self::InvalidCatalogName => "3D000",
-            Self::FeatureNotSupported => "0A000",
-        }
-    }
-}
-
-/// What a client sees of an error: always `FATAL`, a SQLSTATE, and text that leasehold wrote.
-///
-/// `message` may name what the client itself sent (user, database), never what Vault said; and what
-/// a server said only where that came as plain text, which no message of the protocol could carry on.
+/// Why a client gets no session, or loses the one that it has, by the facts alone. The protocol that it speaks has a code
+/// and the words for each, which are fixed: nothing foreign gets into them but the names that the client itself sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ClientFacing {
-    /// The SQLSTATE.
-    pub(crate) sqlstate: SqlState,
-    /// One line, lower case, no full stop.
-    pub(crate) message: Cow<'static, str>,
-    /// Why, in a sentence.
-    pub(crate) detail: Option<&'static str>,
-    /// What to do, in a sentence.
-    pub(crate) hint: Option<&'static str>,
+pub(crate) enum ClientFacing {
+    /// No route takes the names.
+    NoRoute {
+        /// As the client sent it.
+        user: Vec<u8>,
+        /// As the client sent it, or the user where it named none.
+        database: Vec<u8>,
+    },
+    /// The upstream's address names another database.
+    OtherDatabase {
+        /// As the client sent it.
+        named: Vec<u8>,
+    },
+    /// The route has as many sessions as it may.
+    RouteFull,
+    /// The process has as many sessions as it may.
+    ProcessFull,
+    /// The file descriptors that are left are kept for leases.
+    DescriptorsKept,
+    /// There are no file descriptors left.
+    NoDescriptors,
+    /// There is no usable credential, and none came in time.
+    NoCredential,
+    /// The upstream refused the credential more than once, and no fresh one came in time.
+    CredentialRefused,
+    /// The upstream cannot be reached.
+    UpstreamUnreachable,
+    /// The upstream did not answer in time.
+    UpstreamTimedOut,
+    /// The upstream was lost during the session.
+    UpstreamLost,
+    /// The process stops before the client is in.
+    Stopping,
+    /// Its session had to end.
+    Ended {
+        /// For what reason.
+        why: Ended,
+        /// Whether the session was between transactions.
+        idle: bool,
+    },
+}
+
+/// Why a session had to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The process stops.
+    Shutdown,
+    /// Its credential's lease was revoked or lost.
+    Revoked,
+    /// Its credential is being retired.
+    Retired,
+    /// Its credential's lease cannot be extended.
+    LeaseEnd,
 }
 
 /// An error and all that caused it, in one line. An error's own text leaves its source out, so that nothing is said twice.

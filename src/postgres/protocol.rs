@@ -4,6 +4,7 @@
 
 pub(crate) mod auth;
 pub(crate) mod error_response;
+pub(crate) mod fatal;
 pub(crate) mod frame;
 pub(crate) mod phase;
 pub(crate) mod plain;

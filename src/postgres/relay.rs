@@ -8,7 +8,7 @@ mod pipe;
 #[cfg(test)]
 mod tests;
 
-pub(super) use closing::{close_client, stopped, terminate_upstream};
+pub(super) use closing::{close_client, terminate_upstream};
 
 use std::future::Future;
 use std::io;

@@ -243,8 +243,8 @@ enum Rejected {
 }
 
 impl Rejected {
-    fn away(facing: &ClientFacing) -> Self {
-        Self::Refused(error_response::fatal(facing).freeze())
+    fn refused(facing: ClientFacing) -> Self {
+        Self::Refused(error_response::fatal(&facing.into()).freeze())
     }
 }
 
@@ -256,12 +256,15 @@ impl Entering {
         let database = named.unwrap_or(user);
         let Some(route) = self.shared.routes().pick(user, database) else {
             metrics::login_failed("", LoginFailure::NoRoute);
-            return Err(Rejected::away(&error::no_route(user, database)));
+            return Err(Rejected::refused(ClientFacing::NoRoute {
+                user: user.to_vec(),
+                database: database.to_vec(),
+            }));
         };
         let database = match (route.upstream.database(), named) {
             (Some(fixed), Some(named)) if fixed.as_bytes() != named => {
                 route.metrics.login_failed(LoginFailure::NoRoute);
-                return Err(Rejected::away(&error::other_database(named)));
+                return Err(Rejected::refused(ClientFacing::OtherDatabase { named: named.to_vec() }));
             }
             (Some(fixed), _) => fixed.as_bytes(),
             (None, _) => database,
@@ -277,7 +280,7 @@ impl Entering {
                 return Err(Rejected::Disconnected);
             }
             // It would be closed as soon as it is in.
-            () = self.shared.closing_for(Duration::ZERO) => return Err(Rejected::away(&relay::stopped())),
+            () = self.shared.closing_for(Duration::ZERO) => return Err(Rejected::refused(ClientFacing::Stopping)),
         };
         match outcome {
             Ok(logged_in) => {
@@ -293,15 +296,15 @@ impl Entering {
     }
 
     fn take_permits(&self, route: &SessionRoute) -> Result<(SessionPermit, SessionPermit), Rejected> {
-        let full = |detail| {
+        let full = |facing| {
             route.metrics.login_failed(LoginFailure::Limit);
-            Rejected::away(&error::too_many(detail))
+            Rejected::refused(facing)
         };
         let Some(of_route) = route.session_limit.take(route.max_sessions) else {
-            return Err(full("The route has as many sessions as it may."));
+            return Err(full(ClientFacing::RouteFull));
         };
         let Some(of_all) = self.shared.session_limit.take(self.shared.limits.max_sessions) else {
-            return Err(full("The proxy has as many sessions as it may."));
+            return Err(full(ClientFacing::ProcessFull));
         };
         Ok((of_route, of_all))
     }

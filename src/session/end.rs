@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use crate::credentials::{Drain, Ending, HardClose};
+use crate::error::{ClientFacing, Ended};
 use crate::metrics::Closed;
 use crate::time::Time;
 
@@ -151,6 +152,18 @@ impl Chosen {
 /// The bounds of a hard close that begins at this time without a word of the generation's driver.
 pub(crate) fn by_the_clock(at: Time, cause: Closed) -> HardClose {
     HardClose { cause, cut_at: at + HALF_MESSAGE_FOR, gone_by: at + GONE_WITHIN }
+}
+
+/// What a client learns of its session's end. `idle`: the session was between transactions.
+#[must_use]
+pub(crate) fn client_facing(cause: Closed, idle: bool) -> ClientFacing {
+    let why = match cause {
+        Closed::Shutdown => Ended::Shutdown,
+        Closed::Revoked => Ended::Revoked,
+        Closed::Drain => Ended::Retired,
+        _ => Ended::LeaseEnd,
+    };
+    ClientFacing::Ended { why, idle }
 }
 
 /// What to do with the client in a hard close. `half` is whether a message to it is neither whole nor written.

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use pgwire::messages::Message as _;
 use pgwire::messages::response::ErrorResponse;
 
-use crate::error::ClientFacing;
+use super::fatal::Fatal;
 
 #[cfg(test)]
 mod tests;
@@ -17,16 +17,16 @@ mod tests;
 ///
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ERRORRESPONSE>
 #[must_use]
-pub(crate) fn fatal(facing: &ClientFacing) -> BytesMut {
+pub(crate) fn fatal(fatal: &Fatal) -> BytesMut {
     let mut fields = vec![
         (SEVERITY_LOCALIZED, "FATAL".to_owned()),
         (SEVERITY, "FATAL".to_owned()),
-        (SQLSTATE, facing.sqlstate.code().to_owned()),
+        (SQLSTATE, fatal.sqlstate.code().to_owned()),
         // The message may hold what a client sent: a NUL would end it early.
-        (MESSAGE, facing.message.replace('\0', "")),
+        (MESSAGE, fatal.message.replace('\0', "")),
     ];
-    fields.extend(facing.detail.map(|detail| (DETAIL, detail.to_owned())));
-    fields.extend(facing.hint.map(|hint| (HINT, hint.to_owned())));
+    fields.extend(fatal.detail.map(|detail| (DETAIL, detail.to_owned())));
+    fields.extend(fatal.hint.map(|hint| (HINT, hint.to_owned())));
     let mut message = BytesMut::with_capacity(256);
     #[expect(clippy::expect_used, reason = "encoding an ErrorResponse has no case that fails")]
     ErrorResponse::new(fields).encode(&mut message).expect("text fits into a message");
@@ -37,8 +37,8 @@ pub(crate) fn fatal(facing: &ClientFacing) -> BytesMut {
 ///
 /// Source: `send_message_to_frontend`, <https://github.com/postgres/postgres/blob/master/src/backend/utils/error/elog.c>
 #[must_use]
-pub(crate) fn fatal_before_protocol_3(facing: &ClientFacing) -> BytesMut {
-    let text = facing.message.replace('\0', "");
+pub(crate) fn fatal_before_protocol_3(fatal: &Fatal) -> BytesMut {
+    let text = fatal.message.replace('\0', "");
     BytesMut::from(format!("EFATAL:  {text}\n\0").as_bytes())
 }
 

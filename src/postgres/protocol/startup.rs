@@ -6,7 +6,8 @@ use std::borrow::Cow;
 
 use bytes::{Buf as _, BytesMut};
 
-use crate::error::{Blame, ClientFacing, SqlState};
+use super::fatal::{Fatal, SqlState};
+use crate::error::Blame;
 
 mod cancel;
 mod message;
@@ -174,7 +175,7 @@ impl Error {
     /// What the client sees, in PostgreSQL's own words where PostgreSQL has any (`ProcessStartupPacket`); `None`: it could
     /// not read it, or does not wait for an answer.
     #[must_use]
-    pub(crate) fn client_facing(&self) -> Option<ClientFacing> {
+    pub(crate) fn fatal(&self) -> Option<Fatal> {
         let (sqlstate, message, hint) = match self {
             Self::DirectTls | Self::CancelKey { .. } => return None,
             // PostgreSQL says it in its log alone. A driver that closes before it has opened sends a Terminate here, and
@@ -204,7 +205,7 @@ impl Error {
                 (SqlState::ConnectionFailure, "the startup packet cannot be sent upstream".into(), None)
             }
         };
-        Some(ClientFacing { sqlstate, message, detail: None, hint })
+        Some(Fatal { sqlstate, message, detail: None, hint })
     }
 
     /// Whether the client knows the messages of protocol 3; the others are told in the way of those before. Version 0.0

@@ -10,11 +10,12 @@ use super::pipe::Pipe;
 use super::{Relay, RelayExit};
 use crate::credentials::{Guard, HardClose};
 use crate::dial::Discard;
-use crate::error::{ClientFacing, SqlState};
+use crate::error::ClientFacing;
 use crate::metrics::Closed;
 use crate::postgres::protocol::error_response;
+use crate::postgres::protocol::fatal::{Fatal, SqlState};
 use crate::postgres::upstream::CancelTarget;
-use crate::session::end::{CloseAction, close_action};
+use crate::session::end::{self, CloseAction, close_action};
 use crate::session::{read_buffer, timer};
 use crate::time::Time;
 
@@ -48,7 +49,7 @@ where
     async fn close_idle(self: Box<Self>, cause: Closed, send_within: Duration) -> Closed {
         let tell_at = self.tell_at();
         let Self { mut client, upstream, guard, .. } = *self;
-        let last = error_response::fatal(&facing(cause, true));
+        let last = error_response::fatal(&end::client_facing(cause, true).into());
         let gone_by = timer::now() + GONE_WITHIN;
         let telling = async {
             let leaves = has_left(&mut client, tell_at).await;
@@ -96,7 +97,7 @@ where
                 if let Some(client) = &mut client
                     && !has_left(client, tell_at).await
                 {
-                    let last = error_response::fatal(&facing(cause, false));
+                    let last = error_response::fatal(&end::client_facing(cause, false).into());
                     close_client(client, &last, gone_by.since(timer::now())).await;
                 }
             };
@@ -147,7 +148,7 @@ where
         if to_client.has_sink() {
             let mut last = to_client.take_pending();
             if !in_order && !asked_for && to_client.scanner.at_boundary() {
-                last.extend_from_slice(&error_response::fatal(&UPSTREAM_LOST));
+                last.extend_from_slice(&error_response::fatal(&ClientFacing::UpstreamLost.into()));
             }
             close_client(&mut client, &last, send_within).await;
         }
@@ -156,17 +157,13 @@ where
     }
 
     /// One side broke the protocol: its last chunk was not forwarded, and what it meant is not known.
-    async fn close_unreadable(
-        self: Box<Self>,
-        close_action: Option<&ClientFacing>,
-        send_within: Duration,
-    ) -> Closed {
+    async fn close_unreadable(self: Box<Self>, fatal: Option<&Fatal>, send_within: Duration) -> Closed {
         let Self { mut client, upstream, mut to_client, guard, .. } = *self;
         let mut last = to_client.take_pending();
-        if let Some(close_action) = close_action
+        if let Some(fatal) = fatal
             && to_client.scanner.at_boundary()
         {
-            last.extend_from_slice(&error_response::fatal(close_action));
+            last.extend_from_slice(&error_response::fatal(fatal));
         }
         let gone_by = timer::now() + GONE_WITHIN;
         tokio::join!(
@@ -299,52 +296,8 @@ async fn read_to_end<S: AsyncRead + Unpin>(stream: &mut S) -> bool {
     }
 }
 
-/// What a client sees of its session's end. `idle`: the session was between transactions.
-fn facing(cause: Closed, idle: bool) -> ClientFacing {
-    let (message, detail, hint) = match cause {
-        Closed::Shutdown => (
-            "terminating connection because the proxy is shutting down",
-            "Whether a statement that was running took effect is not known.",
-            "Reconnect: another instance may be ready.",
-        ),
-        Closed::Revoked => (
-            "terminating connection because its database credential is no longer valid",
-            "The lease of the credential that this session logged in with was revoked or lost.",
-            RECONNECT,
-        ),
-        Closed::Drain => {
-            ("terminating connection because its database credential is being retired", NOT_RUN, RECONNECT)
-        }
-        _ => (
-            "terminating connection because its database credential has come to its end",
-            "The lease of the credential that this session logged in with cannot be extended.",
-            RECONNECT,
-        ),
-    };
-    ClientFacing {
-        sqlstate: SqlState::AdminShutdown,
-        message: Cow::Borrowed(message),
-        detail: Some(if idle { NOT_RUN } else { detail }),
-        hint: Some(hint),
-    }
-}
-
-/// What a client sees that is not in yet when the process stops.
-pub(in crate::postgres) fn stopped() -> ClientFacing {
-    ClientFacing { detail: None, ..facing(Closed::Shutdown, false) }
-}
-
-const NOT_RUN: &str = "The session was between transactions; nothing sent since then was run.";
-const RECONNECT: &str = "Reconnect: a new session logs in with the current credential.";
-
-const UPSTREAM_LOST: ClientFacing = ClientFacing {
-    sqlstate: SqlState::ConnectionFailure,
-    message: Cow::Borrowed("the connection to the database server was lost"),
-    detail: Some("Whether a statement that was running took effect is not known."),
-    hint: Some("Reconnect, and look before you repeat."),
-};
-
-const UNREADABLE: ClientFacing = ClientFacing {
+/// The client sent what is no message.
+const UNREADABLE: Fatal = Fatal {
     sqlstate: SqlState::ProtocolViolation,
     message: Cow::Borrowed("invalid message length"),
     detail: None,

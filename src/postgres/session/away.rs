@@ -1,6 +1,5 @@
 //! A client for which there are no file descriptors: it is told so, and what it wants cancelled is cancelled. Floor 4.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use tracing::Instrument as _;
 
 use super::handshake::Asked;
 use super::{Limits, Shared, answer_cancel, encryption};
-use crate::error::{ClientFacing, SqlState};
+use crate::error::ClientFacing;
 use crate::metrics::{self, LoginFailure};
 use crate::postgres::protocol::error_response;
 use crate::postgres::relay;
@@ -33,7 +32,7 @@ async fn answer(client: Client, shared: Arc<Shared>, progress: Progress) {
                 Some(route) => route.metrics.login_failed(LoginFailure::Limit),
                 None => metrics::login_failed("", LoginFailure::Limit),
             }
-            let message = error_response::fatal(&NO_DESCRIPTORS);
+            let message = error_response::fatal(&ClientFacing::DescriptorsKept.into());
             relay::close_client(&mut client.stream, &message, send_timeout).await;
         }
         Ok(Asked::Cancel { client, request }) => {
@@ -43,13 +42,6 @@ async fn answer(client: Client, shared: Arc<Shared>, progress: Progress) {
         Err(error) => metrics::handshake_failed(error.word()),
     }
 }
-
-const NO_DESCRIPTORS: ClientFacing = ClientFacing {
-    sqlstate: SqlState::TooManyConnections,
-    message: Cow::Borrowed("the proxy has no file descriptors left"),
-    detail: Some("Those that are left are kept for the leases of the sessions that there are."),
-    hint: Some("Close sessions, or raise the proxy's limit of open files: a session needs two."),
-};
 
 /// Until its StartupMessage is whole.
 const ASKED_WITHIN: Duration = Duration::from_secs(2);

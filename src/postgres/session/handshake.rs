@@ -21,8 +21,8 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::error::{ClientFacing, SqlState};
 use crate::postgres::protocol::error_response;
+use crate::postgres::protocol::fatal::{Fatal, SqlState};
 use crate::postgres::protocol::startup::{self, CancelRequest, Packet, StartupMessage};
 use crate::postgres::relay::close_client;
 use crate::socket::Client;
@@ -183,16 +183,16 @@ impl Error {
             Self::Malformed(error) => return startup_message(error),
         };
         let message = Cow::Borrowed(message);
-        Some(error_response::fatal(&ClientFacing { sqlstate, message, detail, hint }))
+        Some(error_response::fatal(&Fatal { sqlstate, message, detail, hint }))
     }
 }
 
 fn startup_message(error: &startup::Error) -> Option<BytesMut> {
-    let facing = error.client_facing()?;
+    let fatal = error.fatal()?;
     Some(if error.knows_protocol_3() {
-        error_response::fatal(&facing)
+        error_response::fatal(&fatal)
     } else {
-        error_response::fatal_before_protocol_3(&facing)
+        error_response::fatal_before_protocol_3(&fatal)
     })
 }
 

@@ -22,8 +22,9 @@ use super::uri::SslMode;
 use super::{Turn, Upstream};
 use crate::crypto;
 use crate::dial::{Address, Host, Socket, Stream};
-use crate::error::{Blame, ClientFacing, SqlState};
+use crate::error::{Blame, ClientFacing};
 use crate::postgres::protocol::auth::{self, Authentication, Terms, Transport};
+use crate::postgres::protocol::fatal::{Fatal, SqlState};
 use crate::secret::Secret;
 
 /// A session with the server, ready for its first query.
@@ -338,36 +339,36 @@ impl Error {
 
     /// What a client may see. A refusal that is not suspect has its own frame, which goes to the client instead.
     #[must_use]
-    pub(crate) fn client_facing(&self) -> ClientFacing {
+    pub(crate) fn fatal(&self) -> Fatal {
         let (sqlstate, message, hint) = match self {
-            _ if self.is_out_of_files() => (
-                SqlState::TooManyConnections,
-                "the proxy has no file descriptors left",
-                Some("Close sessions, or raise the proxy's limit of open files: a session needs two."),
-            ),
-            Self::Unreachable(_) => (UNABLE, "cannot reach the upstream server", None),
-            Self::TimedOut { .. } => (UNABLE, "the upstream server did not answer in time", None),
+            _ if self.is_out_of_files() => return ClientFacing::NoDescriptors.into(),
+            Self::Unreachable(_) => return ClientFacing::UpstreamUnreachable.into(),
+            Self::TimedOut { .. } => return ClientFacing::UpstreamTimedOut.into(),
             Self::Unsuitable(_) => (
-                UNABLE,
+                SqlState::UNABLE,
                 "no upstream server is what target_session_attrs asks for",
                 Some("Check which of the upstream's hosts are standbys or read-only."),
             ),
             Self::Said { words } => return cannot_begin(words),
             Self::Protocol(Fault::Other(_)) | Self::Tls(tls::Error::Other(_)) => {
-                (UNABLE, "no PostgreSQL server answers at the upstream address", Some(SEE_LOG))
+                (SqlState::UNABLE, "no PostgreSQL server answers at the upstream address", Some(SEE_LOG))
             }
-            Self::Tls(tls::Error::Said { .. }) => {
-                (UNABLE, "the upstream server answered the request for TLS with an error", Some(SEE_LOG))
-            }
-            Self::Tls(_) => (UNABLE, "no TLS with the upstream server", Some(SEE_LOG)),
-            Self::Auth(_) => (UNABLE, "cannot authenticate at the upstream server", Some(SEE_LOG)),
+            Self::Tls(tls::Error::Said { .. }) => (
+                SqlState::UNABLE,
+                "the upstream server answered the request for TLS with an error",
+                Some(SEE_LOG),
+            ),
+            Self::Tls(_) => (SqlState::UNABLE, "no TLS with the upstream server", Some(SEE_LOG)),
+            Self::Auth(_) => (SqlState::UNABLE, "cannot authenticate at the upstream server", Some(SEE_LOG)),
             Self::Refused(refusal) if refusal.is_suspect() => (
                 SqlState::InvalidAuthorizationSpecification,
                 "the upstream server refused the credential",
                 Some(SEE_LOG),
             ),
-            Self::Refused(_) => (UNABLE, "the upstream server refused the session", Some(SEE_LOG)),
-            Self::NoKeys(_) => (UNABLE, "the proxy has no thread left to log in with", Some(SEE_LOG)),
+            Self::Refused(_) => (SqlState::UNABLE, "the upstream server refused the session", Some(SEE_LOG)),
+            Self::NoKeys(_) => {
+                (SqlState::UNABLE, "the proxy has no thread left to log in with", Some(SEE_LOG))
+            }
             Self::Protocol(_) => {
                 (SqlState::ConnectionFailure, "the upstream server broke the protocol", None)
             }
@@ -375,7 +376,7 @@ impl Error {
                 (SqlState::ConnectionFailure, "the upstream server closed the connection", None)
             }
         };
-        ClientFacing { sqlstate, message: message.into(), detail: None, hint }
+        Fatal { sqlstate, message: message.into(), detail: None, hint }
     }
 
     /// With TLS 1.3 a server judges our certificate only after our side of the handshake is over; and its alert is lost where
@@ -416,10 +417,10 @@ impl From<Failure> for Error {
 }
 
 /// The server's words, which came in plain text, as a message.
-fn cannot_begin(words: &str) -> ClientFacing {
+fn cannot_begin(words: &str) -> Fatal {
     let message = if words.is_empty() { "the upstream server could not begin a session" } else { words };
-    ClientFacing {
-        sqlstate: UNABLE,
+    Fatal {
+        sqlstate: SqlState::UNABLE,
         message: message.to_owned().into(),
         detail: Some(
             "The upstream server said so in plain text, as it does where it cannot start a process.",
@@ -432,5 +433,4 @@ fn cannot_begin(words: &str) -> ClientFacing {
 const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 /// How long a server may take to let a session go.
 const PART_WITHIN: Duration = Duration::from_secs(5);
-const UNABLE: SqlState = SqlState::SqlclientUnableToEstablishSqlconnection;
 const SEE_LOG: &str = "The log of leasehold says why.";

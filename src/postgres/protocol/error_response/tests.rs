@@ -4,13 +4,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::{Fields, fatal, sqlstate};
-use crate::error::{ClientFacing, SqlState};
+use crate::postgres::protocol::fatal::{Fatal, SqlState};
 
 const REFUSED: &[u8] = b"SFATAL\0VFATAL\0C28P01\0Mno entry\0Fauth.c\0L1\0RInitializeSessionUserId\0\0";
 
 #[test]
 fn fatal_has_both_severities_and_its_texts() {
-    let facing = ClientFacing {
+    let facing = Fatal {
         sqlstate: SqlState::AdminShutdown,
         message: "the end\0Cxxxxx".into(),
         detail: Some("Why."),
@@ -23,7 +23,7 @@ fn fatal_has_both_severities_and_its_texts() {
 
 #[test]
 fn fatal_leaves_out_what_is_not_said() {
-    let facing = ClientFacing {
+    let facing = Fatal {
         sqlstate: SqlState::TooManyConnections,
         message: "too many sessions".into(),
         detail: None,

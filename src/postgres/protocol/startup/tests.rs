@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::cancel::CancelKey;
 use super::{CancelRequest, Error, MAX_STARTUP, Packet, StartupMessage, parse, ssl_request};
-use crate::error::SqlState;
+use crate::postgres::protocol::fatal::SqlState;
 
 fn packet(code: u32, rest: &[u8]) -> BytesMut {
     let mut packet = BytesMut::new();
@@ -161,10 +161,10 @@ fn packet_that_postgresql_would_refuse_is_not_made() {
 
 #[test]
 fn client_sees_fixed_text_where_it_can_read_it() {
-    let sqlstate = |error: Error| error.client_facing().map(|facing| facing.sqlstate);
+    let sqlstate = |error: Error| error.fatal().map(|fatal| fatal.sqlstate);
     let protocol = |code| error(packet(code, b""));
     assert_eq!(sqlstate(protocol(0x0002_0000)), Some(SqlState::FeatureNotSupported));
-    assert_eq!(protocol(80_877_103 + 2).client_facing().unwrap().message, {
+    assert_eq!(protocol(80_877_103 + 2).fatal().unwrap().message, {
         "unsupported frontend protocol 1234.5681: server supports 3.0 to 3.2"
     });
     assert!(!protocol(0x0002_0000).knows_protocol_3() && protocol(0x0004_0000).knows_protocol_3());

@@ -1,0 +1,193 @@
+//! What a client gets in place of a session, or at its end: a SQLSTATE and leasehold's own words. Floor 1.
+
+use std::borrow::Cow;
+
+use crate::error::{ClientFacing, Ended};
+
+/// An error of leasehold's own: always `FATAL`, a SQLSTATE, and fixed text.
+///
+/// `message` may name what the client itself sent (user, database), and what a server said only where that came as plain
+/// text, which no message of the protocol could carry on; never what anybody else said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fatal {
+    /// The SQLSTATE.
+    pub(crate) sqlstate: SqlState,
+    /// One line, lower case, no full stop.
+    pub(crate) message: Cow<'static, str>,
+    /// Why, in a sentence.
+    pub(crate) detail: Option<&'static str>,
+    /// What to do, in a sentence.
+    pub(crate) hint: Option<&'static str>,
+}
+
+/// A SQLSTATE that leasehold itself sends.
+///
+/// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SqlState {
+    /// 57P03: no usable credential.
+    CannotConnectNow,
+    /// 57P01: lease end, lost lease, shutdown.
+    AdminShutdown,
+    /// 08001: the upstream cannot be reached.
+    SqlclientUnableToEstablishSqlconnection,
+    /// 08006: the upstream was lost.
+    ConnectionFailure,
+    /// 08P01: the client broke the protocol.
+    ProtocolViolation,
+    /// 53300: a limit on sessions.
+    TooManyConnections,
+    /// 28000: no route, or a credential refused twice.
+    InvalidAuthorizationSpecification,
+    /// 3D000: another database than the one in the upstream URI.
+    InvalidCatalogName,
+    /// 0A000: a protocol that leasehold does not speak.
+    FeatureNotSupported,
+}
+
+impl SqlState {
+    /// What is said of an upstream that lets nobody in.
+    pub(crate) const UNABLE: Self = Self::SqlclientUnableToEstablishSqlconnection;
+
+    /// The five characters.
+    #[must_use]
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::CannotConnectNow => "57P03",
+            Self::AdminShutdown => "57P01",
+            Self::SqlclientUnableToEstablishSqlconnection => "08001",
+            Self::ConnectionFailure => "08006",
+            Self::ProtocolViolation => "08P01",
+            Self::TooManyConnections => "53300",
+            Self::InvalidAuthorizationSpecification => "28000",
+            Self::InvalidCatalogName => "3D000",
+            Self::FeatureNotSupported => "0A000",
+        }
+    }
+}
+
+impl From<ClientFacing> for Fatal {
+    fn from(facing: ClientFacing) -> Self {
+        use SqlState as Code;
+        let (sqlstate, message, detail, hint): (_, Cow<'static, str>, _, _) = match facing {
+            ClientFacing::NoRoute { user, database } => {
+                let (user, database) = (shown(&user), shown(&database));
+                let message = format!("no route for user \"{user}\" and database \"{database}\"");
+                (Code::InvalidAuthorizationSpecification, message.into(), None, Some(CONFIGURED_NAMES))
+            }
+            ClientFacing::OtherDatabase { named } => {
+                let message = format!("database \"{}\" is not served here", shown(&named));
+                (Code::InvalidCatalogName, message.into(), Some(ONE_DATABASE), Some(ITS_NAME))
+            }
+            ClientFacing::RouteFull => {
+                (Code::TooManyConnections, TOO_MANY.into(), Some(OF_ROUTE), Some(CLOSE_SESSIONS))
+            }
+            ClientFacing::ProcessFull => {
+                (Code::TooManyConnections, TOO_MANY.into(), Some(OF_PROCESS), Some(CLOSE_SESSIONS))
+            }
+            ClientFacing::DescriptorsKept => {
+                (Code::TooManyConnections, NO_DESCRIPTORS.into(), Some(KEPT), Some(RAISE_LIMIT))
+            }
+            ClientFacing::NoDescriptors => {
+                (Code::TooManyConnections, NO_DESCRIPTORS.into(), None, Some(RAISE_LIMIT))
+            }
+            ClientFacing::NoCredential => {
+                (Code::CannotConnectNow, NO_CREDENTIAL.into(), Some(NOT_IN_TIME), Some(IN_A_MOMENT))
+            }
+            ClientFacing::CredentialRefused => {
+                (Code::InvalidAuthorizationSpecification, REFUSED.into(), Some(TWICE), Some(IN_A_MINUTE))
+            }
+            ClientFacing::UpstreamUnreachable => (Code::UNABLE, UNREACHABLE.into(), None, None),
+            ClientFacing::UpstreamTimedOut => (Code::UNABLE, TIMED_OUT.into(), None, None),
+            ClientFacing::UpstreamLost => {
+                (Code::ConnectionFailure, LOST.into(), Some(NOT_KNOWN), Some(LOOK_FIRST))
+            }
+            ClientFacing::Stopping => {
+                let (message, _, hint) = ended(Ended::Shutdown);
+                (Code::AdminShutdown, message.into(), None, Some(hint))
+            }
+            ClientFacing::Ended { why, idle } => {
+                let (message, detail, hint) = ended(why);
+                let detail = if idle { NOT_RUN } else { detail };
+                (Code::AdminShutdown, message.into(), Some(detail), Some(hint))
+            }
+        };
+        Self { sqlstate, message, detail, hint }
+    }
+}
+
+/// Message, detail and hint.
+fn ended(why: Ended) -> (&'static str, &'static str, &'static str) {
+    match why {
+        Ended::Shutdown => {
+            ("terminating connection because the proxy is shutting down", NOT_KNOWN, ANOTHER_INSTANCE)
+        }
+        Ended::Revoked => (
+            "terminating connection because its database credential is no longer valid",
+            "The lease of the credential that this session logged in with was revoked or lost.",
+            RECONNECT,
+        ),
+        Ended::Retired => {
+            ("terminating connection because its database credential is being retired", NOT_RUN, RECONNECT)
+        }
+        Ended::LeaseEnd => (
+            "terminating connection because its database credential has come to its end",
+            "The lease of the credential that this session logged in with cannot be extended.",
+            RECONNECT,
+        ),
+    }
+}
+
+/// A name as a client sent it, cut and made fit for one line.
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).chars().take(SHOWN_CHARACTERS).flat_map(char::escape_debug).collect()
+}
+
+const CONFIGURED_NAMES: &str = "Connect with a user and database that a configured route takes.";
+const ONE_DATABASE: &str = "The route leads to one database, and this is not its name.";
+const ITS_NAME: &str = "Name no database, or the one in the route's upstream address.";
+const TOO_MANY: &str = "too many sessions";
+const OF_ROUTE: &str = "The route has as many sessions as it may.";
+const OF_PROCESS: &str = "The proxy has as many sessions as it may.";
+const CLOSE_SESSIONS: &str = "Close sessions, or raise max_sessions.";
+const NO_DESCRIPTORS: &str = "the proxy has no file descriptors left";
+const KEPT: &str = "Those that are left are kept for the leases of the sessions that there are.";
+const RAISE_LIMIT: &str = "Close sessions, or raise the proxy's limit of open files: a session needs two.";
+const NO_CREDENTIAL: &str = "no database credential is available yet";
+const NOT_IN_TIME: &str = "None could be obtained in time.";
+const IN_A_MOMENT: &str = "Try again in a moment; the proxy's log and status say what is missing.";
+const REFUSED: &str = "the database server refused the proxy's credential";
+const TWICE: &str = "It was refused more than once, and no fresh one was to be had in time.";
+const IN_A_MINUTE: &str = "Try again in a minute; the proxy's log says more.";
+const UNREACHABLE: &str = "cannot reach the upstream server";
+const TIMED_OUT: &str = "the upstream server did not answer in time";
+const LOST: &str = "the connection to the database server was lost";
+const NOT_KNOWN: &str = "Whether a statement that was running took effect is not known.";
+const LOOK_FIRST: &str = "Reconnect, and look before you repeat.";
+const NOT_RUN: &str = "The session was between transactions; nothing sent since then was run.";
+const RECONNECT: &str = "Reconnect: a new session logs in with the current credential.";
+const ANOTHER_INSTANCE: &str = "Reconnect: another instance may be ready.";
+/// PostgreSQL cuts names at 63 bytes.
+const SHOWN_CHARACTERS: usize = 63;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_names_are_cut_and_escaped() {
+        let facing = ClientFacing::NoRoute { user: b"a\"\n\xff".to_vec(), database: vec![b'x'; 100] };
+        let message = Fatal::from(facing).message;
+        assert!(message.starts_with("no route for user \"a\\\"\\n\u{fffd}\" and database \"xxx"));
+        assert_eq!(message.matches('x').count(), SHOWN_CHARACTERS);
+    }
+
+    #[test]
+    fn a_session_at_rest_is_told_that_nothing_was_run() {
+        for why in [Ended::Shutdown, Ended::Revoked, Ended::Retired, Ended::LeaseEnd] {
+            let fatal = Fatal::from(ClientFacing::Ended { why, idle: true });
+            assert_eq!((fatal.sqlstate.code(), fatal.detail), ("57P01", Some(NOT_RUN)));
+        }
+        assert_eq!(Fatal::from(ClientFacing::Stopping).detail, None);
+    }
+}
