@@ -9,3 +9,4 @@ pub(crate) mod frame;
 pub(crate) mod phase;
 pub(crate) mod plain;
 pub(crate) mod startup;
+pub(crate) mod written;

@@ -5,10 +5,10 @@
 //! Source: <https://www.postgresql.org/docs/current/protocol-error-fields.html>
 
 use bytes::BytesMut;
-use pgwire::messages::Message as _;
 use pgwire::messages::response::ErrorResponse;
 
 use super::fatal::Fatal;
+use super::written::encoded;
 
 #[cfg(test)]
 mod tests;
@@ -27,10 +27,7 @@ pub(crate) fn fatal(fatal: &Fatal) -> BytesMut {
     ];
     fields.extend(fatal.detail.map(|detail| (DETAIL, detail.to_owned())));
     fields.extend(fatal.hint.map(|hint| (HINT, hint.to_owned())));
-    let mut message = BytesMut::with_capacity(256);
-    #[expect(clippy::expect_used, reason = "encoding an ErrorResponse has no case that fails")]
-    ErrorResponse::new(fields).encode(&mut message).expect("text fits into a message");
-    message
+    encoded(&ErrorResponse::new(fields))
 }
 
 /// The same for a client of a protocol before 3: text without fields and without a length.

@@ -85,14 +85,6 @@ pub(crate) fn parse(buf: &mut BytesMut) -> Result<Option<Packet>, Error> {
     }
 }
 
-/// The packet that asks a server for TLS.
-///
-/// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-SSLREQUEST>
-#[must_use]
-pub(crate) fn ssl_request() -> [u8; 8] {
-    ((8 << 32) | u64::from(SSL_REQUEST)).to_be_bytes()
-}
-
 /// Why a startup packet was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {

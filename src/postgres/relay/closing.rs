@@ -14,6 +14,7 @@ use crate::error::ClientFacing;
 use crate::metrics::Closed;
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::fatal::{Fatal, SqlState};
+use crate::postgres::protocol::written::{self, TERMINATE};
 use crate::postgres::upstream::CancelTarget;
 use crate::session::end::{self, CloseAction, close_action};
 use crate::session::{read_buffer, timer};
@@ -212,7 +213,7 @@ async fn has_left<C: AsyncRead + Unpin>(client: &mut C, until: Time) -> bool {
         return false;
     }
     match timeout(wait, client.read_u8()).await {
-        Ok(Ok(tag)) => tag == TERMINATE[0],
+        Ok(Ok(tag)) => tag == TERMINATE,
         Ok(Err(_)) => true,
         Err(_) => false,
     }
@@ -257,7 +258,7 @@ pub(in crate::postgres) async fn terminate_upstream<U>(
 {
     let (mut from, mut to) = tokio::io::split(upstream);
     let leaving = async {
-        if terminate && to.write_all(&TERMINATE).await.is_err() {
+        if terminate && to.write_all(&written::terminate()).await.is_err() {
             return;
         }
         let _ = to.flush().await;
@@ -304,10 +305,6 @@ const UNREADABLE: Fatal = Fatal {
     hint: None,
 };
 
-/// Terminate.
-///
-/// Source: <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-TERMINATE>
-const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 /// Long enough for a client across a network to read its last message, short enough to hold up nobody.
 const LINGER_FOR: Duration = Duration::from_secs(1);
 /// A client that has not read its last answer by then is not about to read this one.

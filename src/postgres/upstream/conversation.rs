@@ -19,6 +19,7 @@ use super::target::ServerState;
 use crate::postgres::protocol::auth::{self, Authentication, Step};
 use crate::postgres::protocol::plain::{self, OtherProtocol};
 use crate::postgres::protocol::startup::CancelRequest;
+use crate::postgres::protocol::written::query;
 
 /// A session that is ready for its first query.
 pub(super) struct Ready {
@@ -71,8 +72,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut wire = Wire { stream, buffer: std::mem::take(rest), received: 0 };
-    let len = u32::try_from(sql.len() + 5).map_err(|_| Failure::Protocol(Fault::TooLong))?;
-    wire.send(&[b"Q", len.to_be_bytes().as_slice(), sql.as_bytes(), b"\0"].concat()).await?;
+    wire.send(&query(sql)).await?;
     let mut value = None;
     loop {
         let frame = wire.frame().await?;

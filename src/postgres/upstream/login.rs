@@ -25,6 +25,7 @@ use crate::dial::{Address, Host, Socket, Stream};
 use crate::error::{Blame, ClientFacing};
 use crate::postgres::protocol::auth::{self, Authentication, Terms, Transport};
 use crate::postgres::protocol::fatal::{Fatal, SqlState};
+use crate::postgres::protocol::written::terminate;
 use crate::secret::Secret;
 
 /// A session with the server, ready for its first query.
@@ -52,7 +53,7 @@ impl UpstreamSession {
     /// Ends the session, and waits until the server has; 5 s at most.
     pub(crate) async fn part(mut self) {
         let goodbye = async {
-            self.stream.write_all(&TERMINATE).await?;
+            self.stream.write_all(&terminate()).await?;
             self.stream.flush().await?;
             while self.stream.read(&mut [0; 64]).await? > 0 {}
             Ok::<(), io::Error>(())
@@ -429,8 +430,6 @@ fn cannot_begin(words: &str) -> Fatal {
     }
 }
 
-/// Source: <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-TERMINATE>
-const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 /// How long a server may take to let a session go.
 const PART_WITHIN: Duration = Duration::from_secs(5);
 const SEE_LOG: &str = "The log of leasehold says why.";

@@ -24,7 +24,8 @@ use tokio_rustls::client::TlsStream;
 use super::uri::{RootCert, SslMode, SslNegotiation, TlsWords};
 use crate::crypto;
 use crate::postgres::protocol::plain::{self, OtherProtocol};
-use crate::postgres::protocol::startup::{ALPN, ssl_request};
+use crate::postgres::protocol::startup::ALPN;
+use crate::postgres::protocol::written::ssl_request;
 use crate::tls::{self, Connector, Level};
 
 /// How to speak TLS with one upstream. Its clones have the same certificates.

@@ -5,8 +5,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::cancel::CancelKey;
-use super::{CancelRequest, Error, MAX_STARTUP, Packet, StartupMessage, parse, ssl_request};
+use super::{CancelRequest, Error, MAX_STARTUP, Packet, StartupMessage, parse};
 use crate::postgres::protocol::fatal::SqlState;
+use crate::postgres::protocol::written::ssl_request;
 
 fn packet(code: u32, rest: &[u8]) -> BytesMut {
     let mut packet = BytesMut::new();
@@ -29,7 +30,7 @@ fn error(mut packet: BytesMut) -> Error {
 
 #[test]
 fn requests_are_told_apart_and_what_follows_stays() {
-    let mut buf = BytesMut::from(&ssl_request()[..]);
+    let mut buf = ssl_request();
     buf.unsplit(packet(80_877_104, b"its body is passed over"));
     buf.unsplit(packet(0x0003_0000, b"user\0app\0\0"));
     buf.put_slice(b"rest");

@@ -32,7 +32,7 @@ async fn login(word: &str, answer: &'static [u8]) -> (Result<UpstreamSession, Er
         let mut heard = Vec::new();
         let mut chunk = [0; 64];
         // As PostgreSQL: the connection ends with Terminate.
-        while !heard.ends_with(&TERMINATE) {
+        while !heard.ends_with(&terminate()) {
             match timeout(Duration::from_millis(300), server.read(&mut chunk)).await {
                 Ok(Ok(read)) if read > 0 => heard.extend_from_slice(&chunk[..read]),
                 _ => break,
@@ -62,7 +62,7 @@ async fn what_an_older_server_answers_stays_with_leasehold() {
 async fn a_server_that_does_not_suit_is_told_goodbye() {
     let (leg, heard) = login("read-only", ROW_OFF).await;
     assert!(matches!(leg, Err(Error::Unsuitable(_))));
-    assert_eq!(heard, [SHOW, &TERMINATE].concat());
+    assert_eq!(heard, [SHOW, &terminate()].concat());
     // Nor does one that cannot say.
     let (leg, heard) = login("standby", b"E\0\0\0\x05\0Z\0\0\0\x05I").await;
     assert!(matches!(leg, Err(Error::Unsuitable(_))));

@@ -1,0 +1,54 @@
+//! Messages that leasehold itself writes to a server; pgwire encodes them. None of them holds a secret: those are written
+//! by our own code, as pgwire shows what it holds. Floor 1.
+
+use bytes::BytesMut;
+use pgwire::messages::Message;
+use pgwire::messages::simplequery::Query;
+use pgwire::messages::startup::SslRequest;
+use pgwire::messages::terminate::{MESSAGE_TYPE_BYTE_TERMINATE, Terminate};
+
+/// The tag of a Terminate.
+pub(crate) const TERMINATE: u8 = MESSAGE_TYPE_BYTE_TERMINATE;
+
+/// Ends a session.
+///
+/// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-TERMINATE>
+#[must_use]
+pub(crate) fn terminate() -> BytesMut {
+    encoded(&Terminate::new())
+}
+
+/// The packet that asks a server for TLS.
+///
+/// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-SSLREQUEST>
+#[must_use]
+pub(crate) fn ssl_request() -> BytesMut {
+    encoded(&SslRequest::new())
+}
+
+/// Asks for what this statement gives; it has no NUL.
+///
+/// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-QUERY>
+#[must_use]
+pub(crate) fn query(sql: &str) -> BytesMut {
+    encoded(&Query::new(sql.to_owned()))
+}
+
+pub(super) fn encoded(message: &impl Message) -> BytesMut {
+    let mut encoded = BytesMut::with_capacity(64);
+    #[expect(clippy::expect_used, reason = "encoding one of these messages has no case that fails")]
+    message.encode(&mut encoded).expect("its text fits into a message");
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_as_the_manual_has_them() {
+        assert_eq!(terminate(), b"X\0\0\0\x04".as_slice());
+        assert_eq!(ssl_request(), [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f].as_slice());
+        assert_eq!(query("SELECT 1"), b"Q\0\0\0\x0dSELECT 1\0".as_slice());
+    }
+}
