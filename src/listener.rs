@@ -5,17 +5,18 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use crate::clock;
 use crate::log_throttle::LogThrottle;
-use crate::postgres::session::{Shared, serve, turn_away};
+use crate::socket::descriptors::Descriptors;
 use crate::socket::{self, Client, UnixSocket, is_the_clients};
 
 /// Where to listen.
@@ -63,6 +64,28 @@ pub(crate) enum Error {
     Unix(#[from] socket::Error),
 }
 
+/// What serves the clients of all listeners, whatever they speak. Its clones number their clients together.
+#[derive(Clone)]
+pub(crate) struct Service<S, T> {
+    descriptors: Arc<Descriptors>,
+    last_id: Arc<AtomicU64>,
+    serve: S,
+    turn_away: T,
+}
+
+impl<S, T> Service<S, T> {
+    /// `descriptors` counts what clients may take. `serve` serves one to its end; its number counts from 1. `turn_away`
+    /// answers one for which there are no descriptors: it may not wait for that client.
+    #[must_use]
+    pub(crate) fn new(descriptors: Arc<Descriptors>, serve: S, turn_away: T) -> Self {
+        Self { descriptors, last_id: Arc::default(), serve, turn_away }
+    }
+
+    fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
 /// A bound address. Nobody is accepted before [`Listener::run`]; connections wait in the backlog.
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -106,7 +129,17 @@ impl Listener {
 
     /// Accepts clients until `stop`, and serves each in a task of `sessions`. Connections that are still in the
     /// backlog then are refused by the system.
-    pub(crate) async fn run(self, shared: Arc<Shared>, sessions: TaskTracker, stop: CancellationToken) {
+    pub(crate) async fn run<S, F, T, G>(
+        self,
+        service: Service<S, T>,
+        sessions: TaskTracker,
+        stop: CancellationToken,
+    ) where
+        S: Fn(Client, u64) -> F,
+        F: Future<Output = ()> + Send + 'static,
+        T: Fn(Client, socket::Peer, Span) -> G,
+        G: Future<Output = ()>,
+    {
         let [failures, no_room] = [LOG_EVERY; 2].map(LogThrottle::every);
         loop {
             let accepted = tokio::select! {
@@ -116,17 +149,17 @@ impl Listener {
             };
             match accepted {
                 Ok((client, peer)) => {
-                    let id = shared.next_id();
+                    let id = service.next_id();
                     let span = tracing::debug_span!("session", session.id = id, client.addr = %Peer(&client));
-                    if let Some(descriptors) = shared.descriptors().take() {
-                        let serving = serve(client, Arc::clone(&shared), id);
+                    if let Some(descriptors) = service.descriptors.take() {
+                        let serving = (service.serve)(client, id);
                         // They are free again when both sockets are closed.
                         sessions.spawn(async move { (serving.await, drop(descriptors)).0 }.instrument(span));
                     } else {
                         if no_room.admit(clock::now()).is_some() {
                             tracing::warn!(addr = %self.address, "{NO_ROOM}");
                         }
-                        turn_away(client, peer, &shared, span).await;
+                        (service.turn_away)(client, peer, span).await;
                     }
                 }
                 Err(error) if is_the_clients(&error) => {}
@@ -149,7 +182,7 @@ impl Listener {
             BoundListener::Tcp(listener) => {
                 let (stream, from) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                // A client that vanished without a word is found out, as PostgreSQL does it.
+                // A client that vanished without a word is found out, as by the server itself.
                 SockRef::from(&stream).set_keepalive(true)?;
                 SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
                 Ok((Client::Tcp(stream), socket::Peer::at(from.ip())))
@@ -209,34 +242,33 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
-    use tokio::sync::watch;
 
     use super::*;
-    use crate::postgres::cancel::{Cancels, Unknown};
-    use crate::postgres::session::{Limits, Routes};
-    use crate::session::end::Stop;
 
     #[tokio::test]
     async fn a_client_is_served_until_the_listener_is_stopped() {
-        let within = Duration::from_secs(5);
-        let limits =
-            Limits { handshake_timeout: within, login_wait: within, send_timeout: within, max_sessions: 0 };
-        let process = watch::Sender::new(Stop::Running);
-        let cancels = Cancels::new(Unknown::Off);
-        let shared = Shared::new(Routes::default(), limits, cancels, process.subscribe());
+        let serve = |mut client: Client, id| async move {
+            client.write_u64(id).await.unwrap();
+            let _ = client.read_u8().await;
+        };
+        let turn_away = |_, _, _| async { panic!("there are descriptors") };
+        let service = Service::new(Arc::default(), serve, turn_away);
         let listener = Listener::bind(&Address::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
         let Address::Tcp(address) = *listener.address() else { panic!("it is TCP") };
         assert_ne!(address.port(), 0);
         let (sessions, stop) = (TaskTracker::new(), CancellationToken::new());
-        let running = tokio::spawn(listener.run(shared, sessions.clone(), stop.clone()));
+        let running = tokio::spawn(listener.run(service, sessions.clone(), stop.clone()));
 
-        let mut client = TcpStream::connect(address).await.unwrap();
-        client.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").await.unwrap();
-        assert_eq!(client.read_u8().await.unwrap(), b'N');
+        let mut clients = Vec::new();
+        for id in 1..=2 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            assert_eq!(client.read_u64().await.unwrap(), id);
+            clients.push(client);
+        }
         stop.cancel();
         running.await.unwrap();
         assert!(TcpStream::connect(address).await.is_err());
-        drop(client);
+        drop(clients);
         sessions.close();
         sessions.wait().await;
     }

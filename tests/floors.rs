@@ -44,7 +44,7 @@ const RULES: &[Rule] = &[
     rule("postgres::relay", 4, &["vault"], &[], VAULT),
     rule("postgres::cancel", 4, &["vault"], &[], VAULT),
     rule("postgres", 4, &["vault"], &[], VAULT),
-    rule("listener", 5, &["vault"], &[], &[]),
+    rule("listener", 5, &["vault", "postgres"], &[], POSTGRES),
     rule("shutdown", 5, &["vault"], &[], &[]),
     rule("admin", 5, &["vault"], &[], POSTGRES),
     rule("log", 5, &["vault"], &[], &[]),
@@ -200,6 +200,7 @@ fn a_planted_fault_is_found() {
         ("admin::status", "use crate::{config, error};"),
         ("admin", "use crate::vault::Config;"),
         ("listener", "use leasehold::vault;"),
+        ("listener", "use crate::postgres::session;"),
         ("shutdown", "let x = crate::app::main();"),
         ("nowhere", "//! A module that no floor knows."),
     ];

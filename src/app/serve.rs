@@ -14,7 +14,7 @@ use crate::admin::{self, Process, ReloadReply};
 use crate::config::Config;
 use crate::credentials::state::StateFile;
 use crate::credentials::status::VaultStatus;
-use crate::listener::{self, Listener};
+use crate::listener::{self, Listener, Service};
 use crate::metrics::{self, Metrics};
 use crate::notify::{Notify, State};
 use crate::postgres::cancel::Cancels;
@@ -88,9 +88,7 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
 
     let sessions = TaskTracker::new();
     let accepting = CancellationToken::new();
-    for listener in listeners {
-        background.spawn(listener.run(Arc::clone(&shared), sessions.clone(), accepting.clone()));
-    }
+    accept(listeners, &shared, &background, &sessions, &accepting);
     // Not the first credential: a service that waits for Vault would be ended by its manager's own time limit.
     announce(notify, State::Ready);
     let relay_phases = async {
@@ -200,6 +198,29 @@ fn bind(config: &Config) -> Result<Vec<Listener>, Error> {
 fn is_absent(error: &std::io::Error) -> bool {
     let absent = [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL];
     error.raw_os_error().is_some_and(|code| absent.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+/// Accepts clients, which speak PostgreSQL's protocol.
+fn accept(
+    listeners: Vec<Listener>,
+    shared: &Arc<Shared>,
+    background: &TaskTracker,
+    sessions: &TaskTracker,
+    accepting: &CancellationToken,
+) {
+    let of_clients = Arc::clone(shared);
+    let of_turned_away = Arc::clone(shared);
+    let service = Service::new(
+        Arc::clone(shared.descriptors()),
+        move |client, id| session::serve(client, Arc::clone(&of_clients), id),
+        move |client, peer, span| {
+            let shared = Arc::clone(&of_turned_away);
+            async move { session::turn_away(client, peer, &shared, span).await }
+        },
+    );
+    for listener in listeners {
+        background.spawn(listener.run(service.clone(), sessions.clone(), accepting.clone()));
+    }
 }
 
 fn session_limits(config: &Config) -> session::Limits {

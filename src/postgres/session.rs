@@ -15,7 +15,6 @@ mod login;
 mod reasons;
 mod routes;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -55,7 +54,6 @@ pub(crate) struct Shared {
     descriptors: Arc<Descriptors>,
     /// Clients for which there were none.
     turned_away: Mutex<Connections>,
-    last_id: AtomicU64,
 }
 
 /// The bounds of `[limits]`.
@@ -92,7 +90,6 @@ impl Shared {
             session_limit: SessionLimit::default(),
             descriptors,
             turned_away: Mutex::new(Connections::new(turned_away, turned_away)),
-            last_id: AtomicU64::new(0),
         })
     }
 
@@ -114,12 +111,6 @@ impl Shared {
         &self.descriptors
     }
 
-    /// A number for a session, from 1.
-    #[must_use]
-    pub(crate) fn next_id(&self) -> u64 {
-        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
     /// Ends so long after the process has begun to let nobody in.
     async fn closing_for(&self, span: Duration) {
         let mut stop = self.stop.clone();
@@ -135,7 +126,7 @@ impl Shared {
     }
 }
 
-/// Serves one client to its end. `id` is from [`Shared::next_id`].
+/// Serves one client to its end. `id`: no other session of the process has it.
 ///
 /// Not cancel safe: dropped, it leaves the server's session uncounted for. To end it early use [`Stop`].
 pub(crate) async fn serve(client: Client, shared: Arc<Shared>, id: u64) {
