@@ -5,7 +5,7 @@
 //!
 //! | floor | modules | what they are |
 //! |---|---|---|
-//! | 0 | `time`, `clock`, `secret`, `error`, `metrics`, `crypto`, `files`, `log_throttle` | what every floor shares: points in time, secrets, errors, counters, how files of secrets are read, how seldom a line is logged |
+//! | 0 | `time`, `clock`, `secret`, `error`, `metrics`, `crypto`, `files`, `bucket`, `log_throttle`, `table` | what every floor shares: points in time, secrets, errors, counters, how files of secrets are read, how often something may happen or be logged, tables for people |
 //! | 1 | `lease`, `postgres::protocol` | pure: no clock, no socket, no log; neither knows the other |
 //! | 2 | `vault`, `postgres::upstream` | the two servers that leasehold talks to; neither knows the other |
 //! | 2 | `acceptor` | TLS towards clients: certificates and the handshake |
@@ -22,6 +22,7 @@
 mod acceptor;
 mod admin;
 mod app;
+mod bucket;
 mod check;
 mod cli;
 mod clock;
@@ -44,6 +45,7 @@ mod secret;
 mod session;
 mod shutdown;
 mod socket;
+mod table;
 mod time;
 mod tls;
 mod upstreams;

@@ -27,6 +27,8 @@ const RULES: &[Rule] = &[
     rule("metrics", 0, &[], ASYNC, &[]),
     rule("crypto", 0, &[], ASYNC, &[]),
     rule("files", 0, &[], ASYNC, &[]),
+    rule("bucket", 0, &["clock"], IMPURE, &[]),
+    rule("table", 0, &["clock"], IMPURE, &[]),
     rule("log_throttle", 0, &["clock"], IMPURE, &[]),
     rule("lease", 1, &["postgres", "metrics", "clock"], IMPURE, POSTGRES),
     // A seed and a depth come from the environment.

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::table::{aligned, row};
+
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
@@ -69,29 +71,15 @@ fn one_line(text: &str) -> String {
 /// For people: a table, each remedy below its finding, and a last line that sums up.
 #[must_use]
 pub(crate) fn table(findings: &[Finding]) -> String {
-    let width = |title: &str, cell: &dyn Fn(&Finding) -> usize| {
-        findings.iter().map(cell).chain([title.len()]).max().unwrap_or(0)
-    };
-    let route = |finding: &Finding| finding.route.clone().unwrap_or_else(|| "-".to_owned());
-    let (check, name) =
-        (width("CHECK", &|f: &Finding| f.check.len()), width("ROUTE", &|f: &Finding| route(f).len()));
-    let outcome = width("OUTCOME", &|f: &Finding| f.outcome.word().len());
-    let mut text = format!("{:<check$}  {:<name$}  {:<outcome$}  FINDING\n", "CHECK", "ROUTE", "OUTCOME");
+    let mut rows = vec![row(["CHECK", "ROUTE", "OUTCOME", "FINDING"])];
     for finding in findings {
-        // Writing into a String does not fail.
-        let _ = writeln!(
-            text,
-            "{:<check$}  {:<name$}  {:<outcome$}  {}",
-            finding.check,
-            route(finding),
-            finding.outcome.word(),
-            finding.detail
-        );
-        if let Some(remedy) = &finding.remedy {
-            let _ = writeln!(text, "{:indent$}-> {remedy}", "", indent = check + name + outcome + 6);
-        }
+        let route = finding.route.as_deref().unwrap_or("-");
+        rows.push(row([finding.check, route, finding.outcome.word(), &finding.detail]));
+        rows.extend(finding.remedy.as_ref().map(|remedy| row(["", "", "", &format!("-> {remedy}")])));
     }
+    let mut text = aligned(&rows);
     let count = |outcome| findings.iter().filter(|finding| finding.outcome == outcome).count();
+    // Writing into a String does not fail.
     let _ = writeln!(text, "\nerrors: {}, warnings: {}", count(Outcome::Error), count(Outcome::Warning));
     text
 }

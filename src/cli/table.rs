@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::admin::Status;
 use crate::credentials::status::{GenerationStatus, RouteStatus, VaultStatus};
+use crate::table::{aligned, row};
 
 /// The whole page: the process, its routes, their credentials.
 pub(super) fn render(status: &Status, now: SystemTime) -> String {
@@ -116,30 +117,6 @@ fn errors(routes: &[RouteStatus], now: SystemTime) -> String {
             [error, unsaved].into_iter().flatten().collect::<String>()
         })
         .collect()
-}
-
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
-    cells.map(str::to_owned).to_vec()
-}
-
-/// Columns as wide as their widest cell; nothing after the last one.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| {
-            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        })
-        .collect();
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(&format!("{cell:<width$}  "));
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 /// A time of the document as seen from now: `in 52m 3s`, `4s ago`.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::schedule::{self, Jitter};
 use super::{GenerationId, TokenId};
+use crate::bucket::Bucket;
 use crate::time::Time;
 
 /// Why a fresh credential is issued.
@@ -63,6 +64,7 @@ impl Reason {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Issuance {
     pub(super) state: State,
+    /// Grants out of turn, and requests that may have made a credential and did not bring it.
     pub(super) bucket: Bucket,
     /// Whether the next request waits for the bucket whatever it is for: the latest one may have made a credential that
     /// leasehold does not have, or made one that no server accepts while nothing is usable.
@@ -123,7 +125,7 @@ pub(super) enum Unproved {
 
 impl Issuance {
     pub(super) fn new(burst: u32, interval: Duration) -> Self {
-        Self { state: State::Idle, bucket: Bucket::new(burst, interval), awaits_bucket: false, failures: 0 }
+        Self { state: State::Idle, bucket: Bucket::full(burst, interval), awaits_bucket: false, failures: 0 }
     }
 
     /// An attempt failed. `most` bounds the wait.
@@ -141,46 +143,5 @@ impl Issuance {
     pub(super) fn succeed(&mut self) {
         self.state = State::Idle;
         self.failures = 0;
-    }
-}
-
-/// Grants out of turn, and requests that may have made a credential and did not bring it: `burst` at once, then one each
-/// `interval`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Bucket {
-    burst: u32,
-    interval: Duration,
-    left: u32,
-    /// When the next one is put in; counts only while `left` is below `burst`.
-    next_at: Time,
-}
-
-impl Bucket {
-    fn new(burst: u32, interval: Duration) -> Self {
-        // Without any, a lost lease would never be replaced.
-        let burst = burst.max(1);
-        Self { burst, interval, left: burst, next_at: Time::from_nanos(0) }
-    }
-
-    /// When a grant may be asked for: at once, or at that time.
-    pub(super) fn ready_at(&mut self, now: Time) -> Option<Time> {
-        self.refill(now);
-        (self.left == 0).then_some(self.next_at)
-    }
-
-    /// A grant has come, or may have been made.
-    pub(super) fn take(&mut self, now: Time) {
-        self.refill(now);
-        if self.left == self.burst {
-            self.next_at = now + self.interval;
-        }
-        self.left = self.left.saturating_sub(1);
-    }
-
-    fn refill(&mut self, now: Time) {
-        while self.left < self.burst && now >= self.next_at {
-            self.left += 1;
-            self.next_at = self.next_at + self.interval;
-        }
     }
 }

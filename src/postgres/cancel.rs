@@ -12,11 +12,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::bucket::Bucket;
 use crate::clock;
 use crate::metrics::{self, Cancel};
 use crate::postgres::protocol::startup::CancelRequest;
 use crate::postgres::upstream::{CancelTarget, Upstream};
-use crate::time::Time;
 
 /// What is done with a request whose key is not in the table: another instance's session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,7 @@ pub(crate) enum Unknown {
 pub(crate) struct Cancels {
     targets: Mutex<HashMap<CancelRequest, Entry>>,
     unknown: Unknown,
+    /// Lets so many unknown keys through: they cost every upstream a connection.
     bucket: Mutex<Bucket>,
     in_flight: Semaphore,
 }
@@ -49,7 +50,7 @@ impl Cancels {
         Self {
             targets: Mutex::default(),
             unknown,
-            bucket: Mutex::new(Bucket::full(clock::now())),
+            bucket: Mutex::new(Bucket::full(BURST, ONE_EACH)),
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
         }
     }
@@ -95,7 +96,7 @@ impl Cancels {
 
     /// Sends a key that is not ours to all distinct hosts.
     async fn forward(&self, request: &CancelRequest, upstreams: Vec<Arc<Upstream>>) -> Cancel {
-        let allowed = self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(clock::now());
+        let allowed = self.bucket.lock().unwrap_or_else(PoisonError::into_inner).try_take(clock::now());
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Cancel::Limited;
         };
@@ -148,34 +149,12 @@ impl Drop for Registration {
     }
 }
 
-/// Lets so many unknown keys through: they cost every upstream a connection.
-struct Bucket {
-    tokens: f64,
-    filled_at: Time,
-}
-
-impl Bucket {
-    fn full(now: Time) -> Self {
-        Self { tokens: BURST, filled_at: now }
-    }
-
-    fn take(&mut self, now: Time) -> bool {
-        let grown = now.since(self.filled_at).as_secs_f64() * KEYS_PER_SECOND;
-        self.tokens = (self.tokens + grown).min(BURST);
-        self.filled_at = now;
-        let allowed = self.tokens >= 1.0;
-        if allowed {
-            self.tokens -= 1.0;
-        }
-        allowed
-    }
-}
-
 const SEND_WITHIN: Duration = Duration::from_secs(5);
 const MAX_HOSTS: usize = 8;
 const MAX_IN_FLIGHT: usize = 4;
-const KEYS_PER_SECOND: f64 = 5.0;
-const BURST: f64 = 10.0;
+/// Unknown keys at once, and then one each so often.
+const BURST: u32 = 10;
+const ONE_EACH: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 pub(in crate::postgres) mod tests {
@@ -301,14 +280,5 @@ pub(in crate::postgres) mod tests {
         let _later = cancels.register(key.clone(), target, 2);
         drop(earlier);
         assert_eq!(cancels.targets.lock().unwrap().len(), 1);
-    }
-
-    #[test]
-    fn unknown_keys_are_limited_to_five_a_second_after_ten() {
-        let begin = Time::from_nanos(0);
-        let mut bucket = Bucket::full(begin);
-        assert_eq!((0..20).filter(|_| bucket.take(begin)).count(), 10);
-        let later = begin + Duration::from_secs(1);
-        assert_eq!((0..20).filter(|_| bucket.take(later)).count(), 5);
     }
 }
