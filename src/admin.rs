@@ -19,8 +19,6 @@ mod server;
 mod status;
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -83,24 +81,6 @@ impl fmt::Debug for Process {
             .field("routes", &self.routes().len())
             .field("shutdown", &self.shutdown)
             .finish_non_exhaustive()
-    }
-}
-
-/// An admin address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Address {
-    /// TCP, on loopback.
-    Tcp(SocketAddr),
-    /// A Unix socket, by its whole path.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(addr) => addr.fmt(f),
-            Self::Unix(path) => path.display().fmt(f),
-        }
     }
 }
 

@@ -12,13 +12,14 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::admin::{Address, Rotated, Status};
+use crate::admin::{Rotated, Status};
 use crate::clock;
 use crate::config::{
     self, AdminFlags, Environment, ReloadFlags, RotateFlags, ShutdownFlags, StatusFlags, WaitFlags,
 };
 use crate::credentials::DrainSpan;
 use crate::error::Chain;
+use crate::socket::Address;
 
 use client::Client;
 

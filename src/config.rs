@@ -31,7 +31,8 @@ use std::time::Duration;
 
 use crate::files::FileSetting;
 use crate::postgres::cancel::Unknown;
-use crate::{acceptor, admin, listener, log, shutdown};
+use crate::socket::Address;
+use crate::{acceptor, log, session, shutdown};
 
 pub(crate) use env::Environment;
 pub(crate) use error::Error;
@@ -58,7 +59,7 @@ pub(crate) struct Config {
     /// Where probes and `/metrics` are served.
     pub(crate) http: Option<SocketAddr>,
     /// Where everything else is served.
-    pub(crate) admin: Option<admin::Address>,
+    pub(crate) admin: Option<Address>,
     /// What is logged, and how.
     pub(crate) log: log::Options,
     /// How long a shutdown waits.
@@ -148,7 +149,7 @@ impl Warning {
 ///
 /// # Errors
 /// As [`Config::load`], for the file as a whole and for this one value.
-pub(crate) fn admin_address(flags: &AdminFlags, env: &Environment) -> Result<Option<admin::Address>, Error> {
+pub(crate) fn admin_address(flags: &AdminFlags, env: &Environment) -> Result<Option<Address>, Error> {
     general::admin(&Sources::open(&flags.0, env)?)
 }
 
@@ -156,7 +157,7 @@ pub(crate) fn admin_address(flags: &AdminFlags, env: &Environment) -> Result<Opt
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listen {
     /// Its address.
-    pub(crate) address: listener::Address,
+    pub(crate) address: Address,
     /// It stands in the default list: a machine without this address family is no error.
     pub(crate) optional: bool,
 }
@@ -164,16 +165,10 @@ pub(crate) struct Listen {
 /// `[limits]`. Counts of 0 are no limit; every span is longer than zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// From accept to the whole StartupMessage.
-    pub(crate) handshake_timeout: Duration,
-    /// How long a login waits for a usable credential.
-    pub(crate) login_wait: Duration,
+    /// Those of sessions.
+    pub(crate) sessions: session::Limits,
     /// Each upstream host: TCP to ReadyForQuery. The URI's word beats it.
     pub(crate) connect_timeout: Duration,
-    /// Writing handshake, error or close messages to a client.
-    pub(crate) send_timeout: Duration,
-    /// Sessions of the process.
-    pub(crate) max_sessions: usize,
     /// How long an upstream server may lag in learning of a credential, if it was written: the default depends on how
     /// many addresses a route has.
     pub(crate) replica_grace: Option<Duration>,

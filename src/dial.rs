@@ -13,36 +13,17 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::socket::Address;
+
 pub(crate) use hosts::{Host, HostTurn, Hosts, Order};
 pub(crate) use lookups::Lookups;
 pub(crate) use stream::{Discard, Stream};
-
-/// Where a connection went, so that a cancel can follow it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Address {
-    /// A resolved address.
-    Tcp(SocketAddr),
-    /// The file of a Unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => path.display().fmt(f),
-        }
-    }
-}
 
 /// A connected socket, before TLS.
 #[derive(Debug)]

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,36 +16,7 @@ use tracing::{Instrument as _, Span};
 use crate::clock;
 use crate::log_throttle::LogThrottle;
 use crate::socket::descriptors::Descriptors;
-use crate::socket::{self, Client, UnixSocket, is_the_clients};
-
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Address {
-    /// An IP address and a port; port 0 takes a free one.
-    Tcp(SocketAddr),
-    /// The file of a Unix socket, `/dir/.s.PGSQL.<port>`.
-    Unix(PathBuf),
-}
-
-impl Address {
-    /// Whether only this machine can reach it.
-    #[must_use]
-    pub(crate) fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            Self::Unix(_) => true,
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => path.display().fmt(f),
-        }
-    }
-}
+use crate::socket::{self, Address, Client, UnixSocket, is_the_clients};
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -271,18 +241,5 @@ mod tests {
         drop(clients);
         sessions.close();
         sessions.wait().await;
-    }
-
-    #[test]
-    fn only_loopback_and_sockets_are_local() {
-        let tcp = |text: &str| Address::Tcp(text.parse().unwrap());
-        for local in
-            [tcp("127.0.0.2:1"), tcp("[::1]:1"), tcp("[::ffff:127.0.0.1]:1"), Address::Unix("/s".into())]
-        {
-            assert!(local.is_local(), "{local}");
-        }
-        for public in [tcp("0.0.0.0:1"), tcp("[::]:1"), tcp("10.0.0.1:1")] {
-            assert!(!public.is_local(), "{public}");
-        }
     }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::credentials::{Obstacle, Proof, Prove};
-use crate::dial::Address;
 use crate::error::Chain;
 use crate::postgres::protocol::startup::StartupMessage;
 use crate::postgres::session::UsedDatabases;
 use crate::postgres::upstream::refusal::Refusal;
 use crate::postgres::upstream::{LoginError, Turn, Upstream, UpstreamSession};
 use crate::secret::Secret;
+use crate::socket::Address;
 
 /// Where a route's proofs log in, and what they ask.
 pub(crate) struct Prover {

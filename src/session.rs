@@ -8,6 +8,6 @@ pub(crate) mod read_buffer;
 pub(crate) mod timer;
 mod watched;
 
-pub(crate) use limit::{SessionLimit, SessionPermit};
+pub(crate) use limit::{Limits, SessionLimit, SessionPermit};
 pub(crate) use name_match::Match;
 pub(crate) use watched::WatchedValue;

@@ -1,6 +1,7 @@
 //! Sockets that are listened on, whoever listens: their files, the connections that they take, the descriptors behind
 //! both. Nothing here knows what is said on a connection. Floor 2.
 
+mod address;
 mod client;
 mod connections;
 pub(crate) mod descriptors;
@@ -8,6 +9,7 @@ mod unix;
 
 use std::io;
 
+pub(crate) use address::Address;
 pub(crate) use client::Client;
 pub(crate) use connections::{Connections, Peer, Progress};
 pub(crate) use unix::{Error, UnixSocket};

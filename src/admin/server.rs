@@ -18,11 +18,11 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use super::Process;
 use super::handler::{Scope, handle};
-use super::{Address, Process};
 use crate::clock;
 use crate::log_throttle::LogThrottle;
-use crate::socket::{self, Connections, Peer, Progress, UnixSocket, is_the_clients};
+use crate::socket::{self, Address, Connections, Peer, Progress, UnixSocket, is_the_clients};
 
 /// Why an address could not be bound.
 #[derive(Debug, thiserror::Error)]

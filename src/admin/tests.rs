@@ -1,5 +1,6 @@
 //! The servers as a client on the wire sees them, with no route. Floor 5.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -8,6 +9,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::server::Server;
 use super::*;
 use crate::shutdown::{Delays, Phase};
+use crate::socket::Address;
 
 struct Running {
     addr: SocketAddr,

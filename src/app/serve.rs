@@ -57,10 +57,10 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     let background = TaskTracker::new();
     let (tell, told) = watch::channel(Stop::Running);
     let shared =
-        Shared::new(Routes::default(), session_limits(&config), Cancels::new(config.cancel_unknown), told);
+        Shared::new(Routes::default(), config.limits.sessions, Cancels::new(config.cancel_unknown), told);
     shared.acceptor().set(tls);
     let (reloads, asked) = mpsc::channel(8);
-    let max_sessions = config.limits.max_sessions;
+    let max_sessions = config.limits.sessions.max_sessions;
     let common = Common {
         state: state.clone(),
         metrics: Arc::clone(&recorder),
@@ -220,15 +220,6 @@ fn accept(
     );
     for listener in listeners {
         background.spawn(listener.run(service.clone(), sessions.clone(), accepting.clone()));
-    }
-}
-
-fn session_limits(config: &Config) -> session::Limits {
-    session::Limits {
-        handshake_timeout: config.limits.handshake_timeout,
-        login_wait: config.limits.login_wait,
-        send_timeout: config.limits.send_timeout,
-        max_sessions: config.limits.max_sessions,
     }
 }
 

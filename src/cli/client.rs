@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::{Error, table};
-use crate::admin::Address;
+use crate::socket::Address;
 
 /// Asks one address; each question is a connection of its own.
 pub(super) struct Client {

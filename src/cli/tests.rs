@@ -12,6 +12,7 @@ use crate::admin::{Process, bind_admin};
 use crate::config::{Cli, Command};
 use crate::credentials::status::VaultStatus;
 use crate::shutdown::{Delays, Shutdown};
+use crate::socket::Address;
 
 struct Running {
     addr: Address,

@@ -10,7 +10,8 @@ use super::{Limits, Listen, keys};
 use crate::files::FileSetting;
 use crate::postgres::cancel::Unknown;
 use crate::postgres::protocol::startup::ALPN;
-use crate::{acceptor, admin, listener, log, shutdown};
+use crate::socket::Address;
+use crate::{acceptor, log, session, shutdown};
 
 pub(super) fn listen(sources: &Sources<'_>) -> Result<Vec<Listen>, Error> {
     let public = sources.get_or(&keys::LISTEN_PUBLIC, false)?;
@@ -30,7 +31,7 @@ pub(super) fn listen(sources: &Sources<'_>) -> Result<Vec<Listen>, Error> {
         ));
     }
     for (at, one) in listen.iter().enumerate() {
-        let fixed = !matches!(one.address, listener::Address::Tcp(addr) if addr.port() == 0);
+        let fixed = !matches!(one.address, Address::Tcp(addr) if addr.port() == 0);
         if fixed && listen.iter().skip(at + 1).any(|other| other.address == one.address) {
             return Err(Error::invalid(origin, format!("{} is there twice", one.address)));
         }
@@ -41,7 +42,7 @@ pub(super) fn listen(sources: &Sources<'_>) -> Result<Vec<Listen>, Error> {
 /// The second one only where there is IPv6.
 fn both_loopbacks() -> Vec<Listen> {
     let at = |ip: std::net::IpAddr, optional| Listen {
-        address: listener::Address::Tcp((ip, DEFAULT_PORT).into()),
+        address: Address::Tcp((ip, DEFAULT_PORT).into()),
         optional,
     };
     vec![at(Ipv4Addr::LOCALHOST.into(), false), at(Ipv6Addr::LOCALHOST.into(), true)]
@@ -52,8 +53,8 @@ pub(super) fn http(sources: &Sources<'_>) -> Result<Option<SocketAddr>, Error> {
     Ok(sources.get_or(&keys::HTTP, default)?.at())
 }
 
-pub(super) fn admin(sources: &Sources<'_>) -> Result<Option<admin::Address>, Error> {
-    let default = OrOff::At(admin::Address::Tcp((Ipv4Addr::LOCALHOST, 9091).into()));
+pub(super) fn admin(sources: &Sources<'_>) -> Result<Option<Address>, Error> {
+    let default = OrOff::At(Address::Tcp((Ipv4Addr::LOCALHOST, 9091).into()));
     Ok(sources.get_or(&keys::ADMIN, default)?.at())
 }
 
@@ -103,11 +104,13 @@ pub(super) fn tls(sources: &Sources<'_>) -> Result<Option<acceptor::Settings>, E
 pub(super) fn limits(sources: &Sources<'_>) -> Result<Limits, Error> {
     let span = |key, seconds| sources.get_or(key, Duration::from_secs(seconds));
     Ok(Limits {
-        handshake_timeout: span(&keys::HANDSHAKE_TIMEOUT, 15)?,
-        login_wait: span(&keys::LOGIN_WAIT, 10)?,
+        sessions: session::Limits {
+            handshake_timeout: span(&keys::HANDSHAKE_TIMEOUT, 15)?,
+            login_wait: span(&keys::LOGIN_WAIT, 10)?,
+            send_timeout: span(&keys::SEND_TIMEOUT, 30)?,
+            max_sessions: sources.get_or(&keys::ALL_SESSIONS, 0)?,
+        },
         connect_timeout: span(&keys::CONNECT_TIMEOUT, 10)?,
-        send_timeout: span(&keys::SEND_TIMEOUT, 30)?,
-        max_sessions: sources.get_or(&keys::ALL_SESSIONS, 0)?,
         replica_grace: sources.find(&keys::REPLICA_GRACE)?.map(|found| found.value),
         issue_burst: sources.get_or(&keys::ISSUE_BURST, 3)?,
         issue_interval: span(&keys::ISSUE_INTERVAL, 60)?,

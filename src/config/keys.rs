@@ -10,13 +10,13 @@ use std::time::Duration;
 use super::key::{Form, Key, Reload, Setting, Table};
 use super::method::Method;
 use super::values::{self, OrOff};
-use crate::admin;
 use crate::log::{Format, Level};
 use crate::postgres::cancel::Unknown;
 use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::upstream::uri::Uri;
 use crate::session::Match;
-use crate::vault::{Address, VaultPath};
+use crate::vault::VaultPath;
+use crate::{socket, vault};
 
 use super::Listen;
 
@@ -48,7 +48,7 @@ keys! {
     /// A TOML file
     CONFIG: PathBuf = None "config" Text "FILE" values::path, Restart;
     /// Address of status and commands: loopback, /path.sock, or off
-    ADMIN: OrOff<admin::Address> = Top "admin" Text "ADDR" values::admin, Restart, "127.0.0.1:9091";
+    ADMIN: OrOff<socket::Address> = Top "admin" Text "ADDR" values::admin, Restart, "127.0.0.1:9091";
     /// Addresses for clients; /dir[:port] is the Unix socket /dir/.s.PGSQL.<port>, mode 0660
     LISTEN: Vec<Listen> = Top "listen" List "ADDR,…" values::listens, Restart, "127.0.0.1:6432,[::1]:6432";
     /// Allow listeners beyond loopback and Unix sockets
@@ -67,7 +67,7 @@ keys! {
     STATE_FILE: PathBuf = Top "state_file" Text "FILE" values::path, Restart, "none, and each start issues fresh ones";
 
     /// Base URLs without a path, tried in order
-    VAULT_ADDR: Vec<Address> = Vault "addr" List "URL,…" values::vault_addrs, Restart, "https://127.0.0.1:8200";
+    VAULT_ADDR: Vec<vault::Address> = Vault "addr" List "URL,…" values::vault_addrs, Restart, "https://127.0.0.1:8200";
     /// Namespace
     VAULT_NAMESPACE: String = Vault "namespace" Text "NAMESPACE" values::header_safe, FreshCredential;
     /// PEM file of the only certificates to trust

@@ -106,11 +106,13 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(
         config.limits,
         Limits {
-            handshake_timeout: Duration::from_secs(15),
-            login_wait: Duration::from_secs(10),
+            sessions: session::Limits {
+                handshake_timeout: Duration::from_secs(15),
+                login_wait: Duration::from_secs(10),
+                send_timeout: Duration::from_secs(30),
+                max_sessions: 0,
+            },
             connect_timeout: Duration::from_secs(10),
-            send_timeout: Duration::from_secs(30),
-            max_sessions: 0,
             replica_grace: None,
             issue_burst: 3,
             issue_interval: Duration::from_secs(60),
@@ -480,7 +482,7 @@ fn listeners_beyond_this_machine_need_leave() {
 #[test]
 fn a_directory_is_a_unix_socket() {
     let path = |text| match values::listen(text).unwrap().address {
-        listener::Address::Unix(path) => path,
+        crate::socket::Address::Unix(path) => path,
         other => panic!("{other:?}"),
     };
     assert_eq!(path("/run/lh"), PathBuf::from("/run/lh/.s.PGSQL.6432"));

@@ -4,14 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::admin::Address;
 use crate::postgres::protocol::auth::method::{RequireAuth, RequireAuthError};
 
 use super::Listen;
-use crate::listener;
 use crate::postgres::cancel::Unknown;
 use crate::postgres::upstream::uri::Uri;
 use crate::session::Match;
+use crate::socket::Address;
 use crate::vault::{self, VaultPath};
 
 /// Why a value is wrong: one line, which does not repeat the value.
@@ -190,9 +189,9 @@ pub(super) fn listen(text: &str) -> Result<Listen, Bad> {
             ),
             None => (text, DEFAULT_PORT),
         };
-        listener::Address::Unix(socket_path(&format!("{}/.s.PGSQL.{port}", dir.trim_end_matches('/')))?)
+        Address::Unix(socket_path(&format!("{}/.s.PGSQL.{port}", dir.trim_end_matches('/')))?)
     } else {
-        listener::Address::Tcp(socket_addr(text).map_err(|_| {
+        Address::Tcp(socket_addr(text).map_err(|_| {
             Bad::from("neither an IP address with a port (127.0.0.1:6432, [::1]:6432) nor a directory (/dir, /dir:port)")
         })?)
     };

@@ -9,7 +9,8 @@ use std::time::Duration;
 use rand::seq::SliceRandom as _;
 use tokio::time::timeout;
 
-use super::{Address, Lookups, Socket, TcpSettings, connect};
+use super::{Lookups, Socket, TcpSettings, connect};
+use crate::socket::Address;
 
 /// One host.
 #[derive(Clone, Debug, PartialEq, Eq)]

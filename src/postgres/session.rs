@@ -33,7 +33,7 @@ use crate::postgres::protocol::startup::{CancelRequest, StartupMessage};
 use crate::postgres::relay::{self, Early, Relay};
 use crate::postgres::upstream::UpstreamSession;
 use crate::session::end::Stop;
-use crate::session::{SessionLimit, SessionPermit};
+use crate::session::{Limits, SessionLimit, SessionPermit};
 use crate::socket::descriptors::Descriptors;
 use crate::socket::{Client, Connections};
 use crate::time::Time;
@@ -54,19 +54,6 @@ pub(crate) struct Shared {
     descriptors: Arc<Descriptors>,
     /// Clients for which there were none.
     turned_away: Mutex<Connections>,
-}
-
-/// The bounds of `[limits]`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// From accept to the whole StartupMessage.
-    pub(crate) handshake_timeout: Duration,
-    /// How long a login waits for a credential.
-    pub(crate) login_wait: Duration,
-    /// For writing handshake, error or close messages.
-    pub(crate) send_timeout: Duration,
-    /// Sessions of all routes; 0 is no limit.
-    pub(crate) max_sessions: usize,
 }
 
 impl Shared {

@@ -26,8 +26,9 @@ pub(crate) mod uri;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::dial::{Address, Host, HostTurn, Hosts, Lookups};
+use crate::dial::{Host, HostTurn, Hosts, Lookups};
 use crate::postgres::protocol::auth::method::{ChannelBinding, RequireAuth};
+use crate::socket::Address;
 use keys::KeysOfUpstream;
 use tls::Tls;
 use uri::{TargetSessionAttrs, Uri};

@@ -1,7 +1,21 @@
-//! How many sessions there may be at once. Floor 4.
+//! How many sessions there may be at once, and how long each part of one may take. Floor 4.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Bounds on all sessions of a process. Every span is longer than zero, but `login_wait`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// From accept to the whole StartupMessage.
+    pub(crate) handshake_timeout: Duration,
+    /// How long a login waits for a credential.
+    pub(crate) login_wait: Duration,
+    /// For writing handshake, error or close messages.
+    pub(crate) send_timeout: Duration,
+    /// Sessions of all routes; 0 is no limit.
+    pub(crate) max_sessions: usize,
+}
 
 /// Counts sessions against a limit.
 #[derive(Clone, Debug, Default)]

@@ -6,11 +6,12 @@ use std::time::Duration;
 use tracing::Instrument as _;
 
 use super::handshake::Asked;
-use super::{Limits, Shared, answer_cancel, encryption};
+use super::{Shared, answer_cancel, encryption};
 use crate::error::ClientFacing;
 use crate::metrics::{self, LoginFailure};
 use crate::postgres::protocol::error_response;
 use crate::postgres::relay;
+use crate::session::Limits;
 use crate::socket::{Client, Peer, Progress};
 
 /// Turns a client away in a task of its own. There are never many of them: when they are too many, the client that has

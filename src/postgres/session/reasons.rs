@@ -38,7 +38,7 @@ impl fmt::Display for Reasons {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dial::Address;
+    use crate::socket::Address;
 
     #[test]
     fn each_host_is_shown_once_with_its_latest_reason() {

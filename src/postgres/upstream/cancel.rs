@@ -11,8 +11,9 @@ use super::Upstream;
 use super::tls::{self, Answer, Tls};
 use super::uri::SslMode;
 use crate::crypto;
-use crate::dial::{self, Address, HostTurn, Socket, Stream, TcpSettings};
+use crate::dial::{self, HostTurn, Socket, Stream, TcpSettings};
 use crate::postgres::protocol::startup::CancelRequest;
+use crate::socket::Address;
 
 /// What cancels a leg's statement. Outlives the leg, and needs no credential.
 #[derive(Clone)]

@@ -21,12 +21,13 @@ use super::tls::{self, Answer, Tls};
 use super::uri::SslMode;
 use super::{Turn, Upstream};
 use crate::crypto;
-use crate::dial::{Address, Host, Socket, Stream};
+use crate::dial::{Host, Socket, Stream};
 use crate::error::{Blame, ClientFacing};
 use crate::postgres::protocol::auth::{self, Authentication, Terms, Transport};
 use crate::postgres::protocol::fatal::{Fatal, SqlState};
 use crate::postgres::protocol::written::terminate;
 use crate::secret::Secret;
+use crate::socket::Address;
 
 /// A session with the server, ready for its first query.
 pub(crate) struct UpstreamSession {

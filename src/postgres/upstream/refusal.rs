@@ -4,8 +4,8 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::dial::Address;
 use crate::postgres::protocol::error_response::Fields;
+use crate::socket::Address;
 
 /// An ErrorResponse that ended a login.
 ///
