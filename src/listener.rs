@@ -16,7 +16,7 @@ use tracing::{Instrument as _, Span};
 use crate::clock;
 use crate::log_throttle::LogThrottle;
 use crate::socket::descriptors::Descriptors;
-use crate::socket::{self, Address, Client, UnixSocket, is_the_clients};
+use crate::socket::{self, Address, Bound, Client, UnixSocket, is_the_clients};
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -59,14 +59,8 @@ impl<S, T> Service<S, T> {
 /// A bound address. Nobody is accepted before [`Listener::run`]; connections wait in the backlog.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    socket: BoundListener,
+    socket: Bound,
     address: Address,
-}
-
-#[derive(Debug)]
-enum BoundListener {
-    Tcp(TcpListener),
-    Unix(UnixSocket),
 }
 
 impl Listener {
@@ -80,11 +74,9 @@ impl Listener {
             Address::Tcp(wanted) => {
                 let listener = bind_tcp(*wanted).map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
-                (BoundListener::Tcp(listener), Address::Tcp(bound))
+                (Bound::Tcp(listener), Address::Tcp(bound))
             }
-            Address::Unix(path) => {
-                (BoundListener::Unix(UnixSocket::bind(path, MODE, BACKLOG)?), address.clone())
-            }
+            Address::Unix(path) => (Bound::Unix(UnixSocket::bind(path, MODE, BACKLOG)?), address.clone()),
         };
         tracing::info!(listener = "client", addr = %address, "listening");
         Ok(Self { socket, address })
@@ -148,19 +140,14 @@ impl Listener {
     }
 
     async fn accept(&self) -> io::Result<(Client, socket::Peer)> {
-        match &self.socket {
-            BoundListener::Tcp(listener) => {
-                let (stream, from) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                // A client that vanished without a word is found out, as by the server itself.
-                SockRef::from(&stream).set_keepalive(true)?;
-                SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
-                Ok((Client::Tcp(stream), socket::Peer::at(from.ip())))
-            }
-            BoundListener::Unix(socket) => {
-                socket.accept().await.map(|(stream, peer)| (Client::Unix(stream), peer))
-            }
+        let (client, peer) = self.socket.accept().await?;
+        if let Client::Tcp(stream) = &client {
+            stream.set_nodelay(true)?;
+            // A client that vanished without a word is found out, as by the server itself.
+            SockRef::from(stream).set_keepalive(true)?;
+            SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
         }
+        Ok((client, peer))
     }
 }
 

@@ -2,6 +2,7 @@
 //! both. Nothing here knows what is said on a connection. Floor 2.
 
 mod address;
+mod bound;
 mod client;
 mod connections;
 pub(crate) mod descriptors;
@@ -10,6 +11,7 @@ mod unix;
 use std::io;
 
 pub(crate) use address::Address;
+pub(crate) use bound::Bound;
 pub(crate) use client::Client;
 pub(crate) use connections::{Connections, Peer, Progress};
 pub(crate) use unix::{Error, UnixSocket};

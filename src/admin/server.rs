@@ -13,8 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -22,7 +21,7 @@ use super::Process;
 use super::handler::{Scope, handle};
 use crate::clock;
 use crate::log_throttle::LogThrottle;
-use crate::socket::{self, Address, Connections, Peer, Progress, UnixSocket, is_the_clients};
+use crate::socket::{self, Address, Bound, Client, Connections, Progress, UnixSocket, is_the_clients};
 
 /// Why an address could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +44,7 @@ pub(crate) enum Error {
 /// A bound server that does not serve yet: what connects waits in the backlog.
 #[derive(Debug)]
 pub(crate) struct Server {
-    listener: Listener,
+    socket: Bound,
     scope: Scope,
     addr: Address,
 }
@@ -69,19 +68,19 @@ pub(crate) fn bind_admin(addr: &Address) -> Result<Server, Error> {
 
 fn bind(addr: &Address, scope: Scope, name: &'static str) -> Result<Server, Error> {
     let failed = |addr| move |source| Error::Tcp { listener: name, addr, source };
-    let (listener, addr) = match addr {
+    let (socket, addr) = match addr {
         Address::Tcp(wanted) => {
             let listener = tcp(*wanted).map_err(failed(*wanted))?;
             let bound = listener.local_addr().map_err(failed(*wanted))?;
-            (Listener::Tcp(listener), Address::Tcp(bound))
+            (Bound::Tcp(listener), Address::Tcp(bound))
         }
         Address::Unix(path) => {
             let socket = UnixSocket::bind(path, MODE, BACKLOG).map_err(Error::Unix)?;
-            (Listener::Unix(socket), addr.clone())
+            (Bound::Unix(socket), addr.clone())
         }
     };
     tracing::info!(listener = name, %addr, "listening");
-    Ok(Server { listener, scope, addr })
+    Ok(Server { socket, scope, addr })
 }
 
 impl Server {
@@ -97,16 +96,10 @@ impl Server {
         let mut connections = Connections::new(most, (most / PEERS).max(1));
         let failures = LogThrottle::every(LOG_EVERY);
         loop {
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
+            match self.socket.accept().await {
+                Ok((client, peer)) => {
                     let (process, scope) = (Arc::clone(&process), self.scope);
-                    let serve = |progress| async move {
-                        match stream {
-                            Accepted::Tcp(stream) => converse(stream, process, scope, progress).await,
-                            Accepted::Unix(stream) => converse(stream, process, scope, progress).await,
-                        }
-                    };
-                    connections.admit(peer, serve).await;
+                    connections.admit(peer, |progress| converse(client, process, scope, progress)).await;
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
@@ -123,12 +116,7 @@ impl Server {
 }
 
 /// One connection, one request. Reading its head, answering it and writing the reply are bounded each.
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    process: Arc<Process>,
-    scope: Scope,
-    progress: Progress,
-) {
+async fn converse(client: Client, process: Arc<Process>, scope: Scope, progress: Progress) {
     let answered = Notify::new();
     let service = service_fn(|request: Request<Incoming>| {
         let (process, answered, progress) = (&process, &answered, &progress);
@@ -147,7 +135,7 @@ async fn converse(
         .max_headers(HEADERS)
         .max_buf_size(HEAD_BYTES)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(client), service);
     let mut connection = pin!(connection);
     let writing = async {
         answered.notified().await;
@@ -163,29 +151,6 @@ async fn first(one: impl Future, other: impl Future) {
         _ = one => {}
         _ = other => {}
     }
-}
-
-#[derive(Debug)]
-enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixSocket),
-}
-
-impl Listener {
-    async fn accept(&self) -> io::Result<(Accepted, Peer)> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                Ok((Accepted::Tcp(stream), Peer::at(address.ip())))
-            }
-            Self::Unix(socket) => socket.accept().await.map(|(stream, peer)| (Accepted::Unix(stream), peer)),
-        }
-    }
-}
-
-enum Accepted {
-    Tcp(TcpStream),
-    Unix(UnixStream),
 }
 
 fn tcp(addr: SocketAddr) -> io::Result<TcpListener> {
