@@ -11,6 +11,8 @@
 //! A host that may lag behind the one that proved a credential is tried with the credential before it at once; without one,
 //! it is waited for, and then passed over.
 
+mod refused;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,7 @@ use crate::credentials::{Generation, Guard, Replacement, Verdict};
 use crate::postgres::protocol::startup::{self, StartupMessage};
 use crate::postgres::relay;
 use crate::postgres::upstream::{LoginError, Turn, UpstreamSession};
+use refused::{Lag, Next, lag, next};
 
 /// One client's wish, and where it leads.
 pub(super) struct Login<'a> {
@@ -54,31 +57,6 @@ enum Answer {
     /// A host that does not lag refused it twice, and this one is there in its place.
     Replaced(Arc<Generation>),
     Failed(Error),
-}
-
-/// Whether a host that refuses a credential may lag behind the one that knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lag {
-    No,
-    /// It may, and may catch up.
-    Young,
-    /// It does: another host knows the credential, and this one has had its time.
-    Overdue,
-}
-
-/// What a suspect refusal calls for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// The lease is gone.
-    Lost,
-    /// The host lags, and may catch up.
-    WaitForHost,
-    /// The host lags, and has had its time.
-    OtherHost,
-    /// Once more: the password may just have been set.
-    Retry,
-    /// The credential is no good.
-    Replace,
 }
 
 /// What came of an earlier credential at a host that lags.
@@ -358,27 +336,6 @@ async fn spending<T>(left: &mut Duration, wait: impl Future<Output = T>) -> T {
     came
 }
 
-/// `accepted`: whether this address, and whether another one, has let the credential in. `young`: whether the credential
-/// may not have reached every server yet: behind an address that has let it in there may be several.
-fn lag(accepted: (bool, bool), young: bool) -> Lag {
-    match accepted {
-        _ if young => Lag::Young,
-        (false, true) => Lag::Overdue,
-        _ => Lag::No,
-    }
-}
-
-/// `retried`: whether this host has refused the credential before.
-fn next(verdict: Verdict, lag: Lag, retried: bool) -> Next {
-    match (verdict, lag) {
-        (Verdict::Lost, _) => Next::Lost,
-        (Verdict::Alive | Verdict::Silent, Lag::Young) => Next::WaitForHost,
-        (Verdict::Alive | Verdict::Silent, Lag::Overdue) => Next::OtherHost,
-        (Verdict::Alive | Verdict::Silent, Lag::No) if retried => Next::Replace,
-        (Verdict::Alive | Verdict::Silent, Lag::No) => Next::Retry,
-    }
-}
-
 /// A server that starts or stops.
 const CANNOT_CONNECT_NOW: [u8; 5] = *b"57P03";
 /// So many credentials may fail a login: the current one, and a fresh one for each way in which it can.
@@ -391,30 +348,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_lost_lease_is_never_retried() {
-        assert_eq!(next(Verdict::Lost, Lag::Young, false), Next::Lost);
-    }
-
-    #[test]
-    fn a_host_that_lags_never_replaces_the_credential() {
-        for verdict in [Verdict::Alive, Verdict::Silent] {
-            for retried in [false, true] {
-                assert_eq!(next(verdict, lag((false, true), false), retried), Next::OtherHost);
-                assert_eq!(next(verdict, lag((false, false), true), retried), Next::WaitForHost);
-                assert_eq!(next(verdict, lag((true, false), true), retried), Next::WaitForHost);
-            }
-        }
-    }
-
-    #[test]
-    fn an_old_credential_is_retried_once_and_then_replaced() {
-        for accepted in [(false, false), (true, false), (true, true)] {
-            assert_eq!(next(Verdict::Alive, lag(accepted, false), false), Next::Retry);
-            assert_eq!(next(Verdict::Silent, lag(accepted, false), true), Next::Replace);
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn the_waits_of_a_login_share_one_span() {

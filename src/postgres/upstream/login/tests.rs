@@ -5,6 +5,7 @@ use tokio::net::TcpListener;
 use super::super::uri::Uri;
 use super::super::{Settings, Shared};
 use super::*;
+use crate::postgres::protocol::auth;
 use crate::postgres::protocol::auth::method::RequireAuth;
 
 const STARTUP: &[u8] = b"\0\0\0\x0f\0\x03\0\0user\0v\0";
