@@ -1,12 +1,14 @@
-//! The cryptography that every TLS connection uses: rustls' provider on aws-lc-rs, and the curve P-521 beside its own
-//! groups. Floor 0.
+//! The cryptography that every TLS connection uses: rustls' provider on aws-lc-rs, the curve P-521 beside its own groups,
+//! and the roots of this machine. Floor 0.
 
 use std::sync::Arc;
 
 use aws_lc_rs::agreement;
 use aws_lc_rs::rand::SystemRandom;
 use rustls::crypto::{ActiveKeyExchange, CryptoProvider, GetRandomFailed, SharedSecret, SupportedKxGroup};
-use rustls::{AlertDescription, CertificateError, Error, NamedGroup, PeerIncompatible, PeerMisbehaved};
+use rustls::{
+    AlertDescription, CertificateError, Error, NamedGroup, PeerIncompatible, PeerMisbehaved, RootCertStore,
+};
 
 /// What rustls offers by default, and last of all key exchange over P-521: OpenSSL, and with it libpq, offers that too,
 /// so a server may be set to accept nothing else (`ssl_ecdh_curve = secp521r1`).
@@ -15,6 +17,14 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.kx_groups.push(&Secp521r1);
     Arc::new(provider)
+}
+
+/// The root certificates of this machine; `None` where it has none. Blocks.
+#[must_use]
+pub(crate) fn system_roots() -> Option<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    (!roots.is_empty()).then_some(roots)
 }
 
 /// Whether a handshake failed because the two sides have no version of TLS, cipher suite, curve or signature algorithm

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
+use rustls::{ClientConfig, InconsistentKeys};
 
 use super::revocation::Revocation;
 use super::verify::{Level, Trust, Verifier};
@@ -94,7 +94,7 @@ fn trust(settings: &Settings) -> Result<Trust, FileError> {
     }
     let mut trust = match &settings.roots {
         Some(file) => trust_in_file(file)?,
-        None => trust_in_system()?,
+        None => Trust { roots: crypto::system_roots().ok_or(FileError::NoSystemRoots)?, ..Trust::nobody() },
     };
     if let Some(file) = &settings.revocation_lists {
         trust.revocation = Some(Revocation::read(file, &trust.roots, &crypto::provider())?);
@@ -110,15 +110,6 @@ fn trust_in_file(file: &FileSetting) -> Result<Trust, FileError> {
         trust.own.push(certificate);
     }
     Ok(trust)
-}
-
-fn trust_in_system() -> Result<Trust, FileError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        return Err(FileError::NoSystemRoots);
-    }
-    Ok(Trust { roots, ..Trust::nobody() })
 }
 
 fn client(settings: &Settings) -> Result<Option<Arc<CertifiedKey>>, FileError> {

@@ -213,11 +213,7 @@ fn roots(config: &Config, in_use: bool) -> Result<RootCertStore, Error> {
     } else if let Some(directory) = &config.ca_path {
         add_directory(&mut store, directory)?;
     } else if in_use {
-        let found = rustls_native_certs::load_native_certs();
-        store.add_parsable_certificates(found.certs);
-        if store.is_empty() {
-            return Err(Error::NoSystemRoots);
-        }
+        store = crypto::system_roots().ok_or(Error::NoSystemRoots)?;
     }
     Ok(store)
 }
