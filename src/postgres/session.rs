@@ -9,6 +9,7 @@
 
 mod away;
 mod encryption;
+mod entry;
 mod error;
 mod handshake;
 mod login;
@@ -22,25 +23,21 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::acceptor::{Acceptor, Identity};
-use crate::clock;
+use crate::acceptor::Acceptor;
 use crate::dial::{Discard, Stream};
-use crate::error::{Chain, ClientFacing};
-use crate::metrics::{self, Closed, LoginFailure, OpenSession};
+use crate::error::Chain;
+use crate::metrics::{self, OpenSession};
 use crate::postgres::cancel::{Cancels, Registration};
-use crate::postgres::protocol::error_response;
-use crate::postgres::protocol::startup::{CancelRequest, StartupMessage};
-use crate::postgres::relay::{self, Early, Relay};
-use crate::postgres::upstream::UpstreamSession;
+use crate::postgres::protocol::startup::CancelRequest;
+use crate::postgres::relay::{self, Relay};
 use crate::session::end::Stop;
 use crate::session::{Limits, SessionLimit, SessionPermit};
 use crate::socket::descriptors::Descriptors;
 use crate::socket::{Client, Connections};
-use crate::time::Time;
 
 pub(crate) use away::turn_away;
-use handshake::{Asked, Waiting};
-use login::{LoggedIn, Login};
+use entry::{Entry, Rejected};
+use handshake::Asked;
 pub(crate) use routes::{FAILURES_EVERY, Routes, SessionRoute, UsedDatabases};
 
 /// What all sessions share.
@@ -159,15 +156,11 @@ async fn begin(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Clie
         () = shared.closing_for(LAST_PACKET_WITHIN) => return None,
     };
     match asked {
-        Ok(Asked::Session { client, startup }) => {
-            let begun = clock::now();
-            let identity = client.stream.identity();
-            let mut entering = Entering { client, identity, startup, shared, id, begun };
-            match entering.enter().await {
-                Ok(entry) => entering.open(entry).await,
+        Ok(Asked::Session { mut client, startup }) => {
+            match Entry::log_in(&mut client, &startup, &shared).await {
+                Ok(entry) => entry.open(client, &shared, id).await,
                 Err(Rejected::Refused(message)) => {
-                    let client = &mut entering.client.stream;
-                    relay::close_client(client, &message, send_timeout).await;
+                    relay::close_client(&mut client.stream, &message, send_timeout).await;
                     None
                 }
                 Err(Rejected::Disconnected) => None,
@@ -194,170 +187,10 @@ async fn answer_cancel<C: AsyncWrite + Unpin>(mut client: C, request: &CancelReq
     let _ = timeout(shared.limits.send_timeout, client.shutdown()).await;
 }
 
-/// A client that has said what it wants.
-struct Entering {
-    client: Waiting<Client>,
-    /// Whom its certificate stands for, where it was asked for one.
-    identity: Option<Identity>,
-    startup: StartupMessage,
-    shared: Arc<Shared>,
-    id: u64,
-    begun: Time,
-}
-
-/// What a client that gets in gets.
-struct Entry {
-    route: Arc<SessionRoute>,
-    logged_in: LoggedIn,
-    permits: (SessionPermit, SessionPermit),
-}
-
-/// Why a client does not get in.
-enum Rejected {
-    /// It is told so.
-    Refused(bytes::Bytes),
-    /// It hung up.
-    Disconnected,
-}
-
-impl Rejected {
-    fn refused(facing: ClientFacing) -> Self {
-        Self::Refused(error_response::fatal(&facing.into()).freeze())
-    }
-}
-
-impl Entering {
-    async fn enter(&mut self) -> Result<Entry, Rejected> {
-        let user = self.startup.user();
-        let named = self.startup.database();
-        // PostgreSQL's own rule: a client that names no database means the one of its name.
-        let database = named.unwrap_or(user);
-        let Some(route) = self.shared.routes().pick(user, database) else {
-            metrics::login_failed("", LoginFailure::NoRoute);
-            return Err(Rejected::refused(ClientFacing::NoRoute {
-                user: user.to_vec(),
-                database: database.to_vec(),
-            }));
-        };
-        let database = match (route.upstream.database(), named) {
-            (Some(fixed), Some(named)) if fixed.as_bytes() != named => {
-                route.metrics.login_failed(LoginFailure::NoRoute);
-                return Err(Rejected::refused(ClientFacing::OtherDatabase { named: named.to_vec() }));
-            }
-            (Some(fixed), _) => fixed.as_bytes(),
-            (None, _) => database,
-        };
-        let permits = self.take_permits(&route)?;
-        let wait = self.shared.limits.login_wait;
-        let mut login = Login { route: &route, startup: &self.startup, database, wait };
-        let outcome = tokio::select! {
-            biased;
-            outcome = Box::pin(login.run()) => outcome,
-            () = self.client.gone() => {
-                tracing::debug!("the client hung up during its login");
-                return Err(Rejected::Disconnected);
-            }
-            // It would be closed as soon as it is in.
-            () = self.shared.closing_for(Duration::ZERO) => return Err(Rejected::refused(ClientFacing::Stopping)),
-        };
-        match outcome {
-            Ok(logged_in) => {
-                route.used_databases.note(database);
-                Ok(Entry { route, logged_in, permits })
-            }
-            Err(failed) => {
-                route.metrics.login_failed(failed.error.reason());
-                log_failure(&route, &failed);
-                Err(Rejected::Refused(failed.error.message()))
-            }
-        }
-    }
-
-    fn take_permits(&self, route: &SessionRoute) -> Result<(SessionPermit, SessionPermit), Rejected> {
-        let full = |facing| {
-            route.metrics.login_failed(LoginFailure::Limit);
-            Rejected::refused(facing)
-        };
-        let Some(of_route) = route.session_limit.take(route.max_sessions) else {
-            return Err(full(ClientFacing::RouteFull));
-        };
-        let Some(of_all) = self.shared.session_limit.take(self.shared.limits.max_sessions) else {
-            return Err(full(ClientFacing::ProcessFull));
-        };
-        Ok((of_route, of_all))
-    }
-
-    /// Lets the client in: it gets all that the server said, and its key is entered before it can know it.
-    async fn open(mut self, entry: Entry) -> Option<Open<Client, Stream>> {
-        let Entry { route, logged_in, permits } = entry;
-        let LoggedIn { leg, guard } = logged_in;
-        let UpstreamSession { stream, prologue, rest, cancel, .. } = *leg;
-        let cancel = cancel.map(Arc::new);
-        // The client is given the server's own key; no more than this line relies on it.
-        let registration = cancel.as_ref().map(|target| {
-            self.shared.cancels.register(target.request().clone(), Arc::clone(target), self.id)
-        });
-        let send_timeout = self.shared.limits.send_timeout;
-        let letting_in = async {
-            self.client.stream.write_all(&prologue).await?;
-            self.client.stream.flush().await
-        };
-        let counted = route.metrics.session_opened();
-        if !matches!(timeout(send_timeout, letting_in).await, Ok(Ok(()))) {
-            relay::terminate_upstream(stream, guard, true, clock::now() + send_timeout).await;
-            counted.closed(Closed::Client);
-            return None;
-        }
-        route.metrics.login_took(clock::now().since(self.begun));
-        tracing::debug!(
-            route = route.credentials.name(),
-            lease.generation = guard.generation().number().get(),
-            client.tls = self.client.stream.tls_version(),
-            client.identity = self.identity.map(tracing::field::display),
-            "session opened"
-        );
-        let session = relay::Session {
-            guard,
-            metrics: Arc::clone(&route.metrics),
-            denied: Arc::clone(&route.denied),
-            cancel,
-            stop: self.shared.stop.clone(),
-        };
-        let early = Early { of_client: boxed(&self.client.early), of_upstream: boxed(&rest) };
-        Some(Open {
-            relay: Relay::new(self.client.stream, stream, early, session),
-            counted,
-            send_timeout,
-            _registration: registration,
-            permits,
-        })
-    }
-}
-
-/// A server's own answer is the client's affair; that nothing can be had from it is the operator's.
-fn log_failure(route: &SessionRoute, failed: &error::Failed) {
-    let name = route.credentials.name();
-    let blame = failed.error.blame().as_str();
-    match failed.error {
-        error::Error::Refused(_) | error::Error::Startup(_) => {
-            tracing::debug!(route = name, error.blame = blame, error = %failed, "login failed");
-        }
-        error::Error::NoCredential | error::Error::CredentialRefused | error::Error::Upstream(_) => {
-            if let Some(left_out) = route.throttle.admit(clock::now()) {
-                tracing::warn!(route = name, error.blame = blame, error = %failed, left_out, "login failed");
-            }
-        }
-    }
-}
-
 /// Once the process lets nobody in: what a client has sent by then is on its way, and it is told why.
 const LAST_PACKET_WITHIN: Duration = Duration::from_millis(250);
 /// The same for a cancel request on its way to a server: mostly its session is why the process does not end yet.
 const LAST_CANCEL_WITHIN: Duration = Duration::from_secs(1);
-
-fn boxed(bytes: &[u8]) -> Box<[u8]> {
-    bytes.to_vec().into_boxed_slice()
-}
 
 #[cfg(test)]
 mod tests {
@@ -366,6 +199,7 @@ mod tests {
 
     use super::*;
     use crate::postgres::cancel::Unknown;
+    use crate::postgres::protocol::error_response;
 
     /// A session without any route, and its client's end.
     fn session() -> (impl Future<Output = ()> + Send + 'static, UnixStream, watch::Sender<Stop>) {

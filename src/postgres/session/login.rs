@@ -1,7 +1,7 @@
-//! From a StartupMessage to a leg: which credential, which host, and what a refusal means. Floor 4.
+//! From a StartupMessage to a session upstream: which credential, which host, and what a refusal means. Floor 4.
 //!
 //! ```text
-//!   current ──▶ enter ──▶ each host in turn ──ready──▶ leg
+//!   current ──▶ enter ──▶ each host in turn ──ready──▶ session
 //!      ▲                      │ its lease has ended meanwhile, as after a suspend
 //!      │◀─────────────────────┤ suspect refusal: the lease is checked
 //!      │  lost ◀──────────────┤
@@ -40,12 +40,6 @@ pub(super) struct Login<'a> {
     pub(super) wait: Duration,
 }
 
-/// A session upstream.
-pub(super) struct LoggedIn {
-    pub(super) leg: Box<UpstreamSession>,
-    pub(super) guard: Guard,
-}
-
 /// What all hosts together made of one generation.
 enum Answer {
     /// With the guard of an earlier generation, where the host took that one.
@@ -70,16 +64,16 @@ enum Earlier {
 }
 
 impl Login<'_> {
-    /// Logs in. No byte of it reaches the client, so all is tried again as often as it makes sense.
+    /// Logs in: the session upstream, and its place in its generation. No byte of it reaches the client, so all is tried again as often as it makes sense.
     ///
     /// Not cancel safe: dropped, it leaves a server session that ends when the socket's end is noticed.
-    pub(super) async fn run(&mut self) -> Result<LoggedIn, Failed> {
+    pub(super) async fn run(&mut self) -> Result<(Box<UpstreamSession>, Guard), Failed> {
         let mut reasons = Reasons::default();
         let outcome = self.log_in(&mut reasons).await;
         outcome.map_err(|error| Failed { error, reasons })
     }
 
-    async fn log_in(&mut self, reasons: &mut Reasons) -> Result<LoggedIn, Error> {
+    async fn log_in(&mut self, reasons: &mut Reasons) -> Result<(Box<UpstreamSession>, Guard), Error> {
         let mut generation = self.current().await?;
         let mut failed = 0;
         while failed < MAX_FAILED {
@@ -95,7 +89,7 @@ impl Login<'_> {
                     guard.upstream_opened();
                     guard.generation().accepted_by(&leg.address.to_string());
                     if !guard.generation().has_ended(clock::now()) {
-                        return Ok(LoggedIn { leg, guard });
+                        return Ok((leg, guard));
                     }
                     let gone_by = clock::now() + PART_WITHIN;
                     let parting = relay::terminate_upstream(leg.stream, guard, true, gone_by);

@@ -1,0 +1,193 @@
+//! A client that has said what it wants: its route, its login upstream, and how it is let in. Floor 4.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
+
+use super::error::{Error, Failed};
+use super::handshake::Waiting;
+use super::login::Login;
+use super::routes::SessionRoute;
+use super::{Open, Shared};
+use crate::clock;
+use crate::credentials::Guard;
+use crate::dial::Stream;
+use crate::error::ClientFacing;
+use crate::metrics::{self, Closed, LoginFailure};
+use crate::postgres::protocol::error_response;
+use crate::postgres::protocol::startup::StartupMessage;
+use crate::postgres::relay::{self, Early, Relay};
+use crate::postgres::upstream::UpstreamSession;
+use crate::session::SessionPermit;
+use crate::socket::Client;
+use crate::time::Time;
+
+/// What a client that gets in gets.
+pub(super) struct Entry {
+    route: Arc<SessionRoute>,
+    upstream: Box<UpstreamSession>,
+    guard: Guard,
+    permits: (SessionPermit, SessionPermit),
+    /// When the client had said what it wants.
+    begun: Time,
+}
+
+/// Why a client does not get in.
+pub(super) enum Rejected {
+    /// It is told so.
+    Refused(Bytes),
+    /// It hung up.
+    Disconnected,
+}
+
+impl Rejected {
+    fn refused(facing: ClientFacing) -> Self {
+        Self::Refused(error_response::fatal(&facing.into()).freeze())
+    }
+}
+
+impl Entry {
+    /// Finds the client's route and logs in for it. A client that hangs up meanwhile is not waited for.
+    pub(super) async fn log_in(
+        client: &mut Waiting<Client>,
+        startup: &StartupMessage,
+        shared: &Shared,
+    ) -> Result<Self, Rejected> {
+        let begun = clock::now();
+        let (route, database) = route(startup, shared)?;
+        let permits = take_permits(&route, shared)?;
+        let mut login = Login { route: &route, startup, database: &database, wait: shared.limits.login_wait };
+        let outcome = tokio::select! {
+            biased;
+            outcome = Box::pin(login.run()) => outcome,
+            () = client.gone() => {
+                tracing::debug!("the client hung up during its login");
+                return Err(Rejected::Disconnected);
+            }
+            // It would be closed as soon as it is in.
+            () = shared.closing_for(Duration::ZERO) => return Err(Rejected::refused(ClientFacing::Stopping)),
+        };
+        match outcome {
+            Ok((upstream, guard)) => {
+                route.used_databases.note(&database);
+                Ok(Self { route, upstream, guard, permits, begun })
+            }
+            Err(failed) => {
+                route.metrics.login_failed(failed.error.reason());
+                log_failure(&route, &failed);
+                Err(Rejected::Refused(failed.error.message()))
+            }
+        }
+    }
+
+    /// Lets the client in: it gets all that the server said, and its key is entered before it can know it.
+    pub(super) async fn open(
+        self,
+        mut client: Waiting<Client>,
+        shared: &Shared,
+        id: u64,
+    ) -> Option<Open<Client, Stream>> {
+        let Self { route, upstream, guard, permits, begun } = self;
+        let UpstreamSession { stream, prologue, rest, cancel, .. } = *upstream;
+        let cancel = cancel.map(Arc::new);
+        // The client is given the server's own key; no more than this line relies on it.
+        let registration = cancel
+            .as_ref()
+            .map(|target| shared.cancels.register(target.request().clone(), Arc::clone(target), id));
+        let send_timeout = shared.limits.send_timeout;
+        let letting_in = async {
+            client.stream.write_all(&prologue).await?;
+            client.stream.flush().await
+        };
+        let counted = route.metrics.session_opened();
+        if !matches!(timeout(send_timeout, letting_in).await, Ok(Ok(()))) {
+            relay::terminate_upstream(stream, guard, true, clock::now() + send_timeout).await;
+            counted.closed(Closed::Client);
+            return None;
+        }
+        route.metrics.login_took(clock::now().since(begun));
+        tracing::debug!(
+            route = route.credentials.name(),
+            lease.generation = guard.generation().number().get(),
+            client.tls = client.stream.tls_version(),
+            client.identity = client.stream.identity().map(tracing::field::display),
+            "session opened"
+        );
+        let session = relay::Session {
+            guard,
+            metrics: Arc::clone(&route.metrics),
+            denied: Arc::clone(&route.denied),
+            cancel,
+            stop: shared.stop.clone(),
+        };
+        let early = Early { of_client: boxed(&client.early), of_upstream: boxed(&rest) };
+        Some(Open {
+            relay: Relay::new(client.stream, stream, early, session),
+            counted,
+            send_timeout,
+            _registration: registration,
+            permits,
+        })
+    }
+}
+
+/// The route for the names that a client sent, and the database that its upstream is asked for.
+fn route(startup: &StartupMessage, shared: &Shared) -> Result<(Arc<SessionRoute>, Vec<u8>), Rejected> {
+    let user = startup.user();
+    let named = startup.database();
+    // PostgreSQL's own rule: a client that names no database means the one of its name.
+    let database = named.unwrap_or(user);
+    let Some(route) = shared.routes().pick(user, database) else {
+        metrics::login_failed("", LoginFailure::NoRoute);
+        let (user, database) = (user.to_vec(), database.to_vec());
+        return Err(Rejected::refused(ClientFacing::NoRoute { user, database }));
+    };
+    let database = match (route.upstream.database(), named) {
+        (Some(fixed), Some(named)) if fixed.as_bytes() != named => {
+            route.metrics.login_failed(LoginFailure::NoRoute);
+            return Err(Rejected::refused(ClientFacing::OtherDatabase { named: named.to_vec() }));
+        }
+        (Some(fixed), _) => fixed.as_bytes(),
+        (None, _) => database,
+    };
+    let database = database.to_vec();
+    Ok((route, database))
+}
+
+/// A place under the limit of the route, and one under that of the process.
+fn take_permits(route: &SessionRoute, shared: &Shared) -> Result<(SessionPermit, SessionPermit), Rejected> {
+    let full = |facing| {
+        route.metrics.login_failed(LoginFailure::Limit);
+        Rejected::refused(facing)
+    };
+    let Some(of_route) = route.session_limit.take(route.max_sessions) else {
+        return Err(full(ClientFacing::RouteFull));
+    };
+    let Some(of_all) = shared.session_limit.take(shared.limits.max_sessions) else {
+        return Err(full(ClientFacing::ProcessFull));
+    };
+    Ok((of_route, of_all))
+}
+
+/// A server's own answer is the client's affair; that nothing can be had from it is the operator's.
+fn log_failure(route: &SessionRoute, failed: &Failed) {
+    let name = route.credentials.name();
+    let blame = failed.error.blame().as_str();
+    match failed.error {
+        Error::Refused(_) | Error::Startup(_) => {
+            tracing::debug!(route = name, error.blame = blame, error = %failed, "login failed");
+        }
+        Error::NoCredential | Error::CredentialRefused | Error::Upstream(_) => {
+            if let Some(left_out) = route.throttle.admit(clock::now()) {
+                tracing::warn!(route = name, error.blame = blame, error = %failed, left_out, "login failed");
+            }
+        }
+    }
+}
+
+fn boxed(bytes: &[u8]) -> Box<[u8]> {
+    bytes.to_vec().into_boxed_slice()
+}
