@@ -3,6 +3,7 @@
 mod certificates;
 mod error;
 mod live;
+mod running;
 mod serve;
 mod usage;
 

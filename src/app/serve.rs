@@ -1,33 +1,30 @@
-//! `run`: binds everything, then starts everything, then waits for the end. Floor 6.
+//! `run`: binds everything, then starts everything. Floor 6.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::error::Error;
 use super::live::{self, Common, RouteSet, Source};
+use super::running::{Background, Clients, Running};
 use crate::acceptor::InForce;
 use crate::admin::{self, Process, ReloadReply};
 use crate::config::Config;
 use crate::credentials::state::StateFile;
 use crate::credentials::status::VaultStatus;
-use crate::listener::{self, Listener, Service};
+use crate::listener::{self, Listener};
 use crate::metrics::{self, Metrics};
 use crate::notify::{Notify, State};
 use crate::postgres::cancel::Cancels;
-use crate::postgres::session::{self, Routes, Shared};
+use crate::postgres::session::{Routes, Shared};
 use crate::postgres::upstream;
 use crate::session::end::Stop;
-use crate::shutdown::{Outcome, Phase, Shutdown, Signals};
+use crate::shutdown::{Shutdown, Signals};
 use crate::socket::descriptors::{self, Shares};
 use crate::upstreams;
 use crate::vault::{Standing, Vault};
 
-/// Revocations and issuances in flight may take this long once the sessions are closed.
-const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
 /// A pool or two.
 const FEW_CLIENTS: usize = 32;
 /// How often the recorder is swept.
@@ -42,6 +39,17 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     for warning in &config.warnings {
         tracing::warn!("{}", warning.text);
     }
+    let running = start(config, source, recorder).await?;
+    // Not the first credential: a service that waits for Vault would be ended by its manager's own time limit.
+    announce(notify, State::Ready);
+    let stopping = || announce(notify, State::Stopping);
+    running.run(stopping).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Binds everything, then starts everything.
+async fn start(config: Config, source: Source, recorder: Arc<Metrics>) -> Result<Running, Error> {
     // What the files say is read first: nothing is bound, and nothing is asked of Vault, for a bad configuration.
     let vault = Arc::new(Vault::new(config.vault.clone())?);
     let of_upstreams = upstream::Shared::default();
@@ -54,12 +62,10 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
     let admin = config.admin.as_ref().map(admin::bind_admin).transpose()?;
 
     let shutdown = Shutdown::new(config.sigterm);
-    let background = TaskTracker::new();
-    let (tell, told) = watch::channel(Stop::Running);
-    let shared =
-        Shared::new(Routes::default(), config.limits.sessions, Cancels::new(config.cancel_unknown), told);
+    let (stop_sessions, stop) = watch::channel(Stop::Running);
+    let cancels = Cancels::new(config.cancel_unknown);
+    let shared = Shared::new(Routes::default(), config.limits.sessions, cancels, stop);
     shared.acceptor().set(tls);
-    let (reloads, asked) = mpsc::channel(8);
     let max_sessions = config.limits.sessions.max_sessions;
     let common = Common {
         state: state.clone(),
@@ -68,81 +74,26 @@ pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Re
         sessions: Arc::clone(&shared),
     };
     let live = RouteSet::start(config, source, vault, upstreams, common).await;
-    let process = Arc::new(process(&live, &shutdown, Arc::clone(&recorder), reloads.clone()));
-    let live = Arc::new(Mutex::new(live));
-    let stop = CancellationToken::new();
     let shares = shared.descriptors().shares();
     say_how_many_fit(&shares, max_sessions);
+    let (reloads, asked) = mpsc::channel(8);
+    let process = Arc::new(process(&live, &shutdown, Arc::clone(&recorder), reloads.clone()));
+    let live = Arc::new(Mutex::new(live));
+    let background = Background::default();
     for server in [http, admin].into_iter().flatten() {
-        until(&background, &stop, server.serve(Arc::clone(&process), shares.http));
+        background.spawn(server.serve(Arc::clone(&process), shares.http));
     }
     let hup = move || {
         let (reply, _) = oneshot::channel();
         // With a full queue a reload is about to happen anyway.
         let _ = reloads.try_send(reply);
     };
-    until(&background, &stop, signals.watch(shutdown.clone(), hup));
-    until(&background, &stop, upkeep(recorder));
-    until(&background, &stop, Arc::clone(shared.acceptor()).watch());
-    until(&background, &stop, live::serve_reloads(Arc::clone(&live), process, shutdown.clone(), asked));
-
-    let sessions = TaskTracker::new();
-    let accepting = CancellationToken::new();
-    accept(listeners, &shared, &background, &sessions, &accepting);
-    // Not the first credential: a service that waits for Vault would be ended by its manager's own time limit.
-    announce(notify, State::Ready);
-    let relay_phases = async {
-        shutdown.requested().await;
-        announce(notify, State::Stopping);
-        shutdown.reached(Phase::Closing).await;
-        accepting.cancel();
-        tell.send_replace(Stop::Closing);
-        for route in live.lock().await.routes() {
-            route.close().await;
-        }
-        shutdown.reached(Phase::Forced).await;
-        tell.send_replace(Stop::Forced);
-    };
-    let all_gone = async {
-        sessions.close();
-        sessions.wait().await;
-    };
-    let (outcome, ()) = tokio::join!(shutdown.run(all_gone), relay_phases);
-    // Told twice, it leaves the state file as a crash does.
-    let mut in_order = outcome == Outcome::InOrder;
-    if in_order {
-        let given_back = async {
-            // Forced sessions need a moment to part from their servers; only then their leases go back.
-            sessions.wait().await;
-            for route in live.lock().await.routes() {
-                route.ended().await;
-            }
-        };
-        tokio::select! {
-            () = shutdown.second_signal() => {
-                in_order = false;
-                tracing::warn!("told twice to stop: leases may be left to lapse");
-            }
-            ended = tokio::time::timeout(GIVE_BACK_WITHIN, given_back) => if ended.is_err() {
-                tracing::warn!("not everything could be given back in time; what is left lapses");
-            }
-        }
-    }
-    if let Some(state) = state.filter(|_| in_order) {
-        match state.finish() {
-            0 => tracing::info!("the state file is removed"),
-            leases => {
-                tracing::warn!(leases, "the state file is removed, though not every lease was given back")
-            }
-        }
-    }
-    shutdown.done();
-    stop.cancel();
-    background.close();
-    // The servers' futures are dropped by the token; nothing here waits for a client.
-    let _ = tokio::time::timeout(Duration::from_secs(1), background.wait()).await;
-    tracing::info!("stopped");
-    Ok(())
+    background.spawn(signals.watch(shutdown.clone(), hup));
+    background.spawn(upkeep(recorder));
+    background.spawn(Arc::clone(shared.acceptor()).watch());
+    background.spawn(live::serve_reloads(Arc::clone(&live), process, shutdown.clone(), asked));
+    let clients = Clients::accept(listeners, &shared, &background);
+    Ok(Running { live, shutdown, clients, stop_sessions, state, background })
 }
 
 /// What clients are offered TLS with. Blocks on its files, as nothing is served yet.
@@ -200,29 +151,6 @@ fn is_absent(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| absent.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-/// Accepts clients, which speak PostgreSQL's protocol.
-fn accept(
-    listeners: Vec<Listener>,
-    shared: &Arc<Shared>,
-    background: &TaskTracker,
-    sessions: &TaskTracker,
-    accepting: &CancellationToken,
-) {
-    let of_clients = Arc::clone(shared);
-    let of_turned_away = Arc::clone(shared);
-    let service = Service::new(
-        Arc::clone(shared.descriptors()),
-        move |client, id| session::serve(client, Arc::clone(&of_clients), id),
-        move |client, peer, span| {
-            let shared = Arc::clone(&of_turned_away);
-            async move { session::turn_away(client, peer, &shared, span).await }
-        },
-    );
-    for listener in listeners {
-        background.spawn(listener.run(service.clone(), sessions.clone(), accepting.clone()));
-    }
-}
-
 fn process(
     live: &RouteSet,
     shutdown: &Shutdown,
@@ -245,17 +173,6 @@ fn process(
     };
     let render = move || recorder.render();
     Process::new(live.serving(), shutdown.clone(), Box::new(vault_status), Box::new(render), reloads)
-}
-
-/// Runs a task until `stop`, and drops it then.
-fn until(tasks: &TaskTracker, stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
-    let stop = stop.clone();
-    tasks.spawn(async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = task => {}
-        }
-    });
 }
 
 /// Old samples of histograms are folded up.
