@@ -3,6 +3,7 @@
 mod certificates;
 mod error;
 mod live;
+mod renewed;
 mod running;
 mod serve;
 mod usage;
@@ -19,7 +20,7 @@ use crate::cli;
 use crate::config::{CheckFlags, Cli, Command, Config, Environment};
 use crate::error::Chain;
 use crate::notify::Notify;
-use live::Source;
+use renewed::Source;
 
 /// Runs the command line.
 ///

@@ -9,12 +9,11 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::certificates::Certificates;
-use crate::acceptor::InForce;
+use super::renewed::{Renewed, Source};
 use crate::admin::{Process, ReloadReply};
-use crate::config::{Config, Environment, RouteConfig, RunFlags};
+use crate::config::{Config, RouteConfig};
 use crate::credentials::state::{Slot, StateFile};
 use crate::credentials::{self, Deps, Obstacle, Proof, Route, RouteSettings, Servers};
-use crate::error::Chain;
 use crate::lease;
 use crate::log_throttle::LogThrottle;
 use crate::metrics::{Metrics, RouteMetrics};
@@ -23,22 +22,7 @@ use crate::postgres::upstream::{self, Upstream};
 use crate::proof::Prover;
 use crate::session::SessionLimit;
 use crate::shutdown::Shutdown;
-use crate::upstreams;
 use crate::vault::{RoleKind, Vault};
-
-/// Where the configuration came from, to be read again.
-#[derive(Clone)]
-pub(super) struct Source {
-    pub(super) flags: RunFlags,
-    pub(super) env: Environment,
-}
-
-impl Source {
-    /// Whether there is a file to be read again.
-    pub(super) fn has_file(&self) -> bool {
-        self.flags.name_a_file(&self.env)
-    }
-}
 
 /// What the routes of a process have in common, whatever a reload changes.
 pub(super) struct Common {
@@ -90,17 +74,6 @@ pub(super) async fn serve_reloads(
     }
 }
 
-/// A configuration that was read again and holds together. Nothing of it is in force yet.
-struct Renewed {
-    config: Config,
-    upstreams: Vec<Arc<Upstream>>,
-    vault: Vault,
-    tls: Option<InForce>,
-    certificates: Certificates,
-    /// What needs a restart, and is as it was.
-    restart: Vec<&'static str>,
-}
-
 /// A configuration that is being read.
 type Reading = JoinHandle<Result<Renewed, String>>;
 
@@ -137,54 +110,6 @@ async fn reload(
         return Err(SHUTTING_DOWN.to_owned());
     }
     live.apply(renewed, process).await
-}
-
-impl Renewed {
-    fn read(
-        source: &Source,
-        old: &Config,
-        shared: &upstream::Shared,
-        tls: Option<&InForce>,
-    ) -> Result<Self, String> {
-        let mut config =
-            Config::load(&source.flags, &source.env).map_err(|error| Chain(&error).to_string())?;
-        let restart = keep_what_needs_a_restart(old, &mut config);
-        let upstreams = upstreams::build(&config, shared).map_err(|error| Chain(&error).to_string())?;
-        let vault = Vault::new(config.vault.clone()).map_err(|error| format!("vault: {}", Chain(&error)))?;
-        let tls = config.tls.as_ref().map(|settings| InForce::reread(settings, tls));
-        let tls = tls.transpose().map_err(|error| Chain(&error).to_string())?;
-        let certificates = Certificates::read(&config);
-        Ok(Self { config, upstreams, vault, tls, certificates, restart })
-    }
-}
-
-/// What only a restart can change stays as it is. Gives the names.
-fn keep_what_needs_a_restart(old: &Config, new: &mut Config) -> Vec<&'static str> {
-    let mut names = Vec::new();
-    let mut keep = |name, differs: bool| {
-        if differs {
-            names.push(name);
-        }
-    };
-    keep("listen", new.listen != old.listen);
-    keep("http", new.http != old.http);
-    keep("admin", new.admin != old.admin);
-    keep("log_level or log_format", new.log != old.log);
-    keep("min_sigterm_delay or max_sigterm_delay", new.sigterm != old.sigterm);
-    keep("state_file", new.state_file != old.state_file);
-    keep("[vault] addr", new.vault.addrs != old.vault.addrs);
-    keep("[limits]", new.limits != old.limits);
-    keep("[cancel]", new.cancel_unknown != old.cancel_unknown);
-    new.listen.clone_from(&old.listen);
-    new.http = old.http;
-    new.admin.clone_from(&old.admin);
-    new.log.clone_from(&old.log);
-    new.sigterm = old.sigterm;
-    new.state_file.clone_from(&old.state_file);
-    new.vault.addrs.clone_from(&old.vault.addrs);
-    new.limits = old.limits;
-    new.cancel_unknown = old.cancel_unknown;
-    names
 }
 
 impl RouteSet {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::error::Error;
-use super::live::{self, Common, RouteSet, Source};
+use super::live::{self, Common, RouteSet};
+use super::renewed::Source;
 use super::running::{Background, Clients, Running};
 use crate::acceptor::InForce;
 use crate::admin::{self, Process, ReloadReply};

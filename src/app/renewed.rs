@@ -1,0 +1,85 @@
+//! A configuration that a reload reads again: what of it can be put in force, and what needs a restart. Floor 6.
+
+use std::sync::Arc;
+
+use super::certificates::Certificates;
+use crate::acceptor::InForce;
+use crate::config::{Config, Environment, RunFlags};
+use crate::error::Chain;
+use crate::postgres::upstream::{self, Upstream};
+use crate::upstreams;
+use crate::vault::Vault;
+
+/// Where the configuration came from, to be read again.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub(super) flags: RunFlags,
+    pub(super) env: Environment,
+}
+
+impl Source {
+    /// Whether there is a file to be read again.
+    pub(super) fn has_file(&self) -> bool {
+        self.flags.name_a_file(&self.env)
+    }
+}
+
+/// A configuration that was read again and holds together. Nothing of it is in force yet.
+pub(super) struct Renewed {
+    pub(super) config: Config,
+    pub(super) upstreams: Vec<Arc<Upstream>>,
+    pub(super) vault: Vault,
+    pub(super) tls: Option<InForce>,
+    pub(super) certificates: Certificates,
+    /// What needs a restart, and is as it was.
+    pub(super) restart: Vec<&'static str>,
+}
+
+impl Renewed {
+    /// Reads the files again. Blocks on them. `tls`: what clients are offered now.
+    pub(super) fn read(
+        source: &Source,
+        old: &Config,
+        shared: &upstream::Shared,
+        tls: Option<&InForce>,
+    ) -> Result<Self, String> {
+        let mut config =
+            Config::load(&source.flags, &source.env).map_err(|error| Chain(&error).to_string())?;
+        let restart = keep_what_needs_a_restart(old, &mut config);
+        let upstreams = upstreams::build(&config, shared).map_err(|error| Chain(&error).to_string())?;
+        let vault = Vault::new(config.vault.clone()).map_err(|error| format!("vault: {}", Chain(&error)))?;
+        let tls = config.tls.as_ref().map(|settings| InForce::reread(settings, tls));
+        let tls = tls.transpose().map_err(|error| Chain(&error).to_string())?;
+        let certificates = Certificates::read(&config);
+        Ok(Self { config, upstreams, vault, tls, certificates, restart })
+    }
+}
+
+/// What only a restart can change stays as it is. Gives the names.
+fn keep_what_needs_a_restart(old: &Config, new: &mut Config) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    let mut keep = |name, differs: bool| {
+        if differs {
+            names.push(name);
+        }
+    };
+    keep("listen", new.listen != old.listen);
+    keep("http", new.http != old.http);
+    keep("admin", new.admin != old.admin);
+    keep("log_level or log_format", new.log != old.log);
+    keep("min_sigterm_delay or max_sigterm_delay", new.sigterm != old.sigterm);
+    keep("state_file", new.state_file != old.state_file);
+    keep("[vault] addr", new.vault.addrs != old.vault.addrs);
+    keep("[limits]", new.limits != old.limits);
+    keep("[cancel]", new.cancel_unknown != old.cancel_unknown);
+    new.listen.clone_from(&old.listen);
+    new.http = old.http;
+    new.admin.clone_from(&old.admin);
+    new.log.clone_from(&old.log);
+    new.sigterm = old.sigterm;
+    new.state_file.clone_from(&old.state_file);
+    new.vault.addrs.clone_from(&old.vault.addrs);
+    new.limits = old.limits;
+    new.cancel_unknown = old.cancel_unknown;
+    names
+}
