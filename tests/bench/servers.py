@@ -4,7 +4,7 @@
 It reads one JSON command per line and answers each with one JSON line, in order: coordinates, or
 {"error": "...", "log": "the end of the server's log"}. `name` is the caller's, unique while the server exists.
 
-  {"start": "postgres", "name": N, "version": "system"|"18", "conf": {"max_connections": "20"}, "hba": [LINE, ...],
+  {"start": "postgres", "name": N, "version": "system"|"18"|"14"|…, "conf": {"max_connections": "20"}, "hba": [LINE, ...],
    "ssl": true | {"digest": "sha384"} | {"cert": PATH, "key": PATH, "ca": PATH}, "standby_of": N, "env": {...}}
       -> name pid host port socket_dir data_dir superuser password log [ca cert key]
          hba lines stand before "host all all all scram-sha-256"; the superuser gets in whatever they say
@@ -218,8 +218,8 @@ class Postgres(Server):
                 "log": self.log, **self.tls}
 
     def _programs(self, version):
-        if version == "18":
-            install.ensure("postgres-18")
+        if version != "system":
+            install.ensure(f"postgres-{version}")
         found = install.postgres(version)
         if found is None or not os.path.exists(os.path.join(found, "postgres")):
             raise Failed(f"no PostgreSQL of version {version}: run tests/bench/install.py")
