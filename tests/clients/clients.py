@@ -1,33 +1,91 @@
 """The clients of the matrix: how each is installed and started."""
 
+import contextlib
 import os
+import subprocess
 import sys
 
-import stage  # noqa: F401  (it puts tests/bench on the path)
+import installs
 import install
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class Client:
-    """`parts`: what tests/bench/install.py installs for it; `command` and `environment` are asked for after that."""
+    """`start()` installs what is missing, and gives the command and what it needs of an environment.
 
-    def __init__(self, name, command, parts=(), environment=dict, pool=False):
-        self.name, self.command, self.parts, self.environment, self.pool = name, command, parts, environment, pool
+    `pool`: it works on its pool when it is told `pool`.
+    """
 
-    def install(self):
-        install.ensure(*self.parts)
+    def __init__(self, name, start, pool=False):
+        self.name, self.start, self.pool = name, start, pool
 
 
-def python(name, file, parts=("python",), pool=False, **environment):
-    def of():
-        return {"PYTHONPATH": install.python(), **{key: value() for key, value in environment.items()}}
-    return Client(name, lambda: [sys.executable, os.path.join(HERE, "python", f"{file}.py")], parts, of, pool)
+def python(name, file, pool=False, path=None, **environment):
+    def start():
+        given = {key: value() for key, value in environment.items()}
+        return [sys.executable, os.path.join(HERE, "python", f"{file}.py")], {"PYTHONPATH": (path or installs.python)(), **given}
+    return Client(name, start, pool)
+
+
+def small():
+    """PYTHONPATH of what `make test` has anyway."""
+    install.ensure("python")
+    return install.python()
+
+
+def node(name, file, pool=False):
+    return Client(name, lambda: (["node", os.path.join(installs.node(), f"{file}.mjs")], {}), pool)
+
+
+def java():
+    path = installs.java()
+    classes = os.path.join(install.DEV, "clients-java-classes")
+    subprocess.run(["javac", "-d", classes, "-cp", path, os.path.join(HERE, "java", "Jdbc.java")], check=True)
+    hikari, = (jar for jar in path.split(os.pathsep) if "HikariCP-" in jar)
+    environment = {"HIKARI_VERSION": os.path.basename(hikari).removeprefix("HikariCP-").removesuffix(".jar")}
+    return ["java", "-Xmx2g", "-cp", f"{path}{os.pathsep}{classes}", "Jdbc"], environment
+
+
+def ruby():
+    if "ready" not in said("ruby", "-rlogger", "-ractive_record", "-rpg", "-e", "puts :ready"):
+        install.debian("Ruby with pg and ActiveRecord", "ruby ruby-pg ruby-activerecord")
+    return ["ruby", os.path.join(HERE, "ruby", "use_pg.rb")], {}
+
+
+def php():
+    if "pdo_pgsql" not in said("php", "-m"):
+        install.debian("PHP with PDO for PostgreSQL", "php-cli php-pgsql")
+    return ["php", "-d", "memory_limit=1G", os.path.join(HERE, "php", "use_pdo.php")], {}
+
+
+def odbc():
+    if "PostgreSQL Unicode" not in said("odbcinst", "-q", "-d"):
+        install.debian("PostgreSQL's ODBC driver", "odbcinst unixodbc odbc-postgresql")
+    return [sys.executable, os.path.join(HERE, "python", "use_odbc.py")], {"PYTHONPATH": installs.python()}
+
+
+def said(*command):
+    """What a program prints; nothing where it is missing or fails."""
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True).stdout
+    return ""
 
 
 CLIENTS = [
-    python("psql", "use_psql", parts=("postgres",), CLIENT_PSQL=lambda: install.client("psql")),
-    python("psycopg", "use_psycopg", pool=True),
-    python("psycopg async", "use_psycopg_async", pool=True),
-    python("asyncpg", "use_asyncpg", pool=True),
+    python("psql", "use_psql", path=small, CLIENT_PSQL=lambda: install.client("psql")),
+    python("psql 18", "use_psql", path=small, CLIENT_PSQL=lambda: os.path.join(installs.postgres_18(), "psql")),
+    python("psycopg", "use_psycopg", pool=True, path=small),
+    python("psycopg async", "use_psycopg_async", pool=True, path=small),
+    python("asyncpg", "use_asyncpg", pool=True, path=small),
+    python("psycopg2", "use_psycopg2"),
+    python("SQLAlchemy", "use_sqlalchemy", pool=True),
+    python("Django", "use_django", pool=True),
+    node("node-postgres", "use_pg", pool=True),
+    node("postgres.js", "use_postgres", pool=True),
+    node("Drizzle", "use_drizzle"),
+    Client("pgjdbc", java, pool=True),
+    Client("Ruby pg", ruby),
+    Client("PHP PDO", php),
+    Client("ODBC", odbc),
 ]
