@@ -72,7 +72,9 @@ impl Entry {
         };
         match outcome {
             Ok((upstream, guard)) => {
-                route.used_databases.note(&database);
+                if !startup.replicates_cluster() {
+                    route.used_databases.note(&database);
+                }
                 Ok(Self { route, upstream, guard, permits, begun })
             }
             Err(failed) => {
@@ -146,7 +148,7 @@ fn route(startup: &StartupMessage, shared: &Shared) -> Result<(Arc<SessionRoute>
         return Err(Rejected::refused(ClientFacing::NoRoute { user, database }));
     };
     let database = match (route.upstream.database(), named) {
-        (Some(fixed), Some(named)) if fixed.as_bytes() != named => {
+        (Some(fixed), Some(named)) if fixed.as_bytes() != named && !startup.replicates_cluster() => {
             route.metrics.login_failed(LoginFailure::NoRoute);
             return Err(Rejected::refused(ClientFacing::OtherDatabase { named: named.to_vec() }));
         }

@@ -163,8 +163,8 @@ async fn a_parameter_report_out_of_turn_is_no_reply() {
     eventually(SOON, async || same(scene.closed("drain").await, 1.0)).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn replication_streams_until_its_lease_ends() {
+/// leasehold before a server, at an address with this database's name or none, with roles that may replicate.
+async fn replicating(names_database: bool) -> Scene {
     let server = bench().own_postgres(json!({"version": "18", "conf": {"wal_level": "logical"}})).await;
     let spec = Spec::new("app").creation_statements(
         "CREATE ROLE \"{{name}}\" LOGIN REPLICATION PASSWORD '{{password}}' IN ROLE \"{{owner}}\";",
@@ -173,9 +173,30 @@ async fn replication_streams_until_its_lease_ends() {
     db.admin.batch_execute(&format!("ALTER ROLE {} REPLICATION", db.vault_user().0)).await.unwrap();
     let vault = bench().vault().await;
     let setup = vault.setup(&db, spec).await;
-    let leasehold = crate::harness::leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let name = if names_database { db.name() } else { "" };
+    let uri = format!("postgresql://{}/{name}?sslmode=disable", db.server.addr());
+    let leasehold = crate::harness::leasehold().upstream_uri(&uri).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
-    let scene = Scene { db, setup, leasehold };
+    Scene { db, setup, leasehold }
+}
+
+/// `pg_basebackup` and others name `replication` as their database, which PostgreSQL does not look at.
+#[tokio::test(flavor = "multi_thread")]
+async fn physical_replication_has_no_database() {
+    let scene = replicating(true).await;
+    let database = ("database", "replication");
+    let (mut raw, _) = scene.raw_with(Raw::PROTOCOL_3_0, &[database, ("replication", "true")]).await;
+    assert_eq!(tags(&raw.query("IDENTIFY_SYSTEM").await), "TDCZ");
+    for replication in ["database", "false"] {
+        let mut raw = scene.leasehold.connect_raw().await;
+        raw.startup(Raw::PROTOCOL_3_0, &[("user", "app"), database, ("replication", replication)]).await;
+        assert_eq!(raw.until("ZE").await.pop().unwrap().sqlstate(), "3D000", "{replication}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replication_streams_until_its_lease_ends() {
+    let scene = replicating(false).await;
 
     for replication in ["database", "true"] {
         let (mut raw, _) = scene.raw_with(Raw::PROTOCOL_3_0, &[("replication", replication)]).await;

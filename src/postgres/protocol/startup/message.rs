@@ -67,6 +67,18 @@ impl StartupMessage {
         self.parameter(b"database").filter(|name| !name.is_empty())
     }
 
+    /// Whether it is for physical replication, of the whole cluster: PostgreSQL then has no use for a database's name, and
+    /// libpq's programs send `replication` as one.
+    ///
+    /// <https://www.postgresql.org/docs/current/protocol-replication.html>
+    #[must_use]
+    pub(crate) fn replicates_cluster(&self) -> bool {
+        // PostgreSQL reads it as a boolean, once it is not `database`: words may be cut short while they are one's own.
+        let word = self.parameter(b"replication").unwrap_or_default().to_ascii_lowercase();
+        let begins = |whole: &[u8], least: usize| word.len() >= least && whole.starts_with(&word);
+        begins(b"true", 1) || begins(b"yes", 1) || begins(b"on", 2) || word == b"1"
+    }
+
     /// The value of the last parameter of that name, the one that PostgreSQL goes by.
     #[must_use]
     pub(crate) fn parameter(&self, name: &[u8]) -> Option<&[u8]> {

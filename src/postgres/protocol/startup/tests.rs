@@ -55,6 +55,19 @@ fn empty_database_is_none() {
 }
 
 #[test]
+fn physical_replication_is_asked_for_by_any_true_word() {
+    let replicates =
+        |word: &str| startup(format!("user\0a\0replication\0{word}\0\0").as_bytes()).replicates_cluster();
+    for word in ["true", "t", "TRUE", "yes", "y", "on", "1"] {
+        assert!(replicates(word), "{word}");
+    }
+    for word in ["database", "false", "off", "o", "0", "", "truely"] {
+        assert!(!replicates(word), "{word}");
+    }
+    assert!(!startup(b"user\0a\0database\0replication\0\0").replicates_cluster());
+}
+
+#[test]
 fn greased_minor_version_is_kept() {
     let Ok(Some(Packet::Startup(message))) = parse(&mut packet(0x0003_270f, b"user\0a\0\0")) else {
         panic!("refused");
