@@ -65,12 +65,27 @@ def odbc():
     return [sys.executable, os.path.join(HERE, "python", "use_odbc.py")], {"PYTHONPATH": installs.python()}
 
 
+def rust(name, program, pool=False):
+    def start():
+        if "-lpq" not in said("pkg-config", "--libs", "libpq"):
+            install.debian("libpq, which diesel stands on", "libpq-dev pkg-config")
+        target = os.path.join(install.DEV, "clients-rust")
+        subprocess.run(["cargo", "build", "--quiet", "--locked", "--manifest-path", os.path.join(HERE, "rust", "Cargo.toml")],
+                       check=True, env={**os.environ, "CARGO_TARGET_DIR": target})
+        return [os.path.join(target, "debug", program)], {}
+    return Client(name, start, pool)
+
+
 def said(*command):
     """What a program prints; nothing where it is missing or fails."""
     with contextlib.suppress(OSError):
         return subprocess.run(command, capture_output=True, text=True).stdout
     return ""
 
+
+# One of each implementation of the protocol; behind PgBouncer those that need no startup parameter.
+ON_ALL_SERVERS = ("psql", "psycopg async", "asyncpg", "node-postgres", "pgjdbc")
+BEHIND_PGBOUNCER = ("psql", "psycopg async", "pgjdbc")
 
 CLIENTS = [
     python("psql", "use_psql", path=small, CLIENT_PSQL=lambda: install.client("psql")),
@@ -88,4 +103,14 @@ CLIENTS = [
     Client("Ruby pg", ruby),
     Client("PHP PDO", php),
     Client("ODBC", odbc),
+    rust("tokio-postgres", "use_tokio_postgres", pool=True),
+    rust("sqlx", "use_sqlx", pool=True),
+    rust("diesel", "use_diesel"),
+    python("programs", "use_programs", path=small, CLIENT_PROGRAMS=lambda: install.postgres("system")),
+    python("programs 18", "use_programs", path=small, CLIENT_PROGRAMS=installs.postgres_18),
 ]
+# Which clients run on which servers, where not all of them do that are not of REPLICATION.
+SOME = {**dict.fromkeys(("14", "16", "17", "tls", "md5", "standby"), ON_ALL_SERVERS), "pgbouncer": BEHIND_PGBOUNCER,
+        "replication": ("programs",), "replication 18": ("programs 18",)}
+REPLICATION = ("programs", "programs 18")
+

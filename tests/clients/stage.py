@@ -1,9 +1,11 @@
 """The servers of one row of the matrix: a PostgreSQL of some kind, an OpenBao, leasehold in between; and what an app finds there."""
 
 import contextlib
+import json
 import os
 import re
 import sys
+import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [os.path.join(ROOT, "tests", "bench"), os.path.join(ROOT, "tests", "demo")]
@@ -35,14 +37,16 @@ class Stage(demo.Demo):
     def __init__(self, binary, kind, flags=(), **settings):
         super().__init__()
         self.binary, self.kind = os.path.abspath(binary), kind
-        self.flags, self.settings = flags, settings
+        self.flags, self.settings, self.prepare = flags, settings, PREPARE
+        self.check = lambda: None  # that the servers are of their kind
 
     def __enter__(self):
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 KINDS[self.kind](self)
-                self.as_superuser(PREPARE)
+                self.as_superuser(self.prepare)
                 self.start_leasehold(*self.flags)
+                self.check()
         except BaseException:
             self.close()
             raise
@@ -61,7 +65,21 @@ class Stage(demo.Demo):
         return f"postgresql://{hosts}/{demo.DATABASE}?{self.words}"
 
     def version(self):
-        return re.match(r"[\d.]+", self.as_superuser("SHOW server_version"))[0]
+        number = re.match(r"[\d.]+", self.as_superuser("SHOW server_version"))[0]
+        return f"{number}, {ADDED[self.kind]}" if self.kind in ADDED else number
+
+    def while_connected(self, act):
+        session = demo.Psql(self.url)
+        try:
+            session.ask("SELECT 1")
+            act()
+        finally:
+            session.close()
+
+    def write_to_vault(self, path, **body):
+        request = urllib.request.Request(f"{self.vault['addr']}/v1/{path}", method="POST", data=json.dumps(body).encode(),
+                                         headers={"X-Vault-Token": self.vault["root_token"]})
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
 
     def environment(self, through):
         """What a client is told: where, who, and directly its password. Nothing of the caller's PG* or Vault's."""
@@ -75,11 +93,67 @@ class Stage(demo.Demo):
         return {**kept, **ours, "PGPASSFILE": "/dev/null"}
 
 
-def of_version(version):
-    return lambda stage: stage.start(version=version)
+def of_version(version, **words):
+    return lambda stage: stage.start(version=version, **words)
 
 
+def tls(stage):
+    """TLS between leasehold and PostgreSQL, which the client has directly too where it asks for it."""
+    stage.start(version="18", ssl=True)
+    stage.words = f"sslmode=verify-full&sslrootcert={stage.postgres['ca']}"
+    # leasehold has no session of its own that stays: one of a client's.
+    tls = "SELECT count(*) > 0 FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename LIKE 'v-%' AND ssl"
+    stage.check = lambda: stage.while_connected(lambda: demo.expect(stage.as_superuser(tls).strip() == "t", "no session has TLS"))
+
+
+def md5(stage):
+    stage.start(conf={"password_encryption": "md5"}, hba=["host all all 127.0.0.1/32 md5"])
+    stage.write_to_vault(f"database/config/{demo.DATABASE}", password_authentication="password")
+    md5 = "SELECT count(*) > 0 FROM pg_authid WHERE rolname LIKE 'v-%' AND rolpassword LIKE 'md5%'"
+    stage.check = lambda: demo.expect(stage.as_superuser(md5).strip() == "t", "Vault's role has no md5 password")
+
+
+def standby(stage):
+    """The standby is named first; sessions go to the primary."""
+    stage.start(version="18")
+    beside = stage.servers.do(start="postgres", name="standby", version="18", standby_of="postgres")
+    stage.hosts = f"127.0.0.1:{beside['port']},127.0.0.1:{stage.postgres['port']}"
+    stage.words = "sslmode=disable&target_session_attrs=read-write"
+
+
+def pgbouncer(stage):
+    """In session mode. It knows few startup parameters, so clients lose theirs, directly too."""
+    stage.start()
+    ignored = "extra_float_digits,options,statement_timeout"
+    pooler = stage.servers.do(start="pgbouncer", name="pgbouncer", to="postgres", settings={"ignore_startup_parameters": ignored})
+    stage.direct_port = pooler["port"]
+
+
+def replication(version):
+    """A role that may replicate: it is not SET to its group, as the right is its own."""
+    def start(stage):
+        stage.start(version=version, conf={"wal_level": "logical"})
+        stage.as_superuser("ALTER ROLE vault SUPERUSER; CREATE PUBLICATION everything FOR ALL TABLES")
+        stage.write_to_vault("database/roles/app-role", db_name=demo.DATABASE, default_ttl="1h", creation_statements=(
+            "CREATE ROLE \"{{name}}\" LOGIN REPLICATION PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE app_owner"))
+        stage.prepare += "ALTER ROLE app RESET role; ALTER ROLE app REPLICATION;"
+    return start
+
+
+# All clients run on the first two; on the others a few of each kind do.
 KINDS = {
     "system": of_version("system"),
     "18": of_version("18"),
+    "14": of_version("14"),
+    "16": of_version("16"),
+    "17": of_version("17"),
+    "tls": tls,
+    "md5": md5,
+    "standby": standby,
+    "pgbouncer": pgbouncer,
+    "replication": replication("system"),
+    "replication 18": replication("18"),
 }
+# What the table says of them, behind the version.
+ADDED = {"tls": "TLS", "md5": "md5", "standby": "with a standby", "pgbouncer": "behind PgBouncer",
+         "replication": "role with REPLICATION", "replication 18": "role with REPLICATION"}
