@@ -156,6 +156,14 @@ impl HostCheck {
                 "let the role SET role to a group (ALTER ROLE … SET role in creation_statements, or --set-role), or take CREATE away",
             ));
         }
+        let owned = value(client, OWNED_BY_EARLIER).await.unwrap_or_default();
+        if !self.lasting && !owned.is_empty() {
+            findings.push(Finding::warning(
+                "ownership",
+                format!("there are objects that belong to roles of earlier credentials, which cannot be dropped: {owned}"),
+                "as an administrator, for each of these roles: REASSIGN OWNED BY … TO the group; DROP OWNED BY …; DROP ROLE …",
+            ));
+        }
         findings
     }
 
@@ -368,6 +376,17 @@ SELECT pg_catalog.string_agg(pg_catalog.format('schema %s', nspname), ', ' ORDER
   FROM pg_catalog.pg_namespace
  WHERE current_user = session_user AND nspname !~ '^pg_' AND nspname <> 'information_schema'
    AND pg_catalog.has_schema_privilege(current_user, oid, 'CREATE')";
+
+/// Roles that are like the session's user, made for a time and named by the same template, and own something here.
+const OWNED_BY_EARLIER: &str = "\
+SELECT pg_catalog.string_agg(pg_catalog.format('%I (%s)', rolname, objects), ', ' ORDER BY rolname) FROM (
+  SELECT rolname, pg_catalog.count(*) AS objects
+    FROM pg_catalog.pg_shdepend
+    JOIN pg_catalog.pg_roles ON pg_roles.oid = refobjid AND refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass
+   WHERE deptype = 'o' AND rolname <> session_user AND rolvaliduntil IS NOT NULL
+     AND pg_catalog.left(rolname, 2) = pg_catalog.left(session_user, 2)
+     AND dbid IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
+   GROUP BY rolname LIMIT 5) AS found";
 
 /// What refers to the session's user, a line each.
 ///

@@ -133,6 +133,24 @@ async fn a_session_that_lacks_a_right_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_belongs_to_a_role_of_an_earlier_credential_is_told() {
+    let ward = Ward::of(app()).await;
+    let is_told = |report: &Report| format!("{report:?}").contains("earlier credentials");
+    let earlier = format!("v-approle-earlier-{}", ward.db.name());
+    let admin = &ward.db.admin;
+    admin
+        .batch_execute(&format!("CREATE ROLE \"{earlier}\" LOGIN; CREATE TABLE orders (id int)"))
+        .await
+        .unwrap();
+    admin.batch_execute(&format!("ALTER TABLE orders OWNER TO \"{earlier}\"")).await.unwrap();
+    assert!(!is_told(&ward.report().await), "a role without an end is nobody's lease");
+    admin.batch_execute(&format!("ALTER ROLE \"{earlier}\" VALID UNTIL '2020-01-01'")).await.unwrap();
+    ward.report().await.says("ownership", "warning", &format!("{earlier}\" (1)"), "REASSIGN OWNED");
+    admin.batch_execute(&format!("DROP TABLE orders; DROP ROLE \"{earlier}\"")).await.unwrap();
+    assert!(!is_told(&ward.report().await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_could_not_be_dropped_is_told_with_what_stays() {
     // The role gets a right that `DROP ROLE` trips over, from a function that Vault's user may call.
     let db = bench().postgres().await.database().await;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{Orphans, SOON, until_metric};
-use crate::harness::{Fault, Mode, Spec, Storage, Writers, bench, eventually, leasehold, same, through};
+use crate::harness::{
+    Fault, Mode, Scene, Spec, Storage, Writers, bench, eventually, leasehold, same, through,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_rotations_under_load_fail_no_login_close_no_session_and_lose_no_write() {
@@ -197,4 +199,38 @@ async fn a_login_outlives_any_number_of_credentials_that_end_before_it_is_done()
     let session = session.unwrap_or_else(|error| panic!("{error:?}"));
     assert_eq!(session.value("SELECT 40 + 2").await, "42");
     assert_eq!(leasehold.metrics().await.get("login_failures_total", &[]), 0.0);
+}
+
+/// What belonged to the role of a credential could be altered by no other, and would keep that role from being dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_one_generation_is_altered_by_the_next_under_set_role() {
+    let login = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
+    let spec = || Spec::new("app").creation_statements(&format!("{login} IN ROLE \"{{{{owner}}}}\""));
+    for set_role in [true, false] {
+        let scene = Scene::with(&bench().postgres().await, spec().policy(Spec::MAY_REVOKE), |builder, db| {
+            let builder = builder.upstream(db);
+            if set_role { builder.flag("--set-role", &db.owner()) } else { builder }
+        })
+        .await;
+        let first = scene.session().await;
+        let maker = first.value("SELECT session_user").await;
+        first.batch_execute("CREATE TABLE made (x int)").await.unwrap();
+        let owner = first.value("SELECT tableowner FROM pg_tables WHERE tablename = 'made'").await;
+        first.close().await;
+        scene.rotate(&["--drain=0s"]).await;
+
+        let next = scene.session().await;
+        assert_ne!(next.value("SELECT session_user").await, maker);
+        let altered = next.batch_execute("ALTER TABLE made ADD COLUMN y int").await;
+        next.close().await;
+        if set_role {
+            assert_eq!(owner, scene.db.owner());
+            altered.unwrap();
+            eventually(SOON, async || same(scene.db.roles().await.contains(&maker), false)).await;
+        } else {
+            assert_eq!(owner, maker);
+            assert!(altered.is_err(), "it belongs to {maker}");
+            assert!(scene.db.roles().await.contains(&maker), "what owns a table cannot be dropped");
+        }
+    }
 }
