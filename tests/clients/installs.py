@@ -90,6 +90,24 @@ def java():
     return os.pathsep.join(sorted(jar for jar in jars if os.path.basename(jar).startswith(wanted)))
 
 
+def go_program(file, directory, environment):
+    """Vets and builds a program of one file that needs lib/pq alone, as `app` in a new directory; its environment."""
+    install.ensure("go", "lib-pq")
+    os.mkdir(directory)
+    os.symlink(file, os.path.join(directory, "app.go"))
+    with open(os.path.join(directory, "go.mod"), "w") as out:
+        out.write(f"module app\n\ngo 1.21\n\nrequire github.com/lib/pq v1.10.7\n\n"
+                  f"replace github.com/lib/pq => {install.lib_pq()}\n")
+    # The build's cache outlives the run; nothing is fetched.
+    caches = os.path.join(install.DEV, "go-cache")
+    environment = {**environment, "GOCACHE": caches, "GOPATH": os.path.join(caches, "path"), "GOTOOLCHAIN": "local",
+                   "GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOTELEMETRY": "off", "CGO_ENABLED": "0",
+                   "PATH": f"{os.path.dirname(install.go())}:{environment['PATH']}"}
+    for verb in ("vet", "build"):
+        install.run([install.go(), verb, "."], cwd=directory, env=environment)
+    return environment
+
+
 def _once(directory, fill):
     with install.locked():
         install.once(directory, fill)

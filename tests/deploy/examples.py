@@ -5,7 +5,7 @@ Each app is first run word for word as its own head says, and answers the reques
 a while, then none for longer than any lease, then some more. Every order must be answered, the answers must fit what the
 table holds in the end, and sessions must have logged in as many roles. Exit code 0 or 1.
 
-    python3 tests/deploy/examples.py path/to/leasehold [go] [python]
+    python3 tests/deploy/examples.py path/to/leasehold [go] [python] [node] [java]      go and python where none is named
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,9 +28,10 @@ import urllib.parse
 import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path[:0] = [os.path.join(ROOT, "tests", "bench"), os.path.join(ROOT, "tests", "demo")]
+sys.path[:0] = [os.path.join(ROOT, "tests", part) for part in ("bench", "demo", "clients")]
 import demo  # noqa: E402  (in tests/demo)
 import install  # noqa: E402  (in tests/bench)
+import installs  # noqa: E402  (in tests/clients)
 
 DATABASE = "myapp"
 ROTATE_AFTER = 2  # seconds
@@ -112,7 +114,7 @@ class Example:
 
     def __init__(self, name, source, environment, directory):
         self.name, self.environment, self.directory = name, environment, directory
-        with open(os.path.join(ROOT, "deploy", "examples", source)) as file:
+        with open(os.path.join(ROOT, "deploy", "examples", name, source)) as file:
             head = [line.strip("/ \t\n") for line in itertools.takewhile(lambda line: "import" not in line, file)]
         lines = [shlex.split(line.rsplit("&& ", 1)[1]) for line in head if " && " in line]
         demo.expect(len(lines) == 1, f"{source}: {len(lines)} lines say how to run it")
@@ -126,9 +128,10 @@ class Example:
 
     def run_as_documented(self, leasehold, log):
         """With the words of its head alone; what stands there is the port of leasehold, which is another one here."""
-        url = self.documented.get("DATABASE_URL", "")
-        demo.expect("localhost:6432" in url, f"{self.name}: DATABASE_URL does not lead to localhost:6432")
-        environment = {**self.environment, **self.documented, "DATABASE_URL": url.replace("localhost:6432", leasehold)}
+        at = next((word for word, value in self.documented.items() if "localhost:6432" in value), None)
+        demo.expect(at is not None, f"{self.name}: no URL leads to localhost:6432")
+        url = self.documented[at].replace("localhost:6432", leasehold)
+        environment = {**self.environment, **self.documented, at: url}
         address = urllib.parse.urlsplit(self.request).netloc
         with only_one_on(address):
             app = App(self.name, self.command, environment, log, address, self.directory)
@@ -160,31 +163,37 @@ def only_one_on(address):
 
 
 def go_example(directory, environment):
-    install.ensure("go", "lib-pq")
     source = os.path.join(directory, "go")
-    os.mkdir(source)
-    os.symlink(os.path.join(ROOT, "deploy", "examples", "app.go"), os.path.join(source, "app.go"))
-    with open(os.path.join(source, "go.mod"), "w") as file:
-        file.write(f"module app\n\ngo 1.21\n\nrequire github.com/lib/pq v1.10.7\n\n"
-                   f"replace github.com/lib/pq => {install.lib_pq()}\n")
-    # The build's cache outlives the run; nothing is fetched.
-    caches = os.path.join(install.DEV, "go-cache")
-    environment = {**environment, "GOCACHE": caches, "GOPATH": os.path.join(caches, "path"), "GOTOOLCHAIN": "local",
-                   "GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOTELEMETRY": "off", "CGO_ENABLED": "0",
-                   "PATH": f"{os.path.dirname(install.go())}:{environment['PATH']}"}
-    demo.run([install.go(), "vet", "."], cwd=source, env=environment, quiet=True)
-    demo.run([install.go(), "build", "."], cwd=source, env=environment, quiet=True)
+    environment = installs.go_program(os.path.join(ROOT, "deploy", "examples", "go", "app.go"), source, environment)
     return Example("go", "app.go", environment, source)
 
 
 def python_example(_, environment):
     install.ensure("python")
     environment = {**environment, "PYTHONPATH": install.python()}
-    return Example("python", "app.py", environment, os.path.join(ROOT, "deploy", "examples"))
+    return Example("python", "app.py", environment, os.path.join(ROOT, "deploy", "examples", "python"))
 
 
-EXAMPLES = {"go": go_example, "python": python_example}
-LIFETIME = {"go": f"{POOL_LIFETIME}s", "python": str(POOL_LIFETIME)}
+def node_example(directory, environment):
+    source = os.path.join(directory, "node")
+    shutil.copytree(installs.node(), source, symlinks=True)
+    shutil.copy(os.path.join(ROOT, "deploy", "examples", "node", "app.mjs"), source)
+    return Example("node", "app.mjs", environment, source)
+
+
+def java_example(directory, environment):
+    source = os.path.join(directory, "java")
+    os.makedirs(os.path.join(source, "lib"))
+    for jar in installs.java().split(os.pathsep):
+        os.symlink(jar, os.path.join(source, "lib", os.path.basename(jar)))
+    demo.run(["javac", "-d", source, "-cp", installs.java(), os.path.join(ROOT, "deploy", "examples", "java", "App.java")], quiet=True)
+    return Example("java", "App.java", environment, source)
+
+
+EXAMPLES = {"go": go_example, "python": python_example, "node": node_example, "java": java_example}
+# In `make test`; the others come with `make clients`, as what they need is installed there.
+USUAL = ("go", "python")
+LIFETIME = {"go": f"{POOL_LIFETIME}s", "python": str(POOL_LIFETIME), "node": str(POOL_LIFETIME)}
 
 
 class Stage(demo.Demo):
@@ -218,6 +227,9 @@ def play(stage, names):
             example = EXAMPLES[name](stage.dir, environment)
             log = os.path.join(stage.dir, f"{name}.log")
             example.run_as_documented(f"127.0.0.1:{stage.port}", log)
+            if name not in LIFETIME:
+                # HikariCP takes no lifetime below 30 s at its start; tests/clients/pools.py has it through rotations.
+                continue
             apps.append(example.start(url, log))
             ends.callback(apps[-1].end)
             apps[-1].wait()
@@ -251,7 +263,7 @@ def main():
     binary, *names = sys.argv[1:]
     stage = Stage(binary)
     try:
-        play(stage, names or EXAMPLES)
+        play(stage, names or USUAL)
         return 0
     except (demo.Broken, install.Missing, subprocess.SubprocessError, OSError) as error:
         print(f"examples: {error}\n{stage.log_tail()}", file=sys.stderr)

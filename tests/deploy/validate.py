@@ -11,6 +11,7 @@
 """
 
 import argparse
+import glob
 import json
 import os
 import re
@@ -214,10 +215,11 @@ def accepted(leasehold, settings):
 
 def docker(_, leasehold, findings):
     install.ensure("python")
-    dockerfile = os.path.join(ROOT, "Dockerfile")
-    linted = run([os.path.join(install.python(), "bin", "hadolint"), "--no-color", dockerfile])
+    dockerfiles = [os.path.join(ROOT, "Dockerfile"), *glob.glob(os.path.join(ROOT, "deploy", "examples", "*", "Dockerfile"))]
+    findings.expect(len(dockerfiles) == 5, f"Dockerfiles: {dockerfiles}")
+    linted = run([os.path.join(install.python(), "bin", "hadolint"), "--no-color", *dockerfiles])
     findings.expect(linted.returncode == 0, f"hadolint: {linted.stdout}{linted.stderr}")
-    with open(dockerfile) as file:
+    with open(dockerfiles[0]) as file:
         stages = file.read().split("\nFROM ")
     findings.expect(re.search(r"^USER [1-9]\d*:[1-9]\d*$", stages[-1], re.M), "the image runs as root")
     findings.expect(stages[-1].startswith("scratch"), "the last stage is not empty at its beginning")
