@@ -24,6 +24,7 @@ chaos: install
 
 clients: install
 	python3 tests/clients/run.py --write
+	python3 tests/deploy/examples.py "$$(python3 tests/clients/run.py --print-binary)" go python node java
 
 bench: install
 	python3 benches/run.py

@@ -1,9 +1,11 @@
 """The clients of the matrix: how each is installed and started."""
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
+import tempfile
 
 import installs
 import install
@@ -76,6 +78,13 @@ def rust(name, program, pool=False):
     return Client(name, start, pool)
 
 
+@functools.cache
+def go():
+    directory = os.path.join(tempfile.mkdtemp(prefix="leasehold-go-"), "client")
+    installs.go_program(os.path.join(HERE, "go", "main.go"), directory, dict(os.environ))
+    return [os.path.join(directory, "app")], {"GO_VERSION": f"Go {install.GO}"}
+
+
 def said(*command):
     """What a program prints; nothing where it is missing or fails."""
     with contextlib.suppress(OSError):
@@ -103,6 +112,7 @@ CLIENTS = [
     Client("Ruby pg", ruby),
     Client("PHP PDO", php),
     Client("ODBC", odbc),
+    Client("lib/pq", go, pool=True),
     rust("tokio-postgres", "use_tokio_postgres", pool=True),
     rust("sqlx", "use_sqlx", pool=True),
     rust("diesel", "use_diesel"),

@@ -5,6 +5,7 @@ served as it is directly.
     make clients                                       all of them, on all servers; writes the table into docs/compatibility.md
     python3 tests/clients/run.py --only psql,asyncpg   some, with commas
     python3 tests/clients/run.py --servers 18          on some servers
+    python3 tests/clients/run.py --servers none        only the pools, through rotations (pools.py)
     python3 tests/clients/run.py --list                what there is
 
 Every client runs the steps of scenario.json in its own language, with its own features: first directly, with a password,
@@ -19,6 +20,7 @@ import sys
 import time
 
 import stage  # first: it puts tests/bench on the path
+import pools
 from clients import CLIENTS, REPLICATION, SOME
 from demo import Broken
 import install
@@ -57,7 +59,7 @@ class Row:
         else:
             fault = direct != through and f"{direct['result']} directly, {through} through leasehold"
         if fault:
-            self.faults.append(f"{step}: {fault}")
+            self.faults.append(f"{self.client} on {self.server}: {step}: {fault}")
         else:
             self.passed += 1
 
@@ -84,7 +86,7 @@ def play(client, environment, large):
 def matrix(options):
     rows = []
     for kind in options.servers:
-        with stage.Stage(options.binary or build(), kind) as there:
+        with stage.Stage(options.binary, kind) as there:
             server = there.version()
             for client in clients_on(kind, options):
                 direct = play(client, there.environment(through=False), options.large)
@@ -92,8 +94,6 @@ def matrix(options):
                 row = Row(client, server, direct, through, options.large, as_expected=kind != "pgbouncer",
                           # A role that is not SET to its group is itself.
                           may_differ={"current_user"} if kind.startswith("replication") else set())
-                for fault in row.faults:
-                    say(f"{client.name} on {server}: {fault}")
                 rows.append(row)
     return rows
 
@@ -138,17 +138,22 @@ def say(text):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="which clients, with commas")
-    parser.add_argument("--servers", default="", help="which servers, with commas")
+    parser.add_argument("--servers", default="", help="which servers, with commas, or none")
     parser.add_argument("--binary", help="a leasehold that is built already")
+    parser.add_argument("--pools", type=int, default=60, metavar="SECONDS", help="of load on each pool; 0: none")
     parser.add_argument("--large", type=int, default=100, help="MB of the large value")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/")
+    parser.add_argument("--print-binary", action="store_true", help="build leasehold, print where it is")
     parser.add_argument("--list", action="store_true", help="print the clients and the servers")
     options = parser.parse_args()
     names = [client.name for client in CLIENTS]
     if options.list:
         sys.exit(f"clients: {', '.join(names)}\nservers: {', '.join(stage.KINDS)}")
+    if options.print_binary:
+        sys.exit(print(build()))
     wanted = options.only.split(",") if options.only else names
-    options.servers = options.servers.split(",") if options.servers else list(stage.KINDS)
+    servers = {"": list(stage.KINDS), "none": []}
+    options.servers = servers.get(options.servers, options.servers.split(","))
     unknown = sorted(set(wanted) - set(names) | set(options.servers) - set(stage.KINDS))
     if unknown:
         parser.error(f"not known: {', '.join(unknown)}")
@@ -158,11 +163,24 @@ def arguments():
 
 def main():
     options = arguments()
-    rows = matrix(options)
-    print(table(rows))
-    if options.write:
-        write("compatibility.md", "matrix", table(rows))
-    return 1 if any(row.faults for row in rows) else 0
+    options.binary = options.binary or build()
+    rows = matrix(options) if options.servers else []
+    if rows:
+        print(table(rows))
+    wrong = [fault for row in rows for fault in row.faults]
+    if options.pools:
+        seen, rotations, closed = pools.run(options.binary, [client for client in options.clients if client.pool], options.pools, say)
+        text = pools.table(seen)
+        print(f"{text}\n{rotations:.0f} rotations, {closed:.0f} sessions closed by drains")
+        wrong += pools.faults(seen)
+    if options.write and not wrong:
+        if rows:
+            write("compatibility.md", "matrix", table(rows))
+        if options.pools:
+            write("pools.md", "counts", text)
+    for fault in wrong:
+        say(fault)
+    return 1 if wrong else 0
 
 
 with open(os.path.join(HERE, "scenario.json")) as file:

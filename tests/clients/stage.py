@@ -68,6 +68,10 @@ class Stage(demo.Demo):
         number = re.match(r"[\d.]+", self.as_superuser("SHOW server_version"))[0]
         return f"{number}, {ADDED[self.kind]}" if self.kind in ADDED else number
 
+    def count(self, metric, label=""):
+        return sum(float(line.rsplit(" ", 1)[1]) for line in self.metrics()
+                   if line.startswith(f"leasehold_{metric}{{") and label in line)
+
     def while_connected(self, act):
         session = demo.Psql(self.url)
         try:

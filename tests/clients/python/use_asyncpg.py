@@ -180,13 +180,20 @@ async def pool():
 
 
 async def work_on_pool(stop, seen):
-    settings = {"max_inactive_connection_lifetime": common.LIFETIME} if common.RECOMMENDED else {}
-    async with asyncpg.create_pool(common.URL, min_size=common.WORKERS, max_size=common.WORKERS, **settings) as pool:
+    async with asyncpg.create_pool(common.URL, min_size=common.WORKERS, max_size=common.WORKERS) as pool:
+        async def expire():
+            """asyncpg's pool has no lifetime for a connection that is in use again and again."""
+            while common.RECOMMENDED:
+                await asyncio.sleep(common.LIFETIME)
+                await pool.expire_connections()
+        expiring = asyncio.create_task(expire())
+
         async def transact():
             async with pool.acquire() as connection, connection.transaction():
                 await connection.execute("SELECT 1")
                 await connection.execute("SELECT 2")
         await common.in_tasks(stop, seen, transact)
+        expiring.cancel()
 
 
 def scenario():

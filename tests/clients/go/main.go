@@ -1,0 +1,314 @@
+// Go's lib/pq and the pool of database/sql.
+package main
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/lib/pq"
+)
+
+const (
+	workers = 8
+	sleep   = "SELECT pg_advisory_xact_lock(7), pg_sleep(30)"
+	asleep  = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+)
+
+// lib/pq asks for TLS unless it is told not to.
+var url = os.Getenv("CLIENT_URL") + "?sslmode=disable"
+
+func keywords() string {
+	words := fmt.Sprintf("host=%s port=%s user=%s dbname=%s sslmode=disable", os.Getenv("CLIENT_HOST"),
+		os.Getenv("CLIENT_PORT"), os.Getenv("CLIENT_USER"), os.Getenv("CLIENT_DATABASE"))
+	if password := os.Getenv("CLIENT_PASSWORD"); password != "" {
+		words += " password=" + password
+	}
+	return words
+}
+
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func open(target string, size int) *sql.DB {
+	db, err := sql.Open("postgres", target)
+	check(err)
+	db.SetMaxOpenConns(size)
+	db.SetMaxIdleConns(size)
+	return db
+}
+
+func tell(step string, act func(db *sql.DB) any) {
+	db := open(url, 1)
+	defer db.Close()
+	defer func() {
+		if failed := recover(); failed != nil {
+			log.Print(step, ": ", failed)
+			out, _ := json.Marshal(map[string]any{"step": step, "failed": fmt.Sprint(failed)})
+			fmt.Println(string(out))
+		}
+	}()
+	out, err := json.Marshal(map[string]any{"step": step, "result": act(db)})
+	check(err)
+	fmt.Println(string(out))
+}
+
+func value[T any](db interface {
+	QueryRow(string, ...any) *sql.Row
+}, query string, values ...any) (one T) {
+	check(db.QueryRow(query, values...).Scan(&one))
+	return one
+}
+
+func run(db interface {
+	Exec(string, ...any) (sql.Result, error)
+}, queries ...string) {
+	for _, query := range queries {
+		_, err := db.Exec(query)
+		check(err)
+	}
+}
+
+func code(err error) string {
+	var told *pq.Error
+	if errors.As(err, &told) {
+		return string(told.Code)
+	}
+	if err == nil {
+		return "none"
+	}
+	return err.Error()
+}
+
+func table(db *sql.DB) {
+	run(db, "DROP TABLE IF EXISTS things", "CREATE TABLE things (x int PRIMARY KEY)")
+}
+
+func who(db *sql.DB) any {
+	var user, database string
+	check(db.QueryRow("SELECT current_user, current_database()").Scan(&user, &database))
+	return []string{user, database}
+}
+
+func transaction(db *sql.DB) any {
+	table(db)
+	tx, err := db.Begin()
+	check(err)
+	run(tx, "INSERT INTO things VALUES (1)", "SAVEPOINT s", "INSERT INTO things VALUES (2)", "ROLLBACK TO s",
+		"INSERT INTO things VALUES (3)")
+	check(tx.Commit())
+	tx, err = db.Begin()
+	check(err)
+	run(tx, "INSERT INTO things VALUES (4)")
+	check(tx.Rollback())
+	var left []int64
+	check(db.QueryRow("SELECT array_agg(x ORDER BY x) FROM things").Scan(pq.Array(&left)))
+	return left
+}
+
+func failures(db *sql.DB) any {
+	table(db)
+	run(db, "INSERT INTO things VALUES (1)")
+	var states []string
+	tx, err := db.Begin()
+	check(err)
+	for _, query := range []string{"SELECT 1/0", "SELECT 1"} {
+		_, err := tx.Exec(query)
+		states = append(states, code(err))
+	}
+	check(tx.Rollback())
+	for _, query := range []string{"INSERT INTO things VALUES (1)", "SELECT * FROM no_such_table", "SELEKT"} {
+		_, err := db.Exec(query)
+		states = append(states, code(err))
+	}
+	return states
+}
+
+func large(db *sql.DB) any {
+	megabytes, err := strconv.Atoi(os.Getenv("LARGE_MB"))
+	check(err)
+	sent := bytes.Repeat([]byte("\x00\xffleasehold12345"), megabytes<<20/16)
+	var length int
+	var back []byte
+	check(db.QueryRow("SELECT length(v), v FROM (SELECT $1::bytea AS v) t", sent).Scan(&length, &back))
+	return []any{length >> 20, bytes.Equal(sent, back)}
+}
+
+// Cancelled by its context, for which lib/pq sends a CancelRequest.
+func cancel(db *sql.DB) any {
+	other := open(url, 1)
+	defer other.Close()
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		for value[int](other, asleep) == 0 {
+			time.Sleep(50 * time.Millisecond)
+		}
+		stop()
+	}()
+	_, err := db.ExecContext(ctx, sleep)
+	// It has to be gone from the server.
+	for tries := 0; value[int](other, asleep) != 0; tries++ {
+		if tries == 100 {
+			panic("it sleeps on")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if errors.Is(err, context.Canceled) {
+		return []any{"57014", value[int](db, "SELECT 1")}
+	}
+	return []any{code(err), value[int](db, "SELECT 1")}
+}
+
+func listen(db *sql.DB) any {
+	listener := pq.NewListener(url, time.Second, time.Second, nil)
+	defer listener.Close()
+	check(listener.Listen("news"))
+	run(db, "NOTIFY news, 'said'")
+	select {
+	case note := <-listener.Notify:
+		return note.Extra
+	case <-time.After(10 * time.Second):
+		return nil
+	}
+}
+
+func copyIn(db *sql.DB) any {
+	table(db)
+	tx, err := db.Begin()
+	check(err)
+	statement, err := tx.Prepare(pq.CopyIn("things", "x"))
+	check(err)
+	for n := 1; n <= 10_000; n++ {
+		_, err = statement.Exec(n)
+		check(err)
+	}
+	_, err = statement.Exec()
+	check(err)
+	check(statement.Close())
+	check(tx.Commit())
+	// lib/pq has no COPY out.
+	return []int{value[int](db, "SELECT count(*) FROM things"), value[int](db, "SELECT sum(x) FROM things")}
+}
+
+func transact(db *sql.DB) error {
+	tx, err := db.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if _, err = tx.Exec("SELECT 1"); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+func pool(*sql.DB) any {
+	db := open(url, 4)
+	defer db.Close()
+	var all sync.WaitGroup
+	results := make(chan error, 20)
+	for worker := 0; worker < 4; worker++ {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			for n := 0; n < 5; n++ {
+				results <- transact(db)
+			}
+		}()
+	}
+	all.Wait()
+	close(results)
+	worked := 0
+	for err := range results {
+		check(err)
+		worked++
+	}
+	return worked
+}
+
+func workOnPool() {
+	db := open(url, workers)
+	if os.Getenv("POOL_SETTINGS") == "recommended" {
+		seconds, err := strconv.ParseFloat(os.Getenv("POOL_LIFETIME"), 64)
+		check(err)
+		db.SetConnMaxLifetime(time.Duration(seconds * float64(time.Second)))
+	}
+	var all sync.WaitGroup
+	var lock sync.Mutex
+	worked, seen, stop := 0, map[string]int{}, make(chan struct{})
+	for number := 1; number <= workers; number++ {
+		all.Add(1)
+		go func(number int) {
+			defer all.Done()
+			for step := 1; ; step++ {
+				err := transact(db)
+				lock.Lock()
+				if err == nil {
+					worked++
+				} else {
+					seen[code(err)]++
+				}
+				lock.Unlock()
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Duration((number*7+step*3)%10*20) * time.Millisecond):
+				}
+			}
+		}(number)
+	}
+	fmt.Println("working")
+	io.Copy(io.Discard, os.Stdin)
+	close(stop)
+	all.Wait()
+	out, _ := json.Marshal(map[string]any{"worked": worked, "errors": seen})
+	fmt.Println(string(out))
+}
+
+func main() {
+	if len(os.Args) == 2 {
+		workOnPool()
+		return
+	}
+	tell("version", func(*sql.DB) any { return "lib/pq 1.10.7, " + os.Getenv("GO_VERSION") })
+	tell("url", who)
+	tell("keywords", func(*sql.DB) any { return who(open(keywords(), 1)) })
+	tell("identity", func(db *sql.DB) any { return value[string](db, "SELECT identity()") })
+	tell("prepared", func(db *sql.DB) any {
+		statement, err := db.Prepare("SELECT $1::int * 2")
+		check(err)
+		var answers [3]int
+		for n := range answers {
+			check(statement.QueryRow(n + 1).Scan(&answers[n]))
+		}
+		return answers
+	})
+	tell("transaction", transaction)
+	tell("errors", failures)
+	tell("large", large)
+	tell("copy", copyIn)
+	tell("notify", listen)
+	tell("cancel", cancel)
+	tell("timeout", func(*sql.DB) any {
+		db := open(url+"&statement_timeout=50", 1)
+		_, err := db.Exec("SELECT pg_sleep(30)")
+		return []any{code(err), value[int](db, "SELECT 1")}
+	})
+	tell("reconnect", func(db *sql.DB) any {
+		_, err := db.Exec("SELECT end_session()")
+		return []any{code(err), value[int](db, "SELECT 1")}
+	})
+	tell("pool", pool)
+}
