@@ -7,34 +7,42 @@
 //! | say when sessions drain and end | tells the sessions |
 //! | never look at a clock | calls [`DynamicRole::handle`] with the time, sleeps until [`DynamicRole::next_deadline`] |
 //!
-//! Three small machines hold the lives of things: [`token`] (one login), [`generation`] (one lease) and [`issuance`]
+//! Three small machines hold the lives of things: `tokens` (one login), [`generation`] (one lease) and [`issuance`]
 //! (one fresh credential at a time). The [`DynamicRole`] of a route holds them together and takes every decision that needs
 //! more than one of them.
 
+mod deadline;
 mod doubt;
 mod dynamic_role;
 mod event;
 pub(crate) mod generation;
+mod ids;
 pub(crate) mod issuance;
 mod issue;
-mod pending_revocation;
+mod note;
 mod renewing;
 mod replacing;
 mod review;
+mod revocation;
 pub(crate) mod schedule;
+mod settings;
 mod snapshot;
 mod standby;
 pub(crate) mod static_role;
 pub(crate) mod term;
-pub(crate) mod token;
+mod tokens;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use deadline::NextAction;
 pub(crate) use dynamic_role::DynamicRole;
-pub(crate) use event::{Action, Drain, Event, Failure, LeaseLookup, Note, Outcome, Settings, Verdict};
-pub(crate) use generation::GenerationId;
-pub(crate) use issuance::Reason;
-pub(crate) use snapshot::{GenerationSnapshot, Snapshot, TokenSnapshot};
+#[cfg(test)]
+pub(crate) use event::Closing;
+pub(crate) use event::{Action, Drain, Ending, Event, Failure, LeaseLookup, TokenFacts, Verdict};
+pub(crate) use ids::{GenerationId, TokenId};
+pub(crate) use note::{Cause, Note, Outcome, Reason};
+pub(crate) use settings::Settings;
+pub(crate) use snapshot::{GenerationSnapshot, Snapshot};
 pub(crate) use static_role::StaticRole;
-pub(crate) use token::{TokenFacts, TokenId};
+pub(crate) use tokens::TokenSnapshot;

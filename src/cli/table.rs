@@ -46,8 +46,8 @@ fn routes(routes: &[RouteStatus], now: SystemTime) -> String {
     let mut rows = vec![row(["ROUTE", "KIND", "READY", "RUNWAY", "SESSIONS", "NEXT", "VAULT PATH"])];
     for route in routes {
         let next = match &route.next_action_at {
-            Some(at) => format!("{} {}", route.next_action, when(at, now)),
-            None => route.next_action.clone(),
+            Some(at) => format!("{} {}", route.next_action.as_str(), when(at, now)),
+            None => route.next_action.as_str().to_owned(),
         };
         rows.push(vec![
             clean(&route.name),
@@ -172,7 +172,7 @@ mod tests {
                 ready: true,
                 runway_seconds: Some(3_541.2),
                 sessions: 12,
-                next_action: "renew".to_owned(),
+                next_action: crate::lease::NextAction::Renew,
                 next_action_at: Some("2026-03-01T12:40:00Z".to_owned()),
                 last_error: Some(LastError {
                     at: "2026-03-01T11:00:00Z".to_owned(),

@@ -27,8 +27,7 @@ use super::state_writer::{Beginning, StateWriter};
 use super::view;
 use super::{Drain, Ending, Generation, HardClose};
 use crate::clock;
-use crate::lease::generation::Cause;
-use crate::lease::{self, Action, Event, Failure, GenerationId, TokenId};
+use crate::lease::{self, Action, Cause, Event, Failure, GenerationId, TokenId};
 use crate::metrics::{Closed, RouteMetrics};
 use crate::secret::Secret;
 use crate::time::Time;
@@ -306,7 +305,6 @@ impl Driver {
         for action in actions {
             self.do_one(action);
         }
-        self.forget_verified();
     }
 
     fn store(&mut self, number: GenerationId, credential: Credential) {
@@ -377,10 +375,15 @@ impl Driver {
             Action::Unpublish => {
                 self.publish.send_replace(None);
             }
-            Action::Forget(number) => {
+            Action::DropCredential(number) => {
                 if let Some(generation) = self.generations.remove(&number) {
                     self.pending_revocations.add(&generation);
                 }
+                self.answer(number, Verdict::Lost);
+            }
+            Action::Forget(number) => {
+                self.generations.remove(&number);
+                self.pending_revocations.remove(number);
                 self.answer(number, Verdict::Lost);
             }
             Action::ForgetToken(id) => {
@@ -468,7 +471,7 @@ impl Driver {
         )
     }
 
-    fn tell(&self, number: GenerationId, ending: lease::generation::Ending) {
+    fn tell(&self, number: GenerationId, ending: lease::Ending) {
         let Some(generation) = self.generations.get(&number) else { return };
         generation.set_hard_close_at(ending.hard_close_at);
         generation.set_ending(Ending {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::lease::generation::{Cause, State};
-use crate::lease::token::Token;
-use crate::lease::{Action, DynamicRole, Event, GenerationId, Settings, Snapshot, StaticRole, TokenId};
+use crate::lease::generation::State;
+use crate::lease::{
+    Action, Cause, DynamicRole, Event, GenerationId, NextAction, Settings, Snapshot, StaticRole, TokenId,
+};
 use crate::time::Time;
 use crate::vault::RoleKind;
 
@@ -113,10 +114,9 @@ impl Machine {
     }
 
     pub(super) fn token_ends_at(&self, id: TokenId) -> Option<Time> {
-        let ends_at = |(_, token): (TokenId, &Token)| token.ends_at();
         match self {
-            Self::Dynamic(machine) => machine.tokens().find(|(token, _)| *token == id).map(ends_at),
-            Self::Static(machine) => machine.tokens().find(|(token, _)| *token == id).map(ends_at),
+            Self::Dynamic(machine) => machine.token_ends_at(id),
+            Self::Static(machine) => machine.token_ends_at(id),
         }
     }
 
@@ -158,18 +158,10 @@ impl Machine {
         }
     }
 
-    /// Whether what became of this generation's lease is yet to be said.
-    pub(super) fn owes(&self, number: GenerationId) -> bool {
+    pub(super) fn next_action(&self) -> (NextAction, Time) {
         match self {
-            Self::Dynamic(machine) => machine.owes(number),
-            Self::Static(_) => false,
-        }
-    }
-
-    pub(super) fn next_action(&self, now: Time) -> (&'static str, Time) {
-        match self {
-            Self::Dynamic(machine) => machine.next_action(now),
-            Self::Static(machine) => machine.next_action(now),
+            Self::Dynamic(machine) => machine.next_action(),
+            Self::Static(machine) => machine.next_action(),
         }
     }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::lease::NextAction;
+
 /// One route.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RouteStatus {
@@ -18,8 +20,9 @@ pub(crate) struct RouteStatus {
     pub(crate) runway_seconds: Option<f64>,
     /// Sessions of all its generations.
     pub(crate) sessions: usize,
-    /// What it will do next by itself: `renew`, `rotate`, `issue`, `prove`, `drain`, `end`, `none`.
-    pub(crate) next_action: String,
+    /// What it does next by itself.
+    pub(crate) next_action: NextAction,
+    /// When; null where it does nothing.
     pub(crate) next_action_at: Option<String>,
     /// The latest error, if there was one.
     pub(crate) last_error: Option<LastError>,

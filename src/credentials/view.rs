@@ -7,7 +7,7 @@ use super::Generation;
 use super::machine::Row;
 use super::status::{GenerationStatus, LastError, RouteStatus};
 use crate::clock;
-use crate::lease::GenerationId;
+use crate::lease::{GenerationId, NextAction};
 use crate::time::Time;
 
 /// A snapshot of a route, made after each step of its driver.
@@ -20,7 +20,7 @@ pub(super) struct View {
     pub(super) runs_until: Option<Time>,
     /// Whether it is meant to have a credential.
     pub(super) is_wanted: bool,
-    pub(super) next_action: (&'static str, Option<Time>),
+    pub(super) next_action: (NextAction, Option<Time>),
     pub(super) last_error: Option<LastError>,
     pub(super) unsaved: bool,
     /// Why no session can log in with what is published.
@@ -57,7 +57,7 @@ impl View {
             ready: !runway.is_zero() && self.barred.is_none(),
             runway_seconds: (self.is_wanted && !endless).then(|| runway.as_millis() as f64 / 1000.0),
             sessions: self.generations.iter().map(|view| view.generation.sessions()).sum(),
-            next_action: self.next_action.0.to_owned(),
+            next_action: self.next_action.0,
             next_action_at: self.next_action.1.and_then(|at| wall(now, at)),
             last_error: self.barred.clone().or_else(|| self.last_error.clone()),
             unsaved: self.unsaved,

@@ -9,7 +9,7 @@
 //!      └──────── `ASK_EVERY`, or another credential ──┘
 //! ```
 
-use super::generation::GenerationId;
+use super::ids::GenerationId;
 use crate::time::Time;
 use std::time::Duration;
 
@@ -68,5 +68,34 @@ impl Doubt {
     /// Whether a proof of this credential is in flight.
     pub(super) fn is_proving(self, number: GenerationId) -> bool {
         self == Self::Proving(number)
+    }
+}
+
+/// Opens for one replacement a minute, then less often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ReplaceGate {
+    opens_at: Time,
+    interval: Duration,
+}
+
+impl ReplaceGate {
+    const FIRST: Duration = Duration::from_mins(1);
+    const MOST: Duration = Duration::from_mins(10);
+
+    pub(super) fn new() -> Self {
+        Self { opens_at: Time::from_nanos(0), interval: Self::FIRST }
+    }
+
+    pub(super) fn pass(&mut self, now: Time) -> bool {
+        if now < self.opens_at {
+            return false;
+        }
+        // Quiet for as long again: it starts afresh.
+        if now >= self.opens_at + self.interval {
+            self.interval = Self::FIRST;
+        }
+        self.opens_at = now + self.interval;
+        self.interval = (self.interval * 2).min(Self::MOST);
+        true
     }
 }

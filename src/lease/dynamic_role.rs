@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::doubt::Doubt;
-use super::event::{Action, Drain, Event, Note, Outcome, Settings};
-use super::generation::{Cause, Generation, GenerationId, State};
+use super::deadline::{Deadlines, NextAction};
+use super::doubt::{Doubt, ReplaceGate};
+use super::event::{Action, Drain, Event};
+use super::generation::{Generation, State};
+use super::ids::{GenerationId, TokenId};
 use super::issuance::{self, Issuance, Unproved};
-use super::pending_revocation::PendingRevocation;
-use super::replacing::ReplaceGate;
-use super::schedule::Jitter;
-use super::token::{Revoking, Token, TokenId, TokenLimits};
+use super::note::{Cause, Note, Outcome};
+use super::revocation::Revocation;
+use super::schedule::{Jitter, Retry};
+use super::settings::Settings;
+use super::tokens::{TokenLimits, Tokens};
 use crate::time::Time;
 
 /// At most this many generations are kept for their sessions.
@@ -24,11 +27,10 @@ const DENIAL_EVERY: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct DynamicRole {
     pub(super) settings: Settings,
-    pub(super) tokens: BTreeMap<TokenId, Token>,
+    pub(super) tokens: Tokens,
     pub(super) generations: BTreeMap<GenerationId, Generation>,
     pub(super) current: Option<GenerationId>,
-    /// Leases that went with their token, until they are seen to be gone.
-    pub(super) pending_revocations: BTreeMap<GenerationId, PendingRevocation>,
+    pub(super) revocation: Revocation,
     pub(super) issuance: Issuance,
     /// A token that was logged in for an issuance that failed, kept for the next one.
     pub(super) spare: Option<TokenId>,
@@ -54,7 +56,7 @@ pub(crate) struct DynamicRole {
     pub(super) discard: bool,
     pub(super) next_number: GenerationId,
     pub(super) salt: u64,
-    pub(super) deadline: Time,
+    pub(super) deadlines: Deadlines,
     pub(super) actions: Vec<Action>,
 }
 
@@ -66,10 +68,10 @@ impl DynamicRole {
         let wanted = !settings.lazy;
         Self {
             settings,
-            tokens: BTreeMap::new(),
+            tokens: Tokens::default(),
             generations: BTreeMap::new(),
             current: None,
-            pending_revocations: BTreeMap::new(),
+            revocation: Revocation::default(),
             issuance,
             spare: None,
             command: None,
@@ -86,7 +88,7 @@ impl DynamicRole {
             discard: false,
             next_number: GenerationId::FIRST,
             salt: 0,
-            deadline: Time::from_nanos(0),
+            deadlines: Deadlines::new(Time::from_nanos(0)),
             actions: Vec::new(),
         }
     }
@@ -101,7 +103,7 @@ impl DynamicRole {
     /// When to come back with [`Event::Tick`] at the latest.
     #[must_use]
     pub(crate) fn next_deadline(&self) -> Time {
-        self.deadline
+        self.deadlines.next()
     }
 
     /// Whether there should be a credential; not for a lazy route without sessions.
@@ -134,14 +136,21 @@ impl DynamicRole {
         self.issuance.failures
     }
 
-    /// The tokens.
-    pub(crate) fn tokens(&self) -> impl Iterator<Item = (TokenId, &Token)> {
-        self.tokens.iter().map(|(id, token)| (*id, token))
+    /// The end of a token.
+    #[must_use]
+    pub(crate) fn token_ends_at(&self, id: TokenId) -> Option<Time> {
+        self.tokens.ends_at(id)
+    }
+
+    /// What the role does next by itself, and when; [`Time::NEVER`] where it does nothing.
+    #[must_use]
+    pub(crate) fn next_action(&self) -> (NextAction, Time) {
+        self.deadlines.next_action()
     }
 
     /// How the token that owns this generation's lease bounds it.
     pub(super) fn bound(&self, generation: &Generation) -> TokenLimits {
-        self.tokens.get(&generation.token).map_or(TokenLimits::NONE, Token::bound)
+        self.tokens.limits(generation.token)
     }
 
     /// When the sessions of this generation are closed at the latest.
@@ -208,10 +217,6 @@ impl DynamicRole {
         Jitter::new(self.settings.seed, self.salt)
     }
 
-    fn is_revoking(&self, token: TokenId) -> bool {
-        self.tokens.get(&token).is_some_and(|token| token.revoking.is_some())
-    }
-
     pub(super) fn note(&mut self, note: Note) {
         self.actions.push(Action::Note(note));
     }
@@ -225,11 +230,7 @@ impl DynamicRole {
             Event::Granted { sent_at, lease, renewable } => self.granted(now, sent_at, lease, renewable),
             Event::IssueFailed(failure) => self.issue_failed(now, failure),
             Event::LeaseLeft { token, sent_at, lease } => self.lease_left(token, sent_at, lease),
-            Event::LateReply(token) => {
-                if let Some(token) = self.tokens.get_mut(&token) {
-                    token.late = token.late.saturating_sub(1);
-                }
-            }
+            Event::LateReply(token) => self.tokens.settled(token),
             Event::Proved(number)
             | Event::ProofRefused(number)
             | Event::ProofLags(number)
@@ -253,9 +254,7 @@ impl DynamicRole {
             Event::LeaseRenewFailed(number, failure) => self.lease_renew_failed(now, number, failure),
             Event::TokenRenewed { token, sent_at, ttl, renewable } => {
                 let jitter = self.jitter();
-                if let Some(held) = self.tokens.get_mut(&token)
-                    && held.term.renewed(now, sent_at, ttl, renewable, jitter)
-                {
+                if self.tokens.renewed(now, token, (sent_at, ttl, renewable), jitter) {
                     self.note(Note::TokenEnding(token));
                 }
             }
@@ -263,14 +262,20 @@ impl DynamicRole {
             Event::LeaseRevoked(number) => self.returned(number, Outcome::Lease),
             Event::LeaseRevokeFailed(number, failure) => self.lease_revoke_failed(now, number, failure),
             Event::LeaseStays(number) => self.returned(number, Outcome::Forbidden),
-            Event::TokenRevoked(token) if self.is_revoking(token) => {
+            Event::TokenRevoked(token) if self.tokens.is_revoking(token) => {
                 self.token_gone(now, token, Outcome::Token)
             }
-            Event::TokenRevokeFailed(token, failure) if self.is_revoking(token) => {
-                self.token_revoke_failed(now, token, failure);
+            Event::TokenRevoked(_) => {}
+            Event::TokenRevokeFailed(token, failure) => {
+                let jitter = self.jitter();
+                if let Some(outcome) = self.tokens.revoke_failed(now, token, failure, jitter) {
+                    self.token_gone(now, token, outcome);
+                }
             }
-            Event::TokenRevoked(_) | Event::TokenRevokeFailed(..) => {}
-            Event::LeaseLookedUp(number, lookup) => self.looked_up(now, number, lookup),
+            Event::LeaseLookedUp(number, lookup) => {
+                let jitter = self.jitter();
+                self.revocation.looked_up(now, number, lookup, jitter, &mut self.actions);
+            }
             Event::Empty { number, stray } => self.emptied(now, number, stray),
             Event::Suspected(number) => self.check(now, number, CHECK_EVERY, true),
             Event::DenialSeen(number) => self.check(now, number, DENIAL_EVERY, false),
@@ -303,7 +308,7 @@ impl DynamicRole {
             State::Closing { cause: Cause::Lost, .. } => self.forget(number),
             State::Closing { .. } | State::Retiring { .. } if stray => {
                 // A server session may still be open: the lease is left to lapse, and its token with it.
-                generation.state = State::Revoking(Revoking { tries: 0, again_at: Some(Time::NEVER) });
+                generation.state = State::Revoking(Retry::GIVEN_UP);
                 self.note(Note::Returned(number, Outcome::Failed));
             }
             State::Closing { .. } | State::Retiring { .. } if now < generation.lease_ends_at() => {
@@ -397,7 +402,7 @@ impl DynamicRole {
     pub(crate) fn is_empty(&self) -> bool {
         self.generations.is_empty()
             && self.tokens.is_empty()
-            && self.pending_revocations.is_empty()
+            && self.revocation.is_empty()
             && matches!(self.issuance.state, issuance::State::Idle | issuance::State::BackOff { .. })
     }
 }

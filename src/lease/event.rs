@@ -2,32 +2,9 @@
 
 use std::time::Duration;
 
-use super::generation::{Cause, Ending, GenerationId};
-use super::{Reason, TokenFacts, TokenId};
+use super::ids::{GenerationId, TokenId};
+use super::note::{Cause, Note};
 use crate::time::Time;
-
-/// What a route's configuration says of its lease.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Settings {
-    /// A fresh credential is published at this age.
-    pub(crate) rotate_after: Option<Duration>,
-    /// A generation is not renewed past this age.
-    pub(crate) max_age: Option<Duration>,
-    /// How long before the hard close sessions begin to be closed.
-    pub(crate) drain: Option<Duration>,
-    /// How long a successor must be published before an earlier lease is given back; zero with one upstream address.
-    pub(crate) replica_grace: Duration,
-    /// Whether nothing is issued before a session asks for it.
-    pub(crate) lazy: bool,
-    /// Whether a second credential stands by.
-    pub(crate) standby: bool,
-    /// Grants out of turn at once.
-    pub(crate) issue_burst: u32,
-    /// One more grant out of turn each.
-    pub(crate) issue_interval: Duration,
-    /// Of the jitter; 0 is none.
-    pub(crate) seed: u64,
-}
 
 /// Why something asked of Vault did not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,7 +119,7 @@ pub(crate) enum Event {
         stray: bool,
     },
     /// A login with this generation was refused: is its lease alive? Answered by [`Action::Answer`], or by
-    /// [`Action::Forget`], which says that it is gone.
+    /// [`Action::DropCredential`] or [`Action::Forget`], which say that it is gone.
     Suspected(GenerationId),
     /// A session of this generation was denied what its role may do.
     DenialSeen(GenerationId),
@@ -229,7 +206,9 @@ pub(crate) enum Action {
     Unpublish,
     /// Tell the sessions of a generation.
     NotifySessions(GenerationId, Ending),
-    /// The generation has ended: drop its credential.
+    /// The credential serves nobody any more, and its lease goes with its token: drop all but the lease and the user name.
+    DropCredential(GenerationId),
+    /// All is over with a generation.
     Forget(GenerationId),
     /// Drop the token.
     ForgetToken(TokenId),
@@ -247,65 +226,36 @@ pub(crate) enum Action {
     Note(Note),
 }
 
-/// What a machine found that nobody else can tell.
+/// What the sessions of a generation have to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Note {
-    /// A successor is needed; its issuance begins.
-    Issuing(Reason),
-    /// A credential was published.
-    Published {
-        number: GenerationId,
-        reason: Reason,
-        /// Whether it was proved.
-        proved: bool,
-        /// Whether it is not the route's first.
-        successor: bool,
-    },
-    /// A fresh credential was proved and stands by.
-    StandsBy(GenerationId),
-    /// A lease was renewed.
-    Renewed {
-        number: GenerationId,
-        /// `lease_duration`.
-        lease: Duration,
-        /// Whether it was granted only in part: the last renewal.
-        capped: bool,
-    },
-    /// The token's renewal was granted only in part, or cannot be.
-    TokenEnding(TokenId),
-    /// The token at hand ends too soon for a lease under it to be of use: none is asked for.
-    TokenOfNoUse(TokenId),
-    /// A lease is gone before its end.
-    Lost(GenerationId),
-    /// A grant is too short to be of use.
-    TooShort(GenerationId),
-    /// A candidate was refused for good.
-    CandidateRefused(GenerationId),
-    /// What an earlier process left is refused, so a fresh one is issued.
-    NotTakenUp(GenerationId),
-    /// The sessions of a generation are closed.
-    Closing(GenerationId, Cause),
-    /// What became of a lease at its end.
-    Returned(GenerationId, Outcome),
-    /// A generation serves new sessions again, as its successor is gone.
-    Recalled(GenerationId),
-    /// A generation of a lazy route serves new sessions again: it was wanted before its end.
-    WantedAgain(GenerationId),
+pub(crate) struct Ending {
+    /// The hard close as things stand.
+    pub(crate) hard_close_at: Time,
+    /// When the drain began, if it has.
+    pub(crate) drain_from: Option<Time>,
+    /// The hard close, once it has begun.
+    pub(crate) closing: Option<Closing>,
 }
 
-/// How a lease was given back.
+/// A hard close that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Outcome {
-    /// By itself.
-    Lease,
-    /// With its token, and it was seen to be gone.
-    Token,
-    /// Its token is revoked, or dead, and nobody could see whether the lease went with it.
-    Unverified,
-    /// With its token, and yet it is there: Vault cannot revoke it either, and tries again for a while.
-    Stays,
-    /// Forbidden: it lapses.
-    Forbidden,
-    /// It did not work, or may not be: it lapses.
-    Failed,
+pub(crate) struct Closing {
+    pub(crate) cause: Cause,
+    /// Until then a message that is half relayed may finish.
+    pub(crate) cut_at: Time,
+    /// Until then the upstream's EOF is waited for.
+    pub(crate) gone_by: Time,
+}
+
+/// What is known of a token when it is logged in or handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TokenFacts {
+    /// When the request that told was sent.
+    pub(crate) sent_at: Time,
+    /// Its remaining life; `None` where it has no end, or none is known.
+    pub(crate) ttl: Option<Duration>,
+    /// Whether it can be renewed.
+    pub(crate) renewable: bool,
+    /// Whether we logged in for it. A token handed to us is never revoked.
+    pub(crate) owned: bool,
 }

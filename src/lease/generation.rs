@@ -1,58 +1,14 @@
 //! One lease's life. Floor 1.
 
-use std::fmt;
 use std::time::Duration;
 
-use super::TokenId;
-use super::schedule::{self, Jitter};
+use super::event::Ending;
+use super::ids::TokenId;
+use super::note::Cause;
+use super::schedule::{self, Jitter, Retry};
 use super::term::{NotRenewed, Renewal, Term};
-use super::token::{Revoking, TokenLimits};
+use super::tokens::TokenLimits;
 use crate::time::Time;
-
-/// Names a generation within one route and process. They count from 1, in the order of their grants.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct GenerationId(u64);
-
-impl GenerationId {
-    /// The first one.
-    pub(crate) const FIRST: Self = Self(1);
-
-    /// The one with this number.
-    #[must_use]
-    #[cfg(test)]
-    pub(crate) const fn new(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// Its number.
-    #[must_use]
-    pub(crate) fn get(self) -> u64 {
-        self.0
-    }
-
-    /// The one after it.
-    #[must_use]
-    pub(crate) fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-
-    /// All of them, the first one first.
-    pub(crate) fn all() -> impl Iterator<Item = Self> {
-        (1..).map(Self)
-    }
-}
-
-impl fmt::Debug for GenerationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for GenerationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
 
 /// One lease's life.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -125,39 +81,7 @@ pub(crate) enum State {
     /// Its sessions are being closed, whatever they do.
     Closing { cause: Cause, since: Time },
     /// Its lease is being given back.
-    Revoking(Revoking),
-}
-
-/// Why the sessions of a generation are closed, whatever they do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Cause {
-    /// The lease, or the token that owns it, ends.
-    LeaseEnd,
-    /// The lease is gone.
-    Lost,
-    /// `rotate --drain` ended it.
-    CutShort,
-}
-
-/// What the sessions of a generation have to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Ending {
-    /// The hard close as things stand.
-    pub(crate) hard_close_at: Time,
-    /// When the drain began, if it has.
-    pub(crate) drain_from: Option<Time>,
-    /// The hard close, once it has begun.
-    pub(crate) closing: Option<Closing>,
-}
-
-/// A hard close that has begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Closing {
-    pub(crate) cause: Cause,
-    /// Until then a message that is half relayed may finish.
-    pub(crate) cut_at: Time,
-    /// Until then the upstream's EOF is waited for.
-    pub(crate) gone_by: Time,
+    Revoking(Retry),
 }
 
 impl Generation {

@@ -2,57 +2,11 @@
 
 use std::time::Duration;
 
+use super::ids::{GenerationId, TokenId};
+use super::note::Reason;
 use super::schedule::{self, Jitter};
-use super::{GenerationId, TokenId};
 use crate::bucket::Bucket;
 use crate::time::Time;
-
-/// Why a fresh credential is issued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Reason {
-    /// There has never been one.
-    First,
-    /// `rotate_after` or `max_age`, or the previous one ended before its successor came.
-    Schedule,
-    /// The lease cannot be extended any more, or not in full.
-    Capped,
-    /// The lease is not renewable, or may not be renewed, or its renewals keep failing.
-    NotRenewable,
-    /// The token that owns the lease ends.
-    Token,
-    /// The lease is gone.
-    Revoked,
-    /// The server refuses the credential though its lease seems to live.
-    Refused,
-    /// Somebody asked.
-    Command,
-    /// The configuration has changed.
-    Reload,
-    /// An earlier process has left one that is good.
-    TakenUp,
-    /// Ahead of need.
-    Standby,
-}
-
-impl Reason {
-    /// The word in the metric and the log.
-    #[must_use]
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::Schedule => "schedule",
-            Self::Capped => "capped",
-            Self::NotRenewable => "not_renewable",
-            Self::Token => "token",
-            Self::Revoked => "revoked",
-            Self::Refused => "refused",
-            Self::Command => "command",
-            Self::Reload => "reload",
-            Self::TakenUp => "taken_up",
-            Self::Standby => "standby",
-        }
-    }
-}
 
 /// One issuance at a time.
 ///

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use super::deadline::Deadline;
 use super::dynamic_role::DynamicRole;
-use super::event::{Action, Drain, Failure, Note};
-use super::generation::{CutShort, Generation, GenerationId, State};
+use super::event::{Action, Drain, Failure, TokenFacts};
+use super::generation::{CutShort, Generation, State};
+use super::ids::{GenerationId, TokenId};
 use super::issuance::{FailureClass, Unproved};
+use super::note::{Note, Reason};
 use super::term::NotRenewed;
-use super::token::{Token, TokenFacts, TokenId};
-use super::{Reason, issuance, schedule};
+use super::{issuance, schedule};
 use crate::time::Time;
 
 /// The longest waits while no credential is usable: for what Vault misses, and for what somebody has to mend.
@@ -45,7 +47,6 @@ impl DynamicRole {
         if self.refused == Some(number) {
             return Ok(Reason::Refused);
         }
-        let token = self.tokens.get(&generation.token);
         let draining_at = generation.would_drain_at(self.bound(generation), self.settings.drain);
         let by_age = self.settings.rotate_after.map(|age| (generation.issued_at + age, Reason::Schedule));
         let by_renewal = generation.replace().map(|(why, at)| match why {
@@ -55,9 +56,8 @@ impl DynamicRole {
         });
         // Renewals that keep failing while the end draws near: a fresh lease may come where a longer one does not.
         let lease_failing = generation.term.is_failing().then_some((draining_at, Reason::NotRenewable));
-        let token_failing =
-            token.filter(|token| token.term.is_failing()).map(|_| (draining_at, Reason::Token));
-        let by_token = token.map(|token| (token.ending_at(), Reason::Token));
+        let token_failing = self.tokens.is_failing(generation.token).then_some((draining_at, Reason::Token));
+        let by_token = Some((self.tokens.ending_at(generation.token), Reason::Token));
         let all = [by_age, by_renewal, lease_failing, by_token, token_failing];
         let due = all.iter().flatten().find(|(at, _)| *at <= now);
         match due {
@@ -74,16 +74,18 @@ impl DynamicRole {
                 let until = if self.runs_until(now).is_some() { until } else { until.min(now + most) };
                 if now < until && self.command.is_none() {
                     self.issuance.state = issuance::State::BackOff { until, slow };
-                    self.wake(now, until);
+                    let is_needed = self.demand(now).is_ok() || self.standby_demand(now).is_ok();
+                    let deadline = if is_needed { Deadline::Issue } else { Deadline::BackOff };
+                    self.deadlines.wake(deadline, until);
                     return;
                 }
                 self.issuance.state = issuance::State::Idle;
             }
             issuance::State::Proving { number, again_at: Some(at), refused, .. } => {
                 if now < at {
-                    self.wake(now, at);
+                    self.deadlines.wake(Deadline::Proof, at);
                     if !refused {
-                        self.wake(now, self.presses_at(now));
+                        self.deadlines.wake(Deadline::PublishUnproved, self.presses_at(now));
                     }
                 } else {
                     self.prove_again(number);
@@ -97,10 +99,10 @@ impl DynamicRole {
         match self.demand(now) {
             Ok(reason) => self.begin(now, reason),
             Err(at) => {
-                self.wake(now, at);
+                self.deadlines.wake(Deadline::Rotate, at);
                 match self.standby_demand(now) {
                     Ok(()) => self.begin(now, Reason::Standby),
-                    Err(at) => self.wake(now, at),
+                    Err(at) => self.deadlines.wake(Deadline::IssueStandby, at),
                 }
             }
         }
@@ -113,13 +115,12 @@ impl DynamicRole {
         if (self.draws_on_the_bucket(reason) || awaits_bucket)
             && let Some(at) = self.issuance.bucket.ready_at(now)
         {
-            self.wake(now, at);
+            self.deadlines.wake(Deadline::IssueLimit, at);
             return;
         }
         self.note(Note::Issuing(reason));
         let spare = self.spare.filter(|id| {
-            self.tokens.get(id).is_some_and(|token| now < token.ending_at())
-                && self.is_of_use(now, reason, *id)
+            self.tokens.has(*id) && now < self.tokens.ending_at(*id) && self.is_of_use(now, reason, *id)
         });
         if let Some(token) = spare {
             self.request(reason, token);
@@ -357,10 +358,7 @@ impl DynamicRole {
             return;
         };
         let jitter = self.jitter();
-        self.tokens
-            .entry(token)
-            .and_modify(|held| held.looked_up(facts, jitter))
-            .or_insert_with(|| Token::new(facts, jitter));
+        self.tokens.logged_in(token, facts, jitter);
         if self.spare != Some(token) && facts.owned {
             self.spare = Some(token);
         }
@@ -390,11 +388,11 @@ impl DynamicRole {
     /// Whether a lease under this token would end later than the current one, where that is what it is issued for. One
     /// that was handed to us must have life left in any case: each lease under it would be made to lapse unused.
     fn is_of_use(&self, now: Time, reason: Reason, id: TokenId) -> bool {
-        let Some(token) = self.tokens.get(&id) else {
+        let (Some(token_ends_at), Some(left)) = (self.tokens.ends_at(id), self.tokens.usable_for(now, id))
+        else {
             return true;
         };
-        let left = schedule::usable(token.ends_at().since(now), token.term.margin());
-        if !token.owned && left < schedule::LEAST_USABLE {
+        if !self.tokens.is_owned(id) && left < schedule::LEAST_USABLE {
             return false;
         }
         let Some(current) = self.current.and_then(|number| self.generations.get(&number)) else {
@@ -417,7 +415,7 @@ impl DynamicRole {
                 return true;
             }
         };
-        token.ends_at() > ends_at + schedule::LEAST_USABLE
+        token_ends_at > ends_at + schedule::LEAST_USABLE
     }
 
     pub(super) fn request(&mut self, reason: Reason, token: TokenId) {
@@ -434,16 +432,7 @@ impl DynamicRole {
         }
         // A login that is refused does not end the route while an earlier token lives: its lease comes under that one.
         let refused = !matches!(failure, Failure::Transient | Failure::TimedOut);
-        let living = self
-            .tokens
-            .iter()
-            .filter(|(_, token)| token.revoking.is_none())
-            .filter(|(_, token)| {
-                schedule::usable(token.ends_at().since(now), token.term.margin()) >= schedule::LEAST_USABLE
-            })
-            .max_by_key(|(_, token)| token.ends_at())
-            .map(|(id, _)| *id);
-        match living {
+        match self.tokens.longest_living(now) {
             Some(token) if refused && !self.closed && self.is_of_use(now, reason, token) => {
                 self.request(reason, token);
             }
@@ -469,9 +458,7 @@ impl DynamicRole {
                 if self.spare == Some(token) {
                     self.spare = None;
                 }
-                if let Some(held) = self.tokens.get_mut(&token) {
-                    held.late += 1;
-                }
+                self.tokens.may_be_granted(token);
             }
             // A policy that is put right in the login's role counts for tokens made since.
             Failure::Forbidden if self.spare == Some(token) => self.spare = None,

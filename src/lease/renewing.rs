@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::dynamic_role::DynamicRole;
-use super::event::{Action, Failure, Note, Verdict};
-use super::generation::{Cause, Check, GenerationId, State};
+use super::event::{Action, Failure, Verdict};
+use super::generation::{Check, State};
+use super::ids::{GenerationId, TokenId};
+use super::note::{Cause, Note, Outcome};
 use super::term::Renewal;
-use super::token::TokenId;
 use super::{issuance, schedule};
 use crate::time::Time;
 
@@ -78,11 +79,7 @@ impl DynamicRole {
         match failure {
             Failure::TokenDead | Failure::Gone => self.token_dead(now, token),
             failure => {
-                let Some(held) = self.tokens.get_mut(&token) else {
-                    return;
-                };
-                held.failed(now, failure, jitter);
-                if held.renew_at().is_none() {
+                if self.tokens.renew_failed(now, token, failure, jitter) {
                     self.note(Note::TokenEnding(token));
                 }
             }
@@ -99,12 +96,9 @@ impl DynamicRole {
         if self.spare == Some(token) {
             self.spare = None;
         }
-        if let Some(held) = self.tokens.get_mut(&token) {
-            held.term.died(now);
-            for number in std::mem::take(&mut held.owed) {
-                self.revoked_with_token(now, number);
-            }
-        }
+        self.tokens.died(now, token);
+        let jitter = self.jitter();
+        self.revocation.token_gone(now, token, Outcome::Token, jitter, &mut self.actions);
     }
 
     /// A lease is gone before its end.

@@ -1,43 +1,12 @@
 //! What a login comes to that a server refuses though its credential's lease lives: the credential is proved, and if that
 //! fails replaced, at most once a minute, or whatever is being issued anyway is waited for. Floor 1.
 
-use std::time::Duration;
-
 use super::doubt::Answer;
 use super::dynamic_role::DynamicRole;
 use super::event::Action;
-use super::generation::GenerationId;
+use super::ids::GenerationId;
 use super::issuance;
 use crate::time::Time;
-
-/// Opens for one replacement a minute, then less often.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ReplaceGate {
-    opens_at: Time,
-    interval: Duration,
-}
-
-impl ReplaceGate {
-    const FIRST: Duration = Duration::from_mins(1);
-    const MOST: Duration = Duration::from_mins(10);
-
-    pub(super) fn new() -> Self {
-        Self { opens_at: Time::from_nanos(0), interval: Self::FIRST }
-    }
-
-    fn pass(&mut self, now: Time) -> bool {
-        if now < self.opens_at {
-            return false;
-        }
-        // Quiet for as long again: it starts afresh.
-        if now >= self.opens_at + self.interval {
-            self.interval = Self::FIRST;
-        }
-        self.opens_at = now + self.interval;
-        self.interval = (self.interval * 2).min(Self::MOST);
-        true
-    }
-}
 
 impl DynamicRole {
     /// Logins with this generation are refused, and they wait for another one.

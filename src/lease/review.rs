@@ -3,20 +3,23 @@
 //! Nothing here is triggered: [`DynamicRole::review`] looks at everything it has and does what is due, so that it does not
 //! matter which event brought the moment. Doing it twice does nothing more.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::deadline::{Deadline, Deadlines};
 use super::dynamic_role::{DynamicRole, MOST_RETIRING};
-use super::event::{Action, Failure, Note, Outcome};
-use super::generation::{Cause, Closing, Ending, Generation, GenerationId, State};
-use super::issuance;
-use super::schedule;
+use super::event::{Action, Closing, Ending, Failure};
+use super::generation::{Generation, State};
+use super::ids::{GenerationId, TokenId};
+use super::issuance::{self, Issuance};
+use super::note::{Cause, Note, Outcome};
+use super::schedule::{self, Retry};
 use super::term::{NotRenewed, Renewal};
-use super::token::{Revoking, TokenId};
 use crate::time::Time;
 
 impl DynamicRole {
     pub(super) fn review(&mut self, now: Time) {
-        self.deadline = Time::NEVER;
+        self.deadlines = Deadlines::new(now);
         self.end_generations(now);
         self.publish_standby(now);
         self.choose_current(now);
@@ -30,12 +33,20 @@ impl DynamicRole {
         self.give_tokens_back(now);
         self.verify_revoked(now);
         self.tell(now);
+        self.show_requests();
     }
 
-    /// Come back at this time, if it is yet to come.
-    pub(super) fn wake(&mut self, now: Time, at: Time) {
-        if at > now {
-            self.deadline = self.deadline.min(at);
+    /// What is under way is the next action.
+    fn show_requests(&mut self) {
+        match self.issuance.state {
+            issuance::State::LoggingIn { .. } | issuance::State::Requesting { .. } => {
+                self.deadlines.is_under_way(Deadline::Issue);
+            }
+            issuance::State::Proving { again_at: None, .. } => self.deadlines.is_under_way(Deadline::Proof),
+            issuance::State::Proving { .. } | issuance::State::Idle | issuance::State::BackOff { .. } => {}
+        }
+        if self.generations.values().any(|generation| generation.term.renewal() == Renewal::InFlight) {
+            self.deadlines.is_under_way(Deadline::RenewLease);
         }
     }
 
@@ -66,8 +77,11 @@ impl DynamicRole {
                     }
                 }
                 State::Standby if now >= hard_close_at => self.give_back(number),
-                State::Candidate | State::Standby | State::Current { .. } | State::Retiring { .. } => {
-                    self.wake(now, hard_close_at)
+                State::Candidate | State::Standby => {
+                    self.deadlines.wake(Deadline::UnusedEnd, hard_close_at);
+                }
+                State::Current { .. } | State::Retiring { .. } => {
+                    self.deadlines.wake(Deadline::HardClose, hard_close_at);
                 }
                 State::Closing { .. } | State::Revoking(_) => {}
             }
@@ -115,7 +129,7 @@ impl DynamicRole {
             if retiring.iter().take(too_many).any(|n| *n == number) {
                 generation.term.over(NotRenewed::Unneeded, now);
             } else if now < at {
-                self.wake(now, at);
+                self.deadlines.wake(Deadline::RenewLease, at);
             } else if generation.would_pass(now, max_age) {
                 generation.term.over(NotRenewed::MaxAge, now);
             } else {
@@ -125,33 +139,8 @@ impl DynamicRole {
     }
 
     fn renew_tokens(&mut self, now: Time) {
-        let ids: Vec<TokenId> = self.tokens.keys().copied().collect();
-        for id in ids {
-            let needed = self.is_needed(id);
-            let Some(token) = self.tokens.get_mut(&id).filter(|token| token.revoking.is_none()) else {
-                continue;
-            };
-            let Some(at) = token.renew_at().filter(|_| needed) else {
-                continue;
-            };
-            if now < at {
-                self.wake(now, at);
-            } else {
-                token.term.asked();
-                let within = schedule::patience(token.term.usable());
-                self.actions.push(Action::RenewToken(id, within));
-            }
-        }
-    }
-
-    /// Whether a token is renewed: a living generation, or an issuance, stands on it.
-    fn is_needed(&self, id: TokenId) -> bool {
-        self.spare == Some(id)
-            || matches!(self.issuance.state, issuance::State::Requesting { token, .. } if token == id)
-            || self
-                .generations
-                .values()
-                .any(|g| g.token == id && (g.is_renewed() || g.state == State::Candidate))
+        let is_needed = needed(&self.generations, &self.issuance, self.spare);
+        self.tokens.renew(now, is_needed, &mut self.deadlines, &mut self.actions);
     }
 
     /// A generation is not served any more, and nobody is in it: its lease goes back.
@@ -159,7 +148,7 @@ impl DynamicRole {
         let Some(generation) = self.generations.get_mut(&number) else {
             return;
         };
-        generation.state = State::Revoking(Revoking { tries: 0, again_at: None });
+        generation.state = State::Revoking(Retry::IN_FLIGHT);
         self.actions.push(Action::RevokeLease(number, generation.token));
     }
 
@@ -184,24 +173,24 @@ impl DynamicRole {
             let lapses_at = generation.lease_ends_at().min(self.bound(generation).ends_at);
             if let State::Retiring { successor_at: Some(at), .. } = state {
                 // The driver is asked again whether it is empty.
-                self.wake(now, at + self.settings.replica_grace);
+                self.deadlines.wake(Deadline::ReplicaGrace, at + self.settings.replica_grace);
             }
-            let State::Revoking(Revoking { tries, again_at }) = state else { continue };
-            if now >= lapses_at && again_at.is_some() {
-                if again_at != Some(Time::NEVER) {
+            let State::Revoking(revoking) = state else { continue };
+            if now >= lapses_at && revoking.due().is_some() {
+                if revoking != Retry::GIVEN_UP {
                     self.note(Note::Returned(number, Outcome::Failed));
                 }
                 self.forget(number);
                 continue;
             }
-            self.wake(now, lapses_at);
-            let Some(at) = again_at.filter(|at| *at != Time::NEVER) else {
+            self.deadlines.wake(Deadline::Lapse, lapses_at);
+            let Some(at) = revoking.due() else {
                 continue;
             };
             if now < at {
-                self.wake(now, at);
+                self.deadlines.wake(Deadline::RevokeLease, at);
             } else {
-                self.set_state(number, State::Revoking(Revoking { tries, again_at: None }));
+                self.set_state(number, State::Revoking(revoking.again()));
                 self.actions.push(Action::RevokeLease(number, owner));
             }
         }
@@ -225,87 +214,49 @@ impl DynamicRole {
         match failure {
             // Dead tokens take their leases along.
             Failure::TokenDead | Failure::Gone => {
-                self.forget(number);
-                self.revoked_with_token(now, number);
+                self.generations.remove(&number);
+                self.revocation.verify(now, number, jitter, &mut self.actions);
             }
-            Failure::Forbidden => {
-                let owner = generation.token;
-                match self.tokens.get_mut(&owner).filter(|token| token.owned) {
-                    Some(token) => {
-                        token.owed.push(number);
-                        self.forget(number);
-                    }
-                    None => self.returned(number, Outcome::Forbidden),
-                }
+            Failure::Forbidden if self.tokens.is_owned(generation.token) => {
+                self.revocation.go_with(generation.token, number, &mut self.actions);
+                self.generations.remove(&number);
             }
+            Failure::Forbidden => self.returned(number, Outcome::Forbidden),
             Failure::Transient
             | Failure::TimedOut
             | Failure::CannotExtend
             | Failure::Refused
             | Failure::Unusable => {
-                generation.state = State::Revoking(revoking.again(now, jitter));
+                generation.state = State::Revoking(revoking.failed(now, jitter));
             }
         }
     }
 
     /// Tokens that nothing stands on any more.
     fn give_tokens_back(&mut self, now: Time) {
-        let ids: Vec<TokenId> = self.tokens.keys().copied().collect();
-        for id in ids {
-            let stands = self.is_needed(id) || self.generations.values().any(|g| g.token == id);
-            let Some(token) = self.tokens.get_mut(&id) else {
-                continue;
-            };
-            if stands || token.late > 0 {
-                continue;
-            }
-            match token.revoking {
-                _ if !token.owned || now >= token.ends_at() => self.token_gone(now, id, Outcome::Failed),
-                None => {
-                    token.revoking = Some(Revoking { tries: 0, again_at: None });
-                    self.actions.push(Action::RevokeToken(id));
-                }
-                Some(Revoking { again_at: None, .. }) => {}
-                Some(Revoking { tries, again_at: Some(at) }) => {
-                    if now < at {
-                        let at = at.min(token.ends_at());
-                        self.wake(now, at);
-                    } else {
-                        token.revoking = Some(Revoking { tries, again_at: None });
-                        self.actions.push(Action::RevokeToken(id));
-                    }
-                }
-            }
+        let ended = {
+            let is_needed = needed(&self.generations, &self.issuance, self.spare);
+            let stands = |id| is_needed(id) || self.generations.values().any(|g| g.token == id);
+            self.tokens.revoke(now, stands, &mut self.deadlines, &mut self.actions)
+        };
+        for id in ended {
+            self.token_gone(now, id, Outcome::Failed);
         }
     }
 
     pub(super) fn token_gone(&mut self, now: Time, id: TokenId, outcome: Outcome) {
-        let Some(token) = self.tokens.remove(&id) else {
-            return;
-        };
-        for number in token.owed {
-            match outcome {
-                Outcome::Token => self.revoked_with_token(now, number),
-                outcome => self.note(Note::Returned(number, outcome)),
-            }
+        if self.tokens.remove(id) {
+            let jitter = self.jitter();
+            self.revocation.token_gone(now, id, outcome, jitter, &mut self.actions);
+            self.actions.push(Action::ForgetToken(id));
         }
-        self.actions.push(Action::ForgetToken(id));
     }
 
-    pub(super) fn token_revoke_failed(&mut self, now: Time, id: TokenId, failure: Failure) {
-        let jitter = self.jitter();
-        match failure {
-            Failure::TokenDead | Failure::Gone => self.token_gone(now, id, Outcome::Token),
-            Failure::Forbidden | Failure::Refused | Failure::Unusable | Failure::CannotExtend => {
-                self.token_gone(now, id, Outcome::Forbidden)
-            }
-            Failure::Transient | Failure::TimedOut => {
-                let Some(token) = self.tokens.get_mut(&id) else {
-                    return;
-                };
-                token.revoking = token.revoking.map(|revoking| revoking.again(now, jitter));
-            }
-        }
+    /// Looks for leases that went with their token, by the token of the credential that serves.
+    fn verify_revoked(&mut self, now: Time) {
+        let serves = self.current.and_then(|number| self.generations.get(&number));
+        let asker = serves.map(|generation| generation.token);
+        self.revocation.look(now, asker, self.closed, &mut self.deadlines, &mut self.actions);
     }
 
     /// What sessions have to know, where it has changed.
@@ -321,7 +272,7 @@ impl DynamicRole {
                 State::Current { .. } | State::Retiring { .. } => {
                     let drain_at = generation.drain_at(bound, self.settings.drain);
                     if let Some(at) = drain_at {
-                        self.wake(now, at);
+                        self.deadlines.wake(Deadline::Drain, at);
                     }
                     Ending { hard_close_at, drain_from: drain_at.filter(|at| *at <= now), closing: None }
                 }
@@ -361,36 +312,17 @@ impl DynamicRole {
     fn numbers(&self) -> Vec<GenerationId> {
         self.generations.keys().copied().collect()
     }
+}
 
-    /// What the role will do next by itself, and when.
-    #[must_use]
-    pub(crate) fn next_action(&self, now: Time) -> (&'static str, Time) {
-        match self.issuance.state {
-            issuance::State::LoggingIn { .. } | issuance::State::Requesting { .. } => return ("issue", now),
-            issuance::State::Proving { again_at, .. } => return ("prove", again_at.unwrap_or(now)),
-            issuance::State::BackOff { until, .. }
-                if self.demand(now).is_ok() || self.standby_demand(now).is_ok() =>
-            {
-                return ("issue", until);
-            }
-            issuance::State::Idle | issuance::State::BackOff { .. } => {}
-        }
-        let rotate = match self.demand(now) {
-            Ok(_) => now,
-            Err(at) => at,
-        };
-        let stand_by = self.standby_demand(now).err().unwrap_or(now);
-        let renew = self
-            .current
-            .and_then(|number| self.generations.get(&number))
-            .map(|generation| match generation.term.renewal() {
-                Renewal::InFlight => now,
-                Renewal::Scheduled(at) => at,
-                Renewal::Stopped { .. } => Time::NEVER,
-            })
-            .unwrap_or(Time::NEVER);
-        let next = [("renew", renew), ("rotate", rotate), ("issue", stand_by)];
-        let first = next.into_iter().filter(|(_, at)| *at != Time::NEVER).min_by_key(|(_, at)| *at);
-        first.unwrap_or(("none", Time::NEVER))
+/// Whether a token is renewed: a living generation, or an issuance, stands on it.
+fn needed(
+    generations: &BTreeMap<GenerationId, Generation>,
+    issuance: &Issuance,
+    spare: Option<TokenId>,
+) -> impl Fn(TokenId) -> bool {
+    move |id| {
+        spare == Some(id)
+            || matches!(issuance.state, issuance::State::Requesting { token, .. } if token == id)
+            || generations.values().any(|g| g.token == id && (g.is_renewed() || g.state == State::Candidate))
     }
 }

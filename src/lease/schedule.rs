@@ -82,6 +82,42 @@ pub(crate) fn patience(usable: Duration) -> Duration {
     (usable / 4).max(Duration::from_secs(2))
 }
 
+/// A request that is repeated until it succeeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Retry {
+    tries: u32,
+    /// `None` while it is in flight.
+    at: Option<Time>,
+}
+
+impl Retry {
+    /// It is in flight for the first time.
+    pub(super) const IN_FLIGHT: Self = Self { tries: 0, at: None };
+    /// It is not made at all.
+    pub(super) const GIVEN_UP: Self = Self { tries: 0, at: Some(Time::NEVER) };
+
+    /// It is made for the first time at this time.
+    pub(super) fn at(at: Time) -> Self {
+        Self { tries: 0, at: Some(at) }
+    }
+
+    /// When it is to be made; `None` while it is in flight.
+    pub(super) fn due(self) -> Option<Time> {
+        self.at
+    }
+
+    /// It is in flight again.
+    pub(super) fn again(self) -> Self {
+        Self { at: None, ..self }
+    }
+
+    /// It failed this time, and is made again after a back-off.
+    pub(super) fn failed(self, now: Time, jitter: Jitter) -> Self {
+        let wait = back_off(self.tries, Duration::from_millis(500), Duration::from_secs(30), jitter);
+        Self { tries: self.tries.saturating_add(1), at: Some(now + wait) }
+    }
+}
+
 /// A fraction that differs between processes and moments, and is the same for the same seed and salt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Jitter(u32);

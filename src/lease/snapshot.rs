@@ -6,11 +6,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::dynamic_role::DynamicRole;
-use super::event::{Action, Settings};
-use super::generation::{Cause, Generation, GenerationId, State};
+use super::event::Action;
+use super::generation::{Generation, State};
+use super::ids::{GenerationId, TokenId};
+use super::note::{Cause, Reason};
+use super::schedule::Retry;
+use super::settings::Settings;
 use super::term::Term;
-use super::token::{Revoking, Token, TokenId};
-use super::{Reason, issuance, schedule};
+use super::tokens::{TokenSnapshot, Tokens};
+use super::{issuance, schedule};
 use crate::time::Time;
 
 /// Every token and every lease that is not known to be gone.
@@ -20,14 +24,6 @@ pub(crate) struct Snapshot {
     pub(crate) tokens: Vec<(TokenId, TokenSnapshot)>,
     /// The generations, oldest first.
     pub(crate) generations: Vec<(GenerationId, GenerationSnapshot)>,
-}
-
-/// One login's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TokenSnapshot {
-    term: Term,
-    /// Whether we logged in for it; one that was handed to us is never revoked.
-    owned: bool,
 }
 
 /// One lease's life.
@@ -50,14 +46,6 @@ impl GenerationSnapshot {
     }
 }
 
-impl TokenSnapshot {
-    /// Whether this could be of the time before `now`.
-    #[must_use]
-    pub(crate) fn is_before(&self, now: Time) -> bool {
-        self.term.sent_at() <= now
-    }
-}
-
 impl DynamicRole {
     /// What the next process needs if this one ends now.
     #[must_use]
@@ -67,10 +55,7 @@ impl DynamicRole {
         let lives =
             |generation: &Generation| !matches!(generation.state, State::Closing { cause: Cause::Lost, .. });
         Snapshot {
-            tokens: self
-                .tokens()
-                .map(|(id, token)| (id, TokenSnapshot { term: token.term, owned: token.owned }))
-                .collect(),
+            tokens: self.tokens.snapshot(),
             generations: self
                 .generations()
                 .filter(|(_, generation)| lives(generation))
@@ -94,9 +79,7 @@ impl DynamicRole {
     #[must_use]
     pub(crate) fn resume(settings: Settings, now: Time, left: &Snapshot) -> Self {
         let mut role = Self::new(settings);
-        for (id, kept) in &left.tokens {
-            role.tokens.insert(*id, Token::resumed(now, kept.term, kept.owned));
-        }
+        role.tokens = Tokens::resume(now, &left.tokens);
         for (_, kept) in &left.generations {
             let number = role.next_number;
             role.next_number = number.next();
@@ -115,7 +98,7 @@ impl DynamicRole {
         let bound = self.bound(generation);
         if now >= generation.lease_ends_at().min(bound.ends_at) {
             // It has lapsed; the first review forgets it.
-            self.set_state(number, State::Revoking(Revoking { tries: 0, again_at: Some(Time::NEVER) }));
+            self.set_state(number, State::Revoking(Retry::GIVEN_UP));
             return;
         }
         if serves && self.hard_close_at(generation).since(now) >= schedule::LEAST_USABLE {

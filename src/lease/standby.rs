@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use super::dynamic_role::DynamicRole;
-use super::event::{Action, Note};
-use super::generation::{Generation, GenerationId, State};
+use super::event::Action;
+use super::generation::{Generation, State};
+use super::ids::{GenerationId, TokenId};
+use super::note::{Note, Reason};
+use super::schedule;
 use super::term::{Renewal, Term};
-use super::token::TokenId;
-use super::{Reason, schedule};
 use crate::time::Time;
 
 impl DynamicRole {
@@ -39,13 +40,12 @@ impl DynamicRole {
 
     /// From when on a generation cannot be renewed any more: its lease, or its token.
     fn ending_at(&self, generation: &Generation) -> Time {
-        let token = self.tokens.get(&generation.token).map_or(Time::NEVER, |token| token.ending_at());
+        let token = self.tokens.ending_at(generation.token);
         generation.replace().map_or(token, |(_, at)| at.min(token))
     }
 
     fn replace_standby_at(&self, standby: &Generation) -> Time {
-        let token = self.tokens.get(&standby.token);
-        let failing = standby.term.is_failing() || token.is_some_and(|token| token.term.is_failing());
+        let failing = standby.term.is_failing() || self.tokens.is_failing(standby.token);
         let at = self.ending_at(standby);
         if failing { at.min(standby.would_drain_at(self.bound(standby), self.settings.drain)) } else { at }
     }
@@ -53,14 +53,14 @@ impl DynamicRole {
     /// Whether a lease under this token would be of use to stand by: it can be kept, or ends later than the one that
     /// does.
     pub(super) fn may_stand_by(&self, now: Time, token: TokenId) -> bool {
-        let Some(token) = self.tokens.get(&token) else {
+        let Some(token_ends_at) = self.tokens.ends_at(token) else {
             return true;
         };
         match self.standby() {
-            None => now < token.ending_at(),
+            None => now < self.tokens.ending_at(token),
             Some((_, standby)) => {
                 let ends_at = standby.lease_ends_at().min(self.bound(standby).ends_at);
-                token.ends_at() > ends_at + schedule::LEAST_USABLE
+                token_ends_at > ends_at + schedule::LEAST_USABLE
             }
         }
     }
@@ -147,7 +147,7 @@ impl DynamicRole {
             return None;
         }
         let by_lease = RenewalPhase { at: lease_at, usable: lease.usable(), lease: true, token: false };
-        let token = self.tokens.get(&generation.token).map(|token| &token.term);
+        let token = self.tokens.term(generation.token);
         // One that is not renewed has an end of its own, or none.
         let Some(token) = token.filter(|token| !matches!(token.renewal(), Renewal::Stopped { .. })) else {
             return Some(by_lease);
@@ -175,8 +175,8 @@ impl DynamicRole {
         if beat.lease {
             generation.term.renew_by(at);
         }
-        if let Some(token) = self.tokens.get_mut(&generation.token).filter(|_| beat.token) {
-            token.term.renew_by(at);
+        if beat.token {
+            self.tokens.renew_by(generation.token, at);
         }
     }
 }

@@ -14,18 +14,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Reason;
+use super::deadline::{Deadline, Deadlines, NextAction};
 use super::doubt::{Answer, Doubt};
-use super::event::{Action, Event, Failure, Note, Verdict};
-use super::generation::{Ending, GenerationId};
+use super::event::{Action, Ending, Event, Failure, TokenFacts, Verdict};
+use super::ids::{GenerationId, TokenId};
+use super::note::{Note, Reason};
 use super::schedule::{self, Jitter};
-use super::token::{Revoking, Token, TokenFacts, TokenId};
+use super::tokens::Tokens;
 use crate::time::Time;
 
 /// A static role of Vault: one credential, whose password changes in place. It takes the same events as a [`DynamicRole`](super::DynamicRole), and gives the same actions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StaticRole {
-    tokens: BTreeMap<TokenId, Token>,
+    tokens: Tokens,
     /// The one that reads.
     token: Option<TokenId>,
     reading: Reading,
@@ -52,7 +53,7 @@ pub(crate) struct StaticRole {
     closed: bool,
     seed: u64,
     salt: u64,
-    deadline: Time,
+    deadlines: Deadlines,
     actions: Vec<Action>,
 }
 
@@ -95,7 +96,7 @@ impl StaticRole {
     #[must_use]
     pub(crate) fn new(seed: u64) -> Self {
         Self {
-            tokens: BTreeMap::new(),
+            tokens: Tokens::default(),
             token: None,
             reading: Reading::Waiting { until: Time::from_nanos(0) },
             generations: BTreeMap::new(),
@@ -113,7 +114,7 @@ impl StaticRole {
             closed: false,
             seed,
             salt: 0,
-            deadline: Time::from_nanos(0),
+            deadlines: Deadlines::new(Time::from_nanos(0)),
             actions: Vec::new(),
         }
     }
@@ -128,7 +129,7 @@ impl StaticRole {
     /// When to come back with [`Event::Tick`] at the latest.
     #[must_use]
     pub(crate) fn next_deadline(&self) -> Time {
-        self.deadline
+        self.deadlines.next()
     }
 
     /// The current password.
@@ -148,9 +149,10 @@ impl StaticRole {
         self.generations.iter().map(|(number, password)| (*number, password))
     }
 
-    /// The tokens.
-    pub(crate) fn tokens(&self) -> impl Iterator<Item = (TokenId, &Token)> {
-        self.tokens.iter().map(|(id, token)| (*id, token))
+    /// The end of a token.
+    #[must_use]
+    pub(crate) fn token_ends_at(&self, id: TokenId) -> Option<Time> {
+        self.tokens.ends_at(id)
     }
 
     /// How often a read has failed since the latest that did not.
@@ -179,13 +181,10 @@ impl StaticRole {
             && matches!(self.reading, Reading::Waiting { .. })
     }
 
-    /// What it will do next by itself, and when.
+    /// What the role does next by itself, and when; [`Time::NEVER`] where it does nothing.
     #[must_use]
-    pub(crate) fn next_action(&self, now: Time) -> (&'static str, Time) {
-        match self.reading {
-            Reading::Waiting { until } => ("read", until),
-            Reading::LoggingIn | Reading::InFlight { .. } => ("read", now),
-        }
+    pub(crate) fn next_action(&self) -> (NextAction, Time) {
+        self.deadlines.next_action()
     }
 
     fn take_in(&mut self, now: Time, event: Event) {
@@ -210,27 +209,22 @@ impl StaticRole {
             }
             Event::TokenRenewed { token, sent_at, ttl, renewable } => {
                 let jitter = self.jitter();
-                if let Some(held) = self.tokens.get_mut(&token)
-                    && held.term.renewed(now, sent_at, ttl, renewable, jitter)
-                {
+                if self.tokens.renewed(now, token, (sent_at, ttl, renewable), jitter) {
                     self.actions.push(Action::Note(Note::TokenEnding(token)));
                 }
             }
             Event::TokenRenewFailed(token, Failure::TokenDead | Failure::Gone) => self.drop_token(token),
             Event::TokenRenewFailed(token, failure) => {
                 let jitter = self.jitter();
-                if let Some(held) = self.tokens.get_mut(&token) {
-                    held.failed(now, failure, jitter);
-                }
+                self.tokens.renew_failed(now, token, failure, jitter);
             }
             Event::TokenRevoked(token) => self.forget_token(token),
-            Event::TokenRevokeFailed(token, Failure::Transient | Failure::TimedOut) => {
+            Event::TokenRevokeFailed(token, failure) => {
                 let jitter = self.jitter();
-                if let Some(held) = self.tokens.get_mut(&token) {
-                    held.revoking = held.revoking.map(|revoking| revoking.again(now, jitter));
+                if self.tokens.revoke_failed(now, token, failure, jitter).is_some() {
+                    self.forget_token(token);
                 }
             }
-            Event::TokenRevokeFailed(token, _) => self.forget_token(token),
             Event::Empty { number, .. } => {
                 if self.may_empty(number) && self.generations.remove(&number).is_some() {
                     self.actions.push(Action::Forget(number));
@@ -296,10 +290,7 @@ impl StaticRole {
             return;
         }
         let jitter = self.jitter();
-        self.tokens
-            .entry(token)
-            .and_modify(|held| held.looked_up(facts, jitter))
-            .or_insert_with(|| Token::new(facts, jitter));
+        self.tokens.logged_in(token, facts, jitter);
         self.token = Some(token);
         if self.closed {
             self.reading = Reading::Waiting { until: Time::NEVER };
@@ -314,7 +305,7 @@ impl StaticRole {
             return;
         }
         // A login that is refused is of no matter while the last token lives.
-        match self.token.filter(|id| self.tokens.get(id).is_some_and(|token| now < token.ends_at())) {
+        match self.token.filter(|id| self.tokens.ends_at(*id).is_some_and(|ends_at| now < ends_at)) {
             Some(token) if !self.closed => self.ask(token),
             _ => self.fail(now, true),
         }
@@ -418,12 +409,12 @@ impl StaticRole {
             return;
         }
         if now < again_at {
-            self.wake(now, again_at);
+            self.deadlines.wake(Deadline::Proof, again_at);
         } else if self.doubt.ask(now, number) == Answer::Prove {
             self.actions.push(Action::Prove(number));
         } else {
             // A login has had it proved a moment ago.
-            self.wake(now, now + PROVE_AFTER);
+            self.deadlines.wake(Deadline::Proof, now + PROVE_AFTER);
         }
     }
 
@@ -471,22 +462,25 @@ impl StaticRole {
     }
 
     fn review(&mut self, now: Time) {
-        self.deadline = Time::NEVER;
+        self.deadlines = Deadlines::new(now);
         if let Reading::Waiting { until } = self.reading
             && !self.closed
         {
             if now < until {
-                self.wake(now, until);
+                self.deadlines.wake(Deadline::Read, until);
             } else {
                 self.begin(now);
             }
+        }
+        if !matches!(self.reading, Reading::Waiting { .. }) {
+            self.deadlines.is_under_way(Deadline::Read);
         }
         self.prove_again(now);
         self.keep_tokens(now);
     }
 
     fn begin(&mut self, now: Time) {
-        let living = self.token.filter(|id| self.tokens.get(id).is_some_and(|token| now < token.ending_at()));
+        let living = self.token.filter(|id| self.tokens.has(*id) && now < self.tokens.ending_at(*id));
         if let Some(token) = living {
             self.ask(token);
         } else {
@@ -500,34 +494,15 @@ impl StaticRole {
             Reading::InFlight { token } => Some(token),
             Reading::Waiting { .. } | Reading::LoggingIn => None,
         };
-        let ids: Vec<TokenId> = self.tokens.keys().copied().collect();
-        for id in ids {
-            let needed = in_flight == Some(id) || (self.token == Some(id) && !self.closed);
-            let Some(token) = self.tokens.get_mut(&id) else { continue };
-            if now >= token.ends_at() || (!needed && !token.owned) {
-                self.forget_token(id);
-                continue;
-            }
-            let next = match (needed, token.revoking) {
-                (true, _) => token
-                    .renew_at()
-                    .map(|at| (at, Action::RenewToken(id, schedule::patience(token.term.usable())))),
-                (false, None) => Some((now, Action::RevokeToken(id))),
-                (false, Some(revoking)) => revoking.again_at.map(|at| (at, Action::RevokeToken(id))),
-            };
-            let Some((at, action)) = next else { continue };
-            if now < at {
-                self.wake(now, at);
-                continue;
-            }
-            match action {
-                Action::RenewToken(..) => token.term.asked(),
-                _ => {
-                    token.revoking =
-                        Some(Revoking { tries: token.revoking.map_or(0, |r| r.tries), again_at: None })
-                }
-            }
-            self.actions.push(action);
+        let held = self.token.filter(|_| !self.closed);
+        let is_needed = |id| in_flight == Some(id) || held == Some(id);
+        self.tokens.renew(now, is_needed, &mut self.deadlines, &mut self.actions);
+        let lives = |tokens: &Tokens, id| tokens.ends_at(id).is_some_and(|ends_at| now < ends_at);
+        let living: Vec<TokenId> =
+            in_flight.into_iter().chain(held).filter(|id| lives(&self.tokens, *id)).collect();
+        let stands = |id| living.contains(&id);
+        for id in self.tokens.revoke(now, stands, &mut self.deadlines, &mut self.actions) {
+            self.forget_token(id);
         }
     }
 
@@ -548,17 +523,11 @@ impl StaticRole {
     }
 
     fn forget_token(&mut self, token: TokenId) {
-        if self.tokens.remove(&token).is_some() {
+        if self.tokens.remove(token) {
             self.actions.push(Action::ForgetToken(token));
         }
         if self.token == Some(token) {
             self.token = None;
-        }
-    }
-
-    fn wake(&mut self, now: Time, at: Time) {
-        if at > now {
-            self.deadline = self.deadline.min(at);
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
+use super::event::Failure;
 use super::schedule::{self, Jitter};
 use crate::time::Time;
 

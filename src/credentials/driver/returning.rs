@@ -9,7 +9,7 @@ use crate::credentials::{Generation, Lease};
 use crate::lease::{Event, Failure, GenerationId, LeaseLookup, Outcome, TokenId};
 use crate::{metrics, vault};
 
-/// Leases of forgotten generations whose end is not known yet.
+/// Leases whose credential is dropped, until it is known what became of them.
 #[derive(Default)]
 pub(super) struct PendingRevocations(HashMap<GenerationId, Parted>);
 
@@ -23,6 +23,10 @@ impl PendingRevocations {
     pub(super) fn add(&mut self, generation: &Generation) {
         let parted = Parted { lease: generation.lease().clone(), username: generation.username().to_owned() };
         self.0.insert(generation.number(), parted);
+    }
+
+    pub(super) fn remove(&mut self, number: GenerationId) {
+        self.0.remove(&number);
     }
 }
 
@@ -107,12 +111,6 @@ impl Driver {
                 self.remember("revoke: the lease stays, and its database user with it");
             }
         }
-        self.pending_revocations.0.remove(&number);
-    }
-
-    /// Forgets leases of which nothing is to be said any more.
-    pub(super) fn forget_verified(&mut self) {
-        self.pending_revocations.0.retain(|number, _| self.machine.owes(*number));
     }
 
     /// The end of the lease_id, and the user.

@@ -179,7 +179,7 @@ impl Driver {
         let now = clock::now();
         let runs_until = self.machine.runs_until(now);
         self.shared.is_refused.store(self.machine.is_refused(), Ordering::Release);
-        let (next_action, at) = self.machine.next_action(now);
+        let (next_action, at) = self.machine.next_action();
         let mut counts = [("candidate", 0), ("standby", 0), ("current", 0), ("retiring", 0), ("lost", 0)];
         let mut ends = 0.0;
         let current = self.machine.current();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::script::*;
-use crate::lease::generation::Cause;
+use crate::lease::Cause;
 use crate::lease::{
     Action, Drain, Event, Failure, GenerationId, LeaseLookup, Note, Outcome, Reason, Settings, Snapshot,
 };
@@ -133,7 +133,7 @@ fn retired_ones_and_candidates_are_given_back() {
     story.at(20.2, Event::LeaseRevoked(G1)).does([Action::Forget(G1), Action::RevokeToken(T1)]);
     story
         .at(20.3, Event::LeaseRevokeFailed(G2, Failure::Forbidden))
-        .does([Action::Forget(G2), Action::RevokeToken(T3)]);
+        .does([Action::DropCredential(G2), Action::RevokeToken(T3)]);
     story.at(20.5, Event::Proved(G3)).does([Action::Publish(G3)]);
     story.at(20.6, Event::TokenRevoked(T3)).does([Action::ForgetToken(T3)]);
     story.at(21.6, Event::Tick).does([Action::LookUpLease(G2, T2)]);

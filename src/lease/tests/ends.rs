@@ -1,8 +1,8 @@
 //! The hard close, and what the sessions are told.
 
 use super::script::*;
-use crate::lease::generation::{Cause, Closing};
 use crate::lease::{Action, Drain, Event, Failure, Note, TokenFacts};
+use crate::lease::{Cause, Closing};
 
 #[test]
 fn the_hard_close_is_a_second_before_the_margin() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::script::secs;
 use super::watch::{Watch, promise};
-use crate::lease::generation::Ending;
+use crate::lease::Ending;
 use crate::lease::{Action, Event, Failure, GenerationId, LeaseLookup, TokenId};
 use crate::time::Time;
 

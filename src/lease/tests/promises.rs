@@ -8,7 +8,7 @@ use super::known::Request;
 use super::script::secs;
 use super::watch::{LATE, Planted, ROUNDING, Watch, promise, stored};
 use super::world::{Dice, Fault, Scenario, Tokens, beginning};
-use crate::lease::generation::Ending;
+use crate::lease::Ending;
 use crate::lease::{
     Action, Drain, DynamicRole, Event, Failure, GenerationId, LeaseLookup, Note, Reason, TokenId, Verdict,
 };

@@ -10,8 +10,10 @@ use super::script::{at, secs, settings};
 use super::watch::Planted;
 use super::world::{Fault, Scenario, Tokens};
 use crate::lease::{
-    Action, Drain, DynamicRole, Event, Failure, GenerationId, LeaseLookup, Settings, TokenFacts, TokenId,
+    Action, Drain, DynamicRole, Event, Failure, GenerationId, LeaseLookup, NextAction, Settings, TokenFacts,
+    TokenId,
 };
+use crate::time::Time;
 
 fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
@@ -119,7 +121,8 @@ proptest! {
             role.handle(now, event);
             prop_assert!(role.next_deadline() > now);
             prop_assert_eq!(role.handle(now, Event::Tick), []);
-            prop_assert!(!role.next_action(now).0.is_empty());
+            let (action, at) = role.next_action();
+            prop_assert_eq!(action == NextAction::None, at == Time::NEVER);
         }
     }
 
@@ -161,7 +164,7 @@ proptest! {
 }
 
 /// An answer to a request, good or bad.
-fn answer(action: Action, how: u8, now: crate::time::Time, tokens: &mut u64) -> Option<Event> {
+fn answer(action: Action, how: u8, now: Time, tokens: &mut u64) -> Option<Event> {
     let failure = match how {
         0..4 => None,
         4 => Some(Failure::Transient),

@@ -4,7 +4,7 @@
 //! quarter is 24.75 s.
 
 use super::script::*;
-use crate::lease::generation::Cause;
+use crate::lease::Cause;
 use crate::lease::{Action, Event, Failure, Note, Reason, Settings, TokenFacts};
 
 const LEASE: f64 = 105.0;

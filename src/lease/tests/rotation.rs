@@ -1,7 +1,7 @@
 //! What makes a rotation, and when a retired generation is drained.
 
 use super::script::*;
-use crate::lease::generation::Cause;
+use crate::lease::Cause;
 use crate::lease::{Action, Drain, Event, Failure, Note, Reason, Settings, TokenFacts};
 
 const LEASE: f64 = 105.0;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::lease::generation::{Cause, Ending};
 use crate::lease::{Action, DynamicRole, Event, Failure, GenerationId, Note, Settings, TokenFacts, TokenId};
+use crate::lease::{Cause, Ending};
 use crate::time::Time;
 
 pub(super) const T1: TokenId = TokenId(1);

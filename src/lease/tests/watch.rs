@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::known::{Held, Known, Request};
 use super::script::secs;
 use super::world::Vault;
-use crate::lease::generation::{Cause, Ending};
 use crate::lease::schedule::Jitter;
 use crate::lease::term::Term;
 use crate::lease::{Action, DynamicRole, Event, GenerationId, Note, Snapshot, TokenFacts, TokenId, Verdict};
+use crate::lease::{Cause, Ending};
 use crate::time::Time;
 
 /// A bug put in on purpose, to see that it is found.
@@ -302,7 +302,7 @@ impl Watch {
                 self.published = None;
                 Ok(())
             }
-            Action::Forget(number) => {
+            Action::DropCredential(number) | Action::Forget(number) => {
                 promise!(!is_open(number), "generation {number} is forgotten with sessions");
                 promise!(self.published != Some(number), "generation {number} is forgotten and published");
                 self.held.remove(&number);

@@ -238,9 +238,7 @@ impl State {
                 *published_at = Time::NEVER;
             }
         }
-        for token in watch.role.tokens.values_mut() {
-            token.term.renewals = 0;
-        }
+        watch.role.tokens.forget_counts();
         for held in watch.held.values_mut() {
             held.issued_at = Time::NEVER;
             held.published_at = held.published_at.map(|_| Time::NEVER);

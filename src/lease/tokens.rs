@@ -1,0 +1,392 @@
+//! The tokens that a role holds: each is renewed while something stands on it, and revoked afterwards. Floor 1.
+//!
+//! A lease dies with the token that asked for it, so a token is kept until its last generation has ended.
+//!
+//! ```text
+//!   held ──nothing stands on it──▶ revoking ──revoked, refused, or ended──▶ removed
+//!    │                                │  ▲ transient failure: back-off
+//!    └── not ours to revoke, or ended ─┴──┘──▶ removed
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::deadline::{Deadline, Deadlines};
+use super::event::{Action, Failure, TokenFacts};
+use super::ids::TokenId;
+use super::note::Outcome;
+use super::schedule::{self, Jitter, Retry};
+use super::term::Term;
+use crate::time::Time;
+
+/// How a token bounds the leases that it owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TokenLimits {
+    /// Its end.
+    pub(crate) ends_at: Time,
+    /// Its end, less its own margin.
+    pub(crate) end_at: Time,
+    /// The usable life of its latest grant.
+    pub(crate) usable: Duration,
+}
+
+impl TokenLimits {
+    /// No bound.
+    pub(crate) const NONE: Self = Self { ends_at: Time::NEVER, end_at: Time::NEVER, usable: Duration::MAX };
+}
+
+/// What of a token can outlive its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TokenSnapshot {
+    term: Term,
+    /// Whether we logged in for it; one that was handed to us is never revoked.
+    owned: bool,
+}
+
+impl TokenSnapshot {
+    /// Whether this could be of the time before `now`.
+    #[must_use]
+    pub(crate) fn is_before(&self, now: Time) -> bool {
+        self.term.sent_at() <= now
+    }
+}
+
+/// The tokens of one role.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Tokens(BTreeMap<TokenId, Token>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Token {
+    term: Term,
+    owned: bool,
+    /// Creds requests whose outcome is unknown, and that may yet be granted.
+    unsettled: u32,
+    revoking: Option<Retry>,
+}
+
+impl Tokens {
+    /// As an earlier process left them.
+    pub(super) fn resume(now: Time, left: &[(TokenId, TokenSnapshot)]) -> Self {
+        let token = |kept: &TokenSnapshot| Token::new(kept.term.resumed(now), kept.owned);
+        Self(left.iter().map(|(id, kept)| (*id, token(kept))).collect())
+    }
+
+    /// What the next process needs of them.
+    pub(super) fn snapshot(&self) -> Vec<(TokenId, TokenSnapshot)> {
+        let kept = |token: &Token| TokenSnapshot { term: token.term, owned: token.owned };
+        self.0.iter().map(|(id, token)| (*id, kept(token))).collect()
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this one is there.
+    pub(super) fn has(&self, id: TokenId) -> bool {
+        self.0.contains_key(&id)
+    }
+
+    /// A login has brought it. One that is there already may have been renewed by somebody else.
+    pub(super) fn logged_in(&mut self, id: TokenId, facts: TokenFacts, jitter: Jitter) {
+        let term = Term::new(facts.sent_at, facts.ttl, facts.renewable, jitter);
+        match self.0.get_mut(&id) {
+            None => {
+                self.0.insert(id, Token::new(term, facts.owned));
+            }
+            // Both ends are rounded to seconds.
+            Some(held) if term.ends_at() > held.term.ends_at() + Duration::from_secs(1) => held.term = term,
+            Some(_) => {}
+        }
+    }
+
+    /// How it bounds the leases that it owns; one that is not there does not.
+    pub(super) fn limits(&self, id: TokenId) -> TokenLimits {
+        self.0.get(&id).map_or(TokenLimits::NONE, |Token { term, .. }| TokenLimits {
+            ends_at: term.ends_at(),
+            end_at: term.end_at(),
+            usable: term.usable(),
+        })
+    }
+
+    /// Its end.
+    pub(super) fn ends_at(&self, id: TokenId) -> Option<Time> {
+        self.0.get(&id).map(|token| token.term.ends_at())
+    }
+
+    /// From when on it is ending: its renewal was capped, or it cannot be renewed and two thirds of it have passed. Never,
+    /// as long as it can be renewed, or where it is not there.
+    pub(super) fn ending_at(&self, id: TokenId) -> Time {
+        self.0.get(&id).map_or(Time::NEVER, |token| token.term.replace_at())
+    }
+
+    /// How long a grant under it would be of use at most; `None` where it is not there.
+    pub(super) fn usable_for(&self, now: Time, id: TokenId) -> Option<Duration> {
+        self.0.get(&id).map(|token| token.usable_for(now))
+    }
+
+    /// Whether we logged in for it, so that it is ours to revoke.
+    pub(super) fn is_owned(&self, id: TokenId) -> bool {
+        self.0.get(&id).is_some_and(|token| token.owned)
+    }
+
+    /// Whether its latest renewal failed, and is tried again.
+    pub(super) fn is_failing(&self, id: TokenId) -> bool {
+        self.0.get(&id).is_some_and(|token| token.term.is_failing())
+    }
+
+    /// Its term.
+    pub(super) fn term(&self, id: TokenId) -> Option<&Term> {
+        self.0.get(&id).map(|token| &token.term)
+    }
+
+    /// The one that lives longest, of those under which a grant would be of use.
+    pub(super) fn longest_living(&self, now: Time) -> Option<TokenId> {
+        let is_of_use =
+            |token: &Token| token.revoking.is_none() && token.usable_for(now) >= schedule::LEAST_USABLE;
+        let living = self.0.iter().filter(|(_, token)| is_of_use(token));
+        living.max_by_key(|(_, token)| token.term.ends_at()).map(|(id, _)| *id)
+    }
+
+    /// Asks for the renewals that are due, of those that are needed.
+    pub(super) fn renew(
+        &mut self,
+        now: Time,
+        is_needed: impl Fn(TokenId) -> bool,
+        deadlines: &mut Deadlines,
+        actions: &mut Vec<Action>,
+    ) {
+        for (id, token) in self.0.iter_mut().filter(|(id, token)| token.revoking.is_none() && is_needed(**id))
+        {
+            match token.term.renews_at() {
+                Some(at) if now < at => deadlines.wake(Deadline::RenewToken, at),
+                Some(_) => {
+                    token.term.asked();
+                    let within = schedule::patience(token.term.usable());
+                    actions.push(Action::RenewToken(*id, within));
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// A renewal that is planned for later is asked for at this time.
+    pub(super) fn renew_by(&mut self, id: TokenId, at: Time) {
+        if let Some(token) = self.0.get_mut(&id) {
+            token.term.renew_by(at);
+        }
+    }
+
+    /// It was renewed. True if that was the last time, as less was granted than before. `ttl` is `None` where it has no
+    /// end.
+    pub(super) fn renewed(
+        &mut self,
+        now: Time,
+        id: TokenId,
+        (sent_at, ttl, renewable): (Time, Option<Duration>, bool),
+        jitter: Jitter,
+    ) -> bool {
+        self.0.get_mut(&id).is_some_and(|token| token.term.renewed(now, sent_at, ttl, renewable, jitter))
+    }
+
+    /// Its renewal failed, and it is not known to be dead. True if it is not renewed any more.
+    ///
+    /// A policy that forbids the renewal, or a batch token: it is ending from two thirds of its life on, and the first
+    /// renewal is asked for no earlier than that.
+    pub(super) fn renew_failed(&mut self, now: Time, id: TokenId, failure: Failure, jitter: Jitter) -> bool {
+        self.0.get_mut(&id).is_some_and(|token| {
+            token.term.failed(now, failure, jitter);
+            token.term.renews_at().is_none()
+        })
+    }
+
+    /// It is dead before its end.
+    pub(super) fn died(&mut self, now: Time, id: TokenId) {
+        if let Some(token) = self.0.get_mut(&id) {
+            token.term.died(now);
+        }
+    }
+
+    /// A creds request under it may yet be granted: it is kept until that is settled, then revoked with what it owns.
+    pub(super) fn may_be_granted(&mut self, id: TokenId) {
+        if let Some(token) = self.0.get_mut(&id) {
+            token.unsettled += 1;
+        }
+    }
+
+    /// Such a request is settled.
+    pub(super) fn settled(&mut self, id: TokenId) {
+        if let Some(token) = self.0.get_mut(&id) {
+            token.unsettled = token.unsettled.saturating_sub(1);
+        }
+    }
+
+    /// Revokes those that nothing stands on. Gives those that have ended, or are not ours to revoke: they are to be
+    /// removed.
+    pub(super) fn revoke(
+        &mut self,
+        now: Time,
+        stands: impl Fn(TokenId) -> bool,
+        deadlines: &mut Deadlines,
+        actions: &mut Vec<Action>,
+    ) -> Vec<TokenId> {
+        let mut ended = Vec::new();
+        for (id, token) in self.0.iter_mut().filter(|(id, token)| token.unsettled == 0 && !stands(**id)) {
+            let ends_at = token.term.ends_at();
+            if !token.owned || now >= ends_at {
+                ended.push(*id);
+                continue;
+            }
+            match token.revoking.get_or_insert_with(|| Retry::at(now)).due() {
+                Some(at) if now < at => deadlines.wake(Deadline::RevokeToken, at.min(ends_at)),
+                Some(_) => {
+                    token.revoking = token.revoking.map(Retry::again);
+                    actions.push(Action::RevokeToken(*id));
+                }
+                None => {}
+            }
+        }
+        ended
+    }
+
+    /// Whether it is being revoked.
+    pub(super) fn is_revoking(&self, id: TokenId) -> bool {
+        self.0.get(&id).is_some_and(|token| token.revoking.is_some())
+    }
+
+    /// Its revocation failed: it is tried again, or else what became of it.
+    pub(super) fn revoke_failed(
+        &mut self,
+        now: Time,
+        id: TokenId,
+        failure: Failure,
+        jitter: Jitter,
+    ) -> Option<Outcome> {
+        let revoking = self.0.get_mut(&id)?.revoking.as_mut()?;
+        match failure {
+            Failure::TokenDead | Failure::Gone => Some(Outcome::Token),
+            Failure::Forbidden | Failure::Refused | Failure::Unusable | Failure::CannotExtend => {
+                Some(Outcome::Forbidden)
+            }
+            Failure::Transient | Failure::TimedOut => {
+                *revoking = revoking.failed(now, jitter);
+                None
+            }
+        }
+    }
+
+    /// It is gone, or left to lapse. False if it was not there.
+    pub(super) fn remove(&mut self, id: TokenId) -> bool {
+        self.0.remove(&id).is_some()
+    }
+
+    /// What no decision hangs on is made equal, so that the model check knows a state again.
+    #[cfg(test)]
+    pub(super) fn forget_counts(&mut self) {
+        for token in self.0.values_mut() {
+            token.term.renewals = 0;
+        }
+    }
+}
+
+impl Token {
+    fn new(term: Term, owned: bool) -> Self {
+        Self { term, owned, unsettled: 0, revoking: None }
+    }
+
+    fn usable_for(&self, now: Time) -> Duration {
+        schedule::usable(self.term.ends_at().since(now), self.term.margin())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T1: TokenId = TokenId(1);
+    const T2: TokenId = TokenId(2);
+
+    fn at(second: u64) -> Time {
+        Time::from_nanos(0) + Duration::from_secs(second)
+    }
+
+    fn facts(ttl: u64) -> TokenFacts {
+        TokenFacts { sent_at: at(0), ttl: Some(Duration::from_secs(ttl)), renewable: true, owned: true }
+    }
+
+    fn one(facts: TokenFacts) -> Tokens {
+        let mut tokens = Tokens::default();
+        tokens.logged_in(T1, facts, Jitter::NONE);
+        tokens
+    }
+
+    /// What is asked for at this second, and when it looks again.
+    fn renew(tokens: &mut Tokens, second: u64, is_needed: bool) -> (Vec<Action>, Time) {
+        let (mut deadlines, mut actions) = (Deadlines::new(at(second)), Vec::new());
+        tokens.renew(at(second), |_| is_needed, &mut deadlines, &mut actions);
+        (actions, deadlines.next())
+    }
+
+    fn revoke(tokens: &mut Tokens, second: u64, stands: bool) -> (Vec<Action>, Vec<TokenId>) {
+        let (mut deadlines, mut actions) = (Deadlines::new(at(second)), Vec::new());
+        let ended = tokens.revoke(at(second), |_| stands, &mut deadlines, &mut actions);
+        (actions, ended)
+    }
+
+    #[test]
+    fn a_token_is_renewed_at_two_thirds_only_while_it_is_needed() {
+        let mut tokens = one(facts(106));
+        assert_eq!(renew(&mut tokens, 0, false), (vec![], Time::NEVER));
+        let (actions, at_two_thirds) = renew(&mut tokens, 0, true);
+        assert_eq!((actions, at_two_thirds > at(60) && at_two_thirds < at(67)), (vec![], true));
+        let (actions, _) = renew(&mut tokens, 67, true);
+        assert!(matches!(actions[..], [Action::RenewToken(T1, _)]), "{actions:?}");
+        assert_eq!(renew(&mut tokens, 68, true).0, [], "one renewal is in flight");
+    }
+
+    #[test]
+    fn a_token_is_revoked_once_nothing_stands_on_it_and_nothing_may_be_granted_under_it() {
+        let mut tokens = one(facts(100));
+        tokens.may_be_granted(T1);
+        assert_eq!(revoke(&mut tokens, 1, true), (vec![], vec![]));
+        assert_eq!(revoke(&mut tokens, 1, false), (vec![], vec![]));
+        tokens.settled(T1);
+        assert_eq!(revoke(&mut tokens, 2, false), (vec![Action::RevokeToken(T1)], vec![]));
+        assert_eq!(revoke(&mut tokens, 3, false), (vec![], vec![]), "one revocation is in flight");
+        assert_eq!(tokens.revoke_failed(at(3), T1, Failure::Transient, Jitter::NONE), None);
+        assert_eq!(revoke(&mut tokens, 4, false), (vec![Action::RevokeToken(T1)], vec![]));
+        assert_eq!(
+            tokens.revoke_failed(at(4), T1, Failure::Forbidden, Jitter::NONE),
+            Some(Outcome::Forbidden)
+        );
+    }
+
+    #[test]
+    fn a_token_that_was_handed_to_us_or_has_ended_is_not_revoked() {
+        let mut tokens = one(TokenFacts { owned: false, ..facts(100) });
+        tokens.logged_in(T2, facts(50), Jitter::NONE);
+        assert_eq!(revoke(&mut tokens, 60, false), (vec![], vec![T1, T2]));
+    }
+
+    #[test]
+    fn a_later_look_counts_where_it_shows_a_later_end() {
+        let mut tokens = one(facts(100));
+        let seen = |sent: u64, ttl: u64| TokenFacts { sent_at: at(sent), ..facts(ttl) };
+        tokens.logged_in(T1, seen(10, 80), Jitter::NONE);
+        assert_eq!(tokens.ends_at(T1), Some(at(100)));
+        tokens.logged_in(T1, seen(20, 100), Jitter::NONE);
+        assert_eq!(tokens.ends_at(T1), Some(at(120)));
+    }
+
+    #[test]
+    fn the_longest_living_is_one_under_which_a_grant_is_of_use() {
+        let mut tokens = one(facts(100));
+        tokens.logged_in(T2, facts(50), Jitter::NONE);
+        assert_eq!(tokens.longest_living(at(10)), Some(T1));
+        assert_eq!(tokens.longest_living(at(95)), None);
+        tokens.died(at(10), T1);
+        assert_eq!(tokens.longest_living(at(10)), Some(T2));
+    }
+}
