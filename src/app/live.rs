@@ -158,14 +158,13 @@ impl RouteSet {
                 rotate_after: None,
                 max_age: None,
                 drain: None,
-                lazy: true,
+                lazy: Some(Duration::MAX),
                 standby: false,
                 replica_grace: Duration::ZERO,
                 issue_burst: self.config.limits.issue_burst,
                 issue_interval: self.config.limits.issue_interval,
                 seed: rand::random::<u64>() | 1,
             },
-            idle_after: Duration::MAX,
             name,
         };
         let deps = Deps {
@@ -326,7 +325,7 @@ fn route_settings(config: &Config, route: &RouteConfig, upstream: &Upstream) -> 
             rotate_after: route.rotate_after,
             max_age: route.max_age,
             drain: route.drain,
-            lazy: route.lazy,
+            lazy: route.lazy.then_some(route.idle_after),
             standby: route.standby,
             replica_grace: upstream.replica_grace(),
             issue_burst: config.limits.issue_burst,
@@ -334,7 +333,6 @@ fn route_settings(config: &Config, route: &RouteConfig, upstream: &Upstream) -> 
             // Never 0, which would be no jitter.
             seed: rand::random::<u64>() | 1,
         },
-        idle_after: route.idle_after,
     }
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn start(settings: RouteSettings, deps: Deps, tasks: &TaskTracker) ->
     let (publish, published) = watch::channel(None);
     let shared = Arc::new(Shared::default());
     let kind = settings.vault_path.as_ref().map_or(RoleKind::Dynamic, VaultPath::kind);
-    shared.is_lazy.store(settings.lease.lazy, Ordering::Release);
+    shared.is_lazy.store(settings.lease.lazy.is_some(), Ordering::Release);
     if let Ok(mut view) = shared.view.lock() {
         view.name.clone_from(&settings.name);
         view.vault_path = settings.path();
@@ -94,8 +94,7 @@ pub(crate) fn start(settings: RouteSettings, deps: Deps, tasks: &TaskTracker) ->
         replaces: Vec::new(),
         rotates: Vec::new(),
         closing: false,
-        idle_after: settings.idle_after,
-        idle_since: None,
+        in_use: false,
         unserved: Unserved::default(),
         ended: ended.clone(),
     };
@@ -124,11 +123,17 @@ struct Driver {
     replaces: Vec<oneshot::Sender<NotReplaced>>,
     rotates: Vec<Rotate>,
     closing: bool,
-    idle_after: Duration,
-    /// Since when the current generation has had no session.
-    idle_since: Option<Time>,
+    /// Whether the current generation has sessions, as far as the machine has heard.
+    in_use: bool,
     unserved: Unserved,
     ended: CancellationToken,
+}
+
+/// What the driver waits for.
+enum Happened {
+    Reply(VaultReply),
+    Command(Command),
+    Tick,
 }
 
 /// What the machine hears of, and the credential that came with it.
@@ -186,11 +191,18 @@ impl Driver {
                 break;
             }
             let wait = self.machine.next_deadline().since(clock::now()).min(LOOK_AGAIN);
-            tokio::select! {
-                Some(done) = came.recv() => self.take(done),
-                Some(command) = asked.recv() => self.obey(command),
-                () = self.left.notified() => {}
-                () = tokio::time::sleep(wait) => self.step(Event::Tick),
+            let happened = tokio::select! {
+                Some(reply) = came.recv() => Happened::Reply(reply),
+                Some(command) = asked.recv() => Happened::Command(command),
+                () = self.left.notified() => continue,
+                () = tokio::time::sleep(wait) => Happened::Tick,
+            };
+            // A session that has come meanwhile is not found idle.
+            self.look_for_sessions();
+            match happened {
+                Happened::Reply(reply) => self.take(reply),
+                Happened::Command(command) => self.obey(command),
+                Happened::Tick => self.step(Event::Tick),
             }
         }
         self.ended.cancel();
@@ -211,20 +223,18 @@ impl Driver {
         for generation in leaving {
             self.step(Event::Empty { number: generation.number(), stray: generation.has_stray() });
         }
-        self.look_for_idleness(now);
+        self.look_for_sessions();
         self.tell_of_no_service(now);
         self.show();
     }
 
-    fn look_for_idleness(&mut self, now: Time) {
+    /// Sessions come and go without a word.
+    fn look_for_sessions(&mut self) {
         let current = self.machine.current().and_then(|number| self.generations.get(&number));
-        if current.is_none_or(|current| current.sessions() > 0)
-            || !self.shared.is_lazy.load(Ordering::Acquire)
-        {
-            self.idle_since = None;
-        } else if now >= *self.idle_since.get_or_insert(now) + self.idle_after {
-            self.idle_since = None;
-            self.step(Event::Idle);
+        let in_use = current.is_some_and(|current| current.sessions() > 0);
+        if in_use != self.in_use {
+            self.in_use = in_use;
+            self.step(Event::InUse(in_use));
         }
     }
 
@@ -241,7 +251,6 @@ impl Driver {
         self.requests.path = settings.vault_path.map(Arc::new);
         self.requests.client_timeout = settings.client_timeout;
         self.requests.servers = servers;
-        self.idle_after = settings.idle_after;
         self.machine.set_settings(settings.lease);
         self.step(if issue { Event::Reload } else { Event::Tick });
     }

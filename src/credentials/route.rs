@@ -222,7 +222,7 @@ impl Route {
         servers: Servers,
         issue: bool,
     ) {
-        self.shared.is_lazy.store(settings.lease.lazy, Ordering::Release);
+        self.shared.is_lazy.store(settings.lease.lazy.is_some(), Ordering::Release);
         let reload = Reload { settings, vault, servers, issue };
         // An error means that the driver has ended already.
         let _ = self.commands.send(Command::Reload(Box::new(reload))).await;

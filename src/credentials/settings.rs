@@ -18,8 +18,6 @@ pub(crate) struct RouteSettings {
     pub(crate) client_timeout: Duration,
     /// The lease arithmetic.
     pub(crate) lease: Settings,
-    /// A lazy route gives its credential back after this long without a session.
-    pub(crate) idle_after: Duration,
 }
 
 impl RouteSettings {

@@ -31,6 +31,8 @@ pub(super) enum Deadline {
     Drain,
     /// The hard close of a published generation begins.
     HardClose,
+    /// A lazy route has had no session for long enough.
+    Idle,
     /// A credential that was never published ends.
     UnusedEnd,
     /// No server lags behind a publication any more.
@@ -47,7 +49,7 @@ pub(super) enum Deadline {
 
 impl Deadline {
     /// In the order in which they are named when they fall together.
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Issue,
         Self::IssueLimit,
         Self::IssueStandby,
@@ -60,6 +62,7 @@ impl Deadline {
         Self::Read,
         Self::Drain,
         Self::HardClose,
+        Self::Idle,
         Self::UnusedEnd,
         Self::ReplicaGrace,
         Self::RevokeLease,
@@ -77,7 +80,7 @@ impl Deadline {
             Self::RenewLease | Self::RenewToken => Some(NextAction::Renew),
             Self::Read => Some(NextAction::Read),
             Self::Drain => Some(NextAction::Drain),
-            Self::HardClose => Some(NextAction::End),
+            Self::HardClose | Self::Idle => Some(NextAction::End),
             Self::BackOff
             | Self::UnusedEnd
             | Self::ReplicaGrace
@@ -105,7 +108,7 @@ pub(crate) enum NextAction {
     Read,
     /// The sessions of a retired generation begin to be closed between transactions.
     Drain,
-    /// The sessions of a generation are closed, whatever they do.
+    /// The sessions of a generation are closed, whatever they do; or a lazy route gives its credential back.
     End,
     /// Nothing.
     #[default]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::deadline::{Deadlines, NextAction};
+use super::deadline::{Deadline, Deadlines, NextAction};
 use super::doubt::{Doubt, ReplaceGate};
 use super::event::{Action, Drain, Event};
 use super::generation::{Generation, State};
@@ -50,6 +50,10 @@ pub(crate) struct DynamicRole {
     pub(super) closed: bool,
     /// Somebody needs a credential; false only for a lazy route without sessions.
     pub(super) wanted: bool,
+    /// Whether the current generation has sessions.
+    in_use: bool,
+    /// Since when a lazy route has had a credential and no session.
+    pub(super) idle_since: Option<Time>,
     /// The configuration has changed since the latest publication.
     pub(super) reload: bool,
     /// The login or grant in flight was asked for by an earlier configuration: whatever comes of it is of no use.
@@ -65,7 +69,7 @@ impl DynamicRole {
     #[must_use]
     pub(crate) fn new(settings: Settings) -> Self {
         let issuance = Issuance::new(settings.issue_burst, settings.issue_interval);
-        let wanted = !settings.lazy;
+        let wanted = settings.lazy.is_none();
         Self {
             settings,
             tokens: Tokens::default(),
@@ -84,6 +88,8 @@ impl DynamicRole {
             has_published: false,
             closed: false,
             wanted,
+            in_use: false,
+            idle_since: None,
             reload: false,
             discard: false,
             next_number: GenerationId::FIRST,
@@ -293,7 +299,7 @@ impl DynamicRole {
                 }
             }
             Event::Wanted => self.wanted = true,
-            Event::Idle => self.idle(),
+            Event::InUse(in_use) => self.in_use = in_use,
             Event::Reload => self.reload(),
             Event::Retire => self.close_route(Some(now)),
             Event::Close => self.close_route(None),
@@ -331,9 +337,18 @@ impl DynamicRole {
         self.fail_command();
     }
 
-    /// A lazy route has had no session for long enough. A rotation that was asked for is not broken off.
-    fn idle(&mut self) {
-        if self.settings.lazy && !self.closed && self.command.is_none() {
+    /// A lazy route that has had no session for long enough gives its credential back. A rotation that was asked for is
+    /// not broken off.
+    pub(super) fn end_idle(&mut self, now: Time) {
+        let Some(idle_after) = self.settings.lazy.filter(|_| self.current.is_some() && !self.in_use) else {
+            self.idle_since = None;
+            return;
+        };
+        let idle_at = *self.idle_since.get_or_insert(now) + idle_after;
+        if now < idle_at {
+            self.deadlines.wake(Deadline::Idle, idle_at);
+        } else if self.command.is_none() {
+            self.idle_since = None;
             self.wanted = false;
             self.lost = false;
             self.refused = None;
@@ -382,7 +397,7 @@ impl DynamicRole {
 
     /// Other settings from now on; [`Event::Reload`] says whether a fresh credential is needed for it.
     pub(crate) fn set_settings(&mut self, settings: Settings) {
-        self.wanted |= !settings.lazy;
+        self.wanted |= settings.lazy.is_none();
         self.settings = settings;
     }
 

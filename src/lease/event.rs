@@ -132,8 +132,9 @@ pub(crate) enum Event {
     Rotate(Option<Drain>),
     /// A session waits for a credential. It matters to a lazy route alone.
     Wanted,
-    /// A lazy route has had no session for long enough: what there is is given back.
-    Idle,
+    /// Whether the current generation has sessions, where that has changed; at first it has none. It matters to a lazy
+    /// route alone.
+    InUse(bool),
     /// The path, the login or the role of the sessions has changed: a fresh credential is needed.
     Reload,
     /// The route is gone from the configuration: its sessions are drained as though it had a successor, then as

@@ -24,6 +24,7 @@ impl DynamicRole {
         self.publish_standby(now);
         self.choose_current(now);
         self.retry_standby(now);
+        self.end_idle(now);
         self.stagger_renewals(now);
         self.renew_leases(now);
         self.renew_tokens(now);

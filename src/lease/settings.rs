@@ -13,8 +13,9 @@ pub(crate) struct Settings {
     pub(crate) drain: Option<Duration>,
     /// How long a successor must be published before an earlier lease is given back; zero with one upstream address.
     pub(crate) replica_grace: Duration,
-    /// Whether nothing is issued before a session asks for it.
-    pub(crate) lazy: bool,
+    /// Of a lazy route: nothing is issued before a session asks for it, and what there is is given back after so long
+    /// without one.
+    pub(crate) lazy: Option<Duration>,
     /// Whether a second credential stands by.
     pub(crate) standby: bool,
     /// Grants out of turn at once.

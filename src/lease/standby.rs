@@ -120,6 +120,7 @@ impl DynamicRole {
         self.current = Some(number);
         self.actions.push(Action::Publish(number));
         self.has_published = true;
+        self.idle_since = None;
         self.lost = false;
         self.refused = None;
         self.awaited = None;

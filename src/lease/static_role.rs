@@ -271,7 +271,7 @@ impl StaticRole {
             // A static role has no lease to renew or give back; a denial is the database's own.
             Event::Tick
             | Event::Wanted
-            | Event::Idle
+            | Event::InUse(_)
             | Event::LeaseLeft { .. }
             | Event::LateReply(_)
             | Event::DenialSeen(_)

@@ -66,7 +66,7 @@ fn snapshot() -> Snapshot {
         max_age: None,
         drain: None,
         replica_grace: Duration::ZERO,
-        lazy: false,
+        lazy: None,
         standby: false,
         issue_burst: 3,
         issue_interval: Duration::from_mins(1),

@@ -179,15 +179,15 @@ fn a_lost_lease_is_not_kept_and_its_token_is() {
 
 #[test]
 fn a_lazy_route_takes_up_what_there_is_and_asks_for_nothing_else() {
-    let lazy = Settings { lazy: true, ..settings() };
+    let lazy = Settings { lazy: Some(secs(10.0)), ..settings() };
     let mut story = Story::new(lazy.clone());
     story.at(0.0, Event::Wanted).does([LOG_IN]);
     story.issued(0.0, G1, T1, own(100_000.0), LEASE);
     let mut served = story.crash(20.0);
     served.at(20.0, Event::Tick).does([Action::Prove(G1)]);
     served.at(20.5, Event::Proved(G1)).does([Action::Publish(G1)]);
-    served.at(30.0, Event::Idle).does([Action::Unpublish]);
-    served.at(30.0, empty(G1)).does([Action::RevokeLease(G1, T1)]);
+    served.at(30.5, Event::Tick).does([Action::Unpublish]);
+    served.at(30.5, empty(G1)).does([Action::RevokeLease(G1, T1)]);
     // It had been retired for want of sessions.
     let mut idle = served.crash(31.0);
     idle.at(31.0, Event::Tick).does([Action::RevokeLease(G1, T1)]);

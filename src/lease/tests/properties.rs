@@ -113,8 +113,9 @@ proptest! {
         events in prop::collection::vec((any_event(), 0.0..400.0), 0..200),
         seed in any::<u64>(),
         standby in any::<bool>(),
+        lazy in prop::option::of((0.0..100.0).prop_map(secs)),
     ) {
-        let mut role = DynamicRole::new(Settings { seed, standby, ..settings() });
+        let mut role = DynamicRole::new(Settings { seed, standby, lazy, ..settings() });
         let mut now = at(1000.0);
         for (event, wait) in events {
             now = now + secs(if wait < 200.0 { 0.0 } else { wait - 200.0 });
@@ -282,6 +283,8 @@ fn any_event() -> impl Strategy<Value = Event> {
             (0.0..1e6).prop_map(|span| Some(Drain::For(secs(span))))
         ]
         .prop_map(Event::Rotate),
+        4 => Just(Event::Wanted),
+        4 => any::<bool>().prop_map(Event::InUse),
         1 => Just(Event::Close),
     ];
     prop_oneof![6 => first, 4 => second, 3 => third]

@@ -155,24 +155,52 @@ fn a_command_rotates_now_and_drains_nothing() {
 
 #[test]
 fn a_lazy_route_that_is_wanted_again_has_lost_no_successor() {
-    let mut story = Story::new(Settings { lazy: true, ..settings() });
+    let mut story = Story::new(Settings { lazy: Some(secs(10.0)), ..settings() });
     story.at(0.0, Event::Wanted).does([LOG_IN]);
     story.issued(0.0, G1, T1, endless(), LEASE);
-    story.at(10.0, Event::Idle).does([Action::Unpublish]);
+    story.at(10.0, Event::Tick).does([Action::Unpublish]);
     story.at(10.0, Event::Wanted).does([Action::Publish(G1)]).notes(Note::WantedAgain(G1));
     story.does_not_note(Note::Recalled(G1));
 }
 
 #[test]
 fn a_command_to_a_lazy_route_without_a_session_takes_one_credential() {
-    let mut story = Story::new(Settings { lazy: true, ..settings() });
+    let mut story = Story::new(Settings { lazy: Some(secs(10.0)), ..settings() });
     story.at(0.0, Event::Tick).does([]);
     story.at(10.0, Event::Rotate(None)).does([LOG_IN]);
     story.at(10.0, Event::LoggedIn(T1, TokenFacts { sent_at: at(10.0), ..own(100_000.0) }));
-    story.at(10.0, Event::Idle).does([]);
     story.granted(10.0, G1, LEASE);
     story.at(10.0, Event::Proved(G1)).does([Action::Publish(G1)]);
-    story.at(20.0, Event::Idle).does([Action::Unpublish]);
+    story.at(20.0, Event::Tick).does([Action::Unpublish]);
+}
+
+#[test]
+fn a_lazy_route_keeps_its_credential_while_it_has_a_session() {
+    let mut story = Story::new(Settings { lazy: Some(secs(10.0)), ..settings() });
+    story.at(0.0, Event::Wanted).does([LOG_IN]);
+    story.issued(0.0, G1, T1, endless(), LEASE);
+    story.at(9.9, Event::InUse(true)).does([]);
+    story.at(50.0, Event::InUse(false)).does([]);
+    story.at(59.9, Event::InUse(true)).does([]);
+    story.at(60.0, Event::InUse(false)).does([]);
+    assert_eq!(story.role.next_deadline(), at(66.0), "its lease is renewed meanwhile");
+    story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
+    story.at(66.0, renewed(G1, 66.0, LEASE)).does([]);
+    story.at(70.0, Event::Tick).does([Action::Unpublish]);
+}
+
+#[test]
+fn a_command_to_a_lazy_route_is_not_broken_off_for_want_of_a_session() {
+    let mut story = Story::new(Settings { lazy: Some(secs(10.0)), ..settings() });
+    story.at(0.0, Event::Wanted).does([LOG_IN]);
+    story.issued(0.0, G1, T1, endless(), LEASE);
+    story.at(9.0, Event::Rotate(None)).does([log_in(24.75)]);
+    story.at(10.0, Event::Tick).does([]);
+    story.issued(11.0, G2, T2, endless(), LEASE);
+    story.at(12.0, empty(G1)).does([Action::RevokeLease(G1, T1)]);
+    story.at(12.0, Event::LeaseRevoked(G1));
+    story.at(12.0, Event::TokenRevoked(T1));
+    story.at(21.0, Event::Tick).does([Action::Unpublish]);
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub(super) fn settings() -> Settings {
         max_age: None,
         drain: None,
         replica_grace: Duration::ZERO,
-        lazy: false,
+        lazy: None,
         standby: false,
         issue_burst: 3,
         issue_interval: Duration::from_mins(1),
