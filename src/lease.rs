@@ -39,7 +39,9 @@ pub(crate) use deadline::NextAction;
 pub(crate) use dynamic_role::DynamicRole;
 #[cfg(test)]
 pub(crate) use event::Closing;
-pub(crate) use event::{Action, Drain, Ending, Event, Failure, LeaseLookup, TokenFacts, Verdict};
+pub(crate) use event::{
+    Action, DrainSpan, Ending, Event, Failure, LeaseLookup, NotRotated, TokenFacts, Verdict,
+};
 pub(crate) use ids::{GenerationId, TokenId};
 pub(crate) use note::{Cause, Note, Outcome, Reason};
 pub(crate) use settings::Settings;

@@ -247,7 +247,7 @@ async fn rotate_all(routes: Vec<Arc<Route>>, drain: Option<DrainSpan>) -> Vec<Ro
             match outcome {
                 Ok(RotateDone::Published(generation)) => answer.generation = Some(generation.get()),
                 Ok(RotateDone::Unchanged { since }) => answer.unchanged_since = Some(since),
-                Err(failed) => answer.error = Some(failed.reason),
+                Err(failed) => answer.error = Some(failed.to_string()),
             }
         }
     }

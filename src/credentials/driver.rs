@@ -18,16 +18,14 @@ use tokio_util::task::TaskTracker;
 
 use super::machine::Machine;
 use super::requests::{Requests, Servers, VaultReply};
-use super::route::{
-    Command, DrainSpan, NotReplaced, Reload, RotateDone, RotateFailed, Route, Shared, Verdict,
-};
+use super::route::{Command, NotReplaced, Reload, RotateDone, RotateFailed, Route, Shared};
 use super::settings::RouteSettings;
 use super::state::Slot;
 use super::state_writer::{Beginning, StateWriter};
 use super::view;
 use super::{Drain, Ending, Generation, HardClose};
 use crate::clock;
-use crate::lease::{self, Action, Cause, Event, Failure, GenerationId, TokenId};
+use crate::lease::{self, Action, Cause, Event, Failure, GenerationId, NotRotated, TokenId, Verdict};
 use crate::metrics::{Closed, RouteMetrics};
 use crate::secret::Secret;
 use crate::time::Time;
@@ -140,11 +138,25 @@ enum Happened {
 struct Input {
     event: Event,
     credential: Option<Credential>,
+    /// What Vault or a server has said, one line without secrets.
+    error: Option<String>,
 }
 
 impl From<Event> for Input {
     fn from(event: Event) -> Self {
-        Self { event, credential: None }
+        Self { event, credential: None, error: None }
+    }
+}
+
+impl Input {
+    /// An event that a credential has come with.
+    fn with(event: Event, credential: Credential) -> Self {
+        Self { credential: Some(credential), ..event.into() }
+    }
+
+    /// An event that is a failure, with what was said.
+    fn failed(event: Event, error: String) -> Self {
+        Self { error: Some(error), ..event.into() }
     }
 }
 
@@ -267,12 +279,10 @@ impl Driver {
             Command::Await(number, reply) => self.wanted_another(number, reply, Event::Await(number)),
             Command::Denial(number) => self.step(Event::DenialSeen(number)),
             Command::Rotate(drain, reply) => {
+                self.rotates.retain(|waiting| !waiting.reply.is_closed());
                 self.rotates.push(Rotate { drains: drain.is_some(), reply });
                 self.requests.retry_now();
-                self.step(Event::Rotate(drain.map(|drain| match drain {
-                    DrainSpan::Default => lease::Drain::Default,
-                    DrainSpan::For(span) => lease::Drain::For(span),
-                })));
+                self.step(Event::Rotate(drain));
             }
             Command::Want => self.step(Event::Wanted),
             Command::Reload(reload) => self.reload(*reload),
@@ -291,7 +301,7 @@ impl Driver {
 
     /// The machine hears of what has happened, and what it says is done.
     fn step(&mut self, input: impl Into<Input>) {
-        let Input { event, mut credential } = input.into();
+        let Input { event, mut credential, error } = input.into();
         let actions = self.machine.handle(clock::now(), event);
         for action in &actions {
             if let Action::Store(number) = action
@@ -312,7 +322,13 @@ impl Driver {
             }
         }
         for action in actions {
-            self.do_one(action);
+            match action {
+                Action::RotateFailed(why) => {
+                    let said = error.clone().filter(|_| why != NotRotated::Closed);
+                    self.not_rotated(&RotateFailed::NotRotated { why, said });
+                }
+                action => self.do_one(action),
+            }
         }
     }
 
@@ -340,7 +356,7 @@ impl Driver {
 
     fn do_one(&mut self, action: Action) {
         match action {
-            Action::NotifySessions(..) | Action::Store(_) => {}
+            Action::NotifySessions(..) | Action::Store(_) | Action::RotateFailed(_) => {}
             Action::LogIn { within } => self.requests.log_in(self.for_issuance(), within),
             Action::Issue(id) => self.issue(id),
             Action::Prove(number) => {
@@ -399,29 +415,10 @@ impl Driver {
                 self.tokens.remove(&id);
                 self.counted.remove(&id);
             }
-            Action::Answer(number, verdict) => self.answer(
-                number,
-                match verdict {
-                    lease::Verdict::Alive => Verdict::Alive,
-                    lease::Verdict::Silent => Verdict::Silent,
-                    lease::Verdict::Lost => Verdict::Lost,
-                },
-            ),
+            Action::Answer(number, verdict) => self.answer(number, verdict),
             Action::TooEarly(_) => self.not_replaced(NotReplaced::TooEarly),
             Action::LetsIn(_) => self.not_replaced(NotReplaced::LetsIn),
             Action::RotateDone(number) => self.read_again(number),
-            Action::RotateFailed => {
-                let reason = self
-                    .shared
-                    .view
-                    .lock()
-                    .ok()
-                    .and_then(|view| view.last_error.as_ref().map(|error| error.kind.clone()))
-                    .unwrap_or_else(|| "leasehold is shutting down".to_owned());
-                for Rotate { reply, .. } in self.rotates.drain(..) {
-                    let _ = reply.send(Err(RotateFailed { reason: reason.clone() }));
-                }
-            }
             Action::Note(note) => self.note(note),
         }
     }
@@ -440,6 +437,13 @@ impl Driver {
         for reply in self.replaces.drain(..) {
             // Whoever asked may have gone.
             let _ = reply.send(why);
+        }
+    }
+
+    fn not_rotated(&mut self, failed: &RotateFailed) {
+        for Rotate { reply, .. } in self.rotates.drain(..) {
+            // Whoever asked may have gone.
+            let _ = reply.send(Err(failed.clone()));
         }
     }
 
@@ -464,7 +468,7 @@ impl Driver {
     fn answer_rotates(&mut self, done: RotateDone, not_drained: Option<String>) {
         for Rotate { drains, reply } in self.rotates.drain(..) {
             let answer = match &not_drained {
-                Some(reason) if drains => Err(RotateFailed { reason: reason.clone() }),
+                Some(reason) if drains => Err(RotateFailed::NotDrained { reason: reason.clone() }),
                 _ => Ok(done.clone()),
             };
             // Whoever asked may have gone.

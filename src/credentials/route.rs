@@ -1,7 +1,7 @@
 //! The credentials of one route, as logins and operators see them. Floor 3.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,7 +13,7 @@ use super::settings::RouteSettings;
 use super::status::RouteStatus;
 use super::view::View;
 use crate::clock;
-use crate::lease::GenerationId;
+use crate::lease::{DrainSpan, GenerationId, NotRotated, Verdict};
 use crate::vault::Vault;
 
 /// The handle of a route's driver.
@@ -68,17 +68,6 @@ pub(super) struct Reload {
     pub(super) issue: bool,
 }
 
-/// What a check of a suspect lease said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It was renewed: it lives.
-    Alive,
-    /// It could not be asked for, or was asked for too recently.
-    Silent,
-    /// It is gone. A fresh one is on its way: [`Route::current`] waits for it.
-    Lost,
-}
-
 /// What came of the wish for another credential than a refused one.
 #[derive(Debug)]
 pub(crate) enum Replacement {
@@ -108,20 +97,35 @@ pub(crate) enum RotateDone {
 }
 
 /// Why a rotation on command failed. Nothing was drained.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{reason}")]
-pub(crate) struct RotateFailed {
-    /// One line, without secrets.
-    pub(crate) reason: String,
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RotateFailed {
+    /// No fresh credential was published. With what Vault or a server has said, one line without secrets.
+    #[error("{}", said.as_deref().unwrap_or_else(|| words(*why)))]
+    NotRotated { why: NotRotated, said: Option<String> },
+    /// A static role's password is published, or unchanged; its sessions cannot be ended.
+    #[error("{reason}")]
+    NotDrained {
+        /// What was done, and how the sessions are ended.
+        reason: String,
+    },
 }
 
-/// How long earlier generations may go on after a rotation on command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DrainSpan {
-    /// The route's own drain.
-    Default,
-    /// This long; zero is at once.
-    For(Duration),
+impl RotateFailed {
+    /// Nothing is issued any more.
+    pub(super) const CLOSED: Self = Self::NotRotated { why: NotRotated::Closed, said: None };
+}
+
+fn words(why: NotRotated) -> &'static str {
+    match why {
+        NotRotated::Closed => "leasehold is shutting down",
+        NotRotated::LogIn(_) => "log in: it failed",
+        NotRotated::TokenOfNoUse => "issue: the token ends too soon",
+        NotRotated::Issue(_) => "issue: it failed",
+        NotRotated::TooShort => "issue: the lease is too short to be of use",
+        NotRotated::Ended => "prove: the lease ended before that",
+        NotRotated::ProofRefused => "prove: the server refuses the new credential",
+        NotRotated::Unprovable => "prove: no server could say",
+    }
 }
 
 /// A check that has had no answer by then counts as silent.
@@ -208,10 +212,9 @@ impl Route {
     /// # Errors
     /// If no fresh credential could be published; then nothing is drained.
     pub(crate) async fn rotate(&self, drain: Option<DrainSpan>) -> Result<RotateDone, RotateFailed> {
-        let ended = || RotateFailed { reason: "leasehold is shutting down".to_owned() };
         let (reply, done) = oneshot::channel();
-        self.commands.send(Command::Rotate(drain, reply)).await.map_err(|_| ended())?;
-        done.await.map_err(|_| ended())?
+        self.commands.send(Command::Rotate(drain, reply)).await.map_err(|_| RotateFailed::CLOSED)?;
+        done.await.map_err(|_| RotateFailed::CLOSED)?
     }
 
     /// Goes by other settings from now on; with `issue` a fresh credential is issued, proved and published for them.
@@ -261,11 +264,9 @@ impl Route {
     /// What `/status` shows of the route.
     #[must_use]
     pub(crate) fn status(&self) -> RouteStatus {
-        let now = clock::now();
-        self.shared
-            .view
-            .lock()
-            .map_or_else(|poisoned| poisoned.into_inner().status(now), |view| view.status(now))
+        let (now, is_ready) = (clock::now(), self.is_ready());
+        let view = self.shared.view.lock().unwrap_or_else(PoisonError::into_inner);
+        view.status(now, is_ready)
     }
 
     /// Why no session can log in with what is published, as far as that is known.

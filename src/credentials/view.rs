@@ -47,14 +47,14 @@ impl View {
             .map(|view| Arc::clone(&view.generation))
     }
 
-    pub(super) fn status(&self, now: Time) -> RouteStatus {
+    pub(super) fn status(&self, now: Time, is_ready: bool) -> RouteStatus {
         let runway = self.runs_until.map_or(Duration::ZERO, |until| until.since(now));
         let endless = self.runs_until == Some(Time::NEVER);
         RouteStatus {
             name: self.name.clone(),
             vault_path: self.vault_path.clone(),
             kind: self.kind.to_owned(),
-            ready: !runway.is_zero() && self.barred.is_none(),
+            ready: is_ready,
             runway_seconds: (self.is_wanted && !endless).then(|| runway.as_millis() as f64 / 1000.0),
             sessions: self.generations.iter().map(|view| view.generation.sessions()).sum(),
             next_action: self.next_action.0,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::deadline::{Deadline, Deadlines, NextAction};
 use super::doubt::{Doubt, ReplaceGate};
-use super::event::{Action, Drain, Event};
+use super::event::{Action, DrainSpan, Event, NotRotated};
 use super::generation::{Generation, State};
 use super::ids::{GenerationId, TokenId};
 use super::issuance::{self, Issuance, Unproved};
@@ -35,7 +35,7 @@ pub(crate) struct DynamicRole {
     /// A token that was logged in for an issuance that failed, kept for the next one.
     pub(super) spare: Option<TokenId>,
     /// A rotation was asked for.
-    pub(super) command: Option<Option<Drain>>,
+    pub(super) command: Option<Option<DrainSpan>>,
     /// The current generation is refused and has to be replaced.
     pub(super) refused: Option<GenerationId>,
     pub(super) gate: ReplaceGate,
@@ -290,7 +290,7 @@ impl DynamicRole {
             Event::Await(_) => {}
             Event::Rotate(drain) => {
                 if self.closed {
-                    self.actions.push(Action::RotateFailed);
+                    self.actions.push(Action::RotateFailed(NotRotated::Closed));
                 } else {
                     // A lazy route that has nothing yet takes one, as for a session.
                     self.wanted = true;
@@ -334,7 +334,7 @@ impl DynamicRole {
     fn close_route(&mut self, successor_at: Option<Time>) {
         self.closed = true;
         self.stop(successor_at);
-        self.fail_command();
+        self.fail_command(NotRotated::Closed);
     }
 
     /// A lazy route that has had no session for long enough gives its credential back. A rotation that was asked for is

@@ -129,7 +129,7 @@ pub(crate) enum Event {
     /// [`Action::TooEarly`] if it is not.
     Await(GenerationId),
     /// Somebody asks for a fresh credential; with a drain, earlier generations end that long after.
-    Rotate(Option<Drain>),
+    Rotate(Option<DrainSpan>),
     /// A session waits for a credential. It matters to a lazy route alone.
     Wanted,
     /// Whether the current generation has sessions, where that has changed; at first it has none. It matters to a lazy
@@ -146,10 +146,10 @@ pub(crate) enum Event {
 
 /// How long earlier generations may go on after a rotation on command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Drain {
+pub(crate) enum DrainSpan {
     /// The route's own drain.
     Default,
-    /// This long.
+    /// This long; zero is at once.
     For(Duration),
 }
 
@@ -175,6 +175,27 @@ pub(crate) enum Verdict {
     Silent,
     /// It is gone.
     Lost,
+}
+
+/// Why a rotation on command came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum NotRotated {
+    /// Nothing is issued any more.
+    Closed,
+    /// The login failed.
+    LogIn(Failure),
+    /// The token at hand ends too soon for a lease under it to be of use.
+    TokenOfNoUse,
+    /// No credential was granted.
+    Issue(Failure),
+    /// The lease is too short to be of use.
+    TooShort,
+    /// The lease ended before its credential was proved.
+    Ended,
+    /// A server refuses the fresh credential.
+    ProofRefused,
+    /// No server could say what it makes of it, or those that sessions go to do not know it yet.
+    Unprovable,
 }
 
 /// What is to be done. Each request is answered by exactly one event.
@@ -222,7 +243,7 @@ pub(crate) enum Action {
     /// Answers [`Event::Rotate`] for a static role: this is current, read just now.
     RotateDone(GenerationId),
     /// Answers [`Event::Rotate`]: nothing was published, nothing drained.
-    RotateFailed,
+    RotateFailed(NotRotated),
     /// For the log and the metrics.
     Note(Note),
 }

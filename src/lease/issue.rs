@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::deadline::Deadline;
 use super::dynamic_role::DynamicRole;
-use super::event::{Action, Drain, Failure, TokenFacts};
+use super::event::{Action, DrainSpan, Failure, NotRotated, TokenFacts};
 use super::generation::{CutShort, Generation, State};
 use super::ids::{GenerationId, TokenId};
 use super::issuance::{FailureClass, Unproved};
@@ -222,7 +222,7 @@ impl DynamicRole {
         if refused_now && now >= patience_ends_at {
             self.note(Note::CandidateRefused(number));
             self.give_back(number);
-            self.fail(now, FailureClass::ProofRefused);
+            self.fail(now, FailureClass::ProofRefused, NotRotated::ProofRefused);
             return;
         }
         if !refused_now {
@@ -234,11 +234,11 @@ impl DynamicRole {
             let waits = unproved == Unproved::Lags && now < patience_ends_at;
             if reason == Reason::Command && !waits {
                 self.give_back(number);
-                self.fail(now, FailureClass::Transient);
+                self.fail(now, FailureClass::Transient, NotRotated::Unprovable);
                 return;
             }
             if !waits {
-                self.fail_command();
+                self.fail_command(NotRotated::Unprovable);
             }
         }
         let most = if self.runs_until(now).is_some() { 30 } else { 3 };
@@ -303,8 +303,8 @@ impl DynamicRole {
         for generation in self.generations.values_mut() {
             if let (State::Retiring { .. }, Some(drain)) = (generation.state, command) {
                 let span = match drain {
-                    Drain::For(span) => span,
-                    Drain::Default => {
+                    DrainSpan::For(span) => span,
+                    DrainSpan::Default => {
                         schedule::drain(route_drain, generation.as_issued, generation.term.usable())
                     }
                 };
@@ -345,7 +345,7 @@ impl DynamicRole {
         } else if usable < schedule::LEAST_USABLE {
             self.note(Note::TooShort(number));
             self.give_back(number);
-            self.fail(now, FailureClass::Refused);
+            self.fail(now, FailureClass::Refused, NotRotated::TooShort);
         } else {
             self.issuance.state =
                 issuance::State::Proving { reason, number, tries: 0, refused: false, again_at: None };
@@ -370,7 +370,8 @@ impl DynamicRole {
             self.spare = None;
             self.note(Note::TokenOfNoUse(token));
             // Another one may be handed over at any moment.
-            self.fail(now, if facts.owned { FailureClass::Refused } else { FailureClass::Transient });
+            let class = if facts.owned { FailureClass::Refused } else { FailureClass::Transient };
+            self.fail(now, class, NotRotated::TokenOfNoUse);
         } else {
             self.request(reason, token);
         }
@@ -438,10 +439,10 @@ impl DynamicRole {
             }
             // It gives tokens that may not do it, or cannot be read.
             _ if matches!(failure, Failure::Forbidden | Failure::Unusable) => {
-                self.fail(now, FailureClass::Refused)
+                self.fail(now, FailureClass::Refused, NotRotated::LogIn(failure));
             }
             // The next login is made with what is in the file by then.
-            _ => self.fail(now, FailureClass::Transient),
+            _ => self.fail(now, FailureClass::Transient, NotRotated::LogIn(failure)),
         }
     }
 
@@ -478,6 +479,7 @@ impl DynamicRole {
                 | Failure::Refused
                 | Failure::Unusable => FailureClass::Refused,
             },
+            NotRotated::Issue(failure),
         );
     }
 
@@ -490,8 +492,8 @@ impl DynamicRole {
         discarded
     }
 
-    /// An attempt at a fresh credential failed.
-    pub(super) fn fail(&mut self, now: Time, class: FailureClass) {
+    /// An attempt at a fresh credential failed; `why` is for those who asked for one.
+    pub(super) fn fail(&mut self, now: Time, class: FailureClass, why: NotRotated) {
         let left = self.runs_until(now).map(|until| until.since(now));
         let most = match (class, left) {
             (FailureClass::ProofRefused, Some(_)) => Duration::from_mins(5),
@@ -510,12 +512,12 @@ impl DynamicRole {
         if self.closed {
             self.issuance.state = issuance::State::Idle;
         }
-        self.fail_command();
+        self.fail_command(why);
     }
 
-    pub(super) fn fail_command(&mut self) {
+    pub(super) fn fail_command(&mut self, why: NotRotated) {
         if self.command.take().is_some() {
-            self.actions.push(Action::RotateFailed);
+            self.actions.push(Action::RotateFailed(why));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::dynamic_role::DynamicRole;
-use super::event::{Action, Failure, Verdict};
+use super::event::{Action, Failure, NotRotated, Verdict};
 use super::generation::{Check, State};
 use super::ids::{GenerationId, TokenId};
 use super::note::{Cause, Note, Outcome};
@@ -110,7 +110,7 @@ impl DynamicRole {
             State::Candidate => {
                 self.forget(number);
                 if matches!(self.issuance.state, issuance::State::Proving { number: n, .. } if n == number) {
-                    self.fail(now, issuance::FailureClass::Transient);
+                    self.fail(now, issuance::FailureClass::Transient, NotRotated::Ended);
                 }
             }
             State::Standby => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::deadline::{Deadline, Deadlines};
 use super::dynamic_role::{DynamicRole, MOST_RETIRING};
-use super::event::{Action, Closing, Ending, Failure};
+use super::event::{Action, Closing, Ending, Failure, NotRotated};
 use super::generation::{Generation, State};
 use super::ids::{GenerationId, TokenId};
 use super::issuance::{self, Issuance};
@@ -74,7 +74,7 @@ impl DynamicRole {
                 State::Candidate if now >= hard_close_at => {
                     self.give_back(number);
                     if proving {
-                        self.fail(now, issuance::FailureClass::Transient);
+                        self.fail(now, issuance::FailureClass::Transient, NotRotated::Ended);
                     }
                 }
                 State::Standby if now >= hard_close_at => self.give_back(number),

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::deadline::{Deadline, Deadlines, NextAction};
 use super::doubt::{Answer, Doubt};
-use super::event::{Action, Ending, Event, Failure, TokenFacts, Verdict};
+use super::event::{Action, Ending, Event, Failure, NotRotated, TokenFacts, Verdict};
 use super::ids::{GenerationId, TokenId};
 use super::note::{Note, Reason};
 use super::schedule::{self, Jitter};
@@ -190,7 +190,7 @@ impl StaticRole {
     fn take_in(&mut self, now: Time, event: Event) {
         match event {
             Event::LoggedIn(token, facts) => self.logged_in(token, facts),
-            Event::LogInFailed(_) => self.log_in_failed(now),
+            Event::LogInFailed(failure) => self.log_in_failed(now, failure),
             Event::Granted { sent_at, lease, .. } => self.read(now, sent_at, lease, true),
             Event::Unchanged { sent_at, lease } => self.read(now, sent_at, lease, false),
             Event::IssueFailed(failure) => {
@@ -201,10 +201,8 @@ impl StaticRole {
                         Failure::Forbidden => self.token = None,
                         _ => {}
                     }
-                    self.fail(
-                        now,
-                        matches!(failure, Failure::Transient | Failure::TimedOut | Failure::TokenDead),
-                    );
+                    let away = matches!(failure, Failure::Transient | Failure::TimedOut | Failure::TokenDead);
+                    self.fail(now, away, NotRotated::Issue(failure));
                 }
             }
             Event::TokenRenewed { token, sent_at, ttl, renewable } => {
@@ -232,7 +230,9 @@ impl StaticRole {
             }
             Event::Suspected(number) => {
                 if self.current() == Some(number) {
-                    self.awaited.push(number);
+                    if !self.awaited.contains(&number) {
+                        self.awaited.push(number);
+                    }
                     self.retry_now(now);
                 } else {
                     self.actions.push(Action::Answer(number, Verdict::Lost));
@@ -294,20 +294,20 @@ impl StaticRole {
         self.token = Some(token);
         if self.closed {
             self.reading = Reading::Waiting { until: Time::NEVER };
-            self.disappoint();
+            self.disappoint(NotRotated::Closed);
         } else {
             self.ask(token);
         }
     }
 
-    fn log_in_failed(&mut self, now: Time) {
+    fn log_in_failed(&mut self, now: Time, failure: Failure) {
         if self.reading != Reading::LoggingIn {
             return;
         }
         // A login that is refused is of no matter while the last token lives.
         match self.token.filter(|id| self.tokens.ends_at(*id).is_some_and(|ends_at| now < ends_at)) {
             Some(token) if !self.closed => self.ask(token),
-            _ => self.fail(now, true),
+            _ => self.fail(now, true, NotRotated::LogIn(failure)),
         }
     }
 
@@ -419,7 +419,7 @@ impl StaticRole {
     }
 
     /// `away`: it may work at any moment; Vault did not say no.
-    fn fail(&mut self, now: Time, away: bool) {
+    fn fail(&mut self, now: Time, away: bool, why: NotRotated) {
         if std::mem::take(&mut self.reloaded) && !self.closed {
             self.reading = Reading::Waiting { until: now };
             return;
@@ -431,16 +431,16 @@ impl StaticRole {
         let wait = schedule::back_off(self.failures, first, Duration::from_secs(most), jitter);
         self.failures = self.failures.saturating_add(1);
         self.reading = Reading::Waiting { until: if self.closed { Time::NEVER } else { now + wait } };
-        self.disappoint();
+        self.disappoint(why);
     }
 
     /// Whoever waits for a read learns that none comes.
-    fn disappoint(&mut self) {
+    fn disappoint(&mut self, why: NotRotated) {
         for number in std::mem::take(&mut self.awaited) {
             self.actions.push(Action::Answer(number, Verdict::Silent));
         }
         if std::mem::take(&mut self.commanded) {
-            self.actions.push(Action::RotateFailed);
+            self.actions.push(Action::RotateFailed(why));
         }
     }
 
@@ -448,7 +448,7 @@ impl StaticRole {
     fn retry_now(&mut self, now: Time) {
         if self.closed {
             self.urgent_until = now;
-            self.disappoint();
+            self.disappoint(NotRotated::Closed);
             return;
         }
         self.urgent_until = now + URGENT_FOR;
@@ -511,7 +511,7 @@ impl StaticRole {
         self.actions.push(Action::Unpublish);
         if let Reading::Waiting { .. } = self.reading {
             self.reading = Reading::Waiting { until: Time::NEVER };
-            self.disappoint();
+            self.disappoint(NotRotated::Closed);
         }
     }
 

@@ -24,7 +24,8 @@ impl Driver {
             VaultReply::LogInFailed(failure) => {
                 self.failed("log in", &failure);
                 self.refused(&failure);
-                self.step(Event::LogInFailed(meaning(&failure)));
+                let event = Event::LogInFailed(meaning(&failure));
+                self.step(Input::failed(event, format!("log in: {}", failure.summary())));
             }
             VaultReply::Granted(sent_at, grant) => self.granted(sent_at, grant),
             VaultReply::Read(sent_at, credential) => self.read(sent_at, credential),
@@ -35,7 +36,8 @@ impl Driver {
                     Failure::Transient | Failure::TimedOut => metrics::Issuance::Failed,
                     _ => metrics::Issuance::Refused,
                 });
-                self.step(Event::IssueFailed(meaning(&failure)));
+                let event = Event::IssueFailed(meaning(&failure));
+                self.step(Input::failed(event, format!("issue: {}", failure.summary())));
             }
             VaultReply::LeaseLeft(token, sent_at, left) => self.lease_left(token, sent_at, left),
             VaultReply::LateReply(token) => self.step(Event::LateReply(token)),
@@ -85,14 +87,15 @@ impl Driver {
             self.requests.vault.login_was_of_use(false);
             self.metrics.issuance(metrics::Issuance::Refused);
             self.shared.was_refused.store(true, Ordering::Release);
-            self.remember("log in: the token can be used once only");
+            let error = "log in: the token can be used once only";
+            self.remember(error);
             if !login.handed {
                 // Its one use ends it: it is not left behind until its TTL.
                 self.next_token += 1;
                 let id = TokenId(self.next_token - 1);
                 self.requests.revoke_token(self.for_giving_back_token(id), id, login.token);
             }
-            self.step(Event::LogInFailed(Failure::Forbidden));
+            self.step(Input::failed(Event::LogInFailed(Failure::Forbidden), error.to_owned()));
             return;
         }
         if !login.ttl_known {
@@ -129,15 +132,16 @@ impl Driver {
             );
             self.metrics.issuance(metrics::Issuance::Refused);
             self.requests.grant_was_of_use(false);
-            self.remember("issue: a caching Vault proxy is in between");
-            self.step(Event::IssueFailed(Failure::Refused));
+            let error = "issue: a caching Vault proxy is in between";
+            self.remember(error);
+            self.step(Input::failed(Event::IssueFailed(Failure::Refused), error.to_owned()));
             return;
         }
         self.metrics.issuance(metrics::Issuance::Ok);
         let event = Event::Granted { sent_at, lease: grant.ttl, renewable: grant.renewable };
         let vault::Grant { username, password, lease, ttl, .. } = grant;
         let came = Came::Issued { ttl };
-        self.step(Input { event, credential: Some(Credential { username, password, lease, came }) });
+        self.step(Input::with(event, Credential { username, password, lease, came }));
     }
 
     /// Gives a lease back that came without a credential that could be used.
@@ -151,7 +155,7 @@ impl Driver {
         let vault::Leftover { username, lease, .. } = left;
         let password = Secret::new(String::new());
         let credential = Credential { username, password, lease, came: Came::Left };
-        self.step(Input { event, credential: Some(credential) });
+        self.step(Input::with(event, credential));
     }
 
     fn read(&mut self, sent_at: Time, credential: vault::StaticCredential) {
@@ -168,7 +172,7 @@ impl Driver {
         let event = Event::Granted { sent_at, lease: credential.ttl, renewable: false };
         let vault::StaticCredential { username, password, ttl } = credential;
         let (lease, came) = (Lease::none(), Came::Read { ttl });
-        self.step(Input { event, credential: Some(Credential { username, password, lease, came }) });
+        self.step(Input::with(event, Credential { username, password, lease, came }));
     }
 
     fn proof(&mut self, number: GenerationId, proof: Proof) {
@@ -194,15 +198,16 @@ impl Driver {
                  server said; does the server demand another method for that database?"
             );
         }
-        if let Some(error) = proof.error(is_current) {
+        let error = proof.error(is_current);
+        if let Some(error) = &error {
             tracing::warn!(
                 lease.generation = number.get(),
                 outcome = outcome.as_str(),
                 reason = error,
                 "not proved"
             );
-            self.remember(&error);
+            self.remember(error);
         }
-        self.step(event);
+        self.step(Input { event, credential: None, error });
     }
 }

@@ -2,7 +2,7 @@
 
 use super::script::*;
 use crate::lease::{
-    Action, Event, Failure, GenerationId, Note, Reason, Settings, TokenFacts, TokenId, Verdict,
+    Action, Event, Failure, GenerationId, NotRotated, Note, Reason, Settings, TokenFacts, TokenId, Verdict,
 };
 
 const LEASE: f64 = 105.0;
@@ -309,7 +309,9 @@ fn a_refused_login_that_waits_for_a_command_hears_when_it_has_failed() {
     story.at(20.0, Event::Rotate(None)).does([log_in(24_999.75)]);
     story.at(20.1, Event::Replace(G2)).does([Action::Prove(G2)]);
     story.at(20.1, Event::ProofRefused(G2)).does([]);
-    story.at(20.2, Event::LogInFailed(Failure::Transient)).does([Action::RotateFailed, Action::TooEarly(G2)]);
+    story
+        .at(20.2, Event::LogInFailed(Failure::Transient))
+        .does([Action::RotateFailed(NotRotated::LogIn(Failure::Transient)), Action::TooEarly(G2)]);
 }
 
 #[test]

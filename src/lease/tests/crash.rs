@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::script::*;
 use crate::lease::Cause;
 use crate::lease::{
-    Action, Drain, Event, Failure, GenerationId, LeaseLookup, Note, Outcome, Reason, Settings, Snapshot,
+    Action, DrainSpan, Event, Failure, GenerationId, LeaseLookup, Note, Outcome, Reason, Settings, Snapshot,
 };
 
 const LEASE: f64 = 105.0;
@@ -71,7 +71,7 @@ fn one_that_is_refused_is_given_back_and_a_fresh_one_issued_at_once() {
 fn a_rotation_asked_for_meanwhile_brings_a_fresh_one() {
     let mut story = crashed(settings());
     story.at(20.0, Event::Tick).does([Action::Prove(G1)]);
-    story.at(20.2, Event::Rotate(Some(Drain::For(Duration::ZERO)))).does([]);
+    story.at(20.2, Event::Rotate(Some(DrainSpan::For(Duration::ZERO)))).does([]);
     story.at(20.5, Event::Proved(G1)).does([Action::Publish(G1), log_in(24.75)]);
     story.issued(21.0, G2, T2, own(100_000.0), LEASE);
     story.is_closing(G1, Cause::CutShort);
@@ -119,7 +119,7 @@ fn retired_ones_and_candidates_are_given_back() {
     let mut story = Story::serving(settings(), LEASE, own(100_000.0));
     story.at(10.0, Event::Rotate(None)).does([log_in(24.75)]);
     story.issued(10.0, G2, T2, own(100_000.0), LEASE);
-    story.at(15.0, Event::Rotate(Some(Drain::Default))).does([log_in(24.75)]);
+    story.at(15.0, Event::Rotate(Some(DrainSpan::Default))).does([log_in(24.75)]);
     story.at(15.0, Event::LoggedIn(T3, own(100_000.0)));
     story.granted(15.0, G3, LEASE);
     assert_eq!(serves(&story.role.snapshot()), [(G1, false), (G2, true), (G3, false)]);

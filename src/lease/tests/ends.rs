@@ -1,7 +1,7 @@
 //! The hard close, and what the sessions are told.
 
 use super::script::*;
-use crate::lease::{Action, Drain, Event, Failure, Note, TokenFacts};
+use crate::lease::{Action, DrainSpan, Event, Failure, NotRotated, Note, TokenFacts};
 use crate::lease::{Cause, Closing};
 
 #[test]
@@ -48,7 +48,7 @@ fn a_command_that_ends_a_lease_just_before_its_end_does_not_wait_beyond_it() {
     let mut story = Story::serving(settings(), 60.0, endless());
     story.at(37.0, Event::Tick);
     story.pass(55.0);
-    story.at(55.5, Event::Rotate(Some(Drain::For(secs(0.0)))));
+    story.at(55.5, Event::Rotate(Some(DrainSpan::For(secs(0.0)))));
     let started = 55.5;
     story.at(started, Event::LoggedIn(T2, endless()));
     story.at(started, granted(started, 60.0, true));
@@ -107,7 +107,9 @@ fn a_renewal_that_comes_after_the_hard_close_brings_nothing_back() {
 fn a_login_may_take_a_quarter_of_the_usable_life_and_two_seconds_at_least() {
     let mut story = Story::serving(settings(), 10.0, endless());
     story.at(1.0, Event::Rotate(None)).does([log_in(2.0)]);
-    story.at(1.0, Event::LogInFailed(Failure::TimedOut)).does([Action::RotateFailed]);
+    story
+        .at(1.0, Event::LogInFailed(Failure::TimedOut))
+        .does([Action::RotateFailed(NotRotated::LogIn(Failure::TimedOut))]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::script::*;
 use crate::lease::Cause;
-use crate::lease::{Action, Event, Failure, LeaseLookup, Note, Outcome, Settings, TokenFacts};
+use crate::lease::{Action, Event, Failure, LeaseLookup, NotRotated, Note, Outcome, Settings, TokenFacts};
 
 const LEASE: f64 = 105.0;
 
@@ -160,7 +160,9 @@ fn a_lease_that_came_without_a_credential_is_given_back() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(10.0, Event::Rotate(None)).does([log_in(24.75)]);
     story.at(10.0, Event::LoggedIn(T2, own(1000.0))).does([Action::Issue(T2)]);
-    story.at(10.1, Event::IssueFailed(Failure::Unusable)).does([Action::RotateFailed]);
+    story
+        .at(10.1, Event::IssueFailed(Failure::Unusable))
+        .does([Action::RotateFailed(NotRotated::Issue(Failure::Unusable))]);
     let left = Event::LeaseLeft { token: T2, sent_at: at(10.0), lease: secs(3600.0) };
     story.at(10.2, left).does([Action::RevokeLease(G2, T2)]);
     story.at(10.2, Event::LateReply(T2)).does([]);

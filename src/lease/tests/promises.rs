@@ -10,7 +10,7 @@ use super::watch::{LATE, Planted, ROUNDING, Watch, promise, stored};
 use super::world::{Dice, Fault, Scenario, Tokens, beginning};
 use crate::lease::Ending;
 use crate::lease::{
-    Action, Drain, DynamicRole, Event, Failure, GenerationId, LeaseLookup, Note, Reason, TokenId, Verdict,
+    Action, DrainSpan, DynamicRole, Event, Failure, GenerationId, LeaseLookup, Note, Reason, TokenId, Verdict,
 };
 use crate::time::Time;
 
@@ -223,9 +223,9 @@ impl<'a> World<'a> {
             Fault::RotateWithDrain => {
                 self.watch.drain_commanded = !self.watch.closed;
                 let drain = if self.dice.chance(0.3) {
-                    Drain::Default
+                    DrainSpan::Default
                 } else {
-                    Drain::For(self.dice.span(0.0, length * self.scenario.lease))
+                    DrainSpan::For(self.dice.span(0.0, length * self.scenario.lease))
                 };
                 return self.step(Event::Rotate(Some(drain)), None);
             }

@@ -1,7 +1,9 @@
 //! The proof of a candidate.
 
 use super::script::*;
-use crate::lease::{Action, Event, Failure, GenerationId, Note, Reason, Settings, TokenId, Verdict};
+use crate::lease::{
+    Action, Event, Failure, GenerationId, NotRotated, Note, Reason, Settings, TokenId, Verdict,
+};
 
 const LEASE: f64 = 105.0;
 
@@ -264,7 +266,9 @@ fn an_unprovable_candidate_of_a_command_is_given_back_and_the_command_fails() {
     story.at(10.0, Event::Rotate(None));
     story.at(10.0, Event::LoggedIn(T2, endless()));
     story.granted(10.0, G2, LEASE);
-    story.at(10.0, Event::Unprovable(G2)).does([Action::RevokeLease(G2, T2), Action::RotateFailed]);
+    story
+        .at(10.0, Event::Unprovable(G2))
+        .does([Action::RevokeLease(G2, T2), Action::RotateFailed(NotRotated::Unprovable)]);
 }
 
 #[test]
@@ -306,7 +310,9 @@ fn a_command_waits_for_servers_that_lag_but_not_for_ever() {
     story.at(now, Event::ProofLags(G2)).does([]);
     // Half of 99 s of usable life.
     story.at(59.5, Event::Tick).does([Action::Prove(G2)]);
-    story.at(59.5, Event::ProofLags(G2)).does([Action::RevokeLease(G2, T2), Action::RotateFailed]);
+    story
+        .at(59.5, Event::ProofLags(G2))
+        .does([Action::RevokeLease(G2, T2), Action::RotateFailed(NotRotated::Unprovable)]);
 }
 
 #[test]
@@ -332,7 +338,7 @@ fn a_predecessor_is_kept_until_a_server_has_accepted_what_was_published_unproved
 #[test]
 fn a_predecessor_that_a_command_has_ended_is_kept_for_nobody() {
     let mut story = Story::serving(Settings { standby: false, ..settings() }, LEASE, endless());
-    story.at(1.0, Event::Rotate(Some(crate::lease::Drain::For(secs(5.0)))));
+    story.at(1.0, Event::Rotate(Some(crate::lease::DrainSpan::For(secs(5.0)))));
     story.at(1.0, Event::LoggedIn(T2, endless()));
     story.granted(1.0, G2, LEASE);
     story.at(2.0, Event::Proved(G2));

@@ -10,8 +10,8 @@ use super::script::{at, secs, settings};
 use super::watch::Planted;
 use super::world::{Fault, Scenario, Tokens};
 use crate::lease::{
-    Action, Drain, DynamicRole, Event, Failure, GenerationId, LeaseLookup, NextAction, Settings, TokenFacts,
-    TokenId,
+    Action, DrainSpan, DynamicRole, Event, Failure, GenerationId, LeaseLookup, NextAction, Settings,
+    TokenFacts, TokenId,
 };
 use crate::time::Time;
 
@@ -279,8 +279,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         4 => number().prop_map(Event::Await),
         4 => prop_oneof![
             Just(None),
-            Just(Some(Drain::Default)),
-            (0.0..1e6).prop_map(|span| Some(Drain::For(secs(span))))
+            Just(Some(DrainSpan::Default)),
+            (0.0..1e6).prop_map(|span| Some(DrainSpan::For(secs(span))))
         ]
         .prop_map(Event::Rotate),
         4 => Just(Event::Wanted),

@@ -2,7 +2,7 @@
 
 use super::script::*;
 use crate::lease::Cause;
-use crate::lease::{Action, Drain, Event, Failure, Note, Reason, Settings, TokenFacts};
+use crate::lease::{Action, DrainSpan, Event, Failure, NotRotated, Note, Reason, Settings, TokenFacts};
 
 const LEASE: f64 = 105.0;
 
@@ -209,7 +209,7 @@ fn a_command_with_a_drain_cuts_every_earlier_generation_short() {
         Story::serving(Settings { rotate_after: Some(secs(20.0)), ..settings() }, LEASE, endless());
     story.at(20.0, Event::Tick);
     story.issued(20.0, G2, T2, endless(), LEASE);
-    story.at(30.0, Event::Rotate(Some(Drain::For(secs(15.0))))).does([log_in(24.75)]);
+    story.at(30.0, Event::Rotate(Some(DrainSpan::For(secs(15.0))))).does([log_in(24.75)]);
     story.issued(32.0, G3, T3, endless(), LEASE);
     for number in [G1, G2] {
         let told = story.told(number);
@@ -221,7 +221,7 @@ fn a_command_with_a_drain_cuts_every_earlier_generation_short() {
 #[test]
 fn a_command_with_a_drain_of_zero_ends_them_at_once() {
     let mut story = Story::serving(settings(), LEASE, endless());
-    story.at(30.0, Event::Rotate(Some(Drain::For(secs(0.0)))));
+    story.at(30.0, Event::Rotate(Some(DrainSpan::For(secs(0.0)))));
     story.issued(30.0, G2, T2, endless(), LEASE);
     story.is_closing(G1, Cause::CutShort);
 }
@@ -229,7 +229,7 @@ fn a_command_with_a_drain_of_zero_ends_them_at_once() {
 #[test]
 fn a_generation_cut_short_never_serves_again() {
     let mut story = Story::serving(settings(), LEASE, endless());
-    story.at(10.0, Event::Rotate(Some(Drain::For(secs(50.0)))));
+    story.at(10.0, Event::Rotate(Some(DrainSpan::For(secs(50.0)))));
     story.issued(10.0, G2, T2, endless(), LEASE);
     story.at(20.0, Event::Suspected(G2));
     story.at(20.0, not_renewed(G2, Failure::Gone));
@@ -241,8 +241,10 @@ fn a_generation_cut_short_never_serves_again() {
 #[test]
 fn a_command_that_fails_drains_nothing() {
     let mut story = Story::serving(settings(), LEASE, endless());
-    story.at(10.0, Event::Rotate(Some(Drain::For(secs(0.0))))).does([log_in(24.75)]);
-    story.at(10.0, Event::LogInFailed(Failure::Transient)).does([Action::RotateFailed]);
+    story.at(10.0, Event::Rotate(Some(DrainSpan::For(secs(0.0))))).does([log_in(24.75)]);
+    story
+        .at(10.0, Event::LogInFailed(Failure::Transient))
+        .does([Action::RotateFailed(NotRotated::LogIn(Failure::Transient))]);
     assert_eq!((story.role.current(), story.hard_close_at(G1)), (Some(G1), at(99.0)));
     // And it is not tried again by itself.
     story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
@@ -271,7 +273,7 @@ fn a_command_during_a_vain_login_for_a_longer_token_is_obeyed() {
 fn a_command_after_the_close_fails() {
     let mut story = Story::serving(settings(), LEASE, endless());
     story.at(10.0, Event::Close).does([Action::Unpublish]);
-    story.at(10.0, Event::Rotate(None)).does([Action::RotateFailed]);
+    story.at(10.0, Event::Rotate(None)).does([Action::RotateFailed(NotRotated::Closed)]);
 }
 
 #[test]

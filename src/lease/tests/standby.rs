@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::script::*;
 use crate::lease::{
-    Action, Drain, Event, Failure, GenerationId, Note, Reason, Settings, TokenFacts, TokenId, Verdict,
+    Action, DrainSpan, Event, Failure, GenerationId, Note, Reason, Settings, TokenFacts, TokenId, Verdict,
 };
 
 const LEASE: f64 = 105.0;
@@ -122,7 +122,7 @@ fn one_that_ends_while_vault_is_away_is_replaced_by_the_one_that_ends_later() {
 #[test]
 fn a_rotation_on_command_issues_afresh_and_gives_it_back() {
     let mut story = standing_by(own(100_000.0));
-    story.at(20.0, Event::Rotate(Some(Drain::Default))).does([log_in(WITHIN)]);
+    story.at(20.0, Event::Rotate(Some(DrainSpan::Default))).does([log_in(WITHIN)]);
     story.at(20.0, Event::LoggedIn(T3, own(100_000.0)));
     story.granted(20.0, G3, LEASE);
     story.at(20.0, Event::Proved(G3));

@@ -130,7 +130,7 @@ impl Watch {
                 self.tell(*number, *ending)?;
             }
         }
-        let refused = actions.contains(&Action::RotateFailed);
+        let refused = actions.iter().any(|action| matches!(action, Action::RotateFailed(_)));
         for action in &actions {
             self.act(*action, is_check)?;
         }
@@ -332,7 +332,7 @@ impl Watch {
             | Action::NotifySessions(..)
             | Action::TooEarly(_)
             | Action::LetsIn(_)
-            | Action::RotateFailed
+            | Action::RotateFailed(_)
             | Action::RotateDone(_) => Ok(()),
         }
     }

@@ -130,7 +130,7 @@ impl Explored {
                 Action::Note(Note::Recalled(_)) => "Recalled".to_owned(),
                 Action::NotifySessions(_, ending) if ending.drain_from.is_some() => "Draining".to_owned(),
                 Action::Answer(_, verdict) => format!("Answer {verdict:?}"),
-                Action::RotateFailed => "RotateFailed".to_owned(),
+                Action::RotateFailed(_) => "RotateFailed".to_owned(),
                 _ => continue,
             };
             self.kinds.insert(kind);

@@ -6,7 +6,7 @@ use super::super::watch::{Planted, Watch, promise};
 use super::super::world::Lease;
 use super::replies::{LEASE, MOST, Reply};
 use crate::lease::generation::State as Stands;
-use crate::lease::{Action, Drain, DynamicRole, Event, GenerationId, Settings};
+use crate::lease::{Action, DrainSpan, DynamicRole, Event, GenerationId, Settings};
 use crate::time::Time;
 
 /// What a command gives the sessions of earlier generations.
@@ -160,7 +160,7 @@ impl State {
             Choice::Rotate { drain } => {
                 self.rotated = true;
                 self.watch.drain_commanded = drain;
-                (Event::Rotate(drain.then_some(Drain::For(DRAIN))), None)
+                (Event::Rotate(drain.then_some(DrainSpan::For(DRAIN))), None)
             }
             Choice::Close => {
                 self.watch.closed = true;
