@@ -9,6 +9,10 @@ use crate::time::Time;
 /// Now, by the clock that goes on while the machine is suspended (`CLOCK_BOOTTIME`).
 #[must_use]
 pub(crate) fn now() -> Time {
+    #[cfg(test)]
+    if let Some(now) = simulated::now() {
+        return now;
+    }
     let now = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
@@ -20,4 +24,25 @@ pub(crate) fn now() -> Time {
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock for people")]
 pub(crate) fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// A clock that a test sets, for its own thread.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::Cell;
+
+    use super::Time;
+
+    thread_local! {
+        static CLOCK: Cell<Option<fn() -> Time>> = const { Cell::new(None) };
+    }
+
+    /// From now on [`super::now`] gives this on this thread.
+    pub(crate) fn set(clock: fn() -> Time) {
+        CLOCK.set(Some(clock));
+    }
+
+    pub(super) fn now() -> Option<Time> {
+        CLOCK.get().map(|clock| clock())
+    }
 }

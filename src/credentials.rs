@@ -4,6 +4,7 @@
 //! credentials; others hold a [`Route`], by which they wait for the current credential, and [`Generation`]s, by which
 //! their sessions learn when to end.
 
+mod client;
 mod driver;
 mod generation;
 mod machine;

@@ -5,6 +5,8 @@ mod priority;
 mod replies;
 mod returning;
 mod telling;
+#[cfg(test)]
+mod tests;
 mod unserved;
 
 use std::collections::{HashMap, HashSet};
@@ -16,6 +18,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::client::VaultClient;
 use super::machine::Machine;
 use super::requests::{Requests, Servers, VaultReply};
 use super::route::{Command, NotReplaced, Reload, RotateDone, RotateFailed, Route, Shared};
@@ -29,7 +32,7 @@ use crate::lease::{self, Action, Cause, Event, Failure, GenerationId, NotRotated
 use crate::metrics::{Closed, RouteMetrics};
 use crate::secret::Secret;
 use crate::time::Time;
-use crate::vault::{RoleKind, Vault, VaultPath};
+use crate::vault::{RoleKind, VaultPath};
 use entry::Entry;
 use returning::PendingRevocations;
 use unserved::Unserved;
@@ -37,7 +40,7 @@ use unserved::Unserved;
 /// What a route's driver works with.
 pub(crate) struct Deps {
     /// Whom to ask.
-    pub(crate) vault: Arc<Vault>,
+    pub(crate) vault: Arc<dyn VaultClient>,
     /// Where credentials are for.
     pub(crate) servers: Servers,
     /// Where it is counted.

@@ -12,12 +12,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::client::VaultClient;
 use super::{Generation, Lease};
 use crate::clock;
 use crate::lease::{Failure, GenerationId, TokenId};
 use crate::secret::Secret;
 use crate::time::Time;
-use crate::vault::{self, Bounds, Grant, Leftover, Login, Priority, StaticCredential, Vault, VaultPath};
+use crate::vault::{self, Bounds, Grant, Leftover, Login, Priority, StaticCredential, VaultPath};
 
 /// What a proof found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +104,7 @@ pub(super) enum VaultReply {
 /// Sends the requests of one route.
 #[derive(Clone)]
 pub(super) struct Requests {
-    pub(super) vault: Arc<Vault>,
+    pub(super) vault: Arc<dyn VaultClient>,
     /// Where credentials are read; `None` where none is to be issued.
     pub(super) path: Option<Arc<VaultPath>>,
     pub(super) client_timeout: Duration,

@@ -60,6 +60,12 @@ impl Bounds {
         let _ = self.sent.subscribe().wait_for(Option::is_some).await;
     }
 
+    /// What [`Bounds::sent`] waits for, in a script.
+    #[cfg(test)]
+    pub(crate) fn mark_sent(&self) {
+        self.sent.send_replace(Some(Duration::ZERO));
+    }
+
     /// How long it waited before its first request was sent; zero before that.
     #[must_use]
     pub(crate) fn waited(&self) -> Duration {

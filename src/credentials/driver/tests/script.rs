@@ -1,0 +1,237 @@
+//! A Vault that answers as a test tells it to, and a clock that follows tokio's.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::simulated;
+use crate::credentials::client::{Answer, VaultClient};
+use crate::credentials::{Deps, Proof, Route, RouteSettings, Servers, start};
+use crate::lease::Settings;
+use crate::metrics::RouteMetrics;
+use crate::secret::Secret;
+use crate::time::Time;
+use crate::vault::{
+    Bounds, Failure, Grant, Kind, Lease, Login, Operation, Renewed, StaticCredential, VaultPath,
+};
+
+pub(super) const LEASE: Duration = Duration::from_secs(60);
+pub(super) const TOKEN: Duration = Duration::from_secs(3600);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+
+thread_local! {
+    static BEGAN: Instant = Instant::now();
+}
+
+fn simulated_now() -> Time {
+    Time::from_nanos(0)
+        + Duration::from_secs(1000)
+        + BEGAN.with(|began| Instant::now().duration_since(*began))
+}
+
+/// A route with its driver.
+pub(super) struct Simulation {
+    pub(super) route: Arc<Route>,
+    pub(super) vault: Arc<ScriptedVault>,
+}
+
+impl Simulation {
+    /// A route that has its first credential.
+    pub(super) async fn start() -> Self {
+        let simulation = Self::before_its_start();
+        simulation.route.current(TIMEOUT).await.expect("a first credential");
+        simulation
+    }
+
+    pub(super) fn before_its_start() -> Self {
+        simulated::set(simulated_now);
+        let vault = Arc::new(ScriptedVault::default());
+        let prover = Arc::clone(&vault);
+        let servers = Servers {
+            prove: Arc::new(move |username, _| {
+                prover.say(format!("prove {}", username.trim_start_matches("v-app-")));
+                Box::pin(std::future::ready(Proof::Accepted { address: "db:5432".to_owned() }))
+            }),
+            replica_grace: Arc::new(|| Duration::ZERO),
+        };
+        let settings = RouteSettings {
+            name: "app".to_owned(),
+            vault_path: Some(VaultPath::parse("database/creds/app").expect("a path")),
+            login: "approle".to_owned(),
+            client_timeout: TIMEOUT,
+            lease: Settings {
+                rotate_after: None,
+                max_age: None,
+                drain: None,
+                replica_grace: Duration::ZERO,
+                lazy: None,
+                standby: false,
+                issue_burst: 3,
+                issue_interval: Duration::from_mins(1),
+                seed: 0,
+            },
+        };
+        let client: Arc<dyn VaultClient> = Arc::clone(&vault) as _;
+        let deps = Deps { vault: client, servers, metrics: RouteMetrics::new("app"), slot: None };
+        Self { route: start(settings, deps, &TaskTracker::new()), vault }
+    }
+
+    /// What was asked of Vault and the server since the last time, in order.
+    pub(super) fn said(&self) -> Vec<String> {
+        std::mem::take(&mut self.vault.state().said)
+    }
+
+    /// Time goes on.
+    pub(super) async fn pass(&self, span: Duration) {
+        tokio::time::sleep(span).await;
+    }
+}
+
+/// Grants what it is asked for: the n-th token is `token-n`, the n-th lease `database/creds/app/n`.
+#[derive(Default)]
+pub(super) struct ScriptedVault(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    said: Vec<String>,
+    is_away: bool,
+    issues_take: Duration,
+    tokens: u32,
+    leases: u32,
+    revoked: HashSet<String>,
+}
+
+impl ScriptedVault {
+    /// Nothing is answered, and nothing done, until it is back.
+    pub(super) fn go_away(&self, is_away: bool) {
+        self.state().is_away = is_away;
+    }
+
+    pub(super) fn answer_issues_after(&self, span: Duration) {
+        self.state().issues_take = span;
+    }
+
+    /// Somebody revokes the lease with this number.
+    pub(super) fn revoke_by_hand(&self, lease: u32) {
+        self.state().revoked.insert(format!("database/creds/app/{lease}"));
+    }
+
+    fn say(&self, said: String) {
+        self.state().said.push(said);
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().expect("a test has failed")
+    }
+
+    /// The request is sent; an error if nobody answers.
+    async fn take(&self, bounds: &Bounds, said: String, operation: Operation) -> Result<(), Failure> {
+        bounds.mark_sent();
+        self.say(said);
+        if self.state().is_away {
+            tokio::time::sleep(TIMEOUT).await;
+            return Err(Failure::gave_up(operation));
+        }
+        Ok(())
+    }
+}
+
+fn number(name: &str) -> &str {
+    name.rsplit(['/', '-']).next().unwrap_or_default()
+}
+
+impl VaultClient for ScriptedVault {
+    fn log_in(&self, bounds: Bounds) -> Answer<'_, Login> {
+        Box::pin(async move {
+            self.take(&bounds, "log in".to_owned(), Operation::LogIn).await?;
+            let mut state = self.state();
+            state.tokens += 1;
+            Ok(Login {
+                token: Secret::new(format!("token-{}", state.tokens)),
+                handed: false,
+                ttl: Some(TOKEN),
+                ttl_known: true,
+                renewable: true,
+                batch: false,
+                num_uses: 0,
+            })
+        })
+    }
+
+    fn issue<'a>(&'a self, token: &'a Secret, _: &'a VaultPath, bounds: Bounds) -> Answer<'a, Grant> {
+        Box::pin(async move {
+            let said = format!("issue {}", number(token.expose()));
+            self.take(&bounds, said, Operation::Issue).await?;
+            let issues_take = self.state().issues_take;
+            tokio::time::sleep(issues_take).await;
+            let mut state = self.state();
+            state.leases += 1;
+            Ok(Grant {
+                username: format!("v-app-{}", state.leases),
+                password: Secret::new("password".to_owned()),
+                lease: Lease::new(format!("database/creds/app/{}", state.leases), "database/creds/app"),
+                ttl: LEASE,
+                renewable: true,
+            })
+        })
+    }
+
+    fn read_static<'a>(&'a self, _: &'a Secret, _: &'a VaultPath, _: Bounds) -> Answer<'a, StaticCredential> {
+        unreachable!("the route's role is dynamic")
+    }
+
+    fn renew<'a>(
+        &'a self,
+        _: &'a Secret,
+        lease: &'a Lease,
+        _: &'a str,
+        bounds: Bounds,
+    ) -> Answer<'a, Renewed> {
+        Box::pin(async move {
+            self.take(&bounds, format!("renew {}", number(lease.id())), Operation::Renew).await?;
+            if self.state().revoked.contains(lease.id()) {
+                let mut gone = Failure::gave_up(Operation::Renew);
+                (gone.kind, gone.outcome_unknown) = (Kind::Gone, false);
+                return Err(gone);
+            }
+            Ok(Renewed { ttl: LEASE, renewable: true })
+        })
+    }
+
+    fn renew_token<'a>(&'a self, token: &'a Secret, bounds: Bounds) -> Answer<'a, Renewed> {
+        Box::pin(async move {
+            let said = format!("renew token {}", number(token.expose()));
+            self.take(&bounds, said, Operation::RenewToken).await?;
+            Ok(Renewed { ttl: TOKEN, renewable: true })
+        })
+    }
+
+    fn revoke<'a>(&'a self, _: &'a Secret, lease: &'a Lease, bounds: Bounds) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.take(&bounds, format!("revoke {}", number(lease.id())), Operation::Revoke).await
+        })
+    }
+
+    fn revoke_token<'a>(&'a self, token: &'a Secret, bounds: Bounds) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let said = format!("revoke token {}", number(token.expose()));
+            self.take(&bounds, said, Operation::RevokeToken).await
+        })
+    }
+
+    fn has_lease<'a>(&'a self, _: &'a Secret, lease: &'a Lease, bounds: Bounds) -> Answer<'a, bool> {
+        Box::pin(async move {
+            self.take(&bounds, format!("look up {}", number(lease.id())), Operation::LookUpLease).await?;
+            Ok(!self.state().revoked.contains(lease.id()))
+        })
+    }
+
+    fn retry_now(&self, _: &VaultPath) {}
+
+    fn grant_was_of_use(&self, _: &VaultPath, _: bool) {}
+
+    fn login_was_of_use(&self, _: bool) {}
+}
