@@ -54,9 +54,9 @@ where
         let gone_by = timer::now() + GONE_WITHIN;
         let telling = async {
             let leaves = has_left(&mut client, tell_at).await;
-            if !leaves {
-                close_client(&mut client, &last, send_within).await;
-            }
+            // One that leaves is told nothing; but TLS has an end of its own.
+            let last = if leaves { &[][..] } else { &last };
+            close_client(&mut client, last, send_within).await;
             leaves
         };
         let (leaves, ()) = tokio::join!(telling, terminate_upstream(upstream, guard, true, gone_by));
@@ -95,11 +95,12 @@ where
                 cut = true;
             }
             let telling = async {
-                if let Some(client) = &mut client
-                    && !has_left(client, tell_at).await
-                {
+                if let Some(client) = &mut client {
+                    let leaves = has_left(client, tell_at).await;
                     let last = error_response::fatal(&end::client_facing(cause, false).into());
-                    close_client(client, &last, gone_by.since(timer::now())).await;
+                    // One that leaves is told nothing; but TLS has an end of its own.
+                    let last = if leaves { &[][..] } else { &last };
+                    close_client(client, last, gone_by.since(timer::now())).await;
                 }
             };
             tokio::join!(telling, terminate_upstream(upstream, guard, terminate, gone_by));
