@@ -24,6 +24,7 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::acceptor::{self, InForce};
 use crate::clock;
 use crate::config::Config;
 use crate::credentials::state::StateFile;
@@ -45,6 +46,8 @@ pub(crate) enum Error {
     Vault(#[from] vault_client::Error),
     #[error(transparent)]
     Upstream(#[from] upstreams::Error),
+    #[error(transparent)]
+    Tls(#[from] acceptor::Error),
 }
 
 /// Looks at everything; with `offline` at the configuration and its files alone.
@@ -56,11 +59,13 @@ pub(crate) enum Error {
 pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>, Error> {
     let vault = Vault::new(config.vault.clone())?;
     let upstreams = upstreams::build(&config, &upstream::Shared::default())?;
+    let tls = config.tls.as_ref().map(InForce::read).transpose()?;
     let names: Vec<_> = config.routes.iter().map(|route| route.name.as_str()).collect();
     let mut findings = vec![Finding::ok("config", format!("routes: {}", names.join(", ")))];
     for warning in &config.warnings {
         findings.push(Finding::warning("config", &warning.text, warning.remedy));
     }
+    findings.extend(tls.iter().flat_map(client_tls));
     let auth = &config.vault.auth;
     // A login says for itself that it cannot read the file; where none is tried, the file is looked at.
     let untried = offline || matches!(auth, Auth::AppRole { secret_id: SecretId::Wrapped { .. }, .. });
@@ -87,6 +92,22 @@ pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>,
     };
     findings.extend(seen);
     Ok(findings)
+}
+
+/// Whether clients can be shown the certificate; that its key is its own is known by now.
+fn client_tls(read: &InForce) -> Vec<Finding> {
+    let remedy = "have it renewed; clients that verify it do not get in";
+    let warnings =
+        read.warnings().iter().map(|warning| Finding::error("client_tls", warning.to_string(), remedy));
+    let warnings: Vec<_> = warnings.collect();
+    if warnings.is_empty() {
+        vec![Finding::ok(
+            "client_tls",
+            format!("clients are offered TLS, with a certificate {}", read.describe()),
+        )]
+    } else {
+        warnings
+    }
 }
 
 /// Whether the file of the login's secret can be read; what is in it only Vault can judge.
