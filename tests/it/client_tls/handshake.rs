@@ -24,11 +24,6 @@ fn startup(protocol: i32, parameters: &[(&str, &str)]) -> Vec<u8> {
     packet(protocol, &startup_body(parameters.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()))))
 }
 
-/// The server and leasehold, to be asked the same.
-fn both(bed: &Bed) -> [SocketAddr; 2] {
-    [bed.server().addr().parse().unwrap(), bed.scene.leasehold.addr()]
-}
-
 /// Sends each part, takes one byte as the answer to all but the last, and hears the rest to its end, which must be in order.
 async fn hear<S: AsyncRead + AsyncWrite + Unpin>(mut raw: Raw<S>, parts: &[Vec<u8>]) -> Vec<u8> {
     let mut heard = Vec::new();
@@ -78,7 +73,7 @@ async fn without_tls_it_is_said_as_by_postgresql() {
         vec![[gss(), ssl()].concat()],
     ]);
     for script in scripts {
-        let [server, leasehold] = both(&bed);
+        let [server, leasehold] = bed.both();
         let wanted = hear(Raw::connect(server).await, &script).await;
         assert_eq!(hear(Raw::connect(leasehold).await, &script).await, wanted, "{script:?}");
     }
@@ -88,7 +83,7 @@ async fn without_tls_it_is_said_as_by_postgresql() {
 async fn tls_is_granted_on_request_as_by_postgresql() {
     let bed = Bed::new().await;
     for requests in [vec![ssl()], vec![gss(), ssl()], vec![packet(SSL_REQUEST, b"a body")]] {
-        for addr in both(&bed) {
+        for addr in bed.both() {
             let mut raw = Raw::connect(addr).await;
             let mut heard = Vec::new();
             for request in &requests {
@@ -110,7 +105,7 @@ async fn tls_is_granted_on_request_as_by_postgresql() {
 async fn what_is_stuffed_behind_an_ssl_request_is_never_read_as_a_message() {
     let bed = Bed::new().await;
     let hello = startup(Raw::PROTOCOL_3_0, &[("user", "app")]);
-    for addr in both(&bed) {
+    for addr in bed.both() {
         let mut raw = Raw::connect(addr).await;
         raw.write(&[ssl(), hello.clone()].concat()).await;
         assert_eq!(raw.byte().await, Some(b'S'));
@@ -150,7 +145,7 @@ async fn within_tls_it_is_said_as_by_postgresql() {
         .chain(endings().into_iter().map(|ending| vec![ending]).collect::<Vec<_>>().iter().map(|s| (true, s)))
         .chain(directly.iter().map(|script| (true, script)))
     {
-        let [server, leasehold] = both(&bed);
+        let [server, leasehold] = bed.both();
         let wanted = hear(within(server, &bed.tls(), direct).await, script).await;
         let heard = hear(within(leasehold, &bed.tls(), direct).await, script).await;
         assert_eq!(heard, wanted, "{script:?}, direct: {direct}");
@@ -160,7 +155,7 @@ async fn within_tls_it_is_said_as_by_postgresql() {
 #[tokio::test(flavor = "multi_thread")]
 async fn direct_tls_needs_the_protocols_name() {
     let bed = Bed::new().await;
-    for addr in both(&bed) {
+    for addr in bed.both() {
         // Without ALPN the handshake is done, and then nothing is said but the end.
         let raw = Raw::connect(addr).await.over_tls(&bed.tls().alpn(&[])).await.unwrap();
         assert_eq!(hear(raw, &[Vec::new()]).await, b"", "{addr}");
@@ -178,7 +173,6 @@ async fn direct_tls_needs_the_protocols_name() {
         raw.startup(Raw::PROTOCOL_3_0, &[("user", "app"), ("database", bed.scene.db.name())]).await;
         assert!(tags(&raw.until("ZE").await).ends_with('Z'), "{addr}");
     }
-    let failures = bed.scene.leasehold.metrics().await;
-    assert_eq!(failures.get("handshake_failures_total", &[("reason", "no_alpn")]), 1.0);
-    assert_eq!(failures.get("handshake_failures_total", &[("reason", "tls")]), 2.0);
+    bed.wait_failures("no_alpn", 1.0).await;
+    bed.wait_failures("tls", 2.0).await;
 }

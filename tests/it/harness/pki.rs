@@ -70,6 +70,30 @@ impl Authority {
         write(&self.directory, name, &cert.pem(), &key)
     }
 
+    /// A certificate of this common name for localhost, with what else is to be in it.
+    pub(crate) fn issue_with(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Files {
+        let key = KeyPair::generate_for(self.algorithm).unwrap();
+        let mut params = for_localhost(name);
+        change(&mut params);
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        write(&self.directory, name, &cert.pem(), &key)
+    }
+
+    /// One for localhost that has been out of date since 2021.
+    pub(crate) fn issue_expired(&self, name: &str) -> Files {
+        self.issue_with(name, |params| {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2021, 1, 1);
+        })
+    }
+
+    /// One of a client, with this URI as its only alternative name.
+    pub(crate) fn issue_for_uri(&self, name: &str, uri: &str) -> Files {
+        self.issue_with(name, |params| {
+            params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        })
+    }
+
     /// A list of the serial numbers that it has taken back, up to date until the first day of that year.
     pub(crate) fn revoke(&self, serials: &[u64], until: i32) -> PathBuf {
         let revoked = |serial: &u64| RevokedCertParams {

@@ -60,6 +60,17 @@ impl Raw {
         Ok(Raw { stream, read: BytesMut::new() })
     }
 
+    /// Asks for TLS, and shakes hands.
+    pub(crate) async fn secured(
+        addr: SocketAddr,
+        tls: &ClientTls,
+    ) -> std::io::Result<Raw<TlsStream<TcpStream>>> {
+        let mut raw = Self::connect(addr).await;
+        raw.packet(80_877_103, &[]).await;
+        assert_eq!(raw.byte().await, Some(b'S'));
+        raw.over_tls(tls).await
+    }
+
     /// Goes away with RST.
     pub(crate) fn reset(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
@@ -91,6 +102,18 @@ impl Raw {
         bytes.put_i32(i32::try_from(body.len()).unwrap() + 4);
         bytes.put_slice(body);
         bytes.to_vec()
+    }
+}
+
+impl Raw<TlsStream<TcpStream>> {
+    /// The connection, for what TLS itself knows of it.
+    pub(crate) fn tls(&self) -> &rustls::ClientConnection {
+        self.stream.get_ref().1
+    }
+
+    /// The end of TCP, and none of TLS.
+    pub(crate) async fn half_close_beneath_tls(&mut self) {
+        soon("a half close", self.stream.get_mut().0.shutdown()).await.unwrap();
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use crate::harness::{SOON, Scene, Spec, bench, eventually, same};
+use crate::harness::{Authority, Builder, SOON, Scene, Spec, bench, eventually, same};
 
 /// `tests/bench/drained.py`, at work.
 struct App {
@@ -24,7 +25,12 @@ struct Seen {
 impl App {
     /// `mode` is one of its modes; `pause` is in milliseconds.
     async fn start(scene: &Scene, mode: &str, workers: u32, pause: u32) -> Self {
-        let url = format!("postgresql://app@{}/{}", scene.leasehold.addr(), scene.db.name());
+        Self::start_with(scene, mode, workers, pause, "").await
+    }
+
+    /// `words` are those of the URL.
+    async fn start_with(scene: &Scene, mode: &str, workers: u32, pause: u32, words: &str) -> Self {
+        let url = format!("postgresql://app@{}/{}{words}", scene.leasehold.addr(), scene.db.name());
         let mut command = Command::new("python3");
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/drained.py"));
         command.args([mode, &url, &workers.to_string(), &pause.to_string()]);
@@ -80,17 +86,39 @@ async fn drain(scene: &Scene, window: &str) {
 }
 
 async fn scene() -> Scene {
+    scene_with(|builder| builder).await
+}
+
+async fn scene_with(describe: impl FnOnce(Builder) -> Builder) -> Scene {
     let spec = Spec::new("app").policy(Spec::MAY_REVOKE);
     Scene::with(&bench().postgres().await, spec, |builder, db| {
-        builder.upstream(db).flag("--log-level", "info")
+        describe(builder.upstream(db).flag("--log-level", "info"))
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_end_that_libpq_sees_is_a_57p01() {
-    let mut scene = scene().await;
-    let apps = [App::start(&scene, "loop", 4, 0).await, App::start(&scene, "loop", 4, 40).await];
+    libpq_sees_57p01_alone(scene().await, "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_too_every_end_that_libpq_sees_is_a_57p01() {
+    let authority = Authority::new(&bench().directory().await, "ca");
+    let ours = authority.issue("ours", 1);
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let (cert, key) = (path(&ours.cert), path(&ours.key));
+    let scene =
+        scene_with(|builder| builder.flag("--tls-cert-file", &cert).flag("--tls-key-file", &key)).await;
+    let words = format!("?sslmode=verify-ca&sslrootcert={}", path(&authority.ca));
+    libpq_sees_57p01_alone(scene, &words).await;
+}
+
+async fn libpq_sees_57p01_alone(mut scene: Scene, words: &str) {
+    let apps = [
+        App::start_with(&scene, "loop", 4, 0, words).await,
+        App::start_with(&scene, "loop", 4, 40, words).await,
+    ];
     eventually(SOON, async || same(scene.sessions().await, 8.0)).await;
     for _ in 0..15 {
         drain(&scene, "800ms").await;
