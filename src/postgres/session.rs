@@ -140,7 +140,7 @@ where
     async fn close(self, done: relay::RelayExit) {
         let Self { relay, counted, send_timeout, _registration, permits } = self;
         // A client that has gone takes up no place, however long its server takes to notice.
-        let _seats = (done != relay::RelayExit::ClientGone).then_some(permits);
+        let _permits = (done != relay::RelayExit::ClientGone).then_some(permits);
         let cause = relay.close(done, send_timeout).await;
         tracing::debug!(cause = cause.as_str(), "session closed");
         counted.closed(cause);

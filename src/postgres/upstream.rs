@@ -7,8 +7,8 @@
 //! | `end_point` | channel binding |
 //! | [`login`] | the login: an [`UpstreamSession`] or a [`LoginError`] |
 //! | `keys` | what SCRAM makes of passwords, derived beside the runtime |
-//! | `client` | a leg in the hands of tokio-postgres, for questions of our own |
-//! | [`cancel`] | the way to cancel a leg's statement |
+//! | `client` | a session in the hands of tokio-postgres, for questions of our own |
+//! | [`cancel`] | the way to cancel a session's statement |
 //! | `target` | `target_session_attrs` |
 //! | [`refusal`] | the server's own error in place of a session |
 

@@ -260,7 +260,7 @@ impl Login<'_> {
             }
             let next = next(verdict, lag, retried);
             if matches!(next, Next::Retry | Next::Replace) {
-                self.complain_of_refusal(generation, &address);
+                self.log_refusal(generation, &address);
             }
             match next {
                 Next::Lost => return Answer::Lost,
@@ -299,7 +299,7 @@ impl Login<'_> {
         Earlier::None
     }
 
-    fn complain_of_refusal(&self, generation: &Generation, address: &str) {
+    fn log_refusal(&self, generation: &Generation, address: &str) {
         if let Some(left_out) = self.route.throttle.admit(clock::now()) {
             tracing::warn!(
                 route = self.route.credentials.name(),

@@ -1,4 +1,4 @@
-//! The way to cancel what a leg runs: the same address, the same TLS, a connection of its own. Floor 2.
+//! The way to cancel what a session upstream runs: the same address, the same TLS, a connection of its own. Floor 2.
 
 use std::fmt;
 use std::io;
@@ -15,7 +15,7 @@ use crate::dial::{self, HostTurn, Socket, Stream, TcpSettings};
 use crate::postgres::protocol::startup::CancelRequest;
 use crate::socket::Address;
 
-/// What cancels a leg's statement. Outlives the leg, and needs no credential.
+/// What cancels a session's statement. It outlives the session, and needs no credential.
 #[derive(Clone)]
 pub(crate) struct CancelTarget {
     address: Address,
@@ -96,7 +96,7 @@ impl CancelTarget {
 }
 
 impl Upstream {
-    /// Sends a CancelRequest that belongs to no leg of ours to one host, as [`CancelTarget::send`] does.
+    /// Sends a CancelRequest that belongs to no session of ours to one host, as [`CancelTarget::send`] does.
     ///
     /// # Errors
     /// The server could not be told in time.
@@ -137,7 +137,7 @@ pub(crate) enum CancelError {
     /// No connection.
     #[error("cannot reach the server to cancel")]
     Unreachable(#[source] io::Error),
-    /// No TLS, where the leg has it.
+    /// No TLS, where the session has it.
     #[error("no TLS with the server to cancel")]
     Tls(#[source] tls::Error),
     /// The connection broke.

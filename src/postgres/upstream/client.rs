@@ -1,4 +1,4 @@
-//! A leg in the hands of tokio-postgres, for questions of our own. Floor 2.
+//! A session upstream in the hands of tokio-postgres, for questions of our own. Floor 2.
 //!
 //! The login is done by then: the driver is given the server's words of it once more, and its own StartupMessage goes
 //! nowhere. So every word of the URI holds for these sessions as for all others, and the driver never sees a password.
@@ -35,7 +35,7 @@ impl UpstreamSession {
     }
 }
 
-/// The leg's stream with its login before it.
+/// The session's stream with its login before it.
 struct Replay {
     stream: Stream,
     before: BytesMut,
