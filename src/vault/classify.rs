@@ -1,8 +1,9 @@
 //! What an answer of Vault or OpenBao that is not a success means. Pure. Floor 2.
 //!
-//! What is not Vault's JSON is the word of a load balancer or another server in between: it says nothing of what was
-//! asked, whatever its status. Vault's own goes by status first, then by pieces of the text, which differ between Vault and OpenBao and from version to
-//! version. What is not known counts as transient: asking again is cheap, giving up a live lease is not.
+//! A body that is not Vault's JSON comes from a load balancer or another server in between: it says nothing of what was
+//! asked, whatever its status. Vault's own answers go by their status first, then by pieces of their text, which differ
+//! between Vault and OpenBao and between versions. An unknown answer counts as transient: asking again is cheap, giving up a
+//! live lease is not.
 
 use super::failure::{Kind, sqlstate};
 use super::operation::Operation;
@@ -11,7 +12,7 @@ use super::operation::Operation;
 /// `username` is the user of the lease that was to be renewed; empty where there is none.
 ///
 /// `Forbidden` stands for a 403 of any operation with a token but a look-up, and says no more than that: a dead token
-/// gets the same status, so the caller looks the token up to tell the two apart.
+/// gets the same status, so the caller looks the token up to distinguish the two.
 pub(super) fn classify(operation: Operation, status: u16, errors: Option<&[String]>, username: &str) -> Kind {
     let Some(errors) = errors else {
         return Kind::Transient;
@@ -79,7 +80,7 @@ fn renewal(text: &str, names_our_user: bool) -> Kind {
     }
 }
 
-/// Whether a creds request failed by what somebody wrote into Vault: statements that the database does not accept, or a
+/// Whether a creds request failed by what is configured in Vault: statements that the database does not accept, or a
 /// role that the connection does not allow. Vault answers 500, as it does where it cannot reach the database.
 fn has_wrong_statements(text: &str) -> bool {
     let refused =

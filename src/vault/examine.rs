@@ -1,15 +1,56 @@
-//! What is asked of Vault to find out, and changes nothing that serves. Floor 2.
+//! Questions to Vault that change nothing. Floor 2.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::bounds::{Bounds, Limit};
-use super::endpoints::{CapabilitiesSelf, LookUpLease, ReadRole};
+use super::endpoints::{CapabilitiesSelf, LookUpLease, ReadHealth, ReadRole};
+use super::exchange::unreadable;
 use super::operation::Operation;
-use super::{Failure, Kind, Lease, Vault, replies, unreadable};
+use super::{Failure, Kind, Lease, Vault, outcome, replies};
 use crate::secret::Secret;
 
+/// The state of a node, by the answer about its health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// Unsealed and active.
+    Active,
+    /// Unsealed; it forwards what it is asked.
+    Standby,
+    /// Of a cluster that takes over after a disaster; it serves nothing.
+    DisasterRecoverySecondary,
+    /// Unsealed; serves reads itself.
+    PerformanceStandby,
+    /// Not set up.
+    Uninitialized,
+    /// Sealed: it serves nothing until it is unsealed.
+    Sealed,
+}
+
 impl Vault {
+    /// The state of the node that answers, and its clock in whole seconds, if its answer has it. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` where what answers is not Vault, or says nothing that is known.
+    pub(crate) async fn look(&self, within: Duration) -> Result<(Health, Option<SystemTime>), Failure> {
+        let request = self.build(Operation::Health, None, ReadHealth {})?;
+        let reply = self.exchange(Operation::Health, &request, &Limit::new(within.into())).await?;
+        if !outcome::is_vaults(Operation::Health, &reply) {
+            return Err(Failure::not_vaults(Operation::Health, reply.status));
+        }
+        let health = match reply.status {
+            200..=299 => Health::Active,
+            429 => Health::Standby,
+            472 => Health::DisasterRecoverySecondary,
+            473 => Health::PerformanceStandby,
+            501 => Health::Uninitialized,
+            503 => Health::Sealed,
+            status => return Err(Failure::answered(Operation::Health, Kind::Transient, status, "", &[])),
+        };
+        Ok((health, reply.date))
+    }
+
     /// The `max_ttl` of a role, at `{mount}/roles/{role}`; `None`: its mount's holds. Cancel safe.
     ///
     /// # Errors

@@ -1,0 +1,88 @@
+//! What came of a request, for the metrics, the pace and the status. Pure. Floor 2.
+
+use super::classify::{classify, is_server_trouble};
+use super::operation::Operation;
+use super::pace::Went;
+use super::transport::{NoReply, Reply};
+use super::{Kind, replies};
+use crate::metrics::VaultOutcome;
+
+/// How Vault stood at the latest request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It answered, and serves.
+    Serving,
+    /// It answered that it is sealed.
+    Sealed,
+    /// It answered that it cannot serve: no leader, not set up, a node that serves nothing.
+    NotServing,
+    /// Nothing that is Vault's came back, or nothing has been asked yet.
+    #[default]
+    Unreachable,
+}
+
+/// What an outcome says of Vault as a whole.
+pub(super) fn went(outcome: VaultOutcome) -> Went {
+    match outcome {
+        VaultOutcome::Ok => Went::Well,
+        VaultOutcome::Denied | VaultOutcome::ClientError => Went::Refused,
+        VaultOutcome::ServerError | VaultOutcome::Timeout | VaultOutcome::Unreachable => Went::Trouble,
+    }
+}
+
+/// Whether an answer to a creds request is about its path: Vault's own, such as an unknown role's or a broken statement's.
+/// A sealed or leaderless node says the same of every path.
+pub(super) fn is_of_path(reply: &Reply) -> bool {
+    reply.status != 503 && is_vaults(Operation::Issue, reply)
+}
+
+/// Whether an answer is Vault's own word, by its body.
+pub(super) fn is_vaults(operation: Operation, reply: &Reply) -> bool {
+    match (operation, reply.status) {
+        (Operation::Health, _) => replies::is_health(&reply.body),
+        (_, 200..=299) => replies::is_success(reply.status, &reply.body),
+        _ => replies::errors(&reply.body).is_some(),
+    }
+}
+
+/// What an answer says of Vault itself.
+pub(super) fn standing(operation: Operation, result: &Result<Reply, NoReply>) -> Standing {
+    let reply = match result {
+        Ok(reply) if is_vaults(operation, reply) => reply,
+        Err(NoReply::Redirected(_)) => return Standing::NotServing,
+        Ok(_) | Err(_) => return Standing::Unreachable,
+    };
+    let says_sealed = || {
+        let errors = replies::errors(&reply.body).unwrap_or_default();
+        errors.iter().any(|error| error.contains("is sealed"))
+    };
+    match reply.status {
+        503 if operation == Operation::Health || says_sealed() => Standing::Sealed,
+        472 | 501 | 503 => Standing::NotServing,
+        473 if operation != Operation::Health => Standing::NotServing,
+        _ => Standing::Serving,
+    }
+}
+
+/// The label of the metric.
+pub(super) fn outcome(operation: Operation, result: &Result<Reply, NoReply>) -> VaultOutcome {
+    match result {
+        Ok(reply) if !is_vaults(operation, reply) => VaultOutcome::ServerError,
+        // That a lease is not there is an answer, and the one that is hoped for.
+        Ok(Reply { status: 400, body, .. })
+            if operation == Operation::LookUpLease
+                && classify(operation, 400, replies::errors(body).as_deref(), "") == Kind::Gone =>
+        {
+            VaultOutcome::Ok
+        }
+        Ok(reply) => match reply.status {
+            200..=299 => VaultOutcome::Ok,
+            403 => VaultOutcome::Denied,
+            status if is_server_trouble(status) => VaultOutcome::ServerError,
+            _ => VaultOutcome::ClientError,
+        },
+        Err(NoReply::Redirected(_)) => VaultOutcome::ServerError,
+        Err(NoReply::TimedOut) => VaultOutcome::Timeout,
+        Err(NoReply::NotSent(_) | NoReply::Untrusted(_) | NoReply::Lost(..)) => VaultOutcome::Unreachable,
+    }
+}

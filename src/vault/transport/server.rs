@@ -1,0 +1,212 @@
+//! One server of Vault, and HTTP to it. Floor 2.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{CONTENT_LENGTH, DATE, HOST, HeaderValue, LOCATION, RETRY_AFTER};
+use secrecy::zeroize::Zeroizing;
+use tokio::time::timeout_at;
+use url::{Host, Url};
+
+use crate::crypto;
+use crate::vault::address::{Address, Fixed};
+use crate::vault::bounds::Limit;
+use crate::vault::error::Error;
+
+/// An answer, of any status.
+pub(in crate::vault) struct Reply {
+    pub(in crate::vault) status: u16,
+    /// How long Vault (429, 503) asks to be left alone; at most [`RETRY_AFTER_LIMIT`].
+    pub(in crate::vault) retry_after: Option<Duration>,
+    /// The server's clock, in whole seconds.
+    pub(in crate::vault) date: Option<SystemTime>,
+    pub(in crate::vault) body: Zeroizing<Vec<u8>>,
+}
+
+/// No answer. The text is ours or a socket's.
+pub(in crate::vault) enum NoReply {
+    /// Nothing was sent: no address could be connected to.
+    NotSent(String),
+    /// Nothing was sent: a certificate was not taken, the server's or ours.
+    Untrusted(String),
+    /// It was sent, and the answer was lost, too large or broken. With what was read of its body.
+    Lost(String, Zeroizing<Vec<u8>>),
+    /// Sent elsewhere by a redirect that is not followed.
+    Redirected(String),
+    /// No answer before the deadline.
+    TimedOut,
+}
+
+/// A server, with an HTTP client of its own. With `tls_server_name` the client is asked for that name, and its resolver leads
+/// the name to the server's address, so that both SNI and verification use the name.
+pub(super) struct Server {
+    pub(super) url: Url,
+    /// What the client is asked for.
+    target: Url,
+    /// Sent as Host where `target` is not `url`.
+    host: Option<HeaderValue>,
+    client: reqwest::Client,
+}
+
+pub(super) enum Answer {
+    Reply(Reply),
+    Elsewhere(Url),
+}
+
+impl Server {
+    pub(super) fn new(
+        address: &Address,
+        tls: &rustls::ClientConfig,
+        server_name: Option<&str>,
+        idle: usize,
+    ) -> Result<Self, Error> {
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.clone())
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .http1_only()
+            .connect_timeout(CONNECT_WITHIN)
+            .pool_idle_timeout(IDLE_FOR)
+            .pool_max_idle_per_host(idle)
+            .user_agent(concat!("leasehold/", env!("CARGO_PKG_VERSION")));
+        let url = address.url().clone();
+        let mut target = url.clone();
+        let mut host = None;
+        if let Some(name) = server_name.filter(|_| address.is_https()) {
+            if !matches!(Host::parse(name), Ok(Host::Domain(_))) || target.set_host(Some(name)).is_err() {
+                return Err(Error::ServerName);
+            }
+            host = HeaderValue::from_str(address.authority()).ok();
+            builder = builder.dns_resolver(Arc::new(Fixed(address.plain_host())));
+        }
+        Ok(Self { url, target, host, client: builder.build().map_err(Error::Client)? })
+    }
+
+    pub(super) async fn attempt(
+        &self,
+        request: &http::Request<Vec<u8>>,
+        limit: &Limit,
+    ) -> Result<Answer, NoReply> {
+        timeout_at(limit.ends_at(), self.exchange(request)).await.unwrap_or(Err(NoReply::TimedOut))
+    }
+
+    async fn exchange(&self, request: &http::Request<Vec<u8>>) -> Result<Answer, NoReply> {
+        let mut url = self.target.clone();
+        url.set_path(request.uri().path());
+        url.set_query(request.uri().query());
+        let mut outgoing = reqwest::Request::new(request.method().clone(), url);
+        for (name, value) in request.headers() {
+            let mut value = value.clone();
+            value.set_sensitive(name == TOKEN_HEADER);
+            outgoing.headers_mut().append(name.clone(), value);
+        }
+        if let Some(host) = &self.host {
+            outgoing.headers_mut().insert(HOST, host.clone());
+        }
+        if !request.body().is_empty() {
+            *outgoing.body_mut() = Some(request.body().clone().into());
+        }
+        let response = self.client.execute(outgoing).await.map_err(no_reply)?;
+        if matches!(response.status().as_u16(), 307 | 308)
+            && let Some(target) = self.location(&response)
+        {
+            return Ok(Answer::Elsewhere(target));
+        }
+        read(response).await.map(Answer::Reply)
+    }
+
+    fn location(&self, response: &reqwest::Response) -> Option<Url> {
+        let location = response.headers().get(LOCATION)?.to_str().ok()?;
+        self.url.join(location).ok()
+    }
+}
+
+/// Reads at most [`BODY_LIMIT`] bytes of the body.
+async fn read(mut response: reqwest::Response) -> Result<Reply, NoReply> {
+    let status = response.status().as_u16();
+    let number = |name| -> Option<usize> { response.headers().get(name)?.to_str().ok()?.trim().parse().ok() };
+    let retry_after = number(RETRY_AFTER)
+        .filter(|_| matches!(status, 429 | 503))
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_LIMIT));
+    let date =
+        response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+    let announced = number(CONTENT_LENGTH).unwrap_or(0);
+    if announced > BODY_LIMIT {
+        return Err(NoReply::Lost(TOO_LARGE.to_owned(), Zeroizing::default()));
+    }
+    let mut body = Zeroizing::new(Vec::with_capacity(announced));
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > BODY_LIMIT => {
+                return Err(NoReply::Lost(TOO_LARGE.to_owned(), body));
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) => {
+                return Err(match no_reply(error) {
+                    NoReply::Lost(why, _) => NoReply::Lost(why, body),
+                    other => other,
+                });
+            }
+        }
+    }
+    Ok(Reply { status, retry_after, date, body })
+}
+
+/// Only the innermost reason is kept: the outer ones repeat it and name the URL.
+fn no_reply(error: reqwest::Error) -> NoReply {
+    let not_sent = error.is_connect() || error.is_builder();
+    let untrusted = is_about_certificates(&error);
+    let error = error.without_url();
+    let mut reason = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        reason = inner.to_string();
+        if crypto::of_rustls(inner).is_some_and(crypto::is_nothing_in_common) {
+            reason = format!("no algorithm or version of TLS in common with leasehold: {reason}");
+            break;
+        }
+        source = inner.source();
+    }
+    if untrusted {
+        NoReply::Untrusted(format!("cannot connect: {reason}"))
+    } else if not_sent {
+        NoReply::NotSent(format!("cannot connect: {reason}"))
+    } else {
+        NoReply::Lost(format!("the connection was lost: {reason}"), Zeroizing::default())
+    }
+}
+
+/// Whether a certificate was not taken: Vault's by us, or ours by Vault, which TLS 1.3 tells only when we read.
+fn is_about_certificates(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if crypto::of_rustls(inner).is_some_and(crypto::is_about_certificates) {
+            return true;
+        }
+        source = inner.source();
+    }
+    false
+}
+
+/// Connecting, TLS included. A live address needs milliseconds; the next one is better than waiting.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Long enough for the requests of one issuance to share a connection, short enough that a renewal minutes later
+/// does not try one that something in between has forgotten.
+const IDLE_FOR: Duration = Duration::from_secs(5);
+
+/// A creds reply has about 1 KiB.
+const BODY_LIMIT: usize = 1 << 20;
+
+const TOO_LARGE: &str = "the reply is larger than 1 MiB";
+
+/// Beyond it our own back-off decides.
+const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(30);
+
+/// <https://developer.hashicorp.com/vault/api-docs#authentication>
+const TOKEN_HEADER: &str = "x-vault-token";
