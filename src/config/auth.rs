@@ -15,7 +15,7 @@ use super::values;
 
 /// The method, and what it needs. Without `with_token` no token is read: nothing will be asked with it.
 pub(super) fn merge(sources: &Sources<'_>, with_token: bool) -> Result<Auth, Error> {
-    let method = sources.get_or(&keys::AUTH_METHOD, Method::Token)?;
+    let method = sources.get(&keys::AUTH_METHOD)?;
     let reader = Reader { sources, method };
     reader.refuse_unread()?;
     match method {

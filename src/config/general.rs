@@ -1,11 +1,10 @@
 //! The settings outside of Vault and routes. Floor 6.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
 
 use super::error::Error;
-use super::sources::{Found, Sources};
-use super::values::{DEFAULT_PORT, OrOff};
+use super::sources::{Found, Sources, or_default};
+use super::values::DEFAULT_PORT;
 use super::{Limits, Listen, keys};
 use crate::files::FileSetting;
 use crate::postgres::cancel::Unknown;
@@ -49,32 +48,31 @@ fn both_loopbacks() -> Vec<Listen> {
 }
 
 pub(super) fn http(sources: &Sources<'_>) -> Result<Option<SocketAddr>, Error> {
-    let default = OrOff::At((Ipv4Addr::LOCALHOST, 9090).into());
-    Ok(sources.get_or(&keys::HTTP, default)?.at())
+    Ok(sources.get(&keys::HTTP)?.at())
 }
 
 pub(super) fn admin(sources: &Sources<'_>) -> Result<Option<Address>, Error> {
-    let default = OrOff::At(Address::Tcp((Ipv4Addr::LOCALHOST, 9091).into()));
-    Ok(sources.get_or(&keys::ADMIN, default)?.at())
+    Ok(sources.get(&keys::ADMIN)?.at())
 }
 
 pub(super) fn log(sources: &Sources<'_>) -> Result<log::Options, Error> {
     Ok(log::Options {
-        level: sources.get_or(&keys::LOG_LEVEL, log::Level::Info)?,
+        level: sources.get(&keys::LOG_LEVEL)?,
         format: sources.find(&keys::LOG_FORMAT)?.map(|found| found.value),
     })
 }
 
 pub(super) fn sigterm(sources: &Sources<'_>) -> Result<shutdown::Delays, Error> {
-    let min = sources.find(&keys::MIN_SIGTERM_DELAY)?;
-    // With the 5 s for giving leases back it fits into Kubernetes' 30 s.
-    let max = sources.get_or(&keys::MAX_SIGTERM_DELAY, Duration::from_secs(20))?;
-    match min {
-        Some(min) if min.value > max => {
-            Err(Error::invalid(min.origin, "is longer than max_sigterm_delay, and both count from SIGTERM"))
-        }
-        min => Ok(shutdown::Delays { min: min.map_or(Duration::ZERO, |min| min.value), max }),
+    let min = or_default(sources.find(&keys::MIN_SIGTERM_DELAY)?, &keys::MIN_SIGTERM_DELAY)?;
+    // With the 5 s for giving leases back its default fits into Kubernetes' 30 s.
+    let max = sources.get(&keys::MAX_SIGTERM_DELAY)?;
+    if min.value > max {
+        return Err(Error::invalid(
+            min.origin,
+            "is longer than max_sigterm_delay, and both count from SIGTERM",
+        ));
     }
+    Ok(shutdown::Delays { min: min.value, max })
 }
 
 pub(super) fn state_file(sources: &Sources<'_>) -> Result<Option<FileSetting>, Error> {
@@ -102,18 +100,17 @@ pub(super) fn tls(sources: &Sources<'_>) -> Result<Option<acceptor::Settings>, E
 }
 
 pub(super) fn limits(sources: &Sources<'_>) -> Result<Limits, Error> {
-    let span = |key, seconds| sources.get_or(key, Duration::from_secs(seconds));
     Ok(Limits {
         sessions: session::Limits {
-            handshake_timeout: span(&keys::HANDSHAKE_TIMEOUT, 15)?,
-            login_wait: span(&keys::LOGIN_WAIT, 10)?,
-            send_timeout: span(&keys::SEND_TIMEOUT, 30)?,
-            max_sessions: sources.get_or(&keys::ALL_SESSIONS, 0)?,
+            handshake_timeout: sources.get(&keys::HANDSHAKE_TIMEOUT)?,
+            login_wait: sources.get(&keys::LOGIN_WAIT)?,
+            send_timeout: sources.get(&keys::SEND_TIMEOUT)?,
+            max_sessions: sources.get(&keys::ALL_SESSIONS)?,
         },
-        connect_timeout: span(&keys::CONNECT_TIMEOUT, 10)?,
+        connect_timeout: sources.get(&keys::CONNECT_TIMEOUT)?,
         replica_grace: sources.find(&keys::REPLICA_GRACE)?.map(|found| found.value),
-        issue_burst: sources.get_or(&keys::ISSUE_BURST, 3)?,
-        issue_interval: span(&keys::ISSUE_INTERVAL, 60)?,
+        issue_burst: sources.get(&keys::ISSUE_BURST)?,
+        issue_interval: sources.get(&keys::ISSUE_INTERVAL)?,
     })
 }
 

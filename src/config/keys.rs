@@ -65,6 +65,7 @@ keys! {
     MAX_SIGTERM_DELAY: Duration = Top "max_sigterm_delay" Text "TIME" values::duration, Restart, "20s";
     /// File in memory, such as on /dev/shm, from which a start after a crash takes its credentials up again
     STATE_FILE: PathBuf = Top "state_file" Text "FILE" values::path, Restart, "none, and each start issues fresh ones";
+    // The defaults of address and timeout are those of the `vault` and `bao` command lines.
 
     /// Base URLs without a path, tried in order
     VAULT_ADDR: Vec<vault::Address> = Vault "addr" List "URL,…" values::vault_addrs, Restart, "https://127.0.0.1:8200";

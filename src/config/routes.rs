@@ -7,10 +7,9 @@ use super::file::RouteTable;
 use super::key::{Key, Setting};
 use super::keys;
 use super::route::{RouteConfig, UpstreamUri};
-use super::sources::{Found, Sources, Written};
+use super::sources::{Found, Sources, Written, or_default};
 use super::values::{self, Bad};
 use crate::postgres::upstream::uri::Uri;
-use crate::session::Match;
 use crate::vault::{RoleKind, VaultPath};
 
 /// The routes of the file, or the one of flags and environment.
@@ -76,6 +75,10 @@ impl Reader<'_> {
         Ok(self.find(key)?.map(|found| found.value))
     }
 
+    fn get_or_default<T>(&self, key: &Key<T>) -> Result<T, Error> {
+        or_default(self.find(key)?, key).map(|found| found.value)
+    }
+
     /// `lacks` is the error that a setting is missing.
     fn route(&self, lacks: impl Fn(&Setting) -> Error) -> Result<RouteConfig, Error> {
         let upstream = self.find(&keys::UPSTREAM)?.ok_or_else(|| lacks(keys::UPSTREAM.setting))?;
@@ -94,8 +97,8 @@ impl Reader<'_> {
                 Some(name) => name,
                 None => default_name(&vault_path)?,
             },
-            user: self.get(&keys::USER)?.unwrap_or(Match::Any),
-            database: self.get(&keys::DATABASE)?.unwrap_or(Match::Any),
+            user: self.get_or_default(&keys::USER)?,
+            database: self.get_or_default(&keys::DATABASE)?,
             upstream: UpstreamUri { uri: upstream.value, origin: upstream.origin },
             rotate_after: rotate_after.map(|found| found.value),
             max_age: max_age.map(|found| found.value),
@@ -103,10 +106,9 @@ impl Reader<'_> {
             set_role: self.get(&keys::SET_ROLE)?,
             probe_database,
             probe_sql,
-            max_sessions: self.get(&keys::MAX_SESSIONS)?.unwrap_or(0),
+            max_sessions: self.get_or_default(&keys::MAX_SESSIONS)?,
             lazy: of_a_dynamic_role(lazy, vault_path.value.kind(), "is never lazy")?,
-            // A route used by fits and starts keeps its credential over a coffee.
-            idle_after: self.get(&keys::IDLE_AFTER)?.unwrap_or(Duration::from_mins(5)),
+            idle_after: self.get_or_default(&keys::IDLE_AFTER)?,
             standby: of_a_dynamic_role(
                 standby,
                 vault_path.value.kind(),

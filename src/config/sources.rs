@@ -50,6 +50,14 @@ pub(super) enum Written<'a> {
     InFile(&'a RouteTable),
 }
 
+/// What was found, or the default that the table of settings has.
+pub(super) fn or_default<T>(found: Option<Found<T>>, key: &Key<T>) -> Result<Found<T>, Error> {
+    match found {
+        Some(found) => Ok(found),
+        None => Found::parsed(key.setting.default, Origin::Default(key.setting.path()), key.parse),
+    }
+}
+
 impl<'a> Sources<'a> {
     /// Reads the file, if one is named.
     pub(super) fn open(flags: &'a Flags, env: &'a Environment) -> Result<Self, Error> {
@@ -77,14 +85,14 @@ impl<'a> Sources<'a> {
         self.given(setting).or_else(|| self.file.get(setting)).map(|(_, origin)| origin)
     }
 
-    /// The same without its place, or a default.
+    /// The same without its place, or `default` where the table of settings has none that is a value.
     pub(super) fn get_or<T>(&self, key: &Key<T>, default: T) -> Result<T, Error> {
         Ok(self.find(key)?.map_or(default, |found| found.value))
     }
 
-    /// What holds where nothing is written.
-    pub(super) fn default_value<T>(&self, key: &Key<T>) -> Result<Found<T>, Error> {
-        Found::parsed(key.setting.default, Origin::Default(key.setting.path()), key.parse)
+    /// A setting that belongs to no route, or the default that the table of settings has for it.
+    pub(super) fn get<T>(&self, key: &Key<T>) -> Result<T, Error> {
+        or_default(self.find(key)?, key).map(|found| found.value)
     }
 
     /// A setting of a route; what is not written for it is taken from `[defaults]`.

@@ -1,9 +1,7 @@
 //! `[vault]`, with what the `bao` and `vault` command lines take from the environment. Floor 6.
 
-use std::time::Duration;
-
 use super::error::Error;
-use super::sources::{Found, Sources};
+use super::sources::{Found, Sources, or_default};
 use super::{Warning, auth, keys, values};
 use crate::files::FileSetting;
 use crate::vault::{Address, Auth, Config};
@@ -34,8 +32,7 @@ pub(super) fn merge(sources: &Sources<'_>, with_token: bool) -> Result<(Config, 
         client_key,
         tls_server_name: tls_server_name.map(|found| found.value),
         skip_verify: skip_verify.is_some_and(|found| found.value),
-        // What the `vault` and `bao` command lines take.
-        client_timeout: client_timeout.map_or(Duration::from_secs(60), |found| found.value),
+        client_timeout: or_default(client_timeout, &keys::VAULT_CLIENT_TIMEOUT)?.value,
         auth,
     };
     Ok((config, warnings))
@@ -43,10 +40,7 @@ pub(super) fn merge(sources: &Sources<'_>, with_token: bool) -> Result<(Config, 
 
 fn addrs(sources: &Sources<'_>) -> Result<Found<Vec<Address>>, Error> {
     let one = |text: &str| values::vault_addr(text).map(|addr| vec![addr]);
-    match sources.find_or_ambient(&keys::VAULT_ADDR, "ADDR", one)? {
-        Some(addrs) => Ok(addrs),
-        None => sources.default_value(&keys::VAULT_ADDR),
-    }
+    or_default(sources.find_or_ambient(&keys::VAULT_ADDR, "ADDR", one)?, &keys::VAULT_ADDR)
 }
 
 /// A client certificate is shown in a TLS handshake, and there only.
