@@ -18,7 +18,7 @@ pub(crate) struct Rule {
     pub(crate) capability: &'static str,
     /// What it is for, and what happens without it.
     pub(crate) purpose: &'static str,
-    /// Why it stands there.
+    /// How much it is needed.
     pub(crate) need: Need,
 }
 
@@ -27,11 +27,12 @@ pub(crate) struct Rule {
 pub(crate) enum Need {
     /// Without it there is no credential.
     Must,
-    /// Without it leasehold makes do; Vault's and OpenBao's `default` policy gives it.
+    /// leasehold works without it, though not as well; Vault's and OpenBao's `default` policy has it.
     Default,
-    /// It buys something, and is no part of the least policy.
+    /// It improves something, and is no part of the least policy.
     May,
-    /// Without it leasehold makes do, if what stands before it in the path is a namespace. The configuration does not tell.
+    /// It matters only if the front of the path is a namespace, which the configuration does not show; even then leasehold
+    /// works without it.
     Namespace,
 }
 
@@ -44,8 +45,6 @@ pub(crate) fn is_handed(auth: &Auth) -> bool {
 /// Every rule that matters for this configuration, each path once.
 #[must_use]
 pub(crate) fn rules(config: &Config) -> Vec<Rule> {
-    let rule =
-        |path: &str, capability, need, purpose| Rule { path: path.to_owned(), capability, purpose, need };
     let mut rules: Vec<Rule> = Vec::new();
     for route in &config.routes {
         let path = route.vault_path.to_string();
@@ -63,26 +62,7 @@ pub(crate) fn rules(config: &Config) -> Vec<Rule> {
             "renews leases; without it a credential is replaced at two thirds of its life",
         ));
     }
-    rules.push(rule(
-        "auth/token/lookup-self",
-        "read",
-        Need::Default,
-        "tells when the token ends, and a dead token from a policy that says no",
-    ));
-    rules.push(rule(
-        "auth/token/renew-self",
-        "update",
-        Need::Default,
-        "renews the token; without it leases end with the token's first TTL",
-    ));
-    if !handed {
-        rules.push(rule(
-            "auth/token/revoke-self",
-            "update",
-            Need::Default,
-            "gives a token back, and with it its lease; without it both are left to lapse",
-        ));
-    }
+    rules.extend(of_token(handed));
     if leases && !handed {
         rules.push(rule(
             "sys/leases/lookup",
@@ -97,14 +77,43 @@ pub(crate) fn rules(config: &Config) -> Vec<Rule> {
         }
     }
     if leases {
-        let purpose = if handed {
-            "gives a lease back as soon as its last session has gone; without it the lease lapses, as a token that \
-             was handed over is not revoked"
-        } else {
-            "gives a lease back by itself, and tells whether its role could be dropped; without it the token that \
-             asked for it is revoked, which takes the lease with it"
-        };
-        rules.push(rule("sys/leases/revoke", "update", Need::May, purpose));
+        rules.push(rule(
+            "sys/leases/revoke",
+            "update",
+            Need::May,
+            if handed { REVOKES_HANDED } else { REVOKES },
+        ));
+    }
+    rules
+}
+
+fn rule(path: &str, capability: &'static str, need: Need, purpose: &'static str) -> Rule {
+    Rule { path: path.to_owned(), capability, purpose, need }
+}
+
+/// What leasehold does with its own token.
+fn of_token(handed: bool) -> Vec<Rule> {
+    let mut rules = vec![
+        rule(
+            "auth/token/lookup-self",
+            "read",
+            Need::Default,
+            "tells when the token ends, and a dead token from a policy that says no",
+        ),
+        rule(
+            "auth/token/renew-self",
+            "update",
+            Need::Default,
+            "renews the token; without it leases end with the token's first TTL",
+        ),
+    ];
+    if !handed {
+        rules.push(rule(
+            "auth/token/revoke-self",
+            "update",
+            Need::Default,
+            "gives a token back, and with it its lease; without it both are left to lapse",
+        ));
     }
     rules
 }
@@ -155,6 +164,11 @@ pub(crate) fn hcl(config: &Config) -> String {
     );
     text
 }
+
+const REVOKES: &str = "gives a lease back by itself, and tells whether its role could be dropped; without it the token that \
+                       asked for it is revoked, which takes the lease with it";
+const REVOKES_HANDED: &str = "gives a lease back as soon as its last session has gone; without it the lease lapses, as a token \
+                              that was handed over is not revoked";
 
 /// What is asked for a lease in a namespace below that of the token.
 const IN_NAMESPACE: [(&str, &str); 3] = [

@@ -172,6 +172,87 @@ fn circles(edges: &BTreeSet<(String, String)>) -> Vec<String> {
     reach.iter().filter(back).map(|(a, b)| format!("{a}, {b}")).collect()
 }
 
+/// A function fits on a screen, unless it is a plain dispatch.
+#[test]
+fn no_function_is_longer_than_a_screen() {
+    let mut found = Vec::new();
+    for (path, module) in sources() {
+        let text = fs::read_to_string(&path).expect("a source file is readable");
+        for (name, lines) in functions(&text) {
+            let path = format!("{module}::{name}");
+            let is_known = DISPATCHES.iter().chain(TO_BE_SPLIT).any(|known| *known == path);
+            if lines > SCREEN && !is_known {
+                found.push(format!("{path}: {lines} lines"));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// So many lines of code, without comments and empty lines.
+const SCREEN: usize = 60;
+
+/// They say for each variant where it goes, and no more.
+const DISPATCHES: &[&str] = &[
+    "credentials::driver::do_one",
+    "credentials::driver::replies::take",
+    "credentials::driver::telling::note",
+    "lease::dynamic_role::take_in",
+    "lease::static_role::take_in",
+    "lease::tests::properties::any_event",
+    "lease::tests::watch::act",
+];
+
+/// This list only becomes shorter.
+const TO_BE_SPLIT: &[&str] = &["lease::issue::not_proved"];
+
+#[test]
+fn a_function_that_is_too_long_is_found() {
+    let body = "    let a = 1;\n\n    // not counted\n".repeat(61);
+    let text = format!(
+        "impl X {{\n    fn short() {{}}\n}}\n\npub(crate) async fn long(\n    a: u8,\n) {{\n{body}}}\n"
+    );
+    assert_eq!(functions(&text), [("short".to_owned(), 0), ("long".to_owned(), 61)]);
+}
+
+/// Each function with a body, and the lines of code in it. The text is as rustfmt leaves it.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let code = without_comments(text);
+    let lines: Vec<&str> = code.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(name) = function(line) else { continue };
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let mut rest = lines.iter().skip(at).map(|line| line.trim_end());
+        let signature_ends = rest.by_ref().find(|line| line.ends_with(['{', '}', ';']));
+        let lines = match signature_ends {
+            Some(line) if line.ends_with('{') => rest
+                .take_while(|line| line.strip_prefix(indent) != Some("}"))
+                .filter(|line| !line.is_empty())
+                .count(),
+            Some(line) if line.ends_with('}') => 0,
+            _ => continue,
+        };
+        found.push((name, lines));
+    }
+    found
+}
+
+/// The name of the function that a line begins.
+fn function(line: &str) -> Option<String> {
+    let words = ["pub(", "pub ", "const ", "async ", "fn "];
+    let code = line.trim_start();
+    if !words.iter().any(|word| code.starts_with(word)) {
+        return None;
+    }
+    let (front, rest) = code.split_once("fn ")?;
+    let is_front = front.split_whitespace().all(|word| {
+        ["pub", "const", "async", "in"].contains(&word) || word.starts_with("pub(") || word.ends_with(')')
+    });
+    let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    (is_front && !name.is_empty()).then_some(name)
+}
+
 /// One plant for each kind of rule, in the form that code has.
 #[test]
 fn a_planted_fault_is_found() {

@@ -9,7 +9,7 @@ use crate::config::RouteConfig;
 use crate::lease::schedule;
 use crate::vault::TokenFacts;
 
-/// What the real issue told.
+/// The facts of a lease that was really issued.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
     /// As issued.
@@ -19,19 +19,17 @@ pub(super) struct Lease {
     pub(super) renewable: bool,
 }
 
-/// What the file alone tells.
+/// The findings from the configuration alone.
 pub(super) fn written(route: &RouteConfig) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(after) = route.rotate_after.filter(|after| *after < SMALL) {
-        findings.push(Finding::warning(
-            "ttl",
+        findings.push(warning(
             format!("rotate_after is {}: each rotation makes a role and drops one", format_duration(after)),
             "set rotate_after to half of the role's max_ttl or so, hours rather than seconds",
         ));
     }
     if let Some(age) = route.max_age.filter(|age| *age < SMALL) {
-        findings.push(Finding::warning(
-            "ttl",
+        findings.push(warning(
             format!("max_age is {}: a fresh role is made about as often", format_duration(age)),
             "set max_age to hours, or leave it out and let max_ttl of the role decide",
         ));
@@ -39,8 +37,7 @@ pub(super) fn written(route: &RouteConfig) -> Vec<Finding> {
     if let (Some(drain), Some(after)) = (route.drain, route.rotate_after)
         && drain >= after
     {
-        findings.push(Finding::warning(
-            "ttl",
+        findings.push(warning(
             format!(
                 "drain {} is not shorter than rotate_after {}",
                 format_duration(drain),
@@ -52,16 +49,14 @@ pub(super) fn written(route: &RouteConfig) -> Vec<Finding> {
     findings.into_iter().map(|finding| finding.of(&route.name)).collect()
 }
 
-/// What a real lease and its token tell.
+/// The findings from a real lease and its token.
 pub(super) fn leased(
     route: &RouteConfig,
     lease: Lease,
     token: Option<&TokenFacts>,
     handed: bool,
 ) -> Vec<Finding> {
-    let text = |span: Duration| format_duration(Duration::from_secs(span.as_secs())).to_string();
     let mut findings = Vec::new();
-    let mut warn = |detail: String, remedy: &str| findings.push(Finding::warning("ttl", detail, remedy));
     let usable = schedule::usable(lease.ttl, schedule::margin(lease.ttl));
     if usable < schedule::LEAST_USABLE {
         return vec![
@@ -77,46 +72,27 @@ pub(super) fn leased(
         ];
     }
     if lease.ttl < Duration::from_secs(10) {
-        warn(
+        findings.push(warning(
             format!("the lease has {}, which leaves Vault no time to be away", text(lease.ttl)),
             "raise default_ttl of the role, to 1h say; under 10s is for tests",
-        );
+        ));
     }
     if !lease.renewable {
-        warn(
+        findings.push(warning(
             "the lease is not renewable: a fresh credential is issued at two thirds of each".to_owned(),
             "make the role's leases renewable, or choose default_ttl as long as the longest transaction needs",
-        );
+        ));
     }
-    if let Some(max) = lease.max {
-        if lease.renewable && max <= lease.ttl + schedule::CAP_SLACK {
-            warn(
-                format!("max_ttl {} is no longer than the lease: it cannot be extended", text(max)),
-                "raise max_ttl of the role (and of the mount) to several times default_ttl, such as 24h for 1h",
-            );
-        }
-        for (name, span) in [("rotate_after", route.rotate_after), ("max_age", route.max_age)] {
-            if let Some(span) = span.filter(|span| *span >= max) {
-                warn(
-                    format!(
-                        "{name} {} is not shorter than max_ttl {}, and has no effect",
-                        text(span),
-                        text(max)
-                    ),
-                    "make it well shorter than max_ttl, or raise max_ttl of the role and of the mount",
-                );
-            }
-        }
-    }
+    findings.extend(lease.max.into_iter().flat_map(|max| capped(route, lease, max)));
     if let Some(drain) = route.drain.filter(|drain| *drain > usable / 4) {
-        warn(
+        findings.push(warning(
             format!(
                 "drain {} is cut to {}, a quarter of what the lease can be used",
                 text(drain),
                 text(usable / 4)
             ),
             "shorten drain, or raise default_ttl of the role",
-        );
+        ));
     }
     if let Some(token) = token {
         findings.extend(owned(lease, token, handed));
@@ -124,10 +100,38 @@ pub(super) fn leased(
     findings.into_iter().map(|finding| finding.of(&route.name)).collect()
 }
 
+/// A lease is renewed up to `max`, counted from its issue.
+fn capped(route: &RouteConfig, lease: Lease, max: Duration) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if lease.renewable && max <= lease.ttl + schedule::CAP_SLACK {
+        findings.push(warning(
+            format!("max_ttl {} is no longer than the lease: it cannot be extended", text(max)),
+            "raise max_ttl of the role (and of the mount) to several times default_ttl, such as 24h for 1h",
+        ));
+    }
+    for (name, span) in [("rotate_after", route.rotate_after), ("max_age", route.max_age)] {
+        if let Some(span) = span.filter(|span| *span >= max) {
+            findings.push(warning(
+                format!("{name} {} is not shorter than max_ttl {}, and has no effect", text(span), text(max)),
+                "make it well shorter than max_ttl, or raise max_ttl of the role and of the mount",
+            ));
+        }
+    }
+    findings
+}
+
+fn warning(detail: String, remedy: &str) -> Finding {
+    Finding::warning("ttl", detail, remedy)
+}
+
+/// A span in whole seconds.
+fn text(span: Duration) -> String {
+    format_duration(Duration::from_secs(span.as_secs())).to_string()
+}
+
 /// A lease dies with its token.
 fn owned(lease: Lease, token: &TokenFacts, handed: bool) -> Option<Finding> {
     const PERIODIC: &str = "let the login give a periodic token, such as token_period=1h: it has no such end";
-    let text = |span: Duration| format_duration(Duration::from_secs(span.as_secs())).to_string();
     let ttl = token.ttl?;
     let explicit = token.explicit_max_ttl.filter(|max| *max < lease.ttl);
     let detail = if token.batch {
@@ -154,7 +158,7 @@ fn owned(lease: Lease, token: &TokenFacts, handed: bool) -> Option<Finding> {
     } else {
         return None;
     };
-    Some(Finding::warning("ttl", detail, PERIODIC))
+    Some(warning(detail, PERIODIC))
 }
 
 /// Below it making roles is most of what is done.
