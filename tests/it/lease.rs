@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Config;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Database, Leasehold, SOON, Session, connect, eventually};
+use crate::harness::{Database, Leasehold, SOON, Session, connect};
 
 /// Logs in again and again, as a pool does, until told to stop.
 struct Logins {
@@ -134,19 +134,4 @@ async fn work_table(db: &Database) {
         "CREATE TABLE work (n bigint); INSERT INTO work VALUES (0); ALTER TABLE work OWNER TO {owner}"
     );
     db.admin.batch_execute(&statement).await.unwrap();
-}
-
-/// A metric of leasehold reaches a value.
-async fn until_metric(
-    leasehold: &Leasehold,
-    within: Duration,
-    name: &str,
-    labels: &[(&str, &str)],
-    least: f64,
-) {
-    eventually(within, async || {
-        let value = leasehold.metrics().await.get(name, labels);
-        if value >= least { Ok(()) } else { Err(format!("{name} {labels:?} is {value}, not {least}")) }
-    })
-    .await;
 }

@@ -89,6 +89,12 @@ impl Fault {
         self.shared.asked.lock().unwrap().clone()
     }
 
+    /// How many requests that begin with this, such as `GET /v1/sys/health `, were handed on to the server.
+    pub(crate) fn handed_on(&self, request: &str) -> usize {
+        let count = |bytes: &[u8]| String::from_utf8_lossy(bytes).matches(request).count();
+        self.recordings().iter().map(|recording| count(&recording.to_server)).sum()
+    }
+
     /// The tokens, passwords, secret_ids and JWTs that have passed, as Vault's HTTP API carries them.
     pub(crate) fn secrets(&self) -> BTreeSet<String> {
         let mut secrets = BTreeSet::new();

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 use reqwest::Method;
 use rustix::process::Resource;
@@ -339,6 +340,26 @@ impl Leasehold {
     /// `GET /metrics`.
     pub(crate) async fn metrics(&self) -> Metrics {
         Metrics::parse(&self.http("/metrics").await.text)
+    }
+
+    /// Waits until the sum of these series is at least so much.
+    pub(crate) async fn until_metric(
+        &self,
+        within: Duration,
+        name: &str,
+        labels: &[(&str, &str)],
+        least: f64,
+    ) {
+        eventually(within, async || {
+            let value = self.metrics().await.get(name, labels);
+            if value >= least { Ok(()) } else { Err(format!("{name} {labels:?} is {value}, not {least}")) }
+        })
+        .await;
+    }
+
+    /// The kind of the first route's `last_error` in `/status`; empty where there is none.
+    pub(crate) async fn last_error(&self) -> String {
+        self.status().await["routes"][0]["last_error"]["kind"].as_str().unwrap_or_default().to_owned()
     }
 
     /// `GET /status`.

@@ -183,6 +183,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         Some(Frame { tag, body: self.read.split_to(length - 4).freeze() })
     }
 
+    /// The SQLSTATE of the next ErrorResponse, whatever comes before it.
+    pub(crate) async fn error(&mut self) -> String {
+        let frames = self.until("E").await;
+        let error = frames.last().filter(|frame| frame.tag == 'E');
+        error.unwrap_or_else(|| panic!("no error came: {frames:?}")).sqlstate()
+    }
+
     /// All messages up to and with the first whose tag is one of `tags`; fewer at the end.
     pub(crate) async fn until(&mut self, tags: &str) -> Vec<Frame> {
         let mut frames = Vec::new();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Logins, Orphans, SOON, until_metric};
+use super::{Logins, Orphans, SOON};
 use crate::harness::{Fault, Mode, Setup, Spec, Storage, Vault, bench, eventually, leasehold, same, through};
 
 /// A token of a platform team's making, with the rights of this setup.
@@ -66,7 +66,7 @@ async fn a_lease_of_a_handed_token_lapses_where_it_may_not_be_revoked() {
 
     assert!(leasehold.command(&["rotate"]).await.status.success());
 
-    until_metric(&leasehold, SOON, "revocations_total", &[("outcome", "forbidden")], 1.0).await;
+    leasehold.until_metric(SOON, "revocations_total", &[("outcome", "forbidden")], 1.0).await;
     assert!(lives(&vault, &token).await);
     eventually(SOON * 2, async || same(db.roles().await.contains(&first), false)).await;
     leasehold.connect("app", db.name()).await;
@@ -145,10 +145,10 @@ async fn a_batch_token_is_replaced_in_time_though_nothing_of_it_can_be_renewed()
     let session = leasehold.connect("app", db.name()).await;
     let first = session.user().await;
 
-    until_metric(&leasehold, SOON * 2, "rotations_total", &[], 1.0).await;
+    leasehold.until_metric(SOON * 2, "rotations_total", &[], 1.0).await;
     assert_eq!(session.user().await, first, "it lives on beside the successor");
     assert_eq!(session.ended().await.as_deref(), Some("57P01"));
-    until_metric(&leasehold, SOON * 2, "rotations_total", &[], 2.0).await;
+    leasehold.until_metric(SOON * 2, "rotations_total", &[], 2.0).await;
 
     logins.all_succeeded().await;
     orphans.none_was_seen().await;
@@ -229,7 +229,7 @@ async fn vaults_certificate_is_verified_against_the_ca_that_was_named() {
         .await;
 
     let failed = [("operation", "login"), ("outcome", "unreachable")];
-    until_metric(&distrusting, SOON, "vault_requests_total", &failed, 1.0).await;
+    distrusting.until_metric(SOON, "vault_requests_total", &failed, 1.0).await;
     assert_eq!(distrusting.http("/readyz").await.status, 503);
     assert!(distrusting.log().0.contains("invalid peer certificate"), "it says what is wrong");
 }
@@ -250,7 +250,7 @@ async fn a_vault_that_does_not_answer_is_waited_for_as_long_as_was_said() {
         .await;
 
     let timed_out = [("operation", "login"), ("outcome", "timeout")];
-    until_metric(&leasehold, SOON, "vault_requests_total", &timed_out, 2.0).await;
+    leasehold.until_metric(SOON, "vault_requests_total", &timed_out, 2.0).await;
 
     fault.set(Mode::Pass).await;
     leasehold.wait_ready().await;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{SOON, until_metric};
+use super::SOON;
 use crate::harness::{
     Database, Fault, Mode, Setup, Spec, Vault, bench, eventually, leasehold, same, through,
 };
@@ -15,9 +15,7 @@ async fn setup_behind(vault: &Vault, db: &Database, slow: &Fault, spec: Spec) ->
 }
 
 fn creds_requests(vault: &Fault, setup: &Setup) -> usize {
-    let get = format!("GET /v1/{} ", setup.path);
-    let asked = |bytes: &[u8]| String::from_utf8_lossy(bytes).matches(&get).count();
-    vault.recordings().iter().map(|recording| asked(&recording.to_server)).sum()
+    vault.handed_on(&format!("GET /v1/{} ", setup.path))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,6 +80,6 @@ async fn a_credential_whose_reply_never_comes_is_given_back_by_its_logins_token(
     assert_eq!(leasehold.connect("app", db.name()).await.user().await, first);
     eventually(SOON, async || same(vault.leases(&setup.path).await.len(), 1)).await;
     let revoked = [("operation", "revoke_token"), ("outcome", "ok")];
-    until_metric(&leasehold, SOON, "vault_requests_total", &revoked, 1.0).await;
+    leasehold.until_metric(SOON, "vault_requests_total", &revoked, 1.0).await;
     assert_eq!(leasehold.metrics().await.get("vault_requests_total", &[("operation", "revoke")]), 0.0);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Logins, SOON, until_metric};
+use super::{Logins, SOON};
 use crate::harness::{Fault, Mode, Spec, bench, eventually, leasehold, same, through};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,7 +41,7 @@ async fn a_renewal_that_fails_for_a_dropped_group_ends_no_session_before_its_lea
     let session = leasehold.connect("app", db.name()).await;
     let user = session.user().await;
 
-    until_metric(&leasehold, SOON * 2, "renewals_total", &[("outcome", "terminal")], 1.0).await;
+    leasehold.until_metric(SOON * 2, "renewals_total", &[("outcome", "terminal")], 1.0).await;
 
     leasehold.wait_log("SQLSTATE 42704").await;
     let new = eventually(SOON, async || {
@@ -160,11 +160,11 @@ async fn a_renewal_that_fails_as_vault_cannot_reach_postgres_is_tried_again() {
     let user = session.user().await;
     way.set(Mode::Refuse).await;
     way.cut();
-    until_metric(&leasehold, SOON * 2, "renewals_total", &[("outcome", "failed")], 1.0).await;
+    leasehold.until_metric(SOON * 2, "renewals_total", &[("outcome", "failed")], 1.0).await;
 
     way.set(Mode::Pass).await;
 
-    until_metric(&leasehold, SOON, "renewals_total", &[("outcome", "ok")], 1.0).await;
+    leasehold.until_metric(SOON, "renewals_total", &[("outcome", "ok")], 1.0).await;
     assert_eq!(session.user().await, user);
     let metrics = leasehold.metrics().await;
     assert_eq!(metrics.get("renewals_total", &[("outcome", "terminal")]), 0.0);
@@ -183,11 +183,11 @@ async fn a_role_deleted_in_vault_leaves_its_credential_to_its_end_and_a_new_one_
     let user = session.user().await;
     vault.delete(&format!("{}/roles/app", setup.mount())).await;
 
-    until_metric(&leasehold, SOON * 2, "issuances_total", &[("outcome", "refused")], 1.0).await;
+    leasehold.until_metric(SOON * 2, "issuances_total", &[("outcome", "refused")], 1.0).await;
     assert_eq!(session.user().await, user, "the lease has life left");
     setup.retune(&db, "20s", "1h").await;
 
-    until_metric(&leasehold, SOON, "rotations_total", &[("reason", "capped")], 1.0).await;
+    leasehold.until_metric(SOON, "rotations_total", &[("reason", "capped")], 1.0).await;
     logins.all_succeeded().await;
     assert_eq!(session.ended().await.as_deref(), Some("57P01"));
 }
@@ -260,7 +260,7 @@ async fn a_lease_too_short_to_be_of_use_is_given_back_and_asked_for_with_back_of
     let setup = vault.setup(&db, Spec::new("app").ttl("4s", "4s").policy(Spec::MAY_REVOKE)).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
 
-    until_metric(&leasehold, SOON, "revocations_total", &[("outcome", "lease")], 3.0).await;
+    leasehold.until_metric(SOON, "revocations_total", &[("outcome", "lease")], 3.0).await;
 
     let asked = leasehold.metrics().await.get("issuances_total", &[]);
     assert!(asked <= 4.0, "{asked} issuances in the first seconds");
@@ -284,7 +284,7 @@ async fn max_age_ends_a_credential_that_could_be_renewed_for_ever() {
     let session = leasehold.connect("app", db.name()).await;
     let first = session.user().await;
 
-    until_metric(&leasehold, SOON * 2, "rotations_total", &[("reason", "schedule")], 1.0).await;
+    leasehold.until_metric(SOON * 2, "rotations_total", &[("reason", "schedule")], 1.0).await;
     assert_eq!(session.user().await, first);
     assert_eq!(session.ended().await.as_deref(), Some("57P01"));
 

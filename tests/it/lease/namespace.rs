@@ -44,7 +44,7 @@ async fn in_a_namespace(db: &Database, vault: &Vault, printed: bool) -> Leasehol
 }
 
 async fn at_least(leasehold: &Leasehold, name: &str, labels: &[(&str, &str)], least: f64) {
-    super::until_metric(leasehold, SOON * 2, name, labels, least).await;
+    leasehold.until_metric(SOON * 2, name, labels, least).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

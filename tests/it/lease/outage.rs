@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Logins, SOON, until_metric};
+use super::{Logins, SOON};
 use crate::harness::{
     Database, Fault, Leasehold, Mode, Setup, Spec, Storage, Vault, bench, eventually, leasehold, through,
 };
@@ -45,8 +45,8 @@ async fn most_of_a_lease_without_vault(db: &Database, leasehold: &Leasehold, bac
 
     back().await;
 
-    until_metric(leasehold, SOON, "renewals_total", &[("outcome", "ok")], 1.0).await;
-    until_metric(leasehold, SOON, "lease_runway_seconds", &[], 20.0).await;
+    leasehold.until_metric(SOON, "renewals_total", &[("outcome", "ok")], 1.0).await;
+    leasehold.until_metric(SOON, "lease_runway_seconds", &[], 20.0).await;
     let past_the_first_lease = Instant::now() + Duration::from_secs(7);
     while Instant::now() < past_the_first_lease {
         assert_eq!(session.user().await, user);

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Logins, SOON, until_metric};
+use super::{Logins, SOON};
 use crate::harness::{Spec, bench, eventually, leasehold, same};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,12 +19,12 @@ async fn a_policy_that_allows_revocation_gets_each_lease_back_by_itself() {
 
     old.close().await;
 
-    until_metric(&leasehold, SOON, "revocations_total", &[("outcome", "lease")], 1.0).await;
+    leasehold.until_metric(SOON, "revocations_total", &[("outcome", "lease")], 1.0).await;
     assert_eq!(vault.leases(&setup.path).await.len(), 1);
     assert_eq!(db.roles().await, [new]);
     // The old login has nothing left to hold.
     let revoked = [("operation", "revoke_token"), ("outcome", "ok")];
-    until_metric(&leasehold, SOON, "vault_requests_total", &revoked, 1.0).await;
+    leasehold.until_metric(SOON, "vault_requests_total", &revoked, 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,10 +39,10 @@ async fn a_policy_that_forbids_renewal_means_rotation_at_two_thirds() {
     let session = leasehold.connect("app", db.name()).await;
     let first = session.user().await;
 
-    until_metric(&leasehold, SOON, "rotations_total", &[("reason", "not_renewable")], 1.0).await;
+    leasehold.until_metric(SOON, "rotations_total", &[("reason", "not_renewable")], 1.0).await;
     assert_eq!(session.user().await, first, "it lives on beside the successor");
     assert_eq!(session.ended().await.as_deref(), Some("57P01"));
-    until_metric(&leasehold, SOON, "rotations_total", &[("reason", "not_renewable")], 2.0).await;
+    leasehold.until_metric(SOON, "rotations_total", &[("reason", "not_renewable")], 2.0).await;
 
     logins.all_succeeded().await;
     let metrics = leasehold.metrics().await;
@@ -64,12 +64,12 @@ async fn without_the_default_policy_a_token_of_unknown_rights_is_replaced_before
     let session = leasehold.connect("app", db.name()).await;
     let first = session.user().await;
 
-    until_metric(&leasehold, SOON, "rotations_total", &[("reason", "token")], 1.0).await;
+    leasehold.until_metric(SOON, "rotations_total", &[("reason", "token")], 1.0).await;
     assert_eq!(session.ended().await.as_deref(), Some("57P01"));
     assert!(db.roles().await.contains(&first), "it can be given back in no way, and lapses with its token");
     eventually(SOON, async || same(db.roles().await.contains(&first), false)).await;
 
     logins.all_succeeded().await;
-    until_metric(&leasehold, SOON, "revocations_total", &[("outcome", "forbidden")], 1.0).await;
+    leasehold.until_metric(SOON, "revocations_total", &[("outcome", "forbidden")], 1.0).await;
     assert_eq!(leasehold.metrics().await.get("revocations_total", &[("outcome", "lease")]), 0.0);
 }

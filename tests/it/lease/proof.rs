@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{SOON, until_metric};
+use super::SOON;
 use crate::harness::{Fault, Mode, Spec, bench, eventually, leasehold, same};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,14 +81,13 @@ async fn a_successor_that_cannot_be_proved_waits_while_the_old_one_serves() {
         .await;
     leasehold.wait_ready().await;
     fault.set(Mode::Refuse).await;
-    until_metric(&leasehold, SOON, "proofs_total", &[("outcome", "unprovable")], 2.0).await;
+    leasehold.until_metric(SOON, "proofs_total", &[("outcome", "unprovable")], 2.0).await;
     assert_eq!(leasehold.metrics().await.get("rotations_total", &[]), 0.0);
     assert_eq!(leasehold.http("/readyz").await.status, 200);
 
     fault.set(Mode::Pass).await;
 
-    until_metric(&leasehold, Duration::from_secs(40), "rotations_total", &[("reason", "schedule")], 1.0)
-        .await;
+    leasehold.until_metric(Duration::from_secs(40), "rotations_total", &[("reason", "schedule")], 1.0).await;
     let metrics = leasehold.metrics().await;
     assert!(metrics.get("proofs_total", &[("outcome", "ok")]) >= 2.0, "proved when it could be");
 }

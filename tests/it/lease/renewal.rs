@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Logins, Orphans, SOON, until_metric, work_table, work_until_error};
+use super::{Logins, Orphans, SOON, work_table, work_until_error};
 use crate::harness::{Spec, bench, eventually, leasehold, same};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,7 +61,7 @@ async fn a_lease_at_its_max_ttl_is_rotated_and_every_session_ends_before_its_rol
         error.code().map(|code| code.code().to_owned())
     });
 
-    until_metric(&leasehold, SOON * 2, "rotations_total", &[("reason", "capped")], 1.0).await;
+    leasehold.until_metric(SOON * 2, "rotations_total", &[("reason", "capped")], 1.0).await;
     assert_eq!(leasehold.metrics().await.get("sessions_closed_total", &[("cause", "lease_end")]), 0.0);
     eventually(SOON * 2, async || {
         let gone = !db.roles().await.contains(&user);
@@ -79,7 +79,7 @@ async fn a_lease_at_its_max_ttl_is_rotated_and_every_session_ends_before_its_rol
     }
     orphans.none_was_seen().await;
     logins.all_succeeded().await;
-    until_metric(&leasehold, SOON, "revocations_total", &[("outcome", "lease")], 1.0).await;
+    leasehold.until_metric(SOON, "revocations_total", &[("outcome", "lease")], 1.0).await;
     let metrics = eventually(SOON, async || {
         let metrics = leasehold.metrics().await;
         let closed = |cause| metrics.get("sessions_closed_total", &[("cause", cause)]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Orphans, SOON, until_metric};
+use super::{Orphans, SOON};
 use crate::harness::{
     Fault, Mode, Scene, Spec, Storage, Writers, bench, eventually, leasehold, same, through,
 };
@@ -23,7 +23,8 @@ async fn fifty_rotations_under_load_fail_no_login_close_no_session_and_lose_no_w
     leasehold.wait_ready().await;
     let writers = Writers::start(&db, &leasehold.config("app", db.name()), 32).await;
 
-    until_metric(&leasehold, Duration::from_secs(120), "rotations_total", &[("reason", "schedule")], 50.0)
+    leasehold
+        .until_metric(Duration::from_secs(120), "rotations_total", &[("reason", "schedule")], 50.0)
         .await;
     let logins = writers.stop(&db).await.logins;
 
@@ -68,7 +69,7 @@ async fn rotate_with_no_drain_time_ends_every_earlier_session_and_revokes_at_onc
     eventually(SOON, async || same(db.roles().await, [live.clone()])).await;
     eventually(SOON, async || same(vault.leases(&setup.path).await.len(), 1)).await;
     orphans.none_was_seen().await;
-    until_metric(&leasehold, SOON, "revocations_total", &[("outcome", "lease")], 2.0).await;
+    leasehold.until_metric(SOON, "revocations_total", &[("outcome", "lease")], 2.0).await;
     assert_eq!(leasehold.metrics().await.get("sessions_closed_total", &[("cause", "revoked")]), 2.0);
 }
 
@@ -94,7 +95,7 @@ async fn a_drain_closes_between_transactions_and_lets_an_open_one_finish() {
     busy.batch_execute("INSERT INTO finished VALUES (1); COMMIT").await.unwrap();
     assert_eq!(busy.ended().await.as_deref(), Some("57P01"));
     assert_eq!(db.admin.value("SELECT n FROM finished").await, "1");
-    until_metric(&leasehold, SOON, "sessions_closed_total", &[("cause", "drain")], 11.0).await;
+    leasehold.until_metric(SOON, "sessions_closed_total", &[("cause", "drain")], 11.0).await;
     let live = leasehold.connect("app", db.name()).await.user().await;
     eventually(SOON, async || same(db.roles().await, [live.clone()])).await;
 }

@@ -88,15 +88,7 @@ async fn a_credential_under_way_at_sigterm_is_awaited_and_given_back() {
         async move { reqwest::Client::new().post(url).send().await.map(|reply| reply.status()) }
     });
     let get = format!("GET /v1/{} ", setup.path);
-    eventually(SOON, async || {
-        let asked: usize = fault
-            .recordings()
-            .iter()
-            .map(|recording| String::from_utf8_lossy(&recording.to_server).matches(&get).count())
-            .sum();
-        same(asked, 2)
-    })
-    .await;
+    eventually(SOON, async || same(fault.handed_on(&get), 2)).await;
 
     assert_eq!(leasehold.stop().await.code(), Some(0));
 

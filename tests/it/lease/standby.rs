@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Logins, SOON, until_metric};
+use super::{Logins, SOON};
 use crate::harness::{
     Database, Fault, Leasehold, Mode, Setup, Spec, Vault, bench, eventually, leasehold, same, through,
 };
@@ -39,7 +39,7 @@ async fn the_runway_is_two_thirds_of_a_lease_with_one_and_a_third_without() {
     let (with, without) = tokio::join!(start(&db, &vault, &setup, true), start(&db, &vault, &setup, false));
     wait_standby(&with).await;
     // Once each has been renewed they are half a period apart.
-    until_metric(&with, SOON * 3, "renewals_total", &[("outcome", "ok")], 3.0).await;
+    with.until_metric(SOON * 3, "renewals_total", &[("outcome", "ok")], 3.0).await;
 
     let mut shortest = [f64::MAX; 2];
     let until = Instant::now() + Duration::from_secs(30);
@@ -104,7 +104,7 @@ async fn capped_leases_are_followed_by_what_stands_by_and_nobody_notices() {
     assert_eq!(states, ["current", "standby"]);
     let logins = Logins::through(&leasehold, &db);
 
-    until_metric(&leasehold, SOON * 4, "rotations_total", &[("reason", "standby")], 3.0).await;
+    leasehold.until_metric(SOON * 4, "rotations_total", &[("reason", "standby")], 3.0).await;
 
     logins.all_succeeded().await;
     let metrics = leasehold.metrics().await;

@@ -42,9 +42,7 @@ impl Platform {
 
     /// How often this path was asked for.
     fn asked(&self, path: &str) -> usize {
-        let line = format!("POST /v1/{path} ");
-        let recordings = self.fault.recordings().into_iter();
-        recordings.map(|one| String::from_utf8_lossy(&one.to_server).matches(&line).count()).sum()
+        self.fault.handed_on(&format!("POST /v1/{path} "))
     }
 
     /// Waits for the alarm, and for two more tries: it is raised once. Nothing was issued.

@@ -4,7 +4,7 @@ use reqwest::Method;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::json;
 
-use super::{SOON, Spec, Stage, is_told_57p03, last_error, said, until_metric};
+use super::{SOON, Spec, Stage, is_told_57p03, said};
 use crate::harness::{eventually, same};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,7 +18,7 @@ async fn a_wrong_secret_id_does_not_lock_its_role_out_and_the_right_one_is_tried
     said(&leasehold, SOON * 2, "could not log in", 6).await;
     let shown = stage.asked("/login");
     assert!((1..=2).contains(&shown), "it was shown {shown} times");
-    assert_eq!(last_error(&leasehold).await, "log in: refused");
+    assert_eq!(leasehold.last_error().await, "log in: refused");
     assert_eq!(leasehold.http("/readyz").await.status, 503);
     is_told_57p03(&leasehold, &stage.db).await;
     let rotated = leasehold.command(&["rotate"]).await;
@@ -74,18 +74,19 @@ async fn a_token_of_one_use_is_told_of_and_no_credential_is_made_with_it() {
 
     said(&leasehold, SOON, "a fresh credential is needed", 4).await;
     leasehold.wait_log("set token_num_uses of the login to 0").await;
-    assert_eq!(last_error(&leasehold).await, "log in: the token can be used once only");
+    assert_eq!(leasehold.last_error().await, "log in: the token can be used once only");
     assert_eq!(leasehold.http("/readyz").await.status, 503);
     is_told_57p03(&leasehold, &stage.db).await;
     assert_eq!(stage.asked(&stage.setup.path), 0, "Vault would make a role and drop it again");
     // Nor is any of these tokens left behind.
-    until_metric(
-        &leasehold,
-        "vault_requests_total",
-        &[("operation", "revoke_token"), ("outcome", "ok")],
-        3.0,
-    )
-    .await;
+    leasehold
+        .until_metric(
+            SOON * 2,
+            "vault_requests_total",
+            &[("operation", "revoke_token"), ("outcome", "ok")],
+            3.0,
+        )
+        .await;
 
     let role = format!("auth/approle/role/{}", stage.setup.id());
     stage.vault.write(&role, json!({"token_num_uses": 0})).await;
@@ -111,7 +112,7 @@ async fn a_secret_file_that_is_a_fifo_is_refused_and_holds_nothing_up() {
     }
 
     leasehold.wait_log("secret_id: it is not a regular file").await;
-    assert_eq!(last_error(&leasehold).await, "log in: transient");
+    assert_eq!(leasehold.last_error().await, "log in: transient");
     assert_eq!(leasehold.http("/readyz").await.status, 200);
     assert_eq!(session.value("SELECT 40 + 2").await, "42");
     std::fs::remove_file(&file).unwrap();

@@ -1,11 +1,9 @@
 //! Credentials and tokens that somebody takes away: what is shown, and what Vault is asked meanwhile.
 
-use std::time::Duration;
-
 use reqwest::Method;
 use serde_json::json;
 
-use super::{SOON, Spec, Stage, at_once, last_error, most_within, until_metric};
+use super::{SOON, Spec, Stage, at_once, piled_up};
 use crate::harness::{eventually, same};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,17 +45,17 @@ async fn is_shown_and_replaced(act: Act) {
 
     assert_ne!(new.user().await, user, "{act:?}");
     assert_eq!(session.ended().await.as_deref(), Some("57P01"), "{act:?}");
-    assert_eq!(last_error(&leasehold).await, "lease lost", "{act:?}");
+    assert_eq!(leasehold.last_error().await, "lease lost", "{act:?}");
     assert_eq!(leasehold.http("/readyz").await.status, 200, "{act:?}");
-    until_metric(&leasehold, "rotations_total", &[("reason", "revoked")], 1.0).await;
-    until_metric(&leasehold, "sessions_closed_total", &[("cause", "revoked")], 1.0).await;
+    leasehold.until_metric(SOON * 2, "rotations_total", &[("reason", "revoked")], 1.0).await;
+    leasehold.until_metric(SOON * 2, "sessions_closed_total", &[("cause", "revoked")], 1.0).await;
     let metrics = leasehold.metrics().await;
     assert_eq!(metrics.get("login_failures_total", &[]), 0.0, "{act:?}: the new session saw nothing");
     assert_eq!(metrics.get("issuances_total", &[]), 2.0, "{act:?}");
     assert!(metrics.get("lease_runway_seconds", &[]) > 20.0, "{act:?}");
     let times: Vec<_> = stage.fault.asked().iter().map(|asked| asked.at).collect();
-    let most = most_within(Duration::from_secs(2), &times);
-    assert!(most <= 10, "{act:?}: {most} requests in two seconds");
+    let most = piled_up(&times);
+    assert!(most <= 10.0, "{act:?}: {most} requests piled up");
     eventually(SOON, async || same(leasehold.generations().await.len(), 1)).await;
     assert_eq!(leasehold.generations().await[0]["state"], "current", "{act:?}");
 }

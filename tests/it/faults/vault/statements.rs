@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{SOON, Spec, Stage, last_error};
+use super::{SOON, Spec, Stage};
 use crate::harness::{eventually, same};
 
 const SYNTAX: &str =
@@ -14,7 +14,7 @@ async fn statements_that_the_database_does_not_accept_are_named_and_an_outage_of
     let mut stage = Stage::shared(Spec::new("app").creation_statements("CREATE ROL \"{{name}}\"")).await;
     let leasehold = stage.start(&[("--limits-login-wait", "1s")]).await;
 
-    eventually(SOON, async || same(last_error(&leasehold).await, SYNTAX.to_owned())).await;
+    eventually(SOON, async || same(leasehold.last_error().await, SYNTAX.to_owned())).await;
     super::said(&leasehold, SOON * 2, "no usable credential: new sessions are refused", 1).await;
     let log = leasehold.log();
     assert_eq!(log.at("ERROR").len(), 1, "{:#?}", log.at("ERROR"));
@@ -24,7 +24,7 @@ async fn statements_that_the_database_does_not_accept_are_named_and_an_outage_of
     leasehold.rotate().await;
     let past = async || leasehold.status().await["routes"][0]["last_error"]["past"].clone();
     eventually(SOON, async || same(past().await, json!(true))).await;
-    assert_eq!(last_error(&leasehold).await, SYNTAX);
+    assert_eq!(leasehold.last_error().await, SYNTAX);
 
     // The loss of the last credential is more than a line among others.
     let broken = json!({"creation_statements": ["CREATE ROL \"{{name}}\""]});
