@@ -8,7 +8,7 @@
 //! | `server` | a real login at each host, and what the session can do |
 //! | `stopping` | the signals that end it early, and what is then still out |
 //! | `ttl` | spans that cannot work together |
-//! | `finding` | what is told, as a table or as JSON |
+//! | `finding` | one result of the check, as a row of the table or as JSON |
 
 mod finding;
 mod route;
@@ -82,12 +82,12 @@ pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>,
         seen = &mut host => seen,
         () = interrupts.next() => {
             checker.stop.cancel();
-            let told = Finding::error("interrupted", "not everything was looked at", "run it again");
+            let interrupted = Finding::error("interrupted", "not everything was looked at", "run it again");
             let seen = tokio::select! {
                 seen = &mut host => seen,
                 () = interrupts.next() => checker.out.left(clock::now()),
             };
-            seen.into_iter().chain([told]).collect()
+            seen.into_iter().chain([interrupted]).collect()
         }
     };
     findings.extend(seen);

@@ -1,6 +1,6 @@
 //! The commands that talk to a running leasehold, by its admin address. Floor 6.
 //!
-//! Exit codes: 0 done, 1 a negative answer, 69 nobody there.
+//! Exit codes: 0 done, 1 a negative answer, 69 no leasehold answers.
 
 mod client;
 mod table;
@@ -29,17 +29,17 @@ pub(crate) enum Error {
     /// The configuration does not say where to ask.
     #[error(transparent)]
     Config(#[from] config::Error),
-    /// The configuration says that there is nobody to ask.
+    /// The admin address is off.
     #[error("admin: is off, so this leasehold takes no commands")]
     Off,
-    /// Nobody answers there.
+    /// No leasehold answers there.
     #[error("no leasehold at {addr}: {reason}")]
-    Nobody {
+    Unreachable {
         addr: Address,
         /// One line.
         reason: String,
     },
-    /// It said no.
+    /// leasehold answered that it could not do it.
     #[error("{0}")]
     Negative(String),
     /// The output cannot be written.
@@ -53,7 +53,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Config(error) => error.exit_code(),
-            Self::Off | Self::Nobody { .. } => 69,
+            Self::Off | Self::Unreachable { .. } => 69,
             Self::Negative(_) | Self::Output(_) => 1,
         }
     }
@@ -62,7 +62,7 @@ impl Error {
 /// `leasehold status`
 ///
 /// # Errors
-/// If nobody answers, or the output cannot be written.
+/// If leasehold does not answer, or the output cannot be written.
 pub(crate) async fn status(flags: &StatusFlags, env: &Environment) -> Result<(), Error> {
     let client = connect(&flags.at, env)?;
     let mut out = io::stdout();
@@ -92,7 +92,7 @@ pub(crate) async fn status(flags: &StatusFlags, env: &Environment) -> Result<(),
 /// `leasehold rotate`
 ///
 /// # Errors
-/// If nobody answers, or a route got no fresh credential.
+/// If leasehold does not answer, or a route got no fresh credential.
 pub(crate) async fn rotate(flags: &RotateFlags, env: &Environment) -> Result<(), Error> {
     let client = connect(&flags.at, env)?;
     let path = rotate_path(flags);
@@ -126,7 +126,7 @@ pub(crate) async fn rotate(flags: &RotateFlags, env: &Environment) -> Result<(),
 /// `leasehold reload`
 ///
 /// # Errors
-/// If nobody answers, or the file is bad; then nothing has changed.
+/// If leasehold does not answer, or the file is bad; then nothing has changed.
 pub(crate) async fn reload(flags: &ReloadFlags, env: &Environment) -> Result<(), Error> {
     let client = connect(&flags.at, env)?;
     let answer = client.ask(&Method::POST, "/reload", ROTATION).await?;
@@ -154,7 +154,7 @@ pub(crate) async fn wait(flags: &WaitFlags, env: &Environment) -> Result<(), Err
             Ok(Err(_)) | Err(_) => {}
         }
         if Instant::now() + POLL_EVERY >= until {
-            return Err(reason.unwrap_or_else(|| client.nobody("no answer in time")));
+            return Err(reason.unwrap_or_else(|| client.unreachable("no answer in time")));
         }
         sleep(POLL_EVERY).await;
     }
@@ -163,7 +163,7 @@ pub(crate) async fn wait(flags: &WaitFlags, env: &Environment) -> Result<(), Err
 /// `leasehold shutdown`
 ///
 /// # Errors
-/// If nobody answers, or, with `--wait`, it has not gone after ten minutes.
+/// If leasehold does not answer, or, with `--wait`, it has not gone after ten minutes.
 pub(crate) async fn shutdown(flags: &ShutdownFlags, env: &Environment) -> Result<(), Error> {
     let client = connect(&flags.at, env)?;
     let answer = client.ask(&Method::POST, "/quitquitquit", QUICK).await?;
@@ -218,19 +218,19 @@ fn connect(flags: &AdminFlags, env: &Environment) -> Result<Client, Error> {
     }
 }
 
-/// For an answer that needs no work.
+/// The bound on an answer that needs no work.
 const QUICK: Duration = Duration::from_secs(10);
 
-/// The server's own bound, and a little more.
+/// The bound on `rotate`: the server's own, and a little more.
 const ROTATION: Duration = Duration::from_secs(310);
 
-/// Between two looks of `wait` and `shutdown --wait`.
+/// The pause between two looks of `wait` and `shutdown --wait`.
 const POLL_EVERY: Duration = Duration::from_millis(200);
 
-/// Between two tables of `status --watch`.
+/// The pause between two tables of `status --watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
-/// Longer than any orchestrator's patience.
+/// The bound on `shutdown --wait`: longer than any orchestrator waits.
 const GONE_BY: Duration = Duration::from_secs(600);
 
 #[cfg(test)]

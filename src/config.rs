@@ -74,9 +74,9 @@ pub(crate) struct Config {
     pub(crate) tls: Option<acceptor::Settings>,
     /// Bounds on what clients, servers and Vault are asked for.
     pub(crate) limits: Limits,
-    /// What becomes of a CancelRequest with a key that is not ours.
+    /// What is done with a CancelRequest whose key is unknown here.
     pub(crate) cancel_unknown: Unknown,
-    /// What should be said at start.
+    /// Warnings for the start.
     pub(crate) warnings: Vec<Warning>,
 }
 
@@ -126,12 +126,12 @@ pub fn settings() -> impl Iterator<Item = &'static Setting> {
     keys::ALL.iter().copied()
 }
 
-/// What is not as it should be, though it can be served with.
+/// A setting with which leasehold can serve, but should not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Warning {
-    /// One line.
+    /// The warning, in one line.
     pub(crate) text: String,
-    /// What mends it.
+    /// How to mend it.
     pub(crate) remedy: &'static str,
 }
 
@@ -156,9 +156,8 @@ pub(crate) fn admin_address(flags: &AdminFlags, env: &Environment) -> Result<Opt
 /// One listener for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listen {
-    /// Its address.
     pub(crate) address: Address,
-    /// It stands in the default list: a machine without this address family is no error.
+    /// It is one of the default list: a machine without its address family is no error.
     pub(crate) optional: bool,
 }
 
@@ -167,7 +166,7 @@ pub(crate) struct Listen {
 pub(crate) struct Limits {
     /// Those of sessions.
     pub(crate) sessions: session::Limits,
-    /// Each upstream host: TCP to ReadyForQuery. The URI's word beats it.
+    /// Each upstream host: TCP to ReadyForQuery. A `connect_timeout` in the URI overrides it.
     pub(crate) connect_timeout: Duration,
     /// How long an upstream server may lag in learning of a credential, if it was written: the default depends on how
     /// many addresses a route has.

@@ -1,6 +1,6 @@
 //! Files that a user names: how they are read, and what may be said of them. Floor 0.
 //!
-//! A file may hold a secret, and somebody may have written the secret itself where its path belongs. So no error repeats
+//! A file may hold a secret, and a user may have written the secret itself where its path belongs. So no error repeats
 //! what was read, nor what a library says of it, and a path is shown only where it looks like one: see [`Shown`].
 
 pub(crate) mod pem;
@@ -79,7 +79,7 @@ impl FileSetting {
         secret(&read).map_err(|reason| self.fails(reason))
     }
 
-    /// What tells this content from another one; `None` where it cannot be read. Not for any proof. Blocks.
+    /// A hash of the content, to see whether it has changed; `None` where it cannot be read. It is not collision-resistant. Blocks.
     #[must_use]
     pub(crate) fn fingerprint(&self) -> Option<u64> {
         let read = self.read(LARGEST).ok()?;
@@ -234,7 +234,7 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// Opening a FIFO would wait for somebody who writes into it; opened so, it does not.
+/// Opening a FIFO blocks until a writer opens it too; with `O_NONBLOCK` it does not.
 fn read(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, Reason> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);

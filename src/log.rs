@@ -1,6 +1,6 @@
 //! The log: lines to stderr that never block the process and never show what a dependency holds. Floor 5.
 //!
-//! A line that cannot be queued, because nobody reads stderr, is dropped and counted. Only leasehold's own events have
+//! A line that cannot be queued, because stderr is not read, is dropped and counted. Only leasehold's own events have
 //! the chosen level; those of dependencies are cut off or clamped, since at TRACE they show requests and replies.
 
 use std::collections::VecDeque;
@@ -67,7 +67,7 @@ impl Level {
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// For people.
+    /// Lines for people to read.
     Text,
     /// One JSON object a line.
     Json,
@@ -246,7 +246,7 @@ impl<'a> MakeWriter<'a> for Queue {
     }
 }
 
-/// One event: the subscriber writes each in one piece.
+/// The writer of one event. The subscriber writes each event in one piece.
 struct Line<'a>(&'a Queue);
 
 impl Write for Line<'_> {
@@ -260,7 +260,7 @@ impl Write for Line<'_> {
     }
 }
 
-/// Ends the log when dropped; what is queued has a second to be written.
+/// Ends the log when it is dropped, and waits up to [`LAST_WORDS`] until the queue is written.
 pub(crate) struct Guard(Queue);
 
 impl Drop for Guard {
@@ -274,10 +274,11 @@ impl Drop for Guard {
     }
 }
 
-/// A few thousand lines: a hiccup of whoever reads stderr is bridged, a dead one costs no more than this.
+/// Room for a few thousand lines. A reader of stderr that pauses loses none of them; one that never comes back costs no more
+/// memory than this.
 const QUEUE_BYTES: usize = 1 << 20;
 
-/// How long the end of the process waits for whoever reads stderr.
+/// How long the end of the process waits for the reader of stderr.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

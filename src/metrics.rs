@@ -27,7 +27,7 @@ pub(crate) struct RouteMetrics {
     place: u64,
 }
 
-/// What is counted of one route's name, as long as anybody holds it.
+/// What is counted of one route's name, for as long as a clone exists.
 struct Series {
     route: String,
     recorder: PrometheusRecorder,
@@ -76,7 +76,7 @@ impl Series {
 }
 
 impl RouteMetrics {
-    /// For a route that nobody looks at; [`Metrics::route`] makes those that are rendered.
+    /// For a route that is not rendered; [`Metrics::route`] makes those that are.
     #[must_use]
     #[cfg(test)]
     pub(crate) fn new(route: &str) -> Arc<Self> {

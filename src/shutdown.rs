@@ -31,12 +31,12 @@ pub(crate) struct Delays {
     pub(crate) max: Duration,
 }
 
-/// How far the shutdown is.
+/// The phase of the shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// Not asked for.
+    /// No shutdown was requested.
     Serving,
-    /// Asked for: not ready, but new connections are accepted.
+    /// leasehold is not ready any more, but new connections are accepted.
     Draining,
     /// Listeners are closed; sessions are closed between transactions.
     Closing,
@@ -51,11 +51,11 @@ pub(crate) enum Phase {
 pub(crate) enum Outcome {
     /// In order: leases may be given back now.
     InOrder,
-    /// A second signal: stop at once.
+    /// After a second signal: stop at once.
     Now,
 }
 
-/// Where shutdowns are asked for and watched. Clones are one and the same.
+/// The handle by which a shutdown is requested and watched. All clones share one state.
 #[derive(Clone, Debug)]
 pub(crate) struct Shutdown(Arc<Inner>);
 
@@ -172,14 +172,14 @@ impl Shutdown {
     }
 }
 
-/// Who asked.
+/// What a shutdown was requested by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Request {
     Command,
     Signal,
 }
 
-/// What has been asked for so far.
+/// The requests for a shutdown so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Requests {
     None,
@@ -204,8 +204,8 @@ impl Requests {
 #[derive(Debug)]
 pub(crate) struct Signals {
     handled: Vec<Handled>,
-    /// Held so that its default, the end of the process, stays away: a write that may not make its file longer then
-    /// fails as one to a full disk does: the log's, and the state file's.
+    /// Keeps SIGXFSZ handled: a write beyond the limit on file sizes, of the log or of the state file, then fails with EFBIG
+    /// and does not kill the process.
     _xfsz: Signal,
 }
 
@@ -219,20 +219,19 @@ struct Handled {
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
-    /// An end in order; a second one means now.
+    /// A shutdown in order; the second such signal ends the process at once.
     Stop,
-    /// An end in order, however often it comes: a shell and the system both say that a terminal closes.
+    /// A shutdown in order, however often it comes: the shell and the system both send it when a terminal closes.
     HungUp,
-    /// Another look at the configuration.
+    /// A reload of the configuration.
     Reload,
-    /// Nothing that leasehold knows.
+    /// Nothing: it is logged and ignored.
     Nothing,
 }
 
 impl Signals {
-    /// Takes them over from their default. `reloads`: there is a file to be read again at SIGHUP. Without one SIGHUP is
-    /// what a terminal says as it closes, and asks for the end, unless whoever started the process has had it ignored
-    /// (`nohup`).
+    /// Handles them from now on. `reloads`: SIGHUP reads the configuration file again. Where there is no file, SIGHUP means that
+    /// the terminal closes, and requests a shutdown, unless the process was started with SIGHUP ignored (`nohup`).
     ///
     /// # Errors
     /// If the system refuses.
@@ -250,7 +249,7 @@ impl Signals {
         })
     }
 
-    /// Passes them on, for ever; `reload` is called for each SIGHUP that asks for it, and must not wait.
+    /// Passes the signals on, for ever. `reload` is called for each SIGHUP that requests a reload, and must not block.
     pub(crate) async fn watch(mut self, shutdown: Shutdown, reload: impl Fn()) {
         loop {
             let (name, meaning) = poll_fn(|cx| self.poll_next(cx)).await;

@@ -16,7 +16,7 @@ CREATE DATABASE :"database";
 \connect :"database"
 SET client_min_messages = warning;
 
--- The groups. Nobody logs in as one of them; the roles that Vault makes are their members.
+-- The groups. They cannot log in themselves; the roles that Vault makes are their members.
 SELECT format('CREATE ROLE %I NOLOGIN', name)
   FROM unnest(ARRAY['app_owner', 'readonly', 'app_admin']) AS name
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \gexec

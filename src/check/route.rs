@@ -93,7 +93,7 @@ impl Checker {
                     self.out.gone(&route.name);
                 }
                 if let Some(left) = &failure.left {
-                    // What becomes of it is not the fault that is told.
+                    // A failure to revoke it is not the fault that is reported.
                     drop(self.vault.revoke(token, &left.lease, self.within()).await);
                 }
                 return examined.findings.push(not_issued(route, &failure));

@@ -83,43 +83,43 @@ impl HostCheck {
     /// could go to.
     pub(super) async fn examine(&self, findings: &mut Vec<Finding>) {
         let mut session = None;
-        let mut told = Vec::new();
+        let mut of_hosts = Vec::new();
         let mut unsuitable = 0;
         let mut turns = self.upstream.order();
         while let Some(turn) = turns.pop_front() {
             let name = self.upstream.host_name(turn.host());
             match self.log_in(turn, None).await {
                 Ok(leg) => {
-                    told.push(Finding::ok("server", format!("{name} lets the role in")));
+                    of_hosts.push(Finding::ok("server", format!("{name} lets the role in")));
                     session = session.or(Some((turn, leg)));
                 }
                 Err(NoSession::Login(LoginError::Unsuitable(_))) => match self.upstream.second(turn) {
                     Some(second) => turns.push_back(second),
                     None => {
                         unsuitable += 1;
-                        told.push(Finding::ok(
+                        of_hosts.push(Finding::ok(
                             "server",
                             format!("{name} lets the role in, and is not what target_session_attrs asks for"),
                         ));
                     }
                 },
-                Err(error) => told.push(self.refused(turn, &error)),
+                Err(error) => of_hosts.push(self.refused(turn, &error)),
             }
         }
-        for finding in &mut told {
+        for finding in &mut of_hosts {
             // One host suffices for the others to be a warning.
             if session.is_some() && finding.outcome == Outcome::Error {
                 finding.outcome = Outcome::Warning;
             }
         }
         if session.is_none() && unsuitable > 0 {
-            told.push(Finding::error(
+            of_hosts.push(Finding::error(
                 "server",
                 "no host is what target_session_attrs asks for: no session gets in",
                 "name a host of that kind in --upstream, or mend target_session_attrs",
             ));
         }
-        findings.append(&mut told);
+        findings.append(&mut of_hosts);
         let Some((turn, leg)) = session else { return };
         let asked = leg.ask(|client| async move { self.question(&client).await });
         match timeout(self.upstream.connect_timeout(), Box::pin(asked)).await {
@@ -360,7 +360,7 @@ async fn value(client: &Client, sql: &str) -> Option<String> {
 fn said(error: &tokio_postgres::Error) -> String {
     error
         .as_db_error()
-        .map_or_else(|| error.to_string(), |told| format!("{} {}", told.code().code(), told.message()))
+        .map_or_else(|| error.to_string(), |error| format!("{} {}", error.code().code(), error.message()))
 }
 
 fn quoted(name: &str) -> String {

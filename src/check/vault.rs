@@ -90,7 +90,7 @@ impl Checker {
         Some(VaultSession { login, facts, capabilities })
     }
 
-    /// Asks for all paths at once, and tells what is missing.
+    /// Asks for all paths at once, and reports what is missing.
     async fn ask_capabilities(
         &self,
         login: &Login,
@@ -114,11 +114,11 @@ impl Checker {
             words.iter().any(|word| word == rule.capability || word == "root")
         };
         let missing: Vec<_> = rules.iter().filter(|rule| !has(rule)).collect();
-        let told: Vec<_> = missing.iter().filter_map(|rule| lacking(rule, login.handed)).collect();
-        if told.is_empty() {
+        let found: Vec<_> = missing.iter().filter_map(|rule| lacking(rule, login.handed)).collect();
+        if found.is_empty() {
             findings.push(Finding::ok("capability", "the token may do what `leasehold policy` lists"));
         }
-        findings.extend(told);
+        findings.extend(found);
         Some(capabilities)
     }
 

@@ -16,12 +16,12 @@ use tokio::time::timeout;
 use super::{Error, table};
 use crate::socket::Address;
 
-/// Asks one address; each question is a connection of its own.
+/// Sends requests to the admin address, each over a connection of its own.
 pub(super) struct Client {
     addr: Address,
 }
 
-/// What came back.
+/// The answer to a request.
 pub(super) struct Answer {
     pub(super) code: StatusCode,
     body: Bytes,
@@ -35,11 +35,11 @@ impl Client {
     pub(super) async fn ask(&self, method: &Method, path: &str, within: Duration) -> Result<Answer, Error> {
         match timeout(within, self.exchange(method, path)).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.nobody("no answer in time")),
+            Err(_) => Err(self.unreachable("no answer in time")),
         }
     }
 
-    /// Whether anybody still listens. A full backlog, which leaves the question open for `within`, is somebody's.
+    /// Whether a process still listens there. Where the backlog is full, so that nothing is known within `within`, one does.
     pub(super) async fn is_there(&self, within: Duration) -> bool {
         let connected = async {
             match &self.addr {
@@ -53,21 +53,23 @@ impl Client {
         }
     }
 
-    /// A document of leasehold's.
+    /// The JSON document of an answer.
     pub(super) fn document<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, Error> {
         if !matches!(answer.code, StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE) {
-            return Err(self.nobody(format!("something else answers there, with status {}", answer.code)));
+            return Err(
+                self.unreachable(format!("something else answers there, with status {}", answer.code))
+            );
         }
         serde_json::from_slice(&answer.body)
-            .map_err(|_| self.nobody("something else answers there, or another version"))
+            .map_err(|_| self.unreachable("something else answers there, or another version"))
     }
 
-    pub(super) fn nobody(&self, reason: impl ToString) -> Error {
-        Error::Nobody { addr: self.addr.clone(), reason: reason.to_string() }
+    pub(super) fn unreachable(&self, reason: impl ToString) -> Error {
+        Error::Unreachable { addr: self.addr.clone(), reason: reason.to_string() }
     }
 
     async fn exchange(&self, method: &Method, path: &str) -> Result<Answer, Error> {
-        let refused = |error: io::Error| self.nobody(error);
+        let refused = |error: io::Error| self.unreachable(error);
         match &self.addr {
             Address::Tcp(addr) => {
                 let stream = TcpStream::connect(addr).await.map_err(refused)?;
@@ -87,13 +89,13 @@ impl Client {
         method: &Method,
         path: &str,
     ) -> Result<Answer, Error> {
-        let no_http = |_: hyper::Error| self.nobody("the connection broke, or it does not speak HTTP");
+        let no_http = |_: hyper::Error| self.unreachable("the connection broke, or it does not speak HTTP");
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(HOST, host)
             .body(Empty::<Bytes>::new())
-            .map_err(|error| self.nobody(error))?;
+            .map_err(|error| self.unreachable(error))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(no_http)?;
         let exchange = async {
@@ -102,7 +104,7 @@ impl Client {
             let body = Limited::new(reply.into_body(), LONGEST)
                 .collect()
                 .await
-                .map_err(|_| self.nobody("its answer broke off, or is too long"))?
+                .map_err(|_| self.unreachable("its answer broke off, or is too long"))?
                 .to_bytes();
             Ok(Answer { code, body })
         };

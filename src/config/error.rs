@@ -61,9 +61,8 @@ pub(crate) enum Origin {
     Env(String),
     /// In the file.
     File {
-        /// The file.
         path: PathBuf,
-        /// From 1.
+        /// Counted from 1.
         line: usize,
         /// The key with its tables, where it is known.
         key: String,

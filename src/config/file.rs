@@ -217,7 +217,7 @@ impl Source {
         Origin::File { path: self.path.clone(), line: before.matches('\n').count() + 1, key: key.to_owned() }
     }
 
-    /// The table around a place, if its header is one of leasehold's: where the syntax is broken, the text alone tells.
+    /// The table around a place, if its header is one of leasehold's. It is found in the text, as the syntax is broken.
     fn table_at(&self, at: usize) -> &'static str {
         let end = self
             .text

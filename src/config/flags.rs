@@ -71,7 +71,7 @@ token is needed. Pipe it into `vault policy write leasehold -`.";
 
 /// Settings that were given as flags, by their paths.
 ///
-/// A flag is no place for a secret, and somebody may have put one there: Debug shows the flags alone.
+/// A flag is no place for a secret, but a user may have put one there: Debug shows the names of the flags alone.
 #[derive(Clone, Default)]
 pub(super) struct Flags(BTreeMap<String, String>);
 
@@ -184,7 +184,6 @@ fn argument(setting: &'static Setting) -> Arg {
 /// What `check` takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CheckFlags {
-    /// The configuration.
     #[command(flatten)]
     pub(crate) run: RunFlags,
     /// Look at the configuration and its files alone; no token is needed
@@ -198,7 +197,7 @@ pub(crate) struct CheckFlags {
 /// What `status` takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StatusFlags {
-    /// Whom to ask.
+    /// The address of the running leasehold.
     #[command(flatten)]
     pub(crate) at: AdminFlags,
     /// Print the document of GET /status
@@ -212,7 +211,7 @@ pub(crate) struct StatusFlags {
 /// What `rotate` takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RotateFlags {
-    /// Whom to ask.
+    /// The address of the running leasehold.
     #[command(flatten)]
     pub(crate) at: AdminFlags,
     /// Which route [default: all]
@@ -227,7 +226,7 @@ pub(crate) struct RotateFlags {
 /// What `reload` takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ReloadFlags {
-    /// Whom to ask.
+    /// The address of the running leasehold.
     #[command(flatten)]
     pub(crate) at: AdminFlags,
 }
@@ -235,7 +234,7 @@ pub(crate) struct ReloadFlags {
 /// What `wait` takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct WaitFlags {
-    /// Whom to ask.
+    /// The address of the running leasehold.
     #[command(flatten)]
     pub(crate) at: AdminFlags,
     /// How long
@@ -246,7 +245,7 @@ pub(crate) struct WaitFlags {
 /// What `shutdown` takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ShutdownFlags {
-    /// Whom to ask.
+    /// The address of the running leasehold.
     #[command(flatten)]
     pub(crate) at: AdminFlags,
     /// Return only when it has gone

@@ -37,7 +37,7 @@ pub(super) enum Table {
     VaultAuth,
     /// `[[route]]` and `[defaults]`
     Route,
-    /// The same, and never a flag or a variable: what tells several routes apart.
+    /// The same, and never a flag or a variable: a setting that distinguishes several routes.
     Routes,
     /// `[limits]`
     Limits,

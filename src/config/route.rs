@@ -11,7 +11,7 @@ use crate::vault::VaultPath;
 /// One route, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RouteConfig {
-    /// Unique.
+    /// The name, which no other route has.
     pub(crate) name: String,
     /// The user in the StartupMessage that it is for.
     pub(crate) user: Match,
@@ -29,11 +29,11 @@ pub(crate) struct RouteConfig {
     pub(crate) drain: Option<Duration>,
     /// The role for each session.
     pub(crate) set_role: Option<String>,
-    /// Where the proof logs in to.
+    /// The database in which the proof runs.
     pub(crate) probe_database: Option<String>,
-    /// What the proof asks; it may have several lines.
+    /// The statements that the proof runs; they may have several lines.
     pub(crate) probe_sql: Option<String>,
-    /// 0 is no limit.
+    /// How many sessions there may be; 0 is no limit.
     pub(crate) max_sessions: usize,
     /// Issue at the first session; never with a static role.
     pub(crate) lazy: bool,
@@ -49,9 +49,8 @@ pub(crate) struct RouteConfig {
 /// same way: a line that moves in the file changes no route.
 #[derive(Clone, Debug)]
 pub(crate) struct UpstreamUri {
-    /// The URI.
     pub(crate) uri: Uri,
-    /// Its place.
+    /// Where it was written.
     pub(crate) origin: Origin,
 }
 

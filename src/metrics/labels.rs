@@ -108,7 +108,7 @@ label! {
         Lease = "lease",
         /// By the token that owned it, and it was seen to be gone.
         Token = "token",
-        /// By the token that owned it, and nobody could see whether it went.
+        /// By the token that owned it; whether it went could not be seen.
         Unverified = "unverified",
         /// It could not be given back: it lapses.
         Forbidden = "forbidden",
@@ -144,7 +144,7 @@ label! {
         Forwarded = "forwarded",
         /// Beyond the rate.
         Limited = "limited",
-        /// It did not get there, or nobody knows the key.
+        /// It did not get there, or its key is unknown.
         Failed = "failed",
     }
 }

@@ -54,7 +54,7 @@ impl Metrics {
         families.text()
     }
 
-    /// Folds up the samples of histograms. Call it every few seconds: nobody may scrape.
+    /// Folds up the samples of histograms. Call it every few seconds, as there may be no scraper that does it.
     pub(crate) fn run_upkeep(&self) {
         self.process.run_upkeep();
         for series in self.living() {

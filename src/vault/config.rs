@@ -24,7 +24,6 @@ pub(crate) struct Config {
     pub(crate) ca_path: Option<FileSetting>,
     /// A client certificate, with `client_key`.
     pub(crate) client_cert: Option<FileSetting>,
-    /// Its key.
     pub(crate) client_key: Option<FileSetting>,
     /// The name to verify instead of the URL's host.
     pub(crate) tls_server_name: Option<String>,
@@ -39,16 +38,13 @@ pub(crate) struct Config {
 /// An auth method. A mount has no `auth/` in front. Files are read again at each login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Auth {
-    /// A token handed to us.
+    /// A token that leasehold is given.
     Token {
         /// The token; `None` where nothing is asked of Vault, and it was not read.
         token: Option<Secret>,
     },
-    /// A file that somebody keeps a token in, such as Vault Agent's sink.
-    TokenFile {
-        /// The file.
-        path: FileSetting,
-    },
+    /// A file in which another program keeps a token, such as Vault Agent's sink.
+    TokenFile { path: FileSetting },
     /// <https://developer.hashicorp.com/vault/api-docs/auth/kubernetes#login>
     Kubernetes {
         /// Default `kubernetes`.
@@ -64,19 +60,18 @@ pub(crate) enum Auth {
         mount: String,
         /// The role of the auth method.
         role: String,
-        /// A file that somebody keeps a fresh JWT in.
+        /// A file in which another program keeps a fresh JWT.
         jwt_file: FileSetting,
     },
     /// <https://developer.hashicorp.com/vault/api-docs/auth/approle#login-with-approle>
     AppRole {
         /// Default `approle`.
         mount: String,
-        /// The role_id.
         role_id: String,
         /// Where the secret_id comes from.
         secret_id: SecretId,
     },
-    /// Who we are is told by `client_cert` in the TLS handshake.
+    /// `client_cert`, shown in the TLS handshake, identifies leasehold.
     ///
     /// <https://developer.hashicorp.com/vault/api-docs/auth/cert#login-with-tls-certificate-method>
     Cert {
@@ -89,7 +84,6 @@ pub(crate) enum Auth {
     Userpass {
         /// Default `userpass`.
         mount: String,
-        /// The user.
         username: String,
         /// The file of the password.
         password_file: FileSetting,
@@ -97,7 +91,7 @@ pub(crate) enum Auth {
 }
 
 impl Auth {
-    /// Whom it logs in as, without any secret: method, mount and name.
+    /// The identity that it logs in as, without any secret: method, mount and name.
     #[must_use]
     pub(crate) fn identity(&self) -> String {
         match self {
@@ -140,7 +134,6 @@ pub(crate) enum SecretId {
     File(FileSetting),
     /// A file holds a wrapping token, which is exchanged for it once.
     Wrapped {
-        /// The file.
         file: FileSetting,
         /// The name of the AppRole that it must have been made for; without one any of the mount.
         role: Option<String>,

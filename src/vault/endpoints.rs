@@ -114,7 +114,7 @@ pub(super) struct LogInByCertificate {
     pub(super) name: String,
 }
 
-/// Asks a node for its state, told by the status alone: 200, 429, 472, 473, 501, 503.
+/// Asks a node for its state. The status of the answer is the state: 200, 429, 472, 473, 501, 503.
 ///
 /// * Path: `sys/health`
 /// * Method: GET

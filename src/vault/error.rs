@@ -7,18 +7,10 @@ use crate::files;
 pub(crate) enum Error {
     /// A value that cannot go into an HTTP header.
     #[error("the {what} holds a character that cannot be sent in an HTTP header, such as a newline")]
-    Header {
-        /// Which value.
-        what: &'static str,
-    },
+    Header { what: &'static str },
     /// A setting that the auth method needs.
     #[error("the Vault auth method {method} needs {setting}")]
-    AuthSetting {
-        /// The method.
-        method: &'static str,
-        /// The setting.
-        setting: &'static str,
-    },
+    AuthSetting { method: &'static str, setting: &'static str },
     /// A file or directory that cannot be used.
     #[error(transparent)]
     File(#[from] files::Error),

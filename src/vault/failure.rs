@@ -1,4 +1,4 @@
-//! What a request to Vault that did not succeed says of itself. Floor 2.
+//! A request to Vault that failed: what that means, and the text for the log. Floor 2.
 //!
 //! Its text is for logs, at most one line, and holds no secret that was sent: a body is never kept, only the first
 //! of Vault's `errors`, with the request's own secrets taken out. It is never shown to a client of the proxy.
@@ -11,7 +11,7 @@ use crate::secret::Secret;
 use super::lease::Leftover;
 use super::operation::Operation;
 
-/// What a failure means for the one who asked.
+/// What a failure means for the caller.
 ///
 /// | kind | meaning | what to do |
 /// |---|---|---|
@@ -21,7 +21,7 @@ use super::operation::Operation;
 /// | `Forbidden` | the token lives, its policy says no | do without |
 /// | `Gone` | the lease, or what it stood for, is no more | issue |
 /// | `CannotExtend` | it lives on to its end, and no longer | rotate |
-/// | `Refused` | Vault will say the same until somebody acts | tell, and back off |
+/// | `Refused` | Vault gives the same answer until its configuration changes | report it, and back off |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// The network, an overloaded, sealed or leaderless Vault, and whatever is not known to be something else.
@@ -65,7 +65,7 @@ pub(crate) struct Failure {
     pub(crate) status: Option<u16>,
     /// Whether Vault may have done what was asked although its word did not arrive: a grant may have been lost.
     pub(crate) outcome_unknown: bool,
-    /// The lease that Vault made all the same. Nobody uses it, so it is to be given back.
+    /// The lease that Vault made although the request failed. It is unused, and is to be given back.
     pub(crate) left: Option<Box<Leftover>>,
     operation: Operation,
     reason: String,

@@ -1,7 +1,7 @@
 //! The name of a lease, and the namespace that it is in. Pure. Floor 2.
 //!
 //! A path may lead into a namespace: `ns1/database/creds/app` is the role `app` of the mount `database` in the namespace
-//! `ns1`, or of a mount `ns1/database`. Vault's reply tells which: its lease_id begins with the path inside the namespace.
+//! `ns1`, or of a mount `ns1/database`. Vault's reply decides it: its lease_id begins with the path inside the namespace.
 //! Such a lease is renewed, looked up and revoked there, and needs a policy for it (`ns1/sys/leases/renew`).
 //!
 //! Source: <https://openbao.org/docs/concepts/namespaces/>
@@ -75,11 +75,11 @@ impl fmt::Debug for Lease {
 /// A lease that Vault made although its reply is of no use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leftover {
-    /// The lease, which nobody uses.
+    /// The lease, which is unused.
     pub(crate) lease: Lease,
-    /// Its user; empty where the reply does not tell.
+    /// Its user; empty where the reply does not name it.
     pub(crate) username: String,
-    /// How long it lives if it is left alone, from the sending of the request; `None` where the reply does not tell.
+    /// How long it lives if it is left alone, from the sending of the request; `None` where the reply does not say.
     pub(crate) ttl: Option<Duration>,
 }
 

@@ -26,7 +26,6 @@ use super::{Auth, Failure, Kind, SecretId, Vault};
 /// A token, and how long it lives.
 #[derive(Clone, Debug)]
 pub(crate) struct Login {
-    /// The token.
     pub(crate) token: Secret,
     /// It was handed to us (`token`, `token-file`): others may use it, so we never revoke it.
     pub(crate) handed: bool,
@@ -79,7 +78,7 @@ impl Vault {
         let turn = self.transport.pace.alone(PATH, &limit).await;
         let turn = turn.map_err(|why| login_failed(Kind::Transient, why))?;
         limit.has_login_in_hand();
-        // Held only by whoever has the turn.
+        // Locked only by the task that has the turn.
         let result = self.log_in_alone(&mut *self.login.lock().await, &limit).await;
         match &result {
             Ok(_) => turn.went(Went::Well, true),

@@ -106,7 +106,7 @@ impl RateLimiter {
         self.wait(Some(path.to_owned()), false, limit).await
     }
 
-    /// Waits until nobody else is on this path. The turn sends nothing, so it takes nothing from the rate. Cancel safe.
+    /// Waits until no other request is on this path. The turn sends nothing, so it takes nothing from the rate. Cancel safe.
     ///
     /// # Errors
     ///
@@ -135,7 +135,7 @@ impl RateLimiter {
         self.state().path(path, now).rests_until = now + span;
     }
 
-    /// Somebody asks for a try now: what was refused is not waited out.
+    /// Forgets the wait after refusals of this path, as a try is wanted now.
     pub(super) fn retry_now(&self, path: &str) {
         if let Some(path) = self.state().paths.get_mut(path) {
             path.again_at = Instant::now();
@@ -238,7 +238,7 @@ impl Turn {
         Ok(())
     }
 
-    /// Tells how it went. `slows` says whether the answer is about this path.
+    /// Records how the request went. `slows`: the answer is about this path.
     pub(super) fn went(&self, went: Went, slows: bool) {
         let now = Instant::now();
         let mut state = self.pace.state();
@@ -275,7 +275,7 @@ impl Drop for Turn {
 }
 
 impl State {
-    /// Whether the one in this place may go; else when to look again, if no change comes before.
+    /// Whether the request in this place may be sent; else when to look again, if no change comes before.
     fn may_go(&self, place: Place, now: Instant) -> Result<(), Option<Instant>> {
         let Some(this) = self.waiting.get(&place) else { return Err(None) };
         self.is_open(this, now)?;
@@ -336,23 +336,23 @@ impl State {
     }
 }
 
-/// So many a second are promised.
+/// How many requests a second are promised at most.
 const MOST: usize = 5;
 
-/// A quarter more than the second: requests that were sent apart may arrive closer together.
+/// A quarter more than a second, since requests may arrive closer together than they were sent.
 const WINDOW: Duration = Duration::from_millis(1250);
 
-/// By so many it is told whether Vault fails as a whole, or something that only some routes need.
+/// How many outcomes decide whether Vault fails as a whole, or only something that some routes need.
 const OUTCOMES: usize = 16;
 
-/// After a refusal until the next request for the path. Each route has a back-off of its own, which may be longer; this one
-/// is for many routes on the same path.
+/// The wait after a first refusal until the next request for the path. Each route has a back-off of its own, which may be
+/// longer; this one is for many routes on the same path.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 
-/// Short, as it is also how long it takes at most until something is noticed to have been mended.
+/// The longest wait. It is short, since a repair in Vault is noticed only by the next request.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
-/// A path that was not refused for so long begins with the first wait again.
+/// After so long without a refusal a path begins with [`FIRST_WAIT`] again.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

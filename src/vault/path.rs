@@ -4,8 +4,8 @@ use std::fmt;
 
 /// The path of a credential: `{mount}/creds/{role}` or `{mount}/static-creds/{role}`.
 ///
-/// A mount has one segment or more. What stands in front of it may be a namespace; only the lease that comes from there tells
-/// which ([`Lease`](super::Lease)).
+/// A mount has one segment or more, and its first segments may be a namespace. Only the lease that comes from the path shows
+/// whether they are ([`Lease`](super::Lease)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VaultPath {
     mount: String,

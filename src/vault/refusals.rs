@@ -27,7 +27,7 @@ impl Refusals {
         (now < *again_at).then(|| again_at.duration_since(now))
     }
 
-    /// Vault refused it. `jitter` is a fraction.
+    /// Vault refused the login. `jitter` is a fraction from 0 to 1.
     pub(super) fn refused(&mut self, credential: &Secret, counted: Counted, now: Instant, jitter: f64) {
         let before = self.latest.take().filter(|(refused, ..)| refused.same(credential));
         let count = before.map_or(0, |(_, count, _)| count);
@@ -41,12 +41,12 @@ impl Refusals {
         self.latest = Some((credential.clone(), count.saturating_add(1), again_at));
     }
 
-    /// Vault let somebody in.
+    /// Vault accepted a login.
     pub(super) fn accepted(&mut self) {
         self.latest = None;
     }
 
-    /// Somebody asks for a try now.
+    /// Forgets the wait: a login is wanted now.
     pub(super) fn retry_now(&mut self, now: Instant) {
         if let Some((_, _, again_at)) = &mut self.latest {
             *again_at = now;
@@ -61,11 +61,11 @@ pub(super) enum Counted {
     No,
 }
 
-/// Before the second try, the third, and each one after it. The second comes soon, as a standby that is behind does not know
-/// yet what it is shown; `lockout_counter_reset` is 15 minutes where nobody has set it.
+/// The waits before the second try, the third, and each later one. The second comes soon, as a standby that lags may not know
+/// the credential yet. The last is longer than `lockout_counter_reset`, which is 15 minutes by default.
 const COUNTED: [Duration; 3] = [Duration::from_secs(1), Duration::from_mins(1), Duration::from_mins(16)];
 
-/// The same where nobody is locked out by it.
+/// The same where Vault does not count refusals.
 const NOT_COUNTED: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(30)];
 
 #[cfg(test)]

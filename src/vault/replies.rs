@@ -14,7 +14,6 @@ use crate::secret::Secret;
 pub(crate) struct Grant {
     /// The user name.
     pub(crate) username: String,
-    /// The password.
     pub(crate) password: Secret,
     /// The lease that it lives by.
     pub(crate) lease: Lease,
@@ -29,7 +28,6 @@ pub(crate) struct Grant {
 pub(crate) struct StaticCredential {
     /// The user name.
     pub(crate) username: String,
-    /// The password.
     pub(crate) password: Secret,
     /// What Vault says until its next rotation, which comes up to some seconds later; counts from the sending.
     pub(crate) ttl: Duration,
@@ -158,7 +156,7 @@ fn list<'de, D: Deserializer<'de>>(reply: D) -> Result<Vec<String>, D::Error> {
     Option::deserialize(reply).map(Option::unwrap_or_default)
 }
 
-/// What tells that a success is Vault's: every reply with a body has at least one of these keys.
+/// The keys by which a success is known to be Vault's: every reply with a body has at least one of them.
 #[derive(Deserialize)]
 struct Shape {
     request_id: Option<Unread>,
@@ -176,7 +174,7 @@ struct RoleData {
     max_ttl: u64,
 }
 
-/// What tells that an answer to the question of health is Vault's.
+/// The keys by which an answer about the health is known to be Vault's.
 #[derive(Deserialize)]
 struct HealthShape {
     #[serde(rename = "sealed")]
@@ -208,7 +206,7 @@ pub(super) fn is_health(body: &[u8]) -> bool {
     serde_json::from_slice::<HealthShape>(body).is_ok()
 }
 
-/// What a creds reply, or what is left of it, tells of a lease that was made at `path`. It is looked for in the text, since
+/// The lease that a creds reply from `path`, or the rest of one, speaks of. It is looked for in the text, since
 /// the reply may be cut, or have a field that cannot be read.
 pub(super) fn leftover(body: &[u8], path: &str) -> Option<Leftover> {
     let lease_id: String = value_of(body, "lease_id").filter(|id: &String| !id.is_empty())?;

@@ -1,8 +1,8 @@
 //! A secret_id that comes in a response-wrapping token: exchanged once, then kept in memory. Floor 2.
 //!
-//! A wrapping token can be used once. That it was used before us is how a theft of the secret_id shows, so that is an
-//! alarm: one line at level error for each such token, beside the refused login. Before it is used it is looked up, since
-//! somebody may have put a token of his own making in its place.
+//! A wrapping token can be used once. A token that was used before leasehold used it is the sign of a stolen secret_id, so
+//! it raises an alarm: one line at level error for each such token, beside the refused login. A token is looked up before it
+//! is used, since an attacker may have put one of his own in its place.
 //!
 //! Reference: <https://developer.hashicorp.com/vault/docs/concepts/response-wrapping#response-wrapping-token-validation>
 
@@ -15,7 +15,7 @@ use super::failure::login_failed;
 use super::operation::Operation;
 use super::{Failure, Kind, Vault, replies};
 
-/// What has come of wrapping tokens so far.
+/// What has become of wrapping tokens so far.
 #[derive(Default)]
 pub(super) struct Wrapped {
     /// The wrapping token that was found last.
