@@ -121,6 +121,7 @@ CLIENTS = [
 ]
 # Which clients run on which servers, where not all of them do that are not of REPLICATION.
 SOME = {**dict.fromkeys(("14", "16", "17", "tls", "md5", "standby"), ON_ALL_SERVERS), "pgbouncer": BEHIND_PGBOUNCER,
+        "client tls": ("psql", "psycopg", "asyncpg", "Ruby pg"),
         "replication": ("programs",), "replication 18": ("programs 18",)}
 REPLICATION = ("programs", "programs 18")
 

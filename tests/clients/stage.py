@@ -38,6 +38,7 @@ class Stage(demo.Demo):
         super().__init__()
         self.binary, self.kind = os.path.abspath(binary), kind
         self.flags, self.settings, self.prepare = flags, settings, PREPARE
+        self.more = {}  # variables that clients get beside those of their own
         self.check = lambda: None  # that the servers are of their kind
 
     def __enter__(self):
@@ -94,7 +95,7 @@ class Stage(demo.Demo):
         if not through:
             ours["CLIENT_PASSWORD"] = PASSWORD
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
-        return {**kept, **ours, "PGPASSFILE": "/dev/null"}
+        return {**kept, **ours, **self.more, "PGPASSFILE": "/dev/null"}
 
 
 def of_version(version, **words):
@@ -108,6 +109,13 @@ def tls(stage):
     # leasehold has no session of its own that stays: one of a client's.
     tls = "SELECT count(*) > 0 FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename LIKE 'v-%' AND ssl"
     stage.check = lambda: stage.while_connected(lambda: demo.expect(stage.as_superuser(tls).strip() == "t", "no session has TLS"))
+
+
+def client_tls(stage):
+    """TLS between the client and leasehold, with a certificate of the CA that the client verifies; libpq's and asyncpg's words."""
+    stage.start(version="18", ssl=True)
+    stage.flags = ("--tls-cert-file", stage.postgres["cert"], "--tls-key-file", stage.postgres["key"])
+    stage.more = {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": stage.postgres["ca"]}
 
 
 def md5(stage):
@@ -152,6 +160,7 @@ KINDS = {
     "16": of_version("16"),
     "17": of_version("17"),
     "tls": tls,
+    "client tls": client_tls,
     "md5": md5,
     "standby": standby,
     "pgbouncer": pgbouncer,
@@ -159,5 +168,5 @@ KINDS = {
     "replication 18": replication("18"),
 }
 # What the table says of them, behind the version.
-ADDED = {"tls": "TLS", "md5": "md5", "standby": "with a standby", "pgbouncer": "behind PgBouncer",
+ADDED = {"tls": "TLS to the server", "client tls": "TLS to leasehold", "md5": "md5", "standby": "with a standby", "pgbouncer": "behind PgBouncer",
          "replication": "role with REPLICATION", "replication 18": "role with REPLICATION"}
