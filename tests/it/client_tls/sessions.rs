@@ -147,3 +147,35 @@ async fn a_handshake_that_stalls_is_closed_in_time() {
     assert!(wordless.rest().await.0.is_empty());
     bed.wait_failures("timeout", 3.0).await;
 }
+
+/// What a session owns while it is idle: over TLS the state of two ciphers, and rustls' buffer for the next record.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_session_over_tls_owns_a_few_kilobytes() {
+    let plain = idle_cost(async |bed| bed.scene.raw().await).await;
+    let secured = idle_cost(async |bed| bed.session(&bed.tls()).await).await;
+    eprintln!("an idle session: {plain:.1} KiB without TLS, {secured:.1} KiB with");
+    assert!(plain < 8.0, "{plain} KiB");
+    assert!(secured < 24.0, "{secured} KiB");
+}
+
+/// KiB for each of these sessions, beyond those that a process keeps from its first on.
+async fn idle_cost<S>(session: impl AsyncFn(&Bed) -> S) -> f64 {
+    let bed = Bed::new().await;
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", bed.scene.leasehold.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap()
+    };
+    let mut sessions = Vec::new();
+    for _ in 0..FIRST {
+        sessions.push(session(&bed).await);
+    }
+    let before = resident();
+    for _ in 0..MORE {
+        sessions.push(session(&bed).await);
+    }
+    (resident() - before) / f64::from(MORE)
+}
+
+const FIRST: u32 = 40;
+const MORE: u32 = 240;
