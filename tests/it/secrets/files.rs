@@ -127,6 +127,9 @@ impl Pem {
             ("ca_cert", &ca),
             ("client_cert", &own.cert),
             ("client_key", &own.key),
+            ("cert_file", &own.cert),
+            ("key_file", &own.key),
+            ("client_ca_file", &ca),
         ] {
             let path = directory.join(name);
             std::fs::copy(from, &path).unwrap();
@@ -149,10 +152,14 @@ impl Pem {
         let quoted = |name: &str| serde_json::Value::from(path(name)).to_string();
         format!(
             "[vault]\naddr = 'https://127.0.0.1:1'\nca_cert = {}\nclient_cert = {}\nclient_key = {}\n\
+             [tls]\ncert_file = {}\nkey_file = {}\nclient_ca_file = {}\n\
              [[route]]\nvault_path = 'database/creds/app'\nupstream = 'postgresql://127.0.0.1:1/?{}'\n",
             quoted("ca_cert"),
             quoted("client_cert"),
             quoted("client_key"),
+            quoted("cert_file"),
+            quoted("key_file"),
+            quoted("client_ca_file"),
             words.join("&"),
         )
     }
@@ -220,6 +227,8 @@ async fn a_damaged_certificate_is_refused_or_read_and_never_passed_over() {
         ("ca_cert", "trusted", Some("openssl x509 -in FILE")),
         ("sslkey", "encrypted", Some("is encrypted, and leasehold has no passphrase")),
         ("client_key", "encrypted in the old way", Some("is encrypted, and leasehold has no passphrase")),
+        ("key_file", "encrypted", Some("is encrypted, and leasehold has no passphrase")),
+        ("client_ca_file", "UTF-16", Some("is encoded in UTF-16")),
         ("sslkey", "escaped newlines", Some("has the characters \\n")),
         ("client_key", "spaces for newlines", Some("line ends were lost")),
         ("ca_cert", "UTF-16", Some("is encoded in UTF-16")),
@@ -280,7 +289,19 @@ fn misplaced(secret: &str) -> Vec<String> {
     let pem =
         |key: &str| Pem::toml(&|name| if name == key { secret.to_owned() } else { "/dev/null".to_owned() });
     files.extend(
-        ["sslrootcert", "sslcrl", "sslcert", "sslkey", "ca_cert", "client_cert", "client_key"].map(pem),
+        [
+            "sslrootcert",
+            "sslcrl",
+            "sslcert",
+            "sslkey",
+            "ca_cert",
+            "client_cert",
+            "client_key",
+            "cert_file",
+            "key_file",
+            "client_ca_file",
+        ]
+        .map(pem),
     );
     for line in [
         format!("state_file = {value}"),
