@@ -75,9 +75,9 @@ impl Login<'_> {
 
     async fn log_in(&mut self, reasons: &mut Reasons) -> Result<(Box<UpstreamSession>, Guard), Error> {
         let mut generation = self.current().await?;
-        let mut failed = 0;
-        while failed < MAX_FAILED {
-            let begun = Instant::now();
+        // Those that ended while a login with them was under way are counted apart: none of them was at fault.
+        let (mut failed, mut ended) = (0, 0);
+        while failed < MAX_FAILED && ended < MAX_ENDED {
             let Some(guard) = generation.enter() else {
                 failed += 1;
                 generation = self.current().await?;
@@ -91,14 +91,16 @@ impl Login<'_> {
                     if !guard.generation().has_ended(clock::now()) {
                         return Ok((leg, guard));
                     }
+                    ended += 1;
                     let gone_by = clock::now() + PART_WITHIN;
                     let parting = relay::terminate_upstream(leg.stream, guard, true, gone_by);
-                    let ((), next) = tokio::join!(parting, self.next_after(begun));
+                    let ((), next) = tokio::join!(parting, self.current());
                     next?
                 }
                 // The end may be why: the server or the network had no more patience with a machine that was suspended.
                 Answer::Failed(Error::Upstream(_)) | Answer::Lost if generation.has_ended(clock::now()) => {
-                    self.next_after(begun).await?
+                    ended += 1;
+                    self.current().await?
                 }
                 Answer::Lost => {
                     failed += 1;
@@ -115,17 +117,7 @@ impl Login<'_> {
                 Answer::Failed(error) => return Err(error),
             };
         }
-        Err(Error::CredentialRefused)
-    }
-
-    /// The credential after one that ended while a login with it was under way. However many do, what that took is all
-    /// that counts against them: none of them was at fault.
-    async fn next_after(&mut self, begun: Instant) -> Result<Arc<Generation>, Error> {
-        self.wait = self.wait.saturating_sub(begun.elapsed());
-        if self.wait.is_zero() {
-            return Err(Error::NoCredential);
-        }
-        self.current().await
+        Err(if ended < MAX_ENDED { Error::CredentialRefused } else { Error::NoCredential })
     }
 
     async fn current(&mut self) -> Result<Arc<Generation>, Error> {
@@ -334,6 +326,8 @@ async fn spending<T>(left: &mut Duration, wait: impl Future<Output = T>) -> T {
 const CANNOT_CONNECT_NOW: [u8; 5] = *b"57P03";
 /// So many credentials may fail a login: the current one, and a fresh one for each way in which it can.
 const MAX_FAILED: usize = 8;
+/// So many may end before it is done. Only rotations on command, each with next to no drain, can do that.
+const MAX_ENDED: usize = 64;
 /// How long a server may take to let a session go that is not used.
 const PART_WITHIN: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
