@@ -63,13 +63,22 @@ struct Token {
     owned: bool,
     /// Creds requests whose outcome is unknown, and that may yet be granted.
     unsettled: u32,
+    /// Until then Vault may still be at work on a creds request of an earlier process. A lease that it makes after the
+    /// token's revocation belongs to nobody, and stays until its own end.
+    settles_at: Time,
     revoking: Option<Retry>,
 }
+
+/// How long Vault may take over a request whose client has died.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 
 impl Tokens {
     /// As an earlier process left them.
     pub(super) fn resume(now: Time, left: &[(TokenId, TokenSnapshot)]) -> Self {
-        let token = |kept: &TokenSnapshot| Token::new(kept.term.resumed(now), kept.owned);
+        let token = |kept: &TokenSnapshot| Token {
+            settles_at: now + SETTLES_WITHIN,
+            ..Token::new(kept.term.resumed(now), kept.owned)
+        };
         Self(left.iter().map(|(id, kept)| (*id, token(kept))).collect())
     }
 
@@ -239,7 +248,7 @@ impl Tokens {
                 ended.push(*id);
                 continue;
             }
-            match token.revoking.get_or_insert_with(|| Retry::at(now)).due() {
+            match token.revoking.get_or_insert_with(|| Retry::at(now.max(token.settles_at))).due() {
                 Some(at) if now < at => deadlines.wake(Deadline::RevokeToken, at.min(ends_at)),
                 Some(_) => {
                     token.revoking = token.revoking.map(Retry::again);
@@ -293,7 +302,7 @@ impl Tokens {
 
 impl Token {
     fn new(term: Term, owned: bool) -> Self {
-        Self { term, owned, unsettled: 0, revoking: None }
+        Self { term, owned, unsettled: 0, settles_at: Time::from_nanos(0), revoking: None }
     }
 
     fn usable_for(&self, now: Time) -> Duration {

@@ -104,7 +104,8 @@ fn one_with_less_than_two_seconds_left_is_given_back() {
 #[test]
 fn one_that_has_lapsed_is_forgotten() {
     let mut story = Story::serving(settings(), LEASE, own(100_000.0)).crash(106.0);
-    story.at(106.0, Event::Tick).does([LOG_IN, Action::Forget(G1), Action::RevokeToken(T1)]);
+    story.at(106.0, Event::Tick).does([LOG_IN, Action::Forget(G1)]);
+    story.at(108.0, Event::Tick).does([Action::RevokeToken(T1)]);
 }
 
 #[test]
@@ -130,14 +131,14 @@ fn retired_ones_and_candidates_are_given_back() {
         Action::RevokeLease(G2, T3),
         Action::Prove(G3),
     ]);
-    story.at(20.2, Event::LeaseRevoked(G1)).does([Action::Forget(G1), Action::RevokeToken(T1)]);
-    story
-        .at(20.3, Event::LeaseRevokeFailed(G2, Failure::Forbidden))
-        .does([Action::DropCredential(G2), Action::RevokeToken(T3)]);
+    story.at(20.2, Event::LeaseRevoked(G1)).does([Action::Forget(G1)]);
+    let forbidden = Event::LeaseRevokeFailed(G2, Failure::Forbidden);
+    story.at(20.3, forbidden).does([Action::DropCredential(G2)]);
     story.at(20.5, Event::Proved(G3)).does([Action::Publish(G3)]);
-    story.at(20.6, Event::TokenRevoked(T3)).does([Action::ForgetToken(T3)]);
-    story.at(21.6, Event::Tick).does([Action::LookUpLease(G2, T2)]);
-    story.at(21.7, Event::LeaseLookedUp(G2, LeaseLookup::Missing)).notes(Note::Returned(G2, Outcome::Token));
+    story.at(22.0, Event::Tick).does([Action::RevokeToken(T1), Action::RevokeToken(T3)]);
+    story.at(22.1, Event::TokenRevoked(T3)).does([Action::ForgetToken(T3)]);
+    story.at(23.1, Event::Tick).does([Action::LookUpLease(G2, T2)]);
+    story.at(23.2, Event::LeaseLookedUp(G2, LeaseLookup::Missing)).notes(Note::Returned(G2, Outcome::Token));
 }
 
 #[test]
@@ -150,13 +151,15 @@ fn the_first_candidate_is_taken_up_before_it_was_published() {
     story.at(1.0, Event::Tick).does([Action::Prove(G1)]);
 }
 
+/// Not at once: Vault may still be making the lease, which would then outlive the token.
 #[test]
 fn a_token_whose_grant_never_came_is_revoked_with_what_it_owns() {
     let mut story = Story::new(settings());
     story.at(0.0, Event::Tick);
     story.at(0.0, Event::LoggedIn(T1, own(100_000.0))).does([Action::Issue(T1)]);
     let mut story = story.crash(1.0);
-    story.at(1.0, Event::Tick).does([LOG_IN, Action::RevokeToken(T1)]);
+    story.at(1.0, Event::Tick).does([LOG_IN]);
+    story.at(3.0, Event::Tick).does([Action::RevokeToken(T1)]);
 }
 
 #[test]
@@ -191,7 +194,8 @@ fn a_lazy_route_takes_up_what_there_is_and_asks_for_nothing_else() {
     // It had been retired for want of sessions.
     let mut idle = served.crash(31.0);
     idle.at(31.0, Event::Tick).does([Action::RevokeLease(G1, T1)]);
-    idle.at(31.5, Event::LeaseRevoked(G1)).does([Action::Forget(G1), Action::RevokeToken(T1)]);
-    idle.at(32.0, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
+    idle.at(31.5, Event::LeaseRevoked(G1)).does([Action::Forget(G1)]);
+    idle.at(33.0, Event::Tick).does([Action::RevokeToken(T1)]);
+    idle.at(33.5, Event::TokenRevoked(T1)).does([Action::ForgetToken(T1)]);
     assert!(idle.role.is_empty());
 }
