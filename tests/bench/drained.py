@@ -100,7 +100,8 @@ async def asynchronous():
                         await connection.execute("SELECT 1")
                         await connection.execute("SELECT 2")
                 seen["worked"] += 1
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError,
+                    asyncio.TimeoutError) as error:
                 note(error)
             if PAUSE:
                 await asyncio.sleep(random.uniform(0, PAUSE))

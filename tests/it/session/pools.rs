@@ -169,7 +169,15 @@ async fn a_pool_in_a_loop_sees_each_close_once_at_most() {
     let closed = closed(&scene).await;
     let seen = app.stop().await;
     eprintln!("loop: {seen:?}; {closed} closed");
-    // asyncpg says 08003 wherever the server has ended a session with an error of its own.
-    assert!(seen.errors.keys().all(|error| error == "08003" || error == "57P01"), "{seen:?}");
+    // asyncpg says 08003 wherever the server has ended a session with an error of its own. What was closed whatever it
+    // did, as on a machine that stood still for the window's last tenth, it may say by an error without an SQLSTATE.
+    let hard = u64::from(closed) - scene.closed("drain").await as u64;
+    let without: u64 = seen
+        .errors
+        .iter()
+        .filter(|(error, _)| !["08003", "57P01"].contains(&error.as_str()))
+        .map(|(_, n)| n)
+        .sum();
+    assert!(without <= hard, "{seen:?}; {hard} of {closed} by a hard close");
     assert!(seen.count() <= u64::from(closed) && closed >= 20, "{seen:?}, {closed}");
 }
