@@ -1,6 +1,7 @@
 //! The driver of one route: does what its machine says, and tells it what came of it. Floor 3.
 
 mod entry;
+mod input;
 mod priority;
 mod replies;
 mod returning;
@@ -8,6 +9,7 @@ mod telling;
 #[cfg(test)]
 mod tests;
 mod unserved;
+mod waiting;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,11 +23,10 @@ use tokio_util::task::TaskTracker;
 use super::client::VaultClient;
 use super::machine::Machine;
 use super::requests::{Requests, Servers, VaultReply};
-use super::route::{Command, NotReplaced, Reload, RotateDone, RotateFailed, Route, Shared};
+use super::route::{Command, NotReplaced, Reload, RotateFailed, Route, Shared};
 use super::settings::RouteSettings;
 use super::state::Slot;
 use super::state_writer::{Beginning, StateWriter};
-use super::view;
 use super::{Drain, Ending, Generation, HardClose};
 use crate::clock;
 use crate::lease::{self, Action, Cause, Event, Failure, GenerationId, NotRotated, TokenId, Verdict};
@@ -34,8 +35,10 @@ use crate::secret::Secret;
 use crate::time::Time;
 use crate::vault::{RoleKind, VaultPath};
 use entry::Entry;
+use input::{Credential, Input};
 use returning::PendingRevocations;
 use unserved::Unserved;
+use waiting::Rotate;
 
 /// What a route's driver works with.
 pub(crate) struct Deps {
@@ -135,63 +138,6 @@ enum Happened {
     Reply(VaultReply),
     Command(Command),
     Tick,
-}
-
-/// What the machine hears of, and the credential that came with it.
-struct Input {
-    event: Event,
-    credential: Option<Credential>,
-    /// What Vault or a server has said, one line without secrets.
-    error: Option<String>,
-}
-
-impl From<Event> for Input {
-    fn from(event: Event) -> Self {
-        Self { event, credential: None, error: None }
-    }
-}
-
-impl Input {
-    /// An event that a credential has come with.
-    fn with(event: Event, credential: Credential) -> Self {
-        Self { credential: Some(credential), ..event.into() }
-    }
-
-    /// An event that is a failure, with what was said.
-    fn failed(event: Event, error: String) -> Self {
-        Self { error: Some(error), ..event.into() }
-    }
-}
-
-/// What [`Action::Store`] is about.
-struct Credential {
-    username: String,
-    /// Empty where Vault has not said it.
-    password: Secret,
-    lease: super::Lease,
-    came: Came,
-}
-
-/// How a credential came.
-enum Came {
-    Issued {
-        /// `lease_duration`.
-        ttl: Duration,
-    },
-    /// Vault has made it, and it cannot be used.
-    Left,
-    /// It is the password of a static role.
-    Read {
-        /// `data.ttl`.
-        ttl: Duration,
-    },
-}
-
-/// Somebody who waits for a rotation.
-struct Rotate {
-    /// Earlier generations are to end for it.
-    drains: bool,
-    reply: oneshot::Sender<Result<RotateDone, RotateFailed>>,
 }
 
 /// Timers stand still while the machine is suspended: the clock is looked at again at least this often.
@@ -426,67 +372,6 @@ impl Driver {
         }
     }
 
-    /// A login cannot do with this generation.
-    fn wanted_another(&mut self, number: GenerationId, reply: oneshot::Sender<NotReplaced>, event: Event) {
-        if self.machine.current() == Some(number) {
-            // Who has given up waiting is not kept: there may be no answer for as long as Vault is away.
-            self.replaces.retain(|reply| !reply.is_closed());
-            self.replaces.push(reply);
-            self.step(event);
-        }
-    }
-
-    fn not_replaced(&mut self, why: NotReplaced) {
-        for reply in self.replaces.drain(..) {
-            // Whoever asked may have gone.
-            let _ = reply.send(why);
-        }
-    }
-
-    fn not_rotated(&mut self, failed: &RotateFailed) {
-        for Rotate { reply, .. } in self.rotates.drain(..) {
-            // Whoever asked may have gone.
-            let _ = reply.send(Err(failed.clone()));
-        }
-    }
-
-    /// A generation was published.
-    fn rotated(&mut self, number: GenerationId) {
-        let left_alone = (self.machine.kind() == RoleKind::Static).then(|| {
-            format!("generation {number} is published, and no session is ended: {}", self.static_remedy())
-        });
-        self.answer_rotates(RotateDone::Published(number), left_alone);
-    }
-
-    /// A static role's password is the one that is known.
-    fn read_again(&mut self, number: GenerationId) {
-        let read_at = self.generations.get(&number).map(|generation| generation.published_at());
-        let since = read_at.and_then(|at| view::wall(clock::now(), at)).unwrap_or_default();
-        let left_alone =
-            format!("unchanged since {since}, and no session is ended: {}", self.static_remedy());
-        self.answer_rotates(RotateDone::Unchanged { since }, Some(left_alone));
-    }
-
-    /// `not_drained`: why nothing was drained where that was asked for.
-    fn answer_rotates(&mut self, done: RotateDone, not_drained: Option<String>) {
-        for Rotate { drains, reply } in self.rotates.drain(..) {
-            let answer = match &not_drained {
-                Some(reason) if drains => Err(RotateFailed::NotDrained { reason: reason.clone() }),
-                _ => Ok(done.clone()),
-            };
-            // Whoever asked may have gone.
-            let _ = reply.send(answer);
-        }
-    }
-
-    /// How a static role's password is changed, and its sessions are ended.
-    fn static_remedy(&self) -> String {
-        format!(
-            "Vault changes a static role's password (vault write -f {}), its sessions go on until the server ends them",
-            self.requests.path.as_ref().map(|path| path.rotate_role()).unwrap_or_default()
-        )
-    }
-
     fn tell(&self, number: GenerationId, ending: lease::Ending) {
         let Some(generation) = self.generations.get(&number) else { return };
         generation.set_hard_close_at(ending.hard_close_at);
@@ -500,13 +385,6 @@ impl Driver {
         });
     }
 
-    fn answer(&mut self, number: GenerationId, verdict: Verdict) {
-        for reply in self.checks.remove(&number).unwrap_or_default() {
-            // Whoever asked may have gone.
-            let _ = reply.send(verdict);
-        }
-    }
-
     fn leased(&self, number: GenerationId, id: TokenId) -> Option<(&Generation, Secret)> {
         Some((self.generations.get(&number)?, self.tokens.get(&id)?.clone()))
     }
@@ -516,36 +394,5 @@ fn closed(cause: Cause) -> Closed {
     match cause {
         Cause::LeaseEnd => Closed::LeaseEnd,
         Cause::Lost | Cause::CutShort => Closed::Revoked,
-    }
-}
-
-impl Came {
-    fn log(&self, number: GenerationId, username: &str, lease: &super::Lease) {
-        match self {
-            Self::Issued { ttl } => {
-                tracing::info!(
-                    lease.generation = number.get(),
-                    lease.id = lease.tail(),
-                    lease.ttl_s = ttl.as_secs(),
-                    db.user = username,
-                    "issued"
-                );
-                if *ttl < Duration::from_secs(10) {
-                    tracing::warn!(
-                        lease.ttl_s = ttl.as_secs(),
-                        "a lease under 10 s leaves little between renewals"
-                    );
-                }
-            }
-            Self::Left => tracing::warn!(
-                lease.generation = number.get(),
-                lease.id = lease.tail(),
-                db.user = username,
-                "Vault made a credential that cannot be used: it is given back"
-            ),
-            Self::Read { ttl } => {
-                tracing::info!(ttl_s = ttl.as_secs(), db.user = username, "a new password was read");
-            }
-        }
     }
 }

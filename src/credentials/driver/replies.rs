@@ -3,8 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::Driver;
+use super::input::{Came, Credential, Input};
 use super::telling::Area;
-use super::{Came, Credential, Driver, Input};
 use crate::clock;
 use crate::credentials::Lease;
 use crate::credentials::requests::{Proof, VaultReply, meaning};
