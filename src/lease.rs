@@ -20,6 +20,7 @@ mod ids;
 pub(crate) mod issuance;
 mod issue;
 mod note;
+mod proving;
 mod renewing;
 mod replacing;
 mod review;
