@@ -16,6 +16,7 @@ mod doubt;
 mod dynamic_role;
 mod event;
 pub(crate) mod generation;
+mod generations;
 mod ids;
 pub(crate) mod issuance;
 mod issue;
@@ -43,9 +44,10 @@ pub(crate) use event::Closing;
 pub(crate) use event::{
     Action, DrainSpan, Ending, Event, Failure, LeaseLookup, NotRotated, TokenFacts, Verdict,
 };
+pub(crate) use generation::GenerationSnapshot;
 pub(crate) use ids::{GenerationId, TokenId};
 pub(crate) use note::{Cause, Note, Outcome, Reason};
 pub(crate) use settings::Settings;
-pub(crate) use snapshot::{GenerationSnapshot, Snapshot};
+pub(crate) use snapshot::Snapshot;
 pub(crate) use static_role::StaticRole;
 pub(crate) use tokens::TokenSnapshot;

@@ -1,17 +1,17 @@
 //! A dynamic role of Vault, as one route uses it: what has happened goes in, what is to be done comes out. Floor 1.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::deadline::{Deadline, Deadlines, NextAction};
 use super::doubt::{Doubt, ReplaceGate};
 use super::event::{Action, DrainSpan, Event, NotRotated};
 use super::generation::{Generation, State};
+use super::generations::Generations;
 use super::ids::{GenerationId, TokenId};
 use super::issuance::{self, Issuance, Unproved};
 use super::note::{Cause, Note, Outcome};
 use super::revocation::Revocation;
-use super::schedule::{Jitter, Retry};
+use super::schedule::Jitter;
 use super::settings::Settings;
 use super::tokens::{TokenLimits, Tokens};
 use crate::time::Time;
@@ -28,8 +28,7 @@ const DENIAL_EVERY: Duration = Duration::from_secs(30);
 pub(crate) struct DynamicRole {
     pub(super) settings: Settings,
     pub(super) tokens: Tokens,
-    pub(super) generations: BTreeMap<GenerationId, Generation>,
-    pub(super) current: Option<GenerationId>,
+    pub(super) generations: Generations,
     pub(super) revocation: Revocation,
     pub(super) issuance: Issuance,
     /// A token that was logged in for an issuance that failed, kept for the next one.
@@ -58,7 +57,6 @@ pub(crate) struct DynamicRole {
     pub(super) reload: bool,
     /// The login or grant in flight was asked for by an earlier configuration: whatever comes of it is of no use.
     pub(super) discard: bool,
-    pub(super) next_number: GenerationId,
     pub(super) salt: u64,
     pub(super) deadlines: Deadlines,
     pub(super) actions: Vec<Action>,
@@ -73,8 +71,7 @@ impl DynamicRole {
         Self {
             settings,
             tokens: Tokens::default(),
-            generations: BTreeMap::new(),
-            current: None,
+            generations: Generations::default(),
             revocation: Revocation::default(),
             issuance,
             spare: None,
@@ -92,7 +89,6 @@ impl DynamicRole {
             idle_since: None,
             reload: false,
             discard: false,
-            next_number: GenerationId::FIRST,
             salt: 0,
             deadlines: Deadlines::new(Time::from_nanos(0)),
             actions: Vec::new(),
@@ -121,12 +117,12 @@ impl DynamicRole {
     /// The current generation.
     #[must_use]
     pub(crate) fn current(&self) -> Option<GenerationId> {
-        self.current
+        self.generations.current().map(|(number, _)| number)
     }
 
     /// The generations, oldest first.
     pub(crate) fn generations(&self) -> impl Iterator<Item = (GenerationId, &Generation)> {
-        self.generations.iter().map(|(number, generation)| (*number, generation))
+        self.generations.iter()
     }
 
     /// Where the issuance stands.
@@ -156,7 +152,7 @@ impl DynamicRole {
 
     /// How the token that owns this generation's lease bounds it.
     pub(super) fn bound(&self, generation: &Generation) -> TokenLimits {
-        self.tokens.limits(generation.token)
+        self.tokens.limits(generation.token())
     }
 
     /// When the sessions of this generation are closed at the latest.
@@ -175,11 +171,11 @@ impl DynamicRole {
     #[must_use]
     pub(crate) fn runs_until(&self, now: Time) -> Option<Time> {
         self.generations
-            .values()
-            .filter(|generation| {
-                generation.state == State::Standby || generation.is_usable(now, self.bound(generation))
+            .iter()
+            .filter(|(_, generation)| {
+                generation.state() == State::Standby || generation.is_usable(now, self.bound(generation))
             })
-            .map(|generation| self.hard_close_at(generation))
+            .map(|(_, generation)| self.hard_close_at(generation))
             .filter(|hard_close_at| *hard_close_at > now)
             .max()
     }
@@ -188,7 +184,7 @@ impl DynamicRole {
     /// [`Event::Empty`].
     #[must_use]
     pub(crate) fn may_empty(&self, now: Time, number: GenerationId) -> bool {
-        self.generations.get(&number).is_some_and(|generation| match generation.state {
+        self.generations.get(number).is_some_and(|generation| match generation.state() {
             State::Closing { .. } => true,
             State::Retiring { successor_at, .. } => {
                 self.grace_over(now, successor_at) && !self.is_fallback(now, number, generation)
@@ -200,17 +196,17 @@ impl DynamicRole {
     /// Whether a server that sessions go to has let this generation in.
     #[must_use]
     pub(crate) fn is_accepted(&self, number: GenerationId) -> bool {
-        self.generations.get(&number).is_some_and(|generation| generation.accepted)
+        self.generations.get(number).is_some_and(Generation::is_accepted)
     }
 
     /// Whether this retired generation is the one to fall back on: no server that sessions go to has let a later one in.
     fn is_fallback(&self, now: Time, number: GenerationId, generation: &Generation) -> bool {
-        let has_successor = matches!(generation.state, State::Retiring { successor_at: Some(_), .. });
-        let mut later = self.generations.range(number.next()..).map(|(_, later)| later);
+        let has_successor = matches!(generation.state(), State::Retiring { successor_at: Some(_), .. });
+        let mut later = self.generations.after(number);
         has_successor
             && !self.closed
             && generation.is_usable(now, self.bound(generation))
-            && !later.any(|later| later.accepted && later.is_usable(now, self.bound(later)))
+            && !later.any(|later| later.is_accepted() && later.is_usable(now, self.bound(later)))
     }
 
     /// With several upstream addresses a lagging one may still need the previous credential.
@@ -249,11 +245,7 @@ impl DynamicRole {
             Event::ProofRefused(number) => self.not_proved(now, number, Unproved::Refused),
             Event::ProofLags(number) => self.not_proved(now, number, Unproved::Lags),
             Event::Unprovable(number) => self.not_proved(now, number, Unproved::NotAsked),
-            Event::Accepted(number) => {
-                if let Some(generation) = self.generations.get_mut(&number) {
-                    generation.accepted = true;
-                }
-            }
+            Event::Accepted(number) => self.generations.accept(number),
             Event::LeaseRenewed { number, sent_at, lease, renewable } => {
                 self.lease_renewed(now, number, sent_at, lease, renewable);
             }
@@ -286,7 +278,7 @@ impl DynamicRole {
             Event::Suspected(number) => self.check(now, number, CHECK_EVERY, true),
             Event::DenialSeen(number) => self.check(now, number, DENIAL_EVERY, false),
             Event::Replace(number) => self.replace(now, number),
-            Event::Await(number) if self.current == Some(number) => self.awaited = Some(number),
+            Event::Await(number) if self.generations.is_current(number) => self.awaited = Some(number),
             Event::Await(_) => {}
             Event::Rotate(drain) => {
                 if self.closed {
@@ -307,14 +299,14 @@ impl DynamicRole {
     }
 
     fn emptied(&mut self, now: Time, number: GenerationId, stray: bool) {
-        let Some(generation) = self.generations.get_mut(&number) else {
+        let Some(generation) = self.generations.get(number) else {
             return;
         };
-        match generation.state {
+        match generation.state() {
             State::Closing { cause: Cause::Lost, .. } => self.forget(number),
             State::Closing { .. } | State::Retiring { .. } if stray => {
                 // A server session may still be open: the lease is left to lapse, and its token with it.
-                generation.state = State::Revoking(Retry::GIVEN_UP);
+                self.generations.leave_to_lapse(number);
                 self.note(Note::Returned(number, Outcome::Failed));
             }
             State::Closing { .. } | State::Retiring { .. } if now < generation.lease_ends_at() => {
@@ -323,7 +315,6 @@ impl DynamicRole {
             State::Closing { .. } | State::Retiring { .. } => self.forget(number),
             // Recalled in the moment in which the driver closed it to newcomers.
             State::Current { .. } => {
-                self.current = None;
                 self.actions.push(Action::Unpublish);
                 self.give_back(number);
             }
@@ -340,7 +331,9 @@ impl DynamicRole {
     /// A lazy route that has had no session for long enough gives its credential back. A rotation that was asked for is
     /// not broken off.
     pub(super) fn end_idle(&mut self, now: Time) {
-        let Some(idle_after) = self.settings.lazy.filter(|_| self.current.is_some() && !self.in_use) else {
+        let Some(idle_after) =
+            self.settings.lazy.filter(|_| self.generations.current().is_some() && !self.in_use)
+        else {
             self.idle_since = None;
             return;
         };
@@ -375,11 +368,7 @@ impl DynamicRole {
 
     /// Ends the current generation's service, and whatever is being issued.
     fn stop(&mut self, successor_at: Option<Time>) {
-        if let Some(number) = self.current.take()
-            && let Some(generation) = self.generations.get_mut(&number)
-            && let State::Current { published_at } = generation.state
-        {
-            generation.state = State::Retiring { published_at, successor_at };
+        if self.generations.retire_current(successor_at).is_some() {
             self.actions.push(Action::Unpublish);
         }
         self.dismiss_standby();

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::event::Ending;
+use serde::{Deserialize, Serialize};
+
+use super::event::{Closing, Ending};
 use super::ids::TokenId;
 use super::note::Cause;
 use super::schedule::{self, Jitter, Retry};
@@ -13,21 +15,41 @@ use crate::time::Time;
 /// One lease's life.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Generation {
-    pub(super) token: TokenId,
-    pub(super) issued_at: Time,
-    pub(super) as_issued: Duration,
+    token: TokenId,
+    issued_at: Time,
+    as_issued: Duration,
     pub(super) term: Term,
-    pub(super) state: State,
+    state: State,
     /// Whether a server that sessions go to has let it in.
-    pub(super) accepted: bool,
+    is_accepted: bool,
     /// The end that a command has set, earlier than the lease's.
-    pub(super) cut_short: Option<CutShort>,
+    cut_short: Option<CutShort>,
     /// When a renewal was last asked for as a check.
     pub(super) checked_at: Option<Time>,
     /// The check that the renewal in flight answers.
     pub(super) check: Option<Check>,
-    /// What the driver was told last.
-    pub(super) last_notice: Option<Ending>,
+    /// What its sessions were told last.
+    last_notice: Option<Ending>,
+}
+
+/// What of a generation can outlive its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GenerationSnapshot {
+    /// The token that owns it.
+    pub(crate) token: TokenId,
+    issued_at: Time,
+    as_issued: Duration,
+    term: Term,
+    /// Whether it is to serve again: the current one, or else the latest candidate. Others are given back.
+    pub(crate) serves: bool,
+}
+
+impl GenerationSnapshot {
+    /// Whether this could be of the time before `now`.
+    #[must_use]
+    pub(crate) fn is_before(&self, now: Time) -> bool {
+        self.issued_at <= now && self.term.sent_at() <= now
+    }
 }
 
 /// A renewal that is asked for to see whether the lease lives.
@@ -85,6 +107,7 @@ pub(crate) enum State {
 }
 
 impl Generation {
+    /// A lease that Vault has just granted.
     pub(super) fn new(
         token: TokenId,
         sent_at: Time,
@@ -92,18 +115,33 @@ impl Generation {
         renewable: bool,
         jitter: Jitter,
     ) -> Self {
+        Self::candidate(token, sent_at, lease, Term::new(sent_at, Some(lease), renewable, jitter))
+    }
+
+    /// A lease that an earlier process left.
+    pub(super) fn resumed(now: Time, left: &GenerationSnapshot) -> Self {
+        Self::candidate(left.token, left.issued_at, left.as_issued, left.term.resumed(now))
+    }
+
+    fn candidate(token: TokenId, issued_at: Time, as_issued: Duration, term: Term) -> Self {
         Self {
             token,
-            issued_at: sent_at,
-            as_issued: lease,
-            term: Term::new(sent_at, Some(lease), renewable, jitter),
+            issued_at,
+            as_issued,
+            term,
             state: State::Candidate,
-            accepted: false,
+            is_accepted: false,
             cut_short: None,
             checked_at: None,
             check: None,
             last_notice: None,
         }
+    }
+
+    /// What the next process needs of it.
+    pub(super) fn snapshot(&self, serves: bool) -> GenerationSnapshot {
+        let Self { token, issued_at, as_issued, term, .. } = *self;
+        GenerationSnapshot { token, issued_at, as_issued, term, serves }
     }
 
     /// The end of the lease itself, as Vault said it.
@@ -122,6 +160,21 @@ impl Generation {
     #[must_use]
     pub(crate) fn issued_at(&self) -> Time {
         self.issued_at
+    }
+
+    /// `lease_duration` of its grant.
+    pub(super) fn as_issued(&self) -> Duration {
+        self.as_issued
+    }
+
+    /// Whether a server that sessions go to has let it in.
+    pub(super) fn is_accepted(&self) -> bool {
+        self.is_accepted
+    }
+
+    /// Whether the end that a command has set has come.
+    pub(super) fn is_cut_short(&self, now: Time) -> bool {
+        self.cut_short.is_some_and(|cut| now >= cut.at)
     }
 
     /// How often it has been renewed.
@@ -201,6 +254,98 @@ impl Generation {
         match self.term.renewal() {
             Renewal::Stopped { why, replace_at } => Some((why, replace_at)),
             Renewal::Scheduled(_) | Renewal::InFlight => None,
+        }
+    }
+
+    /// What its sessions have to know; `None` where it has none.
+    pub(super) fn ending(&self, now: Time, token: TokenLimits, setting: Option<Duration>) -> Option<Ending> {
+        let hard_close_at = self.hard_close_at(token);
+        match self.state {
+            State::Candidate | State::Standby | State::Revoking(_) => None,
+            State::Current { .. } | State::Retiring { .. } => {
+                let drain_from = self.drain_at(token, setting).filter(|at| *at <= now);
+                Some(Ending { hard_close_at, drain_from, closing: None })
+            }
+            State::Closing { cause, since } => {
+                let lease_end = self.lease_ends_at().min(token.ends_at);
+                let gone_by = match cause {
+                    Cause::LeaseEnd | Cause::CutShort => lease_end.min(since + schedule::GONE_WITHIN),
+                    Cause::Lost => since + schedule::GONE_WITHIN,
+                };
+                let cut_at = (since + schedule::CANCEL_LEAD).min(gone_by);
+                let closing = Some(Closing { cause, cut_at, gone_by });
+                Some(Ending { hard_close_at, drain_from: None, closing })
+            }
+        }
+    }
+
+    /// Its sessions are told this. False if that is what they were told last.
+    pub(super) fn notify(&mut self, ending: Ending) -> bool {
+        self.last_notice.replace(ending) != Some(ending)
+    }
+
+    /// A server that sessions go to has let it in.
+    pub(super) fn accept(&mut self) {
+        self.is_accepted = true;
+    }
+
+    /// A command ends it so early, unless one has ended it earlier.
+    pub(super) fn cut_short(&mut self, cut: CutShort) {
+        if self.cut_short.is_none_or(|earlier| cut.at < earlier.at) {
+            self.cut_short = Some(cut);
+        }
+    }
+
+    /// It is proved, and nothing needs it yet.
+    pub(super) fn stand_by(&mut self) {
+        self.state = State::Standby;
+    }
+
+    /// It serves new logins, from `published_at` on.
+    pub(super) fn serve(&mut self, published_at: Time) {
+        self.state = State::Current { published_at };
+    }
+
+    /// It serves no new logins any more, where it did. False if it did not.
+    pub(super) fn retire(&mut self, successor_at: Option<Time>) -> bool {
+        let State::Current { published_at } = self.state else { return false };
+        self.state = State::Retiring { published_at, successor_at };
+        true
+    }
+
+    /// Its sessions are closed from now on.
+    pub(super) fn close(&mut self, now: Time, cause: Cause) {
+        self.state = State::Closing { cause, since: now };
+    }
+
+    /// Its lease is given back: `retry` says when that is asked for.
+    pub(super) fn revoke(&mut self, retry: Retry) {
+        self.state = State::Revoking(retry);
+    }
+
+    /// Where the revocation of its lease stands; `None` where it is not given back.
+    pub(super) fn revoking(&self) -> Option<Retry> {
+        match self.state {
+            State::Revoking(retry) => Some(retry),
+            _ => None,
+        }
+    }
+
+    /// Whether it is retired, and sessions may still be in it.
+    pub(super) fn is_retiring(&self) -> bool {
+        matches!(self.state, State::Retiring { .. })
+    }
+
+    /// Fields on which no decision hangs any more are made equal, so that the model check knows a state again.
+    #[cfg(test)]
+    pub(super) fn forget_counts(&mut self) {
+        self.term.renewals = 0;
+        if self.state != State::Candidate {
+            // Only the patience with its proof, and an age that is not set, count from here.
+            self.issued_at = Time::NEVER;
+        }
+        if let State::Current { published_at } | State::Retiring { published_at, .. } = &mut self.state {
+            *published_at = Time::NEVER;
         }
     }
 }

@@ -26,11 +26,10 @@ impl DynamicRole {
         if self.command.is_some() {
             return Ok(Reason::Command);
         }
-        let current = self.current.and_then(|number| Some((number, self.generations.get(&number)?)));
         if self.reload && self.wanted {
             return Ok(Reason::Reload);
         }
-        let Some((number, generation)) = current else {
+        let Some((number, generation)) = self.generations.current() else {
             if !self.wanted {
                 return Err(Time::NEVER);
             }
@@ -48,7 +47,7 @@ impl DynamicRole {
             return Ok(Reason::Refused);
         }
         let draining_at = generation.would_drain_at(self.bound(generation), self.settings.drain);
-        let by_age = self.settings.rotate_after.map(|age| (generation.issued_at + age, Reason::Schedule));
+        let by_age = self.settings.rotate_after.map(|age| (generation.issued_at() + age, Reason::Schedule));
         let by_renewal = generation.replace().map(|(why, at)| match why {
             NotRenewed::Capped | NotRenewed::Unneeded => (at, Reason::Capped),
             NotRenewed::NotRenewable => (at, Reason::NotRenewable),
@@ -56,8 +55,9 @@ impl DynamicRole {
         });
         // Renewals that keep failing while the end draws near: a fresh lease may come where a longer one does not.
         let lease_failing = generation.term.is_failing().then_some((draining_at, Reason::NotRenewable));
-        let token_failing = self.tokens.is_failing(generation.token).then_some((draining_at, Reason::Token));
-        let by_token = Some((self.tokens.ending_at(generation.token), Reason::Token));
+        let token_failing =
+            self.tokens.is_failing(generation.token()).then_some((draining_at, Reason::Token));
+        let by_token = Some((self.tokens.ending_at(generation.token()), Reason::Token));
         let all = [by_age, by_renewal, lease_failing, by_token, token_failing];
         let due = all.iter().flatten().find(|(at, _)| *at <= now);
         match due {
@@ -127,10 +127,8 @@ impl DynamicRole {
             return;
         }
         self.spare = None;
-        let within = self
-            .current
-            .and_then(|number| self.generations.get(&number))
-            .map(|generation| schedule::patience(generation.term.usable()));
+        let current = self.generations.current();
+        let within = current.map(|(_, generation)| schedule::patience(generation.term.usable()));
         self.issuance.state = issuance::State::LoggingIn { reason };
         self.actions.push(Action::LogIn { within });
     }
@@ -140,12 +138,10 @@ impl DynamicRole {
             return;
         };
         self.issuance.awaits_bucket = false;
-        let number = self.next_number;
-        self.next_number = number.next();
         let jitter = self.jitter();
         let generation = Generation::new(token, sent_at, lease, renewable, jitter);
         let usable = self.hard_close_at(&generation).since(sent_at);
-        self.generations.insert(number, generation);
+        let number = self.generations.add(generation);
         self.actions.push(Action::Store(number));
         if self.spare == Some(token) {
             self.spare = None;
@@ -210,7 +206,7 @@ impl DynamicRole {
         if !self.tokens.is_owned(id) && left < schedule::LEAST_USABLE {
             return false;
         }
-        let Some(current) = self.current.and_then(|number| self.generations.get(&number)) else {
+        let Some((_, current)) = self.generations.current() else {
             return true;
         };
         let owner_ends_at = self.bound(current).ends_at;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::dynamic_role::DynamicRole;
 use super::event::{Action, DrainSpan, NotRotated};
-use super::generation::{CutShort, State};
+use super::generation::CutShort;
 use super::ids::GenerationId;
 use super::issuance::{FailureClass, Unproved};
 use super::note::{Note, Reason};
@@ -21,13 +21,11 @@ impl DynamicRole {
     }
 
     pub(super) fn proved(&mut self, now: Time, number: GenerationId) {
-        if let Some(generation) = self.generations.get_mut(&number) {
-            generation.accepted = true;
-        }
+        self.generations.accept(number);
         match self.issuance.state {
             issuance::State::Proving { reason: Reason::Standby, number: n, .. }
                 if n == number
-                    && self.current.is_some()
+                    && self.generations.current().is_some()
                     && self.awaited.is_none()
                     && self.demand(now).is_err() =>
             {
@@ -71,16 +69,16 @@ impl DynamicRole {
         let issuance::State::Proving { reason, number: n, .. } = self.issuance.state else {
             return;
         };
-        let Some(generation) = self.generations.get(&number).filter(|_| n == number) else {
+        let Some(generation) = self.generations.get(number).filter(|_| n == number) else {
             return;
         };
-        let usable = self.hard_close_at(generation).since(generation.issued_at);
+        let usable = self.hard_close_at(generation).since(generation.issued_at());
         let patience = match reason {
             // A fresh one may be the remedy; only a host that lags may yet learn of this one.
             Reason::TakenUp => self.settings.replica_grace,
             _ => Duration::from_mins(1).min(usable / 2),
         };
-        let patience_ends_at = generation.issued_at + patience;
+        let patience_ends_at = generation.issued_at() + patience;
         if refused_now && now >= patience_ends_at && reason == Reason::TakenUp {
             self.note(Note::NotTakenUp(number));
             self.give_back(number);
@@ -157,7 +155,7 @@ impl DynamicRole {
         {
             return Time::NEVER;
         }
-        self.current.and_then(|number| self.generations.get(&number)).map_or(Time::NEVER, |generation| {
+        self.generations.current().map_or(Time::NEVER, |(_, generation)| {
             generation.would_drain_at(self.bound(generation), self.settings.drain)
         })
     }
@@ -190,19 +188,16 @@ impl DynamicRole {
         self.dismiss_standby();
         let successor = self.has_published;
         self.succeed_current(now, number);
-        for generation in self.generations.values_mut() {
-            if let (State::Retiring { .. }, Some(drain)) = (generation.state, command) {
+        if let Some(drain) = command {
+            self.generations.cut_short(|generation| {
                 let span = match drain {
                     DrainSpan::For(span) => span,
                     DrainSpan::Default => {
-                        schedule::drain(route_drain, generation.as_issued, generation.term.usable())
+                        schedule::drain(route_drain, generation.as_issued(), generation.term.usable())
                     }
                 };
-                let cut = CutShort { from: now, at: now + span };
-                if generation.cut_short.is_none_or(|earlier| cut.at < earlier.at) {
-                    generation.cut_short = Some(cut);
-                }
-            }
+                CutShort { from: now, at: now + span }
+            });
         }
         self.note(Note::Published { number, reason, proved, successor });
         self.reload = false;

@@ -21,7 +21,7 @@ impl DynamicRole {
         renewable: bool,
     ) {
         let jitter = self.jitter();
-        let Some(generation) = self.generations.get_mut(&number) else {
+        let Some(generation) = self.generations.get_mut(number) else {
             return;
         };
         let check = generation.check.take();
@@ -37,10 +37,10 @@ impl DynamicRole {
 
     pub(super) fn lease_renew_failed(&mut self, now: Time, number: GenerationId, failure: Failure) {
         let jitter = self.jitter();
-        let Some(generation) = self.generations.get_mut(&number) else {
+        let Some(generation) = self.generations.get_mut(number) else {
             return;
         };
-        let owner = generation.token;
+        let owner = generation.token();
         let check = generation.check.take();
         match (failure, check.map(|check| check.before)) {
             (Failure::Gone | Failure::TokenDead, _) => {}
@@ -88,9 +88,7 @@ impl DynamicRole {
 
     /// A token is dead, and every lease that it owned.
     pub(super) fn token_dead(&mut self, now: Time, token: TokenId) {
-        let owned: Vec<GenerationId> =
-            self.generations().filter(|(_, g)| g.token == token).map(|(n, _)| n).collect();
-        for number in owned {
+        for number in self.generations.owned_by(token) {
             self.lose(now, number);
         }
         if self.spare == Some(token) {
@@ -103,10 +101,10 @@ impl DynamicRole {
 
     /// A lease is gone before its end.
     pub(super) fn lose(&mut self, now: Time, number: GenerationId) {
-        let Some(generation) = self.generations.get_mut(&number) else {
+        let Some(generation) = self.generations.get(number) else {
             return;
         };
-        match generation.state {
+        match generation.state() {
             State::Candidate => {
                 self.forget(number);
                 if matches!(self.issuance.state, issuance::State::Proving { number: n, .. } if n == number) {
@@ -120,11 +118,10 @@ impl DynamicRole {
             }
             State::Revoking(_) => self.forget(number),
             State::Current { .. } | State::Retiring { .. } => {
-                generation.state = State::Closing { cause: Cause::Lost, since: now };
+                let was_current = self.generations.close(now, number, Cause::Lost);
                 self.note(Note::Lost(number));
                 self.note(Note::Closing(number, Cause::Lost));
-                if self.current == Some(number) {
-                    self.current = None;
+                if was_current {
                     self.lost = true;
                     self.actions.push(Action::Unpublish);
                     self.replace_lost();
@@ -136,7 +133,7 @@ impl DynamicRole {
 
     pub(super) fn check(&mut self, now: Time, number: GenerationId, every: Duration, answer: bool) {
         let max_age = self.settings.max_age;
-        let Some(generation) = self.generations.get_mut(&number).filter(|g| g.is_renewed()) else {
+        let Some(generation) = self.generations.get_mut(number).filter(|g| g.is_renewed()) else {
             if answer {
                 self.actions.push(Action::Answer(number, Verdict::Lost));
             }
@@ -160,11 +157,11 @@ impl DynamicRole {
     }
 
     pub(super) fn ask_renewal(&mut self, number: GenerationId) {
-        let Some(generation) = self.generations.get_mut(&number) else {
+        let Some(generation) = self.generations.get_mut(number) else {
             return;
         };
         generation.term.asked();
         let within = schedule::patience(generation.term.usable());
-        self.actions.push(Action::RenewLease(number, generation.token, within));
+        self.actions.push(Action::RenewLease(number, generation.token(), within));
     }
 }

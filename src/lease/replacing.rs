@@ -11,7 +11,7 @@ use crate::time::Time;
 impl DynamicRole {
     /// Logins with this generation are refused, and they wait for another one.
     pub(super) fn replace(&mut self, now: Time, number: GenerationId) {
-        if self.current != Some(number) || self.refused == Some(number) {
+        if !self.generations.is_current(number) || self.refused == Some(number) {
             return;
         }
         match self.doubt.ask(now, number) {
@@ -25,7 +25,7 @@ impl DynamicRole {
     /// The proof of a generation that logins are refused with has come back.
     pub(super) fn doubt_settled(&mut self, now: Time, number: GenerationId, lets_in: bool) {
         let is_ours = self.doubt.settle(now, number, lets_in);
-        if !is_ours || self.current != Some(number) || self.refused == Some(number) {
+        if !is_ours || !self.generations.is_current(number) || self.refused == Some(number) {
             return;
         }
         if lets_in {
@@ -47,7 +47,7 @@ impl DynamicRole {
     /// Tells the logins that wait, once no issuance is under way any more.
     pub(super) fn answer_waiting_logins(&mut self, now: Time) {
         let Some(number) = self.awaited else { return };
-        if self.current != Some(number) {
+        if !self.generations.is_current(number) {
             self.awaited = None;
         } else if self.refused == Some(number) {
             // A fresh one comes as soon as it may.

@@ -3,17 +3,17 @@
 //! Nothing here is triggered: [`DynamicRole::review`] looks at everything it has and does what is due, so that it does not
 //! matter which event brought the moment. Doing it twice does nothing more.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::deadline::{Deadline, Deadlines};
 use super::dynamic_role::{DynamicRole, MOST_RETIRING};
-use super::event::{Action, Closing, Ending, Failure, NotRotated};
+use super::event::{Action, Failure, NotRotated};
 use super::generation::{Generation, State};
+use super::generations::Generations;
 use super::ids::{GenerationId, TokenId};
 use super::issuance::{self, Issuance};
 use super::note::{Cause, Note, Outcome};
-use super::schedule::{self, Retry};
+use super::schedule::Retry;
 use super::term::{NotRenewed, Renewal};
 use crate::time::Time;
 
@@ -46,28 +46,27 @@ impl DynamicRole {
             issuance::State::Proving { again_at: None, .. } => self.deadlines.is_under_way(Deadline::Proof),
             issuance::State::Proving { .. } | issuance::State::Idle | issuance::State::BackOff { .. } => {}
         }
-        if self.generations.values().any(|generation| generation.term.renewal() == Renewal::InFlight) {
+        if self.generations.iter().any(|(_, generation)| generation.term.renewal() == Renewal::InFlight) {
             self.deadlines.is_under_way(Deadline::RenewLease);
         }
     }
 
     /// Hard closes that are due, and candidates that died unproved.
     pub(super) fn end_generations(&mut self, now: Time) {
-        for number in self.numbers() {
-            let Some(generation) = self.generations.get(&number) else {
+        for number in self.generations.numbers() {
+            let Some(generation) = self.generations.get(number) else {
                 continue;
             };
             let hard_close_at = self.hard_close_at(generation);
-            let cut_short = generation.cut_short.is_some_and(|cut| now >= cut.at);
+            let cut_short = generation.is_cut_short(now);
             let proving =
                 matches!(self.issuance.state, issuance::State::Proving { number: n, .. } if n == number);
-            match generation.state {
+            match generation.state() {
                 State::Current { .. } | State::Retiring { .. } if now >= hard_close_at => {
                     let cause = if cut_short { Cause::CutShort } else { Cause::LeaseEnd };
-                    self.set_state(number, State::Closing { cause, since: now });
+                    let was_current = self.generations.close(now, number, cause);
                     self.note(Note::Closing(number, cause));
-                    if self.current == Some(number) {
-                        self.current = None;
+                    if was_current {
                         self.actions.push(Action::Unpublish);
                     }
                 }
@@ -91,21 +90,14 @@ impl DynamicRole {
 
     /// Without a current generation the latest that is still usable serves again.
     fn choose_current(&mut self, now: Time) {
-        if self.current.is_some() || self.closed || !self.wanted {
+        if self.closed || !self.wanted {
             return;
         }
-        let latest = self
-            .generations
-            .iter()
-            .rev()
-            .find(|(_, g)| g.is_usable(now, self.bound(g)))
-            .map(|(number, _)| *number);
-        let Some(number) = latest else { return };
-        if let Some(State::Retiring { published_at, successor_at }) =
-            self.generations.get(&number).map(|g| g.state)
+        let mut all = self.generations.iter().rev();
+        let latest = all.find(|(_, g)| g.is_usable(now, self.bound(g))).map(|(number, _)| number);
+        if let Some(number) = latest
+            && let Some(successor_at) = self.generations.recall(number)
         {
-            self.set_state(number, State::Current { published_at });
-            self.current = Some(number);
             self.actions.push(Action::Publish(number));
             self.note(match successor_at {
                 Some(_) => Note::Recalled(number),
@@ -115,15 +107,12 @@ impl DynamicRole {
     }
 
     fn renew_leases(&mut self, now: Time) {
-        let retiring: Vec<GenerationId> = self
-            .generations()
-            .filter(|(_, g)| matches!(g.state, State::Retiring { .. }))
-            .map(|(number, _)| number)
-            .collect();
+        let retiring: Vec<GenerationId> =
+            self.generations().filter(|(_, g)| g.is_retiring()).map(|(number, _)| number).collect();
         let too_many = retiring.len().saturating_sub(MOST_RETIRING);
-        for number in self.numbers() {
+        for number in self.generations.numbers() {
             let max_age = self.settings.max_age;
-            let Some(generation) = self.generations.get_mut(&number).filter(|g| g.is_renewed()) else {
+            let Some(generation) = self.generations.get_mut(number).filter(|g| g.is_renewed()) else {
                 continue;
             };
             let Some(at) = generation.renew_at() else { continue };
@@ -146,37 +135,31 @@ impl DynamicRole {
 
     /// A generation is not served any more, and nobody is in it: its lease goes back.
     pub(super) fn give_back(&mut self, number: GenerationId) {
-        let Some(generation) = self.generations.get_mut(&number) else {
-            return;
-        };
-        generation.state = State::Revoking(Retry::IN_FLIGHT);
-        self.actions.push(Action::RevokeLease(number, generation.token));
+        if let Some(token) = self.generations.revoke(number) {
+            self.actions.push(Action::RevokeLease(number, token));
+        }
     }
 
     /// A lease came without a credential that could be used.
     pub(super) fn lease_left(&mut self, token: TokenId, sent_at: Time, lease: Duration) {
-        let number = self.next_number;
-        self.next_number = number.next();
         let jitter = self.jitter();
-        self.generations.insert(number, Generation::new(token, sent_at, lease, false, jitter));
+        let number = self.generations.add(Generation::new(token, sent_at, lease, false, jitter));
         self.actions.push(Action::Store(number));
         self.give_back(number);
     }
 
     /// Revocations to be tried again, and leases that have lapsed.
     fn give_leases_back(&mut self, now: Time) {
-        for number in self.numbers() {
-            let Some(generation) = self.generations.get(&number) else {
+        for number in self.generations.numbers() {
+            let Some(generation) = self.generations.get(number) else {
                 continue;
             };
-            let state = generation.state;
-            let owner = generation.token;
             let lapses_at = generation.lease_ends_at().min(self.bound(generation).ends_at);
-            if let State::Retiring { successor_at: Some(at), .. } = state {
+            if let State::Retiring { successor_at: Some(at), .. } = generation.state() {
                 // The driver is asked again whether it is empty.
                 self.deadlines.wake(Deadline::ReplicaGrace, at + self.settings.replica_grace);
             }
-            let State::Revoking(revoking) = state else { continue };
+            let Some(revoking) = generation.revoking() else { continue };
             if now >= lapses_at && revoking.due().is_some() {
                 if revoking != Retry::GIVEN_UP {
                     self.note(Note::Returned(number, Outcome::Failed));
@@ -191,14 +174,13 @@ impl DynamicRole {
             if now < at {
                 self.deadlines.wake(Deadline::RevokeLease, at);
             } else {
-                self.set_state(number, State::Revoking(revoking.again()));
-                self.actions.push(Action::RevokeLease(number, owner));
+                self.give_back(number);
             }
         }
     }
 
     pub(super) fn returned(&mut self, number: GenerationId, outcome: Outcome) {
-        if self.generations.get(&number).is_some_and(|g| matches!(g.state, State::Revoking(_))) {
+        if self.generations.get(number).is_some_and(|g| g.revoking().is_some()) {
             self.note(Note::Returned(number, outcome));
             self.forget(number);
         }
@@ -206,21 +188,19 @@ impl DynamicRole {
 
     pub(super) fn lease_revoke_failed(&mut self, now: Time, number: GenerationId, failure: Failure) {
         let jitter = self.jitter();
-        let Some(generation) = self.generations.get_mut(&number) else {
+        let Some(generation) = self.generations.get(number).filter(|g| g.revoking().is_some()) else {
             return;
         };
-        let State::Revoking(revoking) = generation.state else {
-            return;
-        };
+        let owner = generation.token();
         match failure {
             // Dead tokens take their leases along.
             Failure::TokenDead | Failure::Gone => {
-                self.generations.remove(&number);
+                self.generations.remove(number);
                 self.revocation.verify(now, number, jitter, &mut self.actions);
             }
-            Failure::Forbidden if self.tokens.is_owned(generation.token) => {
-                self.revocation.go_with(generation.token, number, &mut self.actions);
-                self.generations.remove(&number);
+            Failure::Forbidden if self.tokens.is_owned(owner) => {
+                self.revocation.go_with(owner, number, &mut self.actions);
+                self.generations.remove(number);
             }
             Failure::Forbidden => self.returned(number, Outcome::Forbidden),
             Failure::Transient
@@ -228,7 +208,7 @@ impl DynamicRole {
             | Failure::CannotExtend
             | Failure::Refused
             | Failure::Unusable => {
-                generation.state = State::Revoking(revoking.failed(now, jitter));
+                self.generations.revoke_later(now, number, jitter);
             }
         }
     }
@@ -237,7 +217,7 @@ impl DynamicRole {
     fn give_tokens_back(&mut self, now: Time) {
         let ended = {
             let is_needed = needed(&self.generations, &self.issuance, self.spare);
-            let stands = |id| is_needed(id) || self.generations.values().any(|g| g.token == id);
+            let stands = |id| is_needed(id) || self.generations.stand_on(id);
             self.tokens.revoke(now, stands, &mut self.deadlines, &mut self.actions)
         };
         for id in ended {
@@ -255,75 +235,46 @@ impl DynamicRole {
 
     /// Looks for leases that went with their token, by the token of the credential that serves.
     fn verify_revoked(&mut self, now: Time) {
-        let serves = self.current.and_then(|number| self.generations.get(&number));
-        let asker = serves.map(|generation| generation.token);
+        let asker = self.generations.current().map(|(_, generation)| generation.token());
         self.revocation.look(now, asker, self.closed, &mut self.deadlines, &mut self.actions);
     }
 
     /// What sessions have to know, where it has changed.
     fn tell(&mut self, now: Time) {
-        for number in self.numbers() {
-            let Some(generation) = self.generations.get(&number) else {
+        for number in self.generations.numbers() {
+            let Some(generation) = self.generations.get(number) else {
                 continue;
             };
-            let bound = self.bound(generation);
-            let hard_close_at = generation.hard_close_at(bound);
-            let ending = match generation.state {
-                State::Candidate | State::Standby | State::Revoking(_) => continue,
-                State::Current { .. } | State::Retiring { .. } => {
-                    let drain_at = generation.drain_at(bound, self.settings.drain);
-                    if let Some(at) = drain_at {
-                        self.deadlines.wake(Deadline::Drain, at);
-                    }
-                    Ending { hard_close_at, drain_from: drain_at.filter(|at| *at <= now), closing: None }
-                }
-                State::Closing { cause, since } => {
-                    let lease_end = generation.lease_ends_at().min(bound.ends_at);
-                    let gone_by = match cause {
-                        Cause::LeaseEnd | Cause::CutShort => lease_end.min(since + schedule::GONE_WITHIN),
-                        Cause::Lost => since + schedule::GONE_WITHIN,
-                    };
-                    let cut_at = (since + schedule::CANCEL_LEAD).min(gone_by);
-                    Ending {
-                        hard_close_at,
-                        drain_from: None,
-                        closing: Some(Closing { cause, cut_at, gone_by }),
-                    }
-                }
-            };
-            let last_notice = self.generations.get_mut(&number).map(|g| g.last_notice.replace(ending));
-            if last_notice != Some(Some(ending)) {
+            let (bound, setting) = (self.bound(generation), self.settings.drain);
+            if let Some(at) = generation.drain_at(bound, setting) {
+                self.deadlines.wake(Deadline::Drain, at);
+            }
+            if let Some(ending) = generation.ending(now, bound, setting)
+                && self.generations.get_mut(number).is_some_and(|generation| generation.notify(ending))
+            {
                 self.actions.push(Action::NotifySessions(number, ending));
             }
         }
     }
 
     pub(super) fn forget(&mut self, number: GenerationId) {
-        if self.generations.remove(&number).is_some() {
+        if self.generations.remove(number) {
             self.actions.push(Action::Forget(number));
         }
-    }
-
-    pub(super) fn set_state(&mut self, number: GenerationId, state: State) {
-        if let Some(generation) = self.generations.get_mut(&number) {
-            generation.state = state;
-        }
-    }
-
-    fn numbers(&self) -> Vec<GenerationId> {
-        self.generations.keys().copied().collect()
     }
 }
 
 /// Whether a token is renewed: a living generation, or an issuance, stands on it.
 fn needed(
-    generations: &BTreeMap<GenerationId, Generation>,
+    generations: &Generations,
     issuance: &Issuance,
     spare: Option<TokenId>,
 ) -> impl Fn(TokenId) -> bool {
     move |id| {
         spare == Some(id)
             || matches!(issuance.state, issuance::State::Requesting { token, .. } if token == id)
-            || generations.values().any(|g| g.token == id && (g.is_renewed() || g.state == State::Candidate))
+            || generations
+                .iter()
+                .any(|(_, g)| g.token() == id && (g.is_renewed() || g.state() == State::Candidate))
     }
 }

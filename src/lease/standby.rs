@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::dynamic_role::DynamicRole;
 use super::event::Action;
-use super::generation::{Generation, State};
+use super::generation::Generation;
 use super::ids::{GenerationId, TokenId};
 use super::note::{Note, Reason};
 use super::schedule;
@@ -15,18 +15,14 @@ use super::term::{Renewal, Term};
 use crate::time::Time;
 
 impl DynamicRole {
-    /// The generation that stands by.
-    pub(super) fn standby(&self) -> Option<(GenerationId, &Generation)> {
-        self.generations().find(|(_, generation)| generation.state == State::Standby)
-    }
-
     /// Whether a credential to stand by is needed: now, or else from when on. What [`DynamicRole::demand`] says comes first.
     pub(super) fn standby_demand(&self, now: Time) -> Result<(), Time> {
-        let current = self.current.and_then(|number| self.generations.get(&number));
-        let Some(current) = current.filter(|_| self.settings.standby && !self.closed && self.wanted) else {
+        let current = self.generations.current();
+        let Some((_, current)) = current.filter(|_| self.settings.standby && !self.closed && self.wanted)
+        else {
             return Err(Time::NEVER);
         };
-        let at = match self.standby() {
+        let at = match self.generations.standby() {
             Some((_, standby)) => self.replace_standby_at(standby),
             None => match self.ending_at(current) {
                 // It is renewed for ever, as far as anybody knows.
@@ -40,12 +36,12 @@ impl DynamicRole {
 
     /// From when on a generation cannot be renewed any more: its lease, or its token.
     fn ending_at(&self, generation: &Generation) -> Time {
-        let token = self.tokens.ending_at(generation.token);
+        let token = self.tokens.ending_at(generation.token());
         generation.replace().map_or(token, |(_, at)| at.min(token))
     }
 
     fn replace_standby_at(&self, standby: &Generation) -> Time {
-        let failing = standby.term.is_failing() || self.tokens.is_failing(standby.token);
+        let failing = standby.term.is_failing() || self.tokens.is_failing(standby.token());
         let at = self.ending_at(standby);
         if failing { at.min(standby.would_drain_at(self.bound(standby), self.settings.drain)) } else { at }
     }
@@ -56,7 +52,7 @@ impl DynamicRole {
         let Some(token_ends_at) = self.tokens.ends_at(token) else {
             return true;
         };
-        match self.standby() {
+        match self.generations.standby() {
             None => now < self.tokens.ending_at(token),
             Some((_, standby)) => {
                 let ends_at = standby.lease_ends_at().min(self.bound(standby).ends_at);
@@ -68,7 +64,7 @@ impl DynamicRole {
     /// A proved candidate that nothing needs yet stands by, in place of an earlier one.
     pub(super) fn stand_by(&mut self, number: GenerationId) {
         self.dismiss_standby();
-        self.set_state(number, State::Standby);
+        self.generations.stand_by(number);
         self.issuance.succeed();
         self.standby_out_of_turn = false;
         self.note(Note::StandsBy(number));
@@ -76,7 +72,7 @@ impl DynamicRole {
 
     /// Gives back what stands by.
     pub(super) fn dismiss_standby(&mut self) {
-        if let Some((number, _)) = self.standby() {
+        if let Some((number, _)) = self.generations.standby() {
             self.give_back(number);
         }
     }
@@ -84,13 +80,14 @@ impl DynamicRole {
     /// Publishes what stands by if the current generation is gone, or is to be replaced for a reason that Vault's absence
     /// must not delay. A rotation by age or on command asks for a fresh credential.
     pub(super) fn publish_standby(&mut self, now: Time) {
-        let Some((number, standby)) = self.standby().filter(|_| !self.closed && self.wanted) else {
+        let Some((number, standby)) = self.generations.standby().filter(|_| !self.closed && self.wanted)
+        else {
             return;
         };
         if !self.settings.standby {
             return self.give_back(number);
         }
-        let current = self.current.and_then(|number| self.generations.get(&number));
+        let current = self.generations.current().map(|(_, current)| current);
         let is_longer = |current: &Generation| {
             self.hard_close_at(standby) > self.hard_close_at(current) + schedule::LEAST_USABLE
         };
@@ -111,13 +108,7 @@ impl DynamicRole {
 
     /// The current generation retires and this one takes its place.
     pub(super) fn succeed_current(&mut self, now: Time, number: GenerationId) {
-        for generation in self.generations.values_mut() {
-            if let State::Current { published_at } = generation.state {
-                generation.state = State::Retiring { published_at, successor_at: Some(now) };
-            }
-        }
-        self.set_state(number, State::Current { published_at: now });
-        self.current = Some(number);
+        self.generations.publish(now, number);
         self.actions.push(Action::Publish(number));
         self.has_published = true;
         self.idle_since = None;
@@ -129,7 +120,9 @@ impl DynamicRole {
     /// Has what stands by renewed half a period off the current one, and each lease together with its token: a generation
     /// lives as long as the one of the two that was renewed first.
     pub(super) fn stagger_renewals(&mut self, now: Time) {
-        let (Some(current), Some(standby)) = (self.current, self.standby().map(|(number, _)| number)) else {
+        let (Some((current, _)), Some((standby, _))) =
+            (self.generations.current(), self.generations.standby())
+        else {
             return;
         };
         let (Some(of_current), Some(of_standby)) = (self.beat(current), self.beat(standby)) else {
@@ -142,20 +135,20 @@ impl DynamicRole {
 
     /// When what bounds this generation is renewed; nothing while a renewal is under way, or fails, or there is none.
     fn beat(&self, number: GenerationId) -> Option<RenewalPhase> {
-        let generation = self.generations.get(&number)?;
+        let generation = self.generations.get(number)?;
         let (lease, lease_at) = (&generation.term, generation.term.renews_at()?);
         if lease.is_failing() {
             return None;
         }
         let by_lease = RenewalPhase { at: lease_at, usable: lease.usable(), lease: true, token: false };
-        let token = self.tokens.term(generation.token);
+        let token = self.tokens.term(generation.token());
         // One that is not renewed has an end of its own, or none.
         let Some(token) = token.filter(|token| !matches!(token.renewal(), Renewal::Stopped { .. })) else {
             return Some(by_lease);
         };
         let token_at = token.renews_at().filter(|_| !token.is_failing())?;
-        let owned = |other: &Generation| other.token == generation.token && other.is_renewed();
-        let is_shared = self.generations.iter().any(|(n, other)| *n != number && owned(other));
+        let owned = |other: &Generation| other.token() == generation.token() && other.is_renewed();
+        let is_shared = self.generations.iter().any(|(n, other)| n != number && owned(other));
         // The longer of two such has always more to come than the shorter one at its best.
         let is_twice = |longer: &Term, shorter: &Term| longer.usable() >= shorter.usable() * 2;
         Some(if is_twice(token, lease) {
@@ -172,12 +165,12 @@ impl DynamicRole {
     }
 
     fn advance(&mut self, number: GenerationId, beat: RenewalPhase, at: Time) {
-        let Some(generation) = self.generations.get_mut(&number) else { return };
+        let Some(generation) = self.generations.get_mut(number) else { return };
         if beat.lease {
             generation.term.renew_by(at);
         }
         if beat.token {
-            self.tokens.renew_by(generation.token, at);
+            self.tokens.renew_by(generation.token(), at);
         }
     }
 }

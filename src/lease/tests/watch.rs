@@ -185,14 +185,12 @@ impl Watch {
             (Some(Planted::CappedRenewedAgain), Event::LeaseRenewed { number, sent_at, lease, .. })
                 if actions.contains(&Action::Note(Note::Renewed { number, lease, capped: true })) =>
             {
-                if let Some(generation) = self.role.generations.get_mut(&number) {
-                    generation.term = Term::new(sent_at, Some(lease), true, Jitter::NONE);
-                }
+                let term = Term::new(sent_at, Some(lease), true, Jitter::NONE);
+                self.role.generations.plant_term(number, term);
                 actions.extend(self.role.handle(self.now, Event::Tick));
             }
             (Some(Planted::DrainWithoutSuccessor), _) => {
-                let Some(number) = self.role.current() else { return };
-                let Some(generation) = self.role.generations.get(&number) else { return };
+                let Some((number, generation)) = self.role.generations.current() else { return };
                 let bound = self.role.bound(generation);
                 let from = generation.would_drain_at(bound, self.role.settings.drain);
                 if from <= self.now {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::super::watch::{Planted, Watch, promise};
 use super::super::world::Lease;
 use super::replies::{LEASE, MOST, Reply};
-use crate::lease::generation::State as Stands;
 use crate::lease::{Action, DrainSpan, DynamicRole, Event, GenerationId, Settings};
 use crate::time::Time;
 
@@ -226,18 +225,7 @@ impl State {
     fn settle_counts(&mut self) {
         let watch = &mut self.watch;
         watch.role.salt = 0;
-        for generation in watch.role.generations.values_mut() {
-            generation.term.renewals = 0;
-            if generation.state != Stands::Candidate {
-                // Only the patience with its proof, and an age that is not set, count from here.
-                generation.issued_at = Time::NEVER;
-            }
-            if let Stands::Current { published_at } | Stands::Retiring { published_at, .. } =
-                &mut generation.state
-            {
-                *published_at = Time::NEVER;
-            }
-        }
+        watch.role.generations.forget_counts();
         watch.role.tokens.forget_counts();
         for held in watch.held.values_mut() {
             held.issued_at = Time::NEVER;
