@@ -93,9 +93,9 @@ impl DynamicRole {
         if self.closed || !self.wanted {
             return;
         }
-        let mut all = self.generations.iter().rev();
-        let latest = all.find(|(_, g)| g.is_usable(now, self.bound(g))).map(|(number, _)| number);
-        if let Some(number) = latest
+        let is_usable = |generation: &Generation| generation.is_usable(now, self.bound(generation));
+        let latest = self.generations.iter().rfind(|(_, generation)| is_usable(generation));
+        if let Some(number) = latest.map(|(number, _)| number)
             && let Some(successor_at) = self.generations.recall(number)
         {
             self.actions.push(Action::Publish(number));
