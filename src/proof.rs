@@ -105,7 +105,8 @@ impl Prover {
             let Some(outcome) = self.log_in(*turn, &database, set_role, username, password).await else {
                 continue;
             };
-            if let Some(address) = outcome.as_ref().map_or_else(LoginError::address, |leg| Some(&leg.address))
+            if let Some(address) =
+                outcome.as_ref().map_or_else(LoginError::address, |session| Some(&session.address))
             {
                 *turn = turn.at(address);
             }
@@ -156,8 +157,10 @@ impl Prover {
         if !refusal.is_suspect() || refusal.blames_credential() {
             return false;
         }
-        let Some(Ok(leg)) = self.log_in(turn, database, None, username, password).await else { return false };
-        leg.part().await;
+        let Some(Ok(session)) = self.log_in(turn, database, None, username, password).await else {
+            return false;
+        };
+        session.terminate().await;
         true
     }
 
@@ -169,12 +172,12 @@ impl Prover {
         outcome: Result<UpstreamSession, LoginError>,
     ) -> Word {
         let error = match (outcome, &self.sql) {
-            (Ok(leg), None) => {
-                let address = leg.address.clone();
-                leg.part().await;
+            (Ok(session), None) => {
+                let address = session.address.clone();
+                session.terminate().await;
                 return Word::OfServer(Answer::Accepts(address));
             }
-            (Ok(leg), Some(sql)) => return Word::OfServer(self.ask_probe(leg, sql).await),
+            (Ok(session), Some(sql)) => return Word::OfServer(self.ask_probe(session, sql).await),
             (Err(error), _) => error,
         };
         let name = self.upstream.host_name(turn.host());
@@ -201,9 +204,9 @@ impl Prover {
         word(error, asked, obstacle)
     }
 
-    async fn ask_probe(&self, leg: UpstreamSession, sql: &str) -> Answer {
-        let address = leg.address.clone();
-        let Err(error) = probe(leg, sql, self.upstream.connect_timeout()).await else {
+    async fn ask_probe(&self, session: UpstreamSession, sql: &str) -> Answer {
+        let address = session.address.clone();
+        let Err(error) = probe(session, sql, self.upstream.connect_timeout()).await else {
             return Answer::Accepts(address);
         };
         tracing::warn!(upstream.addr = %address, sqlstate = error.sqlstate(), %error, "probe_sql fails");
@@ -330,9 +333,9 @@ fn is_passing(sqlstate: &str) -> bool {
 }
 
 /// Runs `sql`; rows are thrown away.
-pub(crate) async fn probe(leg: UpstreamSession, sql: &str, within: Duration) -> Result<(), ProbeError> {
-    let cancel = leg.cancel.clone();
-    let asking = leg.ask(|client| async move { client.batch_execute(sql).await });
+pub(crate) async fn probe(session: UpstreamSession, sql: &str, within: Duration) -> Result<(), ProbeError> {
+    let cancel = session.cancel.clone();
+    let asking = session.ask(|client| async move { client.batch_execute(sql).await });
     match timeout(within, Box::pin(asking)).await {
         Ok(answer) => answer.flatten().map_err(ProbeError::Failed),
         Err(_) => {

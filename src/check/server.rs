@@ -82,16 +82,16 @@ impl HostCheck {
     /// Every host by what `target_session_attrs` asks for, as `run` logs in; then a session at the first that a session
     /// could go to.
     pub(super) async fn examine(&self, findings: &mut Vec<Finding>) {
-        let mut session = None;
+        let mut first = None;
         let mut of_hosts = Vec::new();
         let mut unsuitable = 0;
         let mut turns = self.upstream.order();
         while let Some(turn) = turns.pop_front() {
             let name = self.upstream.host_name(turn.host());
             match self.log_in(turn, None).await {
-                Ok(leg) => {
+                Ok(session) => {
                     of_hosts.push(Finding::ok("server", format!("{name} lets the role in")));
-                    session = session.or(Some((turn, leg)));
+                    first = first.or(Some((turn, session)));
                 }
                 Err(NoSession::Login(LoginError::Unsuitable(_))) => match self.upstream.second(turn) {
                     Some(second) => turns.push_back(second),
@@ -108,11 +108,11 @@ impl HostCheck {
         }
         for finding in &mut of_hosts {
             // One host suffices for the others to be a warning.
-            if session.is_some() && finding.outcome == Outcome::Error {
+            if first.is_some() && finding.outcome == Outcome::Error {
                 finding.outcome = Outcome::Warning;
             }
         }
-        if session.is_none() && unsuitable > 0 {
+        if first.is_none() && unsuitable > 0 {
             of_hosts.push(Finding::error(
                 "server",
                 "no host is what target_session_attrs asks for: no session gets in",
@@ -120,8 +120,8 @@ impl HostCheck {
             ));
         }
         findings.append(&mut of_hosts);
-        let Some((turn, leg)) = session else { return };
-        let asked = leg.ask(|client| async move { self.question(&client).await });
+        let Some((turn, session)) = first else { return };
+        let asked = session.ask(|client| async move { self.question(&client).await });
         match timeout(self.upstream.connect_timeout(), Box::pin(asked)).await {
             Ok(Ok(mut answers)) => findings.append(&mut answers),
             Ok(Err(_)) | Err(_) => findings.push(Finding::error(
@@ -169,8 +169,8 @@ impl HostCheck {
 
     /// As the proof does it: a session of its own, under `set_role`.
     async fn ask_probe(&self, turn: Turn, sql: &str) -> Finding {
-        let leg = match self.log_in(turn, self.set_role.as_deref()).await {
-            Ok(leg) => leg,
+        let session = match self.log_in(turn, self.set_role.as_deref()).await {
+            Ok(session) => session,
             Err(error) => {
                 let finding = self.refused(turn, &error);
                 return Finding::error(
@@ -180,7 +180,7 @@ impl HostCheck {
                 );
             }
         };
-        match probe(leg, sql, self.upstream.connect_timeout()).await {
+        match probe(session, sql, self.upstream.connect_timeout()).await {
             Ok(()) => Finding::ok("probe_sql", "the role can run it"),
             Err(error) => Finding::error(
                 "probe_sql",
@@ -196,8 +196,8 @@ impl HostCheck {
     /// What depends on the role by now.
     pub(super) async fn dependents(&self) -> Vec<String> {
         let Some(&first) = self.upstream.each().first() else { return Vec::new() };
-        let Ok(leg) = self.log_in(first, None).await else { return Vec::new() };
-        let asked = leg.ask(|client| async move { value(&client, DEPENDENTS).await });
+        let Ok(session) = self.log_in(first, None).await else { return Vec::new() };
+        let asked = session.ask(|client| async move { value(&client, DEPENDENTS).await });
         match timeout(self.upstream.connect_timeout(), Box::pin(asked)).await {
             Ok(Ok(Some(list))) => list.lines().map(str::to_owned).collect(),
             _ => Vec::new(),

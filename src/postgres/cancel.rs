@@ -173,8 +173,8 @@ pub(in crate::postgres) mod tests {
     pub(in crate::postgres) const CANCEL: [u8; 16] =
         [0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e, 0, 0, 0, 7, 1, 2, 3, 4];
 
-    /// A server that lets its first client in, the client's leg, and the server's end of it.
-    pub(in crate::postgres) async fn leg() -> (TcpListener, UpstreamSession, TcpStream) {
+    /// A server that lets its first client in, its session there, and the server's end of it.
+    pub(in crate::postgres) async fn session() -> (TcpListener, UpstreamSession, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("postgresql://{}/shop?sslmode=disable", listener.local_addr().unwrap());
         let settings = Settings {
@@ -194,8 +194,8 @@ pub(in crate::postgres) mod tests {
             server.write_all(LET_IN).await.unwrap();
             server
         };
-        let (leg, server) = tokio::join!(upstream.login(turn, startup, "v", &secret), letting_in);
-        (listener, leg.unwrap(), server)
+        let (session, server) = tokio::join!(upstream.login(turn, startup, "v", &secret), letting_in);
+        (listener, session.unwrap(), server)
     }
 
     fn request(key: &[u8]) -> CancelRequest {
@@ -204,11 +204,11 @@ pub(in crate::postgres) mod tests {
 
     #[tokio::test]
     async fn a_known_key_reaches_its_server_until_the_session_is_over() {
-        let (listener, leg, _server) = leg().await;
+        let (listener, session, _server) = session().await;
         let cancels = Arc::new(Cancels::new(Unknown::Off));
         // The client's key need not be the server's.
         let key = request(&[9; 40]);
-        let registration = cancels.register(key.clone(), Arc::new(leg.cancel.unwrap()), 1);
+        let registration = cancels.register(key.clone(), Arc::new(session.cancel.unwrap()), 1);
         let accepting = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut packet = [0; 16];
@@ -272,9 +272,9 @@ pub(in crate::postgres) mod tests {
 
     #[tokio::test]
     async fn a_key_that_two_servers_made_is_the_later_sessions() {
-        let (_listener, leg, _server) = leg().await;
+        let (_listener, session, _server) = session().await;
         let cancels = Arc::new(Cancels::new(Unknown::Off));
-        let target = Arc::new(leg.cancel.unwrap());
+        let target = Arc::new(session.cancel.unwrap());
         let key = request(&[9; 8]);
         let earlier = cancels.register(key.clone(), Arc::clone(&target), 1);
         let _later = cancels.register(key.clone(), target, 2);

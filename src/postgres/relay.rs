@@ -27,7 +27,7 @@ use crate::postgres::protocol::phase::Phase;
 use crate::postgres::upstream::CancelTarget;
 use crate::session::end::{self, EndDecision, EndPolicy, Stop};
 use crate::session::timer::{self, Timer};
-use crate::session::{WatchedValue, read_buffer};
+use crate::session::{Buffered, WatchedValue, read_buffer};
 use crate::time::Time;
 
 use pipe::{Pipe, Step};
@@ -44,15 +44,6 @@ pub(super) struct Session {
     pub(super) cancel: Option<Arc<CancelTarget>>,
     /// What the process asks of its sessions.
     pub(super) stop: watch::Receiver<Stop>,
-}
-
-/// What was read before the relay began.
-#[derive(Default)]
-pub(super) struct Early {
-    /// Behind its StartupMessage.
-    pub(super) of_client: Box<[u8]>,
-    /// Behind its first ReadyForQuery.
-    pub(super) of_upstream: Box<[u8]>,
 }
 
 /// Told of a 42501 or 42704 that passed by, with the generation's number.
@@ -107,14 +98,14 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    /// `early` comes before all that the streams hold.
-    pub(super) fn new(client: C, upstream: U, early: Early, session: Session) -> Box<Self> {
+    /// What was read ahead is the client's behind its StartupMessage, and the server's behind its first ReadyForQuery.
+    pub(super) fn new(client: Buffered<C>, upstream: Buffered<U>, session: Session) -> Box<Self> {
         let Session { guard, metrics, denied, cancel, stop } = session;
         Box::new(Self {
-            client,
-            upstream,
-            to_upstream: Pipe::new(early.of_client),
-            to_client: Pipe::new(early.of_upstream),
+            client: client.stream,
+            upstream: upstream.stream,
+            to_upstream: Pipe::new(&client.buffer),
+            to_client: Pipe::new(&upstream.buffer),
             phase: Phase::default(),
             quiet_since: None,
             ended_by_server: false,

@@ -1,10 +1,10 @@
 //! One client, from its first byte to its last: what it asks for, its login upstream, its relay, its end. Floor 4.
 //!
 //! ```text
-//!   accepted ──▶ Handshake ──▶ Waiting ──▶ Login ──▶ Relay ──▶ closed
-//!                  │ CancelRequest       │ refused, hung up
-//!                  ▼                     ▼
-//!               cancel                closed
+//!   accepted ──▶ Handshake ──▶ Login ──▶ Relay ──▶ closed
+//!                  │ CancelRequest │ refused, hung up
+//!                  ▼               ▼
+//!               cancel          closed
 //! ```
 
 mod away;
@@ -37,7 +37,7 @@ use crate::socket::{Client, Connections};
 
 pub(crate) use away::turn_away;
 use entry::{Entry, Rejected};
-use handshake::Asked;
+use handshake::Request;
 pub(crate) use routes::{FAILURES_EVERY, Routes, SessionRoute, UsedDatabases};
 
 /// What all sessions share.
@@ -150,13 +150,13 @@ where
 async fn begin(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Client, Stream>> {
     let Limits { handshake_timeout, send_timeout, .. } = shared.limits;
     let acceptor = shared.acceptor.in_force();
-    let asked = tokio::select! {
+    let request = tokio::select! {
         biased;
-        asked = encryption::answer(client, acceptor.as_deref(), handshake_timeout, send_timeout) => asked,
+        request = encryption::answer(client, acceptor.as_deref(), handshake_timeout, send_timeout) => request,
         () = shared.closing_for(LAST_PACKET_WITHIN) => return None,
     };
-    match asked {
-        Ok(Asked::Session { mut client, startup }) => {
+    match request {
+        Ok((Request::Session(startup), mut client)) => {
             match Entry::log_in(&mut client, &startup, &shared).await {
                 Ok(entry) => entry.open(client, &shared, id).await,
                 Err(Rejected::Refused(message)) => {
@@ -166,9 +166,9 @@ async fn begin(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Clie
                 Err(Rejected::Disconnected) => None,
             }
         }
-        Ok(Asked::Cancel { client, request }) => {
+        Ok((Request::Cancel(cancel), client)) => {
             tokio::select! {
-                () = answer_cancel(client, &request, &shared) => {}
+                () = answer_cancel(client.stream, &cancel, &shared) => {}
                 () = shared.closing_for(LAST_CANCEL_WITHIN) => {}
             }
             None
@@ -182,8 +182,8 @@ async fn begin(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Clie
 }
 
 /// No reply. The close tells the client that the request was delivered.
-async fn answer_cancel<C: AsyncWrite + Unpin>(mut client: C, request: &CancelRequest, shared: &Shared) {
-    shared.cancels.handle(request, || shared.routes().upstreams()).await;
+async fn answer_cancel<C: AsyncWrite + Unpin>(mut client: C, cancel: &CancelRequest, shared: &Shared) {
+    shared.cancels.handle(cancel, || shared.routes().upstreams()).await;
     let _ = timeout(shared.limits.send_timeout, client.shutdown()).await;
 }
 

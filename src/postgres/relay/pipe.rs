@@ -68,9 +68,9 @@ pub(super) enum Step {
 
 impl Pipe {
     /// `early`: what was read from the source before the relay began.
-    pub(super) fn new(early: Box<[u8]>) -> Self {
+    pub(super) fn new(early: &[u8]) -> Self {
         Self {
-            early,
+            early: early.into(),
             scanner: Scanner::default(),
             pending: Vec::new(),
             written: 0,

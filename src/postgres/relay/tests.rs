@@ -39,18 +39,19 @@ struct Bench {
 
 impl Bench {
     fn new(capacity: usize) -> Self {
-        Self::with_early(capacity, Early::default())
+        Self::with_early(capacity, b"", b"")
     }
 
-    fn with_early(capacity: usize, early: Early) -> Self {
-        Self::of(capacity, early, |client, _| client)
+    /// What was read ahead of the client, and of the server.
+    fn with_early(capacity: usize, of_client: &[u8], of_server: &[u8]) -> Self {
+        Self::of(capacity, of_server, |client, _| Buffered { stream: client, buffer: of_client.into() })
     }
 
     /// `client` makes what the relay reads from of the client's socket.
     fn of<C>(
         capacity: usize,
-        early: Early,
-        of_client: impl FnOnce(DuplexStream, &Arc<Generation>) -> C,
+        early: &[u8],
+        of_client: impl FnOnce(DuplexStream, &Arc<Generation>) -> Buffered<C>,
     ) -> Self
     where
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -82,7 +83,8 @@ impl Bench {
             cancel: None,
             stop: stop.subscribe(),
         };
-        let mut relay = Relay::new(of_client, of_server, early, session);
+        let of_server = Buffered { stream: of_server, buffer: early.into() };
+        let mut relay = Relay::new(of_client, of_server, session);
         let session = tokio::spawn(async move {
             let done = (&mut *relay).await;
             (done, relay.close(done, Duration::from_secs(30)).await)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::Instrument as _;
 
-use super::handshake::Asked;
+use super::handshake::Request;
 use super::{Shared, answer_cancel, encryption};
 use crate::error::ClientFacing;
 use crate::metrics::{self, LoginFailure};
@@ -26,7 +26,7 @@ async fn answer(client: Client, shared: Arc<Shared>, progress: Progress) {
     let acceptor = shared.acceptor.in_force();
     let within = handshake_timeout.min(ASKED_WITHIN);
     match encryption::answer(client, acceptor.as_deref(), within, send_timeout).await {
-        Ok(Asked::Session { mut client, startup }) => {
+        Ok((Request::Session(startup), mut client)) => {
             progress.answered();
             let user = startup.user();
             match shared.routes().pick(user, startup.database().unwrap_or(user)) {
@@ -36,9 +36,9 @@ async fn answer(client: Client, shared: Arc<Shared>, progress: Progress) {
             let message = error_response::fatal(&ClientFacing::DescriptorsKept.into());
             relay::close_client(&mut client.stream, &message, send_timeout).await;
         }
-        Ok(Asked::Cancel { client, request }) => {
+        Ok((Request::Cancel(cancel), client)) => {
             progress.answering();
-            answer_cancel(client, &request, &shared).await;
+            answer_cancel(client.stream, &cancel, &shared).await;
         }
         Err(error) => metrics::handshake_failed(error.word()),
     }

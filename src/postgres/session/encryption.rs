@@ -9,12 +9,12 @@
 use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::time::{Instant, timeout_at};
 
-use super::handshake::{Answer, Asked, Error, Handshake, Place, end_tls};
+use super::handshake::{Error, Handshake, Place, Request, Wish, end_tls};
 use crate::acceptor::{HandshakeError, InForce};
 use crate::postgres::relay::close_client;
+use crate::session::Buffered;
 use crate::socket::Client;
 
 /// Reads until the client has said what it wants, at most for `handshake_within`, TLS included. A client that cannot be
@@ -26,70 +26,68 @@ pub(super) async fn answer(
     acceptor: Option<&InForce>,
     handshake_within: Duration,
     send_within: Duration,
-) -> Result<Asked<Client>, Error> {
+) -> Result<(Request, Buffered<Client>), Error> {
     let until = Instant::now() + handshake_within;
     let offered = acceptor.filter(|_| matches!(client, Client::Tcp(_)));
     let place = if offered.is_some() { Place::TlsOffered } else { Place::Plain };
     let mut handshake = Handshake::new(client, place);
     loop {
-        match handshake.answer(until, send_within).await? {
-            Answer::Asked(asked) => return allowed(asked, offered, send_within).await,
-            Answer::Tls { stream, early, place } => {
-                let begin = Begin { stream, early, place, until, send_within };
-                handshake = Handshake::new(begin.start(offered).await?, place);
+        let (wish, mut client) = handshake.answer(until, send_within).await?;
+        match wish {
+            Wish::Request(request) => {
+                if matches!(request, Request::Session(_)) {
+                    check_certificate(&mut client.stream, offered, send_within).await?;
+                }
+                return Ok((request, client));
+            }
+            Wish::Tls(place) => {
+                let stream = begin_tls(client, offered, place, until, send_within).await?;
+                handshake = Handshake::new(stream, place);
             }
         }
     }
 }
 
-/// A client that waits for TLS to begin.
-struct Begin {
-    stream: Client,
-    early: BytesMut,
+/// Does the TLS handshake that a client waits for.
+async fn begin_tls(
+    client: Buffered<Client>,
+    offered: Option<&InForce>,
     place: Place,
     until: Instant,
     send_within: Duration,
-}
-
-impl Begin {
-    async fn start(self, offered: Option<&InForce>) -> Result<Client, Error> {
-        let Self { stream, early, place, until, send_within } = self;
-        let (Some(acceptor), Client::Tcp(socket)) = (offered, stream) else {
-            return Err(Error::Tls(io::ErrorKind::Unsupported.into()));
-        };
-        let accepting = Box::pin(acceptor.accept(socket, &early));
-        let mut stream = match timeout_at(until, accepting).await.map_err(|_| Error::TimedOut)? {
-            Ok(stream) => stream,
-            Err(HandshakeError { reason, socket }) => {
-                if let Some(mut socket) = socket {
-                    // The alert has been sent: it must not be overtaken by a reset.
-                    close_client(&mut socket, b"", send_within).await;
-                }
-                return Err(Error::Tls(reason));
+) -> Result<Client, Error> {
+    let (Some(acceptor), Client::Tcp(socket)) = (offered, client.stream) else {
+        return Err(Error::Tls(io::ErrorKind::Unsupported.into()));
+    };
+    let accepting = Box::pin(acceptor.accept(socket, &client.buffer));
+    let mut stream = match timeout_at(until, accepting).await.map_err(|_| Error::TimedOut)? {
+        Ok(stream) => stream,
+        Err(HandshakeError { reason, socket }) => {
+            if let Some(mut socket) = socket {
+                // The alert has been sent: it must not be overtaken by a reset.
+                close_client(&mut socket, b"", send_within).await;
             }
-        };
-        if place == Place::DirectTls && stream.get_ref().1.alpn_protocol().is_none() {
-            end_tls(&mut stream, send_within).await;
-            return Err(Error::NoAlpn);
+            return Err(Error::Tls(reason));
         }
-        Ok(Client::Tls(stream))
+    };
+    if place == Place::DirectTls && stream.get_ref().1.alpn_protocol().is_none() {
+        end_tls(&mut stream, send_within).await;
+        return Err(Error::NoAlpn);
     }
+    Ok(Client::Tls(stream))
 }
 
 /// A session is for clients that have shown a certificate, if they are asked for one. A cancel has its key to show.
-async fn allowed(
-    asked: Asked<Client>,
+async fn check_certificate(
+    client: &mut Client,
     offered: Option<&InForce>,
     send_within: Duration,
-) -> Result<Asked<Client>, Error> {
+) -> Result<(), Error> {
     let asks = offered.is_some_and(InForce::asks_for_certificate);
-    match asked {
-        Asked::Session { mut client, .. } if asks && client.stream.identity().is_none() => {
-            let error = Error::NoCertificate;
-            let message = error.message().unwrap_or_default();
-            close_client(&mut client.stream, &message, send_within).await;
-            Err(error)
-        }
-        asked => Ok(asked),
+    if !asks || client.identity().is_some() {
+        return Ok(());
     }
+    let error = Error::NoCertificate;
+    close_client(client, &error.message().unwrap_or_default(), send_within).await;
+    Err(error)
 }

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
 use super::error::{Error, Failed};
-use super::handshake::Waiting;
+use super::handshake::gone;
 use super::login::Login;
 use super::routes::SessionRoute;
 use super::{Open, Shared};
@@ -19,9 +19,9 @@ use crate::error::ClientFacing;
 use crate::metrics::{self, Closed, LoginFailure};
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::StartupMessage;
-use crate::postgres::relay::{self, Early, Relay};
+use crate::postgres::relay::{self, Relay};
 use crate::postgres::upstream::UpstreamSession;
-use crate::session::SessionPermit;
+use crate::session::{Buffered, SessionPermit};
 use crate::socket::Client;
 use crate::time::Time;
 
@@ -52,7 +52,7 @@ impl Rejected {
 impl Entry {
     /// Finds the client's route and logs in for it. A client that hangs up meanwhile is not waited for.
     pub(super) async fn log_in(
-        client: &mut Waiting<Client>,
+        client: &mut Buffered<Client>,
         startup: &StartupMessage,
         shared: &Shared,
     ) -> Result<Self, Rejected> {
@@ -63,7 +63,7 @@ impl Entry {
         let outcome = tokio::select! {
             biased;
             outcome = Box::pin(login.run()) => outcome,
-            () = client.gone() => {
+            () = gone(client) => {
                 tracing::debug!("the client hung up during its login");
                 return Err(Rejected::Disconnected);
             }
@@ -88,7 +88,7 @@ impl Entry {
     /// Lets the client in: it gets all that the server said, and its key is entered before it can know it.
     pub(super) async fn open(
         self,
-        mut client: Waiting<Client>,
+        mut client: Buffered<Client>,
         shared: &Shared,
         id: u64,
     ) -> Option<Open<Client, Stream>> {
@@ -125,9 +125,8 @@ impl Entry {
             cancel,
             stop: shared.stop.clone(),
         };
-        let early = Early { of_client: boxed(&client.early), of_upstream: boxed(&rest) };
         Some(Open {
-            relay: Relay::new(client.stream, stream, early, session),
+            relay: Relay::new(client, Buffered { stream, buffer: rest }, session),
             counted,
             send_timeout,
             _registration: registration,
@@ -188,8 +187,4 @@ fn log_failure(route: &SessionRoute, failed: &Failed) {
             }
         }
     }
-}
-
-fn boxed(bytes: &[u8]) -> Box<[u8]> {
-    bytes.to_vec().into_boxed_slice()
 }

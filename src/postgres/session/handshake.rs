@@ -3,9 +3,9 @@
 //! ```text
 //!   accepted ──SSLRequest, GSSENCRequest: each at most once, answered 'N'──┐
 //!      │  ▲────────────────────────────────────────────────────────────────┘
-//!      ├─ StartupMessage ────────────────────────────▶ Asked::Session
-//!      ├─ CancelRequest ─────────────────────────────▶ Asked::Cancel
-//!      ├─ SSLRequest, answered 'S'; or a ClientHello ▶ Answer::Tls, and all of this once more within it
+//!      ├─ StartupMessage ────────────────────────────▶ Request::Session
+//!      ├─ CancelRequest ─────────────────────────────▶ Request::Cancel
+//!      ├─ SSLRequest, answered 'S'; or a ClientHello ▶ Wish::Tls, and all of this once more within it
 //!      └─ anything else, too late, too long, ahead of an answer ─▶ refused
 //! ```
 //!
@@ -25,12 +25,12 @@ use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::fatal::{Fatal, SqlState};
 use crate::postgres::protocol::startup::{self, CancelRequest, Packet, StartupMessage};
 use crate::postgres::relay::close_client;
+use crate::session::Buffered;
 use crate::socket::Client;
 
-/// A client that has not said yet what it wants. Not a stream: its bytes are handed over only with [`Answer`].
+/// A client that has not said yet what it wants. Not a stream: its bytes are handed over only with its [`Wish`].
 pub(super) struct Handshake<S> {
-    stream: S,
-    buffer: BytesMut,
+    client: Buffered<S>,
     place: Place,
     declined: Declined,
 }
@@ -65,43 +65,30 @@ enum Declined {
 
 impl Declined {
     /// With this one more; `None`: it was declined before.
-    fn and(self, request: Request) -> Option<Self> {
-        match (self, request) {
-            (Self::None, Request::Tls) => Some(Self::Tls),
-            (Self::None, Request::Gss) => Some(Self::Gss),
-            (Self::Tls, Request::Gss) | (Self::Gss, Request::Tls) => Some(Self::Both),
-            (Self::Tls, Request::Tls) | (Self::Gss, Request::Gss) | (Self::Both, _) => None,
+    fn and(self, encryption: Encryption) -> Option<Self> {
+        match (self, encryption) {
+            (Self::None, Encryption::Tls) => Some(Self::Tls),
+            (Self::None, Encryption::Gss) => Some(Self::Gss),
+            (Self::Tls, Encryption::Gss) | (Self::Gss, Encryption::Tls) => Some(Self::Both),
+            (Self::Tls, Encryption::Tls) | (Self::Gss, Encryption::Gss) | (Self::Both, _) => None,
         }
     }
 }
 
-/// What a handshake comes to.
-pub(super) enum Answer<S> {
-    /// The client has said what it wants.
-    Asked(Asked<S>),
-    /// It wants TLS first, and has been told that it may.
-    Tls {
-        stream: S,
-        /// What it has sent already of its side of TLS.
-        early: BytesMut,
-        /// Where the TLS handshake leads.
-        place: Place,
-    },
+/// What a client says in the end.
+pub(super) enum Wish {
+    Request(Request),
+    /// It wants TLS first, and has the answer that it may begin; what it has sent since is its side of TLS. With the place
+    /// that the TLS handshake leads to.
+    Tls(Place),
 }
 
 /// What a client wants.
-pub(super) enum Asked<S> {
+pub(super) enum Request {
     /// A session.
-    Session { client: Waiting<S>, startup: StartupMessage },
+    Session(StartupMessage),
     /// To stop what another session runs.
-    Cancel { client: S, request: CancelRequest },
-}
-
-/// A client that waits to be let in.
-pub(super) struct Waiting<S> {
-    pub(super) stream: S,
-    /// What it has sent since its StartupMessage.
-    pub(super) early: BytesMut,
+    Cancel(CancelRequest),
 }
 
 /// Why a client did not get as far as a StartupMessage.
@@ -114,9 +101,9 @@ pub(super) enum Error {
     #[error("the client's socket failed")]
     Io(#[source] io::Error),
     #[error("the client sent bytes ahead of the answer to its request for {0}")]
-    AheadOfAnswer(Request),
+    AheadOfAnswer(Encryption),
     #[error("the client asked for {0} where it may not any more")]
-    AskedTwice(Request),
+    AskedTwice(Encryption),
     #[error("the client's first packet is malformed")]
     Malformed(#[source] startup::Error),
     #[error("the TLS handshake with the client failed")]
@@ -127,14 +114,14 @@ pub(super) enum Error {
     NoCertificate,
 }
 
-/// A request for encryption.
+/// The encryption that a client requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum Encryption {
     Tls,
     Gss,
 }
 
-impl fmt::Display for Request {
+impl fmt::Display for Encryption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tls => "TLS",
@@ -165,10 +152,10 @@ impl Error {
     pub(super) fn message(&self) -> Option<BytesMut> {
         let (sqlstate, message, detail, hint) = match self {
             Self::TimedOut | Self::HungUp | Self::Io(_) | Self::Tls(_) | Self::NoAlpn => return None,
-            Self::AheadOfAnswer(request) => {
-                let message = match request {
-                    Request::Tls => "received unencrypted data after SSL request",
-                    Request::Gss => "received unencrypted data after GSSAPI encryption request",
+            Self::AheadOfAnswer(encryption) => {
+                let message = match encryption {
+                    Encryption::Tls => "received unencrypted data after SSL request",
+                    Encryption::Gss => "received unencrypted data after GSSAPI encryption request",
                 };
                 (SqlState::ProtocolViolation, message, Some(STUFFED), None)
             }
@@ -178,8 +165,10 @@ impl Error {
                 None,
                 Some("Connect with TLS, and show a certificate: sslcert and sslkey in libpq's words."),
             ),
-            Self::AskedTwice(Request::Tls) => return startup_message(&startup::Error::late_ssl_request()),
-            Self::AskedTwice(Request::Gss) => return startup_message(&startup::Error::late_gss_enc_request()),
+            Self::AskedTwice(Encryption::Tls) => return startup_message(&startup::Error::late_ssl_request()),
+            Self::AskedTwice(Encryption::Gss) => {
+                return startup_message(&startup::Error::late_gss_enc_request());
+            }
             Self::Malformed(error) => return startup_message(error),
         };
         let message = Cow::Borrowed(message);
@@ -198,24 +187,24 @@ fn startup_message(error: &startup::Error) -> Option<BytesMut> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
     pub(super) fn new(stream: S, place: Place) -> Self {
-        Self { stream, buffer: BytesMut::new(), place, declined: Declined::None }
+        Self { client: Buffered::new(stream), place, declined: Declined::None }
     }
 
     /// Reads until the client has said what it wants, or that it wants TLS first, at the latest `until` then. A client that
     /// cannot be served is told so, at most for `send_within`, and closed.
-    pub(super) async fn answer(mut self, until: Instant, send_within: Duration) -> Result<Answer<S>, Error> {
+    pub(super) async fn answer(
+        mut self,
+        until: Instant,
+        send_within: Duration,
+    ) -> Result<(Wish, Buffered<S>), Error> {
         let wish = timeout_at(until, self.read_wish()).await.unwrap_or(Err(Error::TimedOut));
-        let Self { mut stream, buffer: early, place, .. } = self;
+        let Self { mut client, place, .. } = self;
         match wish {
-            Ok(Wish::Session(startup)) => {
-                Ok(Answer::Asked(Asked::Session { client: Waiting { stream, early }, startup }))
-            }
-            Ok(Wish::Cancel(request)) => Ok(Answer::Asked(Asked::Cancel { client: stream, request })),
-            Ok(Wish::Tls(within)) => Ok(Answer::Tls { stream, early, place: within }),
+            Ok(wish) => Ok((wish, client)),
             Err(error) => {
                 match error.message() {
-                    Some(message) => close_client(&mut stream, &message, send_within).await,
-                    None if place.is_within_tls() => end_tls(&mut stream, send_within).await,
+                    Some(message) => close_client(&mut client.stream, &message, send_within).await,
+                    None if place.is_within_tls() => end_tls(&mut client.stream, send_within).await,
                     None => {}
                 }
                 Err(error)
@@ -226,11 +215,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
     /// Not cancel safe: what was read stays in a buffer that nobody else may look at.
     async fn read_wish(&mut self) -> Result<Wish, Error> {
         loop {
-            let request = match startup::parse(&mut self.buffer) {
-                Ok(Some(Packet::Startup(startup))) => return Ok(Wish::Session(startup)),
-                Ok(Some(Packet::Cancel(request))) => return Ok(Wish::Cancel(request)),
-                Ok(Some(Packet::SslRequest)) => Request::Tls,
-                Ok(Some(Packet::GssEncRequest)) => Request::Gss,
+            let encryption = match startup::parse(&mut self.client.buffer) {
+                Ok(Some(Packet::Startup(startup))) => return Ok(Wish::Request(Request::Session(startup))),
+                Ok(Some(Packet::Cancel(cancel))) => return Ok(Wish::Request(Request::Cancel(cancel))),
+                Ok(Some(Packet::SslRequest)) => Encryption::Tls,
+                Ok(Some(Packet::GssEncRequest)) => Encryption::Gss,
                 Ok(None) => {
                     self.read_more().await?;
                     continue;
@@ -240,16 +229,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
                 }
                 Err(error) => return Err(Error::Malformed(error)),
             };
-            let declined = self.declined.and(request).filter(|_| self.place != Place::RequestedTls);
-            let declined = declined.ok_or(Error::AskedTwice(request))?;
-            if request == Request::Tls && self.place == Place::TlsOffered {
+            let declined = self.declined.and(encryption).filter(|_| self.place != Place::RequestedTls);
+            let declined = declined.ok_or(Error::AskedTwice(encryption))?;
+            if encryption == Encryption::Tls && self.place == Place::TlsOffered {
                 // What has come behind the request is the client's side of the handshake, or spoils it.
                 self.reply(b"S").await?;
                 return Ok(Wish::Tls(Place::RequestedTls));
             }
             self.reply(b"N").await?;
-            if !self.buffer.is_empty() {
-                return Err(Error::AheadOfAnswer(request));
+            if !self.client.buffer.is_empty() {
+                return Err(Error::AheadOfAnswer(encryption));
             }
             self.declined = declined;
         }
@@ -261,15 +250,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
     }
 
     async fn reply(&mut self, answer: &[u8; 1]) -> Result<(), Error> {
-        self.stream.write_all(answer).await.map_err(Error::Io)?;
-        self.stream.flush().await.map_err(Error::Io)
+        self.client.stream.write_all(answer).await.map_err(Error::Io)?;
+        self.client.stream.flush().await.map_err(Error::Io)
     }
 
     async fn read_more(&mut self) -> Result<(), Error> {
-        let room = MAX_PACKET_BYTES.saturating_sub(self.buffer.len());
-        let mut limited = (&mut self.stream).take(room as u64);
-        self.buffer.reserve(room.min(READ_BYTES));
-        match limited.read_buf(&mut self.buffer).await {
+        let Buffered { stream, buffer } = &mut self.client;
+        let room = MAX_PACKET_BYTES.saturating_sub(buffer.len());
+        let mut limited = stream.take(room as u64);
+        buffer.reserve(room.min(READ_BYTES));
+        match limited.read_buf(buffer).await {
             Ok(0) => Err(Error::HungUp),
             Ok(_) => Ok(()),
             Err(error) => Err(Error::Io(error)),
@@ -283,31 +273,22 @@ pub(super) async fn end_tls<S: AsyncWrite + Unpin>(stream: &mut S, send_within: 
     let _ = timeout(send_within, stream.shutdown()).await;
 }
 
-/// What a client says in the end.
-enum Wish {
-    Session(StartupMessage),
-    Cancel(CancelRequest),
-    /// With the place within it.
-    Tls(Place),
-}
-
-impl Waiting<Client> {
-    /// Ends when the client hangs up. What it sends meanwhile is kept, up to a bound: a client may send its first
-    /// statements right behind its StartupMessage, and may then have nothing more to say. From there on, since nothing is
-    /// read any more, only a socket that has failed or is closed in both directions is noticed.
-    pub(super) async fn gone(&mut self) {
-        while self.early.len() < MAX_EARLY_BYTES {
-            self.early.reserve(READ_BYTES);
-            match self.stream.read_buf(&mut self.early).await {
-                Ok(0) if self.early.is_empty() => return,
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(_) => return,
-            }
+/// Ends when a client that waits for its session hangs up. What it sends meanwhile is kept, up to a bound: a client may
+/// send its first statements right behind its StartupMessage, and may then have nothing more to say. From there on, since
+/// nothing is read any more, only a socket that has failed or is closed in both directions is noticed.
+pub(super) async fn gone(client: &mut Buffered<Client>) {
+    let Buffered { stream, buffer } = client;
+    while buffer.len() < MAX_EARLY_BYTES {
+        buffer.reserve(READ_BYTES);
+        match stream.read_buf(buffer).await {
+            Ok(0) if buffer.is_empty() => return,
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(_) => return,
         }
-        while !self.stream.is_closed().await {
-            sleep(LOOK_EVERY).await;
-        }
+    }
+    while !stream.is_closed().await {
+        sleep(LOOK_EVERY).await;
     }
 }
 

@@ -84,16 +84,16 @@ impl Login<'_> {
                 continue;
             };
             generation = match self.try_hosts(&generation, reasons).await {
-                Answer::UpstreamSession(leg, earlier) => {
+                Answer::UpstreamSession(session, earlier) => {
                     let mut guard = earlier.unwrap_or(guard);
                     guard.upstream_opened();
-                    guard.generation().accepted_by(&leg.address.to_string());
+                    guard.generation().accepted_by(&session.address.to_string());
                     if !guard.generation().has_ended(clock::now()) {
-                        return Ok((leg, guard));
+                        return Ok((session, guard));
                     }
                     ended += 1;
                     let gone_by = clock::now() + PART_WITHIN;
-                    let parting = relay::terminate_upstream(leg.stream, guard, true, gone_by);
+                    let parting = relay::terminate_upstream(session.stream, guard, true, gone_by);
                     let ((), next) = tokio::join!(parting, self.current());
                     next?
                 }
@@ -219,7 +219,7 @@ impl Login<'_> {
         loop {
             let (user, password) = (generation.username(), generation.password());
             let error = match self.route.upstream.login(*turn, startup, user, password).await {
-                Ok(leg) => return Answer::UpstreamSession(Box::new(leg), None),
+                Ok(session) => return Answer::UpstreamSession(Box::new(session), None),
                 Err(error) => error,
             };
             reasons.note(self.route.upstream.host_name(turn.host()), &error);
@@ -237,7 +237,9 @@ impl Login<'_> {
             let mut lag = lag(generation.was_accepted_by(&address), self.is_young(generation));
             if lag != Lag::No && verdict != Verdict::Lost && !std::mem::replace(&mut earlier_tried, true) {
                 match self.log_in_with_earlier(*turn, generation).await {
-                    Earlier::UpstreamSession(leg, guard) => return Answer::UpstreamSession(leg, Some(guard)),
+                    Earlier::UpstreamSession(session, guard) => {
+                        return Answer::UpstreamSession(session, Some(guard));
+                    }
                     Earlier::Failed(error) => {
                         reasons.note(self.route.upstream.host_name(turn.host()), &error);
                         return Answer::failed(error);
@@ -282,7 +284,7 @@ impl Login<'_> {
             };
             let (user, password) = (earlier.username(), earlier.password());
             match self.route.upstream.login(turn, &startup, user, password).await {
-                Ok(leg) => return Earlier::UpstreamSession(Box::new(leg), guard),
+                Ok(session) => return Earlier::UpstreamSession(Box::new(session), guard),
                 Err(error) if !error.is_suspect() => return Earlier::Failed(error),
                 Err(_) if self.is_young(&earlier) => {}
                 Err(_) => return Earlier::Refused,

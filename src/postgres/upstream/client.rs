@@ -44,10 +44,10 @@ struct Replay {
 }
 
 impl Replay {
-    fn of(leg: UpstreamSession) -> Self {
-        let mut before = leg.prologue;
-        before.unsplit(leg.rest);
-        Self { stream: leg.stream, before, startup: Some(Vec::new()) }
+    fn of(session: UpstreamSession) -> Self {
+        let mut before = session.prologue;
+        before.unsplit(session.rest);
+        Self { stream: session.stream, before, startup: Some(Vec::new()) }
     }
 
     /// How much of `buf` belongs to the StartupMessage, whose first four bytes are its length.

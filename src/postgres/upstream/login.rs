@@ -51,7 +51,7 @@ impl fmt::Debug for UpstreamSession {
 
 impl UpstreamSession {
     /// Ends the session, and waits until the server has; 5 s at most.
-    pub(crate) async fn part(mut self) {
+    pub(crate) async fn terminate(mut self) {
         let goodbye = async {
             self.stream.write_all(&terminate()).await?;
             self.stream.flush().await?;
@@ -86,10 +86,10 @@ impl Upstream {
         let in_time = timeout(within, Box::pin(login.run())).await;
         let timed_out = |_| Error::TimedOut { within, connected: connected.load(Ordering::Relaxed) };
         match in_time.map_err(timed_out)?? {
-            (leg, true) => Ok(leg),
-            (leg, false) => {
-                let address = leg.address.clone();
-                leg.part().await;
+            (session, true) => Ok(session),
+            (session, false) => {
+                let address = session.address.clone();
+                session.terminate().await;
                 Err(Error::Unsuitable(address))
             }
         }

@@ -55,7 +55,7 @@ async fn a_client_that_did_not_read_is_noticed_without_another_byte() {
 
 #[tokio::test]
 async fn the_statement_is_cancelled_and_the_servers_socket_reset() {
-    let (listener, leg, mut server) = crate::postgres::cancel::tests::leg().await;
+    let (listener, upstream, mut server) = crate::postgres::cancel::tests::session().await;
     let (mut client, of_client) = duplex(1024);
     let left = Arc::new(Notify::new());
     let secret = Secret::new("secret".to_owned());
@@ -74,10 +74,10 @@ async fn the_statement_is_cancelled_and_the_servers_socket_reset() {
         guard,
         metrics: RouteMetrics::new("app"),
         denied: Arc::new(|_| {}),
-        cancel: leg.cancel.map(Arc::new),
+        cancel: upstream.cancel.map(Arc::new),
         stop: stop.subscribe(),
     };
-    let mut relay = Relay::new(of_client, leg.stream, Early::default(), session);
+    let mut relay = Relay::new(Buffered::new(of_client), Buffered::new(upstream.stream), session);
     let session = tokio::spawn(async move {
         let done = (&mut *relay).await;
         (done, relay.close(done, Duration::from_secs(5)).await)

@@ -149,7 +149,7 @@ impl AsyncWrite for Suspended {
 #[tokio::test(start_paused = true)]
 async fn what_was_read_before_a_suspend_is_not_forwarded_after_it() {
     let Bench { mut client, server, generation, session, .. } =
-        Bench::of(1024, Early::default(), |client, generation| Suspended(client, Arc::clone(generation)));
+        Bench::of(1024, b"", |client, generation| Buffered::new(Suspended(client, Arc::clone(generation))));
     client.write_all(&begin()).await.unwrap();
     let server = tokio::spawn(serve(server));
     assert!(is_57p01(&frames(&read_all(&mut client).await)[0]));
@@ -216,7 +216,7 @@ async fn what_the_server_has_not_taken_by_the_end_never_reaches_it() {
 
 #[tokio::test]
 async fn a_hard_close_cancels_the_statement_that_runs() {
-    let (listener, leg, mut server) = crate::postgres::cancel::tests::leg().await;
+    let (listener, upstream, mut server) = crate::postgres::cancel::tests::session().await;
     let (mut client, of_client) = duplex(1024);
     let left = Arc::new(Notify::new());
     let secret = Secret::new("secret".to_owned());
@@ -235,10 +235,10 @@ async fn a_hard_close_cancels_the_statement_that_runs() {
         guard,
         metrics: RouteMetrics::new("app"),
         denied: Arc::new(|_| {}),
-        cancel: leg.cancel.map(Arc::new),
+        cancel: upstream.cancel.map(Arc::new),
         stop: stop.subscribe(),
     };
-    let mut relay = Relay::new(of_client, leg.stream, Early::default(), session);
+    let mut relay = Relay::new(Buffered::new(of_client), Buffered::new(upstream.stream), session);
     let session = tokio::spawn(async move {
         let done = (&mut *relay).await;
         relay.close(done, Duration::from_secs(5)).await

@@ -81,9 +81,8 @@ async fn a_client_that_does_not_read_holds_up_its_server_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn early_bytes_come_first() {
-    let early =
-        Early { of_client: begin().into_boxed_slice(), of_upstream: message(b'N', b"\0").into_boxed_slice() };
-    let Bench { mut client, mut server, session, .. } = Bench::with_early(1024, early);
+    let Bench { mut client, mut server, session, .. } =
+        Bench::with_early(1024, &begin(), &message(b'N', b"\0"));
     client.write_all(&message(b'X', b"")).await.unwrap();
     client.shutdown().await.unwrap();
     assert_eq!(read_all(&mut server).await, [begin(), message(b'X', b"")].concat());

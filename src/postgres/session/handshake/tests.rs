@@ -1,6 +1,6 @@
 //! The handshake, over a pipe in memory.
 
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::duplex;
 
 use super::*;
 
@@ -16,15 +16,16 @@ fn startup(version: u32) -> Vec<u8> {
 }
 
 /// A client without TLS that sends each part and takes one byte as the answer to all but the last, and what came of it.
-async fn handshake(parts: &[&[u8]]) -> (Result<Asked<DuplexStream>, Error>, Vec<u8>) {
+async fn handshake(parts: &[&[u8]]) -> (Result<(Request, BytesMut), Error>, Vec<u8>) {
     match handshake_at(Place::Plain, parts).await {
-        (Ok(Answer::Asked(asked)), heard) => (Ok(asked), heard),
-        (Ok(Answer::Tls { .. }), _) => panic!("TLS is not offered"),
+        (Ok((Wish::Request(request), early)), heard) => (Ok((request, early)), heard),
+        (Ok((Wish::Tls(_), _)), _) => panic!("TLS is not offered"),
         (Err(error), heard) => (Err(error), heard),
     }
 }
 
-async fn handshake_at(place: Place, parts: &[&[u8]]) -> (Result<Answer<DuplexStream>, Error>, Vec<u8>) {
+/// With what the client has sent behind its wish.
+async fn handshake_at(place: Place, parts: &[&[u8]]) -> (Result<(Wish, BytesMut), Error>, Vec<u8>) {
     let (mut near, far) = duplex(64 * 1024);
     let client = async {
         let mut heard = Vec::new();
@@ -41,12 +42,9 @@ async fn handshake_at(place: Place, parts: &[&[u8]]) -> (Result<Answer<DuplexStr
     let second = Duration::from_secs(1);
     let server = async {
         let answer = Handshake::new(far, place).answer(Instant::now() + second, second).await;
-        let mut answer = answer?;
-        let (Answer::Asked(Asked::Session { client: Waiting { stream, .. }, .. })
-        | Answer::Asked(Asked::Cancel { client: stream, .. })
-        | Answer::Tls { stream, .. }) = &mut answer;
+        let (wish, Buffered { mut stream, buffer }) = answer?;
         stream.shutdown().await.unwrap();
-        Ok(answer)
+        Ok((wish, buffer))
     };
     let (heard, asked) = tokio::join!(client, server);
     (asked, heard)
@@ -68,11 +66,11 @@ async fn encryption_requests_are_declined_in_any_order() {
     ];
     for parts in orders {
         let (asked, heard) = handshake(parts).await;
-        let Ok(Asked::Session { client, startup }) = asked else {
+        let Ok((Request::Session(startup), early)) = asked else {
             panic!("{:?}", asked.err());
         };
         assert_eq!(startup.user(), b"app");
-        assert!(client.early.is_empty());
+        assert!(early.is_empty());
         assert_eq!(heard, vec![b'N'; parts.len() - 1]);
     }
 }
@@ -80,7 +78,7 @@ async fn encryption_requests_are_declined_in_any_order() {
 #[tokio::test(start_paused = true)]
 async fn a_second_request_of_a_kind_is_an_unknown_protocol() {
     let (asked, heard) = handshake(&[&SSL_REQUEST, &SSL_REQUEST]).await;
-    assert!(matches!(asked, Err(Error::AskedTwice(Request::Tls))));
+    assert!(matches!(asked, Err(Error::AskedTwice(Encryption::Tls))));
     assert!(contains(&heard, "0A000"));
     assert!(contains(&heard, "unsupported frontend protocol 1234.5679: server supports 3.0 to 3.2"));
 }
@@ -90,7 +88,7 @@ async fn bytes_ahead_of_the_answer_are_a_violation() {
     let mut stuffed = SSL_REQUEST.to_vec();
     stuffed.extend_from_slice(&startup(0x0003_0000));
     let (asked, heard) = handshake(&[&stuffed]).await;
-    assert!(matches!(asked, Err(Error::AheadOfAnswer(Request::Tls))));
+    assert!(matches!(asked, Err(Error::AheadOfAnswer(Encryption::Tls))));
     assert!(heard.starts_with(b"NE"), "{heard:?}");
 }
 
@@ -132,25 +130,25 @@ async fn bytes_behind_the_startup_message_are_kept() {
     let mut packet = startup(0x0003_0002);
     packet.extend_from_slice(b"Q\0\0\0\x0dselect 1\0");
     let (asked, _) = handshake(&[&packet]).await;
-    let Ok(Asked::Session { client, .. }) = asked else {
+    let Ok((Request::Session(_), early)) = asked else {
         panic!("{:?}", asked.err());
     };
-    assert_eq!(client.early.as_ref(), b"Q\0\0\0\x0dselect 1\0");
+    assert_eq!(early.as_ref(), b"Q\0\0\0\x0dselect 1\0");
 }
 
 /// A client that waits, and its own end.
-async fn waiting() -> (Waiting<Client>, tokio::net::TcpStream) {
+async fn waiting() -> (Buffered<Client>, tokio::net::TcpStream) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let near = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (far, _) = listener.accept().await.unwrap();
-    (Waiting { stream: Client::Tcp(far), early: BytesMut::new() }, near)
+    (Buffered::new(Client::Tcp(far)), near)
 }
 
 #[tokio::test]
 async fn a_waiting_client_that_hangs_up_is_noticed() {
     let (mut waiting, near) = waiting().await;
     drop(near);
-    waiting.gone().await;
+    gone(&mut waiting).await;
 }
 
 #[tokio::test]
@@ -159,23 +157,23 @@ async fn a_waiting_client_that_sent_much_and_is_reset_is_noticed() {
         let (mut waiting, mut near) = waiting().await;
         near.write_all(&vec![b'x'; sent]).await.unwrap();
         {
-            let mut gone = std::pin::pin!(waiting.gone());
-            assert!(timeout(Duration::from_millis(50), gone.as_mut()).await.is_err());
+            let mut hung_up = std::pin::pin!(gone(&mut waiting));
+            assert!(timeout(Duration::from_millis(50), hung_up.as_mut()).await.is_err());
             socket2::SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
             drop(near);
-            gone.await;
+            hung_up.await;
         }
-        assert!(waiting.early.len() >= MAX_EARLY_BYTES);
+        assert!(waiting.buffer.len() >= MAX_EARLY_BYTES);
     }
 }
 
 #[tokio::test]
 async fn a_waiting_client_on_a_unix_socket_that_sent_much_and_died_is_noticed() {
     let (far, mut near) = tokio::net::UnixStream::pair().unwrap();
-    let mut waiting = Waiting { stream: Client::Unix(far), early: BytesMut::new() };
+    let mut waiting = Buffered::new(Client::Unix(far));
     near.write_all(&[b'x'; 2 * MAX_EARLY_BYTES]).await.unwrap();
     drop(near);
-    waiting.gone().await;
+    gone(&mut waiting).await;
 }
 
 #[tokio::test]
@@ -183,8 +181,8 @@ async fn a_waiting_client_that_has_nothing_more_to_say_is_waited_for() {
     let (mut waiting, mut near) = waiting().await;
     near.write_all(b"Q\0\0\0\x0dselect 1\0").await.unwrap();
     near.shutdown().await.unwrap();
-    assert!(timeout(Duration::from_millis(600), waiting.gone()).await.is_err());
-    assert_eq!(waiting.early.as_ref(), b"Q\0\0\0\x0dselect 1\0");
+    assert!(timeout(Duration::from_millis(600), gone(&mut waiting)).await.is_err());
+    assert_eq!(waiting.buffer.as_ref(), b"Q\0\0\0\x0dselect 1\0");
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,7 +192,7 @@ async fn where_tls_is_offered_a_request_is_granted_with_what_came_behind_it() {
         let stuffed = [&SSL_REQUEST[..], &hello].concat();
         let parts: Vec<&[u8]> = [before, &stuffed].into_iter().filter(|part| !part.is_empty()).collect();
         let (answer, heard) = handshake_at(Place::TlsOffered, &parts).await;
-        let Ok(Answer::Tls { early, place, .. }) = answer else { panic!("no TLS") };
+        let Ok((Wish::Tls(place), early)) = answer else { panic!("no TLS") };
         assert_eq!((place, &early[..]), (Place::RequestedTls, &hello[..]));
         assert_eq!(heard.last(), Some(&b'S'));
     }
@@ -204,7 +202,7 @@ async fn where_tls_is_offered_a_request_is_granted_with_what_came_behind_it() {
 async fn direct_tls_may_come_first_and_never_later() {
     let hello = [0x16, 3, 1];
     let (answer, heard) = handshake_at(Place::TlsOffered, &[&hello]).await;
-    assert!(matches!(answer, Ok(Answer::Tls { place: Place::DirectTls, .. })));
+    assert!(matches!(answer, Ok((Wish::Tls(Place::DirectTls), _))));
     assert!(heard.is_empty());
     let (answer, _) = handshake_at(Place::TlsOffered, &[&GSS_REQUEST, &hello]).await;
     assert_eq!(answer.err().map(|error| error.word()), Some("direct_tls"));
@@ -215,7 +213,7 @@ async fn direct_tls_may_come_first_and_never_later() {
 #[tokio::test(start_paused = true)]
 async fn within_tls_a_request_is_declined_or_too_late() {
     let (answer, heard) = handshake_at(Place::DirectTls, &[&SSL_REQUEST, &startup(0x0003_0000)]).await;
-    assert!(matches!(answer, Ok(Answer::Asked(Asked::Session { .. }))));
+    assert!(matches!(answer, Ok((Wish::Request(Request::Session(_)), _))));
     assert_eq!(heard, b"N");
     for request in [&SSL_REQUEST, &GSS_REQUEST] {
         let (answer, heard) = handshake_at(Place::RequestedTls, &[request]).await;

@@ -52,28 +52,28 @@ const ROW_OFF: &[u8] =
 
 #[tokio::test]
 async fn what_an_older_server_answers_stays_with_leasehold() {
-    let (leg, heard) = login("read-write", ROW_OFF).await;
-    let leg = leg.unwrap();
+    let (session, heard) = login("read-write", ROW_OFF).await;
+    let session = session.unwrap();
     assert_eq!(heard, SHOW);
-    assert_eq!(leg.prologue, LET_IN);
-    assert_eq!(leg.rest, b"N\0\0\0\x05\0".as_slice(), "a notice is the client's");
+    assert_eq!(session.prologue, LET_IN);
+    assert_eq!(session.rest, b"N\0\0\0\x05\0".as_slice(), "a notice is the client's");
 }
 
 #[tokio::test]
 async fn a_server_that_does_not_suit_is_told_goodbye() {
-    let (leg, heard) = login("read-only", ROW_OFF).await;
-    assert!(matches!(leg, Err(Error::Unsuitable(_))));
+    let (session, heard) = login("read-only", ROW_OFF).await;
+    assert!(matches!(session, Err(Error::Unsuitable(_))));
     assert_eq!(heard, [SHOW, &terminate()].concat());
     // Nor does one that cannot say.
-    let (leg, heard) = login("standby", b"E\0\0\0\x05\0Z\0\0\0\x05I").await;
-    assert!(matches!(leg, Err(Error::Unsuitable(_))));
+    let (session, heard) = login("standby", b"E\0\0\0\x05\0Z\0\0\0\x05I").await;
+    assert!(matches!(session, Err(Error::Unsuitable(_))));
     assert!(heard.ends_with(b"SELECT pg_catalog.pg_is_in_recovery()\0X\0\0\0\x04"));
 }
 
 #[tokio::test]
 async fn any_server_is_asked_nothing() {
-    let (leg, heard) = login("any", b"").await;
-    assert!(leg.is_ok());
+    let (session, heard) = login("any", b"").await;
+    assert!(session.is_ok());
     assert!(heard.is_empty());
 }
 
@@ -130,8 +130,8 @@ async fn a_server_that_asks_for_many_rounds_keeps_no_other_login_waiting() {
                 server
             };
             let login = other.login(other.order()[0], STARTUP, "v", &password);
-            let (leg, _server) = tokio::join!(login, server);
-            leg.unwrap();
+            let (session, _server) = tokio::join!(login, server);
+            session.unwrap();
         }
     };
     // The first to be ready is the other's twentieth login.
