@@ -39,10 +39,8 @@ mod tests;
 
 pub(crate) use deadline::NextAction;
 pub(crate) use dynamic_role::DynamicRole;
-#[cfg(test)]
-pub(crate) use event::Closing;
 pub(crate) use event::{
-    Action, DrainSpan, Ending, Event, Failure, LeaseLookup, NotRotated, TokenFacts, Verdict,
+    Action, Closing, DrainSpan, Ending, Event, Failure, LeaseLookup, NotRotated, TokenFacts, Verdict,
 };
 pub(crate) use generation::GenerationSnapshot;
 pub(crate) use ids::{GenerationId, TokenId};

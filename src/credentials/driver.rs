@@ -20,6 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Generation;
 use super::client::VaultClient;
 use super::machine::Machine;
 use super::requests::{Requests, Servers, VaultReply};
@@ -27,10 +28,9 @@ use super::route::{Command, NotReplaced, Reload, RotateFailed, Route, Shared};
 use super::settings::RouteSettings;
 use super::state::Slot;
 use super::state_writer::{Beginning, StateWriter};
-use super::{Drain, Ending, Generation, HardClose};
 use crate::clock;
-use crate::lease::{self, Action, Cause, Event, Failure, GenerationId, NotRotated, TokenId, Verdict};
-use crate::metrics::{Closed, RouteMetrics};
+use crate::lease::{Action, Event, Failure, GenerationId, NotRotated, TokenId, Verdict};
+use crate::metrics::RouteMetrics;
 use crate::secret::Secret;
 use crate::time::Time;
 use crate::vault::{RoleKind, VaultPath};
@@ -266,8 +266,10 @@ impl Driver {
         }
         // What sessions have to know comes before anybody can become one.
         for action in &actions {
-            if let Action::NotifySessions(number, ending) = action {
-                self.tell(*number, *ending);
+            if let Action::NotifySessions(number, ending) = action
+                && let Some(generation) = self.generations.get(number)
+            {
+                generation.set_ending(*ending);
             }
         }
         for action in actions {
@@ -372,27 +374,7 @@ impl Driver {
         }
     }
 
-    fn tell(&self, number: GenerationId, ending: lease::Ending) {
-        let Some(generation) = self.generations.get(&number) else { return };
-        generation.set_hard_close_at(ending.hard_close_at);
-        generation.set_ending(Ending {
-            drain: ending.drain_from.map(|from| Drain { from, until: ending.hard_close_at }),
-            hard_close: ending.closing.map(|closing| HardClose {
-                cause: closed(closing.cause),
-                cut_at: closing.cut_at,
-                gone_by: closing.gone_by,
-            }),
-        });
-    }
-
     fn leased(&self, number: GenerationId, id: TokenId) -> Option<(&Generation, Secret)> {
         Some((self.generations.get(&number)?, self.tokens.get(&id)?.clone()))
-    }
-}
-
-fn closed(cause: Cause) -> Closed {
-    match cause {
-        Cause::LeaseEnd => Closed::LeaseEnd,
-        Cause::Lost | Cause::CutShort => Closed::Revoked,
     }
 }

@@ -8,42 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{Notify, watch};
 
 use crate::clock;
-use crate::lease::GenerationId;
+use crate::lease::{Cause, Ending, GenerationId};
 use crate::metrics::Closed;
 use crate::secret::Secret;
 use crate::time::Time;
 use crate::vault::Lease;
-
-/// What sessions of a generation have to do now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ending {
-    /// The drain window, while there is one: sessions are closed between transactions, spread over it.
-    pub(crate) drain: Option<Drain>,
-    /// Close everything now.
-    pub(crate) hard_close: Option<HardClose>,
-}
-
-/// The window in which the sessions of a retired generation are closed between transactions.
-///
-/// It is withdrawn (`Ending::drain` is `None` again) if the lease is renewed after all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Drain {
-    /// Its begin.
-    pub(crate) from: Time,
-    /// Its end, the hard close.
-    pub(crate) until: Time,
-}
-
-/// The order to close every session, whatever it does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct HardClose {
-    /// What the metric calls it: `LeaseEnd`, `Revoked` or `Shutdown`.
-    pub(crate) cause: Closed,
-    /// Until then a message that is half relayed may finish; afterwards it is cut.
-    pub(crate) cut_at: Time,
-    /// Until then the upstream's EOF is waited for.
-    pub(crate) gone_by: Time,
-}
 
 /// A credential with its lease, shared by the sessions that logged in with it.
 ///
@@ -57,7 +26,7 @@ pub(crate) struct Generation {
     entered: AtomicUsize,
     /// Some session's upstream did not reach EOF before its guard was dropped.
     stray: AtomicBool,
-    /// When the hard close begins, in nanoseconds since boot.
+    /// When the hard close begins, in nanoseconds since boot: that of `ending`, to be read without a lock.
     hard_close_at: AtomicU64,
     /// When it was published first, in nanoseconds since boot; the maximum while it was not.
     published_at: AtomicU64,
@@ -95,7 +64,7 @@ impl Generation {
             stray: AtomicBool::new(false),
             hard_close_at: AtomicU64::new(hard_close_at.as_nanos()),
             published_at: AtomicU64::new(Time::NEVER.as_nanos()),
-            ending: watch::Sender::new(Ending { drain: None, hard_close: None }),
+            ending: watch::Sender::new(Ending { hard_close_at, drain_from: None, closing: None }),
             left,
             accepted_by: Mutex::new(Vec::new()),
             accepted_at: AtomicU64::new(0),
@@ -168,11 +137,6 @@ impl Generation {
         Time::from_nanos(self.hard_close_at.load(Ordering::Acquire))
     }
 
-    /// The driver has had a renewal, or has learned of an earlier end.
-    pub(crate) fn set_hard_close_at(&self, at: Time) {
-        self.hard_close_at.store(at.as_nanos(), Ordering::Release);
-    }
-
     /// When it became the current one first; [`Time::NEVER`] while it was not.
     #[must_use]
     pub(crate) fn published_at(&self) -> Time {
@@ -187,18 +151,24 @@ impl Generation {
     /// Whether its sessions are being closed, or would be at this time: nobody is let in with it any more.
     #[must_use]
     pub(crate) fn has_ended(&self, now: Time) -> bool {
-        now >= self.hard_close_at() || self.ending.borrow().hard_close.is_some()
+        now >= self.hard_close_at() || self.ending.borrow().closing.is_some()
     }
 
-    /// What sessions have to do; changes wake them.
+    /// What sessions have to know of their end. They are not woken where the hard close alone moves.
     #[must_use]
     pub(crate) fn ending(&self) -> watch::Receiver<Ending> {
         self.ending.subscribe()
     }
 
-    /// Tells the sessions.
+    /// Sets what sessions have to know of their end, and wakes those that have to do something about it: each renewal
+    /// moves the hard close of them all.
     pub(crate) fn set_ending(&self, ending: Ending) {
-        self.ending.send_if_modified(|now| std::mem::replace(now, ending) != ending);
+        self.hard_close_at.store(ending.hard_close_at.as_nanos(), Ordering::Release);
+        self.ending.send_if_modified(|known| {
+            let before = std::mem::replace(known, ending);
+            let drains = ending.drain_from.is_some() && before.hard_close_at != ending.hard_close_at;
+            drains || (before.drain_from, before.closing) != (ending.drain_from, ending.closing)
+        });
     }
 
     /// The server at this address has let this credential in. A name may lead to several, so no name stands for one.
@@ -227,6 +197,15 @@ impl Generation {
         self.accepted_by.lock().map_or((false, false), |addresses| {
             (addresses.iter().any(|known| known == address), addresses.iter().any(|known| known != address))
         })
+    }
+}
+
+impl From<Cause> for Closed {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::LeaseEnd => Self::LeaseEnd,
+            Cause::Lost | Cause::CutShort => Self::Revoked,
+        }
     }
 }
 

@@ -19,13 +19,13 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use crate::credentials::{Guard, HardClose};
-use crate::lease::GenerationId;
+use crate::credentials::Guard;
+use crate::lease::{Ending, GenerationId};
 use crate::metrics::{Closed, Direction, RouteMetrics};
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::phase::Phase;
 use crate::postgres::upstream::CancelTarget;
-use crate::session::end::{self, EndDecision, EndPolicy, Stop};
+use crate::session::end::{self, EndDecision, EndPolicy, HardClose, Stop};
 use crate::session::timer::{self, Timer};
 use crate::session::{Buffered, WatchedValue, read_buffer};
 use crate::time::Time;
@@ -62,7 +62,7 @@ pub(super) struct Relay<C, U> {
     /// The server has said that it ends the session.
     ended_by_server: bool,
     ends: EndPolicy,
-    ending: WatchedValue<crate::credentials::Ending>,
+    ending: WatchedValue<Ending>,
     stop: WatchedValue<Stop>,
     timer: Timer,
     guard: Guard,
@@ -181,9 +181,8 @@ where
     fn order(&mut self, cx: &mut Context<'_>, now: Time) -> EndDecision {
         let ending = self.ending.look(cx);
         let stop = self.stop.look(cx);
-        let hard_close_at = self.guard.generation().hard_close_at();
-        let idle_since = self.quiet_since.filter(|_| ending.drain.is_some() && self.is_idle());
-        let order = self.ends.order(now, idle_since, hard_close_at, ending, stop);
+        let idle_since = self.quiet_since.filter(|_| ending.drain_from.is_some() && self.is_idle());
+        let order = self.ends.order(now, idle_since, ending, stop);
         let look_at = match order {
             EndDecision::Relay { look_at } => look_at,
             EndDecision::IfQuiet { look_at, .. } => Some(look_at),

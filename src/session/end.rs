@@ -11,8 +11,8 @@
 
 use std::time::Duration;
 
-use crate::credentials::{Drain, Ending, HardClose};
 use crate::error::{ClientFacing, Ended};
+use crate::lease::{Closing, Ending};
 use crate::metrics::Closed;
 use crate::time::Time;
 
@@ -41,6 +41,23 @@ pub(crate) enum EndDecision {
     Now(HardClose),
 }
 
+/// The order to close a session, whatever it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HardClose {
+    /// What the metric calls it: `LeaseEnd`, `Revoked` or `Shutdown`.
+    pub(crate) cause: Closed,
+    /// Until then a message that is half relayed may finish; afterwards it is cut.
+    pub(crate) cut_at: Time,
+    /// Until then the upstream's EOF is waited for.
+    pub(crate) gone_by: Time,
+}
+
+impl From<Closing> for HardClose {
+    fn from(Closing { cause, cut_at, gone_by }: Closing) -> Self {
+        Self { cause: cause.into(), cut_at, gone_by }
+    }
+}
+
 /// What a hard close does with the client next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseAction {
@@ -64,7 +81,10 @@ pub(crate) struct EndPolicy {
 /// What a session has chosen for a window.
 #[derive(Clone, Copy, Debug)]
 struct Chosen {
-    drain: Drain,
+    /// The window's begin.
+    from: Time,
+    /// The window's end, the hard close.
+    until: Time,
     /// When to look next whether the session is quiet: first at its own moment.
     look_at: Time,
     /// From then on it is closed as soon as it is between transactions.
@@ -82,15 +102,14 @@ impl EndPolicy {
         &mut self,
         now: Time,
         idle_since: Option<Time>,
-        hard_close_at: Time,
         ending: Ending,
         stop: Stop,
     ) -> EndDecision {
-        if let Some(close) = ending.hard_close {
-            return EndDecision::Now(close);
+        if let Some(closing) = ending.closing {
+            return EndDecision::Now(closing.into());
         }
-        if now >= hard_close_at {
-            return EndDecision::Now(by_the_clock(hard_close_at, Closed::LeaseEnd));
+        if now >= ending.hard_close_at {
+            return EndDecision::Now(by_the_clock(ending.hard_close_at, Closed::LeaseEnd));
         }
         match stop {
             Stop::Forced => return EndDecision::Now(by_the_clock(now, Closed::Shutdown)),
@@ -99,11 +118,11 @@ impl EndPolicy {
             }
             Stop::Running => {}
         }
-        let Some(drain) = ending.drain else {
+        let Some(from) = ending.drain_from else {
             self.chosen = None;
             return EndDecision::Relay { look_at: None };
         };
-        let chosen = self.choose(now, drain, idle_since.is_some());
+        let chosen = self.choose(now, from, ending.hard_close_at, idle_since.is_some());
         if now >= chosen.at_last {
             return EndDecision::WhenIdle { cause: Closed::Drain };
         }
@@ -122,17 +141,17 @@ impl EndPolicy {
 
     /// Sessions that are idle when they first see the window have their moment in the first half of what is left of it,
     /// the others may have it in nearly all. The last half of the last tenth is left to those that are then busy.
-    fn choose(&mut self, now: Time, drain: Drain, idle: bool) -> &mut Chosen {
+    fn choose(&mut self, now: Time, from: Time, until: Time, idle: bool) -> &mut Chosen {
         let share = f64::from(self.share) / (f64::from(u32::MAX) + 1.0);
         let choose = || {
             let tenths = if idle { 5 } else { 9 };
-            let begin = drain.from.max(now);
-            let moment = begin + (drain.until.since(begin) * tenths / 10).mul_f64(share);
-            let tenth = drain.until.since(drain.from) / 10;
-            let at_last = drain.until - tenth + (tenth / 2).mul_f64(share);
-            Box::new(Chosen { drain, look_at: moment, at_last })
+            let begin = from.max(now);
+            let moment = begin + (until.since(begin) * tenths / 10).mul_f64(share);
+            let tenth = until.since(from) / 10;
+            let at_last = until - tenth + (tenth / 2).mul_f64(share);
+            Box::new(Chosen { from, until, look_at: moment, at_last })
         };
-        let kept = self.chosen.take().filter(|chosen| chosen.drain == drain);
+        let kept = self.chosen.take().filter(|chosen| (chosen.from, chosen.until) == (from, until));
         self.chosen.insert(kept.unwrap_or_else(choose))
     }
 }
@@ -142,9 +161,9 @@ impl Chosen {
     /// a shorter window, to next to nothing, first fast and then slowly: so a connection that rests in a pool goes while
     /// it rests, and one that rests for moments only is caught in one of many.
     fn quiet(&self, now: Time) -> Duration {
-        let Drain { from, until } = self.drain;
-        let most = (until.since(from) / 10).min(QUIET_AT_MOST);
-        let left = self.at_last.since(now).as_secs_f64() / self.at_last.since(from).as_secs_f64().max(1e-9);
+        let most = (self.until.since(self.from) / 10).min(QUIET_AT_MOST);
+        let (left, whole) = (self.at_last.since(now), self.at_last.since(self.from));
+        let left = left.as_secs_f64() / whole.as_secs_f64().max(1e-9);
         most.mul_f64(left.clamp(0.0, 1.0).powi(2)).max(QUIET_AT_LEAST)
     }
 }
@@ -189,62 +208,64 @@ const GONE_WITHIN: Duration = Duration::from_secs(3);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::Cause;
 
     fn at(seconds: u64) -> Time {
         Time::from_nanos(seconds * 1_000_000_000)
     }
 
-    const QUIET: Ending = Ending { drain: None, hard_close: None };
+    const fn ends(hard_close_at: Time) -> Ending {
+        Ending { hard_close_at, drain_from: None, closing: None }
+    }
 
     fn draining(from: u64, until: u64) -> Ending {
-        Ending { drain: Some(Drain { from: at(from), until: at(until) }), hard_close: None }
+        Ending { drain_from: Some(at(from)), ..ends(at(until)) }
     }
 
     #[test]
     fn without_an_ending_a_session_goes_on_without_a_timer() {
-        let order = EndPolicy::new(7).order(at(5), Some(at(0)), Time::NEVER, QUIET, Stop::Running);
+        let order = EndPolicy::new(7).order(at(5), Some(at(0)), ends(Time::NEVER), Stop::Running);
         assert_eq!(order, EndDecision::Relay { look_at: None });
     }
 
     #[test]
     fn an_idle_session_ends_in_the_first_half_of_the_window() {
         for share in [0, 1, u32::MAX / 2, u32::MAX] {
-            let mut ends = EndPolicy::new(share);
-            let order = ends.order(at(0), Some(at(0)), at(200), draining(100, 200), Stop::Running);
+            let mut policy = EndPolicy::new(share);
+            let order = policy.order(at(0), Some(at(0)), draining(100, 200), Stop::Running);
             let EndDecision::Relay { look_at: Some(moment) } = order else {
                 panic!("{order:?}");
             };
             assert!(moment >= at(100) && moment <= at(150), "{moment:?}");
-            let order = ends.order(moment, Some(at(0)), at(200), draining(100, 200), Stop::Running);
+            let order = policy.order(moment, Some(at(0)), draining(100, 200), Stop::Running);
             assert!(matches!(order, EndDecision::IfQuiet { cause: Closed::Drain, .. }), "{order:?}");
         }
     }
 
     #[test]
     fn a_busy_session_has_its_moment_before_the_last_tenth() {
-        let mut ends = EndPolicy::new(u32::MAX);
-        let order = ends.order(at(0), None, at(200), draining(100, 200), Stop::Running);
+        let mut policy = EndPolicy::new(u32::MAX);
+        let order = policy.order(at(0), None, draining(100, 200), Stop::Running);
         assert!(matches!(order, EndDecision::Relay { look_at: Some(moment) } if moment <= at(190)));
     }
 
     /// Plays a session that is idle for `rests` each time, and busy for a millisecond in between. When it
     /// is closed, and whether at rest.
     fn play(share: u32, ending: Ending, rests: Duration) -> (Time, bool) {
-        let mut ends = EndPolicy::new(share);
+        let mut policy = EndPolicy::new(share);
         let (mut now, mut looks) = (at(0), 0);
         loop {
             let since = now;
             // While it rests, it is woken by its timer alone.
             while now < since + rests {
-                let EndDecision::Relay { look_at } =
-                    ends.order(now, Some(since), at(1000), ending, Stop::Running)
+                let EndDecision::Relay { look_at } = policy.order(now, Some(since), ending, Stop::Running)
                 else {
                     return (now, now > since);
                 };
                 looks += 1;
                 now = look_at.unwrap_or(now).min(since + rests).max(now + Duration::from_micros(1));
             }
-            if ends.order(now, None, at(1000), ending, Stop::Running)
+            if policy.order(now, None, ending, Stop::Running)
                 == (EndDecision::WhenIdle { cause: Closed::Drain })
             {
                 return (now, false);
@@ -274,23 +295,23 @@ mod tests {
 
     #[test]
     fn the_rest_that_is_waited_for_only_falls() {
-        let mut ends = EndPolicy::new(0);
-        let chosen = *ends.choose(at(0), Drain { from: at(10), until: at(50) }, true);
+        let mut policy = EndPolicy::new(0);
+        let chosen = *policy.choose(at(0), at(10), at(50), true);
         let waits: Vec<_> = (0..36).map(|second| chosen.quiet(at(10 + second))).collect();
         assert_eq!((waits[0], waits[35]), (Duration::from_secs(2), QUIET_AT_LEAST));
         assert!(waits.is_sorted_by(|one, next| one >= next), "{waits:?}");
-        let short = *ends.choose(at(0), Drain { from: at(10), until: at(14) }, true);
+        let short = *policy.choose(at(0), at(10), at(14), true);
         assert_eq!(short.quiet(at(10)), Duration::from_millis(400));
     }
 
     #[test]
     fn a_session_in_a_loop_is_looked_at_now_and_then() {
-        let mut ends = EndPolicy::new(0);
+        let mut policy = EndPolicy::new(0);
         let mut looks = std::collections::BTreeSet::new();
         // A message each millisecond, from the window's begin to its last tenth.
         for milli in 0..3600 {
             let now = at(10) + Duration::from_millis(milli);
-            match ends.order(now, Some(now), at(1000), draining(10, 14), Stop::Running) {
+            match policy.order(now, Some(now), draining(10, 14), Stop::Running) {
                 EndDecision::Relay { look_at } => looks.insert(look_at.unwrap()),
                 order => panic!("{order:?}"),
             };
@@ -300,24 +321,24 @@ mod tests {
 
     #[test]
     fn a_session_that_comes_late_has_its_share_of_what_is_left() {
-        let mut ends = EndPolicy::new(u32::MAX / 2);
-        let order = ends.order(at(180), Some(at(0)), at(200), draining(100, 200), Stop::Running);
+        let mut policy = EndPolicy::new(u32::MAX / 2);
+        let order = policy.order(at(180), Some(at(0)), draining(100, 200), Stop::Running);
         assert!(matches!(order, EndDecision::Relay { look_at: Some(moment) } if moment > at(180)));
     }
 
     #[test]
     fn a_withdrawn_drain_is_forgotten() {
-        let mut ends = EndPolicy::new(u32::MAX / 2);
-        let _ = ends.order(at(0), Some(at(0)), at(200), draining(100, 200), Stop::Running);
-        let order = ends.order(at(199), Some(at(0)), at(400), QUIET, Stop::Running);
+        let mut policy = EndPolicy::new(u32::MAX / 2);
+        let _ = policy.order(at(0), Some(at(0)), draining(100, 200), Stop::Running);
+        let order = policy.order(at(199), Some(at(0)), ends(at(400)), Stop::Running);
         assert_eq!(order, EndDecision::Relay { look_at: None });
-        let order = ends.order(at(199), Some(at(0)), at(400), draining(300, 400), Stop::Running);
+        let order = policy.order(at(199), Some(at(0)), draining(300, 400), Stop::Running);
         assert!(matches!(order, EndDecision::Relay { look_at: Some(moment) } if moment > at(300)));
     }
 
     #[test]
     fn the_clock_alone_closes_hard() {
-        let order = EndPolicy::new(0).order(at(10), None, at(10), QUIET, Stop::Running);
+        let order = EndPolicy::new(0).order(at(10), None, ends(at(10)), Stop::Running);
         let EndDecision::Now(close) = order else {
             panic!("{order:?}");
         };
@@ -327,17 +348,11 @@ mod tests {
 
     #[test]
     fn the_drivers_word_beats_the_clock_and_the_stop() {
+        let closing = Closing { cause: Cause::Lost, cut_at: at(1), gone_by: at(2) };
+        let ending = Ending { closing: Some(closing), ..ends(at(5)) };
+        let order = EndPolicy::new(0).order(at(10), Some(at(0)), ending, Stop::Forced);
         let close = HardClose { cause: Closed::Revoked, cut_at: at(1), gone_by: at(2) };
-        let ending = Ending { drain: None, hard_close: Some(close) };
-        let order = EndPolicy::new(0).order(at(10), Some(at(0)), at(5), ending, Stop::Forced);
         assert_eq!(order, EndDecision::Now(close));
-    }
-
-    #[test]
-    fn a_zero_window_ends_idle_sessions_at_once() {
-        let order =
-            EndPolicy::new(u32::MAX).order(at(10), Some(at(0)), at(20), draining(10, 10), Stop::Running);
-        assert_eq!(order, EndDecision::WhenIdle { cause: Closed::Drain });
     }
 
     #[test]

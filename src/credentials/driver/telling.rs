@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Driver, closed};
+use super::Driver;
 use crate::clock;
 use crate::credentials::requests::meaning;
 use crate::credentials::status::LastError;
 use crate::credentials::view::{self, GenerationView};
 use crate::lease::{Failure, Note, Reason};
+use crate::metrics::Closed;
 use crate::time::Time;
 use crate::{metrics, vault};
 
@@ -122,7 +123,7 @@ impl Driver {
                 let sessions = self.generations.get(&number).map_or(0, |g| g.sessions());
                 tracing::info!(
                     lease.generation = number.get(),
-                    cause = closed(cause).as_str(),
+                    cause = Closed::from(cause).as_str(),
                     sessions,
                     "ends: its sessions are closed"
                 );

@@ -67,7 +67,7 @@ async fn a_lost_lease_is_found_by_the_login_that_it_fails_and_replaced() {
     let verdict = simulation.route.check(lost.number(), SECOND * 5).await;
 
     assert_eq!(verdict, crate::lease::Verdict::Lost);
-    assert!(session.generation().ending().borrow().hard_close.is_some(), "its sessions are closed");
+    assert!(session.generation().ending().borrow().closing.is_some(), "its sessions are closed");
     let fresh = simulation.route.current(SECOND * 5).await.expect("another credential");
     assert_eq!(fresh.number().get(), 2);
     drop(session);
@@ -85,9 +85,9 @@ async fn a_rotation_with_a_drain_closes_earlier_sessions_and_gives_their_lease_b
 
     let second = simulation.route.current(SECOND).await.expect("a credential");
     assert_eq!(done, RotateDone::Published(second.number()));
-    assert!(first.ending().borrow().drain.is_some());
+    assert!(first.ending().borrow().drain_from.is_some());
     simulation.pass(SECOND * 11).await;
-    assert!(first.ending().borrow().hard_close.is_some());
+    assert!(first.ending().borrow().closing.is_some());
     simulation.said();
     drop(session);
     simulation.pass(SECOND).await;

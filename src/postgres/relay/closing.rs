@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::pipe::Pipe;
 use super::{Relay, RelayExit};
-use crate::credentials::{Guard, HardClose};
+use crate::credentials::Guard;
 use crate::dial::Discard;
 use crate::error::ClientFacing;
 use crate::metrics::Closed;
@@ -16,7 +16,7 @@ use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::fatal::{Fatal, SqlState};
 use crate::postgres::protocol::written::{self, TERMINATE};
 use crate::postgres::upstream::CancelTarget;
-use crate::session::end::{self, CloseAction, close_action};
+use crate::session::end::{self, CloseAction, HardClose, close_action};
 use crate::session::{read_buffer, timer};
 use crate::time::Time;
 

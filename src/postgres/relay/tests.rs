@@ -16,8 +16,9 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
-use crate::credentials::{Drain, Ending, Generation};
+use crate::credentials::Generation;
 use crate::dial::Discard;
+use crate::lease::{Cause, Closing};
 use crate::postgres::protocol::frame::Scanner;
 use crate::secret::Secret;
 use crate::time::Time;
@@ -93,14 +94,29 @@ impl Bench {
     }
 
     fn drain(&self, from: Time, until: Time) {
-        self.generation.set_ending(Ending { drain: Some(Drain { from, until }), hard_close: None });
+        self.generation.set_ending(Ending { drain_from: Some(from), ..ends(until) });
     }
 
     fn hard_close(&self, cut_in: Duration, gone_in: Duration) {
         let now = timer::now();
-        let close = HardClose { cause: Closed::LeaseEnd, cut_at: now + cut_in, gone_by: now + gone_in };
-        self.generation.set_ending(Ending { drain: None, hard_close: Some(close) });
+        self.generation.set_ending(closing(Cause::LeaseEnd, now + cut_in, now + gone_in));
     }
+}
+
+/// The hard close begins at this time, and nothing before.
+fn ends(hard_close_at: Time) -> Ending {
+    Ending { hard_close_at, drain_from: None, closing: None }
+}
+
+/// A drain that is nearly over: a session ends as soon as it is between transactions, for an hour.
+fn drained(now: Time) -> Ending {
+    let hour = Duration::from_secs(3600);
+    Ending { drain_from: Some(now - 24 * hour), ..ends(now + hour) }
+}
+
+/// The hard close has begun.
+fn closing(cause: Cause, cut_at: Time, gone_by: Time) -> Ending {
+    Ending { closing: Some(Closing { cause, cut_at, gone_by }), ..ends(timer::now()) }
 }
 
 fn message(tag: u8, body: &[u8]) -> Vec<u8> {

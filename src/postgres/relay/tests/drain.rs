@@ -16,12 +16,10 @@ async fn a_begin_races_the_drain_and_either_runs_or_is_refused() {
             for _ in 0..before_drain {
                 yield_now().await;
             }
-            let now = timer::now();
-            let drain = Drain { from: now, until: now };
             if by_stop {
                 stop.send_replace(Stop::Closing);
             } else {
-                generation.set_ending(Ending { drain: Some(drain), hard_close: None });
+                generation.set_ending(drained(timer::now()));
             }
             (generation, stop)
         });
@@ -67,7 +65,7 @@ async fn a_withdrawn_drain_ends_nobody() {
     let now = timer::now();
     bench.drain(now + Duration::from_secs(100), now + Duration::from_secs(200));
     tokio::time::sleep(Duration::from_secs(50)).await;
-    bench.generation.set_ending(Ending { drain: None, hard_close: None });
+    bench.generation.set_ending(ends(now + Duration::from_secs(20_000)));
     tokio::time::sleep(Duration::from_secs(1000)).await;
     let Bench { mut client, server, .. } = bench;
     let server = tokio::spawn(serve(server));
@@ -107,9 +105,7 @@ async fn a_session_in_a_transaction_is_drained_once_it_is_over() {
     server.write_all(&begun()).await.unwrap();
     let mut heard = vec![0; begun().len()];
     client.read_exact(&mut heard).await.unwrap();
-    let now = timer::now();
-    let drain = Drain { from: now, until: now };
-    bench.generation.set_ending(Ending { drain: Some(drain), hard_close: None });
+    bench.generation.set_ending(drained(timer::now()));
     let quiet = tokio::time::timeout(Duration::from_secs(60), client.read_u8()).await;
     assert!(quiet.is_err(), "it was ended within its transaction");
     let commit = message(b'Q', b"COMMIT\0");
@@ -149,12 +145,12 @@ const WAYS: [(By, Closed); 3] =
 fn end(by: By, generation: &Generation, stop: &watch::Sender<Stop>) {
     let now = timer::now();
     let second = Duration::from_secs(1);
-    let close = HardClose { cause: Closed::LeaseEnd, cut_at: now + second, gone_by: now + 3 * second };
-    let drain = Drain { from: now, until: now };
     match by {
-        By::Drain => generation.set_ending(Ending { drain: Some(drain), hard_close: None }),
+        By::Drain => generation.set_ending(drained(now)),
         By::Stop => drop(stop.send_replace(Stop::Closing)),
-        By::HardClose => generation.set_ending(Ending { drain: None, hard_close: Some(close) }),
+        By::HardClose => {
+            generation.set_ending(closing(Cause::LeaseEnd, now + second, now + 3 * second));
+        }
     }
 }
 

@@ -30,12 +30,8 @@ async fn a_hard_close_never_speaks_within_a_message() {
                 yield_now().await;
             }
             let now = timer::now();
-            let close = HardClose {
-                cause: Closed::LeaseEnd,
-                cut_at: now + Duration::from_secs(1),
-                gone_by: now + Duration::from_secs(3),
-            };
-            generation.set_ending(Ending { drain: None, hard_close: Some(close) });
+            let (cut_at, gone_by) = (now + Duration::from_secs(1), now + Duration::from_secs(3));
+            generation.set_ending(closing(Cause::LeaseEnd, cut_at, gone_by));
         };
         let serving = async {
             let _ = writes.write_all(&sent).await;
@@ -73,17 +69,13 @@ async fn half_a_message_that_never_ends_is_cut() {
     let mut heard = vec![0; half.len()];
     client.read_exact(&mut heard).await.unwrap();
     let now = timer::now();
-    let close = HardClose {
-        cause: Closed::LeaseEnd,
-        cut_at: now + Duration::from_secs(1),
-        gone_by: now + Duration::from_secs(3),
-    };
-    generation.set_ending(Ending { drain: None, hard_close: Some(close) });
+    let (cut_at, gone_by) = (now + Duration::from_secs(1), now + Duration::from_secs(3));
+    generation.set_ending(closing(Cause::LeaseEnd, cut_at, gone_by));
     assert_eq!(read_all(&mut client).await, b"");
-    assert!(timer::now() >= close.cut_at && timer::now() < close.gone_by);
+    assert!(timer::now() >= cut_at && timer::now() < gone_by);
     // The server pays no heed.
     assert_eq!(session.await.unwrap().1, Closed::LeaseEndCut);
-    assert!(timer::now() >= close.gone_by);
+    assert!(timer::now() >= gone_by);
     assert!(generation.has_stray());
     drop(server);
 }
@@ -107,7 +99,7 @@ async fn the_clock_is_looked_at_before_the_client_is_read() {
     let Bench { mut client, server, generation, session, .. } = Bench::new(1024);
     yield_now().await;
     // Nobody says so; a suspend may have swallowed the timers.
-    generation.set_hard_close_at(timer::now());
+    generation.set_ending(ends(timer::now()));
     client.write_all(&begin()).await.unwrap();
     let server = tokio::spawn(serve(server));
     assert!(is_57p01(&frames(&read_all(&mut client).await)[0]));
@@ -126,7 +118,7 @@ impl AsyncRead for Suspended {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.0).poll_read(cx, buffer);
         if read.is_ready() {
-            self.1.set_hard_close_at(timer::now());
+            self.1.set_ending(ends(timer::now()));
         }
         read
     }
@@ -247,12 +239,8 @@ async fn a_hard_close_cancels_the_statement_that_runs() {
     let mut read = vec![0; begin().len()];
     server.read_exact(&mut read).await.unwrap();
     let now = timer::now();
-    let close = HardClose {
-        cause: Closed::Revoked,
-        cut_at: now + Duration::from_secs(1),
-        gone_by: now + Duration::from_secs(5),
-    };
-    generation.set_ending(Ending { drain: None, hard_close: Some(close) });
+    let (cut_at, gone_by) = (now + Duration::from_secs(1), now + Duration::from_secs(5));
+    generation.set_ending(closing(Cause::Lost, cut_at, gone_by));
     let (mut cancel, _) = listener.accept().await.unwrap();
     let mut packet = [0; 16];
     cancel.read_exact(&mut packet).await.unwrap();
