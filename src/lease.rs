@@ -7,19 +7,22 @@
 //! | say when sessions drain and end | tells the sessions |
 //! | never look at a clock | calls [`DynamicRole::handle`] with the time, sleeps until [`DynamicRole::next_deadline`] |
 //!
-//! Three small machines hold the lives of things: `tokens` (one login), [`generation`] (one lease) and [`issuance`]
+//! Three small machines hold the lives of things: `tokens` (one login), [`generation`] (one lease) and `issuance`
 //! (one fresh credential at a time). The [`DynamicRole`] of a route holds them together and takes every decision that needs
 //! more than one of them.
 
+mod candidate;
 mod deadline;
 mod doubt;
 mod dynamic_role;
 mod event;
+mod failure_class;
 pub(crate) mod generation;
 mod generations;
 mod ids;
-pub(crate) mod issuance;
+mod issuance;
 mod issue;
+mod issue_limit;
 mod note;
 mod proving;
 mod renewing;

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use super::candidate::Unproved;
 use super::deadline::{Deadline, Deadlines, NextAction};
 use super::doubt::{Doubt, ReplaceGate};
 use super::event::{Action, DrainSpan, Event, NotRotated};
 use super::generation::{Generation, State};
 use super::generations::Generations;
 use super::ids::{GenerationId, TokenId};
-use super::issuance::{self, Issuance, Unproved};
+use super::issuance::Issuance;
 use super::note::{Cause, Note, Outcome};
 use super::revocation::Revocation;
 use super::schedule::Jitter;
@@ -31,8 +32,6 @@ pub(crate) struct DynamicRole {
     pub(super) generations: Generations,
     pub(super) revocation: Revocation,
     pub(super) issuance: Issuance,
-    /// A token that was logged in for an issuance that failed, kept for the next one.
-    pub(super) spare: Option<TokenId>,
     /// A rotation was asked for.
     pub(super) command: Option<Option<DrainSpan>>,
     /// The current generation is refused and has to be replaced.
@@ -55,8 +54,6 @@ pub(crate) struct DynamicRole {
     pub(super) idle_since: Option<Time>,
     /// The configuration has changed since the latest publication.
     pub(super) reload: bool,
-    /// The login or grant in flight was asked for by an earlier configuration: whatever comes of it is of no use.
-    pub(super) discard: bool,
     pub(super) salt: u64,
     pub(super) deadlines: Deadlines,
     pub(super) actions: Vec<Action>,
@@ -74,7 +71,6 @@ impl DynamicRole {
             generations: Generations::default(),
             revocation: Revocation::default(),
             issuance,
-            spare: None,
             command: None,
             refused: None,
             gate: ReplaceGate::new(),
@@ -88,7 +84,6 @@ impl DynamicRole {
             in_use: false,
             idle_since: None,
             reload: false,
-            discard: false,
             salt: 0,
             deadlines: Deadlines::new(Time::from_nanos(0)),
             actions: Vec::new(),
@@ -128,14 +123,14 @@ impl DynamicRole {
     /// Where the issuance stands.
     #[must_use]
     #[cfg(test)]
-    pub(crate) fn issuance(&self) -> issuance::State {
-        self.issuance.state
+    pub(super) fn issuance(&self) -> super::issuance::State {
+        self.issuance.state()
     }
 
     /// How often an issuance has failed since the latest that did not.
     #[must_use]
     pub(crate) fn failures(&self) -> u32 {
-        self.issuance.failures
+        self.issuance.failures()
     }
 
     /// The end of a token.
@@ -353,16 +348,9 @@ impl DynamicRole {
     /// What was asked for by the old configuration is of no use.
     fn reload(&mut self) {
         self.reload = self.has_published && !self.closed;
-        self.spare = None;
         self.dismiss_standby();
-        match self.issuance.state {
-            issuance::State::Proving { number, .. } => {
-                self.give_back(number);
-                self.issuance.state = issuance::State::Idle;
-            }
-            issuance::State::BackOff { .. } => self.issuance.state = issuance::State::Idle,
-            issuance::State::LoggingIn { .. } | issuance::State::Requesting { .. } => self.discard = true,
-            issuance::State::Idle => {}
+        if let Some(candidate) = self.issuance.reload() {
+            self.give_back(candidate);
         }
     }
 
@@ -372,16 +360,9 @@ impl DynamicRole {
             self.actions.push(Action::Unpublish);
         }
         self.dismiss_standby();
-        if let issuance::State::Proving { number, .. } = self.issuance.state {
-            self.give_back(number);
+        if let Some(candidate) = self.issuance.stop() {
+            self.give_back(candidate);
         }
-        if !matches!(
-            self.issuance.state,
-            issuance::State::LoggingIn { .. } | issuance::State::Requesting { .. }
-        ) {
-            self.issuance.state = issuance::State::Idle;
-        }
-        self.spare = None;
     }
 
     /// Other settings from now on; [`Event::Reload`] says whether a fresh credential is needed for it.
@@ -407,6 +388,6 @@ impl DynamicRole {
         self.generations.is_empty()
             && self.tokens.is_empty()
             && self.revocation.is_empty()
-            && matches!(self.issuance.state, issuance::State::Idle | issuance::State::BackOff { .. })
+            && self.issuance.is_idle()
     }
 }

@@ -1,11 +1,21 @@
 //! How a route comes to a fresh credential: one issuance at a time. Floor 1.
+//!
+//! The part knows where the issuance stands, and what the rate limit and the back-off say. What a credential is needed for,
+//! and which tokens and leases are of use, it is told by the role.
+
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
+use super::candidate::{Candidate, Unproved};
+use super::deadline::{Deadline, Deadlines};
+use super::event::Failure;
+use super::failure_class::{FailureClass, longest_unserved};
 use super::ids::{GenerationId, TokenId};
+use super::issue_limit::IssueLimit;
 use super::note::Reason;
 use super::schedule::{self, Jitter};
-use crate::bucket::Bucket;
 use crate::time::Time;
 
 /// One issuance at a time.
@@ -16,19 +26,19 @@ use crate::time::Time;
 ///    └──── time ──── BackOff ◀─────────┴──────────────────────┘
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Issuance {
-    pub(super) state: State,
-    /// Grants out of turn, and requests that may have made a credential and did not bring it.
-    pub(super) bucket: Bucket,
-    /// Whether the next request waits for the bucket whatever it is for: the latest one may have made a credential that
-    /// leasehold does not have, or made one that no server accepts while nothing is usable.
-    pub(super) awaits_bucket: bool,
-    pub(super) failures: u32,
+pub(super) struct Issuance {
+    state: State,
+    limit: IssueLimit,
+    failures: u32,
+    /// A token that was logged in for an issuance that failed, kept for the next one.
+    spare: Option<TokenId>,
+    /// The login or grant in flight was asked for by an earlier configuration: whatever comes of it is of no use.
+    discard: bool,
 }
 
 /// Where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum State {
+pub(super) enum State {
     /// Nothing to do.
     Idle,
     /// A login is in flight.
@@ -36,16 +46,7 @@ pub(crate) enum State {
     /// A creds request is in flight.
     Requesting { reason: Reason, token: TokenId },
     /// A candidate is being proved.
-    Proving {
-        reason: Reason,
-        number: GenerationId,
-        /// How often it has been tried.
-        tries: u32,
-        /// Whether a host refused it the last time.
-        refused: bool,
-        /// When it is tried again; `None` while a proof is in flight.
-        again_at: Option<Time>,
-    },
+    Proving(Candidate),
     /// Waiting after a failure.
     BackOff {
         /// Until then.
@@ -55,47 +56,350 @@ pub(crate) enum State {
     },
 }
 
-/// What an attempt failed by.
+/// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FailureClass {
-    /// Vault is away, or what it is asked with is not there yet: it may work at any moment.
-    Transient,
-    /// Vault said no, or gave what is of no use: it will do the same until somebody acts.
-    Refused,
-    /// The server refuses what Vault gave.
-    ProofRefused,
+pub(super) enum Due {
+    /// A request is in flight.
+    Nothing,
+    /// A failure is waited out until then.
+    BackOff(Time),
+    /// The candidate waits for its next proof until `at`. A server has `refused` it, or none could say.
+    ProofAt { at: Time, refused: bool },
+    /// The candidate is proved now.
+    Proof(GenerationId),
+    /// An issuance can begin.
+    Free,
 }
 
-/// What a proof that failed has shown.
+/// What becomes of the answer to a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unproved {
-    /// A server refuses the candidate.
-    Refused,
-    /// The servers that sessions go to do not know it yet.
-    Lags,
-    /// No server could say.
-    NotAsked,
+pub(super) enum LoggedIn {
+    /// No credential is needed any more, or it is needed for another configuration.
+    Unwanted,
+    /// A lease under the token would be of no use.
+    NoUse,
+    /// A credential is asked for under the token.
+    Request,
+}
+
+/// What becomes of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Granted {
+    /// It goes back.
+    Unwanted,
+    /// It goes back, and the issuance is to fail.
+    TooShort,
+    /// It is proved.
+    Prove,
 }
 
 impl Issuance {
+    /// Nothing is being issued. At most `burst` grants out of turn come at once, then one each `interval`.
     pub(super) fn new(burst: u32, interval: Duration) -> Self {
-        Self { state: State::Idle, bucket: Bucket::full(burst, interval), awaits_bucket: false, failures: 0 }
+        Self {
+            state: State::Idle,
+            limit: IssueLimit::new(burst, interval),
+            failures: 0,
+            spare: None,
+            discard: false,
+        }
     }
 
-    /// An attempt failed. `most` bounds the wait.
-    pub(super) fn fail(&mut self, now: Time, class: FailureClass, most: Duration, jitter: Jitter) {
-        let first = match class {
-            FailureClass::Transient | FailureClass::Refused => Duration::from_millis(500),
-            FailureClass::ProofRefused => Duration::from_secs(5),
-        };
-        let until = now + schedule::back_off(self.failures, first, most, jitter);
-        self.state = State::BackOff { until, slow: class != FailureClass::Transient };
+    /// Where it stands.
+    #[cfg(test)]
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    /// How often it has failed since it last succeeded.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Whether nothing is in flight and no candidate is there.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle | State::BackOff { .. })
+    }
+
+    /// What the login in flight is for.
+    pub(super) fn logging_in(&self) -> Option<Reason> {
+        match self.state {
+            State::LoggingIn { reason } => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// What the creds request in flight is for, and its token.
+    pub(super) fn requesting(&self) -> Option<(Reason, TokenId)> {
+        match self.state {
+            State::Requesting { reason, token } => Some((reason, token)),
+            _ => None,
+        }
+    }
+
+    /// The candidate.
+    pub(super) fn candidate(&self) -> Option<Candidate> {
+        match self.state {
+            State::Proving(candidate) => Some(candidate),
+            _ => None,
+        }
+    }
+
+    /// Whether this generation is the candidate.
+    pub(super) fn is_proving(&self, number: GenerationId) -> bool {
+        self.candidate().is_some_and(|candidate| candidate.number() == number)
+    }
+
+    /// The candidate, where no server could say what it makes of it and it waits for its next proof.
+    pub(super) fn unjudged(&self) -> Option<GenerationId> {
+        self.candidate().filter(Candidate::waits_unjudged).map(|candidate| candidate.number())
+    }
+
+    /// Whether it stands on this token.
+    pub(super) fn needs(&self, id: TokenId) -> bool {
+        self.spare == Some(id) || self.requesting().is_some_and(|(_, token)| token == id)
+    }
+
+    /// Whether a fresh credential is on its way, whatever it was asked for. One that waits out a refusal is not: it comes
+    /// once an operator has acted. `is_needed` says whether one is asked for after a failure.
+    pub(super) fn is_under_way(&self, is_needed: impl FnOnce() -> bool) -> bool {
+        match self.state {
+            State::LoggingIn { .. } | State::Requesting { .. } | State::Proving(_) => true,
+            State::BackOff { slow, .. } => !slow && is_needed(),
+            State::Idle => false,
+        }
+    }
+
+    /// Enters what is in flight.
+    pub(super) fn show(&self, deadlines: &mut Deadlines) {
+        match self.state {
+            State::LoggingIn { .. } | State::Requesting { .. } => deadlines.is_under_way(Deadline::Issue),
+            State::Proving(candidate) if candidate.again_at().is_none() => {
+                deadlines.is_under_way(Deadline::Proof);
+            }
+            State::Proving(_) | State::Idle | State::BackOff { .. } => {}
+        }
+    }
+
+    /// What is to be done next. A wait is shorter where the route `is_served` by no credential, and is over where one
+    /// `is_commanded`.
+    pub(super) fn due(&mut self, now: Time, is_served: bool, is_commanded: bool) -> Due {
+        match &mut self.state {
+            State::Idle => Due::Free,
+            State::LoggingIn { .. } | State::Requesting { .. } => Due::Nothing,
+            State::BackOff { until, slow } => {
+                if !is_served {
+                    *until = (*until).min(now + longest_unserved(*slow));
+                }
+                if now < *until && !is_commanded {
+                    return Due::BackOff(*until);
+                }
+                self.state = State::Idle;
+                Due::Free
+            }
+            State::Proving(candidate) => match candidate.again_at() {
+                None => Due::Nothing,
+                Some(at) if now < at => Due::ProofAt { at, refused: candidate.waits_refused() },
+                Some(_) => {
+                    candidate.prove();
+                    Due::Proof(candidate.number())
+                }
+            },
+        }
+    }
+
+    /// Until when the rate limit holds back a request for this reason; `None` where it lets it through.
+    pub(super) fn held_until(&mut self, now: Time, reason: Reason, is_out_of_turn: bool) -> Option<Time> {
+        self.limit.held_until(now, reason, is_out_of_turn)
+    }
+
+    /// It begins, with a login, or with a creds request under the token that is given.
+    pub(super) fn begin(
+        &mut self,
+        reason: Reason,
+        is_of_use: impl FnOnce(TokenId) -> bool,
+    ) -> Option<TokenId> {
+        match self.spare.filter(|id| is_of_use(*id)) {
+            Some(token) => {
+                self.request(reason, token);
+                Some(token)
+            }
+            None => {
+                self.spare = None;
+                self.state = State::LoggingIn { reason };
+                None
+            }
+        }
+    }
+
+    /// The answer to a login: its token, which `is_owned` if it is ours to revoke, and which `is_of_use` if a lease under
+    /// it would be.
+    pub(super) fn logged_in(
+        &mut self,
+        token: TokenId,
+        is_owned: bool,
+        is_wanted: bool,
+        is_of_use: bool,
+    ) -> LoggedIn {
+        let Some(reason) = self.logging_in() else { return LoggedIn::Unwanted };
+        let is_discarded = std::mem::take(&mut self.discard);
+        if !is_wanted || is_discarded {
+            self.spare = None;
+            self.state = State::Idle;
+            return LoggedIn::Unwanted;
+        }
+        if !is_of_use {
+            self.spare = None;
+            return LoggedIn::NoUse;
+        }
+        if is_owned {
+            self.spare = Some(token);
+        }
+        self.request(reason, token);
+        LoggedIn::Request
+    }
+
+    /// A credential is asked for under this token.
+    pub(super) fn request(&mut self, reason: Reason, token: TokenId) {
+        self.state = State::Requesting { reason, token };
+    }
+
+    /// The answer to a creds request: this generation, which is of use for so long.
+    pub(super) fn granted(
+        &mut self,
+        now: Time,
+        number: GenerationId,
+        usable: Duration,
+        is_wanted: bool,
+        is_out_of_turn: bool,
+    ) -> Granted {
+        let Some((reason, token)) = self.requesting() else { return Granted::Unwanted };
+        self.limit.answered();
+        self.drop_spare(token);
+        if is_out_of_turn {
+            self.limit.granted_out_of_turn(now);
+        }
+        let is_discarded = std::mem::take(&mut self.discard);
+        if !is_wanted || is_discarded {
+            self.state = State::Idle;
+            Granted::Unwanted
+        } else if usable < schedule::LEAST_USABLE {
+            Granted::TooShort
+        } else {
+            self.prove(reason, number);
+            Granted::Prove
+        }
+    }
+
+    /// This generation is proved.
+    pub(super) fn prove(&mut self, reason: Reason, number: GenerationId) {
+        self.state = State::Proving(Candidate::new(reason, number));
+    }
+
+    /// The candidate is proved again. See [`Candidate::prove_later`].
+    pub(super) fn prove_later(
+        &mut self,
+        now: Time,
+        unproved: Unproved,
+        most: Duration,
+        patience_ends_at: Time,
+        jitter: Jitter,
+    ) {
+        if let State::Proving(candidate) = &mut self.state {
+            candidate.prove_later(now, unproved, most, patience_ends_at, jitter);
+        }
+    }
+
+    /// A creds request failed: what that says of its token, and of a credential that may have been made all the same.
+    pub(super) fn not_granted(&mut self, now: Time, failure: Failure) {
+        let Some((_, token)) = self.requesting() else { return };
+        self.limit.answered();
+        match failure {
+            Failure::TimedOut | Failure::Unusable => {
+                self.limit.granted_for_nothing(now);
+                self.drop_spare(token);
+            }
+            // A policy that is put right in the login's role counts for tokens made since.
+            Failure::TokenDead | Failure::Forbidden => self.drop_spare(token),
+            _ => {}
+        }
+    }
+
+    /// Whether what failed was asked for by an earlier configuration, which says nothing of this one: it is tried at once.
+    pub(super) fn is_discarded(&mut self, is_closed: bool) -> bool {
+        let is_discarded = std::mem::take(&mut self.discard) && !is_closed;
+        if is_discarded {
+            self.state = State::Idle;
+        }
+        is_discarded
+    }
+
+    /// An attempt failed. A credential is usable for so long yet (`left`), or none is. Nothing follows where the route
+    /// `is_closed`.
+    pub(super) fn fail(
+        &mut self,
+        now: Time,
+        class: FailureClass,
+        left: Option<Duration>,
+        is_closed: bool,
+        jitter: Jitter,
+    ) {
+        if class == FailureClass::ProofRefused && left.is_none() {
+            // The next one is made out of turn, and probably for nothing.
+            self.limit.granted_for_nothing(now);
+        }
+        let until = now + class.back_off(self.failures, left, jitter);
         self.failures = self.failures.saturating_add(1);
+        self.discard = false;
+        self.state = if is_closed { State::Idle } else { State::BackOff { until, slow: class.is_refusal() } };
     }
 
-    /// A credential was published.
+    /// The candidate is published, or stands by.
     pub(super) fn succeed(&mut self) {
         self.state = State::Idle;
         self.failures = 0;
+    }
+
+    /// The candidate is given up, and another one may be asked for at once.
+    pub(super) fn abandon(&mut self) {
+        self.state = State::Idle;
+    }
+
+    /// A candidate that a host has refused is not waited for any longer. Gives it, so that it is given back.
+    pub(super) fn abandon_refused(&mut self) -> Option<GenerationId> {
+        let candidate = self.candidate().filter(Candidate::waits_refused)?;
+        self.state = State::Idle;
+        Some(candidate.number())
+    }
+
+    /// The back-off after a refusal is over: it was for a route that is served.
+    pub(super) fn end_slow_back_off(&mut self) {
+        if matches!(self.state, State::BackOff { slow: true, .. }) {
+            self.state = State::Idle;
+        }
+    }
+
+    /// The configuration has changed: what was asked for by the old one is of no use. Gives the candidate, so that it is
+    /// given back.
+    pub(super) fn reload(&mut self) -> Option<GenerationId> {
+        self.discard |= matches!(self.state, State::LoggingIn { .. } | State::Requesting { .. });
+        self.stop()
+    }
+
+    /// Nothing is issued any more; what is in flight is waited for. Gives the candidate, so that it is given back.
+    pub(super) fn stop(&mut self) -> Option<GenerationId> {
+        self.spare = None;
+        let candidate = self.candidate();
+        if !matches!(self.state, State::LoggingIn { .. } | State::Requesting { .. }) {
+            self.state = State::Idle;
+        }
+        candidate.map(|candidate| candidate.number())
+    }
+
+    /// This token is not kept for the next issuance.
+    pub(super) fn drop_spare(&mut self, token: TokenId) {
+        if self.spare == Some(token) {
+            self.spare = None;
+        }
     }
 }

@@ -5,17 +5,14 @@ use std::time::Duration;
 use super::deadline::Deadline;
 use super::dynamic_role::DynamicRole;
 use super::event::{Action, Failure, NotRotated, TokenFacts};
+use super::failure_class::FailureClass;
 use super::generation::Generation;
 use super::ids::TokenId;
-use super::issuance::FailureClass;
+use super::issuance::{Due, Granted, LoggedIn};
 use super::note::{Note, Reason};
+use super::schedule;
 use super::term::NotRenewed;
-use super::{issuance, schedule};
 use crate::time::Time;
-
-/// The longest waits while no credential is usable: for what Vault misses, and for what somebody has to mend.
-const LONGEST_UNSERVED_ABSENCE: Duration = Duration::from_secs(3);
-const LONGEST_UNSERVED_REFUSAL: Duration = Duration::from_secs(30);
 
 impl DynamicRole {
     /// What a fresh credential is needed for: now, or else from when on.
@@ -67,34 +64,27 @@ impl DynamicRole {
     }
 
     pub(super) fn issue(&mut self, now: Time) {
-        match self.issuance.state {
-            issuance::State::Idle => {}
-            issuance::State::BackOff { until, slow } => {
-                let most = if slow { LONGEST_UNSERVED_REFUSAL } else { LONGEST_UNSERVED_ABSENCE };
-                let until = if self.runs_until(now).is_some() { until } else { until.min(now + most) };
-                if now < until && self.command.is_none() {
-                    self.issuance.state = issuance::State::BackOff { until, slow };
-                    let is_needed = self.demand(now).is_ok() || self.standby_demand(now).is_ok();
-                    let deadline = if is_needed { Deadline::Issue } else { Deadline::BackOff };
-                    self.deadlines.wake(deadline, until);
-                    return;
-                }
-                self.issuance.state = issuance::State::Idle;
+        let is_served = self.runs_until(now).is_some();
+        match self.issuance.due(now, is_served, self.command.is_some()) {
+            Due::Nothing => return,
+            Due::BackOff(until) => {
+                let is_needed = self.demand(now).is_ok() || self.standby_demand(now).is_ok();
+                let deadline = if is_needed { Deadline::Issue } else { Deadline::BackOff };
+                self.deadlines.wake(deadline, until);
+                return;
             }
-            issuance::State::Proving { number, again_at: Some(at), refused, .. } => {
-                if now < at {
-                    self.deadlines.wake(Deadline::Proof, at);
-                    if !refused {
-                        self.deadlines.wake(Deadline::PublishUnproved, self.presses_at(now));
-                    }
-                } else {
-                    self.prove_again(number);
+            Due::ProofAt { at, refused } => {
+                self.deadlines.wake(Deadline::Proof, at);
+                if !refused {
+                    self.deadlines.wake(Deadline::PublishUnproved, self.presses_at(now));
                 }
                 return;
             }
-            issuance::State::LoggingIn { .. }
-            | issuance::State::Requesting { .. }
-            | issuance::State::Proving { again_at: None, .. } => return,
+            Due::Proof(number) => {
+                self.actions.push(Action::Prove(number));
+                return;
+            }
+            Due::Free => {}
         }
         match self.demand(now) {
             Ok(reason) => self.begin(now, reason),
@@ -109,86 +99,64 @@ impl DynamicRole {
     }
 
     fn begin(&mut self, now: Time, reason: Reason) {
-        // Another request may leave another role behind; somebody who asks by hand takes that upon himself.
-        let awaits_bucket =
-            self.issuance.awaits_bucket && !matches!(reason, Reason::Command | Reason::Reload);
-        if (self.draws_on_the_bucket(reason) || awaits_bucket)
-            && let Some(at) = self.issuance.bucket.ready_at(now)
-        {
+        let is_out_of_turn = self.is_out_of_turn(reason);
+        if let Some(at) = self.issuance.held_until(now, reason, is_out_of_turn) {
             self.deadlines.wake(Deadline::IssueLimit, at);
             return;
         }
         self.note(Note::Issuing(reason));
-        let spare = self.spare.filter(|id| {
-            self.tokens.has(*id) && now < self.tokens.ending_at(*id) && self.is_of_use(now, reason, *id)
-        });
-        if let Some(token) = spare {
-            self.request(reason, token);
-            return;
-        }
-        self.spare = None;
         let current = self.generations.current();
         let within = current.map(|(_, generation)| schedule::patience(generation.term.usable()));
-        self.issuance.state = issuance::State::LoggingIn { reason };
-        self.actions.push(Action::LogIn { within });
+        let mut issuance = self.issuance.clone();
+        let token = issuance.begin(reason, |id| {
+            self.tokens.has(id) && now < self.tokens.ending_at(id) && self.is_of_use(now, reason, id)
+        });
+        self.issuance = issuance;
+        self.actions.push(token.map_or(Action::LogIn { within }, Action::Issue));
     }
 
     pub(super) fn granted(&mut self, now: Time, sent_at: Time, lease: Duration, renewable: bool) {
-        let issuance::State::Requesting { reason, token } = self.issuance.state else {
+        let Some((reason, token)) = self.issuance.requesting() else {
             return;
         };
-        self.issuance.awaits_bucket = false;
         let jitter = self.jitter();
         let generation = Generation::new(token, sent_at, lease, renewable, jitter);
         let usable = self.hard_close_at(&generation).since(sent_at);
         let number = self.generations.add(generation);
         self.actions.push(Action::Store(number));
-        if self.spare == Some(token) {
-            self.spare = None;
-        }
-        if self.draws_on_the_bucket(reason) {
-            self.issuance.bucket.take(now);
-        }
-        if self.closed || !self.wanted || std::mem::take(&mut self.discard) {
-            self.issuance.state = issuance::State::Idle;
-            self.give_back(number);
-        } else if usable < schedule::LEAST_USABLE {
-            self.note(Note::TooShort(number));
-            self.give_back(number);
-            self.fail(now, FailureClass::Refused, NotRotated::TooShort);
-        } else {
-            self.issuance.state =
-                issuance::State::Proving { reason, number, tries: 0, refused: false, again_at: None };
-            self.actions.push(Action::Prove(number));
+        let (is_wanted, is_out_of_turn) = (self.is_wanted(), self.is_out_of_turn(reason));
+        match self.issuance.granted(now, number, usable, is_wanted, is_out_of_turn) {
+            Granted::Unwanted => self.give_back(number),
+            Granted::TooShort => {
+                self.note(Note::TooShort(number));
+                self.give_back(number);
+                self.fail(now, FailureClass::Refused, NotRotated::TooShort);
+            }
+            Granted::Prove => self.actions.push(Action::Prove(number)),
         }
     }
 
     pub(super) fn logged_in(&mut self, now: Time, token: TokenId, facts: TokenFacts) {
-        let issuance::State::LoggingIn { reason } = self.issuance.state else {
+        let Some(reason) = self.issuance.logging_in() else {
             return;
         };
         let jitter = self.jitter();
         self.tokens.logged_in(token, facts, jitter);
-        if self.spare != Some(token) && facts.owned {
-            self.spare = Some(token);
-        }
-        if self.closed || !self.wanted || std::mem::take(&mut self.discard) {
-            self.spare = None;
-            self.discard = false;
-            self.issuance.state = issuance::State::Idle;
-        } else if !self.is_of_use(now, reason, token) {
-            self.spare = None;
-            self.note(Note::TokenOfNoUse(token));
-            // Another one may be handed over at any moment.
-            let class = if facts.owned { FailureClass::Refused } else { FailureClass::Transient };
-            self.fail(now, class, NotRotated::TokenOfNoUse);
-        } else {
-            self.request(reason, token);
+        let (is_wanted, is_of_use) = (self.is_wanted(), self.is_of_use(now, reason, token));
+        match self.issuance.logged_in(token, facts.owned, is_wanted, is_of_use) {
+            LoggedIn::Unwanted => {}
+            LoggedIn::NoUse => {
+                self.note(Note::TokenOfNoUse(token));
+                // Another one may be handed over at any moment.
+                let class = if facts.owned { FailureClass::Refused } else { FailureClass::Transient };
+                self.fail(now, class, NotRotated::TokenOfNoUse);
+            }
+            LoggedIn::Request => self.actions.push(Action::Issue(token)),
         }
     }
 
-    /// Whether a grant for this reason draws on the bucket.
-    fn draws_on_the_bucket(&self, reason: Reason) -> bool {
+    /// Whether a grant for this reason comes out of turn, so that it is limited.
+    fn is_out_of_turn(&self, reason: Reason) -> bool {
         match reason {
             Reason::Revoked | Reason::Refused => true,
             Reason::Standby => self.standby_out_of_turn,
@@ -229,23 +197,19 @@ impl DynamicRole {
         token_ends_at > ends_at + schedule::LEAST_USABLE
     }
 
-    pub(super) fn request(&mut self, reason: Reason, token: TokenId) {
-        self.issuance.state = issuance::State::Requesting { reason, token };
-        self.actions.push(Action::Issue(token));
-    }
-
     pub(super) fn log_in_failed(&mut self, now: Time, failure: Failure) {
-        let issuance::State::LoggingIn { reason } = self.issuance.state else {
+        let Some(reason) = self.issuance.logging_in() else {
             return;
         };
-        if self.was_for_earlier_configuration() {
+        if self.issuance.is_discarded(self.closed) {
             return;
         }
         // A login that is refused does not end the route while an earlier token lives: its lease comes under that one.
         let refused = !matches!(failure, Failure::Transient | Failure::TimedOut);
         match self.tokens.longest_living(now) {
             Some(token) if refused && !self.closed && self.is_of_use(now, reason, token) => {
-                self.request(reason, token);
+                self.issuance.request(reason, token);
+                self.actions.push(Action::Issue(token));
             }
             // It gives tokens that may not do it, or cannot be read.
             _ if matches!(failure, Failure::Forbidden | Failure::Unusable) => {
@@ -257,25 +221,17 @@ impl DynamicRole {
     }
 
     pub(super) fn issue_failed(&mut self, now: Time, failure: Failure) {
-        let issuance::State::Requesting { token, .. } = self.issuance.state else {
+        let Some((_, token)) = self.issuance.requesting() else {
             return;
         };
-        self.issuance.awaits_bucket = matches!(failure, Failure::TimedOut | Failure::Unusable);
+        self.issuance.not_granted(now, failure);
         match failure {
             Failure::TokenDead => self.token_dead(now, token),
-            Failure::TimedOut | Failure::Unusable => {
-                self.issuance.bucket.take(now);
-                // It may be granted yet: the token is held until that is settled, then revoked with what it owns.
-                if self.spare == Some(token) {
-                    self.spare = None;
-                }
-                self.tokens.may_be_granted(token);
-            }
-            // A policy that is put right in the login's role counts for tokens made since.
-            Failure::Forbidden if self.spare == Some(token) => self.spare = None,
+            // It may be granted yet: the token is held until that is settled, then revoked with what it owns.
+            Failure::TimedOut | Failure::Unusable => self.tokens.may_be_granted(token),
             _ => {}
         }
-        if self.was_for_earlier_configuration() {
+        if self.issuance.is_discarded(self.closed) {
             return;
         }
         self.fail(
@@ -293,35 +249,11 @@ impl DynamicRole {
         );
     }
 
-    /// What failed was asked for by an earlier configuration, which says nothing of this one: it is tried at once.
-    fn was_for_earlier_configuration(&mut self) -> bool {
-        let discarded = std::mem::take(&mut self.discard) && !self.closed;
-        if discarded {
-            self.issuance.state = issuance::State::Idle;
-        }
-        discarded
-    }
-
     /// An attempt at a fresh credential failed; `why` is for those who asked for one.
     pub(super) fn fail(&mut self, now: Time, class: FailureClass, why: NotRotated) {
         let left = self.runs_until(now).map(|until| until.since(now));
-        let most = match (class, left) {
-            (FailureClass::ProofRefused, Some(_)) => Duration::from_mins(5),
-            (FailureClass::Transient | FailureClass::Refused, Some(left)) => schedule::longest_wait(left),
-            (FailureClass::Transient, None) => LONGEST_UNSERVED_ABSENCE,
-            (FailureClass::Refused | FailureClass::ProofRefused, None) => LONGEST_UNSERVED_REFUSAL,
-        };
-        if class == FailureClass::ProofRefused && left.is_none() {
-            // The next one is made out of turn, and probably for nothing.
-            self.issuance.bucket.take(now);
-            self.issuance.awaits_bucket = true;
-        }
         let jitter = self.jitter();
-        self.discard = false;
-        self.issuance.fail(now, class, most, jitter);
-        if self.closed {
-            self.issuance.state = issuance::State::Idle;
-        }
+        self.issuance.fail(now, class, left, self.closed, jitter);
         self.fail_command(why);
     }
 

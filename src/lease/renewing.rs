@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::dynamic_role::DynamicRole;
 use super::event::{Action, Failure, NotRotated, Verdict};
+use super::failure_class::FailureClass;
 use super::generation::{Check, State};
 use super::ids::{GenerationId, TokenId};
 use super::note::{Cause, Note, Outcome};
+use super::schedule;
 use super::term::Renewal;
-use super::{issuance, schedule};
 use crate::time::Time;
 
 impl DynamicRole {
@@ -91,9 +92,7 @@ impl DynamicRole {
         for number in self.generations.owned_by(token) {
             self.lose(now, number);
         }
-        if self.spare == Some(token) {
-            self.spare = None;
-        }
+        self.issuance.drop_spare(token);
         self.tokens.died(now, token);
         let jitter = self.jitter();
         self.revocation.token_gone(now, token, Outcome::Token, jitter, &mut self.actions);
@@ -107,8 +106,8 @@ impl DynamicRole {
         match generation.state() {
             State::Candidate => {
                 self.forget(number);
-                if matches!(self.issuance.state, issuance::State::Proving { number: n, .. } if n == number) {
-                    self.fail(now, issuance::FailureClass::Transient, NotRotated::Ended);
+                if self.issuance.is_proving(number) {
+                    self.fail(now, FailureClass::Transient, NotRotated::Ended);
                 }
             }
             State::Standby => {

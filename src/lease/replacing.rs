@@ -5,7 +5,6 @@ use super::doubt::Answer;
 use super::dynamic_role::DynamicRole;
 use super::event::Action;
 use super::ids::GenerationId;
-use super::issuance;
 use crate::time::Time;
 
 impl DynamicRole {
@@ -51,21 +50,9 @@ impl DynamicRole {
             self.awaited = None;
         } else if self.refused == Some(number) {
             // A fresh one comes as soon as it may.
-        } else if !self.is_issuing(now) && !self.doubt.is_proving(number) {
+        } else if !self.issuance.is_under_way(|| self.demand(now).is_ok()) && !self.doubt.is_proving(number) {
             self.awaited = None;
             self.actions.push(Action::TooEarly(number));
-        }
-    }
-
-    /// Whether a fresh credential is on its way, whatever it was asked for. One that waits out a refusal is not: it comes
-    /// once somebody has acted.
-    fn is_issuing(&self, now: Time) -> bool {
-        match self.issuance.state {
-            issuance::State::LoggingIn { .. }
-            | issuance::State::Requesting { .. }
-            | issuance::State::Proving { .. } => true,
-            issuance::State::BackOff { slow, .. } => !slow && self.demand(now).is_ok(),
-            issuance::State::Idle => false,
         }
     }
 }

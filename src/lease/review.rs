@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::deadline::{Deadline, Deadlines};
 use super::dynamic_role::{DynamicRole, MOST_RETIRING};
 use super::event::{Action, Failure, NotRotated};
+use super::failure_class::FailureClass;
 use super::generation::{Generation, State};
 use super::generations::Generations;
 use super::ids::{GenerationId, TokenId};
-use super::issuance::{self, Issuance};
+use super::issuance::Issuance;
 use super::note::{Cause, Note, Outcome};
 use super::schedule::Retry;
 use super::term::{NotRenewed, Renewal};
@@ -39,13 +40,7 @@ impl DynamicRole {
 
     /// What is under way is the next action.
     fn show_requests(&mut self) {
-        match self.issuance.state {
-            issuance::State::LoggingIn { .. } | issuance::State::Requesting { .. } => {
-                self.deadlines.is_under_way(Deadline::Issue);
-            }
-            issuance::State::Proving { again_at: None, .. } => self.deadlines.is_under_way(Deadline::Proof),
-            issuance::State::Proving { .. } | issuance::State::Idle | issuance::State::BackOff { .. } => {}
-        }
+        self.issuance.show(&mut self.deadlines);
         if self.generations.iter().any(|(_, generation)| generation.term.renewal() == Renewal::InFlight) {
             self.deadlines.is_under_way(Deadline::RenewLease);
         }
@@ -59,8 +54,6 @@ impl DynamicRole {
             };
             let hard_close_at = self.hard_close_at(generation);
             let cut_short = generation.is_cut_short(now);
-            let proving =
-                matches!(self.issuance.state, issuance::State::Proving { number: n, .. } if n == number);
             match generation.state() {
                 State::Current { .. } | State::Retiring { .. } if now >= hard_close_at => {
                     let cause = if cut_short { Cause::CutShort } else { Cause::LeaseEnd };
@@ -72,8 +65,8 @@ impl DynamicRole {
                 }
                 State::Candidate if now >= hard_close_at => {
                     self.give_back(number);
-                    if proving {
-                        self.fail(now, issuance::FailureClass::Transient, NotRotated::Ended);
+                    if self.issuance.is_proving(number) {
+                        self.fail(now, FailureClass::Transient, NotRotated::Ended);
                     }
                 }
                 State::Standby if now >= hard_close_at => self.give_back(number),
@@ -129,7 +122,7 @@ impl DynamicRole {
     }
 
     fn renew_tokens(&mut self, now: Time) {
-        let is_needed = needed(&self.generations, &self.issuance, self.spare);
+        let is_needed = needed(&self.generations, &self.issuance);
         self.tokens.renew(now, is_needed, &mut self.deadlines, &mut self.actions);
     }
 
@@ -216,7 +209,7 @@ impl DynamicRole {
     /// Tokens that nothing stands on any more.
     fn give_tokens_back(&mut self, now: Time) {
         let ended = {
-            let is_needed = needed(&self.generations, &self.issuance, self.spare);
+            let is_needed = needed(&self.generations, &self.issuance);
             let stands = |id| is_needed(id) || self.generations.stand_on(id);
             self.tokens.revoke(now, stands, &mut self.deadlines, &mut self.actions)
         };
@@ -265,14 +258,9 @@ impl DynamicRole {
 }
 
 /// Whether a token is renewed: a living generation, or an issuance, stands on it.
-fn needed(
-    generations: &Generations,
-    issuance: &Issuance,
-    spare: Option<TokenId>,
-) -> impl Fn(TokenId) -> bool {
+fn needed(generations: &Generations, issuance: &Issuance) -> impl Fn(TokenId) -> bool {
     move |id| {
-        spare == Some(id)
-            || matches!(issuance.state, issuance::State::Requesting { token, .. } if token == id)
+        issuance.needs(id)
             || generations
                 .iter()
                 .any(|(_, g)| g.token() == id && (g.is_renewed() || g.state() == State::Candidate))

@@ -8,9 +8,9 @@ use super::event::Action;
 use super::generation::{Generation, GenerationSnapshot, State};
 use super::ids::{GenerationId, TokenId};
 use super::note::{Cause, Reason};
+use super::schedule;
 use super::settings::Settings;
 use super::tokens::{TokenSnapshot, Tokens};
-use super::{issuance, schedule};
 use crate::time::Time;
 
 /// Every token and every lease that is not known to be gone.
@@ -69,13 +69,7 @@ impl DynamicRole {
         }
         if serves && self.hard_close_at(generation).since(now) >= schedule::LEAST_USABLE {
             self.wanted = true;
-            self.issuance.state = issuance::State::Proving {
-                reason: Reason::TakenUp,
-                number,
-                tries: 0,
-                refused: false,
-                again_at: None,
-            };
+            self.issuance.prove(Reason::TakenUp, number);
             self.actions.push(Action::Prove(number));
         } else {
             self.give_back(number);
