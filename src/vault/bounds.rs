@@ -8,22 +8,34 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// What a request protects. Where requests wait for their turn, the least one goes first.
+/// What a request protects. Where requests wait for their turn, the least one goes first. `T` is a point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Priority {
+pub(crate) enum Priority<T = Instant> {
     /// The renewal of a lease or token that carries sessions. Without it they end at this time.
-    Sessions(Instant),
+    Sessions(T),
     /// A renewal without sessions, or a successor. Without it no session gets in from this time on.
-    Logins(Instant),
+    Logins(T),
     /// The revocation of a lease or token, which ends by itself at this time.
-    GivingBack(Instant),
+    GivingBack(T),
     /// A credential where none is usable, after so many attempts that failed.
     First(u32),
 }
 
-impl Priority {
+impl<T> Priority<T> {
+    /// Of a fresh credential, and the login for it: until when one is usable, or after how many failures.
+    #[must_use]
+    pub(crate) fn of_issuance(runs_until: Option<T>, failures: u32) -> Self {
+        runs_until.map_or(Self::First(failures), Self::Logins)
+    }
+
+    /// Of a renewal, without which what it is for ends at this time.
+    #[must_use]
+    pub(crate) fn of_renewal(ends_at: T, has_sessions: bool) -> Self {
+        if has_sessions { Self::Sessions(ends_at) } else { Self::Logins(ends_at) }
+    }
+
     /// When it is of no use any more to wait for a turn.
-    fn is_moot_at(self) -> Option<Instant> {
+    pub(crate) fn moot_at(self) -> Option<T> {
         match self {
             Self::Sessions(at) | Self::GivingBack(at) => Some(at),
             Self::Logins(_) | Self::First(_) => None,
@@ -116,7 +128,7 @@ impl Limit {
 
     /// Until when a turn is waited for.
     pub(super) fn turn_by(&self) -> Instant {
-        let all = [self.turns_end_at, self.priority().is_moot_at()];
+        let all = [self.turns_end_at, self.priority().moot_at()];
         all.into_iter().flatten().fold(Instant::now() + WAIT_MOST, Instant::min)
     }
 
@@ -155,4 +167,4 @@ impl Limit {
 }
 
 /// A turn comes in seconds, unless what is more urgent takes all of them. Whoever has none by then says so.
-const WAIT_MOST: Duration = Duration::from_mins(1);
+pub(crate) const WAIT_MOST: Duration = Duration::from_mins(1);

@@ -13,10 +13,7 @@ use crate::vault::Priority;
 impl Driver {
     /// A fresh credential, and the login for it.
     pub(super) fn for_issuance(&self) -> Priority {
-        match self.machine.runs_until(clock::now()) {
-            Some(until) => Priority::Logins(instant(until)),
-            None => Priority::First(self.machine.failures()),
-        }
+        Priority::of_issuance(self.machine.runs_until(clock::now()).map(instant), self.machine.failures())
     }
 
     /// A renewal that each of these generations stands on.
@@ -24,12 +21,7 @@ impl Driver {
         let generations = numbers.iter().filter_map(|number| self.generations.get(number));
         generations
             .map(|generation| {
-                let ends_at = instant(generation.hard_close_at());
-                if generation.sessions() > 0 {
-                    Priority::Sessions(ends_at)
-                } else {
-                    Priority::Logins(ends_at)
-                }
+                Priority::of_renewal(instant(generation.hard_close_at()), generation.sessions() > 0)
             })
             .min()
             .unwrap_or_else(|| Priority::Logins(instant(Time::NEVER)))

@@ -4,6 +4,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::super::bounds::Bounds;
+use super::turns::{MOST, WINDOW};
 use super::*;
 
 const LONG: Duration = Duration::from_secs(600);

@@ -1,0 +1,263 @@
+//! Whose request goes next: the decisions of the [`RateLimiter`](super::RateLimiter), without a clock or a task. Floor 2.
+//!
+//! Paths are of type `P`, times of type `T`: text and tokio's clock where requests are really sent; the simulation of a
+//! fleet has its own.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Add;
+use std::time::Duration;
+
+use crate::vault::bounds::Priority;
+
+/// How a request went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Went {
+    /// It did what it was sent for.
+    Well,
+    /// Vault is there, and says no.
+    Refused,
+    /// No answer, or one that speaks of the server's state.
+    Trouble,
+}
+
+/// How many requests there are while Vault fails, in which order, and which paths are slowed alone.
+pub(crate) struct Turns<P, T> {
+    failing: bool,
+    /// Whether the latest requests met trouble; at most [`OUTCOMES`].
+    outcomes: VecDeque<bool>,
+    /// When the latest requests were sent that have not been answered well, oldest first; at most [`MOST`].
+    sent: VecDeque<(u64, T)>,
+    pub(super) waiting: BTreeMap<Place<T>, Waiting<P>>,
+    pub(super) paths: BTreeMap<P, Path<T>>,
+    next: u64,
+}
+
+/// A place in the queue: by priority, then in the order of coming.
+pub(crate) type Place<T> = (Priority<T>, u64);
+
+/// What waits for its turn.
+pub(crate) struct Waiting<P> {
+    path: Option<P>,
+    /// Whether it goes alone on its path whatever was answered there. Such a turn sends nothing by itself.
+    alone: bool,
+}
+
+/// What is known of a path.
+pub(crate) struct Path<T> {
+    pub(super) in_flight: u32,
+    /// Whether the latest answer was a refusal.
+    slow: bool,
+    /// Whether what it gave last was of no use: then it stays slow until something is.
+    of_no_use: bool,
+    /// Refusals in a row.
+    refusals: u32,
+    /// After a refusal: when the next request may be sent.
+    again_at: T,
+    /// Vault asked to be left alone with it until then.
+    rests_until: T,
+}
+
+impl<T: Copy + Ord + Add<Duration, Output = T>> Path<T> {
+    fn new(now: T) -> Self {
+        Self { in_flight: 0, slow: false, of_no_use: false, refusals: 0, again_at: now, rests_until: now }
+    }
+
+    fn refused(&mut self, now: T) {
+        if !self.slow && now >= self.again_at + FORGIVEN_AFTER {
+            self.refusals = 0;
+        }
+        let wait = FIRST_WAIT.saturating_mul(1 << self.refusals.min(10)).min(LONGEST_WAIT);
+        self.refusals = self.refusals.saturating_add(1);
+        self.again_at = now + wait;
+        self.slow = true;
+    }
+
+    /// Whether it can be forgotten.
+    fn is_idle(&self, now: T) -> bool {
+        self.in_flight == 0 && now >= self.rests_until && now >= self.again_at + FORGIVEN_AFTER
+    }
+}
+
+/// A request that may be sent, or was.
+pub(crate) struct Sent<P> {
+    path: Option<P>,
+    alone: bool,
+    pub(super) number: u64,
+}
+
+impl<P, T> Default for Turns<P, T> {
+    fn default() -> Self {
+        Self {
+            failing: false,
+            outcomes: VecDeque::new(),
+            sent: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            paths: BTreeMap::new(),
+            next: 0,
+        }
+    }
+}
+
+impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
+    /// A place in the queue. Without a path it is a further request of one that has its turn; `alone`: no other request is
+    /// to be on the path, and the turn sends nothing.
+    pub(crate) fn queue(&mut self, priority: Priority<T>, path: Option<P>, alone: bool) -> Place<T> {
+        self.next += 1;
+        let place = (priority, self.next);
+        self.waiting.insert(place, Waiting { path, alone });
+        place
+    }
+
+    /// Gives a place up.
+    pub(crate) fn leave(&mut self, place: Place<T>) {
+        self.waiting.remove(&place);
+    }
+
+    /// The turn, if it has come.
+    ///
+    /// # Errors
+    ///
+    /// When to look again, if no change comes before.
+    pub(crate) fn take(&mut self, place: Place<T>, now: T) -> Result<Sent<P>, Option<T>> {
+        self.may_go(place, now)?;
+        let Some(Waiting { path, alone }) = self.waiting.remove(&place) else { return Err(None) };
+        if let Some(path) = &path {
+            self.path(path, now).in_flight += 1;
+        }
+        if !alone {
+            self.send(place.1, now);
+        }
+        Ok(Sent { path, alone, number: place.1 })
+    }
+
+    /// How a request went. `slows`: the answer is about its path.
+    pub(crate) fn went(&mut self, sent: &Sent<P>, went: Went, slows: bool, now: T) {
+        if !sent.alone {
+            if went != Went::Trouble {
+                self.sent.retain(|(number, _)| *number != sent.number);
+            }
+            self.note(went == Went::Trouble);
+        }
+        let Some(path) = &sent.path else { return };
+        match went {
+            Went::Refused | Went::Trouble if slows => self.path(path, now).refused(now),
+            Went::Well => {
+                let path = self.path(path, now);
+                path.slow = path.of_no_use;
+            }
+            Went::Refused | Went::Trouble => {}
+        }
+    }
+
+    /// Leaves the path to the next one.
+    pub(crate) fn done(&mut self, sent: &Sent<P>) {
+        if let Some(path) = sent.path.as_ref().and_then(|path| self.paths.get_mut(path)) {
+            path.in_flight = path.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Whether what came of a request for this path is of use. True if that may let others go.
+    pub(crate) fn of_use(&mut self, path: &P, of_use: bool, now: T) -> bool {
+        if !of_use {
+            let path = self.path(path, now);
+            path.of_no_use = true;
+            path.refused(now);
+        } else if let Some(path) = self.paths.get_mut(path) {
+            (path.of_no_use, path.slow) = (false, false);
+            return true;
+        }
+        false
+    }
+
+    /// Vault asks to be left alone with this path until then.
+    pub(crate) fn rest(&mut self, path: &P, until: T, now: T) {
+        self.path(path, now).rests_until = until;
+    }
+
+    /// Forgets the wait after refusals of this path.
+    pub(crate) fn retry_now(&mut self, path: &P, now: T) {
+        if let Some(path) = self.paths.get_mut(path) {
+            path.again_at = now;
+            path.refusals = 0;
+        }
+    }
+
+    /// Whether the request in this place may be sent; else when to look again, if no change comes before.
+    fn may_go(&self, place: Place<T>, now: T) -> Result<(), Option<T>> {
+        let Some(this) = self.waiting.get(&place) else { return Err(None) };
+        self.is_open(this, now)?;
+        let has_rivals_on_path = this.alone || self.is_slow(this);
+        let is_ahead = |other: &Waiting<P>| {
+            let is_rival = (self.failing && !this.alone && !other.alone)
+                || (has_rivals_on_path && other.path == this.path);
+            is_rival && self.is_open(other, now).is_ok()
+        };
+        if self.waiting.range(..place).any(|(_, other)| is_ahead(other)) {
+            return Err(None);
+        }
+        match self.sent.front() {
+            Some((_, oldest))
+                if self.failing && !this.alone && self.sent.len() >= MOST && now < *oldest + WINDOW =>
+            {
+                Err(Some(*oldest + WINDOW))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether its path lets it go.
+    fn is_open(&self, waiting: &Waiting<P>, now: T) -> Result<(), Option<T>> {
+        let Some(path) = waiting.path.as_ref().and_then(|path| self.paths.get(path)) else { return Ok(()) };
+        if (path.slow || waiting.alone) && path.in_flight > 0 {
+            return Err(None);
+        }
+        let again_at = if path.slow { path.again_at.max(path.rests_until) } else { path.rests_until };
+        if now < again_at { Err(Some(again_at)) } else { Ok(()) }
+    }
+
+    fn is_slow(&self, waiting: &Waiting<P>) -> bool {
+        waiting.path.as_ref().and_then(|path| self.paths.get(path)).is_some_and(|path| path.slow)
+    }
+
+    fn send(&mut self, number: u64, now: T) {
+        if self.sent.len() >= MOST {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((number, now));
+    }
+
+    fn note(&mut self, trouble: bool) {
+        if self.outcomes.len() >= OUTCOMES {
+            self.outcomes.pop_front();
+        }
+        self.outcomes.push_back(trouble);
+        let (all, troubles) = (self.outcomes.len(), self.outcomes.iter().filter(|trouble| **trouble).count());
+        self.failing = if self.failing { troubles * 4 > all } else { trouble && troubles * 2 >= all };
+    }
+
+    fn path(&mut self, path: &P, now: T) -> &mut Path<T> {
+        if !self.paths.contains_key(path) {
+            self.paths.retain(|_, path| !path.is_idle(now));
+        }
+        self.paths.entry(path.clone()).or_insert_with(|| Path::new(now))
+    }
+}
+
+/// How many requests a second are promised at most.
+pub(super) const MOST: usize = 5;
+
+/// A quarter more than a second, since requests may arrive closer together than they were sent.
+pub(super) const WINDOW: Duration = Duration::from_millis(1250);
+
+/// How many outcomes decide whether Vault fails as a whole, or only something that some routes need.
+const OUTCOMES: usize = 16;
+
+/// The wait after a first refusal until the next request for the path. Each route has a back-off of its own, which may be
+/// longer; this one is for many routes on the same path.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+
+/// The longest wait. It is short, since a repair in Vault is noticed only by the next request.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// After so long without a refusal a path begins with [`FIRST_WAIT`] again.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
