@@ -6,6 +6,7 @@ mod live;
 mod renewed;
 mod running;
 mod serve;
+mod simulate;
 mod usage;
 
 use std::future::Future;
@@ -48,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Reload(flags) => ask(cli::reload(&flags, &env)),
         Command::Wait(flags) => ask(cli::wait(&flags, &env)),
         Command::Shutdown(flags) => ask(cli::shutdown(&flags, &env)),
+        Command::Simulate(flags) => simulate::simulate(&flags),
     }
 }
 

@@ -40,8 +40,8 @@ pub(crate) use error::Error;
 pub(crate) use error::Origin;
 pub use flags::command;
 pub(crate) use flags::{
-    AdminFlags, CheckFlags, Cli, Command, ReloadFlags, RotateFlags, RunFlags, ShutdownFlags, StatusFlags,
-    WaitFlags,
+    AdminFlags, CheckFlags, Cli, Command, ReloadFlags, RotateFlags, RunFlags, ShutdownFlags, SimulateFlags,
+    StatusFlags, WaitFlags,
 };
 pub use key::Setting;
 pub(crate) use route::RouteConfig;

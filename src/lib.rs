@@ -15,7 +15,7 @@
 //! | 4 | `session` | what a session is made of, whatever protocol its client speaks |
 //! | 4 | `postgres::session`, `postgres::relay`, `postgres::cancel` | a client and its session upstream |
 //! | 5 | `listener`, `shutdown`, `admin`, `log`, `notify` | what the world connects to, and reads |
-//! | 6 | `config`, `cli`, `check`, `policy`, `proof`, `upstreams`, `app` | what the user types, and how it all comes together |
+//! | 6 | `config`, `cli`, `check`, `policy`, `proof`, `upstreams`, `fleet`, `app` | what the user types, and how it all comes together |
 //!
 //! Outside of the crate there are the command, and the table of settings that its documents are made from.
 
@@ -32,6 +32,7 @@ mod crypto;
 mod dial;
 mod error;
 mod files;
+mod fleet;
 mod lease;
 mod listener;
 mod log;

@@ -46,7 +46,7 @@ use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfReques
 use crate::secret::Secret;
 
 use bounds::Limit;
-pub(crate) use bounds::{Bounds, Priority};
+pub(crate) use bounds::{Bounds, Priority, WAIT_MOST};
 use endpoints::{Creds, RenewLease, RevokeLease, StaticCreds};
 use exchange::unreadable;
 use login::Held;
@@ -61,7 +61,8 @@ pub(crate) use examine::Health;
 pub(crate) use failure::{Failure, Kind};
 pub(crate) use lease::{Lease, Leftover};
 pub(crate) use login::Login;
-pub(crate) use outcome::Standing;
+pub(crate) use outcome::{Standing, Verdict, judge, judge_silence};
+pub(crate) use pace::turns::{Place, Sent, Turns, Went};
 pub(crate) use path::{RoleKind, VaultPath, segments};
 pub(crate) use replies::{Grant, Renewed, StaticCredential, TokenFacts};
 

@@ -57,6 +57,7 @@ const RULES: &[Rule] = &[
     rule("proof", 6, &[], &[], &[]),
     rule("upstreams", 6, &[], &[], &[]),
     rule("policy", 6, &[], &[], &[]),
+    rule("fleet", 6, &["postgres", "clock", "metrics"], CLOCKS, &[]),
     rule("app", 6, &[], &[], &[]),
     rule("main", 6, &[], &[], &[]),
 ];

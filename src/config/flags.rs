@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::ValueParser;
@@ -53,6 +54,9 @@ pub(crate) enum Command {
     Wait(WaitFlags),
     /// Stop a running leasehold, as SIGTERM does
     Shutdown(ShutdownFlags),
+    /// Show what a fleet of sidecars asks of Vault, by simulating it
+    #[command(after_help = SIMULATE)]
+    Simulate(SimulateFlags),
 }
 
 const NAMES: &str = "\
@@ -68,6 +72,10 @@ with it, and gives everything back. Exit 0 if there is no error, 1 if there is o
 const POLICY: &str = "\
 It takes what run takes, and prints what the token of that login must be allowed. Nothing is asked of Vault, and no \
 token is needed. Pipe it into `vault policy write leasehold -`.";
+
+const SIMULATE: &str = "\
+No server is asked, and no configuration is read: the sidecars are simulated with the defaults of run. Without a name every \
+scenario is simulated. docs/fleet.md says what they are, and what the model of Vault is. Exit 1 if a promise was broken.";
 
 /// Settings that were given as flags, by their paths.
 ///
@@ -251,6 +259,26 @@ pub(crate) struct ShutdownFlags {
     /// Return only when it has gone
     #[arg(long)]
     pub(crate) wait: bool,
+}
+
+/// What `simulate` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SimulateFlags {
+    /// Which scenarios [default: all]
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenarios: Vec<String>,
+    /// How many sidecars
+    #[arg(long, value_name = "NUMBER", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) sidecars: u32,
+    /// How much time is simulated
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = values::duration)]
+    pub(crate) span: Duration,
+    /// The same seed gives the same figures
+    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    pub(crate) seed: u64,
+    /// Write a table and SVG plots of each scenario into this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 fn drain_span(text: &str) -> Result<DrainSpan, values::Bad> {

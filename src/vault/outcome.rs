@@ -64,6 +64,41 @@ pub(super) fn standing(operation: Operation, result: &Result<Reply, NoReply>) ->
     }
 }
 
+/// What a server's answer, or its absence, means to whoever has asked, and to the requests after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// What it means for the request. `Forbidden` stands for what the look-up of the token has still to tell apart.
+    pub(crate) kind: Kind,
+    /// What it says of Vault as a whole.
+    pub(crate) went: Went,
+    /// Whether it is about the path.
+    pub(crate) slows: bool,
+}
+
+/// Judges an answer that is not a success as [`Vault`](super::Vault) would, without a server: its status, and its first error.
+#[must_use]
+pub(crate) fn judge(operation: Operation, status: u16, said: &str) -> Verdict {
+    let errors = vec![said.to_owned()];
+    let body = serde_json::json!({ "errors": &errors }).to_string().into_bytes().into();
+    let reply = Ok(Reply { status, retry_after: None, date: None, body });
+    Verdict {
+        kind: classify(operation, status, Some(&errors), ""),
+        went: went(outcome(operation, &reply)),
+        slows: operation == Operation::Issue && reply.as_ref().is_ok_and(is_of_path),
+    }
+}
+
+/// Judges a request to which no answer came: `sent` is whether there was a connection.
+#[must_use]
+pub(crate) fn judge_silence(operation: Operation, sent: bool) -> Verdict {
+    let (kind, silence) = if sent {
+        (Kind::TimedOut, NoReply::TimedOut)
+    } else {
+        (Kind::Transient, NoReply::NotSent(String::new()))
+    };
+    Verdict { kind, went: went(outcome(operation, &Err(silence))), slows: false }
+}
+
 /// The label of the metric.
 pub(super) fn outcome(operation: Operation, result: &Result<Reply, NoReply>) -> VaultOutcome {
     match result {

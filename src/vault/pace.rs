@@ -1,7 +1,7 @@
 //! When a request may be sent to Vault: how many there are while Vault fails, in which order, and which paths are slowed
 //! alone. Floor 2.
 
-pub(super) mod turns;
+pub(in crate::vault) mod turns;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,0 +1,163 @@
+//! What a simulation comes to, in a few figures. Floor 6.
+
+use std::time::Duration;
+
+use super::scenario::{BEGIN, Scenario, Starts};
+use super::servers::KINDS;
+use super::tally::Minute;
+use super::world::{Outcome, Runway};
+
+/// The figures of a scenario. Rates are requests a second, in bins of a minute.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Figures {
+    /// The mean, while nothing happens.
+    pub(crate) mean: f64,
+    /// The highest rate while nothing happens, of that mean.
+    pub(crate) calm_peak: f64,
+    /// The highest rate from the beginning of what happens on until everybody is served, of that mean.
+    pub(crate) peak: f64,
+    /// The highest rate from then on until two leases later, of that mean.
+    pub(crate) second_peak: f64,
+    /// The longest that Vault's queue was.
+    pub(crate) longest_wait: Duration,
+    /// How long, in minutes, the queue was longer than what [`PATIENT`] calls one.
+    pub(crate) queued_for: Duration,
+    /// Roles for each sidecar, on the mean and at most over all, and the most that one has had.
+    pub(crate) roles: f64,
+    pub(crate) most_roles: f64,
+    pub(crate) most_roles_of_one: u32,
+    /// How long credentials last, in seconds: the mean, what 99 of a hundred have at least, and the least.
+    pub(crate) runway: (f64, f64, f64),
+    /// The most sidecars at once that had no usable credential.
+    pub(crate) unserved: u32,
+    /// How long some sidecar had none, after what happened was over.
+    pub(crate) unserved_for: Duration,
+    /// Credentials whose sessions were ended by the end of their lease.
+    pub(crate) cut: u64,
+    /// From the start of a sidecar to its first credential: the median, the 99th percentile, the longest.
+    pub(crate) ready_after: (Duration, Duration, Duration),
+    /// Requests in all, those that failed, those over the quota.
+    pub(crate) sent: u64,
+    pub(crate) failed: u64,
+    pub(crate) too_many: u64,
+    /// Promises that were broken.
+    pub(crate) broken: u64,
+}
+
+/// A wait in Vault's queue that is one.
+const PATIENT: Duration = Duration::from_secs(1);
+
+/// Requests that sidecars have sent in a minute; what Vault does by itself is not one.
+pub(super) fn requests(minute: &Minute) -> u32 {
+    minute.sent.iter().take(KINDS - 1).sum()
+}
+
+fn rate(minute: &Minute) -> f64 {
+    f64::from(requests(minute)) / 60.0
+}
+
+fn minute_of(span: Duration) -> usize {
+    usize::try_from(span.as_secs() / 60).unwrap_or(usize::MAX)
+}
+
+/// What happens: from a minute on, until another one.
+pub(super) fn event(scenario: &Scenario) -> Option<(usize, usize)> {
+    if let Starts::Within(span) = scenario.starts {
+        return Some((0, minute_of(span).max(1)));
+    }
+    let windows =
+        scenario.faults.iter().map(|(window, _)| *window).chain(scenario.deploy.map(|(window, _)| window));
+    let first = windows.min_by_key(|window| window.from)?;
+    Some((minute_of(first.from), minute_of(first.from + first.lasts)))
+}
+
+impl Figures {
+    pub(super) fn of(scenario: &Scenario, outcome: &Outcome) -> Self {
+        let tally = &outcome.tally;
+        // The last one is no whole minute.
+        let minutes = tally.minutes.get(..tally.minutes.len().saturating_sub(1)).unwrap_or_default();
+        let mut figures =
+            Self { broken: tally.broken, most_roles_of_one: tally.most_roles, ..Self::default() };
+        figures.count_requests(scenario, minutes);
+        figures.count_levels(scenario, minutes);
+        let waits = outcome.backlogs.iter().map(|backlog| backlog.wait);
+        figures.queued_for = Duration::from_mins(waits.clone().filter(|wait| *wait > PATIENT).count() as u64);
+        figures.longest_wait = waits.max().unwrap_or_default();
+        let from =
+            event(scenario).map_or(scenario.settled_after, |(begin, _)| Duration::from_mins(begin as u64));
+        let runways = outcome.runways.iter().filter(|runway| runway.at > BEGIN + from);
+        figures.runway = (
+            mean(runways.clone().map(|runway: &Runway| runway.mean)),
+            runways.clone().map(|runway| runway.most_have).fold(f64::INFINITY, f64::min),
+            runways.map(|runway| runway.least).fold(f64::INFINITY, f64::min),
+        );
+        let mut ready = tally.ready_after.clone();
+        ready.sort_unstable();
+        let at = |of: usize| Duration::from_millis(ready.get(of).copied().unwrap_or(0).into());
+        figures.ready_after =
+            (at(ready.len() / 2), at(ready.len() * 99 / 100), at(ready.len().saturating_sub(1)));
+        figures
+    }
+
+    fn count_requests(&mut self, scenario: &Scenario, minutes: &[Minute]) {
+        self.sent = minutes.iter().map(|minute| u64::from(requests(minute))).sum();
+        self.failed = minutes.iter().map(|minute| u64::from(minute.failed)).sum();
+        self.too_many = minutes.iter().map(|minute| u64::from(minute.too_many)).sum();
+        self.cut = minutes.iter().map(|minute| u64::from(minute.cut)).sum();
+        let settled = minute_of(scenario.settled_after);
+        let event = event(scenario);
+        let damped = event.map(|(_, end)| served_by(minutes, end) + 2 * minute_of(scenario.roles.lease));
+        let is_calm = |index: usize| {
+            index >= settled
+                && event.zip(damped).is_none_or(|((begin, _), end)| index < begin || index >= end)
+        };
+        let rates = || minutes.iter().map(rate).enumerate();
+        let calm = || rates().filter(|(index, _)| is_calm(*index)).map(|(_, rate)| rate);
+        self.mean = mean(calm());
+        let of_mean = |rate: f64| if self.mean > 0.0 { rate / self.mean } else { 0.0 };
+        self.calm_peak = of_mean(calm().fold(0.0, f64::max));
+        if let (Some((begin, end)), Some(damped)) = (event, damped) {
+            let served = served_by(minutes, end);
+            let most = |range: std::ops::Range<usize>| {
+                rates().filter(|(index, _)| range.contains(index)).map(|(_, rate)| rate).fold(0.0, f64::max)
+            };
+            self.peak = of_mean(most(begin..served));
+            self.second_peak = of_mean(most(served..damped));
+        }
+    }
+
+    fn count_levels(&mut self, scenario: &Scenario, minutes: &[Minute]) {
+        let settled = minute_of(scenario.settled_after);
+        let of_each = |roles: i64| roles as f64 / f64::from(scenario.sidecars);
+        let roles: Vec<f64> = levels(minutes, |minute| minute.roles).into_iter().map(of_each).collect();
+        self.roles = mean(roles.iter().skip(settled).copied());
+        self.most_roles = roles.iter().copied().fold(0.0, f64::max);
+        let unserved = levels(minutes, |minute| minute.unserved);
+        self.unserved = u32::try_from(unserved.iter().copied().max().unwrap_or(0)).unwrap_or(0);
+        if let Some((_, end)) = event(scenario) {
+            let served = served_by(minutes, end);
+            self.unserved_for = Duration::from_mins(served.saturating_sub(end) as u64);
+        }
+    }
+}
+
+/// The first minute from this one on at whose end everybody has a credential.
+fn served_by(minutes: &[Minute], from: usize) -> usize {
+    let unserved = levels(minutes, |minute| minute.unserved);
+    let first = unserved.iter().enumerate().skip(from).find(|(_, unserved)| **unserved == 0);
+    first.map_or(minutes.len(), |(index, _)| index + 1)
+}
+
+/// What there is at the end of each minute.
+pub(super) fn levels(minutes: &[Minute], change: impl Fn(&Minute) -> i32) -> Vec<i64> {
+    let sum = |level: &mut i64, minute: &Minute| {
+        *level += i64::from(change(minute));
+        Some(*level)
+    };
+    minutes.iter().scan(0, sum).collect()
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
+    if count == 0 { 0.0 } else { sum / f64::from(count) }
+}

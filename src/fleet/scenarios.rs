@@ -1,0 +1,114 @@
+//! The scenarios of `docs/fleet.md`. Floor 6.
+
+use std::time::Duration;
+
+use super::scenario::{Capacity, Fault, Lazy, Roles, Scenario, Starts, Window};
+
+/// How large, and how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) sidecars: u32,
+    pub(crate) span: Duration,
+    pub(crate) seed: u64,
+}
+
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+/// Before anything befalls a fleet, it has grown and settled for so long.
+const SETTLED: Duration = Duration::from_hours(12);
+
+/// All of them.
+#[must_use]
+pub(crate) fn all(size: Size) -> Vec<Scenario> {
+    let plain = || plain(size);
+    let hit = |name, about, fault, lasts| Scenario {
+        name,
+        about,
+        faults: vec![(Window { from: SETTLED, lasts }, fault)],
+        ..plain()
+    };
+    vec![
+        plain(),
+        Scenario {
+            name: "restart",
+            about: "All pods start within a minute.",
+            starts: Starts::Within(MINUTE),
+            settled_after: 2 * HOUR,
+            ..plain()
+        },
+        Scenario {
+            name: "deploy",
+            about: "A tenth of the pods is replaced within ten minutes.",
+            deploy: Some((Window { from: SETTLED, lasts: 10 * MINUTE }, 100)),
+            ..plain()
+        },
+        hit("away-10m", "Nobody listens at Vault's address for 10 minutes.", Fault::Away, 10 * MINUTE),
+        hit("away-1h", "Nobody listens at Vault's address for an hour.", Fault::Away, HOUR),
+        hit(
+            "away-3h",
+            "Nobody listens at Vault's address for three times the leases' TTL.",
+            Fault::Away,
+            3 * HOUR,
+        ),
+        hit("sealed", "Vault is sealed for 10 minutes.", Fault::Sealed, 10 * MINUTE),
+        hit("failover", "Vault's cluster changes its leader, in 15 seconds.", Fault::FailingOver, MINUTE / 4),
+        Scenario {
+            name: "quota",
+            about: "All pods start within a minute, and Vault grants 50 credentials a second.",
+            starts: Starts::Within(MINUTE),
+            vault: Capacity { quota: Some(50), retry_after: Some(Duration::from_secs(1)), ..plain().vault },
+            settled_after: 2 * HOUR,
+            ..plain()
+        },
+        hit("postgres", "PostgreSQL is away for an hour.", Fault::PostgresAway, HOUR),
+        hit(
+            "policy",
+            "A policy that allows neither creds nor renewals is rolled out for 20 minutes.",
+            Fault::WrongPolicy,
+            20 * MINUTE,
+        ),
+        Scenario { name: "ttl-5m", about: "Leases of 5 minutes.", roles: roles(5 * MINUTE, HOUR), ..plain() },
+        Scenario {
+            name: "ttl-24h",
+            about: "Leases of 24 hours.",
+            roles: roles(24 * HOUR, 7 * 24 * HOUR),
+            ..plain()
+        },
+        Scenario { name: "standby", about: "A second credential stands by.", standby: true, ..plain() },
+        Scenario {
+            name: "standby-away",
+            about: "A second credential stands by, and Vault is away for half an hour.",
+            standby: true,
+            ..hit("", "", Fault::Away, HOUR / 2)
+        },
+        Scenario {
+            name: "lazy",
+            about: "Lazy routes, used for 5 minutes every 4 hours.",
+            lazy: Some(Lazy { every: 4 * HOUR, use_for: 5 * MINUTE, idle_after: 5 * MINUTE }),
+            ..plain()
+        },
+    ]
+}
+
+fn roles(lease: Duration, max_lease: Duration) -> Roles {
+    Roles { lease, max_lease, token: lease, connection: Duration::from_mins(20).min(lease / 3) }
+}
+
+/// A fleet that has grown over a day, with the TTLs of `docs/vault.md`.
+fn plain(size: Size) -> Scenario {
+    Scenario {
+        name: "steady",
+        about: "A fleet that has grown, and nothing happens.",
+        sidecars: size.sidecars,
+        span: size.span,
+        seed: size.seed,
+        roles: roles(HOUR, 24 * HOUR),
+        starts: Starts::Grown(SETTLED - 2 * HOUR),
+        deploy: None,
+        standby: false,
+        lazy: None,
+        vault: Capacity { quota: None, retry_after: None, slower: 1000 },
+        faults: Vec::new(),
+        settled_after: SETTLED,
+    }
+}

@@ -1,0 +1,210 @@
+//! A fleet and its Vault, in windows of time: the sidecars of a window go on side by side, then Vault answers what they have
+//! asked, in the order of asking, until nobody has anything to do in the window any more. Floor 6.
+//!
+//! A sidecar that has asked goes no further before it has its answer, so each lives through its own time in order, and
+//! nothing is rounded to windows. Only what Vault's queue holds may be off by what others ask in the same window a little
+//! earlier; windows are short where there is a queue. The result is the same for the same scenario, however many threads
+//! there are.
+
+use std::time::Duration;
+
+use super::dice::Dice;
+use super::scenario::{BEGIN, Scenario, Starts};
+use super::servers::{Answer, Call, Vault};
+use super::shard::{SLOT, Shard};
+use super::sidecar::Sidecar;
+use super::tally::Tally;
+use super::verdicts::Verdicts;
+use crate::time::Time;
+
+/// How many parts go on side by side.
+const SHARDS: u32 = 2;
+/// Fewer active sidecars than this are not worth a thread.
+const WORTH_A_THREAD: usize = 256;
+/// A window is at most so many slots, and at most so crowded.
+const LONGEST: u64 = 60;
+const CROWD: usize = 4096;
+
+/// How long credentials last at one moment, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Runway {
+    pub(super) at: Time,
+    pub(super) mean: f64,
+    /// What 99 of a hundred have at least.
+    pub(super) most_have: f64,
+    pub(super) least: f64,
+}
+
+/// Vault's queue at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backlog {
+    pub(super) at: Time,
+    pub(super) waiting: u32,
+    pub(super) wait: Duration,
+}
+
+/// What a simulation gives.
+pub(super) struct Outcome {
+    pub(super) tally: Tally,
+    pub(super) runways: Vec<Runway>,
+    pub(super) backlogs: Vec<Backlog>,
+}
+
+/// Simulates.
+pub(super) fn run(scenario: &Scenario) -> Outcome {
+    let verdicts = Verdicts::new();
+    let mut world = World::new(scenario, &verdicts);
+    while world.now < scenario.ends_at() {
+        let until = world.window();
+        world.pass(until);
+    }
+    let mut tally = Tally::new(scenario.span);
+    for shard in &world.shards {
+        tally.add(&shard.tally);
+    }
+    Outcome { tally, runways: world.runways, backlogs: world.backlogs }
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    verdicts: &'a Verdicts,
+    shards: Vec<Shard>,
+    vault: Vault,
+    now: Time,
+    turning_points: Vec<Time>,
+    runways: Vec<Runway>,
+    sampled_at: Time,
+    backlogs: Vec<Backlog>,
+    calls: Vec<Call>,
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario, verdicts: &'a Verdicts) -> Self {
+        let mut dice = Dice::new(scenario.seed, 0);
+        let mut parts: Vec<Vec<Sidecar>> = (0..SHARDS).map(|_| Vec::new()).collect();
+        for number in 0..scenario.sidecars {
+            let span = match scenario.starts {
+                Starts::Grown(span) | Starts::Within(span) => span,
+            };
+            let sidecar = Sidecar::new(number, scenario, BEGIN + dice.of(span));
+            if let Some(part) = parts.get_mut((number % SHARDS) as usize) {
+                part.push(sidecar);
+            }
+        }
+        let shards = (0..SHARDS).zip(parts).map(|(index, part)| Shard::new(index, SHARDS, part, scenario));
+        Self {
+            scenario,
+            verdicts,
+            shards: shards.collect(),
+            vault: Vault::new(),
+            now: BEGIN,
+            turning_points: scenario.turning_points(),
+            runways: Vec::new(),
+            sampled_at: BEGIN,
+            backlogs: Vec::new(),
+            calls: Vec::new(),
+        }
+    }
+
+    /// The end of the next window: short while there is a queue, and never beyond a turning point.
+    fn window(&mut self) -> Time {
+        let (_, wait) = self.vault.queue(self.now);
+        let is_tense = wait > Duration::from_millis(20) || self.scenario.vault.quota.is_some();
+        let first = self.now.as_nanos() / slot_nanos();
+        let mut slots = 0;
+        let mut crowd = 0;
+        while slots < 1 || (slots < LONGEST && crowd < CROWD && !is_tense) {
+            crowd += self.shards.iter().map(|shard| shard.crowd(first + slots)).sum::<usize>();
+            slots += 1;
+        }
+        let end = Time::from_nanos((first + slots) * slot_nanos());
+        let next = self.turning_points.iter().filter(|at| **at > self.now).min();
+        next.map_or(end, |at| end.min(*at)).min(self.scenario.ends_at())
+    }
+
+    fn pass(&mut self, until: Time) {
+        self.vault.begin_window();
+        for shard in &mut self.shards {
+            shard.wake(until);
+        }
+        while self.shards.iter().any(|shard| shard.active() > 0) {
+            self.go_on(until);
+            self.answer();
+        }
+        self.now = until;
+        self.sample();
+    }
+
+    /// Everybody who is active goes on.
+    fn go_on(&mut self, until: Time) {
+        let (scenario, verdicts) = (self.scenario, self.verdicts);
+        if self.shards.iter().map(Shard::active).sum::<usize>() < WORTH_A_THREAD {
+            for shard in &mut self.shards {
+                shard.go_on(until, scenario, verdicts);
+            }
+            return;
+        }
+        std::thread::scope(|scope| {
+            let mut shards = self.shards.iter_mut();
+            let first = shards.next();
+            for shard in shards {
+                scope.spawn(move || shard.go_on(until, scenario, verdicts));
+            }
+            if let Some(first) = first {
+                first.go_on(until, scenario, verdicts);
+            }
+        });
+    }
+
+    /// Vault answers what was asked.
+    fn answer(&mut self) {
+        for shard in &mut self.shards {
+            self.calls.append(&mut shard.calls);
+        }
+        self.calls.sort_unstable_by_key(|call| (call.at, call.sidecar, call.task));
+        for call in self.calls.drain(..) {
+            let answer: Answer = self.vault.answer(self.scenario, &call);
+            if let Some(shard) = self.shards.get_mut((call.sidecar % SHARDS) as usize) {
+                shard.answers.push((call, answer));
+            }
+        }
+    }
+
+    /// Looks at the queue each minute, and at the runways some hundred times.
+    fn sample(&mut self) {
+        let (waiting, wait) = self.vault.queue(self.now);
+        let minute = |at: Time| at.since(BEGIN).as_secs() / 60;
+        match self.backlogs.last_mut().filter(|last| minute(last.at) == minute(self.now)) {
+            Some(last) => {
+                last.waiting = last.waiting.max(waiting);
+                last.wait = last.wait.max(wait);
+            }
+            None => self.backlogs.push(Backlog { at: self.now, waiting, wait }),
+        }
+        if self.now < self.sampled_at {
+            return;
+        }
+        self.sampled_at = self.now + (self.scenario.span / SAMPLES).max(Duration::from_secs(10));
+        let now = self.now;
+        let mut all: Vec<f64> = self
+            .shards
+            .iter()
+            .flat_map(|shard| shard.runways(now))
+            .map(|runway| runway.as_secs_f64())
+            .collect();
+        if all.is_empty() {
+            return;
+        }
+        let hundredth = all.len() / 100;
+        let mean = all.iter().sum::<f64>() / all.len() as f64;
+        let (below, most_have, _) = all.select_nth_unstable_by(hundredth, f64::total_cmp);
+        let least = below.iter().copied().fold(*most_have, f64::min);
+        self.runways.push(Runway { at: now, mean, most_have: *most_have, least });
+    }
+}
+
+const SAMPLES: u32 = 400;
+
+fn slot_nanos() -> u64 {
+    u64::try_from(SLOT.as_nanos()).unwrap_or(1)
+}
