@@ -20,72 +20,96 @@ const SETTLED: Duration = Duration::from_hours(12);
 /// All of them.
 #[must_use]
 pub(crate) fn all(size: Size) -> Vec<Scenario> {
-    let plain = || plain(size);
+    let mut all = vec![plain(size)];
+    all.extend(starts(size));
+    all.extend(faults(size));
+    all.extend(settings(size));
+    all
+}
+
+fn starts(size: Size) -> [Scenario; 3] {
+    let restart = Scenario {
+        name: "restart",
+        about: "All pods start within a minute.",
+        starts: Starts::Within(MINUTE),
+        settled_after: 2 * HOUR,
+        ..plain(size)
+    };
+    let quota = Scenario {
+        name: "quota",
+        about: "All pods start within a minute, and Vault grants 50 credentials a second.",
+        vault: Capacity {
+            quota: Some(50),
+            retry_after: Some(Duration::from_secs(1)),
+            ..restart.vault.clone()
+        },
+        ..restart.clone()
+    };
+    let deploy = Scenario {
+        name: "deploy",
+        about: "A tenth of the pods is replaced within ten minutes.",
+        deploy: Some((Window { from: SETTLED, lasts: 10 * MINUTE }, 100)),
+        ..plain(size)
+    };
+    [restart, quota, deploy]
+}
+
+fn faults(size: Size) -> [Scenario; 7] {
     let hit = |name, about, fault, lasts| Scenario {
         name,
         about,
         faults: vec![(Window { from: SETTLED, lasts }, fault)],
-        ..plain()
+        ..plain(size)
     };
-    vec![
-        plain(),
-        Scenario {
-            name: "restart",
-            about: "All pods start within a minute.",
-            starts: Starts::Within(MINUTE),
-            settled_after: 2 * HOUR,
-            ..plain()
-        },
-        Scenario {
-            name: "deploy",
-            about: "A tenth of the pods is replaced within ten minutes.",
-            deploy: Some((Window { from: SETTLED, lasts: 10 * MINUTE }, 100)),
-            ..plain()
-        },
+    [
         hit("away-10m", "Nobody listens at Vault's address for 10 minutes.", Fault::Away, 10 * MINUTE),
         hit("away-1h", "Nobody listens at Vault's address for an hour.", Fault::Away, HOUR),
         hit(
             "away-3h",
-            "Nobody listens at Vault's address for three times the leases' TTL.",
+            "Nobody listens at Vault's address for three TTLs of the leases.",
             Fault::Away,
             3 * HOUR,
         ),
         hit("sealed", "Vault is sealed for 10 minutes.", Fault::Sealed, 10 * MINUTE),
         hit("failover", "Vault's cluster changes its leader, in 15 seconds.", Fault::FailingOver, MINUTE / 4),
-        Scenario {
-            name: "quota",
-            about: "All pods start within a minute, and Vault grants 50 credentials a second.",
-            starts: Starts::Within(MINUTE),
-            vault: Capacity { quota: Some(50), retry_after: Some(Duration::from_secs(1)), ..plain().vault },
-            settled_after: 2 * HOUR,
-            ..plain()
-        },
         hit("postgres", "PostgreSQL is away for an hour.", Fault::PostgresAway, HOUR),
         hit(
             "policy",
-            "A policy that allows neither creds nor renewals is rolled out for 20 minutes.",
+            "A policy that allows neither creds nor renewals is in force for 20 minutes.",
             Fault::WrongPolicy,
             20 * MINUTE,
         ),
-        Scenario { name: "ttl-5m", about: "Leases of 5 minutes.", roles: roles(5 * MINUTE, HOUR), ..plain() },
+    ]
+}
+
+fn settings(size: Size) -> [Scenario; 5] {
+    let plain = plain(size);
+    [
+        Scenario {
+            name: "ttl-5m",
+            about: "Leases of 5 minutes.",
+            roles: roles(5 * MINUTE, HOUR),
+            ..plain.clone()
+        },
         Scenario {
             name: "ttl-24h",
             about: "Leases of 24 hours.",
             roles: roles(24 * HOUR, 7 * 24 * HOUR),
-            ..plain()
+            ..plain.clone()
         },
-        Scenario { name: "standby", about: "A second credential stands by.", standby: true, ..plain() },
+        Scenario { name: "standby", about: "A second credential stands by.", standby: true, ..plain.clone() },
         Scenario {
             name: "standby-away",
             about: "A second credential stands by, and Vault is away for half an hour.",
             standby: true,
-            ..hit("", "", Fault::Away, HOUR / 2)
+            faults: vec![(Window { from: SETTLED, lasts: HOUR / 2 }, Fault::Away)],
+            ..plain.clone()
         },
         Scenario {
             name: "lazy",
             about: "Lazy routes, used for 5 minutes every 4 hours.",
             lazy: Some(Lazy { every: 4 * HOUR, use_for: 5 * MINUTE, idle_after: 5 * MINUTE }),
-            ..plain()
+            ..plain
         },
     ]
 }
