@@ -52,13 +52,8 @@ fn document(command: &Command) -> String {
             continue;
         }
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        write!(
-            text,
-            "\n## `leasehold {}`\n\n{about}. It also takes {}.\n",
-            command.get_name(),
-            taken(command)
-        )
-        .expect("a String takes it");
+        write!(text, "\n## `leasehold {}`\n\n{about}.{}\n", command.get_name(), taken(command))
+            .expect("a String takes it");
         if !own.is_empty() {
             text.push_str("\n| argument | meaning | default |\n|---|---|---|\n");
         }
@@ -110,7 +105,11 @@ fn is_setting(argument: &Arg) -> bool {
 /// Which settings a command takes beside its own arguments.
 fn taken(command: &Command) -> &'static str {
     let settings = command.get_arguments().filter(|argument| is_setting(argument)).count();
-    if settings > 2 { "everything that `run` takes" } else { "`--config` and `--admin`" }
+    match settings {
+        0 => "",
+        1..=2 => " It also takes `--config` and `--admin`.",
+        _ => " It also takes everything that `run` takes.",
+    }
 }
 
 fn shown(command: &Command) -> impl Iterator<Item = &Arg> {
