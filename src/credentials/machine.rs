@@ -80,14 +80,6 @@ impl Machine {
         }
     }
 
-    /// Whether there should be a credential; not for a lazy route without sessions.
-    pub(super) fn needs_credential(&self) -> bool {
-        match self {
-            Self::Dynamic(machine) => machine.needs_credential(),
-            Self::Static(_) => true,
-        }
-    }
-
     pub(super) fn next_deadline(&self) -> Time {
         match self {
             Self::Dynamic(machine) => machine.next_deadline(),

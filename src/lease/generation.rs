@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Closing, Ending};
 use super::ids::TokenId;
+use super::lease_term::LeaseTerm;
 use super::note::Cause;
 use super::schedule::{self, Jitter, Retry};
 use super::term::{NotRenewed, Renewal, Term};
@@ -18,16 +19,12 @@ pub(crate) struct Generation {
     token: TokenId,
     issued_at: Time,
     as_issued: Duration,
-    pub(super) term: Term,
+    lease: LeaseTerm,
     state: State,
     /// Whether a server that sessions go to has let it in.
     is_accepted: bool,
     /// The end that a command has set, earlier than the lease's.
     cut_short: Option<CutShort>,
-    /// When a renewal was last asked for as a check.
-    pub(super) checked_at: Option<Time>,
-    /// The check that the renewal in flight answers.
-    pub(super) check: Option<Check>,
     /// What its sessions were told last.
     last_notice: Option<Ending>,
 }
@@ -50,15 +47,6 @@ impl GenerationSnapshot {
     pub(crate) fn is_before(&self, now: Time) -> bool {
         self.issued_at <= now && self.term.sent_at() <= now
     }
-}
-
-/// A renewal that is asked for to see whether the lease lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Check {
-    /// What its renewal stood at before.
-    pub(crate) before: Renewal,
-    /// Whether a login waits for the answer.
-    pub(crate) is_awaited: bool,
 }
 
 /// An end that a command has set.
@@ -128,26 +116,34 @@ impl Generation {
             token,
             issued_at,
             as_issued,
-            term,
+            lease: LeaseTerm::new(term),
             state: State::Candidate,
             is_accepted: false,
             cut_short: None,
-            checked_at: None,
-            check: None,
             last_notice: None,
         }
     }
 
     /// What the next process needs of it.
     pub(super) fn snapshot(&self, serves: bool) -> GenerationSnapshot {
-        let Self { token, issued_at, as_issued, term, .. } = *self;
-        GenerationSnapshot { token, issued_at, as_issued, term, serves }
+        let Self { token, issued_at, as_issued, .. } = *self;
+        GenerationSnapshot { token, issued_at, as_issued, term: *self.term(), serves }
     }
 
     /// The end of the lease itself, as Vault said it.
     #[must_use]
     pub(crate) fn lease_ends_at(&self) -> Time {
-        self.term.ends_at()
+        self.term().ends_at()
+    }
+
+    /// The term of its lease.
+    pub(super) fn term(&self) -> &Term {
+        self.lease.term()
+    }
+
+    /// For the renewal of its lease.
+    pub(super) fn lease(&mut self) -> &mut LeaseTerm {
+        &mut self.lease
     }
 
     /// The token that owns its lease.
@@ -180,7 +176,7 @@ impl Generation {
     /// How often it has been renewed.
     #[must_use]
     pub(crate) fn renewals(&self) -> u32 {
-        self.term.renewals()
+        self.term().renewals()
     }
 
     /// Where it stands.
@@ -192,13 +188,13 @@ impl Generation {
     /// When its renewal will be asked for.
     #[must_use]
     pub(crate) fn renew_at(&self) -> Option<Time> {
-        self.term.renews_at()
+        self.term().renews_at()
     }
 
     /// The moment by which every session must be gone: the end of the lease or of its token, each less its margin.
     #[must_use]
     pub(crate) fn end_at(&self, token: TokenLimits) -> Time {
-        let end = self.term.end_at().min(token.end_at);
+        let end = self.term().end_at().min(token.end_at);
         self.cut_short.map_or(end, |cut| end.min(cut.at + schedule::CANCEL_LEAD))
     }
 
@@ -222,7 +218,7 @@ impl Generation {
     ///
     /// Lease and token are renewed each at two thirds of its own usable life, so neither's last quarter is too early.
     pub(super) fn would_drain_at(&self, token: TokenLimits, setting: Option<Duration>) -> Time {
-        let drain = schedule::drain(setting, self.as_issued, self.term.usable().min(token.usable));
+        let drain = schedule::drain(setting, self.as_issued, self.term().usable().min(token.usable));
         self.hard_close_at(token) - drain
     }
 
@@ -246,12 +242,12 @@ impl Generation {
 
     /// Whether a renewal at `now` would pass `max_age`.
     pub(super) fn would_pass(&self, now: Time, max_age: Option<Duration>) -> bool {
-        max_age.is_some_and(|age| now + self.term.longest() > self.issued_at + age)
+        max_age.is_some_and(|age| now + self.term().longest() > self.issued_at + age)
     }
 
     /// Why a successor is needed by its renewal alone, and from when on.
     pub(super) fn replace(&self) -> Option<(NotRenewed, Time)> {
-        match self.term.renewal() {
+        match self.term().renewal() {
             Renewal::Stopped { why, replace_at } => Some((why, replace_at)),
             Renewal::Scheduled(_) | Renewal::InFlight => None,
         }
@@ -339,7 +335,7 @@ impl Generation {
     /// Fields on which no decision hangs any more are made equal, so that the model check knows a state again.
     #[cfg(test)]
     pub(super) fn forget_counts(&mut self) {
-        self.term.renewals = 0;
+        self.lease.forget_counts();
         if self.state != State::Candidate {
             // Only the patience with its proof, and an age that is not set, count from here.
             self.issued_at = Time::NEVER;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::event::Ending;
 use super::generation::{CutShort, Generation, State};
 use super::ids::{GenerationId, TokenId};
 use super::note::Cause;
@@ -159,6 +160,11 @@ impl Generations {
         }
     }
 
+    /// The sessions of this one are told this. False if that is what they were told last.
+    pub(super) fn notify(&mut self, number: GenerationId, ending: Ending) -> bool {
+        self.held.get_mut(&number).is_some_and(|generation| generation.notify(ending))
+    }
+
     /// A server that sessions go to has let this one in.
     pub(super) fn accept(&mut self, number: GenerationId) {
         if let Some(generation) = self.held.get_mut(&number) {
@@ -178,7 +184,7 @@ impl Generations {
     #[cfg(test)]
     pub(super) fn plant_term(&mut self, number: GenerationId, term: super::term::Term) {
         if let Some(generation) = self.held.get_mut(&number) {
-            generation.term = term;
+            generation.lease().plant(term);
         }
     }
 

@@ -213,21 +213,18 @@ impl Issuance {
         self.limit.held_until(now, reason, is_out_of_turn)
     }
 
-    /// It begins, with a login, or with a creds request under the token that is given.
-    pub(super) fn begin(
-        &mut self,
-        reason: Reason,
-        is_of_use: impl FnOnce(TokenId) -> bool,
-    ) -> Option<TokenId> {
-        match self.spare.filter(|id| is_of_use(*id)) {
-            Some(token) => {
-                self.request(reason, token);
-                Some(token)
-            }
+    /// The token that is kept from an issuance that failed.
+    pub(super) fn spare(&self) -> Option<TokenId> {
+        self.spare
+    }
+
+    /// It begins: with a creds request under this token, or else with a login.
+    pub(super) fn begin(&mut self, reason: Reason, token: Option<TokenId>) {
+        match token {
+            Some(token) => self.request(reason, token),
             None => {
                 self.spare = None;
                 self.state = State::LoggingIn { reason };
-                None
             }
         }
     }

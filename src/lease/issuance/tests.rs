@@ -18,7 +18,7 @@ fn issuance() -> Issuance {
 /// A creds request under token 1 is in flight.
 fn requesting(reason: Reason) -> Issuance {
     let mut issuance = issuance();
-    assert_eq!(issuance.begin(reason, |_| true), None, "it has no token");
+    issuance.begin(reason, None);
     assert_eq!(issuance.logged_in(T1, true, true, true), LoggedIn::Request);
     issuance
 }
@@ -61,7 +61,7 @@ fn a_token_whose_grant_failed_is_kept_for_the_next_one_unless_it_is_at_fault() {
         fail(&mut issuance, FailureClass::Transient, None);
         assert!(issuance.needs(T1));
         assert_eq!(issuance.due(at(1), false, false), Due::Free);
-        assert_eq!(issuance.begin(Reason::First, |id| id == T1), Some(T1));
+        assert_eq!(issuance.spare(), Some(T1));
     }
     for failure in [Failure::TokenDead, Failure::Forbidden, Failure::TimedOut, Failure::Unusable] {
         let mut issuance = requesting(Reason::First);
@@ -74,11 +74,11 @@ fn a_token_whose_grant_failed_is_kept_for_the_next_one_unless_it_is_at_fault() {
 #[test]
 fn a_token_that_is_not_ours_or_of_no_use_is_not_kept() {
     let mut issuance = issuance();
-    issuance.begin(Reason::First, |_| true);
+    issuance.begin(Reason::First, None);
     assert_eq!(issuance.logged_in(T1, false, true, true), LoggedIn::Request);
     fail(&mut issuance, FailureClass::Transient, None);
     assert!(!issuance.needs(T1));
-    issuance.begin(Reason::First, |_| true);
+    issuance.begin(Reason::First, None);
     assert_eq!(issuance.logged_in(T1, true, true, false), LoggedIn::NoUse);
     assert!(!issuance.needs(T1));
 }
@@ -97,7 +97,7 @@ fn what_an_earlier_configuration_asked_for_is_of_no_use() {
     let mut issuance = requesting(Reason::First);
     assert_eq!(issuance.reload(), None);
     assert_eq!(issuance.granted(at(0), G1, LONG, true, false), Granted::Unwanted);
-    issuance.begin(Reason::First, |_| true);
+    issuance.begin(Reason::First, None);
     issuance.reload();
     assert!(issuance.is_discarded(false) && issuance.is_idle(), "its failure says nothing");
     assert!(!issuance.is_discarded(false), "the next one counts");

@@ -201,7 +201,7 @@ fn a_refused_credential_is_replaced_once_a_minute_and_then_less_often() {
     let mut replace = |story: &mut Story, now: f64| {
         let refused = GenerationId::new(number);
         story.at(now, Event::Replace(refused));
-        if story.role.doubt.is_proving(refused) {
+        if story.role.is_proving_refused(refused) {
             story.at(now, Event::ProofRefused(refused));
         }
         if story.role.issuance() == crate::lease::issuance::State::Idle {

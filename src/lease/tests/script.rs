@@ -67,7 +67,7 @@ impl Story {
     pub(super) fn crash(self, second: f64) -> Self {
         let mut kept = self.role.snapshot();
         kept.generations.sort_by_key(|(_, kept)| kept.serves);
-        let role = DynamicRole::resume(self.role.settings, at(second), &kept);
+        let role = DynamicRole::resume(self.role.settings().clone(), at(second), &kept);
         Self { role, now: at(second), ..Self::new(settings()) }
     }
 

@@ -165,7 +165,7 @@ impl Watch {
         (self.published, self.newest) = (None, None);
         self.drain_commanded = false;
         self.lost_and_granted = None;
-        self.role = DynamicRole::resume(self.role.settings.clone(), self.now, kept);
+        self.role = DynamicRole::resume(self.role.settings().clone(), self.now, kept);
         Ok(())
     }
 
@@ -186,15 +186,15 @@ impl Watch {
                 if actions.contains(&Action::Note(Note::Renewed { number, lease, capped: true })) =>
             {
                 let term = Term::new(sent_at, Some(lease), true, Jitter::NONE);
-                self.role.generations.plant_term(number, term);
+                self.role.plant_term(number, term);
                 actions.extend(self.role.handle(self.now, Event::Tick));
             }
             (Some(Planted::DrainWithoutSuccessor), _) => {
-                let Some((number, generation)) = self.role.generations.current() else { return };
-                let bound = self.role.bound(generation);
-                let from = generation.would_drain_at(bound, self.role.settings.drain);
+                let Some(number) = self.role.current() else { return };
+                let Some(from) = self.role.would_drain_at(self.now) else { return };
                 if from <= self.now {
-                    let hard_close_at = generation.hard_close_at(bound);
+                    let current = self.role.generations().find(|(current, _)| *current == number);
+                    let hard_close_at = current.map_or(from, |(_, current)| self.role.hard_close_at(current));
                     actions.push(Action::NotifySessions(
                         number,
                         Ending { hard_close_at, drain_from: Some(from), closing: None },
@@ -261,7 +261,7 @@ impl Watch {
             Action::RenewLease(number, _, within) => {
                 let held = self.held.get(&number).ok_or("renewed, and unknown")?;
                 promise!(is_check || !held.known.capped, "capped generation {number} is renewed again");
-                let max_age = self.role.settings.max_age;
+                let max_age = self.role.settings().max_age;
                 let passes = max_age.is_some_and(|age| now + held.known.longest > held.issued_at + age);
                 promise!(!passes, "generation {number} is renewed past max_age");
                 self.send(action, within)

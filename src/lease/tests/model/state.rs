@@ -224,9 +224,7 @@ impl State {
     /// What no decision hangs on is made equal: how often something was done, and when what is over was to end.
     fn settle_counts(&mut self) {
         let watch = &mut self.watch;
-        watch.role.salt = 0;
-        watch.role.generations.forget_counts();
-        watch.role.tokens.forget_counts();
+        watch.role.forget_counts();
         for held in watch.held.values_mut() {
             held.issued_at = Time::NEVER;
             held.published_at = held.published_at.map(|_| Time::NEVER);

@@ -3,14 +3,14 @@
 //! The driver writes it down as it changes; after a crash [`DynamicRole::resume`] goes on from it. Times mean the same to both
 //! processes as long as the machine has not been booted in between, which the driver has to see to.
 
-use super::dynamic_role::DynamicRole;
-use super::event::Action;
-use super::generation::{Generation, GenerationSnapshot, State};
-use super::ids::{GenerationId, TokenId};
-use super::note::{Cause, Reason};
-use super::schedule;
-use super::settings::Settings;
-use super::tokens::{TokenSnapshot, Tokens};
+use super::DynamicRole;
+use crate::lease::event::Action;
+use crate::lease::generation::{Generation, GenerationSnapshot, State};
+use crate::lease::ids::{GenerationId, TokenId};
+use crate::lease::note::{Cause, Reason};
+use crate::lease::schedule;
+use crate::lease::settings::Settings;
+use crate::lease::tokens::{TokenSnapshot, Tokens};
 use crate::time::Time;
 
 /// Every token and every lease that is not known to be gone.
@@ -61,14 +61,13 @@ impl DynamicRole {
 
     fn settle(&mut self, now: Time, number: GenerationId, serves: bool) {
         let Some(generation) = self.generations.get(number) else { return };
-        let bound = self.bound(generation);
-        if now >= generation.lease_ends_at().min(bound.ends_at) {
+        if now >= self.holdings(now).lapses_at(generation) {
             // It has lapsed; the first review forgets it.
             self.generations.leave_to_lapse(number);
             return;
         }
         if serves && self.hard_close_at(generation).since(now) >= schedule::LEAST_USABLE {
-            self.wanted = true;
+            self.lazy.want();
             self.issuance.prove(Reason::TakenUp, number);
             self.actions.push(Action::Prove(number));
         } else {

@@ -1,0 +1,173 @@
+//! How the role comes to a fresh credential: it logs in and asks for one. What becomes of it then is `publishing`'s. Floor 1.
+
+use std::time::Duration;
+
+use super::DynamicRole;
+use crate::lease::deadline::Deadline;
+use crate::lease::event::{Action, Failure, NotRotated, TokenFacts};
+use crate::lease::failure_class::FailureClass;
+use crate::lease::generation::Generation;
+use crate::lease::ids::TokenId;
+use crate::lease::issuance::{Due, Granted, LoggedIn};
+use crate::lease::note::{Note, Reason};
+use crate::lease::schedule;
+use crate::time::Time;
+
+impl DynamicRole {
+    /// Goes on with the issuance, or begins one if a credential is needed.
+    pub(super) fn issue(&mut self, now: Time) {
+        let is_served = self.runs_until(now).is_some();
+        let due = self.issuance.due(now, is_served, self.rotation.is_commanded());
+        let held = self.holdings(now);
+        let (demand, standby) = (self.rotation.demand(held), self.rotation.standby_demand(held));
+        match due {
+            Due::Nothing => {}
+            Due::BackOff(until) => {
+                let is_needed = demand.is_ok() || standby.is_ok();
+                let deadline = if is_needed { Deadline::Issue } else { Deadline::BackOff };
+                self.deadlines.wake(deadline, until);
+            }
+            Due::ProofAt { at, refused } => {
+                let presses_at = self.presses_at(now);
+                self.deadlines.wake(Deadline::Proof, at);
+                if !refused {
+                    self.deadlines.wake(Deadline::PublishUnproved, presses_at);
+                }
+            }
+            Due::Proof(number) => self.actions.push(Action::Prove(number)),
+            Due::Free => match (demand, standby) {
+                (Ok(reason), _) => self.begin(now, reason),
+                (Err(at), standby) => {
+                    self.deadlines.wake(Deadline::Rotate, at);
+                    match standby {
+                        Ok(()) => self.begin(now, Reason::Standby),
+                        Err(at) => self.deadlines.wake(Deadline::IssueStandby, at),
+                    }
+                }
+            },
+        }
+    }
+
+    fn begin(&mut self, now: Time, reason: Reason) {
+        let is_out_of_turn = self.rotation.is_out_of_turn(reason);
+        if let Some(at) = self.issuance.held_until(now, reason, is_out_of_turn) {
+            self.deadlines.wake(Deadline::IssueLimit, at);
+            return;
+        }
+        self.note(Note::Issuing(reason));
+        let held = self.holdings(now);
+        let within = held.current().map(|current| schedule::patience(current.term().usable()));
+        let token = self.issuance.spare().filter(|id| {
+            let lives = held.tokens.has(*id) && now < held.tokens.ending_at(*id);
+            lives && self.rotation.is_of_use(held, reason, *id)
+        });
+        self.issuance.begin(reason, token);
+        self.actions.push(token.map_or(Action::LogIn { within }, Action::Issue));
+    }
+
+    pub(super) fn logged_in(&mut self, now: Time, token: TokenId, facts: TokenFacts) {
+        let Some(reason) = self.issuance.logging_in() else { return };
+        let jitter = self.jitter();
+        self.tokens.logged_in(token, facts, jitter);
+        let is_of_use = self.rotation.is_of_use(self.holdings(now), reason, token);
+        match self.issuance.logged_in(token, facts.owned, self.is_wanted(), is_of_use) {
+            LoggedIn::Unwanted => {}
+            LoggedIn::NoUse => {
+                self.note(Note::TokenOfNoUse(token));
+                // Another one may be handed over at any moment.
+                let class = if facts.owned { FailureClass::Refused } else { FailureClass::Transient };
+                self.fail(now, class, NotRotated::TokenOfNoUse);
+            }
+            LoggedIn::Request => self.actions.push(Action::Issue(token)),
+        }
+    }
+
+    pub(super) fn log_in_failed(&mut self, now: Time, failure: Failure) {
+        let Some(reason) = self.issuance.logging_in() else { return };
+        if self.issuance.is_discarded(self.closed) {
+            return;
+        }
+        // A login that is refused does not end the route while an earlier token lives: its lease comes under that one.
+        let refused = !matches!(failure, Failure::Transient | Failure::TimedOut);
+        let held = self.holdings(now);
+        let living = held.tokens.longest_living(now).filter(|_| refused && !self.closed);
+        match living.filter(|token| self.rotation.is_of_use(held, reason, *token)) {
+            Some(token) => {
+                self.issuance.request(reason, token);
+                self.actions.push(Action::Issue(token));
+            }
+            // It gives tokens that may not do it, or cannot be read.
+            None if matches!(failure, Failure::Forbidden | Failure::Unusable) => {
+                self.fail(now, FailureClass::Refused, NotRotated::LogIn(failure));
+            }
+            // The next login is made with what is in the file by then.
+            None => self.fail(now, FailureClass::Transient, NotRotated::LogIn(failure)),
+        }
+    }
+
+    pub(super) fn granted(&mut self, now: Time, sent_at: Time, lease: Duration, renewable: bool) {
+        let Some((reason, token)) = self.issuance.requesting() else { return };
+        let jitter = self.jitter();
+        let generation = Generation::new(token, sent_at, lease, renewable, jitter);
+        let usable = self.hard_close_at(&generation).since(sent_at);
+        let number = self.generations.add(generation);
+        self.actions.push(Action::Store(number));
+        let is_out_of_turn = self.rotation.is_out_of_turn(reason);
+        match self.issuance.granted(now, number, usable, self.is_wanted(), is_out_of_turn) {
+            Granted::Unwanted => self.give_back(number),
+            Granted::TooShort => {
+                self.note(Note::TooShort(number));
+                self.give_back(number);
+                self.fail(now, FailureClass::Refused, NotRotated::TooShort);
+            }
+            Granted::Prove => self.actions.push(Action::Prove(number)),
+        }
+    }
+
+    pub(super) fn issue_failed(&mut self, now: Time, failure: Failure) {
+        let Some((_, token)) = self.issuance.requesting() else { return };
+        self.issuance.not_granted(now, failure);
+        match failure {
+            Failure::TokenDead => self.token_dead(now, token),
+            // It may be granted yet: the token is held until that is settled, then revoked with what it owns.
+            Failure::TimedOut | Failure::Unusable => self.tokens.may_be_granted(token),
+            _ => {}
+        }
+        if self.issuance.is_discarded(self.closed) {
+            return;
+        }
+        let class = match failure {
+            // A fresh login is the remedy for a dead token.
+            Failure::Transient | Failure::TimedOut | Failure::TokenDead => FailureClass::Transient,
+            Failure::Forbidden
+            | Failure::Gone
+            | Failure::CannotExtend
+            | Failure::Refused
+            | Failure::Unusable => FailureClass::Refused,
+        };
+        self.fail(now, class, NotRotated::Issue(failure));
+    }
+
+    /// An attempt at a fresh credential failed; `why` is for those who asked for one.
+    pub(super) fn fail(&mut self, now: Time, class: FailureClass, why: NotRotated) {
+        let left = self.runs_until(now).map(|until| until.since(now));
+        let jitter = self.jitter();
+        self.issuance.fail(now, class, left, self.closed, jitter);
+        self.fail_command(why);
+    }
+
+    pub(super) fn fail_command(&mut self, why: NotRotated) {
+        if self.rotation.end_command().is_some() {
+            self.actions.push(Action::RotateFailed(why));
+        }
+    }
+
+    /// The configuration has changed: what was asked for by the old one is of no use.
+    pub(super) fn reload(&mut self) {
+        self.rotation.reload(self.closed);
+        self.dismiss_standby();
+        if let Some(candidate) = self.issuance.reload() {
+            self.give_back(candidate);
+        }
+    }
+}

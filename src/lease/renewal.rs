@@ -1,0 +1,128 @@
+//! Which leases are renewed, and when: each at its time, and two credentials by turns. Floor 1.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use super::deadline::{Deadline, Deadlines};
+use super::event::Action;
+use super::generation::Generation;
+use super::generations::Generations;
+use super::ids::GenerationId;
+use super::schedule;
+use super::term::{NotRenewed, Renewal, Term};
+use super::tokens::Tokens;
+use crate::time::Time;
+
+/// At most this many retired generations are renewed for their sessions.
+const MOST_RETIRING: usize = 8;
+
+/// Asks for the renewals that are due. A generation is not renewed past `max_age`, nor if it is one of too many that have
+/// retired.
+pub(super) fn renew(
+    now: Time,
+    generations: &mut Generations,
+    max_age: Option<Duration>,
+    deadlines: &mut Deadlines,
+    actions: &mut Vec<Action>,
+) {
+    let retiring = generations.iter().filter(|(_, generation)| generation.is_retiring());
+    let retiring: Vec<GenerationId> = retiring.map(|(number, _)| number).collect();
+    let too_many = retiring.len().saturating_sub(MOST_RETIRING);
+    for number in generations.numbers() {
+        let Some(generation) = generations.get_mut(number).filter(|generation| generation.is_renewed())
+        else {
+            continue;
+        };
+        let Some(at) = generation.renew_at() else { continue };
+        if retiring.iter().take(too_many).any(|unneeded| *unneeded == number) {
+            generation.lease().end_renewals(now, NotRenewed::Unneeded);
+        } else if now < at {
+            deadlines.wake(Deadline::RenewLease, at);
+        } else if generation.would_pass(now, max_age) {
+            generation.lease().end_renewals(now, NotRenewed::MaxAge);
+        } else {
+            let within = generation.lease().ask();
+            actions.push(Action::RenewLease(number, generation.token(), within));
+        }
+    }
+}
+
+/// Enters the renewals in flight.
+pub(super) fn show(generations: &Generations, deadlines: &mut Deadlines) {
+    let mut all = generations.iter();
+    if all.any(|(_, generation)| generation.term().renewal() == Renewal::InFlight) {
+        deadlines.is_under_way(Deadline::RenewLease);
+    }
+}
+
+/// Has the generation that stands by renewed half a period off the current one, and each lease together with its token:
+/// a generation lives as long as the one of the two that was renewed first.
+pub(super) fn stagger(now: Time, generations: &mut Generations, tokens: &mut Tokens) {
+    let (Some((current, _)), Some((standby, _))) = (generations.current(), generations.standby()) else {
+        return;
+    };
+    let phases = (phase(generations, tokens, current), phase(generations, tokens, standby));
+    let (Some(of_current), Some(of_standby)) = phases else {
+        return;
+    };
+    of_current.advance(of_current.at, generations, tokens, current);
+    let at = schedule::antiphase(of_current.at, of_standby.at, of_standby.usable * 2 / 3);
+    of_standby.advance(at.map_or(of_standby.at, |at| at.max(now)), generations, tokens, standby);
+}
+
+/// When a generation is renewed.
+#[derive(Clone, Copy)]
+struct RenewalPhase {
+    at: Time,
+    /// How long a renewal is of use.
+    usable: Duration,
+    /// Whether its lease is renewed then.
+    lease: bool,
+    /// Whether its token is.
+    token: bool,
+}
+
+/// When what bounds this generation is renewed; `None` while a renewal is under way, or fails, or there is none.
+fn phase(generations: &Generations, tokens: &Tokens, number: GenerationId) -> Option<RenewalPhase> {
+    let generation = generations.get(number)?;
+    let (lease, lease_at) = (generation.term(), generation.renew_at()?);
+    if lease.is_failing() {
+        return None;
+    }
+    let by_lease = RenewalPhase { at: lease_at, usable: lease.usable(), lease: true, token: false };
+    let token = tokens.term(generation.token());
+    // A token that is not renewed has an end of its own, or none.
+    let Some(token) = token.filter(|token| !matches!(token.renewal(), Renewal::Stopped { .. })) else {
+        return Some(by_lease);
+    };
+    let token_at = token.renews_at().filter(|_| !token.is_failing())?;
+    let owned = |other: &Generation| other.token() == generation.token() && other.is_renewed();
+    let is_shared = generations.iter().any(|(n, other)| n != number && owned(other));
+    // The longer of two such has always more to come than the shorter one at its best.
+    let is_twice = |longer: &Term, shorter: &Term| longer.usable() >= shorter.usable() * 2;
+    Some(if is_twice(token, lease) {
+        by_lease
+    } else if is_shared {
+        // No generation is drawn to its sibling's renewal by their token.
+        RenewalPhase { token: true, ..by_lease }
+    } else if is_twice(lease, token) {
+        RenewalPhase { at: token_at, usable: token.usable(), lease: false, token: true }
+    } else {
+        let (at, usable) = (lease_at.min(token_at), lease.usable().min(token.usable()));
+        RenewalPhase { at, usable, lease: true, token: true }
+    })
+}
+
+impl RenewalPhase {
+    fn advance(self, at: Time, generations: &mut Generations, tokens: &mut Tokens, number: GenerationId) {
+        let Some(generation) = generations.get_mut(number) else { return };
+        if self.lease {
+            generation.lease().renew_by(at);
+        }
+        if self.token {
+            tokens.renew_by(generation.token(), at);
+        }
+    }
+}
