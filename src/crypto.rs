@@ -6,9 +6,13 @@ use std::sync::Arc;
 use aws_lc_rs::agreement;
 use aws_lc_rs::rand::SystemRandom;
 use rustls::crypto::{ActiveKeyExchange, CryptoProvider, GetRandomFailed, SharedSecret, SupportedKxGroup};
+use rustls::sign::CertifiedKey;
 use rustls::{
-    AlertDescription, CertificateError, Error, NamedGroup, PeerIncompatible, PeerMisbehaved, RootCertStore,
+    AlertDescription, CertificateError, Error, InconsistentKeys, NamedGroup, PeerIncompatible,
+    PeerMisbehaved, RootCertStore,
 };
+
+use crate::files::{self, FileSetting, Reason};
 
 /// What rustls offers by default, and last of all key exchange over P-521: OpenSSL, and with it libpq, offers that too,
 /// so a server may be set to accept nothing else (`ssl_ecdh_curve = secp521r1`).
@@ -17,6 +21,21 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.kx_groups.push(&Secp521r1);
     Arc::new(provider)
+}
+
+/// A certificate of ours with its key. rustls would refuse one of X.509 version 1 here; but it is for the peer to judge.
+/// Blocks.
+///
+/// # Errors
+/// A file cannot be used, or the two do not belong together.
+pub(crate) fn certified_key(cert: &FileSetting, key: &FileSetting) -> Result<CertifiedKey, files::Error> {
+    let signing = provider().key_provider.load_private_key(key.private_key()?);
+    let certified =
+        CertifiedKey::new(cert.certificates()?, signing.map_err(|_| key.fails(Reason::UnknownKey))?);
+    match certified.keys_match() {
+        Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(cert.fails(Reason::OtherKey)),
+        _ => Ok(certified),
+    }
 }
 
 /// The root certificates of this machine; `None` where it has none. Blocks.

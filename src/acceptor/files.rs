@@ -9,8 +9,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
+use rustls::sign::SingleCertAndKey;
+use rustls::{RootCertStore, ServerConfig};
 
 use super::{Settings, certificate};
 use crate::crypto;
@@ -35,7 +35,7 @@ impl InForce {
     pub(crate) fn read(settings: &Settings) -> Result<Self, Error> {
         let stamps = Stamps::of(settings);
         let provider = crypto::provider();
-        let ours = certified_key(settings, &provider)?;
+        let ours = crypto::certified_key(&settings.cert, &settings.key)?;
         let leaf =
             ours.cert.first().cloned().ok_or(Error::Provider(rustls::Error::NoCertificatesPresented))?;
         let asks = settings.client_ca.is_some();
@@ -135,20 +135,6 @@ impl fmt::Display for Warning {
                 write!(f, "{}: the certificate holds only from {from} on", self.file)
             }
         }
-    }
-}
-
-/// rustls would refuse a certificate of X.509 version 1 here; but it is for the client to judge.
-fn certified_key(settings: &Settings, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
-    let Settings { cert, key, .. } = settings;
-    let signing = provider.key_provider.load_private_key(key.private_key()?);
-    let certified =
-        CertifiedKey::new(cert.certificates()?, signing.map_err(|_| key.fails(Reason::UnknownKey))?);
-    match certified.keys_match() {
-        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-            Err(cert.fails(Reason::OtherKey).into())
-        }
-        _ => Ok(certified),
     }
 }
 

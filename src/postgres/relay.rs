@@ -19,6 +19,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::credentials::Guard;
 use crate::lease::{Ending, GenerationId};
 use crate::metrics::{Closed, Direction, RouteMetrics};
@@ -26,7 +27,7 @@ use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::phase::Phase;
 use crate::postgres::upstream::CancelTarget;
 use crate::session::end::{self, EndDecision, EndPolicy, HardClose, Stop};
-use crate::session::timer::{self, Timer};
+use crate::session::timer::Timer;
 use crate::session::{Buffered, WatchedValue, read_buffer};
 use crate::time::Time;
 
@@ -157,7 +158,7 @@ where
                 }
                 Step::Unreadable => return Poll::Ready(RelayExit::ClientUnreadable),
                 Step::TooLate => {
-                    let close = end::by_the_clock(timer::now(), Closed::LeaseEnd);
+                    let close = end::by_the_clock(clock::now(), Closed::LeaseEnd);
                     return Poll::Ready(RelayExit::Hard(close));
                 }
                 Step::Moved => self.quiet_since = None,
@@ -235,7 +236,7 @@ where
     fn step_to_upstream(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Step {
         let phase = &mut self.phase;
         let generation = self.guard.generation();
-        let in_time = || timer::now() < generation.hard_close_at();
+        let in_time = || clock::now() < generation.hard_close_at();
         self.to_upstream.step(cx, buffer, &mut self.client, &mut self.upstream, in_time, |frame| {
             phase.frontend(frame.tag);
         })
@@ -279,7 +280,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayExit> {
         let this = self.get_mut();
-        let now = timer::now();
+        let now = clock::now();
         let done = read_buffer::lend(|buffer| this.turn(cx, now, buffer));
         this.note_quiet(now);
         this.count();

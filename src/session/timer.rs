@@ -36,25 +36,3 @@ impl Timer {
         self.0 = Some(Armed { at, sleep });
     }
 }
-
-#[cfg(not(test))]
-pub(crate) use crate::clock::now;
-#[cfg(test)]
-pub(crate) use test_clock::now;
-
-/// The tests' clock: it stands still and jumps with tokio's.
-#[cfg(test)]
-pub(crate) mod test_clock {
-    use crate::time::Time;
-    use std::sync::OnceLock;
-    use std::time::Duration;
-
-    use tokio::time::Instant;
-
-    static BEGIN: OnceLock<Instant> = OnceLock::new();
-
-    pub(crate) fn now() -> Time {
-        let begin = *BEGIN.get_or_init(Instant::now);
-        Time::from_nanos(0) + Duration::from_secs(1_000_000) + Instant::now().saturating_duration_since(begin)
-    }
-}

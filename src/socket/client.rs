@@ -1,27 +1,23 @@
 //! The socket of a client, as a listener accepted it. Floor 2.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::ProtocolVersion;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
+use super::{Stream, Tls};
 use crate::acceptor::{self, Identity};
 
-/// A client's connection. It is a few words long whatever it carries.
-#[derive(Debug)]
-pub(crate) enum Client {
-    /// Over TCP, as the listener accepted it.
-    Tcp(TcpStream),
-    /// Over a Unix socket, as the listener accepted it.
-    Unix(UnixStream),
-    /// Over TLS, once it has asked for that.
-    Tls(Box<TlsStream<TcpStream>>),
+/// A client's connection.
+pub(crate) type Client = Stream<TlsStream<TcpStream>>;
+
+/// A client that dies says no goodbye to TLS. A server makes no more of it than of TCP's own end, and a message that is
+/// cut short is noticed by its length.
+impl Tls for TlsStream<TcpStream> {
+    const MAY_END_WITHOUT_NOTICE: bool = true;
 }
 
 impl Client {
@@ -62,50 +58,3 @@ impl Client {
 
 /// Nothing has been sent to it yet, so that it can be written to.
 const AT_ONCE: Duration = Duration::from_millis(10);
-
-impl AsyncRead for Client {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => match Pin::new(stream).poll_read(cx, buffer) {
-                // A client that dies says no goodbye to TLS. A server makes no more of it than of TCP's own end, and
-                // a message that is cut short is noticed by its length.
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    Poll::Ready(Ok(()))
-                }
-                read => read,
-            },
-        }
-    }
-}
-
-impl AsyncWrite for Client {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}

@@ -4,16 +4,15 @@
 
 use std::sync::Arc;
 
+use rustls::ClientConfig;
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, InconsistentKeys};
 
 use super::revocation::Revocation;
 use super::verify::{Level, Trust, Verifier};
 use super::{ClientFiles, Settings};
 use crate::crypto;
-use crate::files::{self, FileSetting, Reason};
+use crate::files::{self, FileSetting};
 
 /// What was read.
 #[derive(Debug)]
@@ -113,21 +112,8 @@ fn trust_in_file(file: &FileSetting) -> Result<Trust, FileError> {
 }
 
 fn client(settings: &Settings) -> Result<Option<Arc<CertifiedKey>>, FileError> {
-    let provider = crypto::provider();
-    settings.client.as_ref().map(|files| client_certificate(files, &provider).map(Arc::new)).transpose()
-}
-
-/// rustls would refuse a certificate of X.509 version 1 here; but it is for the server to judge.
-fn client_certificate(files: &ClientFiles, provider: &CryptoProvider) -> Result<CertifiedKey, FileError> {
-    let key = provider.key_provider.load_private_key(files.key.private_key()?);
-    let key = key.map_err(|_| files.key.fails(Reason::UnknownKey))?;
-    let certified = CertifiedKey::new(files.cert.certificates()?, key);
-    match certified.keys_match() {
-        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-            Err(files.cert.fails(Reason::OtherKey).into())
-        }
-        _ => Ok(certified),
-    }
+    let Some(ClientFiles { cert, key }) = &settings.client else { return Ok(None) };
+    Ok(Some(Arc::new(crypto::certified_key(cert, key)?)))
 }
 
 /// Why the files cannot be used.

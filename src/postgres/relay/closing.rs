@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::pipe::Pipe;
 use super::{Relay, RelayExit};
+use crate::clock;
 use crate::credentials::Guard;
 use crate::dial::Discard;
 use crate::error::ClientFacing;
@@ -17,7 +18,7 @@ use crate::postgres::protocol::fatal::{Fatal, SqlState};
 use crate::postgres::protocol::written::{self, TERMINATE};
 use crate::postgres::upstream::CancelTarget;
 use crate::session::end::{self, CloseAction, HardClose, close_action};
-use crate::session::{read_buffer, timer};
+use crate::session::read_buffer;
 use crate::time::Time;
 
 impl<C, U> Relay<C, U>
@@ -51,7 +52,7 @@ where
         let tell_at = self.tell_at();
         let Self { mut client, upstream, guard, .. } = *self;
         let last = error_response::fatal(&end::client_facing(cause, true).into());
-        let gone_by = timer::now() + GONE_WITHIN;
+        let gone_by = clock::now() + GONE_WITHIN;
         let telling = async {
             let leaves = has_left(&mut client, tell_at).await;
             // One that leaves is told nothing; but TLS has an end of its own.
@@ -68,7 +69,7 @@ where
     /// libpq takes an error that it finds behind a ReadyForQuery for a notice and drops it. As the answer to the next
     /// request it is heard, and so it is by a client that has long read its last answer.
     fn tell_at(&self) -> Time {
-        let now = timer::now();
+        let now = clock::now();
         if self.to_upstream.has_early() || self.phase.statement_running() || !self.to_client.at_boundary() {
             // It waits for an answer, and this is one.
             return now;
@@ -82,7 +83,7 @@ where
         let tell_at = self.tell_at().min(cut_at);
         let Self { client, mut upstream, to_upstream, mut to_client, phase, guard, cancel, .. } = *self;
         // After a suspend the bounds may have passed long ago.
-        let gone_by = gone_by.max(timer::now() + AT_LEAST);
+        let gone_by = gone_by.max(clock::now() + AT_LEAST);
         let busy = phase.statement_running();
         let terminate = to_upstream.at_boundary() && to_upstream.is_open();
         let mut client = to_client.has_sink().then_some(client);
@@ -100,7 +101,7 @@ where
                     let last = error_response::fatal(&end::client_facing(cause, false).into());
                     // One that leaves is told nothing; but TLS has an end of its own.
                     let last = if leaves { &[][..] } else { &last };
-                    close_client(client, last, gone_by.since(timer::now())).await;
+                    close_client(client, last, gone_by.since(clock::now())).await;
                 }
             };
             tokio::join!(telling, terminate_upstream(upstream, guard, terminate, gone_by));
@@ -117,7 +118,7 @@ where
         let Self { client, upstream, mut guard, cancel, .. } = *self;
         upstream.discard_unsent();
         drop((client, upstream));
-        let gone_by = timer::now() + GONE_WITHIN;
+        let gone_by = clock::now() + GONE_WITHIN;
         if stop_statement(cancel.as_deref(), gone_by).await {
             // Of a reset socket nothing is heard again, so how long the server takes to end can only be allowed for.
             sleep(ENDS_WITHIN).await;
@@ -167,7 +168,7 @@ where
         {
             last.extend_from_slice(&error_response::fatal(fatal));
         }
-        let gone_by = timer::now() + GONE_WITHIN;
+        let gone_by = clock::now() + GONE_WITHIN;
         tokio::join!(
             close_client(&mut client, &last, send_within),
             terminate_upstream(upstream, guard, false, gone_by),
@@ -183,7 +184,7 @@ where
     U: AsyncRead + Unpin,
 {
     let half = !to_client.at_boundary();
-    let within = match close_action(half, timer::now(), cut_at) {
+    let within = match close_action(half, clock::now(), cut_at) {
         CloseAction::SendFatal => return true,
         CloseAction::Abort => return false,
         CloseAction::Drain(within) => within,
@@ -209,7 +210,7 @@ where
 
 /// Waits for the client's next request, or for this time. True if it says goodbye instead, or goes without a word.
 async fn has_left<C: AsyncRead + Unpin>(client: &mut C, until: Time) -> bool {
-    let wait = until.since(timer::now());
+    let wait = until.since(clock::now());
     if wait.is_zero() {
         return false;
     }
@@ -224,7 +225,7 @@ async fn has_left<C: AsyncRead + Unpin>(client: &mut C, until: Time) -> bool {
 /// the server has taken the request.
 async fn stop_statement(target: Option<&CancelTarget>, gone_by: Time) -> bool {
     let Some(target) = target else { return false };
-    let sent = target.send(gone_by.since(timer::now())).await;
+    let sent = target.send(gone_by.since(clock::now())).await;
     if let Err(error) = &sent {
         tracing::warn!(error = %error, "the running statement could not be cancelled");
     }
@@ -265,7 +266,7 @@ pub(in crate::postgres) async fn terminate_upstream<U>(
         let _ = to.flush().await;
         let _ = to.shutdown().await;
     };
-    let gone = timeout(gone_by.since(timer::now()), async {
+    let gone = timeout(gone_by.since(clock::now()), async {
         let (gone, ()) = tokio::join!(read_to_end(&mut from), leaving);
         gone
     });

@@ -12,6 +12,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, yield_now};
 
@@ -59,19 +60,8 @@ impl Bench {
     {
         let (client, socket) = duplex(capacity);
         let (server, of_server) = duplex(capacity);
-        let left = Arc::new(Notify::new());
-        let secret = Secret::new("secret".to_owned());
-        let generation = Generation::new(
-            GenerationId::new(3),
-            "v-app".to_owned(),
-            secret,
-            crate::credentials::Lease::none(),
-            Time::NEVER,
-            left,
-        );
+        let (generation, guard) = entered();
         let of_client = of_client(socket, &generation);
-        let mut guard = generation.enter().unwrap();
-        guard.upstream_opened();
         let stop = watch::Sender::new(Stop::Running);
         let denials = Arc::new(AtomicU64::new(0));
         let denied = Arc::clone(&denials);
@@ -85,11 +75,7 @@ impl Bench {
             stop: stop.subscribe(),
         };
         let of_server = Buffered { stream: of_server, buffer: early.into() };
-        let mut relay = Relay::new(of_client, of_server, session);
-        let session = tokio::spawn(async move {
-            let done = (&mut *relay).await;
-            (done, relay.close(done, Duration::from_secs(30)).await)
-        });
+        let session = run(Relay::new(of_client, of_server, session), Duration::from_secs(30));
         Self { client, server, generation, stop, denials, session }
     }
 
@@ -98,9 +84,73 @@ impl Bench {
     }
 
     fn hard_close(&self, cut_in: Duration, gone_in: Duration) {
-        let now = timer::now();
+        let now = clock::now();
         self.generation.set_ending(closing(Cause::LeaseEnd, now + cut_in, now + gone_in));
     }
+}
+
+/// A session with a server across a network, in a transaction.
+struct OverTcp {
+    client: DuplexStream,
+    server: TcpStream,
+    /// The server's, for cancel requests.
+    listener: TcpListener,
+    generation: Arc<Generation>,
+    session: JoinHandle<(RelayExit, Closed)>,
+}
+
+impl OverTcp {
+    async fn begun() -> Self {
+        let (listener, upstream, mut server) = crate::postgres::cancel::tests::session().await;
+        let (mut client, of_client) = duplex(1024);
+        let (generation, guard) = entered();
+        let stop = watch::Sender::new(Stop::Running);
+        let session = Session {
+            guard,
+            metrics: RouteMetrics::new("app"),
+            denied: Arc::new(|_| {}),
+            cancel: upstream.cancel.map(Arc::new),
+            stop: stop.subscribe(),
+        };
+        let relay = Relay::new(Buffered::new(of_client), Buffered::new(upstream.stream), session);
+        let session = run(relay, Duration::from_secs(5));
+        client.write_all(&begin()).await.unwrap();
+        let mut read = vec![0; begin().len()];
+        server.read_exact(&mut read).await.unwrap();
+        Self { client, server, listener, generation, session }
+    }
+}
+
+/// The server hears of the session's cancel request.
+async fn takes_cancel(listener: &TcpListener) {
+    let (mut cancel, _) = listener.accept().await.unwrap();
+    let mut packet = [0; 16];
+    cancel.read_exact(&mut packet).await.unwrap();
+    assert_eq!(packet, crate::postgres::cancel::tests::CANCEL);
+}
+
+/// A generation, and the place in it of a session that its server holds. The clock is tokio's from now on.
+fn entered() -> (Arc<Generation>, Guard) {
+    clock::simulated::follow_tokio();
+    let secret = Secret::new("secret".to_owned());
+    let lease = crate::credentials::Lease::none();
+    let left = Arc::new(Notify::new());
+    let number = GenerationId::new(3);
+    let generation = Generation::new(number, "v-app".to_owned(), secret, lease, Time::NEVER, left);
+    let mut guard = generation.enter().unwrap();
+    guard.upstream_opened();
+    (generation, guard)
+}
+
+fn run<C, U>(mut relay: Box<Relay<C, U>>, send_within: Duration) -> JoinHandle<(RelayExit, Closed)>
+where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    U: AsyncRead + AsyncWrite + Unpin + Discard + Send + 'static,
+{
+    tokio::spawn(async move {
+        let done = (&mut *relay).await;
+        (done, relay.close(done, send_within).await)
+    })
 }
 
 /// The hard close begins at this time, and nothing before.
@@ -116,7 +166,7 @@ fn drained(now: Time) -> Ending {
 
 /// The hard close has begun.
 fn closing(cause: Cause, cut_at: Time, gone_by: Time) -> Ending {
-    Ending { closing: Some(Closing { cause, cut_at, gone_by }), ..ends(timer::now()) }
+    Ending { closing: Some(Closing { cause, cut_at, gone_by }), ..ends(clock::now()) }
 }
 
 fn message(tag: u8, body: &[u8]) -> Vec<u8> {

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::simulated;
@@ -13,7 +12,6 @@ use crate::credentials::{Deps, Proof, Route, RouteSettings, Servers, start};
 use crate::lease::Settings;
 use crate::metrics::RouteMetrics;
 use crate::secret::Secret;
-use crate::time::Time;
 use crate::vault::{
     Bounds, Failure, Grant, Kind, Lease, Login, Operation, Renewed, StaticCredential, VaultPath,
 };
@@ -21,16 +19,6 @@ use crate::vault::{
 pub(super) const LEASE: Duration = Duration::from_secs(60);
 pub(super) const TOKEN: Duration = Duration::from_secs(3600);
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
-
-thread_local! {
-    static BEGAN: Instant = Instant::now();
-}
-
-fn simulated_now() -> Time {
-    Time::from_nanos(0)
-        + Duration::from_secs(1000)
-        + BEGAN.with(|began| Instant::now().duration_since(*began))
-}
 
 /// A route with its driver.
 pub(super) struct Simulation {
@@ -47,7 +35,7 @@ impl Simulation {
     }
 
     pub(super) fn before_its_start() -> Self {
-        simulated::set(simulated_now);
+        simulated::follow_tokio();
         let vault = Arc::new(ScriptedVault::default());
         let prover = Arc::clone(&vault);
         let servers = Servers {

@@ -55,44 +55,11 @@ async fn a_client_that_did_not_read_is_noticed_without_another_byte() {
 
 #[tokio::test]
 async fn the_statement_is_cancelled_and_the_servers_socket_reset() {
-    let (listener, upstream, mut server) = crate::postgres::cancel::tests::session().await;
-    let (mut client, of_client) = duplex(1024);
-    let left = Arc::new(Notify::new());
-    let secret = Secret::new("secret".to_owned());
-    let generation = Generation::new(
-        GenerationId::new(3),
-        "v".to_owned(),
-        secret,
-        crate::credentials::Lease::none(),
-        Time::NEVER,
-        left,
-    );
-    let mut guard = generation.enter().unwrap();
-    guard.upstream_opened();
-    let stop = watch::Sender::new(Stop::Running);
-    let session = Session {
-        guard,
-        metrics: RouteMetrics::new("app"),
-        denied: Arc::new(|_| {}),
-        cancel: upstream.cancel.map(Arc::new),
-        stop: stop.subscribe(),
-    };
-    let mut relay = Relay::new(Buffered::new(of_client), Buffered::new(upstream.stream), session);
-    let session = tokio::spawn(async move {
-        let done = (&mut *relay).await;
-        (done, relay.close(done, Duration::from_secs(5)).await)
-    });
-    client.write_all(&begin()).await.unwrap();
-    let mut read = vec![0; begin().len()];
-    server.read_exact(&mut read).await.unwrap();
+    let OverTcp { client, mut server, listener, generation, session } = OverTcp::begun().await;
     drop(client);
     // Half of an answer: the rest takes long.
     server.write_all(&begun()[..3]).await.unwrap();
-    let (mut cancel, _) = listener.accept().await.unwrap();
-    let mut packet = [0; 16];
-    cancel.read_exact(&mut packet).await.unwrap();
-    assert_eq!(packet, crate::postgres::cancel::tests::CANCEL);
-    drop(cancel);
+    takes_cancel(&listener).await;
     // It had been told that its client sends no more.
     assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
     assert_eq!(server.write_all(b"more").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);

@@ -19,7 +19,7 @@ async fn a_begin_races_the_drain_and_either_runs_or_is_refused() {
             if by_stop {
                 stop.send_replace(Stop::Closing);
             } else {
-                generation.set_ending(drained(timer::now()));
+                generation.set_ending(drained(clock::now()));
             }
             (generation, stop)
         });
@@ -62,7 +62,7 @@ async fn a_begin_races_the_drain_and_either_runs_or_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_withdrawn_drain_ends_nobody() {
     let bench = Bench::new(1024);
-    let now = timer::now();
+    let now = clock::now();
     bench.drain(now + Duration::from_secs(100), now + Duration::from_secs(200));
     tokio::time::sleep(Duration::from_secs(50)).await;
     bench.generation.set_ending(ends(now + Duration::from_secs(20_000)));
@@ -82,13 +82,13 @@ async fn an_idle_session_ends_within_the_window() {
     for _ in 0..50 {
         let bench = Bench::new(1024);
         let (from, until) =
-            (timer::now() + Duration::from_secs(100), timer::now() + Duration::from_secs(200));
+            (clock::now() + Duration::from_secs(100), clock::now() + Duration::from_secs(200));
         bench.drain(from, until);
         let Bench { mut client, server, session, .. } = bench;
         let server = tokio::spawn(serve(server));
         let heard = read_all(&mut client).await;
         assert!(is_57p01(&frames(&heard)[0]));
-        assert!(timer::now() >= from && timer::now() < until);
+        assert!(clock::now() >= from && clock::now() < until);
         drop(client);
         assert_eq!(session.await.unwrap(), (RelayExit::Idle(Closed::Drain), Closed::Drain));
         server.await.unwrap();
@@ -105,7 +105,7 @@ async fn a_session_in_a_transaction_is_drained_once_it_is_over() {
     server.write_all(&begun()).await.unwrap();
     let mut heard = vec![0; begun().len()];
     client.read_exact(&mut heard).await.unwrap();
-    bench.generation.set_ending(drained(timer::now()));
+    bench.generation.set_ending(drained(clock::now()));
     let quiet = tokio::time::timeout(Duration::from_secs(60), client.read_u8()).await;
     assert!(quiet.is_err(), "it was ended within its transaction");
     let commit = message(b'Q', b"COMMIT\0");
@@ -143,7 +143,7 @@ const WAYS: [(By, Closed); 3] =
 
 /// The session has to end from now on.
 fn end(by: By, generation: &Generation, stop: &watch::Sender<Stop>) {
-    let now = timer::now();
+    let now = clock::now();
     let second = Duration::from_secs(1);
     match by {
         By::Drain => generation.set_ending(drained(now)),
@@ -160,7 +160,7 @@ async fn a_session_that_has_just_been_answered_hears_of_its_end_as_the_answer_to
         let bench = Bench::new(1024);
         let (generation, stop) = (Arc::clone(&bench.generation), bench.stop.clone());
         let (mut client, server, session) = just_answered(bench).await;
-        let answered = timer::now();
+        let answered = clock::now();
         end(by, &generation, &stop);
         // The server goes at once, and the client is not told yet.
         assert_eq!(server.await.unwrap(), message(b'X', b""), "{by:?}");
@@ -169,7 +169,7 @@ async fn a_session_that_has_just_been_answered_hears_of_its_end_as_the_answer_to
         client.write_all(&begin()).await.unwrap();
         let heard = frames(&read_all(&mut client).await);
         assert!(heard.len() == 1 && is_57p01(&heard[0]), "{by:?}: {heard:?}");
-        assert!(timer::now() < answered + Duration::from_millis(250), "{by:?}");
+        assert!(clock::now() < answered + Duration::from_millis(250), "{by:?}");
         drop(client);
         assert_eq!(session.await.unwrap().1, closed, "{by:?}");
     }
@@ -181,11 +181,11 @@ async fn without_a_next_request_it_hears_within_a_moment() {
         let bench = Bench::new(1024);
         let (generation, stop) = (Arc::clone(&bench.generation), bench.stop.clone());
         let (mut client, _server, session) = just_answered(bench).await;
-        let answered = timer::now();
+        let answered = clock::now();
         tokio::time::sleep(Duration::from_millis(100)).await;
         end(by, &generation, &stop);
         assert!(is_57p01(&frames(&read_all(&mut client).await)[0]), "{by:?}");
-        let took = timer::now().since(answered);
+        let took = clock::now().since(answered);
         assert!(took >= Duration::from_millis(250) && took < Duration::from_millis(260), "{by:?}: {took:?}");
         drop(client);
         assert_eq!(session.await.unwrap().1, closed, "{by:?}");
@@ -199,10 +199,10 @@ async fn a_session_that_has_long_been_idle_hears_at_once() {
         let (generation, stop) = (Arc::clone(&bench.generation), bench.stop.clone());
         let (mut client, _server, session) = just_answered(bench).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let now = timer::now();
+        let now = clock::now();
         end(by, &generation, &stop);
         assert!(is_57p01(&frames(&read_all(&mut client).await)[0]), "{by:?}");
-        assert_eq!(timer::now(), now, "{by:?}");
+        assert_eq!(clock::now(), now, "{by:?}");
         drop(client);
         assert_eq!(session.await.unwrap().1, closed, "{by:?}");
     }
@@ -228,7 +228,7 @@ async fn a_drain_takes_a_session_while_it_rests() {
     let mut met = 0;
     for _ in 0..40 {
         let bench = Bench::new(1024);
-        let from = timer::now() + Duration::from_secs(10);
+        let from = clock::now() + Duration::from_secs(10);
         bench.drain(from, from + Duration::from_secs(40));
         let Bench { mut client, server, session, generation: _generation, stop: _stop, .. } = bench;
         let server = tokio::spawn(serve(server));
@@ -247,7 +247,7 @@ async fn a_drain_takes_a_session_while_it_rests() {
             client.read_exact(&mut [0; 5]).await.unwrap();
         };
         assert!(is_57p01(&frames(&[vec![first], read_all(&mut client).await].concat())[0]));
-        assert!(timer::now() > from && timer::now() < from + Duration::from_secs(36));
+        assert!(clock::now() > from && clock::now() < from + Duration::from_secs(36));
         drop(client);
         assert_eq!(session.await.unwrap(), (RelayExit::Idle(Closed::Drain), Closed::Drain));
         server.await.unwrap();
