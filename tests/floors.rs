@@ -22,6 +22,8 @@ struct Rule {
 const RULES: &[Rule] = &[
     rule("time", 0, &["clock"], IMPURE, &[]),
     rule("clock", 0, &[], ASYNC, &[]),
+    // It is compiled for tests alone, whose clock it goes with.
+    rule("clock::simulated", 0, &[], &["async", "await"], &[]),
     rule("secret", 0, &[], ASYNC, &[]),
     rule("error", 0, &[], ASYNC, &[]),
     rule("metrics", 0, &[], ASYNC, &[]),
