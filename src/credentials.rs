@@ -18,7 +18,7 @@ mod view;
 
 pub(crate) use crate::lease::{DrainSpan, Verdict};
 pub(crate) use crate::vault::Lease;
-pub(crate) use driver::{Deps, start};
+pub(crate) use driver::{Deps, Leftovers, give_back, start};
 pub(crate) use generation::{Generation, Guard};
 pub(crate) use requests::{Obstacle, Proof, Prove, Servers};
 pub(crate) use route::{Replacement, RotateDone, Route};

@@ -13,7 +13,7 @@ use super::renewed::{Renewed, Source};
 use crate::admin::{Process, ReloadReply};
 use crate::config::{Config, RouteConfig};
 use crate::credentials::state::{Slot, StateFile};
-use crate::credentials::{self, Deps, Obstacle, Proof, Route, RouteSettings, Servers};
+use crate::credentials::{self, Deps, Leftovers, Route, RouteSettings, Servers};
 use crate::lease;
 use crate::log_throttle::LogThrottle;
 use crate::metrics::{Metrics, RouteMetrics};
@@ -140,43 +140,22 @@ impl RouteSet {
         live.install(&config, upstreams);
         let rest = live.common.state.as_ref().map(StateFile::rest).unwrap_or_default();
         for (name, slot) in rest {
-            let route = live.give_back(name, slot);
-            route.close().await;
-            live.retired.push(route);
+            live.retired.push(live.give_back(name, slot));
         }
         live
     }
 
-    /// A route that this configuration does not have: nothing is issued for it, and nothing of it serves.
+    /// Gives back what a crash has left of a route that this configuration does not have.
     fn give_back(&self, name: String, slot: Slot) -> Arc<Route> {
         tracing::warn!(route = %name, "is not in the configuration any more; what a crash has left of it is given back");
-        let settings = RouteSettings {
-            vault_path: None,
-            login: String::new(),
-            client_timeout: self.config.vault.client_timeout,
-            lease: lease::Settings {
-                rotate_after: None,
-                max_age: None,
-                drain: None,
-                lazy: Some(Duration::MAX),
-                standby: false,
-                replica_grace: Duration::ZERO,
-                issue_burst: self.config.limits.issue_burst,
-                issue_interval: self.config.limits.issue_interval,
-                seed: rand::random::<u64>() | 1,
-            },
-            name,
-        };
-        let deps = Deps {
+        let leftovers = Leftovers {
+            metrics: self.common.metrics.route(&name),
             vault: self.current_vault(),
-            servers: Servers {
-                prove: Arc::new(|_, _| Box::pin(std::future::ready(Proof::Unprovable(Obstacle::Passing)))),
-                replica_grace: Arc::new(|| Duration::ZERO),
-            },
-            metrics: self.common.metrics.route(&settings.name),
-            slot: Some(slot),
+            client_timeout: self.config.vault.client_timeout,
+            name,
+            slot,
         };
-        credentials::start(settings, deps, &self.drivers)
+        credentials::give_back(leftovers, &self.drivers)
     }
 
     /// The routes of the configuration.
@@ -318,7 +297,7 @@ fn servers(used_databases: &UsedDatabases, route: &RouteConfig, upstream: &Arc<U
 fn route_settings(config: &Config, route: &RouteConfig, upstream: &Upstream) -> RouteSettings {
     RouteSettings {
         name: route.name.clone(),
-        vault_path: Some(route.vault_path.clone()),
+        vault_path: route.vault_path.clone(),
         login: config.vault.auth.identity(),
         client_timeout: config.vault.client_timeout,
         lease: lease::Settings {

@@ -5,6 +5,7 @@ mod input;
 mod priority;
 mod replies;
 mod returning;
+mod start;
 mod telling;
 #[cfg(test)]
 mod tests;
@@ -18,94 +19,24 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::Generation;
-use super::client::VaultClient;
 use super::machine::Machine;
-use super::requests::{Requests, Servers, VaultReply};
-use super::route::{Command, NotReplaced, Reload, RotateFailed, Route, Shared};
-use super::settings::RouteSettings;
-use super::state::Slot;
-use super::state_writer::{Beginning, StateWriter};
+use super::requests::{Requests, Target, VaultReply};
+use super::route::{Command, NotReplaced, Reload, RotateFailed, Shared};
+use super::state_writer::StateWriter;
 use crate::clock;
 use crate::lease::{Action, Event, Failure, GenerationId, NotRotated, TokenId, Verdict};
 use crate::metrics::RouteMetrics;
 use crate::secret::Secret;
 use crate::time::Time;
-use crate::vault::{RoleKind, VaultPath};
+use crate::vault::RoleKind;
 use entry::Entry;
 use input::{Credential, Input};
 use returning::PendingRevocations;
+pub(crate) use start::{Deps, Leftovers, give_back, start};
 use unserved::Unserved;
 use waiting::Rotate;
-
-/// What a route's driver works with.
-pub(crate) struct Deps {
-    /// Whom to ask.
-    pub(crate) vault: Arc<dyn VaultClient>,
-    /// Where credentials are for.
-    pub(crate) servers: Servers,
-    /// Where it is counted.
-    pub(crate) metrics: Arc<RouteMetrics>,
-    /// Where it is kept beyond the process; what is in it is taken up.
-    pub(crate) slot: Option<Slot>,
-}
-
-/// Starts the driver of a route as a task of `tasks`, and gives its handle.
-#[must_use]
-pub(crate) fn start(settings: RouteSettings, deps: Deps, tasks: &TaskTracker) -> Arc<Route> {
-    let Deps { vault, servers, metrics, slot } = deps;
-    let (commands, asked) = mpsc::channel(1024);
-    let (done, came) = mpsc::channel(64);
-    let (publish, published) = watch::channel(None);
-    let shared = Arc::new(Shared::default());
-    let kind = settings.vault_path.as_ref().map_or(RoleKind::Dynamic, VaultPath::kind);
-    shared.is_lazy.store(settings.lease.lazy.is_some(), Ordering::Release);
-    if let Ok(mut view) = shared.view.lock() {
-        view.name.clone_from(&settings.name);
-        view.vault_path = settings.path();
-        view.kind = kind.as_str();
-    }
-    let ended = CancellationToken::new();
-    let left = Arc::new(Notify::new());
-    let origin = settings.origin();
-    let Beginning { machine, tokens: held, next_token, generations, state_writer } =
-        Beginning::of(slot, kind, settings.lease, origin, &left);
-    let driver = Driver {
-        machine,
-        requests: Requests {
-            vault,
-            path: settings.vault_path.map(Arc::new),
-            client_timeout: settings.client_timeout,
-            servers,
-            tasks: tasks.clone(),
-            done,
-            withdrawn: CancellationToken::new(),
-        },
-        tokens: held,
-        counted: HashSet::new(),
-        next_token,
-        generations,
-        pending_revocations: PendingRevocations::default(),
-        entry: Entry::default(),
-        state_writer,
-        left,
-        publish,
-        shared: Arc::clone(&shared),
-        metrics,
-        checks: HashMap::new(),
-        replaces: Vec::new(),
-        rotates: Vec::new(),
-        closing: false,
-        in_use: false,
-        unserved: Unserved::default(),
-        ended: ended.clone(),
-    };
-    let span = tracing::info_span!("lease", route = %settings.name);
-    tasks.spawn(tracing::Instrument::instrument(driver.run(asked, came), span));
-    Arc::new(Route { name: settings.name, commands, published, shared, ended })
-}
 
 struct Driver {
     machine: Machine,
@@ -145,7 +76,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Driver {
     async fn run(mut self, mut asked: mpsc::Receiver<Command>, mut came: mpsc::Receiver<VaultReply>) {
-        self.step(Event::Tick);
+        self.step(if self.closing { Event::Close } else { Event::Tick });
         loop {
             self.settle();
             if self.closing && self.machine.is_empty() {
@@ -173,7 +104,9 @@ impl Driver {
     fn settle(&mut self) {
         let now = clock::now();
         // Before anything is given back: a lookup may have shown that there are more servers than were known.
-        self.machine.set_replica_grace((self.requests.servers.replica_grace)());
+        if let Some(target) = &self.requests.target {
+            self.machine.set_replica_grace((target.servers.replica_grace)());
+        }
         self.look_for_entry(now);
         let leaving: Vec<Arc<Generation>> = self
             .generations
@@ -202,16 +135,15 @@ impl Driver {
     fn reload(&mut self, reload: Reload) {
         let Reload { settings, vault, servers, issue } = reload;
         if let Ok(mut view) = self.shared.view.lock() {
-            view.vault_path = settings.path();
+            view.vault_path = settings.vault_path.to_string();
         }
         self.state_writer.set_origin(settings.origin());
         if issue {
             self.requests.withdraw();
         }
         self.requests.vault = vault;
-        self.requests.path = settings.vault_path.map(Arc::new);
+        self.requests.target = Some(Target { path: Arc::new(settings.vault_path), servers });
         self.requests.client_timeout = settings.client_timeout;
-        self.requests.servers = servers;
         self.machine.set_settings(settings.lease);
         self.step(if issue { Event::Reload } else { Event::Tick });
     }
@@ -296,7 +228,7 @@ impl Driver {
         let Some(token) = self.tokens.get(&id).cloned() else {
             return self.step(Event::IssueFailed(Failure::TokenDead));
         };
-        let Some(path) = self.requests.path.clone() else {
+        let Some(Target { path, .. }) = self.requests.target.clone() else {
             return self.step(Event::IssueFailed(Failure::Refused));
         };
         match path.kind() {

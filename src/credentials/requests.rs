@@ -101,14 +101,20 @@ pub(super) enum VaultReply {
     LeaseLookedUp(GenerationId, Result<bool, vault::Failure>),
 }
 
+/// What credentials are issued from, and where they are for.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) path: Arc<VaultPath>,
+    pub(super) servers: Servers,
+}
+
 /// Sends the requests of one route.
 #[derive(Clone)]
 pub(super) struct Requests {
     pub(super) vault: Arc<dyn VaultClient>,
-    /// Where credentials are read; `None` where none is to be issued.
-    pub(super) path: Option<Arc<VaultPath>>,
+    /// `None`: nothing is issued, and what there is is given back.
+    pub(super) target: Option<Target>,
     pub(super) client_timeout: Duration,
-    pub(super) servers: Servers,
     pub(super) tasks: TaskTracker,
     pub(super) done: mpsc::Sender<VaultReply>,
     /// Logins and creds requests that still wait for their turn are given up once it is cancelled.
@@ -123,15 +129,15 @@ impl Requests {
 
     /// Whether the credential that came is of use.
     pub(super) fn grant_was_of_use(&self, of_use: bool) {
-        if let Some(path) = &self.path {
-            self.vault.grant_was_of_use(path, of_use);
+        if let Some(target) = &self.target {
+            self.vault.grant_was_of_use(&target.path, of_use);
         }
     }
 
     /// A credential is wanted now: what Vault refused lately is not waited out.
     pub(super) fn retry_now(&self) {
-        if let Some(path) = &self.path {
-            self.vault.retry_now(path);
+        if let Some(target) = &self.target {
+            self.vault.retry_now(&target.path);
         }
     }
 
@@ -211,16 +217,23 @@ impl Requests {
     }
 
     pub(super) fn prove(&self, number: GenerationId, username: String, password: Secret) {
-        self.spawn(move |this| async move {
-            VaultReply::Proof(number, (this.servers.prove)(username, password).await)
-        });
+        self.spawn(
+            move |this| async move { VaultReply::Proof(number, this.proof(username, password).await) },
+        );
     }
 
     /// Proves what is published already.
     pub(super) fn prove_later(&self, number: GenerationId, username: String, password: Secret) {
         self.spawn(move |this| async move {
-            VaultReply::LaterProof(number, (this.servers.prove)(username, password).await)
+            VaultReply::LaterProof(number, this.proof(username, password).await)
         });
+    }
+
+    async fn proof(&self, username: String, password: Secret) -> Proof {
+        match &self.target {
+            Some(target) => (target.servers.prove)(username, password).await,
+            None => Proof::Unprovable(Obstacle::Passing),
+        }
     }
 
     pub(super) fn renew_lease(

@@ -10,8 +10,8 @@ use crate::vault::VaultPath;
 pub(crate) struct RouteSettings {
     /// The route's name.
     pub(crate) name: String,
-    /// Where credentials are read; `None` for a route that is not configured any more, for which nothing is issued.
-    pub(crate) vault_path: Option<VaultPath>,
+    /// Where credentials are read.
+    pub(crate) vault_path: VaultPath,
     /// Whom the login is for; a credential of another one is not taken up.
     pub(crate) login: String,
     /// How long a request may take.
@@ -21,12 +21,7 @@ pub(crate) struct RouteSettings {
 }
 
 impl RouteSettings {
-    /// The path as it is shown and saved; empty where there is none.
-    pub(super) fn path(&self) -> String {
-        self.vault_path.as_ref().map(VaultPath::to_string).unwrap_or_default()
-    }
-
     pub(super) fn origin(&self) -> Origin {
-        Origin { vault_path: self.path(), login: self.login.clone() }
+        Origin { vault_path: self.vault_path.to_string(), login: self.login.clone() }
     }
 }

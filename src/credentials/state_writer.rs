@@ -17,7 +17,8 @@ use crate::vault::RoleKind;
 /// A driver's side of its slot. Without one nothing is kept.
 pub(super) struct StateWriter {
     slot: Option<Slot>,
-    origin: Arc<Origin>,
+    /// `None`: nothing is granted any more.
+    origin: Option<Arc<Origin>>,
     /// Where each generation came from: a reload may change it for the next one.
     origins: HashMap<GenerationId, Arc<Origin>>,
     /// What was written last.
@@ -34,17 +35,18 @@ pub(super) struct Beginning {
 }
 
 impl Beginning {
-    /// From what is in the slot, or from nothing. `left` is woken when a generation's last session leaves.
+    /// From what is in the slot, or from nothing. A credential of another origin serves nobody; without an origin none does.
+    /// `left` is woken when a generation's last session leaves.
     pub(super) fn of(
         slot: Option<Slot>,
         kind: RoleKind,
         settings: Settings,
-        origin: Origin,
+        origin: Option<Origin>,
         left: &Arc<Notify>,
     ) -> Self {
         let state_writer = StateWriter {
             slot,
-            origin: Arc::new(origin),
+            origin: origin.map(Arc::new),
             origins: HashMap::new(),
             written: Snapshot::default(),
         };
@@ -67,7 +69,7 @@ impl Beginning {
         left: &Arc<Notify>,
     ) -> Self {
         for generation in &mut found.generations {
-            generation.life.serves &= generation.origin == *state_writer.origin;
+            generation.life.serves &= Some(&generation.origin) == state_writer.origin.as_deref();
         }
         // Whoever serves has the highest number.
         found.generations.sort_by_key(|generation| generation.life.serves);
@@ -109,13 +111,13 @@ impl Beginning {
 impl StateWriter {
     /// What is granted from now on comes from here.
     pub(super) fn set_origin(&mut self, origin: Origin) {
-        self.origin = Arc::new(origin);
+        self.origin = Some(Arc::new(origin));
     }
 
     /// A credential has come. A grant that was asked for before a reload came from where that was; it is given back.
     pub(super) fn granted(&mut self, number: GenerationId) {
-        if self.slot.is_some() {
-            self.origins.insert(number, Arc::clone(&self.origin));
+        if let (Some(_), Some(origin)) = (&self.slot, &self.origin) {
+            self.origins.insert(number, Arc::clone(origin));
         }
     }
 

@@ -79,7 +79,7 @@ impl Driver {
     fn static_remedy(&self) -> String {
         format!(
             "Vault changes a static role's password (vault write -f {}), its sessions go on until the server ends them",
-            self.requests.path.as_ref().map(|path| path.rotate_role()).unwrap_or_default()
+            self.requests.target.as_ref().map(|target| target.path.rotate_role()).unwrap_or_default()
         )
     }
 

@@ -47,7 +47,7 @@ impl Simulation {
         };
         let settings = RouteSettings {
             name: "app".to_owned(),
-            vault_path: Some(VaultPath::parse("database/creds/app").expect("a path")),
+            vault_path: VaultPath::parse("database/creds/app").expect("a path"),
             login: "approle".to_owned(),
             client_timeout: TIMEOUT,
             lease: Settings {
