@@ -46,7 +46,7 @@ pub(crate) struct Process {
     started: AtomicBool,
 }
 
-/// Where what came of a reload is told: what was done, or the one line that says why nothing was.
+/// Takes the outcome of a reload: what was done, or the one line that says why nothing was.
 pub(crate) type ReloadReply = oneshot::Sender<Result<String, String>>;
 
 impl Process {

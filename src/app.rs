@@ -68,7 +68,7 @@ fn run(config: Config, source: Source) -> ExitCode {
         tracing::warn!(%error, "the limit of open files cannot be raised");
     }
     let notify = Notify::new(source.env.get("NOTIFY_SOCKET")).unwrap_or_else(|error| {
-        tracing::warn!(%error, "NOTIFY_SOCKET is no socket that can be written to; the service manager is told nothing");
+        tracing::warn!(%error, "NOTIFY_SOCKET is no socket that can be written to; the service manager is not notified");
         Notify::default()
     });
     let served = runtime.block_on(serve::serve(config, source, &notify));
@@ -147,20 +147,20 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// The exit code matters more than the line: a stderr that nobody reads may be full, and its lock held by the log.
+/// The exit code matters more than the line: a stderr that is not read may be full, and its lock held by the log.
 fn exit_with(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     let line = format!("leasehold: {error}\n");
     let (done, said) = mpsc::sync_channel(1);
     std::thread::spawn(move || {
         let _ = io::stderr().write_all(line.as_bytes());
-        // Whoever waited may have given up.
+        // The waiting side may have given up.
         let _ = done.send(());
     });
     let _ = said.recv_timeout(LAST_WORD);
     ExitCode::from(code)
 }
 
-/// How long the end of the process waits for whoever reads stderr.
+/// How long the end of the process waits for the reader of stderr.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// `EX_USAGE` of `sysexits.h`.

@@ -34,7 +34,7 @@ pub(crate) enum Socket {
     Unix(UnixStream),
 }
 
-/// What the kernel is told of each TCP socket. `None`: the system's own.
+/// The options of each TCP socket. `None`: the system's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TcpSettings {
     /// Whether there are keepalives.

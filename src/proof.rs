@@ -286,7 +286,7 @@ fn word(error: LoginError, asked: Asked, obstacle: Obstacle) -> Word {
         LoginError::Unsuitable(_) => Word::OfServer(Answer::Unsuitable),
         LoginError::Refused(refusal) if refusal.proves_credential() => match refusal.address {
             Some(address) if !must_ask && takes_any => Word::OfServer(Answer::Accepts(address)),
-            // What it is was not told before the error: another database may show it.
+            // The server had not said what it is when the error came: another database may show it.
             _ if !must_ask => Word::OfDatabase(obstacle),
             // The database is at fault, or full, and `probe_sql` is not heard.
             _ => Word::OfServer(Answer::SaysNothing(obstacle)),
@@ -377,7 +377,7 @@ impl ProbeError {
     }
 }
 
-/// The database that each PostgreSQL has, unless somebody has dropped it.
+/// The database that each PostgreSQL has, unless it was dropped.
 const DEFAULT: &[u8] = b"postgres";
 /// How long the server may take to hear that a statement is to end.
 const CANCEL_WITHIN: Duration = Duration::from_secs(5);

@@ -138,7 +138,7 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Whoever shows no certificate is let through here, to be told so in words that it understands.
+/// A client without a certificate passes here, so that it can get an error of its own protocol later.
 fn client_verifier(
     file: &FileSetting,
     provider: Arc<CryptoProvider>,

@@ -1,4 +1,4 @@
-//! Certificates that somebody renews on disk are put in force without a word of the operator. Floor 2.
+//! Puts certificates in force that were renewed on disk, without a command of the operator. Floor 2.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Sockets of the two HTTP servers, and the bounds on whoever connects. Floor 5.
+//! Sockets of the two HTTP servers, and the bounds on their clients. Floor 5.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -159,7 +159,7 @@ fn tcp(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-/// Of the file of the admin server's Unix socket: whoever connects commands this process.
+/// The mode of the admin server's Unix socket: a client that connects commands this process.
 const MODE: u32 = 0o600;
 
 /// Of a Unix socket; as many as the standard library gives one of TCP.

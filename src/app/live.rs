@@ -105,7 +105,7 @@ async fn reload(
     *under_way = None;
     let renewed = read.map_err(|error| error.to_string())??;
     let mut live = live.lock().await;
-    // A route that began after the others were told to close would be left behind.
+    // A route that began after the others were closed would be left behind.
     if shutdown.is_requested() {
         return Err(SHUTTING_DOWN.to_owned());
     }
@@ -210,7 +210,7 @@ impl RouteSet {
             running.push(known);
         }
         self.running = running;
-        // New sessions first: nobody is sent to a route that has retired.
+        // New sessions first: none may go to a route that has retired.
         self.install(&new, upstreams);
         if new.tls != self.config.tls {
             told.push("[tls] changed".to_owned());
@@ -316,5 +316,5 @@ fn route_settings(config: &Config, route: &RouteConfig, upstream: &Upstream) -> 
 }
 
 const SHUTTING_DOWN: &str = "leasehold is shutting down";
-/// How long the files of a reload may take. Whoever asked waits for the answer.
+/// How long a reload may take to read its files. Its caller waits for the answer.
 const READ_WITHIN: Duration = Duration::from_secs(5);

@@ -196,7 +196,7 @@ impl Driver {
         if let Ok(mut view) = self.shared.view.lock() {
             view.unsaved = !saved;
         }
-        // What sessions have to know comes before anybody can become one.
+        // A session that begins with a generation must find its ending set.
         for action in &actions {
             if let Action::NotifySessions(number, ending) = action
                 && let Some(generation) = self.generations.get(number)

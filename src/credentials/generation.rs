@@ -22,7 +22,7 @@ pub(crate) struct Generation {
     username: String,
     password: Secret,
     lease: Lease,
-    /// Sessions, and logins on their way. `CLOSED` is added once, when nobody may enter any more.
+    /// Sessions, and logins on their way. `CLOSED` is added once, when no session may enter any more.
     entered: AtomicUsize,
     /// Some session's upstream did not reach EOF before its guard was dropped.
     stray: AtomicBool,
@@ -116,7 +116,7 @@ impl Generation {
         self.entered.load(Ordering::Acquire) & !CLOSED
     }
 
-    /// Closes it for good if nobody is in it; afterwards [`Generation::enter`] gives `None`. True once it is closed.
+    /// Closes it for good if it has no session; afterwards [`Generation::enter`] gives `None`. True once it is closed.
     #[must_use]
     pub(crate) fn close_if_empty(&self) -> bool {
         match self.entered.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire) {
@@ -148,7 +148,7 @@ impl Generation {
         self.published_at.fetch_min(at.as_nanos(), Ordering::AcqRel);
     }
 
-    /// Whether its sessions are being closed, or would be at this time: nobody is let in with it any more.
+    /// Whether its sessions are being closed, or would be at this time: no session begins with it any more.
     #[must_use]
     pub(crate) fn has_ended(&self, now: Time) -> bool {
         now >= self.hard_close_at() || self.ending.borrow().closing.is_some()

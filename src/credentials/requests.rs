@@ -84,7 +84,7 @@ pub(super) enum VaultReply {
     Granted(Time, Grant),
     Read(Time, StaticCredential),
     IssueFailed(vault::Failure),
-    /// Vault has made a lease that nobody uses, asked for at that time.
+    /// Vault has made a lease that is of no use, asked for at that time.
     LeaseLeft(TokenId, Time, Leftover),
     /// A creds request whose outcome was unknown is settled.
     LateReply(TokenId),
@@ -305,7 +305,7 @@ impl Requests {
     }
 
     async fn tell(&self, done: VaultReply) {
-        // Without a driver there is nobody left to mind.
+        // Without a driver the reply is of no use.
         let _ = self.done.send(done).await;
     }
 }

@@ -303,7 +303,7 @@ impl Route {
     ) -> Result<Arc<Generation>, NoCredential> {
         let mut published = self.published.clone();
         if self.is_lazy() && published.borrow().is_none() {
-            // With a full queue somebody else has asked.
+            // With a full queue another session has asked.
             let _ = self.commands.try_send(Command::Want);
         }
         let usable = published.wait_for(|generation| {

@@ -35,7 +35,7 @@ pub(crate) struct StateFile {
 #[derive(Default)]
 struct Inner {
     slots: BTreeMap<u64, Saved>,
-    /// Slots of an earlier process that nobody has taken.
+    /// Slots of an earlier process that no route has taken.
     untaken: Vec<u64>,
     next: u64,
     /// The latest write failed.
@@ -117,7 +117,7 @@ impl StateFile {
         Slot { file: Arc::clone(self), id }
     }
 
-    /// What an earlier process has left of routes that nobody has asked for, with their names.
+    /// What an earlier process has left of routes that are not configured, with their names.
     #[must_use]
     pub(crate) fn rest(self: &Arc<Self>) -> Vec<(String, Slot)> {
         let mut inner = self.inner();

@@ -71,7 +71,7 @@ impl Beginning {
         for generation in &mut found.generations {
             generation.life.serves &= Some(&generation.origin) == state_writer.origin.as_deref();
         }
-        // Whoever serves has the highest number.
+        // The generation that serves has the highest number.
         found.generations.sort_by_key(|generation| generation.life.serves);
         let numbered = || GenerationId::all().zip(&found.generations);
         let kept = Snapshot {

@@ -16,7 +16,7 @@ pub(crate) struct RouteStatus {
     /// Whether it has a usable credential, and sessions can log in with it as far as is known.
     pub(crate) ready: bool,
     /// Time to the latest hard close of a usable credential; null for a static role, whose password has no end, and for
-    /// a lazy route that nobody uses.
+    /// a lazy route without sessions.
     pub(crate) runway_seconds: Option<f64>,
     /// Sessions of all its generations.
     pub(crate) sessions: usize,

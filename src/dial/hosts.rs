@@ -127,7 +127,7 @@ impl Hosts {
         self.list.get(host).map_or("", |(_, shown)| shown)
     }
 
-    /// What the kernel is told of each TCP socket.
+    /// The options of each TCP socket.
     #[must_use]
     pub(crate) fn tcp(&self) -> &TcpSettings {
         &self.tcp

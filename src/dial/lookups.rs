@@ -24,7 +24,7 @@ struct Lookup {
 type Answer = Option<Result<Vec<IpAddr>, (io::ErrorKind, String)>>;
 
 impl Lookups {
-    /// Asks the system's resolver, which cannot be broken off: a question goes on when nobody waits for it any more. So
+    /// Asks the system's resolver, which cannot be broken off: a question goes on when no dial waits for it any more. So
     /// one is open for each name, whose answer all get who wait for it: a resolver that does not answer ties up neither
     /// the threads that others need nor memory. The caller bounds the wait.
     pub(super) async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {

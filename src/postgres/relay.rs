@@ -47,7 +47,7 @@ pub(super) struct Session {
     pub(super) stop: watch::Receiver<Stop>,
 }
 
-/// Told of a 42501 or 42704 that passed by, with the generation's number.
+/// Called for each 42501 or 42704 that passes by, with the generation's number.
 pub(super) type Denied = Arc<dyn Fn(GenerationId) + Send + Sync>;
 
 /// A client and its upstream, logged in, both at their first ReadyForQuery. Ready when the session has to be closed,
@@ -58,7 +58,7 @@ pub(super) struct Relay<C, U> {
     to_upstream: Pipe,
     to_client: Pipe,
     phase: Phase,
-    /// Since when the server has owed nothing, if it does not.
+    /// Since when the server has owed no answer; `None` while it owes one.
     quiet_since: Option<Time>,
     /// The server has said that it ends the session.
     ended_by_server: bool,
@@ -88,9 +88,9 @@ pub(super) enum RelayExit {
     UpstreamLost,
     /// The client's socket has failed or is closed, and the server is in the midst of an answer that cannot be written.
     ClientGone,
-    /// The client sent what is no message.
+    /// The client sent bytes that are no message.
     ClientUnreadable,
-    /// The server sent what is no message.
+    /// The server sent bytes that are no message.
     UpstreamUnreadable,
 }
 
@@ -178,7 +178,7 @@ where
         Poll::Pending
     }
 
-    /// What has to be done about the session's end. Registers all wake-ups that may change it.
+    /// Decides whether the session has to end, and registers all wake-ups that may change that.
     fn order(&mut self, cx: &mut Context<'_>, now: Time) -> EndDecision {
         let ending = self.ending.look(cx);
         let stop = self.stop.look(cx);
@@ -193,7 +193,7 @@ where
         order
     }
 
-    /// Whether the session can be ended without anybody losing anything.
+    /// Whether the session can be ended without loss to the client or the server.
     fn is_idle(&self) -> bool {
         self.phase.between_transactions()
             && !self.phase.terminated()
@@ -206,7 +206,7 @@ where
         !self.phase.statement_running() && self.to_upstream.at_boundary() && self.to_client.at_boundary()
     }
 
-    /// The time of a turn is that of what moved in it.
+    /// `now` is the time of the turn: what moved in it, moved then.
     fn note_quiet(&mut self, now: Time) {
         if !self.is_quiet() {
             self.quiet_since = None;
@@ -246,7 +246,7 @@ where
     ///
     /// A server does not look at its client while it works: up to its first write that fails a statement runs, and one
     /// that has no answer runs to its end. A half close would change how that write fails, and with it whether the
-    /// server still commits; so only a server that reads is told by one.
+    /// server still commits; so a half close goes only to a server that reads.
     fn client_has_gone(&mut self) -> bool {
         let unheard = !self.to_client.is_written();
         self.to_client.lose_sink();

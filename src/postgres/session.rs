@@ -49,12 +49,12 @@ pub(crate) struct Shared {
     stop: watch::Receiver<Stop>,
     session_limit: SessionLimit,
     descriptors: Arc<Descriptors>,
-    /// Clients for which there were none.
+    /// Clients for which there were no descriptors.
     turned_away: Mutex<Connections>,
 }
 
 impl Shared {
-    /// For these routes. `stop` is what the process asks of its sessions.
+    /// Makes it for these routes. `stop` is what the process asks of its sessions.
     #[must_use]
     pub(crate) fn new(
         routes: Routes,
@@ -77,29 +77,29 @@ impl Shared {
         })
     }
 
-    /// Other routes for new sessions; those that exist keep theirs.
+    /// Sets other routes for new sessions; those that exist keep theirs.
     pub(crate) fn set_routes(&self, routes: Routes) {
         self.descriptors.keep_for(routes.len());
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
     }
 
-    /// What clients are offered TLS with; nothing at first.
+    /// The certificates that clients are offered TLS with; none at first.
     #[must_use]
     pub(crate) fn acceptor(&self) -> &Arc<Acceptor> {
         &self.acceptor
     }
 
-    /// What counts the descriptors of clients.
+    /// Counts the descriptors of clients.
     #[must_use]
     pub(crate) fn descriptors(&self) -> &Arc<Descriptors> {
         &self.descriptors
     }
 
-    /// Ends so long after the process has begun to let nobody in.
+    /// Ends `span` after the process has begun to close its sessions.
     async fn closing_for(&self, span: Duration) {
         let mut stop = self.stop.clone();
         if stop.wait_for(|stop| *stop != Stop::Running).await.is_err() {
-            // Nobody is left to say so.
+            // The sender is gone: no stop will come.
             std::future::pending::<()>().await;
         }
         sleep(span).await;
@@ -127,7 +127,7 @@ struct Open<C, U> {
     relay: Box<Relay<C, U>>,
     counted: OpenSession,
     send_timeout: Duration,
-    /// Held until the server has let go.
+    /// Held until the server has closed.
     _registration: Option<Registration>,
     permits: (SessionPermit, SessionPermit),
 }
@@ -181,15 +181,15 @@ async fn begin(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Clie
     }
 }
 
-/// No reply. The close tells the client that the request was delivered.
+/// Sends the request on. There is no reply: the close tells the client that the request was delivered.
 async fn answer_cancel<C: AsyncWrite + Unpin>(mut client: C, cancel: &CancelRequest, shared: &Shared) {
     shared.cancels.handle(cancel, || shared.routes().upstreams()).await;
     let _ = timeout(shared.limits.send_timeout, client.shutdown()).await;
 }
 
-/// Once the process lets nobody in: what a client has sent by then is on its way, and it is told why.
+/// How long a handshake may go on once the process closes: what a client has sent by then is read, and it gets an error.
 const LAST_PACKET_WITHIN: Duration = Duration::from_millis(250);
-/// The same for a cancel request on its way to a server: mostly its session is why the process does not end yet.
+/// How long a cancel request may go on then: mostly its session is why the process does not end yet.
 const LAST_CANCEL_WITHIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

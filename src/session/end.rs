@@ -31,13 +31,13 @@ pub(crate) enum Stop {
 /// What the relay has to do about the session's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndDecision {
-    /// Go on, and look again at this time.
+    /// The session goes on; look again at this time.
     Relay { look_at: Option<Time> },
-    /// End as soon as the session is between transactions.
+    /// The session ends as soon as it is between transactions.
     WhenIdle { cause: Closed },
-    /// The moment is quiet: end unless the client has asked for something in this very instant, and then look again.
+    /// The moment is quiet: the session ends unless the client has asked for something in this very instant; then look again.
     IfQuiet { cause: Closed, look_at: Time },
-    /// End now.
+    /// The session ends now.
     Now(HardClose),
 }
 
@@ -46,9 +46,9 @@ pub(crate) enum EndDecision {
 pub(crate) struct HardClose {
     /// What the metric calls it: `LeaseEnd`, `Revoked` or `Shutdown`.
     pub(crate) cause: Closed,
-    /// Until then a message that is half relayed may finish; afterwards it is cut.
+    /// A message that is half relayed may finish until then; afterwards it is cut.
     pub(crate) cut_at: Time,
-    /// Until then the upstream's EOF is waited for.
+    /// The upstream's EOF is waited for until then.
     pub(crate) gone_by: Time,
 }
 
@@ -87,7 +87,7 @@ struct Chosen {
     until: Time,
     /// When to look next whether the session is quiet: first at its own moment.
     look_at: Time,
-    /// From then on it is closed as soon as it is between transactions.
+    /// The session is closed from then on as soon as it is between transactions.
     at_last: Time,
 }
 
@@ -97,7 +97,7 @@ impl EndPolicy {
         Self { share, chosen: None }
     }
 
-    /// The order of this moment. `idle_since` is since when the session has been between transactions, if it is.
+    /// What the session has to do at this moment. `idle_since` is since when the session has been between transactions, if it is.
     pub(crate) fn order(
         &mut self,
         now: Time,
@@ -130,7 +130,7 @@ impl EndPolicy {
             let quiet = chosen.quiet(now);
             let since = idle_since.unwrap_or(now);
             let is_quiet = now.since(since) >= quiet;
-            // Not before: a session that is never quiet looks now and then, and not at each of its messages.
+            // Not earlier: a session that is never quiet looks now and then, and not at each of its messages.
             chosen.look_at = (if is_quiet { now } else { since } + quiet).min(chosen.at_last);
             if is_quiet {
                 return EndDecision::IfQuiet { cause: Closed::Drain, look_at: chosen.look_at };
@@ -198,7 +198,7 @@ pub(crate) fn close_action(half: bool, now: Time, cut_at: Time) -> CloseAction {
 
 /// A pool's connection that has rested for so long is not about to be used.
 const QUIET_AT_MOST: Duration = Duration::from_secs(2);
-/// Within it a client may not have read its last reply yet, or may be about to send its next request.
+/// Within that time a client may not have read its last reply yet, or may be about to send its next request.
 const QUIET_AT_LEAST: Duration = Duration::from_millis(50);
 /// A hard close begins one second before the lease's end with its margin.
 const HALF_MESSAGE_FOR: Duration = Duration::from_secs(1);

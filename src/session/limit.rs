@@ -7,13 +7,13 @@ use std::time::Duration;
 /// Bounds on all sessions of a process. Every span is longer than zero, but `login_wait`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// From accept to the whole StartupMessage.
+    /// How long a client may take from accept to the whole StartupMessage.
     pub(crate) handshake_timeout: Duration,
     /// How long a login waits for a credential.
     pub(crate) login_wait: Duration,
-    /// For writing handshake, error or close messages.
+    /// How long writing a message of the handshake, an error or the close may take.
     pub(crate) send_timeout: Duration,
-    /// Sessions of all routes; 0 is no limit.
+    /// How many sessions all routes may have together; 0 is no limit.
     pub(crate) max_sessions: usize,
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-/// Runs with the thread's buffer. A session owns none: what it cannot write at once it copies.
+/// Runs `use_it` with the thread's buffer. A session owns no buffer: it copies what it cannot write at once.
 pub(crate) fn lend<R>(use_it: impl FnOnce(&mut [u8]) -> R) -> R {
     let mut buffer = BUFFER.take();
     if buffer.is_empty() {

@@ -8,20 +8,20 @@ use std::task::{Context, Wake, Waker};
 
 use tokio::sync::watch;
 
-/// The latest value of a `watch`, and a bell that wakes the task when it changes.
+/// The latest value of a `watch`, and a flag that wakes the task when it changes.
 ///
-/// Polling `changed()` takes a lock each time; here it is polled only where it has rung since, or the task's waker has
-/// changed.
+/// Polling `changed()` takes a lock each time; here it is polled only where the flag was raised since, or the task's
+/// waker has changed.
 pub(crate) struct WatchedValue<T> {
     latest: watch::Receiver<T>,
-    ringing: Pin<Box<dyn Future<Output = ()> + Send>>,
-    bell: Option<Arc<WakeFlag>>,
+    changes: Pin<Box<dyn Future<Output = ()> + Send>>,
+    flag: Option<Arc<WakeFlag>>,
 }
 
-/// Passes a wake-up on to the task, and remembers it. What rings once is silent until it is polled again, so each ring
-/// has to be known: the value says nothing of it, as a change can be seen before its ring.
+/// Passes a wake-up on to the task, and records it. `changed()` wakes once per poll, so each wake-up has to be recorded:
+/// the value does not show it, as a change can be read before its wake-up arrives.
 struct WakeFlag {
-    rang: AtomicBool,
+    raised: AtomicBool,
     task: Waker,
 }
 
@@ -31,41 +31,41 @@ impl Wake for WakeFlag {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rang.store(true, Ordering::Release);
+        self.raised.store(true, Ordering::Release);
         self.task.wake_by_ref();
     }
 }
 
 impl<T: Copy + Send + Sync + 'static> WatchedValue<T> {
     pub(crate) fn new(latest: watch::Receiver<T>) -> Self {
-        let mut changes = latest.clone();
-        let ringing = Box::pin(async move {
-            while changes.changed().await.is_ok() {}
+        let mut receiver = latest.clone();
+        let changes = Box::pin(async move {
+            while receiver.changed().await.is_ok() {}
             // The sender is gone: the value is final.
             std::future::pending::<()>().await;
         });
-        Self { latest, ringing, bell: None }
+        Self { latest, changes, flag: None }
     }
 
     /// The value of now; the task is woken when it changes.
     pub(crate) fn look(&mut self, cx: &mut Context<'_>) -> T {
-        let bell = match &self.bell {
-            Some(bell) if bell.task.will_wake(cx.waker()) => {
-                // A ring after this wakes the task, which looks again.
-                bell.rang.load(Ordering::Acquire).then(|| {
-                    bell.rang.store(false, Ordering::Release);
-                    Arc::clone(bell)
+        let flag = match &self.flag {
+            Some(flag) if flag.task.will_wake(cx.waker()) => {
+                // A wake-up after this wakes the task, which looks again.
+                flag.raised.load(Ordering::Acquire).then(|| {
+                    flag.raised.store(false, Ordering::Release);
+                    Arc::clone(flag)
                 })
             }
             _ => {
-                let bell = Arc::new(WakeFlag { rang: AtomicBool::new(false), task: cx.waker().clone() });
-                self.bell = Some(Arc::clone(&bell));
-                Some(bell)
+                let flag = Arc::new(WakeFlag { raised: AtomicBool::new(false), task: cx.waker().clone() });
+                self.flag = Some(Arc::clone(&flag));
+                Some(flag)
             }
         };
-        // First the bell, then the value: a change in between rings, one before is seen.
-        if let Some(bell) = bell {
-            let _ = self.ringing.as_mut().poll(&mut Context::from_waker(&Waker::from(bell)));
+        // First the flag, then the value: a change in between wakes the task, a change before is seen.
+        if let Some(flag) = flag {
+            let _ = self.changes.as_mut().poll(&mut Context::from_waker(&Waker::from(flag)));
         }
         *self.latest.borrow()
     }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_in_the_midst_of_a_look_leaves_the_bell_armed() {
+    fn a_change_in_the_midst_of_a_look_leaves_the_flag_armed() {
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(Arc::clone(&wakes));
         let mut cx = Context::from_waker(&waker);

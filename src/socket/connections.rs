@@ -135,7 +135,7 @@ impl Connections {
 const ANSWERED: u8 = 1;
 const ANSWERING: u8 = 2;
 
-/// Whoever has one address of IPv6 mostly has its /64.
+/// A peer that has one address of IPv6 mostly has its /64.
 const NETWORK: u128 = !0 << 64;
 
 #[cfg(test)]

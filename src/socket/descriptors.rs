@@ -1,6 +1,6 @@
 //! The process' file descriptors: how many there may be, and how many of them clients may take. Floor 2.
 //!
-//! What keeps leases alive needs descriptors at times that nobody can foresee: a connection for a renewal, a file with a
+//! What keeps leases alive needs descriptors at times that cannot be foreseen: a connection for a renewal, a file with a
 //! secret, a login that proves a credential. So clients never get the last ones.
 
 use std::io;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the limit of open files to the highest that the system grants this process without asking anybody.
+/// Raises the limit of open files to the highest that the system grants this process without privileges.
 ///
 /// # Errors
 /// If the system refuses.
@@ -32,7 +32,7 @@ pub(crate) struct Shares {
     pub(crate) clients: usize,
     /// Connections of each HTTP server.
     pub(crate) http: usize,
-    /// Clients for which there are none: each is told so, or has its cancel request sent.
+    /// Clients for which there are none: each gets an error, or has its cancel request sent.
     pub(crate) turned_away: usize,
 }
 

@@ -103,7 +103,7 @@ impl UnixSocket {
     }
 }
 
-/// Removes the file of a socket that nobody listens on.
+/// Removes the file of a socket on which no process listens.
 fn remove_stale(path: &Path, address: &SockAddr) -> Result<(), Error> {
     let failed = |source| Error::Bind { path: path.to_owned(), source };
     let there = match fs::symlink_metadata(path) {

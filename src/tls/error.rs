@@ -1,4 +1,4 @@
-//! Why a handshake failed. The texts are facts; whoever knows the names of the settings adds which one would mend it.
+//! Why a handshake failed. The texts are facts; the caller, which knows the names of the settings, adds which one would mend it.
 //! Floor 2.
 
 use std::io;

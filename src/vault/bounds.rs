@@ -166,5 +166,5 @@ impl Limit {
     }
 }
 
-/// A turn comes in seconds, unless what is more urgent takes all of them. Whoever has none by then says so.
+/// A turn comes in seconds, unless what is more urgent takes all of them. A request that has none by then fails.
 pub(crate) const WAIT_MOST: Duration = Duration::from_mins(1);

@@ -64,7 +64,7 @@ pub(super) fn standing(operation: Operation, result: &Result<Reply, NoReply>) ->
     }
 }
 
-/// What a server's answer, or its absence, means to whoever has asked, and to the requests after it.
+/// What a server's answer, or its absence, means to the caller, and to the requests after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// What it means for the request. `Forbidden` stands for what the look-up of the token has still to tell apart.

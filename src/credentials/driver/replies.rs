@@ -1,4 +1,4 @@
-//! What came back to a request: taken in, counted, and told to the machine. Floor 3.
+//! Answers to requests: the driver takes them in, counts them, and gives them to the machine. Floor 3.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

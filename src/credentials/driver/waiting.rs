@@ -9,7 +9,7 @@ use crate::credentials::view;
 use crate::lease::{Event, GenerationId, Verdict};
 use crate::vault::RoleKind;
 
-/// Somebody who waits for a rotation.
+/// A caller that waits for a rotation.
 pub(super) struct Rotate {
     /// Earlier generations are to end for it.
     pub(super) drains: bool,
@@ -34,14 +34,14 @@ impl Driver {
 
     pub(super) fn not_replaced(&mut self, why: NotReplaced) {
         for reply in self.replaces.drain(..) {
-            // Whoever asked may have gone.
+            // The caller may have given up.
             let _ = reply.send(why);
         }
     }
 
     pub(super) fn not_rotated(&mut self, failed: &RotateFailed) {
         for Rotate { reply, .. } in self.rotates.drain(..) {
-            // Whoever asked may have gone.
+            // The caller may have given up.
             let _ = reply.send(Err(failed.clone()));
         }
     }
@@ -70,7 +70,7 @@ impl Driver {
                 Some(reason) if drains => Err(RotateFailed::NotDrained { reason: reason.clone() }),
                 _ => Ok(done.clone()),
             };
-            // Whoever asked may have gone.
+            // The caller may have given up.
             let _ = reply.send(answer);
         }
     }
@@ -85,7 +85,7 @@ impl Driver {
 
     pub(super) fn answer(&mut self, number: GenerationId, verdict: Verdict) {
         for reply in self.checks.remove(&number).unwrap_or_default() {
-            // Whoever asked may have gone.
+            // The caller may have given up.
             let _ = reply.send(verdict);
         }
     }

@@ -25,7 +25,7 @@ pub(crate) enum Error {
     /// Its mode lets others in.
     #[error("others may read or write it (mode {0:03o}), so that it cannot be trusted: remove it")]
     Open(u32),
-    /// Somebody else made it.
+    /// Another user made it.
     #[error("it belongs to another user (uid {0}), so that it cannot be trusted: remove it")]
     Foreign(u32),
     /// A directory, a link, a socket.

@@ -46,7 +46,7 @@ pub(crate) enum SqlState {
 }
 
 impl SqlState {
-    /// What is said of an upstream that lets nobody in.
+    /// The message about an upstream that lets no session in.
     pub(crate) const UNABLE: Self = Self::SqlclientUnableToEstablishSqlconnection;
 
     /// The five characters.

@@ -46,7 +46,7 @@ impl<const ROOM: usize> Phase<ROOM> {
             // CopyData and Flush are never answered, and open no transaction.
             b'd' | b'H' => {}
             b'X' => self.terminated = true,
-            // What the server does on it is anybody's guess.
+            // What the server does on it is not known.
             _ => self.lose(),
         }
     }

@@ -32,7 +32,7 @@ pub(crate) const ALPN: &[u8] = b"postgresql";
 #[derive(Debug)]
 pub(crate) enum Packet {
     /// The client asks for TLS; the answer is one byte, `S` or `N`. After `S` no byte may be left in the buffer:
-    /// what came before the handshake could be anybody's (CVE-2021-23214).
+    /// what came before the handshake is from an unknown sender (CVE-2021-23214).
     ///
     /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-SSLREQUEST>
     SslRequest,

@@ -26,7 +26,7 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin + Discard,
 {
-    /// Ends the session. `send_within` bounds what the client is told; a hard close has its own, shorter bounds.
+    /// Ends the session. `send_within` bounds the message to the client; a hard close has its own, shorter bounds.
     ///
     /// Not cancel safe: dropped, it leaves the server's session uncounted for.
     pub(in crate::postgres) async fn close(
@@ -47,7 +47,7 @@ where
         }
     }
 
-    /// Between transactions: nothing is under way in either direction. The server goes at once.
+    /// Closes a session between transactions: nothing is under way in either direction. The server is left at once.
     async fn close_idle(self: Box<Self>, cause: Closed, send_within: Duration) -> Closed {
         let tell_at = self.tell_at();
         let Self { mut client, upstream, guard, .. } = *self;
@@ -55,7 +55,7 @@ where
         let gone_by = clock::now() + GONE_WITHIN;
         let telling = async {
             let leaves = has_left(&mut client, tell_at).await;
-            // One that leaves is told nothing; but TLS has an end of its own.
+            // A client that leaves gets no message; but TLS has an end of its own.
             let last = if leaves { &[][..] } else { &last };
             close_client(&mut client, last, send_within).await;
             leaves
@@ -64,7 +64,7 @@ where
         if leaves { Closed::Client } else { cause }
     }
 
-    /// When the client may be told of its end without having asked for anything since its last answer.
+    /// When the client may get the message of its end without having asked for anything since its last answer.
     ///
     /// libpq takes an error that it finds behind a ReadyForQuery for a notice and drops it. As the answer to the next
     /// request it is heard, and so it is by a client that has long read its last answer.
@@ -77,7 +77,7 @@ where
         self.quiet_since.unwrap_or(now) + ANSWER_READ_WITHIN
     }
 
-    /// Whatever it does. The client is read no more; a message that it has in part may become whole.
+    /// Closes the session whatever it does. The client is not read any more; a message that it has in part may become whole.
     async fn close_hard(self: Box<Self>, close: HardClose) -> Closed {
         let HardClose { cause, cut_at, gone_by } = close;
         let tell_at = self.tell_at().min(cut_at);
@@ -99,7 +99,7 @@ where
                 if let Some(client) = &mut client {
                     let leaves = has_left(client, tell_at).await;
                     let last = error_response::fatal(&end::client_facing(cause, false).into());
-                    // One that leaves is told nothing; but TLS has an end of its own.
+                    // A client that leaves gets no message; but TLS has an end of its own.
                     let last = if leaves { &[][..] } else { &last };
                     close_client(client, last, gone_by.since(clock::now())).await;
                 }
@@ -112,8 +112,9 @@ where
         if cut && cause == Closed::LeaseEnd { Closed::LeaseEndCut } else { cause }
     }
 
-    /// The client is no more. The server's next write has to fail, as it would without a proxy: so its socket is reset,
-    /// and it runs nothing of what it has read ahead. Until that write the statement would go on; it is cancelled.
+    /// Closes the upstream after the client has gone. The server's next write has to fail, as it would without a proxy:
+    /// so its socket is reset, and it runs nothing of what it has read ahead. Until that write the statement would go on,
+    /// so it is cancelled.
     async fn close_abandoned(self: Box<Self>) -> Closed {
         let Self { client, upstream, mut guard, cancel, .. } = *self;
         upstream.discard_unsent();
@@ -129,7 +130,8 @@ where
         Closed::Client
     }
 
-    /// The upstream is no more: the client gets what it still has coming, and learns of a loss where it can.
+    /// Closes the client after the upstream has gone: it gets what was still to come, and an error after a loss where a
+    /// message can be sent.
     async fn close_after_upstream(
         self: Box<Self>,
         gone: bool,
@@ -155,7 +157,7 @@ where
             }
             close_client(&mut client, &last, send_within).await;
         }
-        // Clients hang up when they are told, often before the server does.
+        // A client hangs up on the server's last message, often before the server does.
         if asked_for && !ended_by_server { Closed::Client } else { Closed::Upstream }
     }
 
@@ -208,7 +210,7 @@ where
     matches!(timeout(within, finishing).await, Ok(Ok(())))
 }
 
-/// Waits for the client's next request, or for this time. True if it says goodbye instead, or goes without a word.
+/// Waits for the client's next request, or for this time. True if the client sends Terminate or closes instead.
 async fn has_left<C: AsyncRead + Unpin>(client: &mut C, until: Time) -> bool {
     let wait = until.since(clock::now());
     if wait.is_zero() {
@@ -221,8 +223,8 @@ async fn has_left<C: AsyncRead + Unpin>(client: &mut C, until: Time) -> bool {
     }
 }
 
-/// Asks the server to give up the statement that runs. Neither a lost socket nor a Terminate would stop it. True once
-/// the server has taken the request.
+/// Sends a CancelRequest for the statement that runs: neither a lost socket nor a Terminate would stop it. True once the
+/// server has taken the request.
 async fn stop_statement(target: Option<&CancelTarget>, gone_by: Time) -> bool {
     let Some(target) = target else { return false };
     let sent = target.send(gone_by.since(clock::now())).await;
@@ -248,8 +250,8 @@ where
     }
 }
 
-/// Leaves the server, and waits until it has let go of the session. Reads meanwhile: a server that cannot write does
-/// not read either. Of one that has not let go by then, nothing that it has not taken yet may arrive any more.
+/// Sends Terminate and waits until the server closes. Reads meanwhile: a server that cannot write does not read either.
+/// The socket of a server that has not closed by `gone_by` is reset, so that what it has not taken never arrives.
 pub(in crate::postgres) async fn terminate_upstream<U>(
     upstream: U,
     mut guard: Guard,
@@ -299,7 +301,7 @@ async fn read_to_end<S: AsyncRead + Unpin>(stream: &mut S) -> bool {
     }
 }
 
-/// The client sent what is no message.
+/// What a client gets whose bytes are no message.
 const UNREADABLE: Fatal = Fatal {
     sqlstate: SqlState::ProtocolViolation,
     message: Cow::Borrowed("invalid message length"),
@@ -307,7 +309,7 @@ const UNREADABLE: Fatal = Fatal {
     hint: None,
 };
 
-/// Long enough for a client across a network to read its last message, short enough to hold up nobody.
+/// Long enough for a client across a network to read its last message, and short enough for the end of the process.
 const LINGER_FOR: Duration = Duration::from_secs(1);
 /// A client that has not read its last answer by then is not about to read this one.
 const ANSWER_READ_WITHIN: Duration = Duration::from_millis(250);

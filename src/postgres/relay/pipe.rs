@@ -10,10 +10,10 @@ use crate::postgres::protocol::frame::{Frame, Scanner};
 
 /// One direction.
 pub(super) struct Pipe {
-    /// Read before the relay began; the first that it forwards.
+    /// Bytes that were read before the relay began; it forwards them first.
     early: Box<[u8]>,
     pub(super) scanner: Scanner,
-    /// Read and scanned, not yet written. Without capacity while empty.
+    /// Bytes that were read and scanned, and are not yet written. It has no capacity while it is empty.
     pending: Vec<u8>,
     /// How much of `pending` is written.
     written: usize,
@@ -28,26 +28,26 @@ pub(super) struct Pipe {
 /// What is still to come from the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
-    /// Perhaps more.
+    /// More bytes may come.
     Open,
-    /// Nothing is read, and the sink is not to know.
+    /// The source is not read any more, and the sink stays open.
     Stopped,
-    /// Nothing; the sink is not told yet.
+    /// The source has ended; the sink is not shut down yet.
     Ended,
-    /// Nothing, and the sink knows.
-    Told,
+    /// The source has ended, and the sink is shut down.
+    ShutDown,
 }
 
 /// What the sink does with bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sink {
-    /// It takes them.
+    /// The sink takes them.
     Open,
-    /// It is gone; they are dropped.
+    /// The sink has failed; they are dropped.
     Gone,
 }
 
-/// What one step came to.
+/// The outcome of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Bytes moved: there may be more.
@@ -106,14 +106,14 @@ impl Pipe {
         self.sink == Sink::Open
     }
 
-    /// Nothing more is read. Once the rest is written the sink is told.
+    /// Reads nothing more. The sink is shut down once the rest is written.
     pub(super) fn end_source(&mut self) {
         if matches!(self.source, Source::Open | Source::Stopped) {
             self.source = Source::Ended;
         }
     }
 
-    /// Nothing more is read. The sink is not told, until [`Pipe::end_source`].
+    /// Reads nothing more. The sink stays open until [`Pipe::end_source`].
     pub(super) fn stop_source(&mut self) {
         if self.source == Source::Open {
             self.source = Source::Stopped;
@@ -278,8 +278,8 @@ impl Pipe {
         if self.source == Source::Ended && self.sink == Sink::Open {
             match Pin::new(to).poll_shutdown(cx) {
                 Poll::Pending => return Step::Blocked,
-                // A sink that cannot be told has gone, which the other direction learns.
-                Poll::Ready(_) => self.source = Source::Told,
+                // A sink that cannot be shut down has failed, which the other direction finds out.
+                Poll::Ready(_) => self.source = Source::ShutDown,
             }
         }
         Step::Blocked

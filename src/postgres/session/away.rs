@@ -1,4 +1,4 @@
-//! A client for which there are no file descriptors: it is told so, and what it wants cancelled is cancelled. Floor 4.
+//! Clients for which there are no file descriptors: each gets an error, or its cancel request is sent. Floor 4.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,5 +44,5 @@ async fn answer(client: Client, shared: Arc<Shared>, progress: Progress) {
     }
 }
 
-/// Until its StartupMessage is whole.
+/// How long the client has for its StartupMessage.
 const ASKED_WITHIN: Duration = Duration::from_secs(2);

@@ -17,8 +17,8 @@ use crate::postgres::relay::close_client;
 use crate::session::Buffered;
 use crate::socket::Client;
 
-/// Reads until the client has said what it wants, at most for `handshake_within`, TLS included. A client that cannot be
-/// served is told so, at most for `send_within`, and closed.
+/// Reads the client's request, at most for `handshake_within`, TLS included. A client that cannot be served gets an error,
+/// at most for `send_within`, and is closed.
 ///
 /// Not cancel safe.
 pub(super) async fn answer(
@@ -77,7 +77,7 @@ async fn begin_tls(
     Ok(Client::Tls(stream))
 }
 
-/// A session is for clients that have shown a certificate, if they are asked for one. A cancel has its key to show.
+/// Refuses a client that has shown no certificate where one is asked for. A cancel needs none: it has its key.
 async fn check_certificate(
     client: &mut Client,
     offered: Option<&InForce>,

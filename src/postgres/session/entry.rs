@@ -1,4 +1,4 @@
-//! A client that has said what it wants: its route, its login upstream, and how it is let in. Floor 4.
+//! From a client's StartupMessage to its open session: the route, the login upstream, the first answer. Floor 4.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,21 +25,21 @@ use crate::session::{Buffered, SessionPermit};
 use crate::socket::Client;
 use crate::time::Time;
 
-/// What a client that gets in gets.
+/// What a session is made of once its login upstream is done.
 pub(super) struct Entry {
     route: Arc<SessionRoute>,
     upstream: Box<UpstreamSession>,
     guard: Guard,
     permits: (SessionPermit, SessionPermit),
-    /// When the client had said what it wants.
+    /// When the StartupMessage was whole.
     begun: Time,
 }
 
-/// Why a client does not get in.
+/// Why a client gets no session.
 pub(super) enum Rejected {
-    /// It is told so.
+    /// It gets this ErrorResponse.
     Refused(Bytes),
-    /// It hung up.
+    /// It has hung up.
     Disconnected,
 }
 
@@ -67,7 +67,7 @@ impl Entry {
                 tracing::debug!("the client hung up during its login");
                 return Err(Rejected::Disconnected);
             }
-            // It would be closed as soon as it is in.
+            // The session would be closed as soon as it is open.
             () = shared.closing_for(Duration::ZERO) => return Err(Rejected::refused(ClientFacing::Stopping)),
         };
         match outcome {
@@ -85,7 +85,8 @@ impl Entry {
         }
     }
 
-    /// Lets the client in: it gets all that the server said, and its key is entered before it can know it.
+    /// Sends the client all that the server has said, and opens the session. The cancel key is registered before the client
+    /// can know it.
     pub(super) async fn open(
         self,
         mut client: Buffered<Client>,
@@ -158,7 +159,7 @@ fn route(startup: &StartupMessage, shared: &Shared) -> Result<(Arc<SessionRoute>
     Ok((route, database))
 }
 
-/// A place under the limit of the route, and one under that of the process.
+/// Takes a permit of the route's limit, and one of the process's.
 fn take_permits(route: &SessionRoute, shared: &Shared) -> Result<(SessionPermit, SessionPermit), Rejected> {
     let full = |facing| {
         route.metrics.login_failed(LoginFailure::Limit);
@@ -173,7 +174,7 @@ fn take_permits(route: &SessionRoute, shared: &Shared) -> Result<(SessionPermit,
     Ok((of_route, of_all))
 }
 
-/// A server's own answer is the client's affair; that nothing can be had from it is the operator's.
+/// A server's own error concerns the client alone; a server that gives no session concerns the operator.
 fn log_failure(route: &SessionRoute, failed: &Failed) {
     let name = route.credentials.name();
     let blame = failed.error.blame().as_str();

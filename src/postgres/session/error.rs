@@ -1,4 +1,4 @@
-//! Why a login comes to nothing, and what its client gets instead. Floor 4.
+//! Why a login fails, and what its client gets instead. Floor 4.
 
 use std::fmt;
 
@@ -44,7 +44,7 @@ impl Error {
     /// Who has to act.
     pub(super) fn blame(&self) -> Blame {
         match self {
-            // Whoever hands out the credentials is behind it; which of the two, its own log says.
+            // The log of the credentials' driver says why.
             Self::NoCredential => Blame::Leasehold,
             Self::CredentialRefused | Self::Refused(_) => Blame::Upstream,
             Self::Upstream(error) => error.blame(),

@@ -1,4 +1,4 @@
-//! A client before its StartupMessage is whole: nothing else may be read from it. Floor 4.
+//! The handshake with a client, up to its StartupMessage: nothing else may be read from it before. Floor 4.
 //!
 //! ```text
 //!   accepted ──SSLRequest, GSSENCRequest: each at most once, answered 'N'──┐
@@ -64,7 +64,7 @@ enum Declined {
 }
 
 impl Declined {
-    /// With this one more; `None`: it was declined before.
+    /// The requests declined with this one added; `None` if it was declined before.
     fn and(self, encryption: Encryption) -> Option<Self> {
         match (self, encryption) {
             (Self::None, Encryption::Tls) => Some(Self::Tls),
@@ -75,11 +75,11 @@ impl Declined {
     }
 }
 
-/// What a client says in the end.
+/// What a handshake ends with.
 pub(super) enum Wish {
     Request(Request),
-    /// It wants TLS first, and has the answer that it may begin; what it has sent since is its side of TLS. With the place
-    /// that the TLS handshake leads to.
+    /// The client begins TLS, and the answer that it may is sent: the bytes that follow are its side of TLS. Holds the
+    /// place within TLS.
     Tls(Place),
 }
 
@@ -87,7 +87,7 @@ pub(super) enum Wish {
 pub(super) enum Request {
     /// A session.
     Session(StartupMessage),
-    /// To stop what another session runs.
+    /// A cancel of what another session runs.
     Cancel(CancelRequest),
 }
 
@@ -148,7 +148,7 @@ impl Error {
         }
     }
 
-    /// What the client is told, where it would understand; PostgreSQL's own words where it has any.
+    /// The error that the client gets, where it would understand one; in PostgreSQL's own words where it has any.
     pub(super) fn message(&self) -> Option<BytesMut> {
         let (sqlstate, message, detail, hint) = match self {
             Self::TimedOut | Self::HungUp | Self::Io(_) | Self::Tls(_) | Self::NoAlpn => return None,
@@ -190,8 +190,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
         Self { client: Buffered::new(stream), place, declined: Declined::None }
     }
 
-    /// Reads until the client has said what it wants, or that it wants TLS first, at the latest `until` then. A client that
-    /// cannot be served is told so, at most for `send_within`, and closed.
+    /// Reads until the client has sent its request, or begins TLS, at the latest `until` then. A client that cannot be
+    /// served gets an error, at most for `send_within`, and is closed.
     pub(super) async fn answer(
         mut self,
         until: Instant,
@@ -212,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<S> {
         }
     }
 
-    /// Not cancel safe: what was read stays in a buffer that nobody else may look at.
+    /// Not cancel safe: what was read stays in the buffer.
     async fn read_wish(&mut self) -> Result<Wish, Error> {
         loop {
             let encryption = match startup::parse(&mut self.client.buffer) {
@@ -296,11 +296,11 @@ const STUFFED: &str =
     "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.";
 /// The longest packet, its length field included.
 const MAX_PACKET_BYTES: usize = startup::MAX_STARTUP + 4;
-/// Of what a client sends before it is let in; the rest waits in its socket.
+/// How much of what a client sends during its login is read; the rest waits in its socket.
 const MAX_EARLY_BYTES: usize = 8 * 1024;
-/// How often a client that is not read from is looked after.
+/// How often the socket of a client that is not read from is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Nearly every StartupMessage fits.
+/// How much is read at once; nearly every StartupMessage fits.
 const READ_BYTES: usize = 512;
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use crate::postgres::relay;
 use crate::postgres::upstream::{LoginError, Turn, UpstreamSession};
 use refused::{Lag, Next, lag, next};
 
-/// One client's wish, and where it leads.
+/// One client's login.
 pub(super) struct Login<'a> {
     pub(super) route: &'a SessionRoute,
     pub(super) startup: &'a StartupMessage,
@@ -40,11 +40,11 @@ pub(super) struct Login<'a> {
     pub(super) wait: Duration,
 }
 
-/// What all hosts together made of one generation.
+/// The outcome of trying all hosts with one generation.
 enum Answer {
-    /// With the guard of an earlier generation, where the host took that one.
+    /// A session; with the guard of an earlier generation, where the host took that one.
     UpstreamSession(Box<UpstreamSession>, Option<Guard>),
-    /// Its lease is gone; a fresh one is on its way.
+    /// Its lease is gone; a fresh credential is on its way.
     Lost,
     /// No host took it, and those that refused it lag behind; nor did they take an earlier one.
     Lagging,
@@ -53,18 +53,19 @@ enum Answer {
     Failed(Error),
 }
 
-/// What came of an earlier credential at a host that lags.
+/// The outcome of trying an earlier credential at a host that lags.
 enum Earlier {
     UpstreamSession(Box<UpstreamSession>, Guard),
-    /// There is none that is usable, or the host may not know it yet either.
+    /// No earlier credential is usable, or the host may not know it yet either.
     None,
-    /// The host refuses one that it has had the time to know.
+    /// The host refuses a credential that it has had the time to know.
     Refused,
     Failed(LoginError),
 }
 
 impl Login<'_> {
-    /// Logs in: the session upstream, and its place in its generation. No byte of it reaches the client, so all is tried again as often as it makes sense.
+    /// Logs in, and gives the session upstream with its place in its generation. No byte of it reaches the client, so all is
+    /// tried again as often as it makes sense.
     ///
     /// Not cancel safe: dropped, it leaves a server session that ends when the socket's end is noticed.
     pub(super) async fn run(&mut self) -> Result<(Box<UpstreamSession>, Guard), Failed> {
@@ -75,7 +76,7 @@ impl Login<'_> {
 
     async fn log_in(&mut self, reasons: &mut Reasons) -> Result<(Box<UpstreamSession>, Guard), Error> {
         let mut generation = self.current().await?;
-        // Those that ended while a login with them was under way are counted apart: none of them was at fault.
+        // Generations that ended while a login with them was under way are counted apart: they were not at fault.
         let (mut failed, mut ended) = (0, 0);
         while failed < MAX_FAILED && ended < MAX_ENDED {
             let Some(guard) = generation.enter() else {
@@ -174,11 +175,11 @@ impl Login<'_> {
                     turns.extend(self.route.upstream.second(turn));
                     let turn = error.address().map_or(turn, |address| turn.at(address));
                     self.next_are_the_other_addresses(&mut turns, turn).await;
-                    // That no other server can be had tells more.
+                    // That no other server can be reached says more.
                     failed.get_or_insert(Error::Upstream(error));
                 }
                 Answer::Failed(Error::Upstream(error)) => {
-                    // What a server said tells more than that another one is silent.
+                    // A server's own error says more than another server's silence.
                     if !matches!(failed, Some(Error::Refused(_))) {
                         failed = Some(Error::Upstream(error));
                     }
@@ -249,7 +250,7 @@ impl Login<'_> {
                 }
             }
             if earlier_refused {
-                // It is not for want of time that a host refuses what it has known for long.
+                // A host that refuses what it has known for long does not lag.
                 lag = Lag::No;
             }
             let next = next(verdict, lag, retried);
@@ -324,11 +325,11 @@ async fn spending<T>(left: &mut Duration, wait: impl Future<Output = T>) -> T {
     came
 }
 
-/// A server that starts or stops.
+/// The SQLSTATE of a server that starts or stops.
 const CANNOT_CONNECT_NOW: [u8; 5] = *b"57P03";
-/// So many credentials may fail a login: the current one, and a fresh one for each way in which it can.
+/// How many credentials may fail a login: the current one, and a fresh one for each way in which it can.
 const MAX_FAILED: usize = 8;
-/// So many may end before it is done. Only rotations on command, each with next to no drain, can do that.
+/// How many may end before it is done. Only rotations on command, each with next to no drain, can do that.
 const MAX_ENDED: usize = 64;
 /// How long a server may take to let a session go that is not used.
 const PART_WITHIN: Duration = Duration::from_secs(5);

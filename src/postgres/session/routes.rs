@@ -13,13 +13,13 @@ use crate::session::{Match, SessionLimit};
 
 /// One route as sessions use it.
 pub(crate) struct SessionRoute {
-    /// The users it is for.
+    /// The users that it is for.
     pub(crate) user: Match,
-    /// The databases it is for.
+    /// The databases that it is for.
     pub(crate) database: Match,
     /// Its credentials.
     pub(crate) credentials: Arc<Route>,
-    /// Where it leads. The proof of its credentials logs in at the same one.
+    /// Its upstream. The proof of its credentials logs in there too.
     pub(crate) upstream: Arc<Upstream>,
     /// `role` for each session.
     pub(crate) set_role: Option<String>,
@@ -27,13 +27,13 @@ pub(crate) struct SessionRoute {
     pub(crate) metrics: Arc<RouteMetrics>,
     /// How many sessions it may have, logins on their way included; 0 is no limit.
     pub(crate) max_sessions: usize,
-    /// How many it has.
+    /// Counts the sessions that it has.
     pub(crate) session_limit: SessionLimit,
     /// The databases that clients got into; proofs of new credentials log in to one of them.
     pub(crate) used_databases: UsedDatabases,
-    /// Told when the server denies a session something, see [`SessionRoute::denials`].
+    /// Called when the server denies a session something, see [`SessionRoute::denials`].
     pub(crate) denied: Arc<dyn Fn(GenerationId) + Send + Sync>,
-    /// Of its logins that failed.
+    /// Bounds how often its failed logins are logged.
     pub(crate) throttle: LogThrottle,
 }
 
@@ -51,23 +51,23 @@ impl SessionRoute {
 pub(crate) struct Routes(Vec<Arc<SessionRoute>>);
 
 impl Routes {
-    /// These, in this order.
+    /// The routes in this order.
     #[must_use]
     pub(crate) fn new(routes: Vec<Arc<SessionRoute>>) -> Self {
         Self(routes)
     }
 
-    /// The first one that takes both names.
+    /// The first route that matches both names.
     pub(super) fn pick(&self, user: &[u8], database: &[u8]) -> Option<Arc<SessionRoute>> {
         self.0.iter().find(|route| route.user.takes(user) && route.database.takes(database)).map(Arc::clone)
     }
 
-    /// How many there are.
+    /// The number of routes.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Where they lead.
+    /// The upstream of each route.
     pub(super) fn upstreams(&self) -> Vec<Arc<Upstream>> {
         self.0.iter().map(|route| Arc::clone(&route.upstream)).collect()
     }
@@ -78,7 +78,7 @@ impl Routes {
 pub(crate) struct UsedDatabases(Arc<Mutex<VecDeque<Vec<u8>>>>);
 
 impl UsedDatabases {
-    /// A client got into this one.
+    /// Notes that a client got into this database.
     pub(super) fn note(&self, name: &[u8]) {
         let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if used.front().is_some_and(|latest| latest == name) {
@@ -96,9 +96,9 @@ impl UsedDatabases {
     }
 }
 
-/// How often a route's failed logins are in the log: often enough to see that it goes on, and no burden to whoever keeps it.
+/// How often a route's failed logins are in the log: often enough to see that it goes on, and seldom enough not to fill it.
 pub(crate) const FAILURES_EVERY: Duration = Duration::from_secs(1);
-/// A proof may have to try each of them.
+/// How many are kept: a proof may have to try each of them.
 const MOST_DATABASES: usize = 4;
 
 #[cfg(test)]

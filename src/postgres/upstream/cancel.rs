@@ -44,7 +44,7 @@ impl CancelTarget {
     /// whether there was anything to cancel.
     ///
     /// # Errors
-    /// The server could not be told in time.
+    /// The request could not be sent in time.
     pub(crate) async fn send(&self, within: Duration) -> Result<(), CancelError> {
         timeout(within, Box::pin(self.deliver())).await.map_err(|_| CancelError::TimedOut { within })?
     }
@@ -99,7 +99,7 @@ impl Upstream {
     /// Sends a CancelRequest that belongs to no session of ours to one host, as [`CancelTarget::send`] does.
     ///
     /// # Errors
-    /// The server could not be told in time.
+    /// The request could not be sent in time.
     pub(crate) async fn cancel(
         &self,
         host: usize,

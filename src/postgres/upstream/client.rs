@@ -29,7 +29,7 @@ impl UpstreamSession {
         // Neither is sent: the session has its user, and what encryption it is to have.
         config.user("leasehold").ssl_mode(SslMode::Disable);
         let (client, connection) = config.connect_raw(Replay::of(self), NoTls).await?;
-        // The connection ends when the question has let its client go; how it ends is nobody's concern then.
+        // The connection ends when the question has let its client go; how it ends does not matter then.
         let (answer, _) = tokio::join!(question(client), connection);
         Ok(answer)
     }

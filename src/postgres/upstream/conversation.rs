@@ -29,7 +29,7 @@ pub(super) struct Ready {
     pub(super) key: Option<CancelRequest>,
     /// What came behind ReadyForQuery.
     pub(super) rest: BytesMut,
-    /// What the server told of itself.
+    /// What the server has said of itself.
     pub(super) nature: ServerState,
 }
 

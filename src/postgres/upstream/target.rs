@@ -15,7 +15,7 @@
 
 use super::uri::TargetSessionAttrs;
 
-/// What is known of a server; `None` while it has not been told.
+/// What is known of a server; `None` while the server has not said it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServerState {
     in_hot_standby: Option<bool>,
@@ -27,7 +27,7 @@ pub(super) struct ServerState {
 pub(super) enum Suits {
     Yes,
     No,
-    /// It has not told; this query tells.
+    /// The server has not said it; this query asks.
     Ask(Question),
 }
 

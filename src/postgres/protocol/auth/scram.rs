@@ -26,7 +26,7 @@ pub(crate) const NONCE_LEN: usize = 18;
 pub(crate) enum Gs2 {
     /// `n`: the client cannot bind.
     Unsupported,
-    /// `y`: the client can, and thinks that the server cannot. A server that can aborts: somebody cut its offer.
+    /// `y`: the client can, and thinks that the server cannot. A server that can aborts: its offer was cut on the way.
     NotOffered,
     /// `p=tls-server-end-point`, with the hash of the server's certificate.
     EndPoint(Vec<u8>),
@@ -275,7 +275,7 @@ pub(crate) enum Error {
     /// An `e=` in the last message.
     #[error("server rejected the proof")]
     Rejected,
-    /// The server does not know the password: somebody else is in between.
+    /// The server does not know the password: another machine answers in its place.
     #[error("server's signature is wrong")]
     ServerSignature,
 }
