@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{Fault, Mode, Raw, SOON, Spec, Storage, bench, eventually, same};
+use crate::harness::{Backends, Fault, Mode, Raw, SOON, Spec, Storage, bench, eventually, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openbao_issues_a_login_that_postgres_accepts() {
@@ -155,9 +155,7 @@ async fn the_forwarder_fails_as_it_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_forwarder_finds_the_secrets_of_vault_traffic() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { vault, setup, .. } = Backends::new(Spec::new("app")).await;
     let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
     let through = crate::harness::through(&vault, &fault);
     let secret_id = std::fs::read_to_string(setup.secret_id_file()).unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Builder, Fault, Mode, SOON, Spec, Storage, bench, eventually, leasehold, same, through,
+    Backends, Builder, Fault, Mode, SOON, Spec, Storage, bench, eventually, leasehold, same, through,
 };
 
 /// What a check said.
@@ -63,9 +63,7 @@ impl Report {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_is_well_where_all_is_well_and_nothing_is_left_and_no_secret_is_shown() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
     let wire = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
     let builder = leasehold()
         .upstream(&db)
@@ -158,9 +156,7 @@ async fn offline_nothing_is_asked_and_no_token_is_needed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_that_is_interrupted_gives_everything_back() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let server = Fault::before(&db.server.addr()).await;
     server.set(Mode::Blackhole).await;
     let builder = leasehold()
@@ -219,9 +215,7 @@ async fn a_check_that_is_interrupted_twice_says_how_long_its_role_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handed_token_leaves_its_lease_unless_it_may_revoke_it() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let builder = leasehold().upstream(&db).vault(&vault).path(&setup.path);
     let plain = json!({"policies": [setup.id()], "ttl": "1h"});
     let made = vault.write("auth/token/create-orphan", plain).await;

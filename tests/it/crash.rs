@@ -4,7 +4,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use crate::harness::{
-    Builder, Database, Fault, Leasehold, Memory, Mode, SOON, Setup, Spec, Vault, bench, eventually,
+    Backends, Builder, Database, Fault, Leasehold, Memory, Mode, SOON, Setup, Spec, Vault, bench, eventually,
     leasehold, same, through,
 };
 
@@ -27,8 +27,7 @@ impl Stage {
     }
 
     async fn of(db: Database, spec: Spec) -> Self {
-        let vault = bench().vault().await;
-        let setup = vault.setup(&db, spec).await;
+        let Backends { db, vault, setup } = Backends::of(db, bench().vault().await, spec).await;
         let to_vault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
         Self { db, vault, setup, to_vault, memory: Memory::new() }
     }

@@ -1,16 +1,15 @@
 //! The language of the integration tests.
 //!
 //! ```ignore
-//! let db = bench().postgres().await.database().await;      // a database, its owner group, a user for Vault
-//! let vault = bench().vault().await;                       // shared; `own_vault` is this test's alone
-//! let setup = vault.setup(&db, Spec::new("app").ttl("20s", "1m")).await;
-//! let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
-//! let session = leasehold.connect("app", db.name()).await; // no password
-//! eventually(SOON, async || same(db.roles().await, [session.user().await])).await;
+//! let backends = Backends::new(Spec::new("app").ttl("20s", "1m")).await; // a database, and a Vault role for it
+//! let leasehold = backends.leasehold().start().await;
+//! let session = leasehold.connect("app", backends.db.name()).await;      // no password
+//! eventually(SOON, async || same(backends.db.roles().await, [session.user().await])).await;
 //! ```
 //!
 //! Nothing here sleeps for a fixed time in place of a condition; every wait has a bound and says what it last saw.
 
+mod backends;
 mod balancer;
 pub(crate) mod broken_routes;
 mod client_tls;
@@ -34,6 +33,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(crate) use backends::Backends;
 pub(crate) use balancer::{Balancer, Spoil};
 pub(crate) use client_tls::ClientTls;
 pub(crate) use clock::WallClock;

@@ -1,12 +1,10 @@
 //! The main job: an app with no password, on the current credential, over a rotation.
 
-use crate::harness::{SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, SOON, Spec, bench, eventually, leasehold, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn select_through_leasehold_needs_no_password() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
 
@@ -22,9 +20,7 @@ async fn select_through_leasehold_needs_no_password() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_leaves_old_sessions_and_takes_new_ones_along() {
-    let db = bench().postgres_18().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::on(&bench().postgres_18().await, Spec::new("app")).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let old = leasehold.connect("app", db.name()).await;
@@ -50,9 +46,7 @@ async fn a_rotation_leaves_old_sessions_and_takes_new_ones_along() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_gives_every_lease_back() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
     let mut leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let session = leasehold.connect("app", db.name()).await;

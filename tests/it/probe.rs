@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Leasehold, SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Leasehold, SOON, Spec, bench, eventually, leasehold, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_that_cannot_run_probe_sql_is_not_published() {
@@ -74,9 +74,7 @@ async fn probe_sql_is_asked_as_sessions_are_by_tls_and_under_set_role() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_sql_that_does_not_end_says_nothing_of_the_credential_and_is_cancelled() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let leasehold = leasehold()
         .upstream(&db)
         .vault(&vault)

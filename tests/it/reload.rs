@@ -6,22 +6,12 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{
-    Authority, Database, Leasehold, SOON, Setup, Spec, Vault, Writers, bench, eventually, leasehold, same,
-};
+use crate::harness::{Authority, Backends, Leasehold, SOON, Spec, Writers, eventually, leasehold, same};
 
-struct Story {
-    db: Database,
-    vault: Vault,
-    setup: Setup,
-}
-
-impl Story {
-    async fn new() -> Self {
-        let db = bench().postgres().await.database().await;
-        let vault = bench().vault().await;
-        let setup = vault.setup(&db, Spec::new("app")).await;
-        // A second Vault role of the same kind.
+impl Backends {
+    /// With a second Vault role of the same kind.
+    async fn with_two_roles() -> Self {
+        let Self { db, vault, setup } = Self::new(Spec::new("app")).await;
         let role = vault.read(&format!("{}/roles/app", setup.mount())).await["data"].clone();
         vault.write(&format!("{}/roles/other", setup.mount()), role).await;
         let policy = format!(
@@ -42,7 +32,7 @@ impl Story {
         )
     }
 
-    async fn start(&self, toml: &str) -> Leasehold {
+    async fn start_with(&self, toml: &str) -> Leasehold {
         leasehold().vault(&self.vault).approle(&self.setup).config_toml(toml).start().await
     }
 }
@@ -53,16 +43,17 @@ fn file(leasehold: &Leasehold) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_changes_adds_and_removes_routes_and_closes_nothing() {
-    let story = Story::new().await;
-    let database = story.db.name();
-    let leasehold = story.start(&(story.route("one", "app", "") + &story.route("two", "app", ""))).await;
+    let backends = Backends::with_two_roles().await;
+    let database = backends.db.name();
+    let leasehold =
+        backends.start_with(&(backends.route("one", "app", "") + &backends.route("two", "app", ""))).await;
     leasehold.wait_ready_route("one").await;
     leasehold.wait_ready_route("two").await;
     let kept = leasehold.connect("one", database).await;
     let removed = leasehold.connect("two", database).await;
     let (kept_user, removed_user) = (kept.user().await, removed.user().await);
 
-    let toml = story.route("one", "other", "") + &story.route("three", "app", "");
+    let toml = backends.route("one", "other", "") + &backends.route("three", "app", "");
     std::fs::write(file(&leasehold), toml).unwrap();
     let said = leasehold.command(&["reload"]).await;
 
@@ -88,7 +79,7 @@ async fn a_reload_changes_adds_and_removes_routes_and_closes_nothing() {
     removed.close().await;
     // What only the removed route held goes back with its last session.
     eventually(SOON, async || {
-        let roles = story.db.roles().await;
+        let roles = backends.db.roles().await;
         if roles.contains(&removed_user) { Err(roles) } else { Ok(()) }
     })
     .await;
@@ -138,11 +129,11 @@ fn reloads(leasehold: &Leasehold) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_under_load_closes_nothing_however_it_is_asked_for() {
-    let story = Story::new().await;
-    let database = story.db.name();
-    let leasehold = story.start(&story.route("one", "app", "")).await;
+    let backends = Backends::with_two_roles().await;
+    let database = backends.db.name();
+    let leasehold = backends.start_with(&backends.route("one", "app", "")).await;
     leasehold.wait_ready_route("one").await;
-    let writers = Writers::start(&story.db, &leasehold.config("one", database), 12).await;
+    let writers = Writers::start(&backends.db, &leasehold.config("one", database), 12).await;
     let rotations = async || {
         let reload = [("route", "one"), ("reason", "reload")];
         leasehold.metrics().await.get("rotations_total", &reload)
@@ -163,7 +154,7 @@ async fn a_reload_under_load_closes_nothing_however_it_is_asked_for() {
     for (turn, way) in Way::ALL.into_iter().enumerate() {
         let (role, neighbour) = (["other", "app", "other"][turn], format!("next{turn}"));
         more_logins_than(logins().await).await;
-        last = story.route("one", role, "") + &story.route(&neighbour, "app", "");
+        last = backends.route("one", role, "") + &backends.route(&neighbour, "app", "");
         std::fs::write(file(&leasehold), &last).unwrap();
         let (done, said) = way.ask(&leasehold).await;
         assert!(done, "{way:?}: {said}");
@@ -188,7 +179,7 @@ async fn a_reload_under_load_closes_nothing_however_it_is_asked_for() {
     for (turn, session) in held.iter().enumerate() {
         assert!(session.user().await.contains("-app-"), "the session of neighbour {turn} runs on");
     }
-    let written = writers.stop(&story.db).await;
+    let written = writers.stop(&backends.db).await;
     let metrics = leasehold.metrics().await;
     assert_eq!(metrics.get("issuances_total", &[]), issued, "a bad file changes nothing");
     assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
@@ -204,11 +195,11 @@ async fn a_reload_under_load_closes_nothing_however_it_is_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_file_is_reported_by_line_and_key_and_changes_nothing() {
-    let story = Story::new().await;
-    let good = story.route("one", "app", "");
-    let leasehold = story.start(&good).await;
+    let backends = Backends::with_two_roles().await;
+    let good = backends.route("one", "app", "");
+    let leasehold = backends.start_with(&good).await;
     leasehold.wait_ready().await;
-    let before = leasehold.connect("one", story.db.name()).await;
+    let before = leasehold.connect("one", backends.db.name()).await;
 
     std::fs::write(file(&leasehold), good.clone() + "drian = \"2m\"\n").unwrap();
     let said = leasehold.command(&["reload"]).await;
@@ -227,16 +218,16 @@ async fn a_bad_file_is_reported_by_line_and_key_and_changes_nothing() {
         same(said.count(), 2)
     })
     .await;
-    let after = leasehold.connect("one", story.db.name()).await;
+    let after = leasehold.connect("one", backends.db.name()).await;
     assert_eq!(after.user().await, before.user().await, "nothing has changed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_cannot_be_read_to_its_end_holds_up_neither_sessions_nor_the_stop() {
-    let story = Story::new().await;
-    let mut leasehold = story.start(&story.route("one", "app", "")).await;
+    let backends = Backends::with_two_roles().await;
+    let mut leasehold = backends.start_with(&backends.route("one", "app", "")).await;
     leasehold.wait_ready().await;
-    let session = leasehold.connect("one", story.db.name()).await;
+    let session = leasehold.connect("one", backends.db.name()).await;
 
     // What a file is on a file system that does not answer: opening it takes until somebody writes.
     std::fs::remove_file(file(&leasehold)).unwrap();
@@ -248,18 +239,18 @@ async fn a_file_that_cannot_be_read_to_its_end_holds_up_neither_sessions_nor_the
     assert!(complaint.contains("could not be read within"), "{complaint}");
 
     assert_eq!(session.value("SELECT 40 + 2").await, "42");
-    leasehold.connect("one", story.db.name()).await.close().await;
+    leasehold.connect("one", backends.db.name()).await.close().await;
     // Another one is under way when it is told to stop.
     leasehold.sighup();
     drop(session);
     assert!(leasehold.stop().await.success());
-    assert!(story.db.roles().await.is_empty(), "everything is given back");
+    assert!(backends.db.roles().await.is_empty(), "everything is given back");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_does_not_forget_when_vault_was_reached() {
-    let story = Story::new().await;
-    let leasehold = story.start(&story.route("one", "app", "")).await;
+    let backends = Backends::with_two_roles().await;
+    let leasehold = backends.start_with(&backends.route("one", "app", "")).await;
     leasehold.wait_ready().await;
     let before = leasehold.status().await["vault"].clone();
     assert_eq!(before["reachable"], true);
@@ -271,16 +262,16 @@ async fn a_reload_does_not_forget_when_vault_was_reached() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_says_which_certificate_files_have_changed() {
-    let story = Story::new().await;
-    let directory = story.setup.directory();
+    let backends = Backends::with_two_roles().await;
+    let directory = backends.setup.directory();
     let (first, second) = (Authority::new(directory, "first"), Authority::new(directory, "second"));
     let file = directory.join("ca.pem");
     std::fs::copy(&first.ca, &file).unwrap();
     let leasehold = leasehold()
-        .vault(&story.vault)
-        .approle(&story.setup)
+        .vault(&backends.vault)
+        .approle(&backends.setup)
         .flag("--vault-ca-cert", file.to_str().unwrap())
-        .config_toml(&story.route("one", "app", ""))
+        .config_toml(&backends.route("one", "app", ""))
         .start()
         .await;
     leasehold.wait_ready().await;
@@ -295,9 +286,9 @@ async fn a_reload_says_which_certificate_files_have_changed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_a_restart_can_change_is_named() {
-    let story = Story::new().await;
-    let toml = story.route("one", "app", "");
-    let leasehold = story.start(&toml).await;
+    let backends = Backends::with_two_roles().await;
+    let toml = backends.route("one", "app", "");
+    let leasehold = backends.start_with(&toml).await;
     leasehold.wait_ready().await;
 
     std::fs::write(file(&leasehold), toml + "[limits]\nlogin_wait = \"3s\"\n").unwrap();
@@ -310,19 +301,20 @@ async fn what_only_a_restart_can_change_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lazy_route_has_a_role_only_while_sessions_need_it() {
-    let story = Story::new().await;
-    let leasehold = story.start(&story.route("one", "app", "lazy = true\nidle_after = \"1s\"\n")).await;
+    let backends = Backends::with_two_roles().await;
+    let leasehold =
+        backends.start_with(&backends.route("one", "app", "lazy = true\nidle_after = \"1s\"\n")).await;
     leasehold.wait_ready().await;
-    assert_eq!(story.db.roles().await, Vec::<String>::new(), "nothing is issued ahead of need");
+    assert_eq!(backends.db.roles().await, Vec::<String>::new(), "nothing is issued ahead of need");
 
-    let session = leasehold.connect("one", story.db.name()).await;
+    let session = leasehold.connect("one", backends.db.name()).await;
 
     let user = session.user().await;
-    assert_eq!(story.db.roles().await, [user]);
+    assert_eq!(backends.db.roles().await, [user]);
     session.close().await;
-    eventually(SOON, async || same(story.db.roles().await, Vec::<String>::new())).await;
-    let again = leasehold.connect("one", story.db.name()).await;
-    assert_eq!(story.db.roles().await, [again.user().await]);
+    eventually(SOON, async || same(backends.db.roles().await, Vec::<String>::new())).await;
+    let again = leasehold.connect("one", backends.db.name()).await;
+    assert_eq!(backends.db.roles().await, [again.user().await]);
     leasehold.wait_ready().await;
 }
 
@@ -343,19 +335,19 @@ fn of<'a>(series: &'a [String], name: &str) -> Vec<&'a str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_routes_series_go_with_it_and_reloads_leave_none() {
-    let story = Story::new().await;
-    let leasehold = story.start(&story.route("one", "app", "")).await;
+    let backends = Backends::with_two_roles().await;
+    let leasehold = backends.start_with(&backends.route("one", "app", "")).await;
     leasehold.wait_ready_route("one").await;
-    let session = leasehold.connect("one", story.db.name()).await;
+    let session = leasehold.connect("one", backends.db.name()).await;
     let lines = async || leasehold.http("/metrics").await.text.lines().count();
     let before = lines().await;
 
     for at in 0..8 {
         let name = format!("two{at}");
-        std::fs::write(file(&leasehold), story.route(&name, "app", "")).unwrap();
+        std::fs::write(file(&leasehold), backends.route(&name, "app", "")).unwrap();
         assert!(leasehold.command(&["reload"]).await.status.success());
         leasehold.wait_ready_route(&name).await;
-        leasehold.connect(&name, story.db.name()).await.close().await;
+        leasehold.connect(&name, backends.db.name()).await.close().await;
     }
 
     // Its session is still there and counted; nothing says that its credential comes to an end.
@@ -376,17 +368,17 @@ async fn a_removed_routes_series_go_with_it_and_reloads_leave_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_that_was_removed_and_added_again_has_one_runway_and_one_count_of_sessions() {
-    let story = Story::new().await;
-    let (one, two) = (story.route("one", "app", ""), story.route("two", "app", ""));
-    let leasehold = story.start(&one).await;
+    let backends = Backends::with_two_roles().await;
+    let (one, two) = (backends.route("one", "app", ""), backends.route("two", "app", ""));
+    let leasehold = backends.start_with(&one).await;
     leasehold.wait_ready_route("one").await;
-    let old = leasehold.connect("one", story.db.name()).await;
+    let old = leasehold.connect("one", backends.db.name()).await;
     for toml in [&two, &one] {
         std::fs::write(file(&leasehold), toml).unwrap();
         assert!(leasehold.command(&["reload"]).await.status.success());
     }
     leasehold.wait_ready_route("one").await;
-    let new = leasehold.connect("one", story.db.name()).await;
+    let new = leasehold.connect("one", backends.db.name()).await;
     assert_ne!(old.user().await, new.user().await, "both drivers have something to say");
 
     // Each driver shows its own once a second.
@@ -401,7 +393,7 @@ async fn a_route_that_was_removed_and_added_again_has_one_runway_and_one_count_o
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     old.close().await;
-    eventually(SOON, async || same(story.db.roles().await.len(), 1)).await;
+    eventually(SOON, async || same(backends.db.roles().await.len(), 1)).await;
     let left = series(&leasehold, "one").await;
     assert_eq!(of(&left, "sessions"), ["leasehold_sessions{route=\"one\"} 1"], "{left:?}");
     assert_eq!(of(&left, "lease_runway_seconds").len(), 1, "{left:?}");
@@ -409,12 +401,13 @@ async fn a_route_that_was_removed_and_added_again_has_one_runway_and_one_count_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lazy_route_at_rest_has_no_runway() {
-    let story = Story::new().await;
-    let leasehold = story.start(&story.route("one", "app", "lazy = true\nidle_after = \"1s\"\n")).await;
+    let backends = Backends::with_two_roles().await;
+    let leasehold =
+        backends.start_with(&backends.route("one", "app", "lazy = true\nidle_after = \"1s\"\n")).await;
     let runway = async || of(&series(&leasehold, "one").await, "lease_runway_seconds").len();
     let shown = async || leasehold.status().await["routes"][0]["runway_seconds"].clone();
     assert_eq!((runway().await, shown().await), (0, serde_json::Value::Null));
-    let session = leasehold.connect("one", story.db.name()).await;
+    let session = leasehold.connect("one", backends.db.name()).await;
     assert_eq!(runway().await, 1);
     assert!(shown().await.as_f64().unwrap() > 3_000.0);
     session.close().await;

@@ -2,24 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{
-    Builder, Database, Fault, Mode, SOON, Setup, Spec, Vault, bench, eventually, leasehold, same,
-};
+use crate::harness::{Backends, Builder, Fault, Mode, SOON, Spec, bench, eventually, leasehold, same};
 
-/// A database with what three kinds of users are granted, and a Vault role for each kind.
-struct Platform {
-    db: Database,
-    vault: Vault,
-    setup: Setup,
-}
-
-impl Platform {
-    async fn new() -> Self {
-        let db = bench().postgres_18().await.database().await;
-        let vault = bench().vault().await;
-        let setup = vault.setup(&db, Spec::new("app")).await;
-        let name = db.name();
-        db.admin
+impl Backends {
+    /// A database with what three kinds of users are granted, and a Vault role for each kind.
+    async fn with_three_kinds() -> Self {
+        let this = Self::on(&bench().postgres_18().await, Spec::new("app")).await;
+        let name = this.db.name();
+        this.db
+            .admin
             .batch_execute(&format!(
                 "CREATE TABLE stock (item text);
                  ALTER TABLE stock OWNER TO {name}_owner;
@@ -32,7 +23,6 @@ impl Platform {
             ))
             .await
             .unwrap();
-        let this = Self { db, vault, setup };
         for role in ["readonly", "admin"] {
             let create = format!(
                 "CREATE ROLE \"{{{{name}}}}\" LOGIN PASSWORD '{{{{password}}}}' VALID UNTIL '{{{{expiration}}}}'
@@ -64,9 +54,9 @@ impl Platform {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_user_name_picks_the_route_and_each_route_has_its_own_lease_and_grants() {
-    let platform = Platform::new().await;
-    let db = &platform.db;
-    let leasehold = platform.routes(&["app", "readonly", "admin"], "").vault(&platform.vault).start().await;
+    let backends = Backends::with_three_kinds().await;
+    let db = &backends.db;
+    let leasehold = backends.routes(&["app", "readonly", "admin"], "").vault(&backends.vault).start().await;
     for route in ["app", "readonly", "admin"] {
         leasehold.wait_ready_route(route).await;
     }
@@ -109,10 +99,10 @@ async fn the_user_name_picks_the_route_and_each_route_has_its_own_lease_and_gran
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_route_leaves_the_other_one_alone_and_readyz_tells() {
-    let platform = Platform::new().await;
-    let leasehold = platform
+    let backends = Backends::with_three_kinds().await;
+    let leasehold = backends
         .routes(&["app", "unknown"], "[limits]\nlogin_wait = \"300ms\"\n")
-        .vault(&platform.vault)
+        .vault(&backends.vault)
         .start()
         .await;
     leasehold.wait_ready().await;
@@ -132,8 +122,8 @@ async fn a_broken_route_leaves_the_other_one_alone_and_readyz_tells() {
     assert!(!broken.text.contains("app:"), "{broken:?}");
     assert_eq!(leasehold.http("/readyz?route=nobody").await.status, 404);
 
-    assert_eq!(leasehold.connect("app", platform.db.name()).await.value("SELECT 1").await, "1");
-    let turned_away = leasehold.try_connect("unknown", platform.db.name()).await.err().unwrap();
+    assert_eq!(leasehold.connect("app", backends.db.name()).await.value("SELECT 1").await, "1");
+    let turned_away = leasehold.try_connect("unknown", backends.db.name()).await.err().unwrap();
     assert_eq!(turned_away.code().unwrap().code(), "57P03");
     assert_eq!(leasehold.command(&["wait", "--max", "5s"]).await.status.code(), Some(0));
 
@@ -146,8 +136,8 @@ async fn a_broken_route_leaves_the_other_one_alone_and_readyz_tells() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_of_no_route_is_told_the_names_it_asked_for() {
-    let platform = Platform::new().await;
-    let leasehold = platform.routes(&["app"], "").vault(&platform.vault).start().await;
+    let backends = Backends::with_three_kinds().await;
+    let leasehold = backends.routes(&["app"], "").vault(&backends.vault).start().await;
     leasehold.wait_ready().await;
 
     let error = leasehold.try_connect("nobody", "shop").await.err().unwrap();
@@ -163,10 +153,10 @@ async fn a_client_of_no_route_is_told_the_names_it_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_too_many_is_told_53300_and_a_closed_one_makes_room() {
-    let platform = Platform::new().await;
-    let db = platform.db.name();
+    let backends = Backends::with_three_kinds().await;
+    let db = backends.db.name();
     let limits = "[defaults]\nmax_sessions = 2\n[limits]\nmax_sessions = 3\n";
-    let leasehold = platform.routes(&["app", "readonly"], limits).vault(&platform.vault).start().await;
+    let leasehold = backends.routes(&["app", "readonly"], limits).vault(&backends.vault).start().await;
     for route in ["app", "readonly"] {
         leasehold.wait_ready_route(route).await;
     }
@@ -193,10 +183,10 @@ async fn a_session_too_many_is_told_53300_and_a_closed_one_makes_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn startup_is_latched_and_readiness_is_not() {
-    let mut platform = Platform::new().await;
-    let away = Fault::before(&format!("127.0.0.1:{}", platform.vault.port)).await;
+    let mut backends = Backends::with_three_kinds().await;
+    let away = Fault::before(&format!("127.0.0.1:{}", backends.vault.port)).await;
     away.set(Mode::Refuse).await;
-    let leasehold = platform
+    let leasehold = backends
         .routes(&["app"], "[limits]\nlogin_wait = \"200ms\"\n")
         .vault_addr(&format!("http://{}", away.addr()))
         .start()
@@ -221,9 +211,9 @@ async fn startup_is_latched_and_readiness_is_not() {
     assert_eq!(leasehold.status().await["state"], "serving");
 
     // The Vault role goes, and the lease with it: the next login finds out.
-    platform.vault.delete(&format!("{}/roles/app", platform.setup.mount())).await;
-    platform.vault.revoke_prefix(&format!("{}/creds", platform.setup.mount())).await;
-    let refused = leasehold.try_connect("app", platform.db.name()).await.err().unwrap();
+    backends.vault.delete(&format!("{}/roles/app", backends.setup.mount())).await;
+    backends.vault.revoke_prefix(&format!("{}/creds", backends.setup.mount())).await;
+    let refused = leasehold.try_connect("app", backends.db.name()).await.err().unwrap();
     assert_eq!(refused.code().unwrap().code(), "57P03");
     eventually(SOON, async || {
         let ready = leasehold.http("/readyz").await;
@@ -233,29 +223,29 @@ async fn startup_is_latched_and_readiness_is_not() {
     assert_eq!(leasehold.http("/startup").await.status, 200, "latched");
     assert_eq!(leasehold.status().await["state"], "serving");
 
-    platform.setup.retune(&platform.db, "1h", "24h").await;
-    eventually(SOON * 2, async || leasehold.try_connect("app", platform.db.name()).await.map(drop)).await;
+    backends.setup.retune(&backends.db, "1h", "24h").await;
+    eventually(SOON * 2, async || leasehold.try_connect("app", backends.db.name()).await.map(drop)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_away_at_the_start_is_used_when_it_comes() {
-    let platform = Platform::new().await;
-    let away = Fault::before(&platform.db.server.addr()).await;
+    let backends = Backends::with_three_kinds().await;
+    let away = Fault::before(&backends.db.server.addr()).await;
     away.set(Mode::Refuse).await;
     let leasehold = leasehold()
         .upstream_uri(&format!("postgresql://{}/?sslmode=disable", away.addr()))
-        .vault(&platform.vault)
-        .login(&platform.setup)
+        .vault(&backends.vault)
+        .login(&backends.setup)
         .start()
         .await;
     leasehold.wait_ready().await;
     let unproved = leasehold.metrics().await.get("proofs_total", &[("outcome", "unprovable")]);
     assert!(unproved >= 1.0, "published unproved, and counted");
-    let error = leasehold.try_connect("app", platform.db.name()).await.err().unwrap();
+    let error = leasehold.try_connect("app", backends.db.name()).await.err().unwrap();
     assert_eq!(error.code().unwrap().code(), "08001");
 
     away.set(Mode::Pass).await;
 
-    assert_eq!(leasehold.connect("app", platform.db.name()).await.value("SELECT 1").await, "1");
+    assert_eq!(leasehold.connect("app", backends.db.name()).await.value("SELECT 1").await, "1");
     assert_eq!(leasehold.generations().await.len(), 1, "the same credential");
 }

@@ -10,7 +10,7 @@ use reqwest::Method;
 use tokio_postgres::NoTls;
 
 use crate::harness::{
-    Builder, Database, Fault, Leasehold, Memory, Mode, Raw, SOON, Setup, Spec, Vault, bench, eventually,
+    Backends, Builder, Database, Fault, Leasehold, Memory, Mode, Raw, SOON, Setup, Spec, Vault, eventually,
     leasehold, same,
 };
 
@@ -140,9 +140,7 @@ fn lossy(bytes: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_any_log_metric_status_error_or_client_message_of_a_whole_story() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").ttl("12s", "1h")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").ttl("12s", "1h")).await;
     let to_vault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
     let to_postgres = Fault::before(&db.server.addr()).await;
     let memory = Memory::new();

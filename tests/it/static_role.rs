@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::harness::{Database, Leasehold, SOON, Setup, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Database, Leasehold, SOON, Setup, Spec, bench, eventually, leasehold, same};
 
 struct Story {
     db: Database,
@@ -15,9 +15,7 @@ struct Story {
 
 /// A static role with this rotation period, and leasehold on it.
 async fn story(period: &str) -> Story {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let username = format!("fixed_{}", db.name());
     db.admin.batch_execute(&format!("CREATE ROLE {username} LOGIN")).await.unwrap();
     let path = setup.static_role(&username, period).await;

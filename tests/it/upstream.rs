@@ -11,40 +11,23 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::harness::{
-    Builder, Database, Fault, Leasehold, Mode, SOON, Setup, Spec, Vault, bench, eventually, field, leasehold,
-    same,
+    Backends, Fault, Leasehold, Mode, SOON, Spec, bench, eventually, field, leasehold, same,
 };
 
-/// A database, and a Vault role for it.
-struct Bed {
-    db: Database,
-    vault: Vault,
-    setup: Setup,
-}
-
-impl Bed {
-    async fn new() -> Self {
-        Self::of(bench().postgres_18().await.database().await).await
+impl Backends {
+    async fn on_18() -> Self {
+        Self::on(&bench().postgres_18().await, Spec::new("app")).await
     }
 
     /// On a server that listens on two addresses.
-    async fn two_addresses() -> Self {
+    async fn on_two_addresses() -> Self {
         let conf = json!({"listen_addresses": "127.0.0.1,127.0.0.2"});
-        Self::of(bench().own_postgres(json!({"version": "18", "conf": conf})).await.database().await).await
+        let server = bench().own_postgres(json!({"version": "18", "conf": conf})).await;
+        Self::on(&server, Spec::new("app")).await
     }
 
-    async fn of(db: Database) -> Self {
-        let vault = bench().vault().await;
-        let setup = vault.setup(&db, Spec::new("app")).await;
-        Self { db, vault, setup }
-    }
-
-    fn builder(&self, uri: &str) -> Builder {
-        leasehold().upstream_uri(uri).vault(&self.vault).login(&self.setup)
-    }
-
-    async fn leasehold(&self, uri: &str) -> Leasehold {
-        let leasehold = self.builder(uri).start().await;
+    async fn ready_at(&self, uri: &str) -> Leasehold {
+        let leasehold = self.leasehold_at(uri).start().await;
         leasehold.wait_ready().await;
         leasehold
     }
@@ -75,10 +58,11 @@ async fn a_word_that_cannot_be_ends_the_start_and_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_in_the_address_is_the_only_one() {
-    let bed = Bed::new().await;
-    let name = bed.db.name();
-    let leasehold =
-        bed.leasehold(&format!("postgresql://{}/{name}?sslmode=disable", bed.db.server.addr())).await;
+    let backends = Backends::on_18().await;
+    let name = backends.db.name();
+    let leasehold = backends
+        .ready_at(&format!("postgresql://{}/{name}?sslmode=disable", backends.db.server.addr()))
+        .await;
 
     let named = leasehold.connect("app", name).await;
     assert_eq!(named.value("SELECT current_database()").await, name);
@@ -92,35 +76,36 @@ async fn a_database_in_the_address_is_the_only_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_are_tried_in_order_each_with_its_port() {
-    let bed = Bed::new().await;
-    let first = Fault::before(&bed.db.server.addr()).await;
+    let backends = Backends::on_18().await;
+    let first = Fault::before(&backends.db.server.addr()).await;
     first.set(Mode::Refuse).await;
-    let (dead, live) = (first.addr().port(), bed.db.server.port);
+    let (dead, live) = (first.addr().port(), backends.db.server.port);
     let uri = format!("postgresql://localhost:{dead},127.0.0.1:{live}/?sslmode=disable");
-    let leasehold = bed.leasehold(&uri).await;
-    assert_eq!(bed.address(&leasehold).await, "127.0.0.1");
+    let leasehold = backends.ready_at(&uri).await;
+    assert_eq!(backends.address(&leasehold).await, "127.0.0.1");
     let reached = || first.recordings().iter().filter(|recording| !recording.to_server.is_empty()).count();
     assert_eq!(reached(), 0);
 
     first.set(Mode::Pass).await;
-    bed.address(&leasehold).await;
+    backends.address(&leasehold).await;
     assert_eq!(reached(), 1, "the first comes first again");
 
     let words = format!("postgresql:///?host=127.0.0.1,127.0.0.1&port={dead},{live}&sslmode=disable");
-    let leasehold = bed.leasehold(&words).await;
-    bed.address(&leasehold).await;
+    let leasehold = backends.ready_at(&words).await;
+    backends.address(&leasehold).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_no_host_lets_in_is_logged_with_the_reason_of_each_host() {
-    let bed = Bed::new().await;
-    let first = Fault::before(&bed.db.server.addr()).await;
-    let second = Fault::before(&bed.db.server.addr()).await;
+    let backends = Backends::on_18().await;
+    let first = Fault::before(&backends.db.server.addr()).await;
+    let second = Fault::before(&backends.db.server.addr()).await;
     let (first_addr, second_addr) = (first.addr(), second.addr());
-    let leasehold = bed.leasehold(&format!("postgresql://{first_addr},{second_addr}/?sslmode=disable")).await;
+    let leasehold =
+        backends.ready_at(&format!("postgresql://{first_addr},{second_addr}/?sslmode=disable")).await;
     first.set(Mode::Refuse).await;
     second.set(Mode::CutToClientAfter(5)).await;
-    leasehold.try_connect("app", bed.db.name()).await.err().unwrap();
+    leasehold.try_connect("app", backends.db.name()).await.err().unwrap();
     leasehold.wait_log("login failed").await;
     let failed = leasehold.log().messages("login failed");
     let error = field(&failed[0], "error");
@@ -133,21 +118,21 @@ async fn a_login_that_no_host_lets_in_is_logged_with_the_reason_of_each_host() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connect_timeout_bounds_each_host() {
-    let bed = Bed::new().await;
-    let silent = Fault::before(&bed.db.server.addr()).await;
+    let backends = Backends::on_18().await;
+    let silent = Fault::before(&backends.db.server.addr()).await;
     silent.set(Mode::Blackhole).await;
     let words = "sslmode=disable&connect_timeout=1";
-    let uri = format!("postgresql://{},{}/?{words}", silent.addr(), bed.db.server.addr());
+    let uri = format!("postgresql://{},{}/?{words}", silent.addr(), backends.db.server.addr());
     // Without the word in the URI a host would have all the time in the world.
-    let leasehold = bed.builder(&uri).flag("--limits-connect-timeout", "600s").start().await;
+    let leasehold = backends.leasehold_at(&uri).flag("--limits-connect-timeout", "600s").start().await;
     leasehold.wait_ready().await;
     let begun = Instant::now();
-    bed.address(&leasehold).await;
+    backends.address(&leasehold).await;
     assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
 
-    let alone = bed.builder(&format!("postgresql://{}/?{words}", silent.addr())).start().await;
+    let alone = backends.leasehold_at(&format!("postgresql://{}/?{words}", silent.addr())).start().await;
     eventually(SOON, async || {
-        let error = alone.try_connect("app", bed.db.name()).await.err().unwrap();
+        let error = alone.try_connect("app", backends.db.name()).await.err().unwrap();
         let told = error.as_db_error().map(|told| (told.code().code().to_owned(), told.message().to_owned()));
         same(told, Some(("08001".to_owned(), "the upstream server did not answer in time".to_owned())))
     })
@@ -156,29 +141,30 @@ async fn connect_timeout_bounds_each_host() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_unix_socket_is_reached_without_tls() {
-    let bed = Bed::new().await;
-    let (directory, port) = (bed.db.server.socket_dir.to_str().unwrap().to_owned(), bed.db.server.port);
+    let backends = Backends::on_18().await;
+    let (directory, port) =
+        (backends.db.server.socket_dir.to_str().unwrap().to_owned(), backends.db.server.port);
     let encoded = directory.replace('/', "%2F");
     for uri in [
         format!("postgresql:///?host={directory}&port={port}"),
         format!("postgresql://{encoded}:{port}/?sslmode=verify-full"),
     ] {
-        let leasehold = bed.leasehold(&uri).await;
-        assert_eq!(bed.address(&leasehold).await, "", "{uri}");
+        let leasehold = backends.ready_at(&uri).await;
+        assert_eq!(backends.address(&leasehold).await, "", "{uri}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn load_balance_hosts_spreads_the_sessions() {
-    let bed = Bed::two_addresses().await;
-    let port = bed.db.server.port;
+    let backends = Backends::on_two_addresses().await;
+    let port = backends.db.server.port;
     let seen = async |word: &str| {
         let uri = format!("postgresql://127.0.0.1:{port},127.0.0.2:{port}/?sslmode=disable&{word}");
-        let leasehold = bed.leasehold(&uri).await;
+        let leasehold = backends.ready_at(&uri).await;
         let mut seen = BTreeSet::new();
         // Of 40 in a random order, all the same have a chance of 1 in 2^39.
         for _ in 0..40 {
-            seen.insert(bed.address(&leasehold).await);
+            seen.insert(backends.address(&leasehold).await);
         }
         seen.into_iter().collect::<Vec<_>>()
     };
@@ -188,29 +174,29 @@ async fn load_balance_hosts_spreads_the_sessions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dns_is_asked_again_at_each_connect() {
-    let bed = Bed::two_addresses().await;
+    let backends = Backends::on_two_addresses().await;
     let hosts = bench().directory().await.join("hosts");
     let points_to = |address: &str| std::fs::write(&hosts, format!("{address} db.test\n")).unwrap();
     points_to("127.0.0.1");
-    let uri = format!("postgresql://db.test:{}/?sslmode=disable", bed.db.server.port);
-    let leasehold = bed.builder(&uri).hosts_file(&hosts).start().await;
+    let uri = format!("postgresql://db.test:{}/?sslmode=disable", backends.db.server.port);
+    let leasehold = backends.leasehold_at(&uri).hosts_file(&hosts).start().await;
     leasehold.wait_ready().await;
-    assert_eq!(bed.address(&leasehold).await, "127.0.0.1");
+    assert_eq!(backends.address(&leasehold).await, "127.0.0.1");
 
     points_to("127.0.0.2");
 
-    assert_eq!(bed.address(&leasehold).await, "127.0.0.2");
+    assert_eq!(backends.address(&leasehold).await, "127.0.0.2");
     points_to("127.0.0.1");
-    assert_eq!(bed.address(&leasehold).await, "127.0.0.1");
+    assert_eq!(backends.address(&leasehold).await, "127.0.0.1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keepalives_are_sent_for_a_session() {
-    let bed = Bed::new().await;
-    let between = Fault::before(&bed.db.server.addr()).await;
+    let backends = Backends::on_18().await;
+    let between = Fault::before(&backends.db.server.addr()).await;
     let words = "sslmode=disable&keepalives_idle=41&tcp_user_timeout=60000";
-    let leasehold = bed.leasehold(&format!("postgresql://{}/?{words}", between.addr())).await;
-    let _session = leasehold.connect("app", bed.db.name()).await;
+    let leasehold = backends.ready_at(&format!("postgresql://{}/?{words}", between.addr())).await;
+    let _session = leasehold.connect("app", backends.db.name()).await;
 
     // The kernel's own view of the sockets towards the forwarder: a keepalive timer that has just begun.
     let destination = format!("dport = :{}", between.addr().port());

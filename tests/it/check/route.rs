@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::check::Report;
-use crate::harness::{Builder, Database, Fault, Mode, Spec, Vault, bench, leasehold};
+use crate::harness::{Backends, Builder, Database, Fault, Mode, Spec, Vault, bench, leasehold};
 
 struct Ward {
     db: Database,
@@ -22,10 +22,9 @@ impl Ward {
     }
 
     async fn on(db: Database, spec: Spec) -> Self {
-        let vault = bench().vault().await;
-        let setup = vault.setup(&db, spec.policy(Spec::MAY_REVOKE)).await;
-        let bare = leasehold().vault(&vault).login(&setup);
-        let builder = bare.clone().upstream(&db);
+        let backends = Backends::of(db, bench().vault().await, spec.policy(Spec::MAY_REVOKE)).await;
+        let (bare, builder) = (backends.without_upstream(), backends.leasehold());
+        let Backends { db, vault, setup } = backends;
         Self { db, vault, bare, builder, path: setup.path.clone() }
     }
 
@@ -226,9 +225,7 @@ async fn a_pg_hba_that_keeps_roles_out_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_static_role_is_read_and_logged_in_with_and_left_alone() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, app()).await;
+    let Backends { db, vault, setup } = Backends::new(app()).await;
     let username = format!("fixed_{}", db.name());
     db.admin.batch_execute(&format!("CREATE ROLE {username} LOGIN")).await.unwrap();
     let path = setup.static_role(&username, "1h").await;

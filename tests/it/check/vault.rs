@@ -6,13 +6,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::check::Report;
-use crate::harness::{Builder, Database, Fault, Mode, Setup, Spec, Storage, Vault, bench, leasehold};
+use crate::harness::{
+    Backends, Builder, Database, Fault, Mode, Setup, Spec, Storage, Vault, bench, leasehold,
+};
 
 /// All is set up well, on the shared servers.
 async fn well(spec: Spec) -> (Database, Vault, Setup) {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, spec).await;
+    let Backends { db, vault, setup } = Backends::new(spec).await;
     (db, vault, setup)
 }
 

@@ -8,8 +8,8 @@ use reqwest::Method;
 use super::shown;
 use crate::check::Report;
 use crate::harness::{
-    Authority, Builder, ClientTls, Files, Leasehold, Raw, SOON, Scene, Spec, bench, eventually, leasehold,
-    same, tags,
+    Authority, Backends, Builder, ClientTls, Files, Leasehold, Raw, SOON, Scene, Spec, bench, eventually,
+    leasehold, same, tags,
 };
 
 /// Names a pair, and nothing that can be reached.
@@ -236,9 +236,7 @@ const REFUSED: &str =
 async fn a_reload_begins_and_ends_tls() {
     let authority = Authority::new(&bench().directory().await, "ca");
     let ours = authority.issue("ours", 1);
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let without = "log_level = 'debug'\n";
     let with =
         format!("{without}[tls]\ncert_file = '{}'\nkey_file = '{}'\n", shown(&ours.cert), shown(&ours.key));

@@ -1,10 +1,11 @@
 //! A whole scene at once: a database, a role in the shared OpenBao, a leasehold in between.
 
-use super::leasehold::{Builder, Leasehold, leasehold};
+use super::backends::Backends;
+use super::leasehold::{Builder, Leasehold};
 use super::postgres::{Database, Server, Session};
 use super::raw::{Frame, Raw};
 use super::vault::{Setup, Spec};
-use super::{SOON, bench, eventually, same};
+use super::{SOON, eventually, same};
 
 /// A running leasehold with one route, ready.
 pub(crate) struct Scene {
@@ -36,11 +37,10 @@ impl Scene {
         spec: Spec,
         describe: impl FnOnce(Builder, &Database) -> Builder,
     ) -> Self {
-        let db = server.database().await;
-        let vault = bench().vault().await;
-        let setup = vault.setup(&db, spec).await;
-        let leasehold = describe(leasehold().vault(&vault).login(&setup), &db).start().await;
+        let backends = Backends::on(server, spec).await;
+        let leasehold = describe(backends.without_upstream(), &backends.db).start().await;
         eventually(SOON, async || same(leasehold.http("/startup").await.status, 200)).await;
+        let Backends { db, setup, .. } = backends;
         Self { db, setup, leasehold }
     }
 

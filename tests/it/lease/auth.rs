@@ -5,7 +5,9 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{Logins, Orphans, SOON};
-use crate::harness::{Fault, Mode, Setup, Spec, Storage, Vault, bench, eventually, leasehold, same, through};
+use crate::harness::{
+    Backends, Fault, Mode, Setup, Spec, Storage, Vault, bench, eventually, leasehold, same, through,
+};
 
 /// A token of a platform team's making, with the rights of this setup.
 async fn handed_token(vault: &Vault, setup: &Setup) -> String {
@@ -29,9 +31,7 @@ fn replace(path: &Path, text: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_handed_to_leasehold_lives_on_after_it() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
     let token = handed_token(&vault, &setup).await;
     let mut leasehold = leasehold()
         .upstream(&db)
@@ -55,9 +55,7 @@ async fn a_token_handed_to_leasehold_lives_on_after_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_of_a_handed_token_lapses_where_it_may_not_be_revoked() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").ttl("10s", "1h")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").ttl("10s", "1h")).await;
     let token = handed_token(&vault, &setup).await;
     let leasehold =
         leasehold().upstream(&db).vault(&vault).path(&setup.path).env("VAULT_TOKEN", &token).start().await;
@@ -74,9 +72,7 @@ async fn a_lease_of_a_handed_token_lapses_where_it_may_not_be_revoked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_file_is_read_again_for_each_credential() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
     let file = bench().directory().await.join("token");
     let first = handed_token(&vault, &setup).await;
     std::fs::write(&file, format!("{first}\n")).unwrap();
@@ -108,9 +104,7 @@ async fn a_token_file_is_read_again_for_each_credential() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exhausted_secret_id_leaves_the_living_token_to_issue() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let login = format!("auth/approle/role/{}/secret-id", setup.id());
     let secret_id = vault.write(&login, json!({"num_uses": 1})).await;
     std::fs::write(setup.secret_id_file(), secret_id["data"]["secret_id"].as_str().unwrap()).unwrap();
@@ -236,9 +230,7 @@ async fn vaults_certificate_is_verified_against_the_ca_that_was_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_that_does_not_answer_is_waited_for_as_long_as_was_said() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
     fault.set(Mode::Blackhole).await;
     let leasehold = leasehold()

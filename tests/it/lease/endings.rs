@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Logins, Orphans, SOON, work_table, work_until_error};
-use crate::harness::{Fault, Mode, Raw, Setup, Spec, Vault, bench, eventually, leasehold, same, through};
+use crate::harness::{
+    Backends, Fault, Mode, Raw, Setup, Spec, Vault, bench, eventually, leasehold, same, through,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_ends_before_its_lease_is_replaced_in_time_and_its_sessions_end_first() {
@@ -41,9 +43,8 @@ async fn a_token_that_ends_before_its_lease_is_replaced_in_time_and_its_sessions
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_token_that_can_be_renewed_is_no_reason_to_rotate() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").token(json!({"token_period": "10s"}))).await;
+    let Backends { db, vault, setup } =
+        Backends::new(Spec::new("app").token(json!({"token_period": "10s"}))).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let session = leasehold.connect("app", db.name()).await;
@@ -59,9 +60,7 @@ async fn a_short_token_that_can_be_renewed_is_no_reason_to_rotate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_revoked_by_hand_is_replaced_once_and_no_new_login_fails() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let old = [leasehold.connect("app", db.name()).await, leasehold.connect("app", db.name()).await];
@@ -95,9 +94,7 @@ async fn a_lease_revoked_by_hand_is_replaced_once_and_no_new_login_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_denial_that_passes_by_gives_a_revoked_lease_away() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     work_table(&db).await;
@@ -117,9 +114,7 @@ async fn a_denial_that_passes_by_gives_a_revoked_lease_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_clients_that_wait_for_the_first_credential_make_one_request() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
     fault.set(Mode::Blackhole).await;
     let leasehold = leasehold().upstream(&db).vault(&through(&vault, &fault)).login(&setup).start().await;
@@ -149,9 +144,7 @@ async fn short_token(vault: &Vault, setup: &Setup) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_file_that_is_renewed_in_time_carries_every_login_over() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let file = bench().directory().await.join("token");
     std::fs::write(&file, short_token(&vault, &setup).await).unwrap();
     let leasehold = leasehold()
@@ -185,9 +178,7 @@ async fn a_token_file_that_is_renewed_in_time_carries_every_login_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handed_token_that_ends_ends_its_sessions_first() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let leasehold = leasehold()
         .upstream(&db)
         .vault(&vault)

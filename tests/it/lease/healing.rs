@@ -6,13 +6,11 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Logins, SOON};
-use crate::harness::{Fault, Mode, Spec, bench, eventually, leasehold, same, through};
+use crate::harness::{Backends, Fault, Mode, Spec, bench, eventually, leasehold, same, through};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_dropped_behind_vaults_back_is_replaced_at_the_next_login() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let old = leasehold.connect("app", db.name()).await;
@@ -30,9 +28,7 @@ async fn a_role_dropped_behind_vaults_back_is_replaced_at_the_next_login() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_that_fails_for_a_dropped_group_ends_no_session_before_its_lease() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").ttl("20s", "1h")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").ttl("20s", "1h")).await;
     let group = format!("{}_readers", db.name());
     let renew = json!({"renew_statements": [format!("GRANT {group} TO \"{{{{name}}}}\"")]});
     vault.write(&format!("{}/roles/app", setup.mount()), renew).await;
@@ -60,9 +56,7 @@ async fn a_renewal_that_fails_for_a_dropped_group_ends_no_session_before_its_lea
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_changed_behind_vaults_back_is_replaced_once_and_sessions_go_on() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let leasehold = leasehold()
         .upstream(&db)
         .vault(&vault)
@@ -173,9 +167,7 @@ async fn a_renewal_that_fails_as_vault_cannot_reach_postgres_is_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_deleted_in_vault_leaves_its_credential_to_its_end_and_a_new_one_heals() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let mut setup = vault.setup(&db, Spec::new("app").ttl("20s", "1h")).await;
+    let Backends { db, vault, mut setup } = Backends::new(Spec::new("app").ttl("20s", "1h")).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let logins = Logins::through(&leasehold, &db);
@@ -194,9 +186,7 @@ async fn a_role_deleted_in_vault_leaves_its_credential_to_its_end_and_a_new_one_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leases_revoked_again_and_again_do_not_flood_vault() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let leasehold = leasehold()
         .upstream(&db)
         .vault(&vault)
@@ -222,9 +212,8 @@ async fn leases_revoked_again_and_again_do_not_flood_vault() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_token_takes_its_generation_along_and_a_fresh_login_heals() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").token(json!({"token_period": "10s"}))).await;
+    let Backends { db, vault, setup } =
+        Backends::new(Spec::new("app").token(json!({"token_period": "10s"}))).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let idle = leasehold.connect("app", db.name()).await;
@@ -255,9 +244,8 @@ fn list() -> reqwest::Method {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_too_short_to_be_of_use_is_given_back_and_asked_for_with_back_off() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").ttl("4s", "4s").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } =
+        Backends::new(Spec::new("app").ttl("4s", "4s").policy(Spec::MAY_REVOKE)).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
 
     leasehold.until_metric(SOON, "revocations_total", &[("outcome", "lease")], 3.0).await;
@@ -274,9 +262,8 @@ async fn a_lease_too_short_to_be_of_use_is_given_back_and_asked_for_with_back_of
 
 #[tokio::test(flavor = "multi_thread")]
 async fn max_age_ends_a_credential_that_could_be_renewed_for_ever() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").ttl("10s", "24h").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } =
+        Backends::new(Spec::new("app").ttl("10s", "24h").policy(Spec::MAY_REVOKE)).await;
     let leasehold =
         leasehold().upstream(&db).vault(&vault).login(&setup).flag("--max-age", "16s").start().await;
     leasehold.wait_ready().await;

@@ -3,13 +3,11 @@
 use serde_json::json;
 
 use super::{Logins, SOON};
-use crate::harness::{Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Spec, bench, eventually, leasehold, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_allows_revocation_gets_each_lease_back_by_itself() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let old = leasehold.connect("app", db.name()).await;

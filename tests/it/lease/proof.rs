@@ -5,13 +5,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::SOON;
-use crate::harness::{Fault, Mode, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Fault, Mode, Spec, eventually, leasehold, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_that_cannot_log_in_is_refused_and_the_old_one_stays() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").ttl("12s", "1h").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } =
+        Backends::new(Spec::new("app").ttl("12s", "1h").policy(Spec::MAY_REVOKE)).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let session = leasehold.connect("app", db.name()).await;
@@ -43,9 +42,7 @@ async fn a_credential_that_cannot_log_in_is_refused_and_the_old_one_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_postgres_at_the_start_a_credential_is_published_unproved_and_works_later() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let fault = Fault::before(&db.server.addr()).await;
     fault.set(Mode::Refuse).await;
     let leasehold = leasehold()
@@ -68,9 +65,7 @@ async fn without_postgres_at_the_start_a_credential_is_published_unproved_and_wo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successor_that_cannot_be_proved_waits_while_the_old_one_serves() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let fault = Fault::before(&db.server.addr()).await;
     let leasehold = leasehold()
         .upstream_uri(&format!("postgresql://{}/?sslmode=disable&connect_timeout=2", fault.addr()))

@@ -5,13 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Logins, Orphans, SOON, work_table, work_until_error};
-use crate::harness::{Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Spec, eventually, leasehold, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_lives_past_the_default_ttl_as_its_lease_is_renewed() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").ttl("10s", "10m")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").ttl("10s", "10m")).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     work_table(&db).await;
@@ -37,9 +35,8 @@ async fn a_session_lives_past_the_default_ttl_as_its_lease_is_renewed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_at_its_max_ttl_is_rotated_and_every_session_ends_before_its_role_is_dropped() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").ttl("12s", "16s").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } =
+        Backends::new(Spec::new("app").ttl("12s", "16s").policy(Spec::MAY_REVOKE)).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     work_table(&db).await;

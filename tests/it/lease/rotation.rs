@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use super::{Orphans, SOON};
 use crate::harness::{
-    Fault, Mode, Scene, Spec, Storage, Writers, bench, eventually, leasehold, same, through,
+    Backends, Fault, Mode, Scene, Spec, Storage, Writers, bench, eventually, leasehold, same, through,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_rotations_under_load_fail_no_login_close_no_session_and_lose_no_write() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").ttl("20s", "24h").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } =
+        Backends::new(Spec::new("app").ttl("20s", "24h").policy(Spec::MAY_REVOKE)).await;
     let leasehold = leasehold()
         .upstream(&db)
         .vault(&vault)
@@ -47,9 +46,7 @@ async fn fifty_rotations_under_load_fail_no_login_close_no_session_and_lose_no_w
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_with_no_drain_time_ends_every_earlier_session_and_revokes_at_once() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let orphans = Orphans::watch(&db).await;
@@ -75,9 +72,7 @@ async fn rotate_with_no_drain_time_ends_every_earlier_session_and_revokes_at_onc
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_closes_between_transactions_and_lets_an_open_one_finish() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let mut idle = Vec::new();
@@ -102,9 +97,7 @@ async fn a_drain_closes_between_transactions_and_lets_an_open_one_finish() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotate_that_fails_exits_1_and_drains_nothing() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
     let leasehold = leasehold().upstream(&db).vault(&through(&vault, &fault)).login(&setup).start().await;
     leasehold.wait_ready().await;

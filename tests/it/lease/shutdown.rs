@@ -6,7 +6,7 @@ use reqwest::Method;
 
 use super::SOON;
 use crate::harness::{
-    Database, Fault, Mode, Setup, Spec, Vault, bench, connect, eventually, leasehold, same, through,
+    Backends, Database, Fault, Mode, Setup, Spec, Vault, bench, connect, eventually, leasehold, same, through,
 };
 
 /// Vault drops what a revoked token owned a moment after it has said yes.
@@ -22,9 +22,7 @@ async fn gone(vault: &Vault, setup: &Setup, db: &Database) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quitquitquit_stops_in_order() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let mut leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let idle = leasehold.connect("app", db.name()).await;
@@ -38,9 +36,7 @@ async fn quitquitquit_stops_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_vault_the_process_ends_in_order_all_the_same() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").ttl("20s", "1h")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").ttl("20s", "1h")).await;
     let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
     let mut leasehold = leasehold().upstream(&db).vault(&through(&vault, &fault)).login(&setup).start().await;
     leasehold.wait_ready().await;
@@ -55,9 +51,7 @@ async fn without_vault_the_process_ends_in_order_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_has_never_had_a_credential_ends_at_once() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, setup, .. } = Backends::new(Spec::new("app")).await;
     let mut leasehold =
         leasehold().upstream(&db).vault_addr("http://127.0.0.1:1").login(&setup).start().await;
     let waiting = tokio::spawn({

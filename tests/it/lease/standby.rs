@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::{Logins, SOON};
 use crate::harness::{
-    Database, Fault, Leasehold, Mode, Setup, Spec, Vault, bench, eventually, leasehold, same, through,
+    Backends, Database, Fault, Leasehold, Mode, Setup, Spec, Vault, bench, eventually, leasehold, same,
+    through,
 };
 
 async fn start(db: &Database, vault: &Vault, setup: &Setup, standby: bool) -> Leasehold {
@@ -118,9 +119,7 @@ async fn capped_leases_are_followed_by_what_stands_by_and_nobody_notices() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_on_command_brings_a_fresh_credential_and_another_to_stand_by() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let leasehold = start(&db, &vault, &setup, true).await;
     wait_standby(&leasehold).await;
     let before: Vec<String> = db.roles().await;

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::harness::{Fault, Mode, SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Fault, Mode, SOON, Spec, bench, eventually, leasehold, same};
 use crate::process::{BINARY, output, run_command};
 
 fn text(bytes: &[u8]) -> String {
@@ -32,9 +32,7 @@ async fn run(toml: &str, variables: &[(&str, &str)], flags: &[&str]) -> Output {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_answer_with_text_and_exit_codes_that_scripts_can_use() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let mut leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     let waited = leasehold.command(&["wait", "--max", "10s"]).await;
     assert_eq!((waited.status.code(), text(&waited.stdout)), (Some(0), String::new()));
@@ -78,9 +76,7 @@ async fn commands_answer_with_text_and_exit_codes_that_scripts_can_use() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_in_vain_says_what_is_missing() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, setup, .. } = Backends::new(Spec::new("app")).await;
     let away = Fault::before("127.0.0.1:1").await;
     away.set(Mode::Refuse).await;
     let leasehold =
@@ -174,9 +170,7 @@ async fn a_secret_where_none_belongs_is_refused_and_not_repeated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_ends_it_with_71_and_says_which() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let (_held, addr) = held();
     for listener in ["--listen", "--http", "--admin"] {
         let (status, log) =

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::harness::{Fault, Leasehold, Mode, Raw, SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Fault, Leasehold, Mode, Raw, SOON, Spec, bench, eventually, leasehold, same};
 
 /// Open files of a process.
 fn files(leasehold: &Leasehold) -> usize {
@@ -81,9 +81,7 @@ async fn a_thousand_clients_come_at_once_go_and_stay_and_all_are_drained() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_without_a_credential_is_told_57p03_in_time_and_leaves_nothing_behind() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let away = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
     away.set(Mode::Refuse).await;
     let leasehold = leasehold()

@@ -6,14 +6,12 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::harness::{Spec, bench, leasehold};
+use crate::harness::{Backends, Spec, leasehold};
 use crate::process::{OnSockets, http_lines, run_command};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_are_on_both_addresses_and_commands_on_admin_alone() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let mut leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let [http, admin] = ["http", "admin"].map(|name| leasehold.listening(name)[0].clone());
@@ -48,9 +46,7 @@ async fn probes_are_on_both_addresses_and_commands_on_admin_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_web_page_is_kept_away_from_admin_and_a_probe_is_not_from_http() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let [http, admin] = ["http", "admin"].map(|name| leasehold.listening(name)[0].clone());
@@ -84,9 +80,7 @@ async fn a_web_page_is_kept_away_from_admin_and_a_probe_is_not_from_http() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_has_the_keys_and_forms_that_are_promised() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     let old = leasehold.connect("app", db.name()).await;
@@ -167,9 +161,7 @@ async fn status_has_the_keys_and_forms_that_are_promised() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn admin_may_be_a_socket_for_its_owner_alone_or_off() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let mut running = OnSockets::start(&db, &vault, &setup, Stdio::null(), &[]).await;
     let mode = |path: std::path::PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(running.admin_socket()), 0o600);

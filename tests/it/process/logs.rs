@@ -6,14 +6,12 @@ use std::process::{Command, Stdio};
 
 use tokio::task::JoinSet;
 
-use crate::harness::{Fault, Mode, SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Fault, Mode, SOON, Spec, bench, eventually, leasehold, same};
 use crate::process::{BINARY, OnSockets};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_are_text_for_people_or_one_json_object_each() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     for format in ["text", "json"] {
         let path = bench().directory().await.join("log");
         let stderr = Stdio::from(File::create(&path).unwrap());
@@ -41,9 +39,7 @@ async fn lines_are_text_for_people_or_one_json_object_each() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_nobody_takes_holds_nobody_up_and_its_dropped_lines_are_counted() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
 
     // Whoever read it has gone: every line is lost, at once.
     let (reader, writer) = std::io::pipe().unwrap();
@@ -87,9 +83,7 @@ async fn a_log_that_nobody_takes_holds_nobody_up_and_its_dropped_lines_are_count
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logins_that_fail_by_the_hundred_are_a_few_lines_with_a_count() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let away = Fault::before(&db.server.addr()).await;
     let leasehold = leasehold()
         .upstream_uri(&format!("postgresql://{}/?sslmode=disable", away.addr()))

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::harness::{SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, SOON, Spec, eventually, leasehold, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_there_after_a_story_with_labels_of_enums_alone() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").ttl("12s", "1h").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } =
+        Backends::new(Spec::new("app").ttl("12s", "1h").policy(Spec::MAY_REVOKE)).await;
     let leasehold = leasehold()
         .upstream(&db)
         .vault(&vault)

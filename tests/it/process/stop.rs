@@ -8,32 +8,18 @@ use rustix::process::Signal;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::harness::{
-    Builder, Database, Fault, Mode, Raw, SOON, Setup, Spec, Vault, bench, eventually, leasehold, same,
-};
+use crate::harness::{Backends, Builder, Fault, Mode, Raw, SOON, Spec, eventually, leasehold, same};
 use crate::process::OnSockets;
 
-struct Platform {
-    db: Database,
-    vault: Vault,
-    setup: Setup,
-}
-
-impl Platform {
-    async fn new() -> Self {
-        let db = bench().postgres().await.database().await;
-        let vault = bench().vault().await;
-        let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
-        Self { db, vault, setup }
+impl Backends {
+    /// leasehold may revoke leases.
+    async fn that_may_revoke() -> Self {
+        Self::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await
     }
 
-    fn leasehold(&self, min: &str, max: &str) -> Builder {
-        leasehold()
-            .upstream(&self.db)
-            .vault(&self.vault)
-            .login(&self.setup)
-            .flag("--min-sigterm-delay", min)
-            .flag("--max-sigterm-delay", max)
+    /// A leasehold that takes so long to stop.
+    fn stopping(&self, min: &str, max: &str) -> Builder {
+        self.leasehold().flag("--min-sigterm-delay", min).flag("--max-sigterm-delay", max)
     }
 
     /// Nothing is left in Vault and none of its roles in the database.
@@ -49,9 +35,9 @@ async fn accepts(addr: SocketAddr) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn until_the_minimum_it_is_not_ready_but_lets_clients_in_and_then_closes_idle_sessions_alone() {
-    let platform = Platform::new().await;
-    let db = &platform.db;
-    let mut leasehold = platform.leasehold("4s", "60s").start().await;
+    let backends = Backends::that_may_revoke().await;
+    let db = &backends.db;
+    let mut leasehold = backends.stopping("4s", "60s").start().await;
     leasehold.wait_ready().await;
     let idle = leasehold.connect("app", db.name()).await;
     let (mut busy, _) = Raw::login(leasehold.addr(), "app", db.name()).await;
@@ -86,17 +72,17 @@ async fn until_the_minimum_it_is_not_ready_but_lets_clients_in_and_then_closes_i
     assert_eq!(committed.last().unwrap().fields()[&'C'], "57P01");
     assert_eq!(leasehold.wait_exit().await.code(), Some(0));
     assert_eq!(db.admin.value("SELECT count(*) FROM kept").await, "1");
-    platform.assert_given_back().await;
+    backends.assert_given_back().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_maximum_a_session_is_closed_whatever_it_does() {
-    let platform = Platform::new().await;
-    let mut leasehold = platform.leasehold("0s", "1s").start().await;
+    let backends = Backends::that_may_revoke().await;
+    let mut leasehold = backends.stopping("0s", "1s").start().await;
     leasehold.wait_ready().await;
-    let (mut open, _) = Raw::login(leasehold.addr(), "app", platform.db.name()).await;
+    let (mut open, _) = Raw::login(leasehold.addr(), "app", backends.db.name()).await;
     open.query("BEGIN").await;
-    let (mut running, _) = Raw::login(leasehold.addr(), "app", platform.db.name()).await;
+    let (mut running, _) = Raw::login(leasehold.addr(), "app", backends.db.name()).await;
     running.send('Q', b"SELECT pg_sleep(600)\0").await;
 
     let asked_at = Instant::now();
@@ -109,18 +95,18 @@ async fn at_the_maximum_a_session_is_closed_whatever_it_does() {
     }
     assert!(asked_at.elapsed() >= Duration::from_secs(1));
     assert_eq!(leasehold.wait_exit().await.code(), Some(0), "also after forced closes");
-    assert!(platform.db.backends().await.is_empty(), "the running statement was cancelled");
-    platform.assert_given_back().await;
+    assert!(backends.db.backends().await.is_empty(), "the running statement was cancelled");
+    backends.assert_given_back().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_a_client_that_says_nothing_nor_a_login_that_hangs_holds_up_the_stop() {
-    let platform = Platform::new().await;
-    let hangs = Fault::before(&platform.db.server.addr()).await;
+    let backends = Backends::that_may_revoke().await;
+    let hangs = Fault::before(&backends.db.server.addr()).await;
     let mut leasehold = leasehold()
         .upstream_uri(&format!("postgresql://{}/?sslmode=disable", hangs.addr()))
-        .vault(&platform.vault)
-        .login(&platform.setup)
+        .vault(&backends.vault)
+        .login(&backends.setup)
         .flag("--max-sigterm-delay", "600s")
         .flag("--limits-handshake-timeout", "600s")
         .flag("--limits-connect-timeout", "600s")
@@ -134,7 +120,7 @@ async fn neither_a_client_that_says_nothing_nor_a_login_that_hangs_holds_up_the_
     hangs.set(Mode::Blackhole).await;
     let dialled = hangs.recordings().len();
     let mut waiting = leasehold.connect_raw().await;
-    waiting.startup(Raw::PROTOCOL_3_0, &[("user", "app"), ("database", platform.db.name())]).await;
+    waiting.startup(Raw::PROTOCOL_3_0, &[("user", "app"), ("database", backends.db.name())]).await;
     eventually(SOON, async || same(hangs.recordings().len() > dialled, true)).await;
 
     leasehold.sigterm();
@@ -144,15 +130,15 @@ async fn neither_a_client_that_says_nothing_nor_a_login_that_hangs_holds_up_the_
     assert_eq!(leasehold.wait_exit().await.code(), Some(0));
     assert_eq!(silent.recv().await, None);
     assert_eq!(half.recv().await, None);
-    platform.assert_given_back().await;
+    backends.assert_given_back().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_term_ends_it_now() {
-    let platform = Platform::new().await;
-    let mut leasehold = platform.leasehold("600s", "600s").start().await;
+    let backends = Backends::that_may_revoke().await;
+    let mut leasehold = backends.stopping("600s", "600s").start().await;
     leasehold.wait_ready().await;
-    let (mut session, _) = Raw::login(leasehold.addr(), "app", platform.db.name()).await;
+    let (mut session, _) = Raw::login(leasehold.addr(), "app", backends.db.name()).await;
     session.query("BEGIN").await;
     leasehold.sigterm();
     eventually(SOON, async || same(leasehold.http("/readyz").await.status, 503)).await;
@@ -166,10 +152,10 @@ async fn a_second_term_ends_it_now() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_hook_and_the_signal_behind_it_are_one_request() {
-    let platform = Platform::new().await;
-    let mut leasehold = platform.leasehold("0s", "60s").start().await;
+    let backends = Backends::that_may_revoke().await;
+    let mut leasehold = backends.stopping("0s", "60s").start().await;
     leasehold.wait_ready().await;
-    let (mut session, _) = Raw::login(leasehold.addr(), "app", platform.db.name()).await;
+    let (mut session, _) = Raw::login(leasehold.addr(), "app", backends.db.name()).await;
     session.query("BEGIN").await;
     for _ in 0..2 {
         assert_eq!(leasehold.admin(reqwest::Method::GET, "/quitquitquit").await.status, 200);
@@ -180,13 +166,13 @@ async fn a_stop_hook_and_the_signal_behind_it_are_one_request() {
     session.send('Q', b"COMMIT\0").await;
     session.until("E").await;
     assert_eq!(leasehold.wait_exit().await.code(), Some(0));
-    platform.assert_given_back().await;
+    backends.assert_given_back().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_pipes_unknown_signals_and_unread_replies_do_not_end_it() {
-    let platform = Platform::new().await;
-    let Platform { db, vault, setup } = &platform;
+    let backends = Backends::that_may_revoke().await;
+    let Backends { db, vault, setup } = &backends;
     let mut running = OnSockets::start(db, vault, setup, Stdio::null(), &[]).await;
     let session = running.connect("app", db.name()).await;
     for signal in [Signal::PIPE, Signal::USR1, Signal::USR2, Signal::ALARM] {
@@ -200,15 +186,15 @@ async fn broken_pipes_unknown_signals_and_unread_replies_do_not_end_it() {
     assert_eq!(running.wait_exit().await.code(), Some(0));
     assert!(!running.client_socket().exists(), "its files are removed");
     assert!(!running.admin_socket().exists());
-    platform.assert_given_back().await;
+    backends.assert_given_back().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_that_means_nothing_is_said_to_and_quit_ends_it_as_term_does() {
-    let platform = Platform::new().await;
-    let mut leasehold = platform.leasehold("0s", "60s").start().await;
+    let backends = Backends::that_may_revoke().await;
+    let mut leasehold = backends.stopping("0s", "60s").start().await;
     leasehold.wait_ready().await;
-    let (mut session, _) = Raw::login(leasehold.addr(), "app", platform.db.name()).await;
+    let (mut session, _) = Raw::login(leasehold.addr(), "app", backends.db.name()).await;
     session.query("BEGIN").await;
     for (signal, name) in [(Signal::USR1, "USR1"), (Signal::USR2, "USR2")] {
         leasehold.signal(signal);
@@ -226,15 +212,15 @@ async fn a_signal_that_means_nothing_is_said_to_and_quit_ends_it_as_term_does() 
     session.send('Q', b"COMMIT\0").await;
     session.until("E").await;
     assert_eq!(leasehold.wait_exit().await.code(), Some(0));
-    platform.assert_given_back().await;
+    backends.assert_given_back().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_that_closes_ends_in_order_what_has_no_file_to_read_again() {
-    let platform = Platform::new().await;
-    let mut leasehold = platform.leasehold("0s", "60s").start().await;
+    let backends = Backends::that_may_revoke().await;
+    let mut leasehold = backends.stopping("0s", "60s").start().await;
     leasehold.wait_ready().await;
-    let (mut session, _) = Raw::login(leasehold.addr(), "app", platform.db.name()).await;
+    let (mut session, _) = Raw::login(leasehold.addr(), "app", backends.db.name()).await;
     session.query("BEGIN").await;
     // The shell says it, and then the system.
     leasehold.sighup();
@@ -244,26 +230,26 @@ async fn a_terminal_that_closes_ends_in_order_what_has_no_file_to_read_again() {
     session.send('Q', b"COMMIT\0").await;
     session.until("E").await;
     assert_eq!(leasehold.wait_exit().await.code(), Some(0));
-    platform.assert_given_back().await;
+    backends.assert_given_back().await;
 
     // Under nohup it goes on.
-    let mut kept = platform.leasehold("0s", "1s").ignoring_hangups().start().await;
+    let mut kept = backends.stopping("0s", "1s").ignoring_hangups().start().await;
     kept.wait_ready().await;
     kept.sighup();
-    assert_eq!(kept.connect("app", platform.db.name()).await.value("SELECT 1").await, "1");
+    assert_eq!(kept.connect("app", backends.db.name()).await.value("SELECT 1").await, "1");
     assert_eq!(kept.stop().await.code(), Some(0));
     assert!(kept.log().messages("shutdown requested: there is no file to be read again").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_one_leaves_sockets_that_the_next_one_replaces() {
-    let platform = Platform::new().await;
-    let Platform { db, vault, setup } = &platform;
+    let backends = Backends::that_may_revoke().await;
+    let Backends { db, vault, setup } = &backends;
     let mut killed = OnSockets::start(db, vault, setup, Stdio::null(), &[]).await;
     let directory = killed.directory.to_str().unwrap().to_owned();
     let admin = killed.admin_socket().to_str().unwrap().to_owned();
     let at_the_same = |flag: &str| {
-        platform.leasehold("0s", "1s").flag("--listen", &directory).flag(flag, &admin).flag("--http", "off")
+        backends.stopping("0s", "1s").flag("--listen", &directory).flag(flag, &admin).flag("--http", "off")
     };
     let (refused, log) = at_the_same("--admin").run_to_end().await;
     assert_eq!(refused.code(), Some(71), "while it lives nobody takes its sockets: {}", log.0);

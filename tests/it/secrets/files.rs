@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Method;
 
-use crate::harness::{Authority, Builder, Leasehold, SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{
+    Authority, Backends, Builder, Leasehold, SOON, Spec, bench, eventually, leasehold, same,
+};
 
 /// What must not come out: secrets in every form in which a program shows bytes.
 #[derive(Default)]
@@ -415,9 +417,7 @@ async fn no_secret_among_the_arguments_or_variables_is_shown() {
 /// What Vault answers to a damaged secret is in the log, and the secret is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_damaged_secret_file_is_shown_by_what_vault_makes_of_it() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let secret_id = std::fs::read_to_string(setup.secret_id_file()).unwrap();
     let token = "hvs.CAESIJlU9JMYEhOPYv4igBgsRohhhhh";
     let file = bench().directory().await.join("secret");

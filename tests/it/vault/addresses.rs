@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::harness::{Fault, Mode, SOON, Spec, Storage, Vault, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Fault, Mode, SOON, Spec, Storage, Vault, bench, eventually, leasehold, same};
 
 /// A cluster of two that may each become its leader.
 pub(crate) async fn cluster() -> (Vault, Vault) {
@@ -36,9 +36,7 @@ async fn has_heard(standby: &Vault, leader: &Vault) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_and_sealed_addresses_are_passed_over() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let sealed = bench().own_vault(Storage::Raft).await;
     sealed.seal().await;
     eventually(SOON, async || same(sealed.health().await, 503)).await;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Leasehold, SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Leasehold, SOON, Spec, bench, eventually, leasehold, same};
 
 /// `rotate` fails, and the credential there is serves on.
 async fn fails_to_rotate(leasehold: &Leasehold) -> String {
@@ -14,9 +14,7 @@ async fn fails_to_rotate(leasehold: &Leasehold) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_out_of_a_cache_is_recognised_said_and_not_used() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
     let proxy = bench().caching_proxy(&vault).await;
     let mut leasehold = leasehold().upstream(&db).vault_addr(&proxy).login(&setup).start().await;
     leasehold.wait_ready().await;
@@ -44,9 +42,7 @@ async fn a_lease_out_of_a_cache_is_recognised_said_and_not_used() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_that_is_used_up_is_waited_for() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let quota = format!("sys/quotas/rate-limit/{}", setup.id());
     vault.write(&quota, json!({"path": format!("{}/", setup.mount()), "rate": 1, "interval": "10m"})).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;

@@ -2,14 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Database, Leasehold, SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Database, Leasehold, SOON, Spec, eventually, leasehold, same};
 use crate::lease::Orphans;
 
 /// A lease of an hour under a token of its own kind.
 async fn under(token: Value) -> (Database, Leasehold) {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").token(token)).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").token(token)).await;
     let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
     leasehold.wait_ready().await;
     (db, leasehold)

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::harness::{
-    Builder, Database, Fault, Leasehold, SOON, Setup, Spec, Vault, bench, eventually, leasehold, same,
+    Backends, Builder, Database, Fault, Leasehold, SOON, Setup, Spec, Vault, eventually, leasehold, same,
 };
 
 struct Platform {
@@ -16,9 +16,7 @@ struct Platform {
 
 impl Platform {
     async fn new(spec: Spec) -> Self {
-        let db = bench().postgres().await.database().await;
-        let vault = bench().vault().await;
-        let setup = vault.setup(&db, spec).await;
+        let Backends { db, vault, setup } = Backends::new(spec).await;
         let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
         Self { db, vault, setup, fault }
     }

@@ -6,7 +6,7 @@ use rustix::process::Resource;
 use serde_json::json;
 
 use crate::harness::{
-    Builder, Fault, Memory, Mode, SOON, Scene, Spec, bench, eventually, leasehold, same, through,
+    Backends, Builder, Fault, Memory, Mode, SOON, Scene, Spec, bench, eventually, leasehold, same, through,
 };
 use crate::process::OnSockets;
 
@@ -188,9 +188,7 @@ async fn a_log_that_may_not_grow_costs_lines_that_are_counted_and_nothing_else()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_on_a_full_disk_holds_nobody_up() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut running = OnSockets::start(&db, &vault, &setup, full.into(), &[]).await;
 
@@ -205,9 +203,7 @@ async fn a_log_on_a_full_disk_holds_nobody_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_file_that_had_no_room_is_written_as_soon_as_it_has() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let memory = Memory::new();
     let path = memory.file();
     let describe =

@@ -5,15 +5,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{SOON, Spec, at_once};
-use crate::harness::{Balancer, Spoil, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Balancer, Spoil, eventually, leasehold, same};
 
 /// Longer than the back-off while no credential is usable, several times over.
 const WATCHED_FOR: Duration = Duration::from_secs(12);
 
 async fn leaves_few_roles(spoil: Spoil) {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
     let balancer = Balancer::before(&format!("127.0.0.1:{}", vault.port), spoil).await;
     let leasehold = leasehold()
         .upstream(&db)
