@@ -35,13 +35,13 @@ pub(crate) use status::{Rotated, RotatedRoute, State, Status};
 pub(crate) struct Process {
     /// All routes, in the order of the configuration; a reload changes them.
     routes: RwLock<Vec<Arc<Route>>>,
-    /// Where a shutdown is asked for.
+    /// Starts a shutdown.
     pub(crate) shutdown: Shutdown,
     /// The state of the secret server.
     pub(crate) vault_status: Box<dyn Fn() -> VaultStatus + Send + Sync>,
     /// The metrics as text.
     pub(crate) render_metrics: Box<dyn Fn() -> String + Send + Sync>,
-    /// Where a reload is asked for.
+    /// Starts a reload.
     pub(crate) reloads: mpsc::Sender<ReloadReply>,
     started: AtomicBool,
 }
@@ -69,7 +69,7 @@ impl Process {
         self.routes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Other routes from now on.
+    /// Sets the routes from now on.
     pub(crate) fn set_routes(&self, routes: Vec<Arc<Route>>) {
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = routes;
     }

@@ -15,7 +15,7 @@ use super::health::{self, Probe, RouteHealth};
 use super::{Process, Rotated, RotatedRoute, State, Status, guard};
 use crate::credentials::{DrainSpan, RotateDone, Route};
 
-/// Which of the two servers was asked.
+/// The server that was asked, of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     /// Probes and metrics.
@@ -215,7 +215,7 @@ async fn rotate(process: &Process, query: Query) -> Response<Full<Bytes>> {
     json(code, &Rotated { routes })
 }
 
-/// 200 with what was done, or 422 with the one line that says why nothing was.
+/// The reply to a reload: 200 with what was done, or 422 with the one line that says why nothing was.
 async fn reload(process: &Process) -> Response<Full<Bytes>> {
     let (reply, outcome) = oneshot::channel();
     let asked = process.reloads.send(reply).await.is_ok();
@@ -226,7 +226,7 @@ async fn reload(process: &Process) -> Response<Full<Bytes>> {
     }
 }
 
-/// All at once; the answers in the order of the routes.
+/// Rotates all routes at once. The answers are in the order of the routes.
 async fn rotate_all(routes: Vec<Arc<Route>>, drain: Option<DrainSpan>) -> Vec<RotatedRoute> {
     let mut tasks = JoinSet::new();
     let mut answers: Vec<RotatedRoute> = Vec::with_capacity(routes.len());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What probes need to know of one route.
+/// The facts of one route that probes depend on.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RouteHealth {
     /// Its name.
@@ -11,7 +11,7 @@ pub(crate) struct RouteHealth {
     pub(crate) ready: bool,
     /// Whether it has a credential only while sessions need one. Then it is no part of startup and readiness.
     pub(crate) lazy: bool,
-    /// Whether it has had its first one.
+    /// Whether it has had its first credential.
     pub(crate) has_had_credential: bool,
     /// Whether its first request met a refusal that is not transient.
     pub(crate) was_refused: bool,
@@ -25,12 +25,12 @@ pub(crate) struct RouteHealth {
     pub(crate) barred: Option<String>,
 }
 
-/// What a probe says.
+/// The answer to a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Probe {
     /// 200 or 503.
     pub(crate) ok: bool,
-    /// Why: one line a route.
+    /// The reasons, one line a route.
     pub(crate) detail: String,
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn has_started(routes: &[RouteHealth]) -> bool {
             && eager.all(|route| route.has_had_credential || route.was_refused))
 }
 
-/// What `/startup` says.
+/// The answer of `/startup`.
 #[must_use]
 pub(crate) fn startup(started: bool, routes: &[RouteHealth]) -> Probe {
     let detail = if started {
@@ -66,7 +66,7 @@ pub(crate) fn startup(started: bool, routes: &[RouteHealth]) -> Probe {
     Probe { ok: started, detail }
 }
 
-/// What `/readyz` says: started, not draining, and at least one of these routes usable.
+/// The answer of `/readyz`: 200 if the process has started, is not draining, and at least one of these routes is usable.
 #[must_use]
 pub(crate) fn readiness(started: bool, draining: bool, routes: &[RouteHealth]) -> Probe {
     let mut detail = String::new();

@@ -29,19 +29,19 @@ pub(crate) enum Error {
     /// The system refused a TCP address.
     #[error("{listener}: cannot listen on {addr}")]
     Tcp {
-        /// Which of the two servers.
+        /// Names the server, of the two.
         listener: &'static str,
         addr: SocketAddr,
         /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// The Unix socket is not to be had.
+    /// The Unix socket cannot be bound.
     #[error("admin")]
     Unix(#[source] socket::Error),
 }
 
-/// A bound server that does not serve yet: what connects waits in the backlog.
+/// A bound server that does not serve yet: clients that connect wait in the backlog.
 #[derive(Debug)]
 pub(crate) struct Server {
     socket: Bound,
@@ -58,7 +58,7 @@ pub(crate) fn bind_http(addr: SocketAddr) -> Result<Server, Error> {
 }
 
 /// Binds the admin server, and logs its address. Port 0 is any free port; a Unix socket gets mode 0600, and replaces
-/// one on which nobody answers.
+/// one on which no process answers.
 ///
 /// # Errors
 /// If the address cannot be bound. Call it inside the runtime.
@@ -145,7 +145,7 @@ async fn converse(client: Client, process: Arc<Process>, scope: Scope, progress:
     let _ = timeout(ANSWER_TIME, first(connection.as_mut(), writing)).await;
 }
 
-/// Until one of them ends.
+/// Waits until one of the two servers ends.
 async fn first(one: impl Future, other: impl Future) {
     tokio::select! {
         _ = one => {}
@@ -162,29 +162,29 @@ fn tcp(addr: SocketAddr) -> io::Result<TcpListener> {
 /// The mode of the admin server's Unix socket: a client that connects commands this process.
 const MODE: u32 = 0o600;
 
-/// Of a Unix socket; as many as the standard library gives one of TCP.
+/// The backlog of a Unix socket, which is that of the standard library for TCP.
 const BACKLOG: i32 = 128;
 
 /// How many peers it takes to fill a server with connections that say nothing.
 const PEERS: usize = 4;
 
-/// From accept to the end of the request's head. A probe's own limit of time is a second by default.
+/// How long a client may take from accept to the end of the request's head. A probe's own limit is a second by default.
 const HEAD_TIME: Duration = Duration::from_secs(2);
 
 /// hyper takes no less than 8 KiB.
 const HEAD_BYTES: usize = 16 * 1024;
 
-/// As many as a browser or a proxy sends, several times over.
+/// The most headers: several times as many as a browser or a proxy sends.
 const HEADERS: usize = 64;
 
-/// From accept to the reply: a rotation waits for a new role to be let in, which is tried for a minute or more.
+/// How long a reply may take from accept on: a rotation waits for its proof, which is tried for a minute or more.
 const ANSWER_TIME: Duration = Duration::from_secs(300);
 
-/// From the reply to its last byte.
+/// How long writing a reply may take.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 
-/// Between two attempts to accept.
+/// How long to wait between two attempts to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Between two lines that say so.
+/// How much time lies between two log lines about it.
 const LOG_EVERY: Duration = Duration::from_secs(10);

@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::credentials::status::{RouteStatus, VaultStatus};
 
-/// What `GET /status` gives.
+/// The document of `GET /status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Status {
-    /// leasehold's own.
+    /// leasehold's version.
     pub(crate) version: String,
-    /// How far the process is.
+    /// The state of the process.
     pub(crate) state: State,
     /// The secret server.
     pub(crate) vault: VaultStatus,
@@ -17,13 +17,13 @@ pub(crate) struct Status {
     pub(crate) routes: Vec<RouteStatus>,
 }
 
-/// How far the process is.
+/// The state of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
     /// `/startup` has not been true yet.
     Starting,
-    /// It serves.
+    /// The process serves.
     Serving,
     /// A shutdown was asked for.
     Draining,
@@ -41,14 +41,14 @@ impl State {
     }
 }
 
-/// What `POST /rotate` gives.
+/// The document of `POST /rotate`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Rotated {
     /// Each route that was asked to, in the order of the configuration.
     pub(crate) routes: Vec<RotatedRoute>,
 }
 
-/// What became of one route: one of the three is there.
+/// The outcome for one route: one of the three fields is there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RotatedRoute {
     /// Its name.
@@ -59,7 +59,7 @@ pub(crate) struct RotatedRoute {
     /// A static role was read, and nothing was published: its password is the same since then, RFC 3339 in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) unchanged_since: Option<String>,
-    /// Why none was.
+    /// Why nothing was published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The files of certificates that the configuration names: whether a reload finds something else in them. Floor 6.
+//! Finds out whether the content of the certificate files that the configuration names has changed. Floor 6.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,8 +33,8 @@ impl Certificates {
         Self(files.into_iter().map(|file| (file.to_string(), file.fingerprint())).collect())
     }
 
-    /// What a reload says of them; nothing where there are none.
-    pub(super) fn told(&self, before: &Self) -> Option<String> {
+    /// The changes since `before`, as a reload says them; `None` where there are none.
+    pub(super) fn changes_since(&self, before: &Self) -> Option<String> {
         let changed: Vec<_> = self
             .0
             .iter()
@@ -58,12 +58,16 @@ mod tests {
         let of = |files: &[(&str, u64)]| {
             Certificates(files.iter().map(|(name, content)| ((*name).to_owned(), Some(*content))).collect())
         };
-        assert_eq!(of(&[]).told(&of(&[])), None);
+        assert_eq!(of(&[]).changes_since(&of(&[])), None);
         let none = Some("certificate files read again, none changed".to_owned());
-        assert_eq!(of(&[("ca", 1)]).told(&of(&[("ca", 1)])), none);
-        assert_eq!(of(&[("ca", 1), ("new", 1)]).told(&of(&[("ca", 1)])), none, "it was not named before");
+        assert_eq!(of(&[("ca", 1)]).changes_since(&of(&[("ca", 1)])), none);
+        assert_eq!(
+            of(&[("ca", 1), ("new", 1)]).changes_since(&of(&[("ca", 1)])),
+            none,
+            "it was not named before"
+        );
         let changed = Some("certificate files read again, changed: ca; key".to_owned());
         let before = of(&[("ca", 1), ("cert", 2), ("key", 3)]);
-        assert_eq!(of(&[("ca", 7), ("cert", 2), ("key", 8)]).told(&before), changed);
+        assert_eq!(of(&[("ca", 7), ("cert", 2), ("key", 8)]).changes_since(&before), changed);
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Common {
     pub(super) sessions: Arc<Shared>,
 }
 
-/// What runs.
+/// All routes of the running process.
 pub(super) struct RouteSet {
     source: Source,
     config: Config,
@@ -187,14 +187,14 @@ impl RouteSet {
             new.vault.auth != self.config.vault.auth || new.vault.namespace != self.config.vault.namespace;
         *self.vault.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(vault);
 
-        let mut told = Vec::new();
+        let mut changes = Vec::new();
         let mut before = std::mem::take(&mut self.running);
         let mut running = Vec::new();
         for (route, upstream) in new.routes.iter().zip(&upstreams) {
             let kind = route.vault_path.kind();
             let known = before.iter().position(|old| old.name == route.name && old.kind == kind);
             let Some(known) = known.map(|at| before.swap_remove(at)) else {
-                told.push(format!("{} added", route.name));
+                changes.push(format!("{} added", route.name));
                 running.push(self.start_route(&new, route, upstream));
                 continue;
             };
@@ -202,7 +202,7 @@ impl RouteSet {
             let issue = login_changed
                 || old.is_none_or(|old| old.vault_path != route.vault_path || old.set_role != route.set_role);
             if old != Some(route) || login_changed {
-                told.push(format!("{} changed", route.name));
+                changes.push(format!("{} changed", route.name));
             }
             let servers = servers(&known.used_databases, route, upstream);
             let settings = route_settings(&new, route, upstream);
@@ -213,26 +213,26 @@ impl RouteSet {
         // New sessions first: none may go to a route that has retired.
         self.install(&new, upstreams);
         if new.tls != self.config.tls {
-            told.push("[tls] changed".to_owned());
+            changes.push("[tls] changed".to_owned());
         }
         self.common.sessions.acceptor().set(tls);
         self.config = new;
         for old in before {
-            told.push(format!("{} removed", old.name));
+            changes.push(format!("{} removed", old.name));
             old.credentials.retire().await;
             self.retired.push(old.credentials);
         }
         self.retired.retain(|route| !route.has_ended());
         process.set_routes(self.serving());
-        if told.is_empty() {
-            told.push("no route changed".to_owned());
+        if changes.is_empty() {
+            changes.push("no route changed".to_owned());
         }
-        told.extend(certificates.told(&self.certificates));
+        changes.extend(certificates.changes_since(&self.certificates));
         self.certificates = certificates;
         if !restart.is_empty() {
-            told.push(format!("a restart is needed for {}", restart.join(", ")));
+            changes.push(format!("a restart is needed for {}", restart.join(", ")));
         }
-        Ok(told.join(", "))
+        Ok(changes.join(", "))
     }
 
     fn start_route(&self, config: &Config, route: &RouteConfig, upstream: &Arc<Upstream>) -> RouteHandle {

@@ -10,7 +10,7 @@ use crate::postgres::upstream::{self, Upstream};
 use crate::upstreams;
 use crate::vault::Vault;
 
-/// Where the configuration came from, to be read again.
+/// The sources of the configuration, which a reload reads again.
 #[derive(Clone)]
 pub(super) struct Source {
     pub(super) flags: RunFlags,
@@ -31,7 +31,7 @@ pub(super) struct Renewed {
     pub(super) vault: Vault,
     pub(super) tls: Option<InForce>,
     pub(super) certificates: Certificates,
-    /// What needs a restart, and is as it was.
+    /// The settings that need a restart, and are as they were.
     pub(super) restart: Vec<&'static str>,
 }
 
@@ -55,7 +55,7 @@ impl Renewed {
     }
 }
 
-/// What only a restart can change stays as it is. Gives the names.
+/// Keeps what only a restart can change as it is, and gives the names of such settings that differ.
 fn keep_what_needs_a_restart(old: &Config, new: &mut Config) -> Vec<&'static str> {
     let mut names = Vec::new();
     let mut keep = |name, differs: bool| {

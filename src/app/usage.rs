@@ -1,4 +1,4 @@
-//! What is said of a command line that cannot be understood. Floor 6.
+//! The message about a command line that cannot be understood. Floor 6.
 //!
 //! clap's own texts repeat what they did not expect, and a user may have put a secret where none belongs. So they are
 //! made anew from what clap found, of which only leasehold's own words are taken.

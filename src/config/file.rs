@@ -15,11 +15,11 @@ use super::key::{Form, Setting, Table};
 use super::{keys, known};
 use crate::files::{FileSetting, Reason};
 
-/// What is written in the file; nothing, where there is none.
+/// The content of the file; empty where there is none.
 #[derive(Default)]
 pub(super) struct File {
     source: Source,
-    /// Everything but routes.
+    /// All values but those of routes.
     values: Values,
     /// `[defaults]`
     pub(super) defaults: Values,
@@ -185,7 +185,7 @@ impl Reader<'_> {
                     None => LIST_WANTED,
                 }
             }
-            // Whatever it is, it is refused by name.
+            // It is refused by name, whatever its value is.
             (Form::Later, _) => return Ok(String::new()),
             (Form::Text | Form::Unread, _) => "expected a string",
             (Form::List, _) => LIST_WANTED,

@@ -1,4 +1,4 @@
-//! What one setting is: its names, the form of its value, what is said of it. Floor 6.
+//! One setting: its names, the form of its value, its documentation. Floor 6.
 
 use std::fmt;
 
@@ -10,17 +10,17 @@ pub(super) struct Key<T: 'static> {
     pub(super) parse: fn(&str) -> Result<T, Bad>,
 }
 
-/// Everything that is the same for every type of value.
+/// What settings of every type of value have in common.
 pub struct Setting {
     pub(super) table: Table,
     pub(super) name: &'static str,
     pub(super) form: Form,
-    /// What stands for the value in the help.
+    /// The placeholder of the value in the help.
     pub(super) placeholder: &'static str,
     pub(super) default: &'static str,
     pub(super) help: &'static str,
     pub(super) on_reload: Reload,
-    /// Says what is wrong with a text.
+    /// Checks a text, and gives the reason why it is wrong.
     pub(super) check: fn(&str) -> Result<(), Bad>,
 }
 
@@ -67,15 +67,15 @@ pub(super) enum Form {
 /// What a reload does with a changed value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reload {
-    /// Nothing, and it says so.
+    /// A reload changes nothing, and says that a restart is needed.
     Restart,
-    /// It holds from the next request to Vault on.
+    /// The value holds from the next request to Vault on.
     NextRequest,
     /// A fresh credential is issued, proved and published for it.
     FreshCredential,
-    /// It holds for new logins.
+    /// The value holds for new logins.
     NewLogins,
-    /// It holds from the next decision about a credential on.
+    /// The value holds from the next decision about a credential on.
     NextDecision,
 }
 
@@ -158,19 +158,19 @@ impl Setting {
         self.form != Form::Later
     }
 
-    /// What it means, in a line.
+    /// Its meaning, in a line.
     #[must_use]
     pub fn help(&self) -> String {
         self.help.trim().to_owned()
     }
 
-    /// What it belongs to.
+    /// The part of the configuration that it belongs to.
     #[must_use]
     pub fn heading(&self) -> &'static str {
         self.table.heading().unwrap_or("The process")
     }
 
-    /// What holds where nothing is written; empty where nothing does.
+    /// Its default as text; empty where there is none.
     #[must_use]
     pub fn default(&self) -> &'static str {
         self.default

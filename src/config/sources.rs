@@ -1,4 +1,4 @@
-//! Where a value comes from: the flag, the variable, the file. Floor 6.
+//! The sources of a value: the flag, the variable, the file. Floor 6.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use super::keys;
 use super::values::Bad;
 use crate::files::FileSetting;
 
-/// All that is written for leasehold, and what is in the environment beside it.
+/// Flags, variables and the file, and the rest of the environment.
 pub(super) struct Sources<'a> {
     flags: &'a Flags,
     pub(super) env: &'a Environment,
@@ -50,7 +50,7 @@ pub(super) enum Written<'a> {
     InFile(&'a RouteTable),
 }
 
-/// What was found, or the default that the table of settings has.
+/// The value that was found, or the default that the table of settings has.
 pub(super) fn or_default<T>(found: Option<Found<T>>, key: &Key<T>) -> Result<Found<T>, Error> {
     match found {
         Some(found) => Ok(found),

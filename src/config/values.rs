@@ -1,4 +1,4 @@
-//! The text of one value, read. Pure. Floor 6.
+//! Parsers of the text of one value. Pure. Floor 6.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ pub(super) fn require_auth(text: &str) -> Result<RequireAuth, Bad> {
 /// `2m`, `500ms`, `1h30m`.
 ///
 /// # Errors
-/// Anything else, a bare number too.
+/// If it is anything else, such as a bare number.
 pub(crate) fn duration(text: &str) -> Result<Duration, Bad> {
     let span = humantime::parse_duration(text.trim())
         .map_err(|_| Bad::from("not a duration such as 500ms, 2m or 1h30m"))?;
@@ -60,7 +60,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Bad> {
     Ok(span)
 }
 
-/// As [`duration`], but not zero.
+/// A [`duration`] that is not zero.
 pub(super) fn span(text: &str) -> Result<Duration, Bad> {
     match duration(text)? {
         Duration::ZERO => Err("must be longer than zero".into()),
@@ -68,7 +68,7 @@ pub(super) fn span(text: &str) -> Result<Duration, Bad> {
     }
 }
 
-/// What Vault's Go client takes for `VAULT_CLIENT_TIMEOUT`: plain seconds, or Go's durations (`1m30s`, `1.5h`).
+/// A duration as Vault's Go client reads `VAULT_CLIENT_TIMEOUT`: plain seconds, or Go's durations (`1m30s`, `1.5h`).
 ///
 /// Source: <https://pkg.go.dev/time#ParseDuration>
 pub(super) fn go_duration(text: &str) -> Result<Duration, Bad> {
@@ -111,7 +111,7 @@ fn positive(seconds: f64, bad: impl Fn() -> Bad) -> Result<Duration, Bad> {
     }
 }
 
-/// What Go's `strconv.ParseBool` takes.
+/// A boolean as Go's `strconv.ParseBool` reads it.
 ///
 /// Source: <https://pkg.go.dev/strconv#ParseBool>
 pub(super) fn boolean(text: &str) -> Result<bool, Bad> {
@@ -256,7 +256,7 @@ pub(super) fn vault_addrs(text: &str) -> Result<Vec<vault::Address>, Bad> {
     list(text).map(vault_addr).collect()
 }
 
-/// Where PostgreSQL is. The reason never repeats the URI: it may hold a password that does not belong there.
+/// The URI of PostgreSQL. The reason never repeats it: it may hold a password that does not belong there.
 pub(super) fn upstream(text: &str) -> Result<Uri, Bad> {
     Uri::parse(&self::text(text)?).map_err(|error| Bad(error.to_string()))
 }
@@ -269,12 +269,12 @@ pub(super) fn pattern(text: &str) -> Result<Match, Bad> {
     }
 }
 
-/// What a later version will know; this one refuses it by name.
+/// A setting of a later version, which this one refuses by name.
 pub(super) fn later(_text: &str) -> Result<(), Bad> {
     Ok(())
 }
 
-/// Where an auth method is mounted.
+/// The mount of an auth method.
 pub(super) fn mount(text: &str) -> Result<String, Bad> {
     let text = url_path(text)?;
     if text.starts_with("auth/") {
@@ -329,7 +329,7 @@ fn socket_path(text: &str) -> Result<PathBuf, Bad> {
 /// `sun_path` holds 108 bytes with the terminator.
 const SUN_PATH: usize = 107;
 
-/// Longer spans are slips of the pen, and sums with them stay far from overflow.
+/// The longest span. A longer one is a mistake, and sums with this one stay far from overflow.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
 
 /// PostgreSQL's 5432 moved up by a thousand, as poolers do, so that both fit on one host.

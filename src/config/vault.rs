@@ -6,7 +6,7 @@ use super::{Warning, auth, keys, values};
 use crate::files::FileSetting;
 use crate::vault::{Address, Auth, Config};
 
-/// The configuration of the vault module, and what should be said of it at start.
+/// The configuration of the vault module, and the warnings about it at start.
 pub(super) fn merge(sources: &Sources<'_>, with_token: bool) -> Result<(Config, Vec<Warning>), Error> {
     let addrs = addrs(sources)?;
     let namespace = sources.find_or_ambient(&keys::VAULT_NAMESPACE, "NAMESPACE", values::header_safe)?;
@@ -86,7 +86,7 @@ fn warnings(addrs: &Found<Vec<Address>>, skip_verify: Option<&Found<bool>>) -> V
     warnings
 }
 
-/// Which certificates are trusted.
+/// Reads which certificates are trusted.
 struct Trust {
     cert: Option<FileSetting>,
     cert_bytes: Option<String>,

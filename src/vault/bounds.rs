@@ -1,4 +1,4 @@
-//! How long a request to Vault may take, and what it is for. Floor 2.
+//! The bounds and the priority of a request to Vault. Floor 2.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// What a request protects. Where requests wait for their turn, the least one goes first. `T` is a point in time.
+/// The priority of a request, by what it protects. Where requests wait for their turn, the least one goes first. `T` is a
+/// point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Priority<T = Instant> {
     /// The renewal of a lease or token that carries sessions. Without it they end at this time.
@@ -22,13 +23,13 @@ pub(crate) enum Priority<T = Instant> {
 }
 
 impl<T> Priority<T> {
-    /// Of a fresh credential, and the login for it: until when one is usable, or after how many failures.
+    /// The priority of a fresh credential, and of the login for it: until when one is usable, or after how many failures.
     #[must_use]
     pub(crate) fn of_issuance(runs_until: Option<T>, failures: u32) -> Self {
         runs_until.map_or(Self::First(failures), Self::Logins)
     }
 
-    /// Of a renewal, without which what it is for ends at this time.
+    /// The priority of a renewal, without which the lease or token ends at this time.
     #[must_use]
     pub(crate) fn of_renewal(ends_at: T, has_sessions: bool) -> Self {
         if has_sessions { Self::Sessions(ends_at) } else { Self::Logins(ends_at) }

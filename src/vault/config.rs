@@ -1,4 +1,4 @@
-//! What the vault module needs to know. Floor 2.
+//! The configuration of the vault module. Floor 2.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! One request: built, sent in its turn, and what came of it. Floor 2.
+//! One request: it is built, sent in its turn, and its outcome is recorded. Floor 2.
 
 use std::sync::PoisonError;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -120,7 +120,7 @@ impl Vault {
             .map_err(|_| refuse("the path cannot be put into a URL"))
     }
 
-    /// Waits for its turn, sends, counts.
+    /// Waits for the request's turn, sends it, and counts its outcome.
     pub(super) async fn exchange(
         &self,
         operation: Operation,
@@ -172,7 +172,7 @@ impl Vault {
     }
 }
 
-/// A success that cannot be read: it was done, and we do not know what.
+/// The failure for a success that cannot be read: Vault has done something, and what it was is unknown.
 pub(super) fn unreadable(operation: Operation, why: replies::Unusable) -> Failure {
     Failure::local(operation, Kind::Transient, why.as_str()).with_outcome_unknown()
 }

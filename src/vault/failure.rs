@@ -1,4 +1,4 @@
-//! A request to Vault that failed: what that means, and the text for the log. Floor 2.
+//! The failure of a request to Vault: its meaning, and its text for the log. Floor 2.
 //!
 //! Its text is for logs, at most one line, and holds no secret that was sent: a body is never kept, only the first
 //! of Vault's `errors`, with the request's own secrets taken out. It is never shown to a client of the proxy.
@@ -11,7 +11,7 @@ use crate::secret::Secret;
 use super::lease::Leftover;
 use super::operation::Operation;
 
-/// What a failure means for the caller.
+/// The meaning of a failure for the caller.
 ///
 /// | kind | meaning | what to do |
 /// |---|---|---|
@@ -63,7 +63,7 @@ pub(crate) struct Failure {
     pub(crate) kind: Kind,
     /// The HTTP status, where there was an answer.
     pub(crate) status: Option<u16>,
-    /// Whether Vault may have done what was asked although its word did not arrive: a grant may have been lost.
+    /// Whether Vault may have done what was asked although its reply did not arrive: a grant may have been lost.
     pub(crate) outcome_unknown: bool,
     /// The lease that Vault made although the request failed. It is unused, and is to be given back.
     pub(crate) left: Option<Box<Leftover>>,
@@ -75,7 +75,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// The caller waited no longer for a request of this kind; what became of it is unknown.
+    /// The failure of a request of this kind for which the caller waits no longer; its outcome is unknown.
     #[must_use]
     pub(crate) fn gave_up(operation: Operation) -> Self {
         Self::local(operation, Kind::TimedOut, "no answer in time")
@@ -122,7 +122,7 @@ impl Failure {
         }
     }
 
-    /// An answer that says no. `said` is the first of Vault's `errors`, from which `secrets` are taken out.
+    /// An answer that is a refusal. `said` is the first of Vault's `errors`, from which `secrets` are taken out.
     pub(super) fn answered(
         operation: Operation,
         kind: Kind,
@@ -159,7 +159,7 @@ impl Failure {
         Self { blame: Blame::Config, ..self }
     }
 
-    /// The same, with a meaning found out since.
+    /// The same with another meaning, which was found out since.
     pub(super) fn meaning(self, kind: Kind) -> Self {
         Self { kind, ..self }
     }
@@ -169,7 +169,7 @@ impl Failure {
         Self { outcome_unknown: true, ..self }
     }
 
-    /// The same, of a reply that names a lease.
+    /// The same with the lease that the reply names.
     pub(super) fn leaving(self, left: Option<Leftover>) -> Self {
         Self { left: left.map(Box::new).or(self.left), ..self }
     }
@@ -202,7 +202,7 @@ fn one_line(text: &str, secrets: &[&Secret], limit: usize) -> String {
     words.join(" ").chars().take(limit).collect()
 }
 
-/// Enough for any sentence that Vault says; a cut keeps a log line a line.
+/// The most characters of it: any sentence of Vault's fits, and a log line stays one line.
 const REASON_LIMIT: usize = 200;
 
 /// The paths of two files, one of the configuration and one that it names, and the reason.

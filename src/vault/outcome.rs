@@ -1,4 +1,4 @@
-//! What came of a request, for the metrics, the pace and the status. Pure. Floor 2.
+//! The outcome of a request, for the metrics, the pace and the status. Pure. Floor 2.
 
 use super::classify::{classify, is_server_trouble};
 use super::operation::Operation;
@@ -7,16 +7,16 @@ use super::transport::{NoReply, Reply};
 use super::{Kind, replies};
 use crate::metrics::VaultOutcome;
 
-/// How Vault stood at the latest request.
+/// The state of Vault at the latest request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It answered, and serves.
+    /// Vault answered, and serves.
     Serving,
-    /// It answered that it is sealed.
+    /// Vault answered that it is sealed.
     Sealed,
-    /// It answered that it cannot serve: no leader, not set up, a node that serves nothing.
+    /// Vault answered that it cannot serve: no leader, not set up, a node that serves nothing.
     NotServing,
-    /// Nothing that is Vault's came back, or nothing has been asked yet.
+    /// No answer of Vault's came, or no request has been sent yet.
     #[default]
     Unreachable,
 }
@@ -103,7 +103,7 @@ pub(crate) fn judge_silence(operation: Operation, sent: bool) -> Verdict {
 pub(super) fn outcome(operation: Operation, result: &Result<Reply, NoReply>) -> VaultOutcome {
     match result {
         Ok(reply) if !is_vaults(operation, reply) => VaultOutcome::ServerError,
-        // That a lease is not there is an answer, and the one that is hoped for.
+        // That a lease is not there is an answer, and the expected one.
         Ok(Reply { status: 400, body, .. })
             if operation == Operation::LookUpLease
                 && classify(operation, 400, replies::errors(body).as_deref(), "") == Kind::Gone =>

@@ -18,7 +18,7 @@ use turns::{Place, Sent, Turns};
 /// While Vault fails as a whole, at most [`MOST`] requests that come to nothing are sent within each [`WINDOW`]; those
 /// that wait go by their priority. It fails as a whole from the moment that half of the latest [`OUTCOMES`] are trouble
 /// (no answer, or one that speaks of the server's state) until no more than a quarter are. A request that is answered well
-/// gives its turn back, so that a Vault that is back is asked by everybody at once, however long it was away.
+/// gives its turn back, so that all requests go at once to a Vault that is back, however long it was away.
 ///
 /// An answer that refuses one path says nothing of others: that path alone has one request in flight, and waits between.
 pub(super) struct RateLimiter {
@@ -49,14 +49,14 @@ impl RateLimiter {
         self.wait(Some(path.to_owned()), true, limit).await
     }
 
-    /// Whether what came of a request for this path is of use. What is not is as good as a refusal.
+    /// Records whether the answer to a request for this path is of use. One that is not counts as a refusal.
     pub(super) fn of_use(&self, path: &str, of_use: bool) {
         if self.state().of_use(&path.to_owned(), of_use, Instant::now()) {
             self.changed.notify_waiters();
         }
     }
 
-    /// Vault asks to be left alone with this path for so long.
+    /// Records that Vault wants no request for this path for so long.
     pub(super) fn rest(&self, path: &str, span: Duration) {
         let now = Instant::now();
         self.state().rest(&path.to_owned(), now + span, now);

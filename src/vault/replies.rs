@@ -1,4 +1,4 @@
-//! What Vault's replies hold, read leniently: an unknown field is passed over, a missing one has its zero. Floor 2.
+//! The content of Vault's replies, read leniently: an unknown field is passed over, a missing one has its zero. Floor 2.
 //!
 //! Secrets go into [`Secret`] as they are read. An error of the parser is never kept, since it may quote the text.
 
@@ -9,13 +9,13 @@ use serde::{Deserialize, Deserializer};
 use super::lease::{Lease, Leftover};
 use crate::secret::Secret;
 
-/// A credential, and the lease that it lives by.
+/// A credential and its lease.
 #[derive(Clone, Debug)]
 pub(crate) struct Grant {
     /// The user name.
     pub(crate) username: String,
     pub(crate) password: Secret,
-    /// The lease that it lives by.
+    /// Its lease.
     pub(crate) lease: Lease,
     /// `lease_duration`, in whole seconds; counts from the sending of the request. The owning token may end sooner.
     pub(crate) ttl: Duration,
@@ -36,16 +36,16 @@ pub(crate) struct StaticCredential {
 /// A lease or token after its renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Renewed {
-    /// What it has from the sending of the request; zero for a token without an end.
+    /// Its remaining life, counted from the sending of the request; zero for a token without an end.
     pub(crate) ttl: Duration,
     /// Whether it may be renewed again.
     pub(crate) renewable: bool,
 }
 
-/// What Vault says of a token.
+/// Vault's facts about a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TokenFacts {
-    /// What it has from the sending of the request; `None`: it does not end by itself.
+    /// Its remaining life, counted from the sending of the request; `None`: it does not end by itself.
     pub(crate) ttl: Option<Duration>,
     /// Whether it can be renewed.
     pub(crate) renewable: bool,
@@ -61,7 +61,7 @@ pub(crate) struct TokenFacts {
     pub(crate) orphan: bool,
 }
 
-/// The shell of every reply.
+/// The fields that every reply has.
 #[derive(Deserialize)]
 pub(super) struct Envelope<T> {
     #[serde(default)]
@@ -331,7 +331,7 @@ impl AuthReply {
     }
 }
 
-/// A reply of success that is of no use.
+/// A reply of success that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unusable {
     NotJson,

@@ -15,7 +15,7 @@ use super::failure::login_failed;
 use super::operation::Operation;
 use super::{Failure, Kind, Vault, replies};
 
-/// What has become of wrapping tokens so far.
+/// The state of the wrapping tokens that were found so far.
 #[derive(Default)]
 pub(super) struct Wrapped {
     /// The wrapping token that was found last.
@@ -26,7 +26,7 @@ pub(super) struct Wrapped {
 }
 
 impl Wrapped {
-    /// Whether there is one to log in with, whatever the file holds.
+    /// Whether there is a secret_id to log in with, whatever the file holds.
     pub(super) fn has_secret_id(&self) -> bool {
         self.secret_id.is_some()
     }
@@ -37,9 +37,9 @@ impl Wrapped {
 enum Outcome {
     #[default]
     Fresh,
-    /// It was used by us, and the answer has not arrived.
+    /// leasehold has used it, and the answer has not arrived.
     Sent,
-    /// It was used by us.
+    /// leasehold has used it.
     Unwrapped,
     /// The alarm was raised. It is asked about again: a node that is behind may not have known it.
     Alarmed,

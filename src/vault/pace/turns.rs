@@ -1,4 +1,4 @@
-//! Whose request goes next: the decisions of the [`RateLimiter`](super::RateLimiter), without a clock or a task. Floor 2.
+//! Which request goes next: the decisions of the [`RateLimiter`](super::RateLimiter), without a clock or a task. Floor 2.
 //!
 //! Paths are of type `P`, times of type `T`: text and tokio's clock where requests are really sent; the simulation of a
 //! fleet has its own.
@@ -12,11 +12,11 @@ use crate::vault::bounds::Priority;
 /// How a request went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Went {
-    /// It did what it was sent for.
+    /// Vault did what was asked.
     Well,
-    /// Vault is there, and says no.
+    /// Vault answered with a refusal.
     Refused,
-    /// No answer, or one that speaks of the server's state.
+    /// There was no answer, or one that is about the server's state.
     Trouble,
 }
 
@@ -156,7 +156,7 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
         }
     }
 
-    /// Whether what came of a request for this path is of use. True if that may let others go.
+    /// Records whether the answer to a request for this path is of use. True if that may let others go.
     pub(crate) fn of_use(&mut self, path: &P, of_use: bool, now: T) -> bool {
         if !of_use {
             let path = self.path(path, now);
@@ -169,7 +169,7 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
         false
     }
 
-    /// Vault asks to be left alone with this path until then.
+    /// Records that Vault wants no request for this path until then.
     pub(crate) fn rest(&mut self, path: &P, until: T, now: T) {
         self.path(path, now).rests_until = until;
     }

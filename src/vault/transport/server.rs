@@ -24,7 +24,7 @@ pub(in crate::vault) struct Reply {
     pub(in crate::vault) body: Zeroizing<Vec<u8>>,
 }
 
-/// No answer. The text is ours or a socket's.
+/// Why there is no answer. The text is ours or a socket's.
 pub(in crate::vault) enum NoReply {
     /// Nothing was sent: no address could be connected to.
     NotSent(String),
