@@ -171,7 +171,7 @@ impl Checker {
         for (_, mut route) in examined {
             findings.append(&mut route.findings);
             if let Some(held) = route.held {
-                findings.push(self.see_off(held, token_gone).await);
+                findings.push(self.verify_revoked(held, token_gone).await);
             }
         }
         findings

@@ -180,7 +180,7 @@ impl Checker {
             match self.vault.revoke(&session.login.token, &grant.lease, self.within()).await {
                 Ok(()) => {
                     self.out.gone(&held.route);
-                    return examined.findings.push(self.see_off(held, true).await);
+                    return examined.findings.push(self.verify_revoked(held, true).await);
                 }
                 Err(failure) if failure.kind == Kind::Forbidden => {}
                 Err(failure) => held.failure = Some(failure.to_string()),
@@ -202,7 +202,7 @@ impl Checker {
     }
 
     /// What has become of a credential. `revoked`: Vault has taken it back, or its token.
-    pub(super) async fn see_off(&self, held: Held, revoked: bool) -> Finding {
+    pub(super) async fn verify_revoked(&self, held: Held, revoked: bool) -> Finding {
         let Held { route, host, ttl, failure } = held;
         let user = &host.credential.username;
         let finding = match failure {

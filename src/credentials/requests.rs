@@ -167,13 +167,13 @@ impl Requests {
             };
             let failure = match answered {
                 Some(Ok(grant)) => {
-                    this.tell(VaultReply::Granted(begun_at + bounds.waited(), grant)).await;
+                    this.send(VaultReply::Granted(begun_at + bounds.waited(), grant)).await;
                     return;
                 }
                 Some(Err(failure)) => {
                     let is_settled = !may_have_made(&failure);
                     let left = failure.left.clone().map(|left| *left);
-                    this.tell(VaultReply::IssueFailed(failure)).await;
+                    this.send(VaultReply::IssueFailed(failure)).await;
                     if !is_settled {
                         this.settle(id, begun_at + bounds.waited(), left).await;
                     }
@@ -181,7 +181,7 @@ impl Requests {
                 }
                 None => vault::Failure::gave_up(vault::Operation::Issue),
             };
-            this.tell(VaultReply::IssueFailed(failure)).await;
+            this.send(VaultReply::IssueFailed(failure)).await;
             let left = match request.await {
                 Ok(grant) => {
                     tracing::warn!(
@@ -199,9 +199,9 @@ impl Requests {
     /// A creds request that did not bring a credential comes to its end, with the lease that it has left, if it is known.
     async fn settle(&self, id: TokenId, sent_at: Time, left: Option<Leftover>) {
         if let Some(left) = left {
-            self.tell(VaultReply::LeaseLeft(id, sent_at, left)).await;
+            self.send(VaultReply::LeaseLeft(id, sent_at, left)).await;
         }
-        self.tell(VaultReply::LateReply(id)).await;
+        self.send(VaultReply::LateReply(id)).await;
     }
 
     /// Reads a static role's password.
@@ -300,11 +300,11 @@ impl Requests {
         let request = request(this.clone());
         self.tasks.spawn(async move {
             let done = request.await;
-            this.tell(done).await;
+            this.send(done).await;
         });
     }
 
-    async fn tell(&self, done: VaultReply) {
+    async fn send(&self, done: VaultReply) {
         // Without a driver the reply is of no use.
         let _ = self.done.send(done).await;
     }

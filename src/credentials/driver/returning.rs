@@ -11,18 +11,21 @@ use crate::{metrics, vault};
 
 /// Leases whose credential is dropped, until it is known what became of them.
 #[derive(Default)]
-pub(super) struct PendingRevocations(HashMap<GenerationId, Parted>);
+pub(super) struct PendingRevocations(HashMap<GenerationId, PendingRevocation>);
 
 /// All that is kept of a generation: its password is gone.
-struct Parted {
+struct PendingRevocation {
     lease: Lease,
     username: String,
 }
 
 impl PendingRevocations {
     pub(super) fn add(&mut self, generation: &Generation) {
-        let parted = Parted { lease: generation.lease().clone(), username: generation.username().to_owned() };
-        self.0.insert(generation.number(), parted);
+        let pending = PendingRevocation {
+            lease: generation.lease().clone(),
+            username: generation.username().to_owned(),
+        };
+        self.0.insert(generation.number(), pending);
     }
 
     pub(super) fn remove(&mut self, number: GenerationId) {
@@ -33,9 +36,9 @@ impl PendingRevocations {
 impl Driver {
     pub(super) fn look_up_lease(&mut self, number: GenerationId, id: TokenId) {
         match (self.pending_revocations.0.get(&number), self.tokens.get(&id)) {
-            (Some(parted), Some(token)) if !self.counted.contains(&id) => {
+            (Some(pending), Some(token)) if !self.counted.contains(&id) => {
                 let priority = self.for_giving_back(number);
-                self.requests.look_up_lease(priority, number, token.clone(), parted.lease.clone());
+                self.requests.look_up_lease(priority, number, token.clone(), pending.lease.clone());
             }
             _ => self.step(Event::LeaseLookedUp(number, LeaseLookup::Forbidden)),
         }
@@ -120,7 +123,7 @@ impl Driver {
             self.pending_revocations
                 .0
                 .get(&number)
-                .map(|parted| (parted.lease.tail(), parted.username.as_str()))
+                .map(|pending| (pending.lease.tail(), pending.username.as_str()))
         })
         .unwrap_or_default()
     }

@@ -30,7 +30,7 @@ pub(super) struct Ready {
     /// What came behind ReadyForQuery.
     pub(super) rest: BytesMut,
     /// What the server has said of itself.
-    pub(super) nature: ServerState,
+    pub(super) state: ServerState,
 }
 
 /// Sends `startup` and goes on until ReadyForQuery. Not cancel safe: afterwards the stream can only be closed.
@@ -48,7 +48,7 @@ where
     let mut prologue = BytesMut::new();
     authenticate(&mut wire, authentication, keys, &mut prologue).await?;
     let mut key = None;
-    let mut nature = ServerState::default();
+    let mut state = ServerState::default();
     loop {
         let frame = wire.frame().await?;
         if frame.first() == Some(&b'E') {
@@ -56,10 +56,10 @@ where
         }
         prologue.extend_from_slice(&frame);
         match frame.first() {
-            Some(b'S') => nature.note(body(&frame)),
+            Some(b'S') => state.note(body(&frame)),
             Some(b'N' | b'A') => {}
             Some(b'K') if key.is_none() => key = CancelRequest::from_backend_key_data(body(&frame)),
-            Some(b'Z') => return Ok(Ready { prologue, key, rest: wire.buffer, nature }),
+            Some(b'Z') => return Ok(Ready { prologue, key, rest: wire.buffer, state }),
             _ => return Err(Failure::Protocol(Fault::Unexpected)),
         }
     }

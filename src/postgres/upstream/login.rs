@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::cancel::CancelTarget;
 use super::conversation::{Failure, Ready, ask, converse};
 use super::end_point::end_point;
-use super::target::Suits;
+use super::target::Matches;
 use super::tls::{self, Answer, Tls};
 use super::uri::SslMode;
 use super::{Turn, Upstream};
@@ -160,20 +160,20 @@ impl Login<'_> {
         let failed = |failure: Failure| Attempt { tls, error: Error::from(failure).at(&address) };
         self.connected.store(true, Ordering::Relaxed);
         let mut ready = self.converse(&mut stream).await.map_err(failed)?;
-        let suits = self.suits(&mut stream, &mut ready).await.map_err(failed)?;
+        let matches = self.matches(&mut stream, &mut ready).await.map_err(failed)?;
         let used = encryption.tls().filter(|_| tls).map(|tls| (tls.clone(), self.host.name().to_owned()));
         let tcp = self.upstream.hosts.tcp().clone();
         let cancel = ready.key.map(|key| CancelTarget::new(address.clone(), tcp, used, key));
-        Ok((UpstreamSession { stream, prologue: ready.prologue, rest: ready.rest, cancel, address }, suits))
+        Ok((UpstreamSession { stream, prologue: ready.prologue, rest: ready.rest, cancel, address }, matches))
     }
 
     /// Whether this server is of the kind that is wanted. One that gives no answer is not.
-    async fn suits(&self, stream: &mut Stream, ready: &mut Ready) -> Result<bool, Failure> {
-        if let Suits::Ask(question) = ready.nature.suits(self.turn.wanted) {
+    async fn matches(&self, stream: &mut Stream, ready: &mut Ready) -> Result<bool, Failure> {
+        if let Matches::Ask(question) = ready.state.matches(self.turn.wanted) {
             let value = ask(stream, question.sql(), &mut ready.rest).await?;
-            ready.nature.answered(question, &value);
+            ready.state.answered(question, &value);
         }
-        Ok(ready.nature.suits(self.turn.wanted) == Suits::Yes)
+        Ok(ready.state.matches(self.turn.wanted) == Matches::Yes)
     }
 
     async fn connect(&self, encryption: Encryption<'_>) -> Result<(Stream, Address), Error> {

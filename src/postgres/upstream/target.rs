@@ -3,7 +3,7 @@
 //! PostgreSQL 14 and later tell what they are before the first ReadyForQuery; older ones are asked by a query, as libpq
 //! asks them.
 //!
-//! | word | suits |
+//! | word | matches |
 //! |---|---|
 //! | `any` | every server |
 //! | `read-write` | neither a hot standby nor read-only by default |
@@ -22,9 +22,9 @@ pub(super) struct ServerState {
     read_only_by_default: Option<bool>,
 }
 
-/// Whether a server suits.
+/// Whether a server is what `target_session_attrs` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Suits {
+pub(super) enum Matches {
     Yes,
     No,
     /// The server has not said it; this query asks.
@@ -72,24 +72,24 @@ impl ServerState {
         }
     }
 
-    /// Whether a server of this nature is what `wanted` asks for.
-    pub(super) fn suits(self, wanted: TargetSessionAttrs) -> Suits {
+    /// Whether a server in this state is what `wanted` asks for.
+    pub(super) fn matches(self, wanted: TargetSessionAttrs) -> Matches {
         let read_only = || match (self.in_hot_standby, self.read_only_by_default) {
             (Some(standby), Some(by_default)) => Ok(standby || by_default),
             _ => Err(Question::ReadOnly),
         };
         let standby = || self.in_hot_standby.ok_or(Question::InRecovery);
-        let suits = match wanted {
+        let matches = match wanted {
             TargetSessionAttrs::Any => Ok(true),
             TargetSessionAttrs::ReadWrite => read_only().map(|read_only| !read_only),
             TargetSessionAttrs::ReadOnly => read_only(),
             TargetSessionAttrs::Primary => standby().map(|standby| !standby),
             TargetSessionAttrs::Standby | TargetSessionAttrs::PreferStandby => standby(),
         };
-        match suits {
-            Ok(true) => Suits::Yes,
-            Ok(false) => Suits::No,
-            Err(question) => Suits::Ask(question),
+        match matches {
+            Ok(true) => Matches::Yes,
+            Ok(false) => Matches::No,
+            Err(question) => Matches::Ask(question),
         }
     }
 }
@@ -99,27 +99,27 @@ mod tests {
     use super::*;
     use TargetSessionAttrs::{Any, PreferStandby, Primary, ReadOnly, ReadWrite, Standby};
 
-    /// As the server tells it: in hot standby, read-only by default.
-    fn told(standby: &str, read_only: &str) -> ServerState {
-        let mut nature = ServerState::default();
-        nature.note(b"server_version\x0018.4\0");
-        nature.note(format!("in_hot_standby\0{standby}\0").as_bytes());
-        nature.note(format!("default_transaction_read_only\0{read_only}\0").as_bytes());
-        nature
+    /// As the server says it: in hot standby, read-only by default.
+    fn said(standby: &str, read_only: &str) -> ServerState {
+        let mut state = ServerState::default();
+        state.note(b"server_version\x0018.4\0");
+        state.note(format!("in_hot_standby\0{standby}\0").as_bytes());
+        state.note(format!("default_transaction_read_only\0{read_only}\0").as_bytes());
+        state
     }
 
     #[test]
     fn every_word_has_the_servers_that_libpq_takes() {
-        for (standby, read_only, suited) in [
+        for (standby, read_only, matching) in [
             ("off", "off", [true, true, false, true, false, false]),
             ("off", "on", [true, false, true, true, false, false]),
             ("on", "off", [true, false, true, false, true, true]),
             ("on", "on", [true, false, true, false, true, true]),
         ] {
             let words = [Any, ReadWrite, ReadOnly, Primary, Standby, PreferStandby];
-            for (word, suits) in words.into_iter().zip(suited) {
-                let suits = if suits { Suits::Yes } else { Suits::No };
-                assert_eq!(told(standby, read_only).suits(word), suits, "{word:?} {standby} {read_only}");
+            for (word, matches) in words.into_iter().zip(matching) {
+                let matches = if matches { Matches::Yes } else { Matches::No };
+                assert_eq!(said(standby, read_only).matches(word), matches, "{word:?} {standby} {read_only}");
             }
         }
     }
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn an_older_server_is_asked_what_it_does_not_tell() {
         let silent = ServerState::default();
-        assert_eq!(silent.suits(Any), Suits::Yes);
+        assert_eq!(silent.matches(Any), Matches::Yes);
         for (word, question, yes, no) in [
             (ReadWrite, Question::ReadOnly, "off", "on"),
             (ReadOnly, Question::ReadOnly, "on", "off"),
@@ -135,11 +135,11 @@ mod tests {
             (Standby, Question::InRecovery, "t", "f"),
             (PreferStandby, Question::InRecovery, "t", "f"),
         ] {
-            assert_eq!(silent.suits(word), Suits::Ask(question), "{word:?}");
-            for (value, suits) in [(yes, Suits::Yes), (no, Suits::No), ("", Suits::Ask(question))] {
-                let mut nature = silent;
-                nature.answered(question, value.as_bytes());
-                assert_eq!(nature.suits(word), suits, "{word:?} {value}");
+            assert_eq!(silent.matches(word), Matches::Ask(question), "{word:?}");
+            for (value, matches) in [(yes, Matches::Yes), (no, Matches::No), ("", Matches::Ask(question))] {
+                let mut state = silent;
+                state.answered(question, value.as_bytes());
+                assert_eq!(state.matches(word), matches, "{word:?} {value}");
             }
         }
     }
