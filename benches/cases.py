@@ -108,9 +108,10 @@ def set_affinity(pids, processors):
 
 
 def descendants(pid):
-    """The process and all that come from it."""
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
+    """The process and all that come from it; none, where it has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/task/{pid}/children") as file:
         return [pid] + [found for child in file.read().split() for found in descendants(int(child))]
+    return []
 
 
 def bulk(endpoint, title, move):

@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -98,6 +99,11 @@ class Bench:
         if "leasehold" in wanted:
             self.plain.append(leasehold())
             self.tls.append(leasehold(name="leasehold tls", tls_upstream=True))
+            for also in options.also:
+                other, name, flags = another(also)
+                self.plain.append(Leasehold(other, self.postgres, openbao, login, home, name=name, flags=flags))
+                self.tls.append(Leasehold(other, self.postgres, openbao, login, home, name=f"{name} tls",
+                                          tls_upstream=True, flags=flags))
             self.rotating = [leasehold(name="without rotations"),
                              leasehold(name="with rotations", flags=["--rotate-after", "2s"])]
         self.peers = [pgbouncer, haproxy]
@@ -245,6 +251,15 @@ def prepare(postgres, openbao, home, scale):
     return login
 
 
+def another(also):
+    """Of NAME=PATH FLAG…: the program, the name, the flags."""
+    name, found, command = also.partition("=")
+    program, *flags = shlex.split(command) or [""]
+    if not found or not os.access(program, os.X_OK):
+        raise Failed(f"--also {also}: NAME=PATH FLAG… is wanted, with the path of a leasehold")
+    return program, name, flags
+
+
 def build():
     """The release binary."""
     run_cargo = subprocess.run(["cargo", "build", "--release", "--locked"], cwd=ROOT)
@@ -321,6 +336,8 @@ def main():
     parser.add_argument("--cases", default="", help="which cases, with commas; all where none are named")
     parser.add_argument("--list", action="store_true", help="print the cases")
     parser.add_argument("--binary", help="a leasehold that is built already")
+    parser.add_argument("--also", action="append", default=[], metavar="NAME=PATH FLAG…",
+                        help="another leasehold beside it: an earlier build, or other flags")
     parser.add_argument("--pgbouncer", help="another PgBouncer")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4, help="of each pgbench run")
