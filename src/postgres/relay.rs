@@ -128,8 +128,12 @@ where
         if let EndDecision::Now(close) = order {
             return Poll::Ready(RelayExit::Hard(close));
         }
+        let (mut down, mut up) = (Step::Moved, Step::Moved);
         for _ in 0..STEPS_PER_POLL {
-            let down = self.step_to_client(cx, buffer);
+            // What has blocked has registered its wake-up: it is tried again at the next poll.
+            if down != Step::Blocked {
+                down = self.step_to_client(cx, buffer);
+            }
             match down {
                 Step::SourceEnded => return Poll::Ready(RelayExit::UpstreamGone { in_order: true }),
                 Step::SourceFailed(kind) => return Poll::Ready(upstream_failed(kind)),
@@ -148,7 +152,9 @@ where
             {
                 return Poll::Ready(RelayExit::Idle(cause));
             }
-            let up = self.step_to_upstream(cx, buffer);
+            if up != Step::Blocked || down != Step::Blocked {
+                up = self.step_to_upstream(cx, buffer);
+            }
             match up {
                 Step::SourceFailed(_) if self.client_has_gone() => return Poll::Ready(RelayExit::ClientGone),
                 Step::SinkFailed => {
@@ -163,6 +169,10 @@ where
                 }
                 Step::Moved => self.quiet_since = None,
                 Step::SourceEnded | Step::SourceFailed(_) | Step::Blocked => {}
+            }
+            if !matches!(up, Step::Moved | Step::Blocked) {
+                // That may have let the other direction go on.
+                down = Step::Moved;
             }
             if down == Step::Blocked && up == Step::Blocked {
                 if let EndDecision::IfQuiet { cause, .. } = order
