@@ -54,7 +54,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(config: Config, source: Source) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // Leases, probes and commands. Sessions have threads of their own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return exit_with(&error, OS_ERROR),
     };

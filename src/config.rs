@@ -27,6 +27,7 @@ mod values;
 mod vault;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::files::FileSetting;
@@ -60,6 +61,8 @@ pub(crate) struct Config {
     pub(crate) http: Option<SocketAddr>,
     /// Where everything else is served.
     pub(crate) admin: Option<Address>,
+    /// How many threads carry sessions.
+    pub(crate) threads: NonZeroUsize,
     /// What is logged, and how.
     pub(crate) log: log::Options,
     /// How long a shutdown waits.
@@ -107,6 +110,7 @@ impl Config {
         Ok(Self {
             http: general::http(&sources)?,
             admin: general::admin(&sources)?,
+            threads: general::threads(&sources)?,
             log: general::log(&sources)?,
             sigterm: general::sigterm(&sources)?,
             state_file: general::state_file(&sources)?,

@@ -14,7 +14,7 @@
 //! | 3 | `credentials` | drives the lease machines and Vault, publishes the current credential |
 //! | 4 | `session` | what a session is made of, whatever protocol its client speaks |
 //! | 4 | `postgres::session`, `postgres::relay`, `postgres::cancel` | a client and its session upstream |
-//! | 5 | `listener`, `shutdown`, `admin`, `log`, `notify` | what the world connects to, and reads |
+//! | 5 | `listener`, `workers`, `shutdown`, `admin`, `log`, `notify` | what the world connects to, and reads; the threads that carry sessions |
 //! | 6 | `config`, `cli`, `check`, `policy`, `proof`, `upstreams`, `fleet`, `app` | what the user types, and how it all comes together |
 //!
 //! Outside of the crate there are the command, and the table of settings that its documents are made from.
@@ -51,6 +51,7 @@ mod time;
 mod tls;
 mod upstreams;
 mod vault;
+mod workers;
 
 pub use app::main;
 pub use config::{Setting, command, settings};

@@ -1,10 +1,12 @@
 //! Where clients connect: TCP and Unix sockets, and the loops that accept. Floor 5.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -17,6 +19,7 @@ use crate::clock;
 use crate::log_throttle::LogThrottle;
 use crate::socket::descriptors::Descriptors;
 use crate::socket::{self, Address, Bound, Client, UnixSocket, is_the_clients};
+use crate::workers::{Worker, Workers};
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -89,11 +92,12 @@ impl Listener {
         &self.address
     }
 
-    /// Accepts clients until `stop`, and serves each in a task of `sessions`. Connections that are still in the
-    /// backlog then are refused by the system.
+    /// Accepts clients until `stop`, and serves each in a task of a worker, for which `sessions` waits. Connections that
+    /// are still in the backlog then are refused by the system.
     pub(crate) async fn run<S, F, T, G>(
         self,
         service: Service<S, T>,
+        workers: Arc<Workers>,
         sessions: TaskTracker,
         stop: CancellationToken,
     ) where
@@ -107,16 +111,17 @@ impl Listener {
             let accepted = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                accepted = self.accept() => accepted,
+                accepted = self.accept(&workers) => accepted,
             };
             match accepted {
-                Ok((client, peer)) => {
+                Ok((client, peer, worker)) => {
                     let id = service.next_id();
                     let span = tracing::debug_span!("session", session.id = id, client.addr = %Peer(&client));
                     if let Some(descriptors) = service.descriptors.take() {
                         let serving = (service.serve)(client, id);
                         // They are free again when both sockets are closed.
-                        sessions.spawn(async move { (serving.await, drop(descriptors)).0 }.instrument(span));
+                        let serving = async move { (serving.await, drop(descriptors)).0 };
+                        worker.spawn(&sessions, serving.instrument(span));
                     } else {
                         if no_room.admit(clock::now()).is_some() {
                             tracing::warn!(addr = %self.address, "{NO_ROOM}");
@@ -139,15 +144,22 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<(Client, socket::Peer)> {
-        let (client, peer) = self.socket.accept().await?;
+    /// The next client, and the worker to whose runtime its socket belongs.
+    async fn accept<'a>(&self, workers: &'a Workers) -> io::Result<(Client, socket::Peer, &'a Worker)> {
+        let accept = poll_fn(|cx| {
+            let worker = workers.least_loaded();
+            let _entered = worker.enter();
+            let (client, peer) = ready!(self.socket.poll_accept(cx))?;
+            Poll::Ready(Ok::<_, io::Error>((client, peer, worker)))
+        });
+        let (client, peer, worker) = accept.await?;
         if let Client::Tcp(stream) = &client {
             stream.set_nodelay(true)?;
             // A client that vanished without a word is found out, as by the server itself.
             SockRef::from(stream).set_keepalive(true)?;
             SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
         }
-        Ok((client, peer))
+        Ok((client, peer, worker))
     }
 }
 
@@ -197,6 +209,8 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
 
@@ -213,8 +227,9 @@ mod tests {
         let listener = Listener::bind(&Address::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
         let Address::Tcp(address) = *listener.address() else { panic!("it is TCP") };
         assert_ne!(address.port(), 0);
+        let workers = Arc::new(Workers::start(NonZeroUsize::MIN).unwrap());
         let (sessions, stop) = (TaskTracker::new(), CancellationToken::new());
-        let running = tokio::spawn(listener.run(service, sessions.clone(), stop.clone()));
+        let running = tokio::spawn(listener.run(service, workers, sessions.clone(), stop.clone()));
 
         let mut clients = Vec::new();
         for id in 1..=2 {

@@ -48,6 +48,7 @@ const RULES: &[Rule] = &[
     rule("postgres::relay", 4, &["vault"], &[], VAULT),
     rule("postgres::cancel", 4, &["vault"], &[], VAULT),
     rule("postgres", 4, &["vault"], &[], VAULT),
+    rule("workers", 5, &["vault", "postgres"], &[], &["postgres", "vault"]),
     rule("listener", 5, &["vault", "postgres"], &[], POSTGRES),
     rule("shutdown", 5, &["vault"], &[], &[]),
     rule("admin", 5, &["vault"], &[], POSTGRES),

@@ -21,6 +21,8 @@ pub(crate) enum Error {
     Listen(#[from] listener::Error),
     #[error(transparent)]
     Http(#[from] admin::Error),
+    #[error("the threads that carry sessions cannot be started")]
+    Threads(#[source] std::io::Error),
     #[error("signals cannot be handled")]
     Signals(#[source] std::io::Error),
 }
@@ -30,7 +32,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Vault(_) | Self::Upstream(_) | Self::Tls(_) | Self::State { .. } => 78,
-            Self::Recorder | Self::Listen(_) | Self::Http(_) | Self::Signals(_) => 71,
+            Self::Recorder | Self::Listen(_) | Self::Http(_) | Self::Threads(_) | Self::Signals(_) => 71,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::listener::{Listener, Service};
 use crate::postgres::session::{self, Shared};
 use crate::session::end::Stop;
 use crate::shutdown::{Outcome, Phase, Shutdown};
+use crate::workers::Workers;
 
 /// Revocations and issuances in flight may take this long once the sessions are closed.
 const GIVE_BACK_WITHIN: Duration = Duration::from_secs(5);
@@ -92,11 +93,17 @@ impl Running {
 pub(super) struct Clients {
     sessions: TaskTracker,
     accepting: CancellationToken,
+    _workers: Arc<Workers>,
 }
 
 impl Clients {
-    /// Accepts clients, which speak PostgreSQL's protocol.
-    pub(super) fn accept(listeners: Vec<Listener>, shared: &Arc<Shared>, background: &Background) -> Self {
+    /// Accepts clients, which speak PostgreSQL's protocol, and serves them on these threads.
+    pub(super) fn accept(
+        listeners: Vec<Listener>,
+        shared: &Arc<Shared>,
+        workers: Workers,
+        background: &Background,
+    ) -> Self {
         let (of_clients, of_turned_away) = (Arc::clone(shared), Arc::clone(shared));
         let service = Service::new(
             Arc::clone(shared.descriptors()),
@@ -107,10 +114,12 @@ impl Clients {
             },
         );
         let (sessions, accepting) = (TaskTracker::new(), CancellationToken::new());
+        let workers = Arc::new(workers);
         for listener in listeners {
-            background.tasks.spawn(listener.run(service.clone(), sessions.clone(), accepting.clone()));
+            let (service, workers) = (service.clone(), Arc::clone(&workers));
+            background.tasks.spawn(listener.run(service, workers, sessions.clone(), accepting.clone()));
         }
-        Self { sessions, accepting }
+        Self { sessions, accepting, _workers: workers }
     }
 }
 

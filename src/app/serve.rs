@@ -22,9 +22,10 @@ use crate::postgres::session::{Routes, Shared};
 use crate::postgres::upstream;
 use crate::session::end::Stop;
 use crate::shutdown::{Shutdown, Signals};
-use crate::socket::descriptors::{self, Shares};
+use crate::socket::descriptors::{self, Descriptors, Shares};
 use crate::upstreams;
 use crate::vault::{Standing, Vault};
+use crate::workers::Workers;
 
 /// A pool or two.
 const FEW_CLIENTS: usize = 32;
@@ -57,6 +58,7 @@ async fn start(config: Config, source: Source, recorder: Arc<Metrics>) -> Result
     let upstreams = upstreams::build(&config, &of_upstreams)?;
     let tls = tls(&config)?;
     let state = state_file(&config)?;
+    let workers = Workers::start(config.threads).map_err(Error::Threads)?;
     let signals = Signals::install(source.has_file()).map_err(Error::Signals)?;
     let listeners = bind(&config)?;
     let http = config.http.map(admin::bind_http).transpose()?;
@@ -65,7 +67,8 @@ async fn start(config: Config, source: Source, recorder: Arc<Metrics>) -> Result
     let shutdown = Shutdown::new(config.sigterm);
     let (stop_sessions, stop) = watch::channel(Stop::Running);
     let cancels = Cancels::new(config.cancel_unknown);
-    let shared = Shared::new(Routes::default(), config.limits.sessions, cancels, stop);
+    let descriptors = Descriptors::new(config.threads.get());
+    let shared = Shared::new(Routes::default(), config.limits.sessions, cancels, stop, descriptors);
     shared.acceptor().set(tls);
     let max_sessions = config.limits.sessions.max_sessions;
     let common = Common {
@@ -93,7 +96,7 @@ async fn start(config: Config, source: Source, recorder: Arc<Metrics>) -> Result
     background.spawn(upkeep(recorder));
     background.spawn(Arc::clone(shared.acceptor()).watch());
     background.spawn(live::serve_reloads(Arc::clone(&live), process, shutdown.clone(), asked));
-    let clients = Clients::accept(listeners, &shared, &background);
+    let clients = Clients::accept(listeners, &shared, workers, &background);
     Ok(Running { live, shutdown, clients, stop_sessions, state, background })
 }
 

@@ -1,6 +1,8 @@
 //! The settings outside of Vault and routes. Floor 6.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::thread;
 
 use super::error::Error;
 use super::sources::{Found, Sources, or_default};
@@ -53,6 +55,12 @@ pub(super) fn http(sources: &Sources<'_>) -> Result<Option<SocketAddr>, Error> {
 
 pub(super) fn admin(sources: &Sources<'_>) -> Result<Option<Address>, Error> {
     Ok(sources.get(&keys::ADMIN)?.at())
+}
+
+pub(super) fn threads(sources: &Sources<'_>) -> Result<NonZeroUsize, Error> {
+    // The quota of the cgroup and the affinity of the process are looked at.
+    let cpus = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    sources.get_or(&keys::THREADS, cpus)
 }
 
 pub(super) fn log(sources: &Sources<'_>) -> Result<log::Options, Error> {

@@ -4,6 +4,7 @@
 //! A new setting is a line here, and its use where the configuration is put together. The lines of doc comment are its help.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -55,6 +56,9 @@ keys! {
     LISTEN_PUBLIC: bool = Top "listen_public" Switch "BOOL" values::boolean, Restart;
     /// Address of probes and /metrics, which may be 0.0.0.0, or off
     HTTP: OrOff<SocketAddr> = Top "http" Text "ADDR" values::http, Restart, "127.0.0.1:9090";
+    /// Threads that carry sessions
+    THREADS: NonZeroUsize = Top "threads" Number "COUNT" values::threads, Restart,
+        "the CPUs that the cgroup's quota allows";
     /// error, warn, info, debug or trace
     LOG_LEVEL: Level = Top "log_level" Text "LEVEL" values::level, Restart, "info";
     /// text or json, on stderr; a line that cannot be written is dropped and counted

@@ -712,6 +712,16 @@ fn an_error_names_the_table_that_the_value_stands_in() {
 }
 
 #[test]
+fn threads_are_counted_from_one() {
+    assert!(load("", &ROUTE, &[]).unwrap().threads.get() > 0);
+    assert_eq!(load("threads = 3\n", &ROUTE, &[]).unwrap().threads.get(), 3);
+    for count in ["0", "1025"] {
+        let file = format!("threads = {count}\n");
+        assert_eq!(complaint(load(&file, &ROUTE, &[])), "FILE:1: threads: not a whole number from 1 to 1024");
+    }
+}
+
+#[test]
 fn what_a_flag_cannot_say_is_said_by_no_variable() {
     let config = load_route(&[], &[("LEASEHOLD_USER", "app"), ("LEASEHOLD_NAME", "x")]).unwrap();
     assert_eq!((config.routes[0].user.clone(), config.routes[0].name.as_str()), (Match::Any, "app-role"));

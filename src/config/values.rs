@@ -1,6 +1,7 @@
 //! Parsers of the text of one value. Pure. Floor 6.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -128,6 +129,13 @@ pub(super) fn count(text: &str) -> Result<usize, Bad> {
         .ok()
         .and_then(|count| usize::try_from(count).ok())
         .ok_or_else(|| "not a whole number from 0 up".into())
+}
+
+pub(super) fn threads(text: &str) -> Result<NonZeroUsize, Bad> {
+    match text.trim().parse() {
+        Ok(count) if count <= MOST_THREADS => Ok(count),
+        _ => Err(Bad(format!("not a whole number from 1 to {MOST_THREADS}"))),
+    }
 }
 
 pub(super) fn burst(text: &str) -> Result<u32, Bad> {
@@ -328,6 +336,9 @@ fn socket_path(text: &str) -> Result<PathBuf, Bad> {
 
 /// `sun_path` holds 108 bytes with the terminator.
 const SUN_PATH: usize = 107;
+
+/// More than any machine has CPUs. Each thread takes memory and descriptors.
+const MOST_THREADS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// The longest span. A longer one is a mistake, and sums with this one stay far from overflow.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);

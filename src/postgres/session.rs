@@ -54,15 +54,17 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Makes it for these routes. `stop` is what the process asks of its sessions.
+    /// Makes it for these routes. `stop` is what the process asks of its sessions, `descriptors` counts what its clients
+    /// take.
     #[must_use]
     pub(crate) fn new(
         routes: Routes,
         limits: Limits,
         cancels: Cancels,
         stop: watch::Receiver<Stop>,
+        descriptors: Descriptors,
     ) -> Arc<Self> {
-        let descriptors = Arc::new(Descriptors::default());
+        let descriptors = Arc::new(descriptors);
         descriptors.keep_for(routes.len());
         let turned_away = descriptors.shares().turned_away;
         Arc::new(Self {
@@ -208,7 +210,13 @@ mod tests {
         let limits =
             Limits { handshake_timeout: within, login_wait: within, send_timeout: within, max_sessions: 0 };
         let stop = watch::Sender::new(Stop::Running);
-        let shared = Shared::new(Routes::default(), limits, Cancels::new(Unknown::Off), stop.subscribe());
+        let shared = Shared::new(
+            Routes::default(),
+            limits,
+            Cancels::new(Unknown::Off),
+            stop.subscribe(),
+            Descriptors::default(),
+        );
         (serve(Client::Unix(near), shared, 1), client, stop)
     }
 

@@ -1,6 +1,8 @@
 //! A socket that is listened on, of either kind. Floor 2.
 
+use std::future::poll_fn;
 use std::io;
+use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpListener;
 
@@ -16,17 +18,24 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
-    /// The next client, and who it is.
+    /// As [`Bound::poll_accept`], for the runtime that this runs in.
+    pub(crate) async fn accept(&self) -> io::Result<(Client, Peer)> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// The next client, and who it is. Its socket belongs to the runtime that is entered at the poll.
     ///
     /// # Errors
     /// What the system says; the client may be at fault, see [`super::is_the_clients`].
-    pub(crate) async fn accept(&self) -> io::Result<(Client, Peer)> {
-        match self {
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Client, Peer)>> {
+        Poll::Ready(match self {
             Self::Tcp(listener) => {
-                let (stream, from) = listener.accept().await?;
+                let (stream, from) = ready!(listener.poll_accept(cx))?;
                 Ok((Client::Tcp(stream), Peer::at(from.ip())))
             }
-            Self::Unix(socket) => socket.accept().await.map(|(stream, peer)| (Client::Unix(stream), peer)),
-        }
+            Self::Unix(socket) => {
+                ready!(socket.poll_accept(cx)).map(|(stream, peer)| (Client::Unix(stream), peer))
+            }
+        })
     }
 }

@@ -37,10 +37,10 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// Of this limit, in a process with this many routes.
+    /// Of this limit, in a process with so many worker threads and routes.
     #[must_use]
-    pub(crate) fn of(limit: usize, routes: usize) -> Self {
-        let room = limit.saturating_sub(OWN);
+    pub(crate) fn of(limit: usize, threads: usize, routes: usize) -> Self {
+        let room = limit.saturating_sub(OWN + OF_THREAD * threads);
         let http = (room / 10).clamp(2, MOST_HTTP);
         let turned_away = (room / 16).clamp(1, MOST_TURNED_AWAY);
         let for_leases = (OF_PROCESS + OF_ROUTE * routes).min(room / 4);
@@ -52,11 +52,17 @@ impl Shares {
 /// Counts the clients that have descriptors.
 #[derive(Debug, Default)]
 pub(crate) struct Descriptors {
+    threads: usize,
     clients: AtomicUsize,
     routes: AtomicUsize,
 }
 
 impl Descriptors {
+    /// Of a process with so many worker threads.
+    pub(crate) fn new(threads: usize) -> Self {
+        Self { threads, ..Self::default() }
+    }
+
     /// Keeps enough for this many routes from now on.
     pub(crate) fn keep_for(&self, routes: usize) {
         self.routes.store(routes, Ordering::Relaxed);
@@ -65,7 +71,7 @@ impl Descriptors {
     /// The shares of this moment.
     #[must_use]
     pub(crate) fn shares(&self) -> Shares {
-        Shares::of(limit(), self.routes.load(Ordering::Relaxed))
+        Shares::of(limit(), self.threads, self.routes.load(Ordering::Relaxed))
     }
 
     /// Takes those of a client and its upstream, if the others keep enough.
@@ -95,6 +101,8 @@ impl Drop for Taken {
 const EACH_CLIENT: usize = 2;
 /// Standard streams, the runtime's own, signals, listeners, the state file and its lock.
 const OWN: usize = 20;
+/// What a runtime waits with: `epoll`, its `eventfd`, and its end of the sockets of signals.
+const OF_THREAD: usize = 3;
 /// A look at the configuration and its files, lookups of names.
 const OF_PROCESS: usize = 4;
 /// A request for a lease, a login that proves it, and one that is renewed or given back meanwhile.
@@ -112,9 +120,9 @@ mod tests {
     fn all_shares_together_are_within_the_limit() {
         for limit in [48, 64, 100, 256, 1_024, 4_096, 65_536, 1_048_576] {
             for routes in [1, 2, 10, 100, 1_000] {
-                let shares = Shares::of(limit, routes);
+                let shares = Shares::of(limit, 2, routes);
                 let Shares { clients, http, turned_away } = shares;
-                let given = OWN + 2 * http + EACH_CLIENT * (turned_away + clients);
+                let given = OWN + 2 * OF_THREAD + 2 * http + EACH_CLIENT * (turned_away + clients);
                 let for_leases = limit - given;
                 assert!(
                     for_leases >= (OF_PROCESS + OF_ROUTE * routes).min(limit / 8),
@@ -128,7 +136,7 @@ mod tests {
     #[test]
     fn a_limit_that_leaves_nothing_leaves_no_client_in() {
         for limit in 0..=28 {
-            assert_eq!(Shares::of(limit, 1).clients, 0);
+            assert_eq!(Shares::of(limit, 2, 1).clients, 0);
         }
     }
 

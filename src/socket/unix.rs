@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, ready};
 
 use rustix::fs::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -96,10 +97,10 @@ impl UnixSocket {
     ///
     /// # Errors
     /// What the system says; the client may be at fault, see [`super::is_the_clients`].
-    pub(crate) async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
-        let (stream, _) = self.listener.accept().await?;
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(UnixStream, Peer)>> {
+        let (stream, _) = ready!(self.listener.poll_accept(cx))?;
         let user = stream.peer_cred().ok().map(|credentials| credentials.uid());
-        Ok((stream, Peer::User(user)))
+        Poll::Ready(Ok((stream, Peer::User(user))))
     }
 }
 
