@@ -17,7 +17,7 @@ use crate::credentials::{self, Deps, Leftovers, Route, RouteSettings, Servers};
 use crate::lease;
 use crate::log_throttle::LogThrottle;
 use crate::metrics::{Metrics, RouteMetrics};
-use crate::postgres::session::{FAILURES_EVERY, Routes, SessionRoute, Shared, UsedDatabases};
+use crate::postgres::session::{FAILURES_EVERY, Routes, SessionRoute, Shared, UsedDatabases, WarmSessions};
 use crate::postgres::upstream::{self, Upstream};
 use crate::proof::Prover;
 use crate::session::SessionLimit;
@@ -272,6 +272,7 @@ impl RouteSet {
                 set_role: route.set_role.clone(),
                 metrics: Arc::clone(&running.metrics),
                 max_sessions: route.max_sessions,
+                warm: WarmSessions::new(route.warm, Arc::clone(&running.credentials)),
                 session_limit: running.session_limit.clone(),
                 denied: SessionRoute::denials(&running.credentials),
                 used_databases: running.used_databases.clone(),

@@ -194,6 +194,7 @@ mod tests {
             probe_database: None,
             probe_sql: None,
             max_sessions: 0,
+            warm: 0,
             lazy: false,
             standby: false,
             idle_after: secs(300),

@@ -149,6 +149,9 @@ keys! {
     /// Keep a second credential issued and proved, which takes the place of one that is lost or ends while Vault is
     /// away: twice the roles and leases; never with a static role
     STANDBY: bool = Route "standby" Switch "BOOL" values::boolean, NextDecision;
+    /// Sessions that are logged in ahead of need, at most: for clients whose startup packet is that of an earlier one,
+    /// byte for byte; they count against max_connections of the server
+    WARM: usize = Route "warm" Number "COUNT" values::count, NewLogins, "0";
     /// How leasehold may authenticate at PostgreSQL, in the words of libpq's require_auth: scram-sha-256, or
     /// !password,!md5
     REQUIRE_AUTH: RequireAuth = Route "require_auth" Text "METHODS" values::require_auth, NewLogins, "any way it can";
@@ -183,8 +186,6 @@ keys! {
     CANCEL_UNKNOWN: Unknown = Cancel "unknown" Text "WORD" values::unknown_cancel, Restart,
         "forward with a public listener, else off";
 
-    /// Sessions that are logged in ahead of need
-    WARM: () = Route "warm" Later "COUNT" values::later, NextDecision;
     /// Whether sessions are handed on
     REUSE: () = Route "reuse" Later "BOOL" values::later, NextDecision;
     /// Whether application_name names this process

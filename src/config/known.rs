@@ -72,7 +72,7 @@ mod tests {
         assert!(of("vault").contains(&"addr") && !of("vault").contains(&"method"));
         assert!(of("vault.auth").contains(&"secret_id_file"));
         assert_eq!(of("tls"), ["cert_file", "key_file", "client_ca_file"]);
-        assert!(!of("route").contains(&"warm"), "none is offered that is not built");
+        assert!(!of("route").contains(&"reuse"), "none is offered that is not built");
         assert_eq!((table("vault.auth"), table("hvs")), (Some("vault.auth"), None));
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct RouteConfig {
     pub(crate) probe_sql: Option<String>,
     /// How many sessions there may be; 0 is no limit.
     pub(crate) max_sessions: usize,
+    /// How many sessions may be logged in ahead of need.
+    pub(crate) warm: usize,
     /// Issue at the first session; never with a static role.
     pub(crate) lazy: bool,
     /// How long a lazy route keeps its credential without a session.

@@ -107,6 +107,7 @@ impl Reader<'_> {
             probe_database,
             probe_sql,
             max_sessions: self.get_or_default(&keys::MAX_SESSIONS)?,
+            warm: self.get_or_default(&keys::WARM)?,
             lazy: of_a_dynamic_role(lazy, vault_path.value.kind(), "is never lazy")?,
             idle_after: self.get_or_default(&keys::IDLE_AFTER)?,
             standby: of_a_dynamic_role(

@@ -137,6 +137,7 @@ fn defaults_are_those_of_the_contract() {
             probe_database: None,
             probe_sql: None,
             max_sessions: 0,
+            warm: 0,
             lazy: false,
             idle_after: Duration::from_mins(5),
             standby: false,
@@ -406,10 +407,10 @@ fn a_certificate_and_its_key_go_together() {
 #[test]
 fn what_comes_later_is_refused_by_name() {
     assert_eq!(complaint(load_route(&["--reuse=true"], &[])), "--reuse: not supported yet");
-    assert_eq!(complaint(load_route(&[], &[("LEASEHOLD_WARM", "3")])), "LEASEHOLD_WARM: not supported yet");
+    assert_eq!(complaint(load_route(&[], &[("LEASEHOLD_REUSE", "3")])), "LEASEHOLD_REUSE: not supported yet");
     assert_eq!(
-        complaint(load("[defaults]\nwarm = 2\n", &ROUTE, &[])),
-        "FILE:2: defaults.warm: not supported yet"
+        complaint(load("[defaults]\nreuse = 2\n", &ROUTE, &[])),
+        "FILE:2: defaults.reuse: not supported yet"
     );
     let run = command().find_subcommand("run").unwrap().clone().render_long_help().to_string();
     let later = |setting: &&Setting| setting.is_flag() && !setting.is_built();

@@ -146,6 +146,20 @@ impl Route {
         self.newer_than(None, within).await
     }
 
+    /// Whether this generation is the current one.
+    #[must_use]
+    pub(crate) fn is_current(&self, number: GenerationId) -> bool {
+        self.published.borrow().as_ref().is_some_and(|current| current.number() == number)
+    }
+
+    /// Waits until this generation is not the current one.
+    pub(crate) async fn superseded(&self, number: GenerationId) {
+        let mut published = self.published.clone();
+        let other = |current: &Option<Arc<Generation>>| current.as_ref().is_none_or(|g| g.number() != number);
+        // Without a driver there is no current one.
+        let _ = published.wait_for(other).await;
+    }
+
     /// The latest usable generation before this one, if there is one.
     #[must_use]
     pub(crate) fn before(&self, number: GenerationId) -> Option<Arc<Generation>> {

@@ -1,9 +1,10 @@
 //! The connection to a server, whatever carries it. Floor 2.
 
+use std::io;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use crate::socket;
@@ -14,6 +15,21 @@ pub(crate) type Stream = socket::Stream<TlsStream<TcpStream>>;
 /// A server that ends without notice may not have sent all that it had to say.
 impl socket::Tls for TlsStream<TcpStream> {
     const MAY_END_WITHOUT_NOTICE: bool = false;
+}
+
+impl Stream {
+    /// The same connection, waited for by the runtime of the thread that calls this. Under TLS it stays with its own: that
+    /// one then wakes the task, from another thread.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn into_this_runtime(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Self::Unix(stream) => Self::Unix(UnixStream::from_std(stream.into_std()?)?),
+            Self::Tls(stream) => Self::Tls(stream),
+        })
+    }
 }
 
 /// A connection to a server that may have stopped listening.

@@ -15,6 +15,7 @@ mod handshake;
 mod login;
 mod reasons;
 mod routes;
+mod warm;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub(crate) use away::turn_away;
 use entry::{Entry, Rejected};
 use handshake::Request;
 pub(crate) use routes::{FAILURES_EVERY, Routes, SessionRoute, UsedDatabases};
+pub(crate) use warm::WarmSessions;
 
 /// What all sessions share.
 pub(crate) struct Shared {
@@ -65,7 +67,7 @@ impl Shared {
         descriptors: Descriptors,
     ) -> Arc<Self> {
         let descriptors = Arc::new(descriptors);
-        descriptors.keep_for(routes.len());
+        descriptors.keep_for(routes.len(), routes.most_warm());
         let turned_away = descriptors.shares().turned_away;
         Arc::new(Self {
             routes: RwLock::new(Arc::new(routes)),
@@ -81,7 +83,7 @@ impl Shared {
 
     /// Sets other routes for new sessions; those that exist keep theirs.
     pub(crate) fn set_routes(&self, routes: Routes) {
-        self.descriptors.keep_for(routes.len());
+        self.descriptors.keep_for(routes.len(), routes.most_warm());
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
     }
 

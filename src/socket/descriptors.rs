@@ -55,6 +55,7 @@ pub(crate) struct Descriptors {
     threads: usize,
     clients: AtomicUsize,
     routes: AtomicUsize,
+    warm: AtomicUsize,
 }
 
 impl Descriptors {
@@ -63,15 +64,17 @@ impl Descriptors {
         Self { threads, ..Self::default() }
     }
 
-    /// Keeps enough for this many routes from now on.
-    pub(crate) fn keep_for(&self, routes: usize) {
+    /// Keeps enough for so many routes, and for so many sessions that no client has yet, from now on.
+    pub(crate) fn keep_for(&self, routes: usize, warm: usize) {
         self.routes.store(routes, Ordering::Relaxed);
+        self.warm.store(warm, Ordering::Relaxed);
     }
 
     /// The shares of this moment.
     #[must_use]
     pub(crate) fn shares(&self) -> Shares {
-        Shares::of(limit(), self.threads, self.routes.load(Ordering::Relaxed))
+        let limit = limit().saturating_sub(self.warm.load(Ordering::Relaxed));
+        Shares::of(limit, self.threads, self.routes.load(Ordering::Relaxed))
     }
 
     /// Takes those of a client and its upstream, if the others keep enough.

@@ -6,3 +6,4 @@ mod end;
 mod pools;
 mod race;
 mod relay;
+mod warm;

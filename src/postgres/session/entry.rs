@@ -1,6 +1,6 @@
 //! From a client's StartupMessage to its open session: the route, the login upstream, the first answer. Floor 4.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,9 @@ use super::error::{Error, Failed};
 use super::handshake::gone;
 use super::login::Login;
 use super::routes::SessionRoute;
+use super::warm::{Alike, LogIn, TOO_MANY_CONNECTIONS};
 use super::{Open, Shared};
+use crate::acceptor::Identity;
 use crate::clock;
 use crate::credentials::Guard;
 use crate::dial::Stream;
@@ -59,10 +61,11 @@ impl Entry {
         let begun = clock::now();
         let (route, database) = route(startup, shared)?;
         let permits = take_permits(&route, shared)?;
-        let mut login = Login { route: &route, startup, database: &database, wait: shared.limits.login_wait };
+        let identity = client.stream.identity();
+        let logging_in = log_in_or_take(&route, startup, identity, &database, shared);
         let outcome = tokio::select! {
             biased;
-            outcome = Box::pin(login.run()) => outcome,
+            outcome = Box::pin(logging_in) => outcome,
             () = gone(client) => {
                 tracing::debug!("the client hung up during its login");
                 return Err(Rejected::Disconnected);
@@ -134,6 +137,56 @@ impl Entry {
             permits,
         })
     }
+}
+
+/// A session that was logged in ahead of need, or a fresh one.
+async fn log_in_or_take(
+    route: &Arc<SessionRoute>,
+    startup: &StartupMessage,
+    identity: Option<Identity>,
+    database: &[u8],
+    shared: &Shared,
+) -> Result<(Box<UpstreamSession>, Guard), Failed> {
+    let mut login = Login { route, startup, database, wait: shared.limits.login_wait };
+    if route.warm.most() == 0 {
+        return login.run().await;
+    }
+    let alike = Alike::of(startup, identity, database);
+    let ready = match &alike {
+        Some(alike) => route.warm.take(alike).await,
+        None => None,
+    };
+    let found = ready.is_some();
+    let logged_in = match ready {
+        Some(ready) => ready,
+        None => match login.run().await {
+            Err(Failed { error: Error::Refused(refusal), .. })
+                if refusal.sqlstate == TOO_MANY_CONNECTIONS && route.warm.make_room().await =>
+            {
+                login.run().await?
+            }
+            outcome => outcome?,
+        },
+    };
+    if let Some(alike) = alike {
+        route.warm.came(&alike, found, log_in_ahead(route), &shared.stop);
+    }
+    Ok(logged_in)
+}
+
+/// Logs in for clients to come, as long as there is the route.
+fn log_in_ahead(route: &Arc<SessionRoute>) -> LogIn {
+    let route = Arc::downgrade(route);
+    Arc::new(move |alike| {
+        let route = Weak::clone(&route);
+        Box::pin(async move {
+            let route = route.upgrade()?;
+            // Nobody waits for it: a credential that is not there now is not waited for either.
+            let (startup, database, wait) = (&alike.startup, &alike.database, Duration::ZERO);
+            let mut login = Login { route: &route, startup, database, wait };
+            Some(login.run().await.map_err(|failed| failed.error))
+        })
+    })
 }
 
 /// The route for the names that a client sent, and the database that its upstream is asked for.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::warm::WarmSessions;
 use crate::credentials::Route;
 use crate::lease::GenerationId;
 use crate::log_throttle::LogThrottle;
@@ -33,6 +34,8 @@ pub(crate) struct SessionRoute {
     pub(crate) used_databases: UsedDatabases,
     /// Called when the server denies a session something, see [`SessionRoute::denials`].
     pub(crate) denied: Arc<dyn Fn(GenerationId) + Send + Sync>,
+    /// Its sessions that are logged in ahead of need.
+    pub(crate) warm: WarmSessions,
     /// Bounds how often its failed logins are logged.
     pub(crate) throttle: LogThrottle,
 }
@@ -65,6 +68,11 @@ impl Routes {
     /// The number of routes.
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// How many sessions they may have logged in ahead of need.
+    pub(super) fn most_warm(&self) -> usize {
+        self.0.iter().map(|route| route.warm.most()).sum()
     }
 
     /// The upstream of each route.

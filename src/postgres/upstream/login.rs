@@ -50,6 +50,14 @@ impl fmt::Debug for UpstreamSession {
 }
 
 impl UpstreamSession {
+    /// The same session, on the runtime of the thread that calls this.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn into_this_runtime(self) -> io::Result<Self> {
+        Ok(Self { stream: self.stream.into_this_runtime()?, ..self })
+    }
+
     /// Ends the session, and waits until the server has; 5 s at most.
     pub(crate) async fn terminate(mut self) {
         let goodbye = async {

@@ -79,6 +79,12 @@ impl StartupMessage {
         begins(b"true", 1) || begins(b"yes", 1) || begins(b"on", 2) || word == b"1"
     }
 
+    /// Whether it asks for options of the protocol, by parameters that begin with `_pq_.`.
+    #[must_use]
+    pub(crate) fn has_protocol_options(&self) -> bool {
+        self.parameters.iter().any(|(name, _)| name.starts_with(b"_pq_."))
+    }
+
     /// The value of the last parameter of that name, the one that PostgreSQL goes by.
     #[must_use]
     pub(crate) fn parameter(&self, name: &[u8]) -> Option<&[u8]> {

@@ -1,0 +1,286 @@
+//! Sessions upstream that are logged in ahead of need, for clients that cannot be told apart. Floor 4.
+//!
+//! Clients are alike if their StartupMessages are the same byte for byte and their certificates name the same: then nothing
+//! has to be set or reset for the next of them. Each session serves one client, and is a session of its generation like any
+//! other. It is closed when its generation is no longer the current one, when the server says anything on it, after
+//! [`AGE`], and when the process stops.
+//!
+//! How many there are follows demand: one more of a kind for each client that found none, one fewer for each session that
+//! nobody came for; `warm` of the route is the most of all kinds together.
+
+mod kinds;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::error::Error;
+use crate::acceptor::Identity;
+use crate::clock;
+use crate::credentials::{Guard, Route};
+use crate::postgres::protocol::startup::StartupMessage;
+use crate::postgres::relay;
+use crate::postgres::upstream::UpstreamSession;
+use crate::session::end::Stop;
+use kinds::Kinds;
+
+/// The warm sessions of a route. They are closed when it is dropped.
+pub(crate) struct WarmSessions(Arc<Inner>);
+
+/// A session upstream, and its place in its generation.
+pub(super) type LoggedIn = (Box<UpstreamSession>, Guard);
+
+/// Logs in for clients of a kind; `None`: their route is gone.
+pub(super) type LogIn = Arc<dyn Fn(Arc<Alike>) -> LoggingIn + Send + Sync>;
+type LoggingIn = Pin<Box<dyn Future<Output = Option<Result<LoggedIn, Error>>> + Send>>;
+
+struct Inner {
+    /// Of all kinds together.
+    most: usize,
+    credentials: Arc<Route>,
+    kinds: Mutex<Kinds>,
+    close: CancellationToken,
+    /// How many are logged in.
+    open: watch::Sender<usize>,
+}
+
+/// Clients that are alike.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Alike {
+    pub(super) startup: StartupMessage,
+    identity: Option<Identity>,
+    /// The one that the upstream is asked for.
+    pub(super) database: Vec<u8>,
+}
+
+/// Why a session is not kept any longer.
+enum Left {
+    /// A client takes it.
+    Asked(oneshot::Sender<LoggedIn>),
+    /// Nobody came for it.
+    Old,
+    /// The server has said something on it, or has closed it.
+    Spoke,
+    /// Its generation is no longer the current one.
+    Superseded,
+    /// There are to be none any more.
+    Closed,
+}
+
+impl Alike {
+    /// What a client has in common with those like it; `None` if no session may be logged in ahead of need for it: its
+    /// session replicates, or it asks for what this version of leasehold does not know.
+    pub(super) fn of(
+        startup: &StartupMessage,
+        identity: Option<Identity>,
+        database: &[u8],
+    ) -> Option<Arc<Self>> {
+        let plain = startup.parameter(b"replication").is_none() && !startup.has_protocol_options();
+        plain.then(|| Arc::new(Self { startup: startup.clone(), identity, database: database.to_vec() }))
+    }
+}
+
+impl WarmSessions {
+    /// At most so many, under these credentials; 0 is none at all.
+    pub(crate) fn new(most: usize, credentials: Arc<Route>) -> Self {
+        Self(Arc::new(Inner {
+            most,
+            credentials,
+            kinds: Mutex::default(),
+            close: CancellationToken::new(),
+            open: watch::Sender::default(),
+        }))
+    }
+
+    /// How many there are at most.
+    pub(super) fn most(&self) -> usize {
+        self.0.most
+    }
+
+    /// A session for a client of this kind, if one is ready.
+    pub(super) async fn take(&self, alike: &Alike) -> Option<LoggedIn> {
+        loop {
+            let ready = self.0.lock().pop(alike)?;
+            let (give, given) = oneshot::channel();
+            // A task that has just decided to close its session does not answer.
+            if !self.0.credentials.is_current(ready.generation) || ready.ask.send(give).is_err() {
+                continue;
+            }
+            let Ok((session, guard)) = given.await else { continue };
+            if guard.generation().has_ended(clock::now()) {
+                part(session, guard).await;
+            } else if let Ok(session) = session.into_this_runtime() {
+                return Some((Box::new(session), guard));
+            }
+        }
+    }
+
+    /// A client of this kind is in, by a session that was ready (`found`) or by one of its own. Others are logged in for
+    /// those that come next, until `stop` says otherwise.
+    pub(super) fn came(&self, alike: &Arc<Alike>, found: bool, log_in: LogIn, stop: &watch::Receiver<Stop>) {
+        self.0.lock().came(alike, self.0.most, found);
+        self.0.top_up(alike, log_in, stop);
+    }
+
+    /// Closes all, so that a client can have a connection that the server has no more of. True once one is closed.
+    pub(super) async fn make_room(&self) -> bool {
+        let mut open = self.0.open.subscribe();
+        let before = *open.borrow_and_update();
+        self.0.lock().clear(clock::now() + PAUSE_WHEN_FULL);
+        let fewer = open.wait_for(|open| *open < before);
+        before > 0 && matches!(tokio::time::timeout(PART_WITHIN, fewer).await, Ok(Ok(_)))
+    }
+}
+
+impl Drop for WarmSessions {
+    fn drop(&mut self) {
+        self.0.close.cancel();
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Kinds> {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs in as many sessions of this kind as are missing, each in a task of its own.
+    fn top_up(self: &Arc<Self>, alike: &Arc<Alike>, log_in: LogIn, stop: &watch::Receiver<Stop>) {
+        let missing = self.lock().begin_missing(alike, clock::now());
+        for _ in 0..missing {
+            let one = Arc::clone(self).keep(Arc::clone(alike), Arc::clone(&log_in), stop.clone());
+            // Its generation waits for it: the session has its place there.
+            tokio::spawn(Box::pin(one));
+        }
+    }
+
+    /// One session, from its login to the client that takes it, or to its end.
+    async fn keep(self: Arc<Self>, alike: Arc<Alike>, log_in: LogIn, stop: watch::Receiver<Stop>) {
+        let logged_in = tokio::select! {
+            biased;
+            () = self.closed(stop.clone()) => None,
+            logged_in = log_in(Arc::clone(&alike)) => logged_in,
+        };
+        let Some(Ok((mut session, guard))) = logged_in else {
+            let pause = match logged_in {
+                Some(Err(Error::Refused(refusal))) if refusal.sqlstate == TOO_MANY_CONNECTIONS => {
+                    PAUSE_WHEN_FULL
+                }
+                Some(_) => PAUSE,
+                None => Duration::ZERO,
+            };
+            return self.lock().has_failed(&alike, clock::now() + pause);
+        };
+        let _open = Counted::one(&self);
+        let registered = self.lock().is_ready(&alike, guard.generation().number());
+        let Some((id, asked)) = registered else {
+            return part(session, guard).await;
+        };
+        let left = self.wait(&mut session, &guard, asked, stop.clone()).await;
+        let (session, guard) = match left {
+            Left::Asked(give) => match give.send((session, guard)) {
+                Ok(()) => return,
+                // The client has gone meanwhile.
+                Err(not_taken) => not_taken,
+            },
+            Left::Old => {
+                self.lock().was_not_needed(&alike, id);
+                (session, guard)
+            }
+            Left::Spoke | Left::Superseded | Left::Closed => {
+                self.lock().has_left(&alike, id);
+                (session, guard)
+            }
+        };
+        self.top_up(&alike, log_in, &stop);
+        part(session, guard).await;
+    }
+
+    /// Until a client asks for the session, or it is of no more use.
+    async fn wait(
+        &self,
+        session: &mut UpstreamSession,
+        guard: &Guard,
+        asked: oneshot::Receiver<oneshot::Sender<LoggedIn>>,
+        stop: watch::Receiver<Stop>,
+    ) -> Left {
+        if !session.rest.is_empty() {
+            return Left::Spoke;
+        }
+        let mut byte = [0];
+        tokio::select! {
+            biased;
+            _ = session.stream.read(&mut byte) => Left::Spoke,
+            () = self.closed(stop) => Left::Closed,
+            () = self.credentials.superseded(guard.generation().number()) => Left::Superseded,
+            () = ended(guard) => Left::Superseded,
+            // Without a sender it is no longer wanted.
+            asked = asked => asked.map_or(Left::Closed, Left::Asked),
+            () = tokio::time::sleep(AGE.mul_f64(rand::random_range(0.8..1.0))) => Left::Old,
+        }
+    }
+
+    /// Ends when there is to be no warm session any more.
+    async fn closed(&self, mut stop: watch::Receiver<Stop>) {
+        tokio::select! {
+            () = self.close.cancelled() => {}
+            // Without a sender the process is at its end too.
+            _ = stop.wait_for(|stop| *stop != Stop::Running) => {}
+        }
+    }
+}
+
+/// A session that is logged in, counted until dropped.
+struct Counted(Arc<Inner>);
+
+impl Counted {
+    fn one(of: &Arc<Inner>) -> Self {
+        of.open.send_modify(|open| *open += 1);
+        Self(Arc::clone(of))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|open| *open = open.saturating_sub(1));
+    }
+}
+
+/// Ends with the generation, whose end moves with each renewal.
+async fn ended(guard: &Guard) {
+    let generation = guard.generation();
+    let mut ending = generation.ending();
+    loop {
+        let now = clock::now();
+        if generation.has_ended(now) {
+            return;
+        }
+        tokio::select! {
+            // Timers stand still while the machine is suspended.
+            () = tokio::time::sleep(generation.hard_close_at().since(now).min(LOOK_AGAIN)) => {}
+            Ok(()) = ending.changed() => {}
+        }
+    }
+}
+
+async fn part(session: Box<UpstreamSession>, guard: Guard) {
+    relay::terminate_upstream(session.stream, guard, true, clock::now() + PART_WITHIN).await;
+}
+
+/// How long a session waits for a client, about.
+const AGE: Duration = Duration::from_secs(300);
+/// After a login that the server refused, none is tried for so long.
+const PAUSE: Duration = Duration::from_secs(10);
+/// The same where it has no more connections: they are for others.
+const PAUSE_WHEN_FULL: Duration = Duration::from_secs(60);
+/// How long a server may take to let a session go that is not used.
+const PART_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// `too_many_connections`
+///
+/// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+pub(super) const TOO_MANY_CONNECTIONS: [u8; 5] = *b"53300";

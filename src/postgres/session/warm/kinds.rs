@@ -1,0 +1,205 @@
+//! How many sessions there are for clients that are alike, and how many there should be. Floor 4.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::{Alike, LoggedIn};
+use crate::lease::GenerationId;
+use crate::time::Time;
+
+/// All kinds of clients of a route.
+#[derive(Default)]
+pub(super) struct Kinds {
+    /// The one that a client came for last is the last.
+    kinds: Vec<Kind>,
+    last_id: u64,
+    /// Until then no session is logged in ahead of need.
+    paused_until: Option<Time>,
+}
+
+struct Kind {
+    alike: Arc<Alike>,
+    /// How many sessions there should be.
+    wanted: usize,
+    /// How many are being logged in.
+    coming: usize,
+    ready: VecDeque<Ready>,
+}
+
+/// A session that waits for a client, in a task of its own. Dropped, it has the task close the session.
+pub(super) struct Ready {
+    id: u64,
+    pub(super) generation: GenerationId,
+    pub(super) ask: oneshot::Sender<oneshot::Sender<LoggedIn>>,
+}
+
+impl Kinds {
+    /// The session of this kind that has waited longest.
+    pub(super) fn pop(&mut self, alike: &Alike) -> Option<Ready> {
+        self.find(alike)?.ready.pop_front()
+    }
+
+    /// A client of this kind came, and found a session or not. `most` is for all kinds together.
+    pub(super) fn came(&mut self, alike: &Arc<Alike>, most: usize, found: bool) {
+        let at = self.kinds.iter().position(|kind| kind.alike == *alike);
+        let mut kind = at.map_or_else(
+            || Kind { alike: Arc::clone(alike), wanted: 0, coming: 0, ready: VecDeque::new() },
+            |at| self.kinds.remove(at),
+        );
+        if !found || kind.wanted == 0 {
+            kind.wanted += 1;
+        }
+        self.kinds.push(kind);
+        let mut surplus = self.kinds.iter().map(|kind| kind.wanted).sum::<usize>().saturating_sub(most);
+        for kind in &mut self.kinds {
+            let fewer = surplus.min(kind.wanted);
+            surplus -= fewer;
+            kind.wanted -= fewer;
+            kind.ready.truncate(kind.wanted.saturating_sub(kind.coming));
+        }
+        self.forget_unwanted();
+    }
+
+    /// How many sessions of this kind are to be logged in now. They count as coming from here on.
+    pub(super) fn begin_missing(&mut self, alike: &Alike, now: Time) -> usize {
+        if self.paused_until.is_some_and(|until| now < until) {
+            return 0;
+        }
+        let Some(kind) = self.find(alike) else { return 0 };
+        let missing = kind.wanted.saturating_sub(kind.coming + kind.ready.len());
+        kind.coming += missing;
+        missing
+    }
+
+    /// One that was coming is there: its number, and where a client asks for it. `None`: it is not wanted any more.
+    pub(super) fn is_ready(
+        &mut self,
+        alike: &Alike,
+        generation: GenerationId,
+    ) -> Option<(u64, oneshot::Receiver<oneshot::Sender<LoggedIn>>)> {
+        self.last_id += 1;
+        let id = self.last_id;
+        let kind = self.find(alike)?;
+        kind.coming = kind.coming.saturating_sub(1);
+        if kind.ready.len() >= kind.wanted {
+            self.forget_unwanted();
+            return None;
+        }
+        let (ask, asked) = oneshot::channel();
+        kind.ready.push_back(Ready { id, generation, ask });
+        Some((id, asked))
+    }
+
+    /// One that was coming does not come. No other is tried until then.
+    pub(super) fn has_failed(&mut self, alike: &Alike, again_at: Time) {
+        if let Some(kind) = self.find(alike) {
+            kind.coming = kind.coming.saturating_sub(1);
+        }
+        self.paused_until = self.paused_until.max(Some(again_at));
+        self.forget_unwanted();
+    }
+
+    /// One is of no more use, if it is still there. Another is to take its place.
+    pub(super) fn has_left(&mut self, alike: &Alike, id: u64) {
+        if let Some(kind) = self.find(alike) {
+            kind.ready.retain(|ready| ready.id != id);
+        }
+    }
+
+    /// No client came for this one. None is to take its place.
+    pub(super) fn was_not_needed(&mut self, alike: &Alike, id: u64) {
+        self.has_left(alike, id);
+        if let Some(kind) = self.find(alike) {
+            kind.wanted = kind.wanted.saturating_sub(1);
+        }
+        self.forget_unwanted();
+    }
+
+    /// None is wanted until clients ask again, and none is logged in until then.
+    pub(super) fn clear(&mut self, again_at: Time) {
+        self.kinds.clear();
+        self.paused_until = self.paused_until.max(Some(again_at));
+    }
+
+    fn find(&mut self, alike: &Alike) -> Option<&mut Kind> {
+        self.kinds.iter_mut().find(|kind| *kind.alike == *alike)
+    }
+
+    fn forget_unwanted(&mut self) {
+        self.kinds.retain(|kind| kind.wanted + kind.coming > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::postgres::protocol::startup::StartupMessage;
+
+    const NOW: Time = Time::from_nanos(1_000_000_000);
+
+    fn alike(user: &str) -> Arc<Alike> {
+        let startup = StartupMessage::new(0).with(b"user", user.as_bytes());
+        Alike::of(&startup, None, b"app").unwrap()
+    }
+
+    fn log_in(kinds: &mut Kinds, alike: &Alike) -> Vec<oneshot::Receiver<oneshot::Sender<LoggedIn>>> {
+        let missing = kinds.begin_missing(alike, NOW);
+        (0..missing)
+            .filter_map(|_| kinds.is_ready(alike, GenerationId::FIRST))
+            .map(|(_, asked)| asked)
+            .collect()
+    }
+
+    #[test]
+    fn the_number_follows_demand_up_to_the_most() {
+        let (mut kinds, app) = (Kinds::default(), alike("app"));
+        let mut waiting = Vec::new();
+        for missed in 1..=5 {
+            kinds.came(&app, 3, false);
+            waiting.append(&mut log_in(&mut kinds, &app));
+            assert_eq!(waiting.len(), missed.min(3));
+        }
+        assert!(kinds.pop(&app).is_some());
+        kinds.came(&app, 3, true);
+        assert_eq!(kinds.begin_missing(&app, NOW), 1, "one was taken");
+        kinds.has_failed(&app, NOW + Duration::from_secs(1));
+        assert_eq!(kinds.begin_missing(&app, NOW), 0, "it failed just now");
+        assert_eq!(kinds.begin_missing(&app, NOW + Duration::from_secs(1)), 1);
+    }
+
+    #[test]
+    fn what_nobody_came_for_is_not_replaced() {
+        let (mut kinds, app) = (Kinds::default(), alike("app"));
+        kinds.came(&app, 3, false);
+        assert_eq!(kinds.begin_missing(&app, NOW), 1);
+        let (id, _asked) = kinds.is_ready(&app, GenerationId::FIRST).unwrap();
+        kinds.was_not_needed(&app, id);
+        assert_eq!(kinds.begin_missing(&app, NOW), 0);
+        assert!(kinds.kinds.is_empty());
+    }
+
+    #[test]
+    fn a_new_kind_takes_the_place_of_the_one_that_nobody_came_for_longest() {
+        let (mut kinds, old, new) = (Kinds::default(), alike("old"), alike("new"));
+        kinds.came(&old, 1, false);
+        let mut of_old = log_in(&mut kinds, &old).pop().unwrap();
+        kinds.came(&new, 1, false);
+        assert!(of_old.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+        assert_eq!(log_in(&mut kinds, &new).len(), 1);
+        assert!(kinds.pop(&old).is_none());
+    }
+
+    #[test]
+    fn clients_that_differ_in_a_byte_are_not_alike() {
+        let (one, other) = (alike("app"), alike("apq"));
+        assert!(one != other && one == alike("app"));
+        let base = StartupMessage::new(0).with(b"user", b"app");
+        for (name, value) in [(&b"replication"[..], &b"database"[..]), (b"_pq_.command_tag", b"1")] {
+            assert!(Alike::of(&base.clone().with(name, value), None, b"app").is_none());
+        }
+    }
+}
