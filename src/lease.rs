@@ -7,9 +7,20 @@
 //! | say when sessions drain and end | tells the sessions |
 //! | never look at a clock | calls [`DynamicRole::handle`] with the time, sleeps until [`DynamicRole::next_deadline`] |
 //!
-//! Three small machines hold the lives of things: `tokens` (one login), [`generation`] (one lease) and `issuance`
-//! (one fresh credential at a time). The [`DynamicRole`] of a route holds them together and takes every decision that needs
-//! more than one of them.
+//! | part | what it keeps to itself |
+//! |---|---|
+//! | `tokens` | the tokens of a role: renewed while something stands on them, then revoked |
+//! | `generations`, [`generation`], `lease_term` | the leases: their states, and their terms |
+//! | `issuance`, `candidate`, `issue_limit`, `failure_class` | one fresh credential at a time, until it is published |
+//! | `rotation` | what asks for a fresh credential |
+//! | `renewal` | nothing: functions over leases and tokens |
+//! | `refusals`, `doubt` | logins that are refused though the lease lives |
+//! | `revocation` | leases that go with their token |
+//! | `lazy` | whether a lazy route has a credential |
+//! | `deadline` | when a role is looked at again, and what for |
+//!
+//! A [`DynamicRole`] is made of all of them, a [`StaticRole`] of tokens, doubt and deadlines. `holdings` is the view of
+//! a role from which decisions are made that need more than one part.
 
 mod candidate;
 mod deadline;

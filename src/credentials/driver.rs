@@ -1,4 +1,4 @@
-//! The driver of one route: does what its machine says, and tells it what came of it. Floor 3.
+//! The driver of one route: it does what its machine says, and passes on what comes of that. Floor 3.
 
 mod entry;
 mod input;
@@ -42,7 +42,7 @@ struct Driver {
     machine: Machine,
     requests: Requests,
     tokens: HashMap<TokenId, Secret>,
-    /// Those that can be used so many times only: none of their uses goes into a look.
+    /// The tokens that can be used so many times only: none of their uses goes into a look-up.
     counted: HashSet<TokenId>,
     next_token: u64,
     generations: HashMap<GenerationId, Arc<Generation>>,

@@ -193,7 +193,7 @@ impl Machine {
                 .map(|(number, password)| Row {
                     number,
                     state: if machine.current() == Some(number) { "current" } else { "retiring" },
-                    // An old password lets nobody in.
+                    // An old password lets no session in.
                     may_serve: false,
                     issued_at: password.read_at,
                     ends_at: Time::NEVER,

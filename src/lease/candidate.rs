@@ -45,7 +45,7 @@ pub(super) struct Needs {
 /// What becomes of a candidate that is not proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// It is proved again later. Where it `fails_command`, whoever asked for a rotation is not kept waiting.
+    /// It is proved again later. Where it `fails_command`, an operator who asked for a rotation is not kept waiting.
     ProveLater { fails_command: bool },
     /// An earlier process left it, and it is of no use: a fresh one is asked for.
     NotTakenUp,
@@ -53,7 +53,7 @@ pub(super) enum Next {
     Abandon,
     /// It is refused for good, and the issuance fails.
     Refused,
-    /// Whoever asked by hand does not wait for a server that can say, and the issuance fails.
+    /// An operator asked for it, and does not wait for a server that can say: the issuance fails.
     Unprovable,
     /// It is published without a proof.
     Publish,
@@ -141,7 +141,7 @@ impl Candidate {
                 _ => Next::ProveLater { fails_command: false },
             };
         }
-        // Whoever asked by hand waits for servers that lag, and for nothing else.
+        // An operator waits for servers that lag, and for nothing else.
         let waits = unproved == Unproved::Lags && !is_over;
         if needs.presses {
             Next::Publish

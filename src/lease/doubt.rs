@@ -19,7 +19,7 @@ const ASK_EVERY: Duration = Duration::from_secs(5);
 /// What is known of the credential that logins are refused with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Doubt {
-    /// Nothing.
+    /// Nothing is known.
     Unasked,
     /// A proof of this one is in flight.
     Proving(GenerationId),
@@ -71,7 +71,7 @@ impl Doubt {
     }
 }
 
-/// Opens for one replacement a minute, then less often.
+/// Lets one replacement through a minute, then less often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ReplaceGate {
     opens_at: Time,
@@ -90,7 +90,7 @@ impl ReplaceGate {
         if now < self.opens_at {
             return false;
         }
-        // Quiet for as long again: it starts afresh.
+        // No replacement was asked for as long again: it starts afresh.
         if now >= self.opens_at + self.interval {
             self.interval = Self::FIRST;
         }

@@ -9,9 +9,9 @@ use crate::time::Time;
 /// Why something asked of Vault did not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Failure {
-    /// Not this time.
+    /// Vault is away, or cannot do it now: it may work the next time.
     Transient,
-    /// No answer in time; it may have been done all the same.
+    /// No answer came in time. Vault may have done it all the same.
     TimedOut,
     /// The token that asked is dead.
     TokenDead,
@@ -34,7 +34,7 @@ pub(crate) enum Event {
     Tick,
     /// The answer to [`Action::LogIn`]. A token that is known already is only looked at again.
     LoggedIn(TokenId, TokenFacts),
-    /// No token.
+    /// The login failed.
     LogInFailed(Failure),
     /// The answer to [`Action::Issue`].
     Granted {
@@ -52,9 +52,9 @@ pub(crate) enum Event {
         /// `data.ttl`.
         lease: Duration,
     },
-    /// No credential.
+    /// The request for a credential failed.
     IssueFailed(Failure),
-    /// Vault has made a lease that nobody uses: it came too late, or with a reply of no use.
+    /// Vault has made a lease that is not used: it came too late, or its reply was of no use.
     LeaseLeft {
         /// The token that owns it.
         token: TokenId,
@@ -66,9 +66,9 @@ pub(crate) enum Event {
     /// A creds request whose outcome was unknown has been settled: granted ([`Event::LeaseLeft`] says so before), or
     /// refused, or given up for good.
     LateReply(TokenId),
-    /// A host let it in: the answer to [`Action::Prove`].
+    /// A server let it in: the answer to [`Action::Prove`].
     Proved(GenerationId),
-    /// A host refused it, none let it in.
+    /// A server refused it, and none let it in.
     ProofRefused(GenerationId),
     /// A server that sessions do not go to let it in, and those that they go to do not know it yet.
     ProofLags(GenerationId),
@@ -86,7 +86,7 @@ pub(crate) enum Event {
         /// `renewable`.
         renewable: bool,
     },
-    /// Not renewed.
+    /// The lease was not renewed.
     LeaseRenewFailed(GenerationId, Failure),
     /// The answer to [`Action::RenewToken`].
     TokenRenewed {
@@ -98,17 +98,17 @@ pub(crate) enum Event {
         /// `renewable`.
         renewable: bool,
     },
-    /// Not renewed.
+    /// The token was not renewed.
     TokenRenewFailed(TokenId, Failure),
     /// The answer to [`Action::RevokeLease`].
     LeaseRevoked(GenerationId),
-    /// Not revoked.
+    /// The lease was not revoked.
     LeaseRevokeFailed(GenerationId, Failure),
     /// It may not be revoked, and would not go with its token: it is in another namespace.
     LeaseStays(GenerationId),
     /// The answer to [`Action::RevokeToken`].
     TokenRevoked(TokenId),
-    /// Not revoked.
+    /// The token was not revoked.
     TokenRevokeFailed(TokenId, Failure),
     /// The answer to [`Action::LookUpLease`].
     LeaseLookedUp(GenerationId, LeaseLookup),
@@ -128,7 +128,7 @@ pub(crate) enum Event {
     /// No server takes this generation yet, and a login waits for a fresh one if that is under way. Answered by
     /// [`Action::TooEarly`] if it is not.
     Await(GenerationId),
-    /// Somebody asks for a fresh credential; with a drain, earlier generations end that long after.
+    /// An operator asks for a fresh credential; with a drain, earlier generations end that long after its publication.
     Rotate(Option<DrainSpan>),
     /// A session waits for a credential. It matters to a lazy route alone.
     Wanted,
@@ -160,7 +160,7 @@ pub(crate) enum LeaseLookup {
     Missing,
     /// Vault has it still.
     Present,
-    /// No answer this time.
+    /// No answer came this time.
     Unknown,
     /// It may not be looked up, now or later.
     Forbidden,
@@ -230,13 +230,13 @@ pub(crate) enum Action {
     NotifySessions(GenerationId, Ending),
     /// The credential serves nobody any more, and its lease goes with its token: drop all but the lease and the user name.
     DropCredential(GenerationId),
-    /// All is over with a generation.
+    /// The generation has ended: drop all that is kept of it.
     Forget(GenerationId),
     /// Drop the token.
     ForgetToken(TokenId),
     /// Answers [`Event::Suspected`].
     Answer(GenerationId, Verdict),
-    /// Answers [`Event::Replace`]: not now.
+    /// Answers [`Event::Replace`] and [`Event::Await`]: no other credential is on its way.
     TooEarly(GenerationId),
     /// Answers [`Event::Replace`]: its proof lets in, so what the login was refused for is not this credential.
     LetsIn(GenerationId),
@@ -272,7 +272,7 @@ pub(crate) struct Closing {
 /// What is known of a token when it is logged in or handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TokenFacts {
-    /// When the request that told was sent.
+    /// When the request that showed it was sent.
     pub(crate) sent_at: Time,
     /// Its remaining life; `None` where it has no end, or none is known.
     pub(crate) ttl: Option<Duration>,

@@ -25,7 +25,7 @@ pub(crate) struct Generation {
     is_accepted: bool,
     /// The end that a command has set, earlier than the lease's.
     cut_short: Option<CutShort>,
-    /// What its sessions were told last.
+    /// The latest notice to its sessions.
     last_notice: Option<Ending>,
 }
 
@@ -275,7 +275,7 @@ impl Generation {
         }
     }
 
-    /// Its sessions are told this. False if that is what they were told last.
+    /// Its sessions are notified of this. False if that was the latest notice.
     pub(super) fn notify(&mut self, ending: Ending) -> bool {
         self.last_notice.replace(ending) != Some(ending)
     }

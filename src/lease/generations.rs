@@ -160,7 +160,7 @@ impl Generations {
         }
     }
 
-    /// The sessions of this one are told this. False if that is what they were told last.
+    /// The sessions of this one are notified. False if that was the latest notice.
     pub(super) fn notify(&mut self, number: GenerationId, ending: Ending) -> bool {
         self.held.get_mut(&number).is_some_and(|generation| generation.notify(ending))
     }

@@ -1,7 +1,7 @@
 //! How a route comes to a fresh credential: one issuance at a time. Floor 1.
 //!
 //! The part knows where the issuance stands, and what the rate limit and the back-off say. What a credential is needed for,
-//! and which tokens and leases are of use, it is told by the role.
+//! and which tokens and leases are of use, comes from the role.
 
 #[cfg(test)]
 mod tests;
@@ -331,8 +331,7 @@ impl Issuance {
         is_discarded
     }
 
-    /// An attempt failed. A credential is usable for so long yet (`left`), or none is. Nothing follows where the route
-    /// `is_closed`.
+    /// An attempt failed. `left`: how long a credential is usable yet. Nothing follows where the route `is_closed`.
     pub(super) fn fail(
         &mut self,
         now: Time,
@@ -376,14 +375,13 @@ impl Issuance {
         }
     }
 
-    /// The configuration has changed: what was asked for by the old one is of no use. Gives the candidate, so that it is
-    /// given back.
+    /// The configuration has changed: nothing asked for by the old one is of use. Gives the candidate, to be given back.
     pub(super) fn reload(&mut self) -> Option<GenerationId> {
         self.discard |= matches!(self.state, State::LoggingIn { .. } | State::Requesting { .. });
         self.stop()
     }
 
-    /// Nothing is issued any more; what is in flight is waited for. Gives the candidate, so that it is given back.
+    /// Nothing is issued any more; what is in flight is waited for. Gives the candidate, to be given back.
     pub(super) fn stop(&mut self) -> Option<GenerationId> {
         self.spare = None;
         let candidate = self.candidate();

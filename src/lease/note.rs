@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ids::{GenerationId, TokenId};
 
-/// What a machine found that nobody else can tell.
+/// What a machine has found, for the log and the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Note {
     /// A successor is needed; its issuance begins.
@@ -53,24 +53,24 @@ pub(crate) enum Note {
 /// How a lease was given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Outcome {
-    /// By itself.
+    /// It was revoked by itself.
     Lease,
-    /// With its token, and it was seen to be gone.
+    /// It went with its token, and was seen to be gone.
     Token,
-    /// Its token is revoked, or dead, and nobody could see whether the lease went with it.
+    /// Its token is revoked, or dead; whether the lease went with it could not be seen.
     Unverified,
-    /// With its token, and yet it is there: Vault cannot revoke it either, and tries again for a while.
+    /// It should have gone with its token, and is there: Vault cannot revoke it either, and tries again for a while.
     Stays,
-    /// Forbidden: it lapses.
+    /// Its revocation is forbidden: it lapses.
     Forbidden,
-    /// It did not work, or may not be: it lapses.
+    /// Its revocation failed, or a session may still be open on the server: it lapses.
     Failed,
 }
 
 /// Why a fresh credential is issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Reason {
-    /// There has never been one.
+    /// The route has never had a credential.
     First,
     /// `rotate_after` or `max_age`, or the previous one ended before its successor came.
     Schedule,
@@ -84,13 +84,13 @@ pub(crate) enum Reason {
     Revoked,
     /// The server refuses the credential though its lease seems to live.
     Refused,
-    /// Somebody asked.
+    /// An operator asked for it.
     Command,
     /// The configuration has changed.
     Reload,
-    /// An earlier process has left one that is good.
+    /// An earlier process has left a credential that is good.
     TakenUp,
-    /// Ahead of need.
+    /// It is issued ahead of need, to stand by.
     Standby,
 }
 

@@ -92,7 +92,7 @@ impl Revocation {
     }
 
     /// Looks that are due, by `asker`, the token of the credential that serves. Without one, and at the end of the route
-    /// (`is_closed`), nobody is there who could look.
+    /// (`is_closed`), there is no token to look with.
     pub(super) fn look(
         &mut self,
         now: Time,
@@ -221,12 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn without_anybody_who_could_look_it_is_unverified() {
+    fn without_a_token_to_look_with_it_is_unverified() {
         assert_eq!(look(&mut verifying(), 1, None, false), returned(Outcome::Unverified));
         assert_eq!(
             look(&mut verifying(), 0, None, true),
             returned(Outcome::Unverified),
-            "nobody waits at the end"
+            "the end does not wait"
         );
     }
 

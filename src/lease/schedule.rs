@@ -58,8 +58,8 @@ pub(crate) fn longest_wait(left: Duration) -> Duration {
     (left / 3).clamp(Duration::from_secs(1), Duration::from_secs(30))
 }
 
-/// What is renewed at `at` is to be renewed half a `period` off what is renewed at `other`: gives the time for that, which
-/// is earlier, or nothing if it is near enough. Renewed by turns, one of the two always has two thirds of its life to come.
+/// Two leases are renewed half a `period` apart, so that one of the two always has two thirds of its life to come. If `at`
+/// is too close to `other`, gives an earlier time for `at` that restores the gap; otherwise `None`.
 #[must_use]
 pub(crate) fn antiphase(other: Time, at: Time, period: Duration) -> Option<Time> {
     let span = period.as_nanos();

@@ -209,7 +209,7 @@ impl Term {
         false
     }
 
-    /// The renewal failed. What cannot be told from Vault's absence is tried again with back-off.
+    /// The renewal failed. It is tried again with back-off, unless Vault has said that it cannot be extended.
     pub(crate) fn failed(&mut self, now: Time, failure: Failure, jitter: Jitter) {
         match failure {
             Failure::CannotExtend => self.over(NotRenewed::Capped, now),

@@ -1,4 +1,4 @@
-//! What the machine hears of, and what came with it that is not its business. Floor 3.
+//! An event for the machine, with what came with it that the machine does not keep. Floor 3.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::credentials::Lease;
 use crate::lease::{Event, GenerationId};
 use crate::secret::Secret;
 
-/// What the machine hears of, and the credential that came with it.
+/// An event for the machine, and the credential or the error that came with it.
 pub(super) struct Input {
     pub(super) event: Event,
     pub(super) credential: Option<Credential>,

@@ -1,4 +1,4 @@
-//! What became of leases that were given back: counted, said, and looked for where nobody has said it. Floor 3.
+//! What became of leases that were given back is counted and logged, and looked up where Vault has not said it. Floor 3.
 
 use std::collections::HashMap;
 
@@ -45,13 +45,13 @@ impl Driver {
     }
 
     pub(super) fn lease_looked_up(&mut self, number: GenerationId, answer: Result<bool, vault::Failure>) {
-        let sight = match answer.map_err(|failure| meaning(&failure)) {
+        let lookup = match answer.map_err(|failure| meaning(&failure)) {
             Ok(true) => LeaseLookup::Present,
             Ok(false) => LeaseLookup::Missing,
             Err(Failure::Transient | Failure::TimedOut) => LeaseLookup::Unknown,
             Err(_) => LeaseLookup::Forbidden,
         };
-        self.step(Event::LeaseLookedUp(number, sight));
+        self.step(Event::LeaseLookedUp(number, lookup));
     }
 
     pub(super) fn lease_revoke_failed(&mut self, number: GenerationId, failure: &vault::Failure) {

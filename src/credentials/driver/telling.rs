@@ -56,7 +56,7 @@ impl Driver {
                 }
                 self.works_again(Area::Credential);
                 self.replaces.clear();
-                // Neither is what somebody asked a fresh one for.
+                // Neither is the fresh credential that an operator asked for.
                 if !matches!(reason, Reason::TakenUp | Reason::Standby) {
                     self.rotated(number);
                 }

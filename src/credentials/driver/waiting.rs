@@ -1,4 +1,4 @@
-//! Who waits for a word of the driver: a check, another credential, a rotation. Floor 3.
+//! Those who wait for an answer of the driver: to a check, for another credential, for a rotation. Floor 3.
 
 use tokio::sync::oneshot;
 
@@ -25,7 +25,7 @@ impl Driver {
         event: Event,
     ) {
         if self.machine.current() == Some(number) {
-            // Who has given up waiting is not kept: there may be no answer for as long as Vault is away.
+            // Those who have given up are dropped: there may be no answer for as long as Vault is away.
             self.replaces.retain(|reply| !reply.is_closed());
             self.replaces.push(reply);
             self.step(event);

@@ -210,7 +210,7 @@ impl Watch {
         let successor = self.newest.max(self.role.current()) > Some(number);
         let commanded = self.drain_commanded || self.held.get(&number).is_some_and(|held| held.cut);
         let is_current = self.role.current() == Some(number);
-        let held = self.held.get(&number).ok_or("told to nobody")?;
+        let held = self.held.get(&number).ok_or("told to no session")?;
         if let Some(from) = ending.drain_from {
             promise!(!is_current, "P3: the current generation {number} is drained");
             promise!(successor && from <= now, "P3: generation {number} is drained without a successor");
