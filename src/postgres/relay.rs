@@ -31,7 +31,7 @@ use crate::session::timer::Timer;
 use crate::session::{Buffered, WatchedValue, read_buffer};
 use crate::time::Time;
 
-use pipe::{Pipe, Step};
+use pipe::{Pipe, Step, Unreadable};
 
 /// What a relay needs beside its two streams.
 pub(super) struct Session {
@@ -88,8 +88,6 @@ pub(super) enum RelayExit {
     UpstreamLost,
     /// The client's socket has failed or is closed, and the server is in the midst of an answer that cannot be written.
     ClientGone,
-    /// The client sent bytes that are no message.
-    ClientUnreadable,
     /// The server sent bytes that are no message.
     UpstreamUnreadable,
 }
@@ -105,8 +103,9 @@ where
         Box::new(Self {
             client: client.stream,
             upstream: upstream.stream,
-            to_upstream: Pipe::new(&client.buffer),
-            to_client: Pipe::new(&upstream.buffer),
+            // PostgreSQL has its own way with bytes that are no message.
+            to_upstream: Pipe::new(&client.buffer, Unreadable::Passed),
+            to_client: Pipe::new(&upstream.buffer, Unreadable::Refused),
             phase: Phase::default(),
             quiet_since: None,
             ended_by_server: false,
@@ -162,13 +161,12 @@ where
                     self.to_upstream.end_source();
                     self.to_upstream.lose_sink();
                 }
-                Step::Unreadable => return Poll::Ready(RelayExit::ClientUnreadable),
                 Step::TooLate => {
                     let close = end::by_the_clock(clock::now(), Closed::LeaseEnd);
                     return Poll::Ready(RelayExit::Hard(close));
                 }
                 Step::Moved => self.quiet_since = None,
-                Step::SourceEnded | Step::SourceFailed(_) | Step::Blocked => {}
+                Step::SourceEnded | Step::SourceFailed(_) | Step::Blocked | Step::Unreadable => {}
             }
             if !matches!(up, Step::Moved | Step::Blocked) {
                 // That may have let the other direction go on.

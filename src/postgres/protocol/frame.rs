@@ -45,9 +45,21 @@ impl Scanner {
                 },
                 State::Held { tag, length } => self.report(tag, length, rest, &mut on_frame),
                 State::Body { left } => self.pass(left, rest),
+                State::Lost => return Ok(()),
             };
         }
         Ok(())
+    }
+
+    /// Looks at nothing any more: all that comes passes, and never again ends with a whole message.
+    pub(crate) fn give_up(&mut self) {
+        self.state = State::Lost;
+    }
+
+    /// Whether [`Self::give_up`] was called.
+    #[must_use]
+    pub(crate) fn has_given_up(&self) -> bool {
+        matches!(self.state, State::Lost)
     }
 
     /// Whether the bytes so far end with a whole message.
@@ -71,6 +83,7 @@ impl Scanner {
                 Err(_) => chunk.len(),
             },
             State::Held { length: left, .. } | State::Body { left } => front(chunk, left).len(),
+            State::Lost => chunk.len(),
         }
     }
 
@@ -127,7 +140,7 @@ pub(crate) struct Error {
 ///      └─────────────────────▶ Held ────┘
 /// ```
 ///
-/// `Header` with nothing filled is the boundary between two messages.
+/// `Header` with nothing filled is the boundary between two messages. `Lost` is where [`Scanner::give_up`] leads from any.
 #[derive(Clone, Copy, Debug)]
 enum State {
     /// So many bytes of the next header have come.
@@ -136,6 +149,8 @@ enum State {
     Held { tag: u8, length: u32 },
     /// So many bytes of the body are still to come; at least 1.
     Body { left: u32 },
+    /// Nothing is looked at any more.
+    Lost,
 }
 
 impl Default for State {

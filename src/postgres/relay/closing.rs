@@ -1,6 +1,5 @@
 //! How a session is ended, so that the client learns why, the server stops, and both let go. Floor 4.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -14,7 +13,6 @@ use crate::dial::Discard;
 use crate::error::ClientFacing;
 use crate::metrics::Closed;
 use crate::postgres::protocol::error_response;
-use crate::postgres::protocol::fatal::{Fatal, SqlState};
 use crate::postgres::protocol::written::{self, TERMINATE};
 use crate::postgres::upstream::CancelTarget;
 use crate::session::end::{self, CloseAction, HardClose, close_action};
@@ -42,8 +40,7 @@ where
             }
             RelayExit::UpstreamLost => self.close_after_upstream(false, false, send_within).await,
             RelayExit::ClientGone => self.close_abandoned().await,
-            RelayExit::ClientUnreadable => self.close_unreadable(Some(&UNREADABLE), send_within).await,
-            RelayExit::UpstreamUnreadable => self.close_unreadable(None, send_within).await,
+            RelayExit::UpstreamUnreadable => self.close_unreadable(send_within).await,
         }
     }
 
@@ -152,7 +149,9 @@ where
         let asked_for = phase.terminated() || (!to_upstream.is_open() && to_upstream.has_sink());
         if to_client.has_sink() {
             let mut last = to_client.take_pending();
-            if !in_order && !asked_for && to_client.scanner.at_boundary() {
+            // A server that has said why it ends the session has, and one that cannot read its client says nothing.
+            let known = asked_for || ended_by_server || to_upstream.scanner.has_given_up();
+            if !in_order && !known && to_client.scanner.at_boundary() {
                 last.extend_from_slice(&error_response::fatal(&ClientFacing::UpstreamLost.into()));
             }
             close_client(&mut client, &last, send_within).await;
@@ -161,15 +160,10 @@ where
         if asked_for && !ended_by_server { Closed::Client } else { Closed::Upstream }
     }
 
-    /// One side broke the protocol: its last chunk was not forwarded, and what it meant is not known.
-    async fn close_unreadable(self: Box<Self>, fatal: Option<&Fatal>, send_within: Duration) -> Closed {
+    /// The server broke the protocol: its last chunk was not forwarded, and what it meant is not known.
+    async fn close_unreadable(self: Box<Self>, send_within: Duration) -> Closed {
         let Self { mut client, upstream, mut to_client, guard, .. } = *self;
-        let mut last = to_client.take_pending();
-        if let Some(fatal) = fatal
-            && to_client.scanner.at_boundary()
-        {
-            last.extend_from_slice(&error_response::fatal(fatal));
-        }
+        let last = to_client.take_pending();
         let gone_by = clock::now() + GONE_WITHIN;
         tokio::join!(
             close_client(&mut client, &last, send_within),
@@ -300,14 +294,6 @@ async fn read_to_end<S: AsyncRead + Unpin>(stream: &mut S) -> bool {
         }
     }
 }
-
-/// What a client gets whose bytes are no message.
-const UNREADABLE: Fatal = Fatal {
-    sqlstate: SqlState::ProtocolViolation,
-    message: Cow::Borrowed("invalid message length"),
-    detail: None,
-    hint: None,
-};
 
 /// Long enough for a client across a network to read its last message, and short enough for the end of the process.
 const LINGER_FOR: Duration = Duration::from_secs(1);

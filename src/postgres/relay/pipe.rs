@@ -21,8 +21,18 @@ pub(super) struct Pipe {
     unflushed: bool,
     source: Source,
     sink: Sink,
+    unreadable: Unreadable,
     /// Bytes read since they were last counted.
     moved: u64,
+}
+
+/// What becomes of bytes that are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// They are not forwarded, and the session ends.
+    Refused,
+    /// They are forwarded like all that comes behind them: what to make of them is the sink's business.
+    Passed,
 }
 
 /// What is still to come from the source.
@@ -68,7 +78,7 @@ pub(super) enum Step {
 
 impl Pipe {
     /// `early`: what was read from the source before the relay began.
-    pub(super) fn new(early: &[u8]) -> Self {
+    pub(super) fn new(early: &[u8], unreadable: Unreadable) -> Self {
         Self {
             early: early.into(),
             scanner: Scanner::default(),
@@ -77,6 +87,7 @@ impl Pipe {
             unflushed: false,
             source: Source::Open,
             sink: Sink::Open,
+            unreadable,
             moved: 0,
         }
     }
@@ -198,7 +209,10 @@ impl Pipe {
         saw: impl FnMut(Frame<'_>),
     ) -> Step {
         if self.scanner.feed(chunk, saw).is_err() {
-            return Step::Unreadable;
+            match self.unreadable {
+                Unreadable::Refused => return Step::Unreadable,
+                Unreadable::Passed => self.scanner.give_up(),
+            }
         }
         self.moved += chunk.len() as u64;
         match self.write(cx, chunk, to) {

@@ -53,6 +53,20 @@ fn status_byte_is_waited_for() {
 }
 
 #[test]
+fn a_scanner_that_has_given_up_is_never_at_a_boundary() {
+    let mut scanner = Scanner::default();
+    let mut seen = Vec::new();
+    assert!(feed(&mut scanner, b"D\0\0\0\x01", &mut seen).is_err());
+    scanner.give_up();
+    for chunk in [&b""[..], b"x", &message(b'Z', b"I")] {
+        assert_eq!(feed(&mut scanner, chunk, &mut seen), Ok(()));
+        assert!(!scanner.at_boundary());
+        assert_eq!(scanner.to_boundary(chunk), chunk.len());
+    }
+    assert_eq!(seen, []);
+}
+
+#[test]
 fn length_below_4_or_above_int32_is_an_error() {
     for length in [0_u32, 3, 0x8000_0000, u32::MAX] {
         let bytes = [&message(b'1', b"")[..], b"D", &length.to_be_bytes()].concat();

@@ -129,15 +129,20 @@ async fn a_denial_that_passes_is_told_with_its_generation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_message_ends_the_session_and_goes_nowhere() {
-    let Bench { mut client, server, session, .. } = Bench::new(1024);
-    let server = tokio::spawn(serve(server));
-    client.write_all(b"Q\0\0\0\0rubbish").await.unwrap();
-    let heard = frames(&read_all(&mut client).await);
-    assert_eq!(error_response::sqlstate(&heard[0].1), Some(&b"08P01"[..]));
-    drop(client);
-    assert_eq!(session.await.unwrap().1, Closed::Error);
-    assert_eq!(server.await.unwrap(), b"");
+async fn what_is_no_message_is_the_servers_to_judge() {
+    let Bench { mut client, mut server, session, generation, .. } = Bench::new(1024);
+    let sent = [&begin()[..], b"Q\0\0\0\0rubbish", &message(b'X', b"")].concat();
+    client.write_all(&sent).await.unwrap();
+    let mut heard = vec![0; sent.len()];
+    server.read_exact(&mut heard).await.unwrap();
+    assert_eq!(heard, sent);
+    // It answers what came before. Of the session nobody knows any more when it could be ended early.
+    server.write_all(&message(b'Z', b"I")).await.unwrap();
+    generation.set_ending(drained(clock::now()));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    drop(server);
+    assert_eq!(read_all(&mut client).await, message(b'Z', b"I"));
+    assert_eq!(session.await.unwrap().1, Closed::Upstream);
 }
 
 #[test]
