@@ -17,7 +17,8 @@
 //! | 5 | `listener`, `workers`, `shutdown`, `admin`, `log`, `notify` | what the world connects to, and reads; the threads that carry sessions |
 //! | 6 | `config`, `cli`, `check`, `policy`, `proof`, `upstreams`, `fleet`, `app` | what the user types, and how it all comes together |
 //!
-//! Outside of the crate there are the command, and the table of settings that its documents are made from.
+//! Outside of the crate there are the command, the table of settings that its documents are made from, and what the tests of
+//! whole conversations ask of the phase tracker.
 
 mod acceptor;
 mod admin;
@@ -55,3 +56,5 @@ mod workers;
 
 pub use app::main;
 pub use config::{Setting, command, settings};
+#[doc(hidden)]
+pub use postgres::protocol::phase::places;

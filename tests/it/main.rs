@@ -18,6 +18,7 @@ mod chaos;
 mod check;
 mod client_tls;
 mod crash;
+mod differential;
 mod faults;
 mod harness;
 mod lease;

@@ -12,10 +12,12 @@
 #[cfg(test)]
 mod model;
 mod outstanding;
+mod places;
 #[cfg(test)]
 mod tests;
 
 use outstanding::{Outstanding, Request};
+pub use places::places;
 
 /// The requests of one session that are not yet answered, and the last ReadyForQuery. Starts behind the startup's own
 /// ReadyForQuery. Holds next to no memory while nothing is outstanding. `ROOM` of them are kept one by one.
