@@ -14,7 +14,7 @@ mod watch;
 use std::time::Duration;
 
 use super::dice::Dice;
-use super::scenario::{Fault, Scenario};
+use super::scenario::{BEGIN, Fault, Scenario};
 use super::servers::{Answer, Call, Kind};
 use super::tally::Tally;
 use super::verdicts::Verdicts;
@@ -66,6 +66,8 @@ pub(super) enum Timer {
     Dropped(u32),
     /// A client of a lazy route comes, or goes.
     Use(bool),
+    /// It is told to rotate.
+    Rotate,
 }
 
 /// One sidecar.
@@ -104,10 +106,13 @@ impl Sidecar {
         {
             timers.push((window.begins_at() + dice.of(window.lasts), Timer::Stop));
         }
+        if let Some(after) = scenario.rotation {
+            timers.push((BEGIN + after, Timer::Rotate));
+        }
         Self {
             number,
             role,
-            turns: Turns::default(),
+            turns: Turns::new(dice.number()),
             tasks: Vec::new(),
             next_task: 0,
             wake_at: Time::NEVER,
@@ -195,6 +200,7 @@ impl Sidecar {
             Timer::Expire(id) => self.send_expiry(context, id),
             Timer::Dropped(id) => self.truth.dropped(context.tally, id, context.now),
             Timer::Use(begins) => self.use_it(context, begins),
+            Timer::Rotate => self.hear(context, Event::Rotate(None)),
         }
     }
 
@@ -211,7 +217,7 @@ impl Sidecar {
     /// The process has ended, with whatever it waited for.
     fn restart(&mut self, context: &mut Context<'_>) {
         self.role = DynamicRole::new(settings(context.scenario, &mut self.dice));
-        self.turns = Turns::default();
+        self.turns = Turns::new(self.dice.number());
         self.tasks.clear();
         self.timers.retain(|(_, timer)| matches!(timer, Timer::Expire(_) | Timer::Dropped(_)));
         self.truth.orphan();

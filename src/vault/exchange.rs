@@ -137,8 +137,8 @@ impl Vault {
         let sent = Instant::now();
         let result = self.transport.send(request, &mut turn, limit).await;
         let outcome = outcome::outcome(operation, &result);
-        let is_of_path = operation == Operation::Issue && result.as_ref().is_ok_and(outcome::is_of_path);
-        turn.went(outcome::went(outcome), is_of_path);
+        let (went, is_of_path) = outcome::about(operation, &result);
+        turn.went(went, is_of_path);
         // A quota is the cluster's; a node that is in trouble says nothing of the others.
         if let Ok(Reply { retry_after: Some(span), status, .. }) = result
             && (status == 429 || self.transport.is_alone())

@@ -22,7 +22,7 @@ pub(crate) enum Standing {
 }
 
 /// What an outcome says of Vault as a whole.
-pub(super) fn went(outcome: VaultOutcome) -> Went {
+fn went(outcome: VaultOutcome) -> Went {
     match outcome {
         VaultOutcome::Ok => Went::Well,
         VaultOutcome::Denied | VaultOutcome::ClientError => Went::Refused,
@@ -30,9 +30,21 @@ pub(super) fn went(outcome: VaultOutcome) -> Went {
     }
 }
 
+/// What an answer, or its absence, says of Vault, and whether it is about the path that was asked.
+pub(super) fn about(operation: Operation, result: &Result<Reply, NoReply>) -> (Went, bool) {
+    match result {
+        // A quota is of a path, or of all of them; a standby says the same of its health.
+        Ok(reply) if reply.status == 429 && operation != Operation::Health && is_vaults(operation, reply) => {
+            (Went::Busy, true)
+        }
+        Ok(reply) => (went(outcome(operation, result)), operation == Operation::Issue && is_of_path(reply)),
+        Err(_) => (went(outcome(operation, result)), false),
+    }
+}
+
 /// Whether an answer to a creds request is about its path: Vault's own, such as an unknown role's or a broken statement's.
 /// A sealed or leaderless node says the same of every path.
-pub(super) fn is_of_path(reply: &Reply) -> bool {
+fn is_of_path(reply: &Reply) -> bool {
     reply.status != 503 && is_vaults(Operation::Issue, reply)
 }
 
@@ -81,11 +93,8 @@ pub(crate) fn judge(operation: Operation, status: u16, said: &str) -> Verdict {
     let errors = vec![said.to_owned()];
     let body = serde_json::json!({ "errors": &errors }).to_string().into_bytes().into();
     let reply = Ok(Reply { status, retry_after: None, date: None, body });
-    Verdict {
-        kind: classify(operation, status, Some(&errors), ""),
-        went: went(outcome(operation, &reply)),
-        slows: operation == Operation::Issue && reply.as_ref().is_ok_and(is_of_path),
-    }
+    let (went, slows) = about(operation, &reply);
+    Verdict { kind: classify(operation, status, Some(&errors), ""), went, slows }
 }
 
 /// Judges a request to which no answer came: `sent` is whether there was a connection.
@@ -96,7 +105,8 @@ pub(crate) fn judge_silence(operation: Operation, sent: bool) -> Verdict {
     } else {
         (Kind::Transient, NoReply::NotSent(String::new()))
     };
-    Verdict { kind, went: went(outcome(operation, &Err(silence))), slows: false }
+    let (went, slows) = about(operation, &Err(silence));
+    Verdict { kind, went, slows }
 }
 
 /// The label of the metric.

@@ -28,7 +28,7 @@ pub(super) struct RateLimiter {
 
 impl RateLimiter {
     pub(super) fn new() -> Self {
-        Self { state: Mutex::default(), changed: Notify::new() }
+        Self { state: Mutex::new(Turns::new(rand::random())), changed: Notify::new() }
     }
 
     /// Waits until a request for this path may be sent, which is to be done at once. Cancel safe.

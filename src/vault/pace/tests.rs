@@ -392,3 +392,34 @@ async fn ten_broken_routes_end_none_of_a_hundred_leases() {
     }
     all.join_all().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_has_too_much_to_do_is_asked_less_and_less_by_each_at_its_own_times() {
+    let mut all = Vec::new();
+    for _ in 0..20 {
+        let pace = pace();
+        let began = Instant::now();
+        let mut waits = Vec::new();
+        let mut last = began;
+        for _ in 0..9 {
+            // A wait of a minute ends without a turn; the next one goes on.
+            let turn = loop {
+                if let Ok(turn) = pace.turn("x", &limit(Priority::First(0))).await {
+                    break turn;
+                }
+            };
+            turn.went(Went::Busy, true);
+            waits.push(last.elapsed());
+            last = Instant::now();
+        }
+        ask(&pace, "y", Went::Well).await;
+        for (number, wait) in waits.iter().enumerate().skip(1) {
+            let whole = (SECOND / 2 * (1 << (number - 1))).min(SECOND * 120);
+            // While it fails as a whole, a turn may come later by the window.
+            assert!((whole / 2..=whole + WINDOW).contains(wait), "{number}: {wait:?}");
+        }
+        all.push(began.elapsed());
+    }
+    let (least, most) = (all.iter().min().unwrap(), all.iter().max().unwrap());
+    assert!(*most > *least + SECOND * 10, "{all:?}");
+}

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Add;
 use std::time::Duration;
 
+use crate::lease::schedule::Jitter;
 use crate::vault::bounds::Priority;
 
 /// How a request went.
@@ -16,6 +17,8 @@ pub(crate) enum Went {
     Well,
     /// Vault answered with a refusal.
     Refused,
+    /// Vault answered that it gets too many requests: a quota.
+    Busy,
     /// There was no answer, or one that is about the server's state.
     Trouble,
 }
@@ -30,6 +33,8 @@ pub(crate) struct Turns<P, T> {
     pub(super) waiting: BTreeMap<Place<T>, Waiting<P>>,
     pub(super) paths: BTreeMap<P, Path<T>>,
     next: u64,
+    /// Of the jitter; 0 is none.
+    seed: u64,
 }
 
 /// A place in the queue: by priority, then in the order of coming.
@@ -66,9 +71,18 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Path<T> {
         if !self.slow && now >= self.again_at + FORGIVEN_AFTER {
             self.refusals = 0;
         }
-        let wait = FIRST_WAIT.saturating_mul(1 << self.refusals.min(10)).min(LONGEST_WAIT);
+        self.wait(now, LONGEST_WAIT, Jitter::NONE);
+    }
+
+    /// Many others are told the same: they come again at different times, and less and less often.
+    fn pushed_back(&mut self, now: T, jitter: Jitter) {
+        self.wait(now, LONGEST_BUSY, jitter);
+    }
+
+    fn wait(&mut self, now: T, most: Duration, jitter: Jitter) {
+        let wait = FIRST_WAIT.saturating_mul(1 << self.refusals.min(10)).min(most);
         self.refusals = self.refusals.saturating_add(1);
-        self.again_at = now + wait;
+        self.again_at = now + (wait - jitter.of(wait / 2));
         self.slow = true;
     }
 
@@ -94,11 +108,17 @@ impl<P, T> Default for Turns<P, T> {
             waiting: BTreeMap::new(),
             paths: BTreeMap::new(),
             next: 0,
+            seed: 0,
         }
     }
 }
 
 impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
+    /// With a jitter of this seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
     /// A place in the queue. Without a path it is a further request of one that has its turn; `alone`: no other request is
     /// to be on the path, and the turn sends nothing.
     pub(crate) fn queue(&mut self, priority: Priority<T>, path: Option<P>, alone: bool) -> Place<T> {
@@ -133,13 +153,17 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
     /// How a request went. `slows`: the answer is about its path.
     pub(crate) fn went(&mut self, sent: &Sent<P>, went: Went, slows: bool, now: T) {
         if !sent.alone {
-            if went != Went::Trouble {
+            if !matches!(went, Went::Trouble | Went::Busy) {
                 self.sent.retain(|(number, _)| *number != sent.number);
             }
-            self.note(went == Went::Trouble);
+            self.note(matches!(went, Went::Trouble | Went::Busy));
         }
         let Some(path) = &sent.path else { return };
         match went {
+            Went::Busy => {
+                let jitter = Jitter::new(self.seed, sent.number);
+                self.path(path, now).pushed_back(now, jitter);
+            }
             Went::Refused | Went::Trouble if slows => self.path(path, now).refused(now),
             Went::Well => {
                 let path = self.path(path, now);
@@ -258,6 +282,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 /// The longest wait. It is short, since a repair in Vault is noticed only by the next request.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// The longest wait where Vault has too much to do. Whoever has waited for a minute waits two more.
+const LONGEST_BUSY: Duration = Duration::from_mins(2);
 
 /// After so long without a refusal a path begins with [`FIRST_WAIT`] again.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
