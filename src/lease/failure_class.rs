@@ -1,11 +1,14 @@
 //! What an attempt at a fresh credential failed by, and how long it is waited out. Floor 1.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::schedule::{self, Jitter};
 
 /// The longest waits while no credential is usable: for what Vault misses, and for what an operator has to mend.
-const LONGEST_UNSERVED_ABSENCE: Duration = Duration::from_secs(3);
+const LONGEST_UNSERVED_ABSENCE: RangeInclusive<Duration> = Duration::from_secs(3)..=Duration::from_secs(30);
+/// From so many failures on, which is a minute, the shorter of the two becomes a second longer with each.
+const SHORT_WAITS: u32 = 20;
 const LONGEST_UNSERVED_REFUSAL: Duration = Duration::from_secs(30);
 /// The longest wait after a refused proof while another credential is usable.
 const LONGEST_SERVED_PROOF_REFUSAL: Duration = Duration::from_mins(5);
@@ -36,15 +39,18 @@ impl FailureClass {
         let most = match (self, left) {
             (Self::ProofRefused, Some(_)) => LONGEST_SERVED_PROOF_REFUSAL,
             (Self::Transient | Self::Refused, Some(left)) => schedule::longest_wait(left),
-            (_, None) => longest_unserved(self.is_refusal()),
+            (_, None) => longest_unserved(self.is_refusal(), failures),
         };
         schedule::back_off(failures, first, most, jitter)
     }
 }
 
-/// The longest wait while no credential is usable.
-pub(super) fn longest_unserved(is_refusal: bool) -> Duration {
-    if is_refusal { LONGEST_UNSERVED_REFUSAL } else { LONGEST_UNSERVED_ABSENCE }
+/// The longest wait while no credential is usable, after so many failures. A Vault that has been away for long is not asked
+/// by a whole fleet every three seconds, nor met by all of it within three when it is back.
+pub(super) fn longest_unserved(is_refusal: bool, failures: u32) -> Duration {
+    let (least, most) = LONGEST_UNSERVED_ABSENCE.into_inner();
+    let more = Duration::from_secs(failures.saturating_sub(SHORT_WAITS).into());
+    if is_refusal { LONGEST_UNSERVED_REFUSAL } else { (least + more).min(most) }
 }
 
 #[cfg(test)]
@@ -54,9 +60,11 @@ mod tests {
     #[test]
     fn the_wait_doubles_up_to_what_the_route_can_afford() {
         let longest = |class: FailureClass, left: Option<u64>| {
-            class.back_off(20, left.map(Duration::from_secs), Jitter::NONE).as_secs()
+            class.back_off(SHORT_WAITS, left.map(Duration::from_secs), Jitter::NONE).as_secs()
         };
         assert_eq!(longest(FailureClass::Transient, None), 3);
+        let after = |failures| FailureClass::Transient.back_off(failures, None, Jitter::NONE).as_secs();
+        assert_eq!([25, 40, 100].map(after), [8, 23, 30], "and longer, where it lasts");
         assert_eq!(longest(FailureClass::Refused, None), 30);
         assert_eq!(longest(FailureClass::ProofRefused, None), 30);
         for class in [FailureClass::Transient, FailureClass::Refused] {

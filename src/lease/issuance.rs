@@ -189,7 +189,7 @@ impl Issuance {
             State::LoggingIn { .. } | State::Requesting { .. } => Due::Nothing,
             State::BackOff { until, slow } => {
                 if !is_served {
-                    *until = (*until).min(now + longest_unserved(*slow));
+                    *until = (*until).min(now + longest_unserved(*slow, self.failures));
                 }
                 if now < *until && !is_commanded {
                     return Due::BackOff(*until);

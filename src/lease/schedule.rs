@@ -26,12 +26,16 @@ pub(crate) fn usable(grant: Duration, margin: Duration) -> Duration {
     grant.saturating_sub(margin).saturating_sub(CANCEL_LEAD)
 }
 
-/// When to renew: at two thirds of the usable life, earlier by at most a tenth of that; never within a second, so that
-/// a token too short to be of use is not renewed in a hot loop.
+/// When to renew: at two thirds of the usable life, earlier by at most a tenth of that, or by most of it where it is to be
+/// `spread`; never within a second, so that a token too short to be of use is not renewed in a hot loop.
+///
+/// What many processes were granted at the same time, after their common start or Vault's return, they would renew together
+/// again and again: a tenth of a period spreads a crowd over days. One renewal at any time spreads it at once.
 #[must_use]
-pub(crate) fn renew_at(sent_at: Time, usable: Duration, jitter: Jitter) -> Time {
+pub(crate) fn renew_at(sent_at: Time, usable: Duration, is_spread: bool, jitter: Jitter) -> Time {
     let two_thirds = (usable.saturating_mul(2) / 3).max(Duration::from_secs(1));
-    sent_at + (two_thirds - jitter.of(two_thirds / 10))
+    let earlier = if is_spread { two_thirds - two_thirds / 8 } else { two_thirds / 10 };
+    sent_at + (two_thirds - jitter.of(earlier)).max(Duration::from_secs(1))
 }
 
 /// How long before the hard close a retired generation's sessions begin to be closed.
@@ -50,12 +54,15 @@ pub(crate) fn back_off(attempt: u32, first: Duration, most: Duration, jitter: Ji
     wait - jitter.of(wait / 4)
 }
 
-/// The longest wait between tries of what has to succeed within `left`: a third of it, between 1 s and 30 s.
+/// The longest wait between tries of what has to succeed within `left`: a third of it, and at least 1 s; where there are
+/// minutes, half of it, and at most 10 min.
 ///
-/// Back-off alone would sleep through the end of a short lease though Vault has long been back.
+/// Back-off alone would sleep through the end of a short lease though Vault has long been back. Where much is left, nobody is
+/// in a hurry, and a Vault that is back is not asked by a whole fleet within half a minute.
 #[must_use]
 pub(crate) fn longest_wait(left: Duration) -> Duration {
-    (left / 3).clamp(Duration::from_secs(1), Duration::from_secs(30))
+    let part = if left > Duration::from_mins(2) { left / 2 } else { left / 3 };
+    part.clamp(Duration::from_secs(1), Duration::from_mins(10))
 }
 
 /// Two leases are renewed half a `period` apart, so that one of the two always has two thirds of its life to come. If `at`
@@ -165,9 +172,24 @@ mod tests {
     fn renewal_is_never_after_two_thirds_nor_a_tenth_before() {
         let sent = Time::from_nanos(0);
         for salt in 0..1000 {
-            let at = renew_at(sent, S(900), Jitter::new(7, salt));
+            let at = renew_at(sent, S(900), false, Jitter::new(7, salt));
             assert!(at <= sent + S(600) && at > sent + S(540), "{at:?}");
         }
+    }
+
+    #[test]
+    fn a_renewal_that_is_spread_is_at_any_time_from_a_twelfth_to_two_thirds() {
+        let sent = Time::from_nanos(0);
+        let times: Vec<_> =
+            (0..1000).map(|salt| renew_at(sent, S(900), true, Jitter::new(7, salt))).collect();
+        assert!(times.iter().all(|at| *at <= sent + S(600) && *at > sent + S(75)), "{times:?}");
+        for tenth in 1..10 {
+            let before = times.iter().filter(|at| at.since(sent) < S(75) + S(525) * tenth / 10).count();
+            let even = 100 * tenth as usize;
+            assert!(before.abs_diff(even) < 60, "{before} of a thousand come before tenth {tenth}");
+        }
+        assert_eq!(renew_at(sent, S(900), true, Jitter::NONE), sent + S(600));
+        assert!(renew_at(sent, S(1), true, Jitter::new(7, 1)) >= sent + S(1), "never within a second");
     }
 
     #[test]

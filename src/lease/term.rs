@@ -79,7 +79,7 @@ impl Term {
             failures: 0,
         };
         if span.is_some() {
-            term.plan(renewable, jitter);
+            term.plan(renewable, true, jitter);
         }
         term
     }
@@ -190,7 +190,8 @@ impl Term {
         renewable: bool,
         jitter: Jitter,
     ) -> bool {
-        self.failures = 0;
+        // Others may have waited for the same.
+        let has_waited = std::mem::take(&mut self.failures) > 0;
         self.renewals += 1;
         self.sent_at = sent_at;
         let Some(span) = span else {
@@ -205,7 +206,7 @@ impl Term {
             return true;
         }
         self.longest = self.longest.max(span);
-        self.plan(renewable, jitter);
+        self.plan(renewable, has_waited, jitter);
         false
     }
 
@@ -214,18 +215,24 @@ impl Term {
         match failure {
             Failure::CannotExtend => self.over(NotRenewed::Capped, now),
             // From two thirds on, as if it had never been renewable.
-            Failure::Forbidden | Failure::Refused | Failure::Unusable => self.plan(false, jitter),
+            Failure::Forbidden | Failure::Refused | Failure::Unusable => self.plan(false, false, jitter),
             Failure::Transient | Failure::TimedOut | Failure::TokenDead | Failure::Gone => {
                 let most = schedule::longest_wait((self.end_at() - schedule::CANCEL_LEAD).since(now));
-                let wait = schedule::back_off(self.failures, Duration::from_millis(500), most, jitter);
+                let wait = schedule::back_off(
+                    self.failures.saturating_mul(3),
+                    Duration::from_millis(500),
+                    most,
+                    jitter,
+                );
                 self.failures = self.failures.saturating_add(1);
                 self.renewal = Renewal::Scheduled(now + wait);
             }
         }
     }
 
-    fn plan(&mut self, renewable: bool, jitter: Jitter) {
-        let at = schedule::renew_at(self.sent_at, self.usable(), jitter);
+    /// `is_spread`: many others may have been granted theirs at the same time.
+    fn plan(&mut self, renewable: bool, is_spread: bool, jitter: Jitter) {
+        let at = schedule::renew_at(self.sent_at, self.usable(), is_spread && renewable, jitter);
         self.renewal = if renewable {
             Renewal::Scheduled(at)
         } else {

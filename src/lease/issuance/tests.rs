@@ -120,7 +120,7 @@ fn a_back_off_is_cut_short_by_a_command_and_by_the_loss_of_what_served() {
     for _ in 0..10 {
         fail(&mut issuance, FailureClass::Transient, Some(LONG * 100));
     }
-    assert_eq!(issuance.due(at(0), true, false), Due::BackOff(at(30)));
+    assert_eq!(issuance.due(at(0), true, false), Due::BackOff(at(256)));
     assert!(issuance.is_under_way(|| true) && !issuance.is_under_way(|| false));
     assert_eq!(issuance.due(at(0), false, false), Due::BackOff(at(3)));
     assert_eq!(issuance.due(at(0), false, true), Due::Free);

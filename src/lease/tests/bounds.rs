@@ -141,8 +141,10 @@ fn a_request_that_may_have_made_a_role_draws_on_the_bucket_while_nothing_is_usab
         assert!(asked.len() <= 13, "{failure:?}: {asked:?}");
         assert!(asked.len() >= 11, "it is asked for again all the same: {failure:?}: {asked:?}");
     }
-    // What certainly made nothing is asked for as before.
-    assert!(asked_at(Failure::Transient).len() > 190);
+    // What certainly made nothing is asked for more often, though less and less.
+    let asked = asked_at(Failure::Transient);
+    assert!(asked.iter().filter(|at| **at < 60.0).count() >= 20, "{asked:?}");
+    assert!((40..60).contains(&asked.len()), "{asked:?}");
 }
 
 #[test]

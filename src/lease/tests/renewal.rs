@@ -26,10 +26,40 @@ fn lease_is_renewed_at_two_thirds_of_its_usable_life() {
 fn jitter_makes_a_renewal_only_earlier() {
     for seed in 1..50 {
         let mut story = Story::serving(Settings { seed, ..settings() }, LEASE, endless());
-        let (when, action) = story.pass(100.0)[0];
+        let (when, action) = next(&mut story);
         assert_eq!(action, renew(G1, T1, PATIENCE));
-        assert!(when <= at(66.0) && when >= at(59.4), "{when:?}");
+        // The first one is at any time, so that what was granted together is not renewed together.
+        assert!((8.25..=66.0).contains(&when), "{when}");
+        story.at(when, renewed(G1, when, LEASE));
+        let (again, action) = next(&mut story);
+        assert_eq!(action, renew(G1, T1, PATIENCE));
+        assert!((59.4..=66.001).contains(&(again - when)), "{when} {again}");
     }
+}
+
+/// What is asked for next, and when.
+fn next(story: &mut Story) -> (f64, Action) {
+    loop {
+        let second = story.role.next_deadline().since(at(0.0)).as_secs_f64();
+        if let Some((_, action)) = story.pass(second).first() {
+            return (second, *action);
+        }
+    }
+}
+
+#[test]
+fn a_renewal_after_one_that_failed_is_spread_like_the_first() {
+    let after = |seed| {
+        let mut story = Story::serving(Settings { seed, ..settings() }, LEASE, endless());
+        let (when, _) = next(&mut story);
+        story.at(when, not_renewed(G1, Failure::Transient));
+        let (when, _) = next(&mut story);
+        story.at(when, renewed(G1, when, LEASE));
+        next(&mut story).0 - when
+    };
+    let all: Vec<f64> = (1..50).map(after).collect();
+    assert!(all.iter().all(|after| (8.25..=66.001).contains(after)), "{all:?}");
+    assert!(all.iter().filter(|after| **after < 40.0).count() > 15, "{all:?}");
 }
 
 #[test]
@@ -140,11 +170,11 @@ fn a_dead_token_loses_every_lease_that_it_owned() {
 }
 
 #[test]
-fn transient_failures_back_off_from_half_a_second_to_thirty_and_go_on_until_the_end() {
+fn transient_failures_back_off_from_half_a_second_to_half_of_what_is_left_and_go_on() {
     let mut story = Story::serving(settings(), 1005.0, endless());
     // Usable 999 s; two thirds are second 666, the drain would begin at 999 − 100.5.
     let mut now = 666.0;
-    for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0] {
+    for wait in [0.5, 4.0, 32.0, 148.25] {
         story.at(now, Event::Tick).does([renew(G1, T1, 249.75)]);
         story.at(now, not_renewed(G1, Failure::Transient)).does([]);
         now += wait;
@@ -160,7 +190,7 @@ fn renewals_that_keep_failing_ask_for_a_fresh_lease_when_the_drain_would_begin()
     story.at(66.0, Event::Tick);
     // The drain is 10.5 s: from second 88.5 on.
     let mut sent_at = 66.0;
-    for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 5.833_333_333] {
+    for wait in [0.5, 4.0, 9.5, 6.333_333_333] {
         story.at(sent_at, not_renewed(G1, Failure::Transient)).does([]);
         sent_at += wait;
         story.at(sent_at, Event::Tick).does([renew(G1, T1, PATIENCE)]);
@@ -354,7 +384,7 @@ fn a_silent_check_past_the_time_of_the_renewal_is_a_failed_renewal() {
         story.at(60.0, Event::Suspected(G1)).does([renew(G1, T1, PATIENCE)]);
         let mut now = 67.0;
         story.at(now, not_renewed(G1, failure)).does([Action::Answer(G1, super::super::Verdict::Silent)]);
-        for wait in [0.5, 1.0, 2.0] {
+        for wait in [0.5, 4.0] {
             now += wait;
             story.at(now, Event::Tick).does([renew(G1, T1, PATIENCE)]);
             story.at(now, not_renewed(G1, failure)).does([]);
@@ -382,7 +412,7 @@ fn tries_of_a_renewal_come_closer_as_the_end_draws_near() {
     let mut story = Story::serving(settings(), 30.0, endless());
     let mut now = 18.0;
     story.at(now, Event::Tick).does([renew(G1, T1, 6.75)]);
-    for wait in [0.5, 1.0, 2.0, 1.833_333_333] {
+    for wait in [0.5, 2.833_333_333, 1.888_888_889] {
         story.at(now, not_renewed(G1, Failure::Transient)).does([]);
         now += wait;
         story.at(now, Event::Tick).does([renew(G1, T1, 6.75)]);

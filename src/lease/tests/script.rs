@@ -44,7 +44,7 @@ pub(super) struct Story {
     pub(super) role: DynamicRole,
     pub(super) now: Time,
     /// What is to be done, without notes, what sessions are told, and what is kept.
-    done: Vec<Action>,
+    pub(super) done: Vec<Action>,
     notes: Vec<Note>,
     told: Vec<(GenerationId, Ending)>,
 }

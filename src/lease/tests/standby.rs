@@ -222,6 +222,8 @@ fn shortest_runway(standby: bool, seed: u64) -> f64 {
     if standby {
         stands_by(&mut story, 0.1, G2, T2, own(LEASE));
     }
+    let mut asked = std::mem::take(&mut story.done);
+    asked.retain(|action| matches!(action, Action::RenewLease(..) | Action::RenewToken(..)));
     let mut shortest = f64::MAX;
     while story.now < at(3600.0) {
         let due = story.role.next_deadline();
@@ -230,9 +232,10 @@ fn shortest_runway(standby: bool, seed: u64) -> f64 {
             let runs_until = story.role.runs_until(story.now).expect("a runway");
             shortest = shortest.min(runs_until.since(due).as_secs_f64());
         }
+        let due = if asked.is_empty() { due } else { story.now };
         let second = due.since(at(0.0)).as_secs_f64();
         story.now = due;
-        let mut asked = story.role.handle(due, Event::Tick);
+        asked.extend(story.role.handle(due, Event::Tick));
         while let Some(action) = asked.pop() {
             let event = match action {
                 Action::RenewLease(number, ..) => renewed(number, second, LEASE),
