@@ -3,10 +3,11 @@
 # make soak            rotations under clients of all kinds, for SOAK_SECONDS (600)
 # make chaos           faults in random order, ROUNDS (230) of them from SEED
 # make clients         real clients of many languages, directly and through it, and what differs
+# make fleet     what a fleet of sidecars asks of Vault, simulated; writes docs/fleet/
 # make bench        how fast it is, beside a direct connection, PgBouncer and HAProxy
 # make fmt             formats the code
 
-.PHONY: demo test soak chaos clients bench fmt install
+.PHONY: demo test soak chaos clients fleet bench fmt install
 
 demo:
 	python3 tests/demo/demo.py
@@ -25,6 +26,10 @@ chaos: install
 clients: install
 	python3 tests/clients/run.py --write
 	python3 tests/deploy/examples.py "$$(python3 tests/clients/run.py --print-binary)" go python node java
+
+fleet:
+	cargo build --release --locked --bin leasehold
+	target/release/leasehold simulate --sidecars 10000 --span 48h --out docs/fleet
 
 bench: install
 	python3 benches/run.py

@@ -24,9 +24,14 @@ mod tally;
 mod verdicts;
 mod world;
 
+#[cfg(test)]
+pub(crate) use figures::Figures;
 pub(crate) use report::{Report, markdown, text};
 pub(crate) use scenario::Scenario;
-pub(crate) use scenarios::{Size, all};
+pub(crate) use scenarios::{Size, all, processes};
+
+#[cfg(test)]
+mod tests;
 
 /// Simulates.
 #[must_use]

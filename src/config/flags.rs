@@ -276,6 +276,9 @@ pub(crate) struct SimulateFlags {
     /// The same seed gives the same figures
     #[arg(long, value_name = "NUMBER", default_value = "1")]
     pub(crate) seed: u64,
+    /// Print the requests a second instead, a line for each minute
+    #[arg(long)]
+    pub(crate) rates: bool,
     /// Write a table and SVG plots of each scenario into this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::figures::{Figures, levels};
+use super::figures::{Figures, levels, requests};
 use super::scenario::Scenario;
 use super::servers::Kind;
 use super::svg::{self, Line, figure};
@@ -40,6 +40,14 @@ impl Report {
     pub(crate) fn breaches(&self) -> String {
         let lines = self.outcome.tally.first_broken.iter();
         lines.map(|line| format!("{}: {line}\n", self.scenario.name)).collect()
+    }
+
+    /// Requests a second, for each bin: a line each.
+    #[must_use]
+    pub(crate) fn rates(&self) -> String {
+        let seconds = self.scenario.bin.as_secs_f64();
+        let rates = self.outcome.tally.minutes.iter().map(|bin| f64::from(requests(bin)) / seconds);
+        rates.map(|rate| format!("{rate:.3}\n")).collect()
     }
 
     /// A row of the table.

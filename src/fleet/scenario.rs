@@ -20,10 +20,14 @@ pub(crate) struct Scenario {
     pub(super) starts: Starts,
     /// Restarts of a share of the fleet, in thousandths.
     pub(super) deploy: Option<(Window, u64)>,
+    /// When everybody is told to rotate.
+    pub(super) rotation: Option<Duration>,
     pub(super) standby: bool,
     pub(super) lazy: Option<Lazy>,
     pub(super) vault: Capacity,
     pub(super) faults: Vec<(Window, Fault)>,
+    /// How long what is counted together lasts.
+    pub(super) bin: Duration,
     /// The figures of the calm are taken from here on.
     pub(super) settled_after: Duration,
 }

@@ -27,6 +27,23 @@ pub(crate) fn all(size: Size) -> Vec<Scenario> {
     all
 }
 
+/// What `benches/fleet_processes.py` does with real processes: leases of a minute, a common start, a seal, a rotation.
+#[must_use]
+pub(crate) fn processes(size: Size) -> Scenario {
+    Scenario {
+        name: "processes",
+        about: "A few processes with leases of a minute: their start, a seal, a rotation.",
+        span: 6 * MINUTE,
+        roles: Roles { connection: Duration::from_secs(1), ..roles(MINUTE, 10 * MINUTE) },
+        starts: Starts::Within(Duration::from_secs(1)),
+        faults: vec![(Window { from: 2 * MINUTE, lasts: MINUTE / 3 }, Fault::Sealed)],
+        rotation: Some(4 * MINUTE),
+        bin: Duration::from_secs(5),
+        settled_after: Duration::ZERO,
+        ..plain(size)
+    }
+}
+
 fn starts(size: Size) -> [Scenario; 3] {
     let restart = Scenario {
         name: "restart",
@@ -129,10 +146,12 @@ fn plain(size: Size) -> Scenario {
         roles: roles(HOUR, 24 * HOUR),
         starts: Starts::Grown(SETTLED - 2 * HOUR),
         deploy: None,
+        rotation: None,
         standby: false,
         lazy: None,
         vault: Capacity { quota: None, retry_after: None, slower: 1000 },
         faults: Vec::new(),
+        bin: MINUTE,
         settled_after: SETTLED,
     }
 }

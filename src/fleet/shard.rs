@@ -39,7 +39,7 @@ impl Shard {
             active: Vec::new(),
             calls: Vec::new(),
             answers: Vec::new(),
-            tally: Tally::new(scenario.span),
+            tally: Tally::new(scenario.span, scenario.bin),
             shards,
             slot: slot_of(BEGIN),
             sidecars,

@@ -6,7 +6,7 @@ use super::scenario::BEGIN;
 use super::servers::{KINDS, Kind};
 use crate::time::Time;
 
-/// What one minute has seen.
+/// What one minute has seen, or one bin of another length.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Minute {
     /// Requests sent, by kind.
@@ -28,6 +28,8 @@ pub(super) struct Minute {
 /// What a simulation has seen.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
+    /// How long a minute is.
+    bin: Duration,
     pub(super) minutes: Vec<Minute>,
     /// From a sidecar's start to its first credential, in milliseconds.
     pub(super) ready_after: Vec<u32>,
@@ -40,12 +42,11 @@ pub(super) struct Tally {
     pub(super) events: u64,
 }
 
-const MINUTE: u64 = 60_000_000_000;
-
 impl Tally {
-    pub(super) fn new(span: Duration) -> Self {
-        let minutes = usize::try_from(span.as_secs() / 60).unwrap_or(0) + 1;
+    pub(super) fn new(span: Duration, bin: Duration) -> Self {
+        let minutes = usize::try_from(span.as_nanos() / bin.as_nanos().max(1)).unwrap_or(0) + 1;
         Self {
+            bin,
             minutes: vec![Minute::default(); minutes],
             ready_after: Vec::new(),
             most_roles: 0,
@@ -57,7 +58,8 @@ impl Tally {
 
     /// The minute of this time; what is beyond the end goes into the last.
     pub(super) fn at(&mut self, at: Time) -> &mut Minute {
-        let index = usize::try_from(at.since(BEGIN).as_nanos() / u128::from(MINUTE)).unwrap_or(usize::MAX);
+        let index =
+            usize::try_from(at.since(BEGIN).as_nanos() / self.bin.as_nanos().max(1)).unwrap_or(usize::MAX);
         let last = self.minutes.len().saturating_sub(1);
         #[expect(
             clippy::indexing_slicing,

@@ -58,7 +58,7 @@ pub(super) fn run(scenario: &Scenario) -> Outcome {
         let until = world.window();
         world.pass(until);
     }
-    let mut tally = Tally::new(scenario.span);
+    let mut tally = Tally::new(scenario.span, scenario.bin);
     for shard in &world.shards {
         tally.add(&shard.tally);
     }

@@ -93,15 +93,15 @@ class Demo:
         self.show_status()
         return time.monotonic() - started
 
-    def start_servers(self, postgres=None, **settings):
-        """`postgres`: words for tests/bench/servers.py; `settings`: variables of deploy/vault/setup.sh."""
+    def start_servers(self, postgres=None, vault=None, **settings):
+        """`postgres`, `vault`: words for tests/bench/servers.py; `settings`: variables of deploy/vault/setup.sh."""
         step("A PostgreSQL and an OpenBao, set up as a platform team would")
         install.ensure("postgres", "openbao")
         self.servers = Servers()
         self.undo.callback(self.servers.close)
         self.dir = self.servers.do(dir=True)["dir"]
         self.postgres = self.servers.do(start="postgres", name="postgres", **(postgres or {}))
-        self.vault = self.servers.do(start="openbao", name="openbao")
+        self.vault = self.servers.do(start="openbao", name="openbao", **(vault or {}))
         self.superuser = {"PGHOST": self.postgres["host"], "PGPORT": str(self.postgres["port"]),
                           "PGUSER": self.postgres["superuser"], "PGPASSWORD": self.postgres["password"]}
         environment = {"BAO": install.bao(), "BAO_ADDR": self.vault["addr"], "BAO_TOKEN": self.vault["root_token"],

@@ -1,0 +1,108 @@
+//! A small fleet through a simulated day of each scenario.
+
+use std::time::Duration;
+
+use super::scenario::Scenario;
+use super::{Figures, Report, Size, all, simulate};
+
+fn size() -> Size {
+    Size { sidecars: 1000, span: Duration::from_hours(24), seed: 7 }
+}
+
+fn run(name: &str) -> (Scenario, Report) {
+    let scenario = all(size()).into_iter().find(|scenario| scenario.name() == name).expect(name);
+    let report = simulate(&scenario);
+    (scenario, report)
+}
+
+/// No promise is broken, nobody has more roles than there are places for, and everybody is served in the end.
+fn holds(name: &str) -> Figures {
+    let (scenario, report) = run(name);
+    assert_eq!(report.breaches(), "");
+    let figures = report.figures().clone();
+    let places = if scenario.standby { 3 } else { 2 };
+    assert!(figures.most_roles_of_one <= places, "{name}: {figures:?}");
+    assert!(figures.mean > 0.0 && figures.sent > 1000, "{name}: {figures:?}");
+    figures
+}
+
+/// The share above the mean that chance alone explains in a bin of a minute of so few sidecars: four standard deviations.
+fn by_chance(figures: &Figures) -> f64 {
+    4.0 / (figures.mean * 60.0).sqrt()
+}
+
+#[test]
+fn a_fleet_that_has_grown_asks_evenly() {
+    let figures = holds("steady");
+    assert!(figures.calm_peak <= 1.3 + by_chance(&figures), "{figures:?}");
+    assert_eq!((figures.cut, figures.unserved), (0, 0), "{figures:?}");
+    let of_one = figures.mean * 3600.0 / f64::from(size().sidecars);
+    assert!((2.5..4.0).contains(&of_one), "{of_one} requests an hour of each");
+}
+
+#[test]
+fn a_fleet_that_starts_at_once_is_ready_at_once_and_makes_no_second_wave() {
+    let figures = holds("restart");
+    let (_, most, longest) = figures.ready_after;
+    assert!(most < Duration::from_millis(100) && longest < Duration::from_secs(1), "{figures:?}");
+    assert!(figures.second_peak <= 3.0, "{figures:?}");
+    assert_eq!(figures.too_many, 0, "{figures:?}");
+}
+
+#[test]
+fn a_quota_delays_what_it_must_and_is_asked_less_and_less() {
+    let figures = holds("quota");
+    assert!(figures.second_peak <= 3.0, "{figures:?}");
+    assert!(figures.ready_after.2 < Duration::from_mins(2), "{figures:?}");
+}
+
+#[test]
+fn a_deploy_makes_no_wave() {
+    let figures = holds("deploy");
+    assert!(figures.peak <= 3.0 && figures.second_peak <= 3.0, "{figures:?}");
+}
+
+#[test]
+fn an_absence_of_vault_that_leases_outlive_makes_no_wave_when_it_is_over() {
+    for name in ["away-10m", "sealed", "failover"] {
+        let figures = holds(name);
+        assert_eq!((figures.cut, figures.unserved), (0, 0), "{name}: {figures:?}");
+        assert!(figures.second_peak <= 3.0 + by_chance(&figures), "{name}: {figures:?}");
+    }
+}
+
+#[test]
+fn an_absence_longer_than_leases_ends_in_time_and_all_are_served_again() {
+    for name in ["away-1h", "away-3h", "postgres"] {
+        let figures = holds(name);
+        assert!(figures.cut > 0 && figures.unserved > 0, "{name}: {figures:?}");
+        assert!(figures.unserved_for <= Duration::from_mins(3), "{name}: {figures:?}");
+        assert!(figures.second_peak <= 3.0 + by_chance(&figures), "{name}: {figures:?}");
+    }
+}
+
+#[test]
+fn a_wrong_policy_that_is_taken_back_in_time_ends_no_session() {
+    let figures = holds("policy");
+    assert_eq!(figures.cut, 0, "{figures:?}");
+}
+
+#[test]
+fn every_setting_of_leases_keeps_the_promises() {
+    for name in ["ttl-5m", "ttl-24h", "standby", "standby-away", "lazy"] {
+        let figures = holds(name);
+        assert_eq!(figures.cut, 0, "{name}: {figures:?}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_figures_and_another_one_others() {
+    let small = |seed| {
+        let size = Size { sidecars: 200, span: Duration::from_hours(14), seed };
+        let scenario =
+            all(size).into_iter().find(|scenario| scenario.name() == "away-10m").expect("it is there");
+        format!("{:?}", simulate(&scenario).figures())
+    };
+    assert_eq!(small(3), small(3));
+    assert_ne!(small(3), small(4));
+}
