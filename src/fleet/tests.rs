@@ -9,6 +9,9 @@ fn size() -> Size {
     Size { sidecars: 1000, span: Duration::from_hours(24), seed: 7 }
 }
 
+/// How many are on their way to their first credential at the end of a minute.
+const STARTING: u32 = 2;
+
 fn run(name: &str) -> (Scenario, Report) {
     let scenario = all(size()).into_iter().find(|scenario| scenario.name() == name).expect(name);
     let report = simulate(&scenario);
@@ -35,7 +38,8 @@ fn by_chance(figures: &Figures) -> f64 {
 fn a_fleet_that_has_grown_asks_evenly() {
     let figures = holds("steady");
     assert!(figures.calm_peak <= 1.3 + by_chance(&figures), "{figures:?}");
-    assert_eq!((figures.cut, figures.unserved), (0, 0), "{figures:?}");
+    assert_eq!(figures.cut, 0, "{figures:?}");
+    assert!(figures.unserved <= STARTING, "{figures:?}");
     let of_one = figures.mean * 3600.0 / f64::from(size().sidecars);
     assert!((2.5..4.0).contains(&of_one), "{of_one} requests an hour of each");
 }
@@ -66,7 +70,8 @@ fn a_deploy_makes_no_wave() {
 fn an_absence_of_vault_that_leases_outlive_makes_no_wave_when_it_is_over() {
     for name in ["away-10m", "sealed", "failover"] {
         let figures = holds(name);
-        assert_eq!((figures.cut, figures.unserved), (0, 0), "{name}: {figures:?}");
+        assert_eq!(figures.cut, 0, "{name}: {figures:?}");
+        assert!(figures.unserved <= STARTING, "{name}: {figures:?}");
         assert!(figures.second_peak <= 3.0 + by_chance(&figures), "{name}: {figures:?}");
     }
 }
