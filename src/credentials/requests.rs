@@ -320,12 +320,6 @@ pub(super) fn meaning(failure: &vault::Failure) -> Failure {
     match failure.kind {
         vault::Kind::Refused if may_have_made(failure) => Failure::Unusable,
         _ if may_have_made(failure) => Failure::TimedOut,
-        vault::Kind::Transient => Failure::Transient,
-        vault::Kind::TimedOut => Failure::TimedOut,
-        vault::Kind::TokenDead => Failure::TokenDead,
-        vault::Kind::Forbidden => Failure::Forbidden,
-        vault::Kind::Gone => Failure::Gone,
-        vault::Kind::CannotExtend => Failure::CannotExtend,
-        vault::Kind::Refused => Failure::Refused,
+        kind => kind.into(),
     }
 }

@@ -98,14 +98,6 @@ impl std::ops::Deref for Judged {
 
 impl Judged {
     pub(super) fn failure(&self) -> Failure {
-        match self.0.kind {
-            vault::Kind::Transient => Failure::Transient,
-            vault::Kind::TimedOut => Failure::TimedOut,
-            vault::Kind::TokenDead => Failure::TokenDead,
-            vault::Kind::Forbidden => Failure::Forbidden,
-            vault::Kind::Gone => Failure::Gone,
-            vault::Kind::CannotExtend => Failure::CannotExtend,
-            vault::Kind::Refused => Failure::Refused,
-        }
+        self.0.kind.into()
     }
 }

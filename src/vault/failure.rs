@@ -56,6 +56,20 @@ impl Kind {
     }
 }
 
+impl From<Kind> for crate::lease::Failure {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Transient => Self::Transient,
+            Kind::TimedOut => Self::TimedOut,
+            Kind::TokenDead => Self::TokenDead,
+            Kind::Forbidden => Self::Forbidden,
+            Kind::Gone => Self::Gone,
+            Kind::CannotExtend => Self::CannotExtend,
+            Kind::Refused => Self::Refused,
+        }
+    }
+}
+
 /// A request that did not succeed.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
