@@ -191,12 +191,11 @@ impl Generation {
         (nanos > 0).then(|| Time::from_nanos(nanos))
     }
 
-    /// Whether this address, and whether another one, has let this credential in: `(this, another)`.
+    /// Whether other addresses have let this credential in, and this one has not.
     #[must_use]
-    pub(crate) fn was_accepted_by(&self, address: &str) -> (bool, bool) {
-        self.accepted_by.lock().map_or((false, false), |addresses| {
-            (addresses.iter().any(|known| known == address), addresses.iter().any(|known| known != address))
-        })
+    pub(crate) fn is_accepted_elsewhere(&self, address: &str) -> bool {
+        let accepted_by = self.accepted_by.lock();
+        accepted_by.is_ok_and(|known| !known.is_empty() && known.iter().all(|known| known != address))
     }
 }
 

@@ -235,7 +235,7 @@ impl Login<'_> {
             let address = error.address().map(ToString::to_string).unwrap_or_default();
             // The name may lead to another server the next time.
             *turn = error.address().map_or(*turn, |address| turn.at(address));
-            let mut lag = lag(generation.was_accepted_by(&address), self.is_young(generation));
+            let mut lag = lag(generation.is_accepted_elsewhere(&address), self.is_young(generation));
             if lag != Lag::No && verdict != Verdict::Lost && !std::mem::replace(&mut earlier_tried, true) {
                 match self.log_in_with_earlier(*turn, generation).await {
                     Earlier::UpstreamSession(session, guard) => {
