@@ -3,11 +3,12 @@
 # make soak            rotations under clients of all kinds, for SOAK_SECONDS (600)
 # make chaos           faults in random order, ROUNDS (230) of them from SEED
 # make clients         real clients of many languages, directly and through it, and what differs
-# make fleet     what a fleet of sidecars asks of Vault, simulated; writes docs/fleet/
-# make bench        how fast it is, beside a direct connection, PgBouncer and HAProxy
+# make fleet           what a fleet of sidecars asks of Vault, simulated; writes docs/fleet/
+# make bench           how fast it is, beside a direct connection, PgBouncer and HAProxy
+# make profile         where its cycles go
 # make fmt             formats the code
 
-.PHONY: demo test soak chaos clients fleet bench fmt install
+.PHONY: demo test soak chaos clients fleet bench profile fmt install
 
 demo:
 	python3 tests/demo/demo.py
@@ -33,6 +34,9 @@ fleet:
 
 bench: install
 	python3 benches/run.py
+
+profile: install
+	python3 benches/profile.py
 
 fmt:
 	cargo fmt

@@ -147,9 +147,9 @@ def copy_in(endpoint, megabytes):
     return bulk(endpoint, "COPY in", lambda client: client.copy_in(sql, megabytes << 20))
 
 
-def connects(endpoint, count, title):
-    """One after the other; the client is this program, so libpq's own cost is not in it."""
-    spans = sorted(connect_spans(endpoint, count))
+def connects(endpoint, count, title, pause=0.002):
+    """One after the other, with a pause behind each (seconds); the client is this program, so libpq's own cost is not in it."""
+    spans = sorted(connect_spans(endpoint, count, pause))
     return {f"{title}, p50": statistics.median(spans), f"{title}, p99": percentile(spans, 0.99)}
 
 
@@ -161,7 +161,7 @@ def connects_at_once(endpoint, count, title):
     return {f"{title}, p50": statistics.median(spans), f"{title}, p99": percentile(spans, 0.99)}
 
 
-def connect_spans(endpoint, count):
+def connect_spans(endpoint, count, pause=0.002):
     spans = []
     for _ in range(count):
         began = time.perf_counter()
@@ -169,7 +169,7 @@ def connect_spans(endpoint, count):
         client.query("select 1")
         spans.append((time.perf_counter() - began) * 1e3)
         client.close()
-        time.sleep(0.002)  # the server's process of the last one ends meanwhile
+        time.sleep(pause)  # the server's process of the last one ends meanwhile
     return spans
 
 

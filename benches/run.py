@@ -87,7 +87,7 @@ class Bench:
         def leasehold(**more):
             return Leasehold(program, self.postgres, openbao, login, home, **more)
 
-        self.plain, self.tls, self.rotating = [], [], []
+        self.plain, self.tls, self.rotating, self.warm = [], [], [], []
         if "direct" in wanted:
             self.plain.append(Endpoint("direct", self.postgres["port"], password=PASSWORD))
             self.tls.append(Endpoint("direct", self.postgres["port"], password=PASSWORD, tls=True))
@@ -104,6 +104,7 @@ class Bench:
                 self.plain.append(Leasehold(other, self.postgres, openbao, login, home, name=name, flags=flags))
                 self.tls.append(Leasehold(other, self.postgres, openbao, login, home, name=f"{name} tls",
                                           tls_upstream=True, flags=flags))
+            self.warm = [leasehold(name="leasehold warm", flags=["--warm", "16"])]
             self.rotating = [leasehold(name="without rotations"),
                              leasehold(name="with rotations", flags=["--rotate-after", "2s"])]
         self.peers = [pgbouncer, haproxy]
@@ -151,9 +152,11 @@ class Bench:
     def run_connect(self):
         count, seconds = self.options.connects, self.options.seconds
         tests = [lambda endpoint: cases.connects(endpoint, count, "connect one by one"),
+                 lambda endpoint: cases.connects(endpoint, count // 2, "connect 20 ms apart", pause=0.02),
                  lambda endpoint: cases.connects_at_once(endpoint, count, "connect eight at once"),
                  lambda endpoint: cases.connect_rate(endpoint, seconds, 1), lambda endpoint: cases.connect_rate(endpoint, seconds, 8)]
-        return [("Connects", self.plain, self.measure("connect", self.plain, tests))]
+        endpoints = self.plain + self.warm
+        return [("Connects", endpoints, self.measure("connect", endpoints, tests))]
 
     def run_rotation(self):
         # Three rotations and more in each round.
@@ -315,7 +318,7 @@ def write(sections, described):
             text += [endpoints, ""]
             continue
         names = [endpoint.name for endpoint in endpoints]
-        subject = next((name for name in reversed(names) if name.startswith("leasehold") or name == "with rotations"), names[0])
+        subject = next((name for name in ("leasehold", "leasehold tls", "with rotations") if name in names), names[0])
         text += [report.table(names, rounds, subject), ""]
         file, caption, against = PLOTS.get(title, (None, None, None))
         measures = [measure for measure in rounds if not measure.startswith("proxy CPU") and not measure.endswith("p99")]
