@@ -15,17 +15,19 @@
 //! | `rotation` | what asks for a fresh credential |
 //! | `renewal` | nothing: functions over leases and tokens |
 //! | `refusals`, `doubt` | logins that are refused though the lease lives |
+//! | `entry` | whether sessions can log in with what is published |
 //! | `revocation` | leases that go with their token |
 //! | `lazy` | whether a lazy route has a credential |
 //! | `deadline` | when a role is looked at again, and what for |
 //!
-//! A [`DynamicRole`] is made of all of them, a [`StaticRole`] of tokens, doubt and deadlines. `holdings` is the view of
+//! A [`DynamicRole`] is made of all of them, a [`StaticRole`] of tokens, doubt, entry and deadlines. `holdings` is the view of
 //! a role from which decisions are made that need more than one part.
 
 mod candidate;
 mod deadline;
 mod doubt;
 mod dynamic_role;
+mod entry;
 mod event;
 mod failure_class;
 pub(crate) mod generation;
@@ -53,7 +55,7 @@ mod tests;
 pub(crate) use deadline::NextAction;
 pub(crate) use dynamic_role::{DynamicRole, Snapshot};
 pub(crate) use event::{
-    Action, Closing, DrainSpan, Ending, Event, Failure, LeaseLookup, NotRotated, TokenFacts, Verdict,
+    Action, Barrier, Closing, DrainSpan, Ending, Event, Failure, LeaseLookup, NotRotated, TokenFacts, Verdict,
 };
 pub(crate) use generation::GenerationSnapshot;
 pub(crate) use ids::{GenerationId, TokenId};

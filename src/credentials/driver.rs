@@ -1,5 +1,9 @@
 //! The driver of one route: it does what its machine says, and passes on what comes of that. Floor 3.
+//!
+//! `Driver::step` is the only way into the machine, and the actions that come back are the only orders. What the driver
+//! itself knows, it knows from them: which generation is published, and which end once they are empty.
 
+mod commands;
 mod entry;
 mod input;
 mod priority;
@@ -23,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::Generation;
 use super::machine::Machine;
 use super::requests::{Requests, Target, VaultReply};
-use super::route::{Command, NotReplaced, Reload, RotateFailed, Shared};
+use super::route::{Command, NotReplaced, RotateFailed, Shared};
 use super::state_writer::StateWriter;
 use crate::clock;
 use crate::lease::{Action, Event, Failure, GenerationId, NotRotated, TokenId, Verdict};
@@ -49,6 +53,10 @@ struct Driver {
     pending_revocations: PendingRevocations,
     entry: Entry,
     state_writer: StateWriter,
+    /// The generations that end once no session is in them.
+    ends_when_empty: HashSet<GenerationId>,
+    /// How far a server may lag behind, as the machine knows it; `None` where it is to be told.
+    replica_grace: Option<Duration>,
     /// Woken when a generation's last session leaves.
     left: Arc<Notify>,
     publish: watch::Sender<Option<Arc<Generation>>>,
@@ -100,83 +108,46 @@ impl Driver {
         self.ended.cancel();
     }
 
-    /// Generations that everybody has left, and the picture that others see.
+    /// What has changed without an event: servers, sessions that have come and gone. Then the picture that others see.
     fn settle(&mut self) {
         let now = clock::now();
-        // Before anything is given back: a lookup may have shown that there are more servers than were known.
-        if let Some(target) = &self.requests.target {
-            self.machine.set_replica_grace((target.servers.replica_grace)());
-        }
-        self.look_for_entry(now);
-        let leaving: Vec<Arc<Generation>> = self
-            .generations
-            .values()
-            .filter(|g| self.machine.may_empty(now, g.number()) && g.close_if_empty())
-            .cloned()
-            .collect();
-        for generation in leaving {
-            self.step(Event::Empty { number: generation.number(), stray: generation.has_stray() });
-        }
+        self.look_for_servers();
+        self.report_acceptances();
+        self.end_empty();
         self.look_for_sessions();
         self.tell_of_no_service(now);
         self.show();
     }
 
+    /// Before anything is given back: a lookup may have shown that there are more servers than were known.
+    fn look_for_servers(&mut self) {
+        let Some(target) = &self.requests.target else { return };
+        let replica_grace = (target.servers.replica_grace)();
+        if self.replica_grace != Some(replica_grace) {
+            self.replica_grace = Some(replica_grace);
+            self.machine.set_replica_grace(replica_grace);
+            self.step(Event::Tick);
+        }
+    }
+
+    /// Closes the generations to newcomers that every session has left, if they are to end by that.
+    fn end_empty(&mut self) {
+        let ends = |generation: &Generation| self.ends_when_empty.contains(&generation.number());
+        let all = self.generations.values();
+        let left: Vec<Arc<Generation>> = all.filter(|it| ends(it) && it.close_if_empty()).cloned().collect();
+        for generation in left {
+            let number = generation.number();
+            self.ends_when_empty.remove(&number);
+            self.step(Event::Empty { number, stray: generation.has_stray() });
+        }
+    }
+
     /// Sessions come and go without a word.
     fn look_for_sessions(&mut self) {
-        let current = self.machine.current().and_then(|number| self.generations.get(&number));
-        let in_use = current.is_some_and(|current| current.sessions() > 0);
+        let in_use = self.publish.borrow().as_ref().is_some_and(|current| current.sessions() > 0);
         if in_use != self.in_use {
             self.in_use = in_use;
             self.step(Event::InUse(in_use));
-        }
-    }
-
-    fn reload(&mut self, reload: Reload) {
-        let Reload { settings, vault, servers, issue } = reload;
-        if let Ok(mut view) = self.shared.view.lock() {
-            view.vault_path = settings.vault_path.to_string();
-        }
-        self.state_writer.set_origin(settings.origin());
-        if issue {
-            self.requests.withdraw();
-        }
-        self.requests.vault = vault;
-        self.requests.target = Some(Target { path: Arc::new(settings.vault_path), servers });
-        self.requests.client_timeout = settings.client_timeout;
-        self.machine.set_settings(settings.lease);
-        self.step(if issue { Event::Reload } else { Event::Tick });
-    }
-
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Check(number, reply) => {
-                let waiting = self.checks.entry(number).or_default();
-                waiting.retain(|reply| !reply.is_closed());
-                waiting.push(reply);
-                self.step(Event::Suspected(number));
-            }
-            Command::Replace(number, reply) => self.wanted_another(number, reply, Event::Replace(number)),
-            Command::Await(number, reply) => self.wanted_another(number, reply, Event::Await(number)),
-            Command::Denial(number) => self.step(Event::DenialSeen(number)),
-            Command::Rotate(drain, reply) => {
-                self.rotates.retain(|waiting| !waiting.reply.is_closed());
-                self.rotates.push(Rotate { drains: drain.is_some(), reply });
-                self.requests.retry_now();
-                self.step(Event::Rotate(drain));
-            }
-            Command::Want => self.step(Event::Wanted),
-            Command::Reload(reload) => self.reload(*reload),
-            Command::Retire => {
-                self.closing = true;
-                self.requests.withdraw();
-                self.step(Event::Retire);
-            }
-            Command::Close => {
-                self.closing = true;
-                self.requests.withdraw();
-                self.step(Event::Close);
-            }
         }
     }
 
@@ -210,6 +181,7 @@ impl Driver {
                     let said = error.clone().filter(|_| why != NotRotated::Closed);
                     self.not_rotated(&RotateFailed::NotRotated { why, said });
                 }
+                Action::Barred => self.entry.bar(error.clone()),
                 action => self.do_one(action),
             }
         }
@@ -239,7 +211,7 @@ impl Driver {
 
     fn do_one(&mut self, action: Action) {
         match action {
-            Action::NotifySessions(..) | Action::Store(_) | Action::RotateFailed(_) => {}
+            Action::NotifySessions(..) | Action::Store(_) | Action::RotateFailed(_) | Action::Barred => {}
             Action::LogIn { within } => self.requests.log_in(self.for_issuance(), within),
             Action::Issue(id) => self.issue(id),
             Action::Prove(number) => {
@@ -273,6 +245,14 @@ impl Driver {
                 None => self.step(Event::TokenRevoked(id)),
             },
             Action::LookUpLease(number, id) => self.look_up_lease(number, id),
+            Action::ProvePublished(number) => self.prove_published(number),
+            Action::Unbarred => self.entry.unbar(),
+            Action::EndWhenEmpty(number) => {
+                self.ends_when_empty.insert(number);
+            }
+            Action::KeepWhenEmpty(number) => {
+                self.ends_when_empty.remove(&number);
+            }
             Action::Publish(number) => {
                 if let Some(generation) = self.generations.get(&number) {
                     generation.set_published_at(clock::now());
@@ -284,13 +264,13 @@ impl Driver {
                 self.publish.send_replace(None);
             }
             Action::DropCredential(number) => {
-                if let Some(generation) = self.generations.remove(&number) {
+                if let Some(generation) = self.forget(number) {
                     self.pending_revocations.add(&generation);
                 }
                 self.answer(number, Verdict::Lost);
             }
             Action::Forget(number) => {
-                self.generations.remove(&number);
+                self.forget(number);
                 self.pending_revocations.remove(number);
                 self.answer(number, Verdict::Lost);
             }
@@ -304,6 +284,18 @@ impl Driver {
             Action::RotateDone(number) => self.read_again(number),
             Action::Note(note) => self.note(note),
         }
+    }
+
+    /// Drops a generation with its credential.
+    fn forget(&mut self, number: GenerationId) -> Option<Arc<Generation>> {
+        self.ends_when_empty.remove(&number);
+        self.entry.forget(number);
+        self.generations.remove(&number)
+    }
+
+    /// Whether new sessions use this generation.
+    fn is_published(&self, number: GenerationId) -> bool {
+        self.publish.borrow().as_ref().is_some_and(|published| published.number() == number)
     }
 
     fn leased(&self, number: GenerationId, id: TokenId) -> Option<(&Generation, Secret)> {

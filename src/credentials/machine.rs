@@ -1,4 +1,8 @@
 //! The machine of a route: of a role that is leased, or of a static one. Floor 3.
+//!
+//! The driver tells it what has happened by [`Machine::handle`], and does what comes back. Everything else that it reads here
+//! is for the status and the metrics, for the state file, or for the order in which requests to Vault wait; and
+//! [`Machine::is_empty`] says when the driver ends.
 
 use std::time::Duration;
 
@@ -87,13 +91,6 @@ impl Machine {
         }
     }
 
-    pub(super) fn current(&self) -> Option<GenerationId> {
-        match self {
-            Self::Dynamic(machine) => machine.current(),
-            Self::Static(machine) => machine.current(),
-        }
-    }
-
     /// The generations that stand on this token.
     pub(super) fn owned_by(&self, token: TokenId) -> Vec<GenerationId> {
         match self {
@@ -120,18 +117,14 @@ impl Machine {
         }
     }
 
-    /// Whether a server is known to have let this generation in; of a static role it does not matter.
-    pub(super) fn is_accepted(&self, number: GenerationId) -> bool {
+    /// The end of a lease; `None` where it is not held, or has no end.
+    pub(super) fn lease_ends_at(&self, number: GenerationId) -> Option<Time> {
         match self {
-            Self::Dynamic(machine) => machine.is_accepted(number),
-            Self::Static(_) => true,
-        }
-    }
-
-    pub(super) fn may_empty(&self, now: Time, number: GenerationId) -> bool {
-        match self {
-            Self::Dynamic(machine) => machine.may_empty(now, number),
-            Self::Static(machine) => machine.may_empty(number),
+            Self::Dynamic(machine) => {
+                let mut all = machine.generations();
+                all.find(|(held, _)| *held == number).map(|(_, generation)| generation.lease_ends_at())
+            }
+            Self::Static(_) => None,
         }
     }
 
@@ -173,6 +166,8 @@ impl Machine {
         }
     }
 
+    /// What the status shows of the generations, oldest first. It is a view only: what the machine wants done comes as
+    /// actions.
     pub(super) fn rows(&self) -> Vec<Row> {
         match self {
             Self::Dynamic(machine) => machine

@@ -90,7 +90,7 @@ pub(super) enum VaultReply {
     LateReply(TokenId),
     Proof(GenerationId, Proof),
     /// Of a generation that is published already.
-    LaterProof(GenerationId, Proof),
+    PublishedProof(GenerationId, Proof),
     LeaseRenewed(GenerationId, Time, vault::Renewed),
     LeaseRenewFailed(GenerationId, vault::Failure),
     TokenRenewed(TokenId, Time, vault::Renewed),
@@ -223,9 +223,9 @@ impl Requests {
     }
 
     /// Proves what is published already.
-    pub(super) fn prove_later(&self, number: GenerationId, username: String, password: Secret) {
+    pub(super) fn prove_published(&self, number: GenerationId, username: String, password: Secret) {
         self.spawn(move |this| async move {
-            VaultReply::LaterProof(number, this.proof(username, password).await)
+            VaultReply::PublishedProof(number, this.proof(username, password).await)
         });
     }
 

@@ -301,8 +301,14 @@ impl Sidecar {
             Action::DropCredential(number) | Action::Forget(number) => {
                 self.held.retain(|held| held.number != number);
             }
-            // A command, a refused login and a word for the log have no part in a fleet.
-            Action::Store(_)
+            // A command, a refused login and a word for the log have no part in a fleet. That a server lets in what was
+            // published comes from its sessions, and when a generation may end is asked for.
+            Action::ProvePublished(_)
+            | Action::Barred
+            | Action::Unbarred
+            | Action::EndWhenEmpty(_)
+            | Action::KeepWhenEmpty(_)
+            | Action::Store(_)
             | Action::NotifySessions(..)
             | Action::ForgetToken(_)
             | Action::Answer(..)

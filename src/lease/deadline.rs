@@ -17,6 +17,8 @@ pub(super) enum Deadline {
     BackOff,
     /// A credential is proved again.
     Proof,
+    /// A published credential that no server has let in is proved.
+    ProvePublished,
     /// A candidate that no server could judge is published without a proof.
     PublishUnproved,
     /// A successor is asked for.
@@ -49,12 +51,13 @@ pub(super) enum Deadline {
 
 impl Deadline {
     /// In the order in which they are named when they fall together.
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Issue,
         Self::IssueLimit,
         Self::IssueStandby,
         Self::BackOff,
         Self::Proof,
+        Self::ProvePublished,
         Self::PublishUnproved,
         Self::Rotate,
         Self::RenewLease,
@@ -71,7 +74,8 @@ impl Deadline {
         Self::LookUpLease,
     ];
 
-    /// What the status calls it; nothing for what is done with a credential that serves no session any more.
+    /// What the status calls it; `None` for what is done with a credential that serves no session any more, or that changes
+    /// nothing for sessions.
     fn action(self) -> Option<NextAction> {
         match self {
             Self::Issue | Self::IssueLimit | Self::IssueStandby => Some(NextAction::Issue),
@@ -82,6 +86,7 @@ impl Deadline {
             Self::Drain => Some(NextAction::Drain),
             Self::HardClose | Self::Idle => Some(NextAction::End),
             Self::BackOff
+            | Self::ProvePublished
             | Self::UnusedEnd
             | Self::ReplicaGrace
             | Self::RevokeLease

@@ -6,6 +6,7 @@
 mod ending;
 mod issuing;
 mod publishing;
+mod refusing;
 mod renewing;
 mod snapshot;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use super::candidate::Unproved;
 use super::deadline::{Deadline, Deadlines, NextAction};
+use super::entry::Entry;
 use super::event::{Action, Event, NotRotated};
 use super::generation::Generation;
 use super::generations::Generations;
@@ -21,7 +23,7 @@ use super::ids::{GenerationId, TokenId};
 use super::issuance::Issuance;
 use super::lazy::Lazy;
 use super::note::{Note, Outcome};
-use super::refusals::{Refusals, Remedy};
+use super::refusals::Refusals;
 use super::renewal;
 use super::revocation::Revocation;
 use super::rotation::Rotation;
@@ -46,6 +48,7 @@ pub(crate) struct DynamicRole {
     issuance: Issuance,
     rotation: Rotation,
     refusals: Refusals,
+    entry: Entry,
     revocation: Revocation,
     lazy: Lazy,
     closed: bool,
@@ -65,6 +68,7 @@ impl DynamicRole {
             issuance: Issuance::new(settings.issue_burst, settings.issue_interval),
             rotation: Rotation::default(),
             refusals: Refusals::new(),
+            entry: Entry::default(),
             revocation: Revocation::default(),
             lazy: Lazy::new(settings.lazy.is_some()),
             closed: false,
@@ -107,7 +111,13 @@ impl DynamicRole {
             Event::ProofRefused(number) => self.not_proved(now, number, Unproved::Refused),
             Event::ProofLags(number) => self.not_proved(now, number, Unproved::Lags),
             Event::Unprovable(number) => self.not_proved(now, number, Unproved::NotAsked),
-            Event::Accepted(number) => self.generations.accept(number),
+            Event::Accepted(number) => self.accepted(number),
+            Event::Barred(barrier) => {
+                if self.entry.bar(barrier) {
+                    self.actions.push(Action::Barred);
+                }
+            }
+            Event::PublishedProofEnded(number) => self.entry.ended(now, number),
             Event::LeaseRenewed { number, sent_at, lease, renewable } => {
                 self.lease_renewed(now, number, sent_at, lease, renewable);
             }
@@ -177,40 +187,15 @@ impl DynamicRole {
         renewal::stagger(now, &mut self.generations, &mut self.tokens);
         self.renew(now);
         self.issue(now);
+        self.prove_published(now);
         self.answer_waiting_logins(now);
         self.give_leases_back(now);
         self.give_tokens_back(now);
         self.verify_revoked(now);
         self.notify_sessions(now);
+        self.end_empty(now);
         self.issuance.show(&mut self.deadlines);
         renewal::show(&self.generations, &mut self.deadlines);
-    }
-
-    /// Whether a login with this generation can have another one issued: it is current, and not replaced already.
-    fn is_replaceable(&self, number: GenerationId) -> bool {
-        self.generations.is_current(number) && !self.rotation.is_refused(number)
-    }
-
-    fn remedy(&mut self, number: GenerationId, remedy: Remedy) {
-        match remedy {
-            Remedy::Prove => self.actions.push(Action::Prove(number)),
-            Remedy::Wait => {}
-            Remedy::LetsIn => self.actions.push(Action::LetsIn(number)),
-            Remedy::Replace => self.rotation.refuse(number),
-        }
-    }
-
-    /// Answers the logins that wait, once no issuance is under way any more.
-    fn answer_waiting_logins(&mut self, now: Time) {
-        let (generations, rotation, issuance) = (&self.generations, &self.rotation, &self.issuance);
-        let current = generations.current().map(|(number, _)| number);
-        // A refused one is replaced as soon as that may be.
-        let is_under_way = current.is_some_and(|number| rotation.is_refused(number))
-            || issuance.is_under_way(|| rotation.demand(self.holdings(now)).is_ok());
-        let waits = self.refusals.wait_for_nothing(|number| current == Some(number), || is_under_way);
-        if let Some(number) = waits {
-            self.actions.push(Action::TooEarly(number));
-        }
     }
 
     /// What the sessions of each generation have to know, where that has changed.
@@ -333,17 +318,10 @@ impl DynamicRole {
         self.holdings(now).runs_until()
     }
 
-    /// Whether this generation may end once no session is in it: the driver then closes it to newcomers and says
-    /// [`Event::Empty`].
+    /// Whether this generation may end once no session is in it. [`Action::EndWhenEmpty`] says so.
     #[must_use]
     pub(crate) fn may_empty(&self, now: Time, number: GenerationId) -> bool {
         self.holdings(now).may_empty(number)
-    }
-
-    /// Whether a server that sessions go to has let this generation in.
-    #[must_use]
-    pub(crate) fn is_accepted(&self, number: GenerationId) -> bool {
-        self.generations.get(number).is_some_and(Generation::is_accepted)
     }
 }
 
@@ -356,6 +334,10 @@ impl DynamicRole {
 
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    pub(super) fn is_accepted(&self, number: GenerationId) -> bool {
+        self.generations.get(number).is_some_and(Generation::is_accepted)
     }
 
     pub(super) fn is_proving_refused(&self, number: GenerationId) -> bool {

@@ -76,6 +76,11 @@ pub(crate) enum Event {
     Unprovable(GenerationId),
     /// A server that sessions go to has let this generation in: a session, or a proof after its publication.
     Accepted(GenerationId),
+    /// A proof has found that no session can log in. What the proof is the answer to comes as an event of its own.
+    Barred(Barrier),
+    /// The answer to [`Action::ProvePublished`]. What it has found is said before, by [`Event::Accepted`] or
+    /// [`Event::Barred`].
+    PublishedProofEnded(GenerationId),
     /// The answer to [`Action::RenewLease`].
     LeaseRenewed {
         number: GenerationId,
@@ -112,7 +117,7 @@ pub(crate) enum Event {
     TokenRevokeFailed(TokenId, Failure),
     /// The answer to [`Action::LookUpLease`].
     LeaseLookedUp(GenerationId, LeaseLookup),
-    /// Nobody is in this generation any more, nor can be. See [`DynamicRole::may_empty`].
+    /// No session is in this generation any more, and none can come. See [`Action::EndWhenEmpty`].
     Empty {
         number: GenerationId,
         /// Whether a server session may still be open.
@@ -142,6 +147,15 @@ pub(crate) enum Event {
     Retire,
     /// Nothing is issued any more; what is there is given back when its sessions have gone.
     Close,
+}
+
+/// Why no session can log in, as a proof has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Barrier {
+    /// No server that answers is one that sessions go to.
+    Unsuitable,
+    /// Time alone does not mend it, at any server.
+    Lasting,
 }
 
 /// How long earlier generations may go on after a rotation on command.
@@ -212,6 +226,12 @@ pub(crate) enum Action {
     Store(GenerationId),
     /// Try the candidate, or the current credential where a login with it was refused.
     Prove(GenerationId),
+    /// Try the credential that is published, as no server is known to let it in.
+    ProvePublished(GenerationId),
+    /// No session can log in, for what the latest proof has found.
+    Barred,
+    /// Sessions can log in again.
+    Unbarred,
     /// Renew a lease under its token.
     RenewLease(GenerationId, TokenId, Duration),
     /// Renew a token.
@@ -228,7 +248,11 @@ pub(crate) enum Action {
     Unpublish,
     /// Tell the sessions of a generation.
     NotifySessions(GenerationId, Ending),
-    /// The credential serves nobody any more, and its lease goes with its token: drop all but the lease and the user name.
+    /// From now on: once no session is in this generation, close it to newcomers and say [`Event::Empty`].
+    EndWhenEmpty(GenerationId),
+    /// Withdraws [`Action::EndWhenEmpty`].
+    KeepWhenEmpty(GenerationId),
+    /// The credential serves no session any more, and its lease goes with its token: drop all but the lease and the user name.
     DropCredential(GenerationId),
     /// The generation has ended: drop all that is kept of it.
     Forget(GenerationId),

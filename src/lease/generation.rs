@@ -27,6 +27,8 @@ pub(crate) struct Generation {
     cut_short: Option<CutShort>,
     /// The latest notice to its sessions.
     last_notice: Option<Ending>,
+    /// Whether it may end once it is empty, as the driver knows it.
+    ends_when_empty: bool,
 }
 
 /// What of a generation can outlive its process.
@@ -121,6 +123,7 @@ impl Generation {
             is_accepted: false,
             cut_short: None,
             last_notice: None,
+            ends_when_empty: false,
         }
     }
 
@@ -278,6 +281,13 @@ impl Generation {
     /// Its sessions are notified of this. False if that was the latest notice.
     pub(super) fn notify(&mut self, ending: Ending) -> bool {
         self.last_notice.replace(ending) != Some(ending)
+    }
+
+    /// It may end once no session is in it, or may not. False if that was said last, or if it has no sessions by its state.
+    pub(super) fn end_when_empty(&mut self, may_end: bool) -> bool {
+        let has_sessions =
+            matches!(self.state, State::Current { .. } | State::Retiring { .. } | State::Closing { .. });
+        has_sessions && std::mem::replace(&mut self.ends_when_empty, may_end) != may_end
     }
 
     /// A server that sessions go to has let it in.

@@ -165,6 +165,11 @@ impl Generations {
         self.held.get_mut(&number).is_some_and(|generation| generation.notify(ending))
     }
 
+    /// This one may end once no session is in it, or may not. False if that was said last.
+    pub(super) fn end_when_empty(&mut self, number: GenerationId, may_end: bool) -> bool {
+        self.held.get_mut(&number).is_some_and(|generation| generation.end_when_empty(may_end))
+    }
+
     /// A server that sessions go to has let this one in.
     pub(super) fn accept(&mut self, number: GenerationId) {
         if let Some(generation) = self.held.get_mut(&number) {
@@ -300,6 +305,19 @@ mod tests {
         }
         assert!(generations.get(first).is_some_and(|g| g.is_cut_short(at(20))));
         assert!(generations.get(second).is_some_and(|g| !g.is_cut_short(at(1000))));
+    }
+
+    #[test]
+    fn whether_one_may_end_when_it_is_empty_is_said_where_it_has_changed() {
+        let mut generations = Generations::default();
+        let number = add(&mut generations, T1);
+        assert!(!generations.end_when_empty(number, true), "a candidate has no sessions");
+        generations.publish(at(1), number);
+        assert!(!generations.end_when_empty(number, false), "none may before it is said");
+        assert!(generations.end_when_empty(number, true) && !generations.end_when_empty(number, true));
+        assert!(generations.end_when_empty(number, false), "it is withdrawn");
+        generations.revoke(number);
+        assert!(!generations.end_when_empty(number, true));
     }
 
     #[test]

@@ -1,120 +1,94 @@
-//! Whether sessions can log in with what is published, as far as proofs and logins have shown. Floor 3.
-//!
-//! A credential that was published without a proof is proved again until a server has let it in: a route that nobody
-//! uses learns in this way too that the credential before it is not needed any more.
+//! What proofs and logins show of the servers. The machine decides what follows from it. Floor 3.
 
-use std::time::Duration;
+use std::collections::HashMap;
 
 use super::Driver;
-use crate::clock;
+use super::input::Input;
 use crate::credentials::requests::{Obstacle, Proof};
 use crate::credentials::status::LastError;
 use crate::credentials::view;
-use crate::lease::{Event, GenerationId};
+use crate::lease::{Barrier, Event, GenerationId};
 use crate::time::Time;
 
-/// What is known of the servers' doors.
+/// What has been said of the servers.
 #[derive(Default)]
 pub(super) struct Entry {
-    /// Why no session can log in.
-    barred: Option<Barred>,
-    /// When a server has last let in a credential of this route, by a proof or a session.
-    accepted_at: Option<Time>,
-    again: Option<Again>,
-}
-
-struct Barred {
-    since: Time,
-    error: LastError,
-}
-
-/// The proof of a published generation.
-struct Again {
-    number: GenerationId,
-    tries: u32,
-    /// `None` while it is under way.
-    at: Option<Time>,
+    /// When a server has last let in each generation, as the machine knows it.
+    accepted: HashMap<GenerationId, Time>,
+    /// Why no session can log in, while the machine says that none can.
+    barred: Option<LastError>,
 }
 
 impl Entry {
     /// Why no session can log in.
     pub(super) fn barred(&self) -> Option<LastError> {
-        self.barred.as_ref().map(|barred| barred.error.clone())
+        self.barred.clone()
     }
 
-    /// Takes in what a proof has shown.
-    pub(super) fn note(&mut self, now: Time, proof: &Proof) {
-        let reason = match proof {
-            Proof::Unprovable(Obstacle::Unsuitable(reason)) => reason,
-            // What once let a credential in will do so again without a change here.
-            Proof::Unprovable(Obstacle::Lasting(reason)) if self.accepted_at.is_none() => reason,
-            Proof::Accepted { .. } | Proof::Refused | Proof::Lags | Proof::Unprovable(_) => return,
-        };
-        let error = LastError { at: view::wall_now(), kind: format!("prove: {reason}"), past: false };
-        self.barred = Some(Barred { since: now, error });
+    /// No session can log in, for this reason: one line without secrets.
+    pub(super) fn bar(&mut self, reason: Option<String>) {
+        self.barred = reason.map(|kind| LastError { at: view::wall_now(), kind, past: false });
+    }
+
+    /// Sessions can log in again.
+    pub(super) fn unbar(&mut self) {
+        self.barred = None;
+    }
+
+    /// The generation is forgotten.
+    pub(super) fn forget(&mut self, number: GenerationId) {
+        self.accepted.remove(&number);
     }
 }
 
 impl Driver {
-    /// Takes in which generations servers have let in, and proves again what has not been.
-    pub(super) fn look_for_entry(&mut self, now: Time) {
-        let newly: Vec<GenerationId> = self
+    /// Passes on which generations servers have let in since the last time.
+    pub(super) fn report_acceptances(&mut self) {
+        let known = &self.entry.accepted;
+        let newer: Vec<(GenerationId, Time)> = self
             .generations
             .values()
-            .filter(|generation| generation.accepted_at().is_some())
-            .map(|generation| generation.number())
-            .filter(|number| !self.machine.is_accepted(*number))
+            .filter_map(|generation| Some((generation.number(), generation.accepted_at()?)))
+            .filter(|(number, at)| known.get(number).is_none_or(|known| known < at))
             .collect();
-        for number in newly {
+        for (number, at) in newer {
+            self.entry.accepted.insert(number, at);
             self.step(Event::Accepted(number));
         }
-        let latest = self.generations.values().filter_map(|generation| generation.accepted_at()).max();
-        self.entry.accepted_at = self.entry.accepted_at.max(latest);
-        if self.entry.barred.as_ref().is_some_and(|barred| Some(barred.since) < self.entry.accepted_at) {
-            self.entry.barred = None;
-        }
-        self.prove_published(now);
     }
 
-    fn prove_published(&mut self, now: Time) {
-        let is_due =
-            |number: &GenerationId| self.entry.barred.is_some() || !self.machine.is_accepted(*number);
-        let Some(number) = self.machine.current().filter(is_due) else {
-            self.entry.again = None;
-            return;
+    /// Passes on that a proof has found that no session can log in, if it has. Acceptances before that go first.
+    pub(super) fn report_barrier(&mut self, proof: &Proof) {
+        let (barrier, reason) = match proof {
+            Proof::Unprovable(Obstacle::Unsuitable(reason)) => (Barrier::Unsuitable, reason),
+            Proof::Unprovable(Obstacle::Lasting(reason)) => (Barrier::Lasting, reason),
+            Proof::Accepted { .. } | Proof::Refused | Proof::Lags | Proof::Unprovable(Obstacle::Passing) => {
+                return;
+            }
         };
-        let again = match &mut self.entry.again {
-            Some(again) if again.number == number => again,
-            again => again.insert(Again { number, tries: 0, at: Some(now + FIRST_PAUSE) }),
-        };
-        if again.at.is_some_and(|at| at <= now)
-            && let Some(generation) = self.generations.get(&number)
-        {
-            again.at = None;
-            self.requests.prove_later(
-                number,
-                generation.username().to_owned(),
-                generation.password().clone(),
-            );
+        self.report_acceptances();
+        self.step(Input::failed(Event::Barred(barrier), format!("prove: {reason}")));
+    }
+
+    /// Proves the generation that is published.
+    pub(super) fn prove_published(&mut self, number: GenerationId) {
+        match self.generations.get(&number) {
+            Some(generation) => {
+                let (username, password) = (generation.username().to_owned(), generation.password().clone());
+                self.requests.prove_published(number, username, password);
+            }
+            None => self.step(Event::PublishedProofEnded(number)),
         }
     }
 
     /// The proof of a published generation has ended.
-    pub(super) fn proved_later(&mut self, number: GenerationId, proof: &Proof) {
-        let now = clock::now();
-        self.entry.note(now, proof);
-        if let Some(again) = self.entry.again.as_mut().filter(|again| again.number == number) {
-            let pause = FIRST_PAUSE * 2_u32.saturating_pow(again.tries.min(LONGEST_PAUSE_AFTER));
-            again.at = Some(now + pause);
-            again.tries = again.tries.saturating_add(1);
-        }
+    pub(super) fn published_proof(&mut self, number: GenerationId, proof: &Proof) {
+        self.report_barrier(proof);
         if let (Proof::Accepted { address }, Some(generation)) = (proof, self.generations.get(&number)) {
             tracing::info!(lease.generation = number.get(), "what is published is proved");
             generation.accepted_by(address);
+            self.report_acceptances();
         }
+        self.step(Event::PublishedProofEnded(number));
     }
 }
-
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Half a minute and no longer.
-const LONGEST_PAUSE_AFTER: u32 = 5;

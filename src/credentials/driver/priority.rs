@@ -1,4 +1,6 @@
-//! What a request to Vault is for, so that those who wait for their turn go in order. Floor 3.
+//! What a request to Vault is for, so that those that wait for their turn go in order. Floor 3.
+//!
+//! It reads the machine for how urgent a request is, which decides on nothing but that order.
 
 use std::time::Duration;
 
@@ -29,9 +31,7 @@ impl Driver {
 
     /// The revocation of a lease, which is of no use once it has lapsed.
     pub(super) fn for_giving_back(&self, number: GenerationId) -> Priority {
-        let rows = self.machine.rows();
-        let lapses_at = rows.iter().find(|row| row.number == number).map(|row| row.lease_ends_at);
-        Priority::GivingBack(instant(lapses_at.unwrap_or(Time::NEVER)))
+        Priority::GivingBack(instant(self.machine.lease_ends_at(number).unwrap_or(Time::NEVER)))
     }
 
     pub(super) fn for_giving_back_token(&self, id: TokenId) -> Priority {

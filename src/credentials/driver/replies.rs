@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::Driver;
 use super::input::{Came, Credential, Input};
 use super::telling::Area;
-use crate::clock;
 use crate::credentials::Lease;
 use crate::credentials::requests::{Proof, VaultReply, meaning};
 use crate::lease::{Event, Failure, GenerationId, TokenFacts, TokenId};
@@ -43,7 +42,7 @@ impl Driver {
             VaultReply::LeaseLeft(token, sent_at, left) => self.lease_left(token, sent_at, left),
             VaultReply::LateReply(token) => self.step(Event::LateReply(token)),
             VaultReply::Proof(number, proof) => self.proof(number, proof),
-            VaultReply::LaterProof(number, proof) => self.proved_later(number, &proof),
+            VaultReply::PublishedProof(number, proof) => self.published_proof(number, &proof),
             VaultReply::LeaseRenewed(number, sent_at, renewed) => {
                 let (lease, renewable) = (renewed.ttl, renewed.renewable);
                 self.step(Event::LeaseRenewed { number, sent_at, lease, renewable });
@@ -160,8 +159,7 @@ impl Driver {
     }
 
     fn read(&mut self, sent_at: Time, credential: vault::StaticCredential) {
-        let current = self.machine.current().and_then(|number| self.generations.get(&number));
-        let is_known = current.is_some_and(|current| {
+        let is_known = self.publish.borrow().as_ref().is_some_and(|current| {
             current.username() == credential.username && current.password().same(&credential.password)
         });
         if is_known {
@@ -177,7 +175,7 @@ impl Driver {
     }
 
     fn proof(&mut self, number: GenerationId, proof: Proof) {
-        self.entry.note(clock::now(), &proof);
+        self.report_barrier(&proof);
         let (outcome, event) = match &proof {
             Proof::Accepted { address } => {
                 if let Some(generation) = self.generations.get(&number) {
@@ -190,7 +188,7 @@ impl Driver {
             Proof::Unprovable(_) => (metrics::Proof::Unprovable, Event::Unprovable(number)),
         };
         self.metrics.proof(outcome);
-        let is_current = self.machine.current() == Some(number);
+        let is_current = self.is_published(number);
         let is_doubted = self.replaces.iter().any(|reply| !reply.is_closed());
         if is_current && is_doubted && outcome == metrics::Proof::Ok {
             tracing::warn!(

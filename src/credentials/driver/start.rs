@@ -142,6 +142,8 @@ impl Work {
             pending_revocations: PendingRevocations::default(),
             entry: Entry::default(),
             state_writer,
+            ends_when_empty: HashSet::new(),
+            replica_grace: None,
             left,
             publish,
             shared: Arc::clone(&shared),

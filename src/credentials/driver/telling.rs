@@ -175,7 +175,7 @@ impl Driver {
         }
     }
 
-    /// Brings the picture that others see up to date.
+    /// Brings the picture that others see up to date. Nothing is decided by it.
     pub(super) fn show(&self) {
         let now = clock::now();
         let runs_until = self.machine.runs_until(now);
@@ -183,14 +183,13 @@ impl Driver {
         let (next_action, at) = self.machine.next_action();
         let mut counts = [("candidate", 0), ("standby", 0), ("current", 0), ("retiring", 0), ("lost", 0)];
         let mut ends = 0.0;
-        let current = self.machine.current();
         let generations: Vec<GenerationView> = self
             .machine
             .rows()
             .into_iter()
             .filter_map(|row| {
                 counts.iter_mut().filter(|(state, _)| *state == row.state).for_each(|(_, count)| *count += 1);
-                if current == Some(row.number) {
+                if row.state == "current" {
                     ends = view::unix_seconds(now, row.lease_ends_at);
                 }
                 Some(GenerationView { generation: Arc::clone(self.generations.get(&row.number)?), row })

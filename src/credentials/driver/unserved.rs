@@ -19,7 +19,7 @@ const SAID_EVERY: Duration = Duration::from_mins(1);
 
 impl Driver {
     pub(super) fn tell_of_no_service(&mut self, now: Time) {
-        let serves = self.machine.current().is_some();
+        let serves = self.publish.borrow().is_some();
         if serves || self.closing || !self.machine.is_wanted() {
             self.unserved = Unserved { has_served: serves, ..Unserved::default() };
             return;

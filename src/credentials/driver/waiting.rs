@@ -24,7 +24,7 @@ impl Driver {
         reply: oneshot::Sender<NotReplaced>,
         event: Event,
     ) {
-        if self.machine.current() == Some(number) {
+        if self.is_published(number) {
             // Those who have given up are dropped: there may be no answer for as long as Vault is away.
             self.replaces.retain(|reply| !reply.is_closed());
             self.replaces.push(reply);

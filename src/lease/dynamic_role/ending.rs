@@ -91,6 +91,20 @@ impl DynamicRole {
         self.revocation.token_gone(now, token, Outcome::Token, jitter, &mut self.actions);
     }
 
+    /// Says which generations may end once no session is in them, where that has changed.
+    pub(super) fn end_empty(&mut self, now: Time) {
+        for number in self.generations.numbers() {
+            let may_end = self.may_empty(now, number);
+            if self.generations.end_when_empty(number, may_end) {
+                self.actions.push(if may_end {
+                    Action::EndWhenEmpty(number)
+                } else {
+                    Action::KeepWhenEmpty(number)
+                });
+            }
+        }
+    }
+
     /// No session is in this generation any more, and none can come. `stray`: one may still be open on the server.
     pub(super) fn emptied(&mut self, now: Time, number: GenerationId, stray: bool) {
         let Some(generation) = self.generations.get(number) else { return };

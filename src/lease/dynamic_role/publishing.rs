@@ -15,7 +15,7 @@ use crate::time::Time;
 
 impl DynamicRole {
     pub(super) fn proved(&mut self, now: Time, number: GenerationId) {
-        self.generations.accept(number);
+        self.accepted(number);
         let Some(candidate) = self.issuance.candidate().filter(|it| it.number() == number) else { return };
         let is_needed = self.generations.current().is_none()
             || self.refusals.is_awaited()
@@ -29,6 +29,22 @@ impl DynamicRole {
         self.issuance.succeed();
         self.rotation.stood_by();
         self.note(Note::StandsBy(number));
+    }
+
+    /// A server that sessions go to has let this generation in.
+    pub(super) fn accepted(&mut self, number: GenerationId) {
+        self.generations.accept(number);
+        if self.entry.let_in() {
+            self.actions.push(Action::Unbarred);
+        }
+    }
+
+    /// The credential that is published is proved while no server is known to let it in.
+    pub(super) fn prove_published(&mut self, now: Time) {
+        let current = self.generations.current().map(|(number, current)| (number, current.is_accepted()));
+        if let Some(number) = self.entry.due(now, current, &mut self.deadlines) {
+            self.actions.push(Action::ProvePublished(number));
+        }
     }
 
     /// No server has let the candidate in.

@@ -32,6 +32,8 @@ pub(super) struct Held {
     /// Closed to newcomers.
     pub(super) shut: bool,
     pub(super) stray: bool,
+    /// Whether it is to end once it is empty.
+    pub(super) ends_when_empty: bool,
     /// Whether a forced close leaves a server session behind.
     pub(super) strays: bool,
     /// How many wait to hear whether its lease lives.
@@ -149,6 +151,7 @@ impl Watch {
             cut: false,
             shut: false,
             stray: false,
+            ends_when_empty: false,
             strays: false,
             asked: 0,
         };

@@ -79,10 +79,12 @@ impl<'a> World<'a> {
         let owned = scenario.tokens == Tokens::Login;
         let drain = secs(scenario.drain.unwrap_or(0.1).min(0.25) * scenario.lease);
         let role = DynamicRole::new(scenario.settings());
+        let mut watch = Watch::new(beginning(), role, owned, drain, planted);
+        watch.proves_published = true;
         Self {
             scenario,
             dice: Dice(scenario.seed),
-            watch: Watch::new(beginning(), role, owned, drain, planted),
+            watch,
             heap: BinaryHeap::new(),
             happenings: BTreeMap::new(),
             next: 0,

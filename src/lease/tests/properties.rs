@@ -10,7 +10,7 @@ use super::script::{at, secs, settings};
 use super::watch::Planted;
 use super::world::{Fault, Scenario, Tokens};
 use crate::lease::{
-    Action, DrainSpan, DynamicRole, Event, Failure, GenerationId, LeaseLookup, NextAction, Settings,
+    Action, Barrier, DrainSpan, DynamicRole, Event, Failure, GenerationId, LeaseLookup, NextAction, Settings,
     TokenFacts, TokenId,
 };
 use crate::time::Time;
@@ -186,6 +186,7 @@ fn answer(action: Action, how: u8, now: Time, tokens: &mut u64) -> Option<Event>
         (Action::Prove(number), None) => Event::Proved(number),
         (Action::Prove(number), Some(Failure::Gone)) => Event::Unprovable(number),
         (Action::Prove(number), Some(_)) => Event::ProofRefused(number),
+        (Action::ProvePublished(number), _) => Event::PublishedProofEnded(number),
         (Action::RenewLease(number, ..), None) => {
             Event::LeaseRenewed { number, sent_at, lease: secs(100.0), renewable: true }
         }
@@ -245,6 +246,9 @@ fn any_event() -> impl Strategy<Value = Event> {
         number().prop_map(Event::Proved),
         number().prop_map(Event::ProofRefused),
         number().prop_map(Event::Unprovable),
+        number().prop_map(Event::Accepted),
+        number().prop_map(Event::PublishedProofEnded),
+        prop_oneof![Just(Barrier::Unsuitable), Just(Barrier::Lasting)].prop_map(Event::Barred),
     ];
     let second = prop_oneof![
         (number(), time(), span(), any::<bool>()).prop_map(|(number, sent_at, lease, renewable)| {

@@ -1,5 +1,6 @@
 //! The words of the scripts: `story.at(second, event).does([actions])`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::lease::{Action, DynamicRole, Event, Failure, GenerationId, Note, Settings, TokenFacts, TokenId};
@@ -47,12 +48,23 @@ pub(super) struct Story {
     pub(super) done: Vec<Action>,
     notes: Vec<Note>,
     told: Vec<(GenerationId, Ending)>,
+    /// The generations that are to end once they are empty.
+    pub(super) ends_when_empty: BTreeSet<GenerationId>,
+    /// When which published generation was proved. Nothing answers that by itself.
+    pub(super) published_proofs: Vec<(Time, GenerationId)>,
 }
 
 impl Story {
     pub(super) fn new(settings: Settings) -> Self {
-        let (done, notes, told) = (Vec::new(), Vec::new(), Vec::new());
-        Self { role: DynamicRole::new(settings), now: Time::from_nanos(0), done, notes, told }
+        Self {
+            role: DynamicRole::new(settings),
+            now: Time::from_nanos(0),
+            done: Vec::new(),
+            notes: Vec::new(),
+            told: Vec::new(),
+            ends_when_empty: BTreeSet::new(),
+            published_proofs: Vec::new(),
+        }
     }
 
     /// A route that serves generation 1 under token 1 since second 0.
@@ -130,6 +142,9 @@ impl Story {
             match action {
                 Action::Note(note) => self.notes.push(note),
                 Action::Store(_) => {}
+                Action::ProvePublished(number) => self.published_proofs.push((now, number)),
+                Action::EndWhenEmpty(number) => assert!(self.ends_when_empty.insert(number)),
+                Action::KeepWhenEmpty(number) => assert!(self.ends_when_empty.remove(&number)),
                 Action::NotifySessions(number, ending) => self.told.push((number, ending)),
                 action => self.done.push(action),
             }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::script::{G1, G2};
-use crate::lease::{Action, Event, Failure, NotRotated, Note, StaticRole, TokenFacts, TokenId, Verdict};
+use crate::lease::{
+    Action, Barrier, Event, Failure, NotRotated, Note, StaticRole, TokenFacts, TokenId, Verdict,
+};
 use crate::time::Time;
 
 const TOKEN: TokenId = TokenId(1);
@@ -78,7 +80,7 @@ fn a_rotation_ends_and_drains_nothing() {
         told.iter().all(|(_, ending)| ending.drain_from.is_none() && ending.closing.is_none()),
         "{told:?}"
     );
-    assert!(role.may_empty(G1) && !role.may_empty(G2));
+    assert!(actions.contains(&Action::EndWhenEmpty(G1)) && !actions.contains(&Action::EndWhenEmpty(G2)));
     assert_eq!(role.handle(at(70), Event::Empty { number: G1, stray: false }), [Action::Forget(G1)]);
 }
 
@@ -180,7 +182,7 @@ fn a_command_reads_now_and_says_what_is_current() {
 fn the_end_gives_the_token_back() {
     let mut role = started(3600);
     let actions = role.handle(at(100), Event::Close);
-    assert_eq!(actions, [Action::Unpublish, Action::RevokeToken(TOKEN)]);
+    assert_eq!(actions, [Action::Unpublish, Action::EndWhenEmpty(G1), Action::RevokeToken(TOKEN)]);
     assert_eq!(role.handle(at(100), Event::Empty { number: G1, stray: false }), [Action::Forget(G1)]);
     assert_eq!(role.handle(at(101), Event::TokenRevoked(TOKEN)), [Action::ForgetToken(TOKEN)]);
     assert!(role.is_empty());
@@ -251,4 +253,17 @@ fn a_login_that_one_database_refuses_hears_that_the_password_is_good() {
     assert_eq!(role.handle(at(3), Event::Proved(G1)), [Action::LetsIn(G1)]);
     assert_eq!(role.handle(at(6), Event::Replace(G1)), [Action::LetsIn(G1)]);
     assert_eq!(role.next_deadline(), at(3601), "and nothing is read for it");
+}
+
+#[test]
+fn where_no_session_can_log_in_the_current_password_is_proved_until_one_can() {
+    let mut role = started(3600);
+    role.handle(at(0), Event::Proved(G1));
+    assert_eq!(role.handle(at(10), Event::Tick), [], "it needs no proof otherwise");
+    assert_eq!(role.handle(at(10), Event::Barred(Barrier::Unsuitable)), [Action::Barred]);
+    assert_eq!(role.next_deadline(), at(11));
+    assert_eq!(role.handle(at(11), Event::Tick), [Action::ProvePublished(G1)]);
+    assert_eq!(role.handle(at(12), Event::PublishedProofEnded(G1)), []);
+    assert_eq!(role.handle(at(13), Event::Tick), [Action::ProvePublished(G1)]);
+    assert_eq!(role.handle(at(14), Event::Accepted(G1)), [Action::Unbarred]);
 }

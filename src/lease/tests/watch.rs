@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::known::{Held, Known, Request};
 use super::script::secs;
-use super::world::Vault;
+use super::world::{Fault, Vault};
 use crate::lease::schedule::Jitter;
 use crate::lease::term::Term;
 use crate::lease::{Action, DynamicRole, Event, GenerationId, Note, Snapshot, TokenFacts, TokenId, Verdict};
@@ -46,6 +46,10 @@ pub(super) struct Watch {
     /// The newest that was ever published.
     newest: Option<GenerationId>,
     pub(super) pending: Vec<Request>,
+    /// Whether a proof of what is published is answered, at once; otherwise it stays in flight.
+    pub(super) proves_published: bool,
+    /// What such a proof has found.
+    found: Vec<Event>,
     pub(super) drain_commanded: bool,
     pub(super) lost_and_granted: Option<i32>,
     pub(super) closed: bool,
@@ -92,6 +96,8 @@ impl Watch {
             published: None,
             newest: None,
             pending: Vec::new(),
+            proves_published: false,
+            found: Vec::new(),
             drain_commanded: false,
             lost_and_granted: None,
             closed: false,
@@ -153,6 +159,7 @@ impl Watch {
                 cut: false,
                 shut: false,
                 stray: false,
+                ends_when_empty: false,
                 asked: 0,
                 ..held
             };
@@ -162,6 +169,7 @@ impl Watch {
         self.unsettled.clear();
         self.sessions.clear();
         self.pending.clear();
+        self.found.clear();
         (self.published, self.newest) = (None, None);
         self.drain_commanded = false;
         self.lost_and_granted = None;
@@ -169,11 +177,15 @@ impl Watch {
         Ok(())
     }
 
-    /// The next generation that everybody has left. It is closed to newcomers, and the event is to be taken in.
+    /// The answer to a proof of what is published, or else the next generation that every session has left, which is closed
+    /// to newcomers. The event is to be taken in.
     pub(super) fn left(&mut self) -> Option<Event> {
-        let (now, sessions, role) = (self.now, &self.sessions, &self.role);
+        if !self.found.is_empty() {
+            return Some(self.found.remove(0));
+        }
+        let sessions = &self.sessions;
         let is_left = |number: GenerationId, held: &Held| {
-            !held.shut && !sessions.values().any(|open| *open == number) && role.may_empty(now, number)
+            !held.shut && held.ends_when_empty && !sessions.values().any(|open| *open == number)
         };
         let (number, held) = self.held.iter_mut().find(|(number, held)| is_left(**number, held))?;
         held.shut = true;
@@ -295,6 +307,30 @@ impl Watch {
                 );
                 self.send(action, CLIENT_TIMEOUT)
             }
+            Action::ProvePublished(number) => {
+                promise!(self.published == Some(number), "generation {number} is proved as published");
+                let held = self.held.get(&number).ok_or("proved, and unknown")?;
+                let is_there = |fault| self.vault.has(fault, now);
+                let has_let_in = self.vault.lease_lives(held.lease, now)
+                    && !is_there(Fault::DatabaseDown)
+                    && !is_there(Fault::DatabaseRefuses);
+                if self.proves_published {
+                    self.found.extend(has_let_in.then_some(Event::Accepted(number)));
+                    self.found.push(Event::PublishedProofEnded(number));
+                }
+                Ok(())
+            }
+            Action::EndWhenEmpty(number) | Action::KeepWhenEmpty(number) => {
+                let may_end = matches!(action, Action::EndWhenEmpty(_));
+                promise!(
+                    !may_end || self.published != Some(number),
+                    "P2: generation {number} is published, and ends when it is empty"
+                );
+                let held = self.held.get_mut(&number).ok_or("ends when empty, and unknown")?;
+                promise!(held.ends_when_empty != may_end, "what generation {number} may do is said twice");
+                held.ends_when_empty = may_end;
+                Ok(())
+            }
             Action::Publish(number) => self.publish(number),
             Action::Unpublish => {
                 self.published = None;
@@ -327,6 +363,8 @@ impl Watch {
             }
             Action::Note(_)
             | Action::Store(_)
+            | Action::Barred
+            | Action::Unbarred
             | Action::NotifySessions(..)
             | Action::TooEarly(_)
             | Action::LetsIn(_)
@@ -401,6 +439,10 @@ impl Watch {
             self.published
         );
         promise!(self.role.current() == self.published, "the role and the driver disagree");
+        for (number, held) in self.held.iter().filter(|(_, held)| !held.shut) {
+            let may_end = self.role.may_empty(now, *number);
+            promise!(held.ends_when_empty == may_end, "generation {number}: when it may end was not said");
+        }
         Ok(())
     }
 }
