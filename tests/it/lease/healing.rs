@@ -50,7 +50,9 @@ async fn a_renewal_that_fails_for_a_dropped_group_ends_no_session_before_its_lea
     let metrics = leasehold.metrics().await;
     assert_eq!(metrics.get("rotations_total", &[("reason", "capped")]), 1.0);
     assert_eq!(metrics.get("sessions_closed_total", &[("cause", "revoked")]), 0.0);
-    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    // The renewal that failed may have been an early one.
+    let ended = session.ended_within(Duration::from_secs(30)).await;
+    assert_eq!(ended.as_deref(), Some("57P01"));
     assert_eq!(leasehold.metrics().await.get("sessions_closed_total", &[("cause", "revoked")]), 0.0);
 }
 
@@ -181,7 +183,9 @@ async fn a_role_deleted_in_vault_leaves_its_credential_to_its_end_and_a_new_one_
 
     leasehold.until_metric(SOON, "rotations_total", &[("reason", "capped")], 1.0).await;
     logins.all_succeeded().await;
-    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    // It may have been renewed for the last time just before the role was deleted.
+    let ended = session.ended_within(Duration::from_secs(30)).await;
+    assert_eq!(ended.as_deref(), Some("57P01"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
