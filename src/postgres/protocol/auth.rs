@@ -1,6 +1,6 @@
-//! The client side of PostgreSQL's authentication conversation: bodies of `R` messages in, answers out. Floor 1.
+//! The client side of PostgreSQL's authentication: takes the bodies of `R` messages, returns responses. Floor 1.
 //!
-//! It reads no socket and makes no random numbers: the nonce comes in. Framing is not its business either.
+//! It reads no socket, frames no messages and makes no random numbers: the caller passes the nonce.
 //!
 //! ```text
 //! Started ── Ok ───────────────────────────────────────────────▶ Done   (trust)
@@ -8,7 +8,7 @@
 //!    └────── SASL ─▶ First ── Continue ─▶ Challenged ── keys ─▶ Proved ── Final ─▶ Verified ── Ok ─▶ Done
 //! ```
 //!
-//! An Ok in `First`, `Challenged` or `Proved` is refused: the server has not shown that it knows the password.
+//! AuthenticationOk in `First`, `Challenged` or `Proved` is refused: the server has not proved itself.
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
 
@@ -26,32 +26,30 @@ use crate::secret::Secret;
 use method::{ChannelBinding, Method, RequireAuth};
 use scram::{Derivation, Gs2, NONCE_LEN, Pair, Scram};
 
-/// What the conversation runs over.
+/// The transport that carries the conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
-    /// TCP without TLS: a cleartext password is never sent here.
+    /// TCP without TLS. A cleartext password is never sent over it.
     Plain,
     /// A Unix socket.
     Local,
-    /// TLS.
     Tls {
-        /// The `tls-server-end-point` data of RFC 5929; `None` where the certificate's signature does not define one.
+        /// The `tls-server-end-point` data of RFC 5929; `None` if the certificate's signature does not define it.
         end_point: Option<Vec<u8>>,
     },
 }
 
-/// What the user demands of the conversation.
+/// What the configuration demands of the authentication.
 #[derive(Clone, Debug)]
 pub(crate) struct Terms {
-    /// What carries it.
     pub(crate) transport: Transport,
-    /// `channel_binding` of the URI.
+    /// The URI's `channel_binding`.
     pub(crate) channel_binding: ChannelBinding,
-    /// `require_auth`.
+    /// The configured `require_auth`.
     pub(crate) require_auth: RequireAuth,
 }
 
-/// One conversation. It is consumed by each step, so a stale state cannot be used again.
+/// One authentication in progress. Each step consumes it, so an old state cannot be used again.
 pub(crate) struct Authentication<'a> {
     user: &'a str,
     password: &'a Secret,
@@ -69,39 +67,39 @@ enum State {
     Verified,
 }
 
-/// What to do after an `R` message.
+/// What the caller does after an `R` message.
 pub(crate) enum Step<'a> {
-    /// Send `message`, a whole frame, and go on with `next`.
+    /// Send `message` and continue with `next`.
     Send {
-        /// The frame; it may hold a password.
+        /// A whole frame, which may hold a password.
         message: Zeroizing<Vec<u8>>,
-        /// The conversation from here.
+        /// The conversation after this step.
         next: Authentication<'a>,
     },
-    /// Have the keys of the password derived, or find them, and go on with [`Authentication::derived`].
+    /// Derive the keys of the password, or find them, and pass them to [`Authentication::derived`].
     Derive {
-        /// What keeps a core busy.
+        /// The work, which keeps a core busy.
         derivation: Derivation,
-        /// The conversation from here.
+        /// The conversation that takes the keys.
         next: Authentication<'a>,
     },
-    /// Nothing to send; read the next message.
+    /// Send nothing and read the next message.
     Wait(Authentication<'a>),
-    /// AuthenticationOk, and it may be trusted.
+    /// The server sent AuthenticationOk, and it may be trusted.
     Done,
 }
 
 impl<'a> Authentication<'a> {
-    /// Begins. `nonce` must be fresh random bytes.
+    /// Starts a conversation. `nonce` must be fresh random bytes.
     #[must_use]
     pub(crate) fn new(user: &'a str, password: &'a Secret, nonce: [u8; NONCE_LEN], terms: Terms) -> Self {
         Self { user, password, nonce, terms, state: State::Started }
     }
 
-    /// Takes the body of an `R` message: what follows its length.
+    /// Handles the body of an `R` message: the bytes after its length.
     ///
     /// # Errors
-    /// The server asked for something that cannot or must not be done; the connection is of no further use.
+    /// The message is malformed, or asks for something unsupported or forbidden. The connection must be closed.
     pub(crate) fn handle(mut self, body: &[u8]) -> Result<Step<'a>, Error> {
         let (code, data) = body.split_first_chunk::<4>().ok_or(Error::Malformed)?;
         let state = std::mem::replace(&mut self.state, State::Answered);
@@ -130,10 +128,10 @@ impl<'a> Authentication<'a> {
         }
     }
 
-    /// Goes on with the keys that [`Step::Derive`] asked for.
+    /// Continues with the keys that [`Step::Derive`] asked for.
     ///
     /// # Errors
-    /// It had not asked.
+    /// The conversation did not ask for keys.
     pub(crate) fn derived(mut self, pair: Pair) -> Result<Step<'a>, Error> {
         match std::mem::replace(&mut self.state, State::Answered) {
             State::Challenged(challenged) => {
@@ -174,8 +172,8 @@ impl<'a> Authentication<'a> {
         Ok(self.send(&message, State::First(scram)))
     }
 
-    /// Chooses the mechanism and its GS2 flag. A `y` where the server offered PLUS makes PostgreSQL abort, so without
-    /// an end point the flag is `n`.
+    /// Chooses the mechanism and its GS2 flag. PostgreSQL aborts on flag `y` if it offered SCRAM-SHA-256-PLUS, so
+    /// without an end point the flag is `n`.
     ///
     /// Source: <https://www.postgresql.org/docs/current/sasl-authentication.html#SASL-SCRAM-SHA-256>
     fn binding(&self, scram: bool, plus: bool) -> Result<Gs2, Error> {
@@ -193,7 +191,7 @@ impl<'a> Authentication<'a> {
         }
     }
 
-    /// Refuses a method that `require_auth` leaves out, and one that cannot bind where binding is required.
+    /// Refuses a method that `require_auth` does not allow, or that cannot bind while binding is required.
     fn permit(&self, method: Method) -> Result<(), Error> {
         if !self.terms.require_auth.allows(method) {
             return Err(Error::NotAllowed { method });
@@ -231,46 +229,46 @@ impl fmt::Debug for Step<'_> {
     }
 }
 
-/// Why the conversation cannot go on.
+/// Why the authentication failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// A message too short, or not of its own form.
+    /// The message is too short, or does not have the form of its type.
     #[error("malformed authentication message")]
     Malformed,
-    /// A message that has no place here.
+    /// The message is not valid at this point.
     #[error("authentication message out of turn")]
     OutOfTurn,
-    /// A code that the protocol does not list.
+    /// The protocol does not list this code.
     #[error("unknown authentication request {code}")]
     Unknown {
-        /// The code.
+        /// The code, which follows the length.
         code: i32,
     },
-    /// A method that leasehold does not speak.
+    /// Leasehold does not support the method.
     #[error("server asks for {method}, which is not supported")]
     Unsupported {
-        /// What it is called.
+        /// The method's name.
         method: &'static str,
     },
-    /// A cleartext password over TCP without TLS.
+    /// The server asked for a cleartext password over TCP without TLS.
     #[error("server asks for a cleartext password over a connection without TLS")]
     Cleartext,
-    /// A password with a zero byte.
+    /// The password holds a zero byte.
     #[error("password holds a zero byte")]
     Password,
-    /// `require_auth` forbids it.
+    /// `require_auth` does not allow the method.
     #[error("server asks for method {method}, which require_auth does not allow")]
     NotAllowed {
-        /// The method.
+        /// The method that the server asked for.
         method: Method,
     },
-    /// `channel_binding=require`, and the server or the transport has none.
+    /// `channel_binding=require` is set, but the server or the transport does not support channel binding.
     #[error("channel_binding=require, but the server did not bind the login to its TLS certificate")]
     NoChannelBinding,
-    /// AuthenticationOk before the server proved itself.
+    /// AuthenticationOk came before the server proved itself.
     #[error("server said ok before it showed that it knows the password")]
     NotVerified,
-    /// SCRAM went wrong.
+    /// The SCRAM exchange failed.
     #[error("SCRAM failed")]
     Scram(#[from] scram::Error),
 }

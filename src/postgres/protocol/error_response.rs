@@ -1,6 +1,6 @@
-//! ErrorResponse: made for a client, and read from an upstream. Floor 1.
+//! Builds an ErrorResponse for a client, and reads one from an upstream. Floor 1.
 //!
-//! Reading is for decisions and logs only; an upstream's error reaches the client as the bytes it came in.
+//! Fields are read for decisions and logs only; a client receives an upstream's error as unchanged bytes.
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-error-fields.html>
 
@@ -13,7 +13,7 @@ use super::written::encoded;
 #[cfg(test)]
 mod tests;
 
-/// The whole message, always `FATAL`, in English whatever `lc_messages` is: it is leasehold that speaks.
+/// Builds the whole message. It is always `FATAL` and in English, whatever `lc_messages` is: leasehold sends it.
 ///
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-ERRORRESPONSE>
 #[must_use]
@@ -22,7 +22,7 @@ pub(crate) fn fatal(fatal: &Fatal) -> BytesMut {
         (SEVERITY_LOCALIZED, "FATAL".to_owned()),
         (SEVERITY, "FATAL".to_owned()),
         (SQLSTATE, fatal.sqlstate.code().to_owned()),
-        // The message may hold what a client sent: a NUL would end it early.
+        // The message may hold client input, in which a NUL would end the field early.
         (MESSAGE, fatal.message.replace('\0', "")),
     ];
     fields.extend(fatal.detail.map(|detail| (DETAIL, detail.to_owned())));
@@ -30,7 +30,7 @@ pub(crate) fn fatal(fatal: &Fatal) -> BytesMut {
     encoded(&ErrorResponse::new(fields))
 }
 
-/// The same for a client of a protocol before 3: text without fields and without a length.
+/// Builds the same error for a client of a protocol before 3: text without fields and without a length.
 ///
 /// Source: `send_message_to_frontend`, <https://github.com/postgres/postgres/blob/master/src/backend/utils/error/elog.c>
 #[must_use]
@@ -39,39 +39,39 @@ pub(crate) fn fatal_before_protocol_3(fatal: &Fatal) -> BytesMut {
     BytesMut::from(format!("EFATAL:  {text}\n\0").as_bytes())
 }
 
-/// The SQLSTATE of an ErrorResponse or NoticeResponse; also of the front of one, if it reaches that far.
+/// The SQLSTATE in the body of an ErrorResponse or NoticeResponse, which may be truncated behind it.
 #[must_use]
 pub(crate) fn sqlstate(body: &[u8]) -> Option<&[u8]> {
     Fields::new(body).sqlstate()
 }
 
-/// The fields of an ErrorResponse's or NoticeResponse's body, whatever its bytes are: they come from outside. Of a
-/// truncated body, the fields that are whole.
+/// The fields in the body of an ErrorResponse or NoticeResponse. The bytes are untrusted; a truncated body gives its
+/// complete fields.
 #[derive(Clone, Copy)]
 pub(crate) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    /// Looks at the body, behind type and length.
+    /// Takes the body, after type and length.
     #[must_use]
     pub(crate) fn new(body: &'a [u8]) -> Self {
         Self { rest: body }
     }
 
-    /// `ERROR`, `FATAL`, `PANIC`; never translated. Servers before 9.6 send only the translated one.
+    /// `ERROR`, `FATAL` or `PANIC`, never translated; but servers before 9.6 send only the translated severity.
     #[must_use]
     pub(crate) fn severity(self) -> Option<&'a [u8]> {
         self.field(SEVERITY).or_else(|| self.field(SEVERITY_LOCALIZED))
     }
 
-    /// The five characters.
+    /// The five-character SQLSTATE.
     #[must_use]
     pub(crate) fn sqlstate(self) -> Option<&'a [u8]> {
         self.field(SQLSTATE)
     }
 
-    /// The function in PostgreSQL's source that raised it, such as `InitializeSessionUserId`.
+    /// The function in PostgreSQL's source that raised the error, such as `InitializeSessionUserId`.
     #[must_use]
     pub(crate) fn routine(self) -> Option<&'a [u8]> {
         self.field(ROUTINE)

@@ -1,22 +1,21 @@
-//! What a client gets in place of a session, or at its end: a SQLSTATE and leasehold's own words. Floor 1.
+//! The error that leasehold sends in place of a session, or at its end. Floor 1.
 
 use std::borrow::Cow;
 
 use crate::error::{ClientFacing, Ended};
 
-/// An error of leasehold's own: always `FATAL`, a SQLSTATE, and fixed text.
+/// An error of leasehold itself: always `FATAL`, with a SQLSTATE and fixed text.
 ///
-/// `message` may name what the client itself sent (user, database), and what a server said only where that came as plain
-/// text, which no message of the protocol could carry on; never what anybody else said.
+/// `message` may name what the client itself sent (user, database). It has a server's text only if that came as plain
+/// text, which cannot be forwarded as a message. It never has other text from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fatal {
-    /// The SQLSTATE.
     pub(crate) sqlstate: SqlState,
     /// One line, lower case, no full stop.
     pub(crate) message: Cow<'static, str>,
-    /// Why, in a sentence.
+    /// One sentence about the cause.
     pub(crate) detail: Option<&'static str>,
-    /// What to do, in a sentence.
+    /// One sentence about what the user can do.
     pub(crate) hint: Option<&'static str>,
 }
 
@@ -25,31 +24,31 @@ pub(crate) struct Fatal {
 /// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SqlState {
-    /// 57P03: no usable credential.
+    /// 57P03: no usable credential is available.
     CannotConnectNow,
-    /// 57P01: lease end, lost lease, shutdown.
+    /// 57P01: the lease ended or was lost, or the process shuts down.
     AdminShutdown,
     /// 08001: the upstream cannot be reached.
     SqlclientUnableToEstablishSqlconnection,
-    /// 08006: the upstream was lost.
+    /// 08006: the connection to the upstream was lost.
     ConnectionFailure,
     /// 08P01: the client broke the protocol.
     ProtocolViolation,
-    /// 53300: a limit on sessions.
+    /// 53300: a limit on sessions or file descriptors is reached.
     TooManyConnections,
-    /// 28000: no route, or a credential refused twice.
+    /// 28000: no route matches, or the upstream refused the credential twice.
     InvalidAuthorizationSpecification,
-    /// 3D000: another database than the one in the upstream URI.
+    /// 3D000: the database is not the one in the upstream URI.
     InvalidCatalogName,
-    /// 0A000: a protocol that leasehold does not speak.
+    /// 0A000: leasehold does not support the protocol.
     FeatureNotSupported,
 }
 
 impl SqlState {
-    /// The message about an upstream that lets no session in.
+    /// The SQLSTATE if the upstream accepts no session.
     pub(crate) const UNABLE: Self = Self::SqlclientUnableToEstablishSqlconnection;
 
-    /// The five characters.
+    /// The five-character code.
     #[must_use]
     pub(crate) fn code(self) -> &'static str {
         match self {
@@ -116,7 +115,7 @@ impl From<ClientFacing> for Fatal {
     }
 }
 
-/// Message, detail and hint.
+/// Returns message, detail and hint.
 fn ended(why: Ended) -> (&'static str, &'static str, &'static str) {
     match why {
         Ended::Shutdown => {
@@ -138,7 +137,7 @@ fn ended(why: Ended) -> (&'static str, &'static str, &'static str) {
     }
 }
 
-/// A name as a client sent it, cut and made fit for one line.
+/// Truncates and escapes a name that a client sent, so that it fits on one line.
 fn shown(name: &[u8]) -> String {
     String::from_utf8_lossy(name).chars().take(SHOWN_CHARACTERS).flat_map(char::escape_debug).collect()
 }
@@ -167,7 +166,7 @@ const LOOK_FIRST: &str = "Reconnect, and look before you repeat.";
 const NOT_RUN: &str = "The session was between transactions; nothing sent since then was run.";
 const RECONNECT: &str = "Reconnect: a new session logs in with the current credential.";
 const ANOTHER_INSTANCE: &str = "Reconnect: another instance may be ready.";
-/// PostgreSQL cuts names at 63 bytes.
+/// PostgreSQL truncates names to 63 bytes.
 const SHOWN_CHARACTERS: usize = 63;
 
 #[cfg(test)]

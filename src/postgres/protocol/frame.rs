@@ -1,37 +1,37 @@
-//! Where the messages of one direction begin and end, found in passing. Floor 1.
+//! Finds where the messages of one direction begin and end. Floor 1.
 //!
-//! The relay forwards chunks as they come; the scanner only looks. It allocates nothing and copies nothing but a header
-//! that is split across two chunks. What the messages mean is [`super::phase`]'s business.
+//! The relay forwards chunks as they come; the scanner only reads them. It allocates nothing, and copies only a header
+//! that is split across two chunks. [`super::phase`] interprets the messages.
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-overview.html#PROTOCOL-MESSAGE-CONCEPTS>
 
 #[cfg(test)]
 mod tests;
 
-/// One message, as far as it has been seen.
+/// One message, as far as it has been received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {
     /// The message type.
     pub(crate) tag: u8,
-    /// Bytes of the whole body.
+    /// The length of the whole body in bytes.
     pub(crate) length: u32,
-    /// What of the body is in the chunk at hand; for ReadyForQuery never empty, unless `length` is 0.
+    /// The part of the body in the current chunk. For ReadyForQuery it is never empty, unless `length` is 0.
     pub(crate) body: &'a [u8],
 }
 
-/// Follows one direction of a session, from the first message after the startup on.
+/// Scans one direction of a session, from the first message after the startup.
 #[derive(Debug, Default)]
 pub(crate) struct Scanner {
     state: State,
 }
 
 impl Scanner {
-    /// Looks through the next bytes of the stream, and calls `on_frame` once for each message, as soon as its header is
-    /// whole; for ReadyForQuery as soon as its status byte is there too.
+    /// Scans the next bytes of the stream. Calls `on_frame` once for each message, as soon as its header is complete;
+    /// for ReadyForQuery as soon as its status byte has come too.
     ///
     /// # Errors
     ///
-    /// [`Error`]: the stream is no longer understood, the connection is dead. The messages before were reported.
+    /// [`Error`]: the stream cannot be followed, so the connection must be closed. Earlier messages were reported.
     pub(crate) fn feed(&mut self, chunk: &[u8], mut on_frame: impl FnMut(Frame<'_>)) -> Result<(), Error> {
         let mut rest = chunk;
         while !rest.is_empty() {
@@ -51,7 +51,7 @@ impl Scanner {
         Ok(())
     }
 
-    /// Looks at nothing any more: all that comes passes, and never again ends with a whole message.
+    /// Stops scanning. All later bytes are ignored, and [`Self::at_boundary`] stays false.
     pub(crate) fn give_up(&mut self) {
         self.state = State::Lost;
     }
@@ -62,20 +62,20 @@ impl Scanner {
         matches!(self.state, State::Lost)
     }
 
-    /// Whether the bytes so far end with a whole message.
+    /// Whether the bytes so far end with a complete message.
     #[must_use]
     pub(crate) fn at_boundary(&self) -> bool {
         matches!(self.state, State::Header { filled: 0, .. })
     }
 
-    /// How many of the chunk's bytes belong to the message in progress; 0 at a boundary. Nothing is consumed: feed
-    /// exactly those bytes, and ask [`Self::at_boundary`] whether they were all.
+    /// How many of the chunk's bytes belong to the current message; 0 at a boundary. Consumes nothing: feed exactly
+    /// those bytes, and ask [`Self::at_boundary`] whether the message is complete.
     #[must_use]
     pub(crate) fn to_boundary(&self, chunk: &[u8]) -> usize {
         match self.state {
             State::Header { filled: 0, .. } => 0,
             State::Header { bytes, filled } => match fill(bytes, filled, chunk) {
-                // A length that is no length ends the message with its header; feeding it then says so.
+                // An invalid length ends the message with its header; `feed` then returns the error.
                 Ok((header, after)) => {
                     let body = body_length(header).map_or(0, |length| front(after, length).len());
                     chunk.len() - after.len() + body
@@ -122,13 +122,13 @@ impl Scanner {
     }
 }
 
-/// A length that no PostgreSQL message can have. Whose fault it is depends on the direction.
+/// A length that no PostgreSQL message can have. Who is to blame depends on the direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a message of type {tag:#04x} claims a length of {length} bytes")]
 pub(crate) struct Error {
     /// The message type.
     pub(crate) tag: u8,
-    /// The length as it came, which should count itself.
+    /// The received length field, which should count itself.
     pub(crate) length: u32,
 }
 
@@ -140,16 +140,16 @@ pub(crate) struct Error {
 ///      └─────────────────────▶ Held ────┘
 /// ```
 ///
-/// `Header` with nothing filled is the boundary between two messages. `Lost` is where [`Scanner::give_up`] leads from any.
+/// `Header` with `filled: 0` is the boundary between two messages. [`Scanner::give_up`] leads from any state to `Lost`.
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// So many bytes of the next header have come.
+    /// `filled` bytes of the next header have come.
     Header { bytes: [u8; HEADER], filled: u8 },
-    /// The header has come and was not yet reported: its first body byte matters.
+    /// The header has come but is not yet reported, because the first byte of the body is needed.
     Held { tag: u8, length: u32 },
-    /// So many bytes of the body are still to come; at least 1.
+    /// `left` bytes of the body are still to come; at least 1.
     Body { left: u32 },
-    /// Nothing is looked at any more.
+    /// Scanning has stopped.
     Lost,
 }
 
@@ -159,7 +159,7 @@ impl Default for State {
     }
 }
 
-/// The whole header and what follows it, or the state of being short of one.
+/// Returns the complete header and the bytes after it, or the state with a partial header.
 fn fill(bytes: [u8; HEADER], filled: u8, chunk: &[u8]) -> Result<([u8; HEADER], &[u8]), State> {
     if filled == 0
         && let Some((header, after)) = chunk.split_first_chunk()
@@ -194,7 +194,7 @@ fn front(bytes: &[u8], most: u32) -> &[u8] {
 /// A type byte and a length that counts itself.
 const HEADER: usize = 5;
 const LENGTH_FIELD: u32 = 4;
-/// The field is a signed int32.
+/// The length field is a signed int32.
 const MAX_LENGTH: u32 = i32::MAX.unsigned_abs();
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-READYFORQUERY>
 const READY_FOR_QUERY: u8 = b'Z';

@@ -1,11 +1,11 @@
-//! Where a session stands: what the server still owes, and whether the session is between transactions. Floor 1.
+//! Tracks which replies the server still owes, and whether the session is between transactions. Floor 1.
 //!
-//! ReadyForQuery alone does not tell. The client may have sent more since; after an error the server reads and drops
-//! everything up to the next Sync, a Query too; and COPY FROM STDIN swallows Syncs, of which libpq always sends one. So
-//! every request is remembered by its type until a reply proves it done.
+//! ReadyForQuery alone does not answer this. The client may have sent more since. After an error the server reads and
+//! discards everything up to the next Sync, even a Query. COPY FROM STDIN ignores Syncs, of which libpq always sends
+//! one. So every request is remembered by its type until a reply proves that it is done.
 //!
-//! Where the replies leave two readings, the one with more outstanding is taken. That may call a session busy that is
-//! not, until the next reply with content shows it; it never calls one idle that is not.
+//! If the replies are ambiguous, the interpretation with more outstanding requests is taken. It may report an idle
+//! session as busy until the next reply with content; it never reports a busy session as idle.
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html>
 
@@ -19,21 +19,21 @@ mod tests;
 use outstanding::{Outstanding, Request};
 pub use places::places;
 
-/// The requests of one session that are not yet answered, and the last ReadyForQuery. Starts behind the startup's own
-/// ReadyForQuery. Holds next to no memory while nothing is outstanding. `ROOM` of them are kept one by one.
+/// The unanswered requests of one session, and the last ReadyForQuery. Starts after the startup's ReadyForQuery. Uses
+/// almost no memory while nothing is outstanding. The first `ROOM` requests are stored individually.
 #[derive(Debug, Default)]
 pub(crate) struct Phase<const ROOM: usize = 65_536> {
     mode: Mode,
     status: Status,
     outstanding: Outstanding<ROOM>,
     since_ready: SinceReady,
-    /// The Syncs in front of `outstanding` may have been swallowed by a COPY that failed.
+    /// A failed COPY may have ignored the Syncs at the front of `outstanding`.
     unsure: bool,
     terminated: bool,
 }
 
 impl<const ROOM: usize> Phase<ROOM> {
-    /// A message that goes to the server. Call it before its first byte is forwarded.
+    /// Records a message to the server. Call it before its first byte is forwarded.
     pub(crate) fn frontend(&mut self, tag: u8) {
         match tag {
             b'P' => self.request(Request::Parse),
@@ -45,15 +45,15 @@ impl<const ROOM: usize> Phase<ROOM> {
             b'Q' => self.request(Request::Query),
             b'F' => self.request(Request::FunctionCall),
             b'c' | b'f' => self.request(Request::CopyEnd),
-            // CopyData and Flush are never answered, and open no transaction.
+            // CopyData and Flush get no reply and open no transaction.
             b'd' | b'H' => {}
             b'X' => self.terminated = true,
-            // What the server does on it is not known.
+            // The server's reaction is unknown.
             _ => self.lose(),
         }
     }
 
-    /// A message that comes from the server; of `body` only ReadyForQuery's first byte is looked at. Call it before the
+    /// Records a message from the server. Only the first byte of ReadyForQuery's `body` is read. Call it before the
     /// message is forwarded.
     pub(crate) fn backend(&mut self, tag: u8, body: &[u8]) {
         match tag {
@@ -66,14 +66,14 @@ impl<const ROOM: usize> Phase<ROOM> {
             b'V' => self.reach(|request| request == Request::FunctionCall),
             b'G' => self.copy_in(),
             b'E' => self.failed(),
-            // Rows, COPY data and what may come at any time: notices, notifications, parameter reports.
+            // Rows, COPY data, and what may come at any time: NoticeResponse, NotificationResponse, ParameterStatus.
             _ => {}
         }
     }
 
-    /// Whether the server has done all that was asked and is outside a transaction: the session can be closed, and the
-    /// client can tell that nothing ran since its last ReadyForQuery. A message that is forwarded by half is not known
-    /// here: ask [`super::frame::Scanner::at_boundary`] of both directions too.
+    /// Whether the server has done everything that was requested and is outside a transaction. The session can then be
+    /// closed, and the client can know that nothing ran since its last ReadyForQuery. A partly forwarded message is not
+    /// known here: ask [`super::frame::Scanner::at_boundary`] of both directions too.
     #[must_use]
     pub(crate) fn between_transactions(&self) -> bool {
         matches!(self.mode, Mode::Answering)
@@ -82,22 +82,22 @@ impl<const ROOM: usize> Phase<ROOM> {
             && self.outstanding.is_empty()
     }
 
-    /// Whether the server may be working on something, so that a CancelRequest makes sense.
+    /// Whether the server may be executing something, so that a CancelRequest makes sense.
     #[must_use]
     pub(crate) fn statement_running(&self) -> bool {
         matches!(self.mode, Mode::Lost) || !self.outstanding.is_empty()
     }
 
-    /// Whether the server is certainly at work: it has something to say before it waits for the client.
+    /// Whether the server is certainly working: it will send a message before it waits for the client.
     #[must_use]
     pub(crate) fn is_working(&self) -> bool {
         matches!(self.mode, Mode::Answering)
             && !self.unsure
-            // Replies to other requests may be held back until there is a Sync.
+            // The server may hold back its replies to other requests until it reads a Sync.
             && self.outstanding.next_ready().is_some()
     }
 
-    /// Whether the client has said goodbye.
+    /// Whether the client has sent Terminate.
     #[must_use]
     pub(crate) fn terminated(&self) -> bool {
         self.terminated
@@ -106,10 +106,10 @@ impl<const ROOM: usize> Phase<ROOM> {
     fn request(&mut self, request: Request) {
         match (self.mode, request) {
             (Mode::Lost, _) => return,
-            // Read and dropped.
+            // The server discards everything before the Sync.
             (Mode::Skipping, Request::Sync) => self.mode = Mode::Answering,
             (Mode::Skipping, _) => return,
-            // With nothing ahead that could be a COPY it comes late, behind one that failed, and is ignored.
+            // Without a COPY ahead, this follows a COPY that has failed, and the server ignores it.
             (_, Request::CopyEnd) if self.outstanding.is_empty() => return,
             _ => {}
         }
@@ -130,11 +130,11 @@ impl<const ROOM: usize> Phase<ROOM> {
             if self.outstanding.is_empty() { SinceReady::Nothing } else { SinceReady::Requests };
     }
 
-    /// A reply that ends the request at the front, unless that is a Query: it ends with ReadyForQuery.
+    /// Handles a reply that ends the request at the front, except a Query, which ends with ReadyForQuery.
     fn answered(&mut self, by: impl Fn(Request) -> bool) {
         self.reach(&by);
         match self.outstanding.first() {
-            // Which of them it answers is not known; they are over with their ReadyForQuery.
+            // It is unknown which of these requests it answers. Their ReadyForQuery ends all of them.
             Some(Request::Some) => self.since_ready = SinceReady::ExtendedReplies,
             Some(front) if by(front) && !front.ends_with_ready() => {
                 self.drop_front(1);
@@ -148,8 +148,8 @@ impl<const ROOM: usize> Phase<ROOM> {
         let by = |request| matches!(request, Request::Execute | Request::Query);
         self.reach(by);
         if let Mode::CopyIn = self.mode {
-            // A COPY succeeds only once CopyDone was read. The Syncs between the command and it were swallowed; nothing
-            // else may be there, and what is behind it was not yet read.
+            // A COPY succeeds only after the server has read CopyDone. It ignored the Syncs between the command and
+            // CopyDone. Nothing else may be there, and the server has not yet read what is behind CopyDone.
             let syncs =
                 self.outstanding.iter().skip(1).take_while(|request| *request == Request::Sync).count();
             match self.outstanding.get(1 + syncs) {
@@ -165,7 +165,7 @@ impl<const ROOM: usize> Phase<ROOM> {
     fn copy_in(&mut self) {
         self.reach(|request| matches!(request, Request::Execute | Request::Query));
         if self.outstanding.first() == Some(Request::Some) {
-            // Which of the Syncs behind it the COPY swallows depends on where it stands.
+            // Which of the Syncs behind it the COPY ignores depends on its position, which is unknown.
             return self.lose();
         }
         self.switch(Mode::CopyIn);
@@ -173,7 +173,7 @@ impl<const ROOM: usize> Phase<ROOM> {
 
     fn failed(&mut self) {
         if self.unsure {
-            // The Sync in doubt has no work of its own that could fail, so the error is that of what follows.
+            // The uncertain Sync does no work that could fail, so the error belongs to what follows it.
             let doubtful = |request| matches!(request, Request::Sync | Request::CopyEnd);
             match self.outstanding.position(|request| !doubtful(request)) {
                 Some(at) => self.settle(at),
@@ -182,23 +182,23 @@ impl<const ROOM: usize> Phase<ROOM> {
             }
         }
         if let Mode::CopyIn = self.mode {
-            // Of the Syncs behind it the COPY may have swallowed some before it failed.
+            // Before it failed, the COPY may have ignored some of the Syncs behind it.
             self.unsure = true;
             self.mode = Mode::Answering;
         }
         match self.outstanding.first() {
-            // Extended requests were answered, and no Sync has followed. Did a timeout strike while the server waited, so
-            // that it now skips, or is it the error of a Query that came without a Sync? Only odd clients get here.
+            // Extended requests were answered, and no Sync has followed. Either a timeout expired while the server
+            // waited, so it skips now, or a Query without a Sync before it failed. Only unusual clients get here.
             None | Some(Request::Query | Request::FunctionCall)
                 if matches!(self.since_ready, SinceReady::ExtendedReplies) =>
             {
                 self.lose();
             }
-            // An idle server's last word.
+            // An idle server sends an error only before it closes the connection.
             None => {}
-            // ReadyForQuery follows: nothing is skipped.
+            // ReadyForQuery follows, and nothing is skipped.
             Some(Request::Sync | Request::CopyEnd | Request::Query | Request::FunctionCall) => {}
-            // Of one of them, or of the Query behind them?
+            // The error may belong to one of these requests or to the Query behind them.
             Some(Request::Some) if !matches!(self.outstanding.next_ready(), None | Some(Request::Sync)) => {
                 self.lose();
             }
@@ -212,12 +212,12 @@ impl<const ROOM: usize> Phase<ROOM> {
         }
     }
 
-    /// Content came that only such a request can bring, so the requests ahead of it are done.
+    /// Handles a reply that only a request in `by` can cause, so the requests ahead of it are done.
     fn reach(&mut self, by: impl Fn(Request) -> bool) {
         match self.outstanding.position(|request| by(request) || request == Request::Some) {
             Some(0) => self.unsure = false,
             Some(at) if self.unsure => self.settle(at),
-            // Not as PostgreSQL answers: whatever else is thought to be outstanding, it is not known.
+            // PostgreSQL does not answer like this, so what is outstanding is unknown.
             _ => self.lose(),
         }
     }
@@ -259,17 +259,17 @@ impl<const ROOM: usize> Phase<ROOM> {
 ///         ErrorResponse                           any ─── too much, or unknown ───▶ Lost
 /// ```
 ///
-/// COPY TO STDOUT and replication need no mode: the Query or Execute stays in front until they are over.
+/// COPY TO STDOUT and replication need no mode: the Query or Execute stays at the front until they end.
 #[derive(Clone, Copy, Debug, Default)]
 enum Mode {
-    /// In order, each answered.
+    /// It reads requests in order and answers each.
     #[default]
     Answering,
-    /// Dropping all until a Sync that is not yet sent.
+    /// It discards everything until a Sync that is not yet sent.
     Skipping,
-    /// The front's COPY FROM STDIN: Syncs are swallowed until it ends.
+    /// The request at the front runs COPY FROM STDIN, which ignores Syncs until it ends.
     CopyIn,
-    /// No longer followed, and never again called idle.
+    /// The session is no longer tracked, and is never again reported as idle.
     Lost,
 }
 
@@ -278,13 +278,13 @@ enum Mode {
 enum SinceReady {
     #[default]
     Nothing,
-    /// Requests were forwarded, so a transaction may be open that it did not know of.
+    /// Requests were forwarded, so a transaction may be open that ReadyForQuery did not report.
     Requests,
-    /// Extended ones were answered; their transaction is open until Sync.
+    /// Extended requests were answered; their transaction is open until Sync.
     ExtendedReplies,
 }
 
-/// What the last ReadyForQuery said.
+/// The status in the last ReadyForQuery.
 #[derive(Clone, Copy, Debug, Default)]
 enum Status {
     #[default]

@@ -1,5 +1,5 @@
-//! Answers that are not of this protocol: the plain text of a server that cannot start a process, and other protocols
-//! at the same port. Floor 1.
+//! Recognizes answers that are not PostgreSQL messages: the plain text of a server that cannot start a process, and
+//! other protocols at the same port. Floor 1.
 //!
 //! Source: `report_fork_failure_to_client`, <https://github.com/postgres/postgres/blob/master/src/backend/postmaster/postmaster.c>;
 //! how libpq reads it: `PQconnectPoll`, <https://github.com/postgres/postgres/blob/master/src/interfaces/libpq/fe-connect.c>
@@ -8,19 +8,17 @@ use std::fmt;
 
 use super::error_response::Fields;
 
-/// Another protocol, by what its servers say first.
+/// Another protocol, recognized by the first bytes of its servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OtherProtocol {
-    /// As a web server.
     Http,
-    /// As a machine that is logged in to.
     Ssh,
-    /// A server that takes TLS from the first byte, as HTTPS.
+    /// TLS from the first byte, as with HTTPS.
     Tls,
 }
 
 impl OtherProtocol {
-    /// Looks at the first bytes of an answer.
+    /// Recognizes a protocol by the first bytes of an answer.
     #[must_use]
     pub(crate) fn of(answer: &[u8]) -> Option<Self> {
         match answer {
@@ -42,8 +40,8 @@ impl fmt::Display for OtherProtocol {
     }
 }
 
-/// Whether an `E` is followed by plain text and not by a length; `None`: more bytes are needed. libpq has the same rule,
-/// as no text begins with such a length.
+/// Whether the answer is an `E` with plain text instead of a length; `None`: more bytes are needed. libpq has the same
+/// rule: no text begins with bytes that form such a length.
 #[must_use]
 pub(crate) fn is_text(answer: &[u8]) -> Option<bool> {
     let (tag, rest) = answer.split_first()?;
@@ -51,7 +49,7 @@ pub(crate) fn is_text(answer: &[u8]) -> Option<bool> {
     Some(*tag == b'E' && !(SHORTEST_ERROR..=LONGEST_ERROR).contains(&length))
 }
 
-/// The words of an `E` of either form, as far as they have come: one line, without control characters, not too long.
+/// The text of an `E` of either form, as far as it has come: one line, without control characters, truncated.
 #[must_use]
 pub(crate) fn words(answer: &[u8]) -> String {
     let text = match is_text(answer) {
@@ -69,7 +67,7 @@ pub(crate) fn words(answer: &[u8]) -> String {
 
 const SHORTEST_ERROR: u32 = 8;
 const LONGEST_ERROR: u32 = 30_000;
-/// Characters; PostgreSQL's own are under a hundred.
+/// The maximum in characters; PostgreSQL's own texts have less than a hundred.
 const LONGEST_WORDS: usize = 500;
 /// <https://www.rfc-editor.org/rfc/rfc8446#section-5.1>
 const TLS_ALERT: u8 = 0x15;

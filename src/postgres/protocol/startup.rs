@@ -1,6 +1,6 @@
-//! The packets that open a connection: no tag byte, a length, a code. Floor 1.
+//! The packets that open a connection. They have a length and a code, but no type byte. Floor 1.
 //!
-//! Not here: the typed messages that follow ([`super::frame`]) and the password exchange ([`super::auth`]).
+//! [`super::frame`] has the typed messages that follow, and [`super::auth`] the authentication.
 
 use std::borrow::Cow;
 
@@ -17,42 +17,42 @@ mod tests;
 pub(crate) use cancel::CancelRequest;
 pub(crate) use message::StartupMessage;
 
-/// The most bytes that may follow the length field of a startup packet; PostgreSQL's own bound.
+/// The maximum number of bytes after the length field of a startup packet, as in PostgreSQL.
 ///
 /// Source: `MAX_STARTUP_PACKET_LENGTH`,
 /// <https://github.com/postgres/postgres/blob/master/src/include/libpq/pqcomm.h>
 pub(crate) const MAX_STARTUP: usize = 10_000;
 
-/// What the protocol is called where TLS asks for its name.
+/// The name of the protocol in TLS's ALPN.
 ///
 /// Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
 pub(crate) const ALPN: &[u8] = b"postgresql";
 
-/// What a client can open a connection with.
+/// A packet with which a client can open a connection.
 #[derive(Debug)]
 pub(crate) enum Packet {
-    /// The client asks for TLS; the answer is one byte, `S` or `N`. After `S` no byte may be left in the buffer:
-    /// what came before the handshake is from an unknown sender (CVE-2021-23214).
+    /// The client requests TLS. The answer is one byte, `S` or `N`. After `S` the buffer must be empty: bytes from
+    /// before the handshake have an unknown sender (CVE-2021-23214).
     ///
     /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-SSLREQUEST>
     SslRequest,
-    /// The client asks for GSSAPI encryption; the answer is one byte, `G` or `N`.
+    /// The client requests GSSAPI encryption. The answer is one byte, `G` or `N`.
     ///
     /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-GSSENCREQUEST>
     GssEncRequest,
-    /// The client asks to cancel what another connection runs; nothing is answered.
+    /// The client asks to cancel the statement of another connection. There is no reply.
     Cancel(CancelRequest),
-    /// The client wants a session.
+    /// The client requests a session.
     Startup(StartupMessage),
 }
 
-/// Takes one packet from the front of `buf` and leaves what follows it.
+/// Takes one packet from the front of `buf` and leaves the bytes after it.
 ///
-/// `Ok(None)`: more bytes are needed, nothing was taken. `Err`: the connection is dead.
+/// `Ok(None)`: more bytes are needed, and nothing was taken. `Err`: the connection must be closed.
 ///
 /// # Errors
 ///
-/// Whatever PostgreSQL would refuse too, and what [`Error`] lists.
+/// [`Error`] lists them; PostgreSQL refuses most of these packets too.
 pub(crate) fn parse(buf: &mut BytesMut) -> Result<Option<Packet>, Error> {
     if buf.first() == Some(&TLS_HANDSHAKE) {
         return Err(Error::DirectTls);
@@ -71,7 +71,7 @@ pub(crate) fn parse(buf: &mut BytesMut) -> Result<Option<Packet>, Error> {
     buf.advance(LENGTH_FIELD);
     let mut body = buf.split_to(body_length);
     match body.get_u32() {
-        // What follows the code is passed over, as by PostgreSQL (`ProcessStartupPacket`).
+        // The bytes after the code are ignored, as in PostgreSQL (`ProcessStartupPacket`).
         SSL_REQUEST => Ok(Some(Packet::SslRequest)),
         GSS_ENC_REQUEST => Ok(Some(Packet::GssEncRequest)),
         CANCEL_REQUEST => match CancelRequest::from_backend_key_data(&body) {
@@ -88,22 +88,22 @@ pub(crate) fn parse(buf: &mut BytesMut) -> Result<Option<Packet>, Error> {
 /// Why a startup packet was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
-    /// Longer than [`MAX_STARTUP`] allows; also what any other protocol's text looks like.
+    /// The packet is longer than [`MAX_STARTUP`] allows. Text of another protocol looks like this too.
     #[error("a startup packet of {length} bytes is too long")]
     TooLong {
-        /// As the packet claims.
+        /// The length that the packet claims.
         length: u32,
     },
-    /// Too short to hold a code.
+    /// The packet is too short to hold a code.
     #[error("a startup packet of {length} bytes is too short")]
     TooShort {
-        /// As the packet claims.
+        /// The length that the packet claims.
         length: u32,
     },
-    /// A TLS ClientHello with no SSLRequest before it (`sslnegotiation=direct`).
+    /// The client sent a TLS ClientHello without an SSLRequest (`sslnegotiation=direct`).
     #[error("the client began with a TLS handshake")]
     DirectTls,
-    /// Neither a request code nor a version that is known, or a request where none may be any more.
+    /// The code is neither a known request nor a known version, or the request is no longer allowed.
     #[error("unknown protocol {major}.{minor}")]
     UnknownProtocol {
         /// The upper half of the code.
@@ -111,19 +111,19 @@ pub(crate) enum Error {
         /// The lower half of the code.
         minor: u32,
     },
-    /// Names and values do not end where the packet ends, or a request has a body.
+    /// Names and values do not end where the packet ends.
     #[error("malformed startup packet")]
     Malformed,
-    /// No user name, or an empty one.
+    /// The user name is missing or empty.
     #[error("no user name in the startup packet")]
     MissingUser,
-    /// A CancelRequest whose key is not 4 to 256 bytes long.
+    /// The key of a CancelRequest is not 4 to 256 bytes long.
     #[error("a cancel request with {length} bytes of process id and key")]
     CancelKey {
-        /// Bytes after the code.
+        /// The number of bytes after the code.
         length: usize,
     },
-    /// What leasehold puts into the packet for the upstream made it longer than [`MAX_STARTUP`] allows.
+    /// With what leasehold adds, the packet for the upstream is longer than [`MAX_STARTUP`] allows.
     #[error("the startup packet for the upstream is too long")]
     RewrittenTooLong,
     /// A name or value for the upstream holds a NUL byte.
@@ -132,13 +132,13 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// That TLS is asked for where that may not be any more: PostgreSQL takes the code for a version then.
+    /// The error for an SSLRequest that is no longer allowed: PostgreSQL then takes its code for a version.
     #[must_use]
     pub(crate) fn late_ssl_request() -> Self {
         Self::unknown_protocol(SSL_REQUEST)
     }
 
-    /// The same of GSSAPI encryption.
+    /// The same for a GSSENCRequest.
     #[must_use]
     pub(crate) fn late_gss_enc_request() -> Self {
         Self::unknown_protocol(GSS_ENC_REQUEST)
@@ -164,14 +164,14 @@ impl Error {
         }
     }
 
-    /// What the client sees, in PostgreSQL's own words where PostgreSQL has any (`ProcessStartupPacket`); `None`: it could
-    /// not read it, or does not wait for an answer.
+    /// The error for the client, in PostgreSQL's words if it has any (`ProcessStartupPacket`). `None`: the client could
+    /// not read an error, or does not wait for an answer.
     #[must_use]
     pub(crate) fn fatal(&self) -> Option<Fatal> {
         let (sqlstate, message, hint) = match self {
             Self::DirectTls | Self::CancelKey { .. } => return None,
-            // PostgreSQL says it in its log alone. A driver that closes before it has opened sends a Terminate here, and
-            // takes an answer to that for a broken connection.
+            // PostgreSQL only logs this. A driver that closes before the startup sends a Terminate here, and takes an
+            // answer to that for a broken connection.
             Self::TooLong { .. } | Self::TooShort { .. } => return None,
             Self::Malformed => (
                 SqlState::ProtocolViolation,
@@ -200,8 +200,8 @@ impl Error {
         Some(Fatal { sqlstate, message, detail: None, hint })
     }
 
-    /// Whether the client knows the messages of protocol 3; the others are told in the way of those before. Version 0.0
-    /// is none at all.
+    /// Whether the client knows the messages of protocol 3. Others get the error in the older format. Version 0.0
+    /// counts as protocol 3.
     #[must_use]
     pub(crate) fn knows_protocol_3(&self) -> bool {
         match self {
@@ -216,7 +216,7 @@ const LENGTH_FIELD: usize = 4;
 /// Bytes of the code or protocol version that follows.
 const CODE_FIELD: usize = 4;
 /// The content type of a TLS handshake record: <https://www.rfc-editor.org/rfc/rfc8446#section-5.1>. As the first byte
-/// of a length it would mean a third of a gibibyte.
+/// of a length it would mean at least 352 MiB.
 const TLS_HANDSHAKE: u8 = 0x16;
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-CANCELREQUEST>
 const CANCEL_REQUEST: u32 = 80_877_102;

@@ -1,5 +1,5 @@
-//! Messages that leasehold itself writes to a server; pgwire encodes them. None of them holds a secret: those are written
-//! by our own code, as pgwire shows what it holds. Floor 1.
+//! Messages without secrets that leasehold itself sends to a server; pgwire encodes them. Our own code encodes messages
+//! with secrets, because pgwire's types show what they hold. Floor 1.
 
 use bytes::BytesMut;
 use pgwire::messages::Message;
@@ -7,10 +7,10 @@ use pgwire::messages::simplequery::Query;
 use pgwire::messages::startup::SslRequest;
 use pgwire::messages::terminate::{MESSAGE_TYPE_BYTE_TERMINATE, Terminate};
 
-/// The tag of a Terminate.
+/// The message type of Terminate.
 pub(crate) const TERMINATE: u8 = MESSAGE_TYPE_BYTE_TERMINATE;
 
-/// Ends a session.
+/// Encodes Terminate, which ends a session.
 ///
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-TERMINATE>
 #[must_use]
@@ -18,7 +18,7 @@ pub(crate) fn terminate() -> BytesMut {
     encoded(&Terminate::new())
 }
 
-/// The packet that asks a server for TLS.
+/// Encodes SSLRequest, which asks a server for TLS.
 ///
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-SSLREQUEST>
 #[must_use]
@@ -26,7 +26,7 @@ pub(crate) fn ssl_request() -> BytesMut {
     encoded(&SslRequest::new())
 }
 
-/// Asks for what this statement gives; it has no NUL.
+/// Encodes a Query. `sql` must have no NUL.
 ///
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-QUERY>
 #[must_use]

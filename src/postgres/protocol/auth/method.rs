@@ -1,4 +1,4 @@
-//! What a user may demand of authentication: `channel_binding` and `require_auth`, both with libpq's meaning. Floor 1.
+//! The settings that restrict authentication: `channel_binding` and `require_auth`, as in libpq. Floor 1.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,25 +8,25 @@ use std::str::FromStr;
 /// Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-CHANNEL-BINDING>
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ChannelBinding {
-    /// Never.
+    /// SCRAM is never bound.
     Disable,
-    /// Where both sides can.
+    /// SCRAM is bound if both sides support it.
     #[default]
     Prefer,
-    /// Or there is no login.
+    /// A login without channel binding fails.
     Require,
 }
 
-/// A way to authenticate, by libpq's words.
+/// An authentication method, named as in libpq's `require_auth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
     /// A cleartext password.
     Password,
-    /// An MD5 hash of it.
+    /// An MD5 hash of the password.
     Md5,
     /// SCRAM-SHA-256, with or without channel binding.
     ScramSha256,
-    /// The server asked for nothing.
+    /// The server does not ask for authentication.
     None,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Method {
     }
 }
 
-/// Which methods may be used; the default is all.
+/// The methods that may be used; the default is all.
 ///
 /// Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-REQUIRE-AUTH>
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl RequireAuth {
 impl FromStr for RequireAuth {
     type Err = RequireAuthError;
 
-    /// Reads `scram-sha-256,md5` or `!password,!md5`. The words `gss`, `sspi` and `oauth` are known but never used here.
+    /// Parses `scram-sha-256,md5` or `!password,!md5`. `gss`, `sspi` and `oauth` are accepted, but never used here.
     fn from_str(text: &str) -> Result<Self, RequireAuthError> {
         let negated = text.starts_with('!');
         let mut methods = Vec::new();
@@ -103,16 +103,16 @@ impl FromStr for RequireAuth {
     }
 }
 
-/// Why a `require_auth` cannot be read.
+/// Why a `require_auth` value is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RequireAuthError {
-    /// A word that libpq does not know.
+    /// libpq does not know the method.
     #[error("require_auth takes password, md5, gss, sspi, scram-sha-256, oauth and none")]
     Word,
-    /// Some words with `!`, some without.
+    /// Some methods have a `!` and some do not.
     #[error("require_auth takes words either all with ! or all without")]
     Mixed,
-    /// A word twice.
+    /// A method is listed twice.
     #[error("require_auth names a method twice")]
     Twice,
 }

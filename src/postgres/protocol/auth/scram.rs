@@ -1,9 +1,9 @@
-//! The client side of SCRAM-SHA-256, with the two keys remembered between logins. Floor 1.
+//! The client side of SCRAM-SHA-256. It remembers the two keys between logins. Floor 1.
 //!
-//! The thousands of hash rounds that turn a password into keys are half of a direct login, and their result depends on
-//! password, salt and round count alone; [`Keys`] keeps it. The rounds are a [`Derivation`] of their own, so that the
-//! caller decides which thread they keep busy. `postgres_protocol` has SCRAM too but cannot keep keys: the
-//! tests hold this one to it, byte for byte.
+//! The thousands of hash rounds that derive keys from a password take half the time of a direct login. The result
+//! depends only on password, salt and round count, so [`Keys`] remembers it. The rounds are a separate [`Derivation`],
+//! so that the caller chooses the thread that runs them. `postgres_protocol` has SCRAM too but cannot remember keys;
+//! the tests check that both produce the same bytes.
 //!
 //! Sources: RFC 5802, RFC 7677, <https://www.postgresql.org/docs/current/sasl-authentication.html#SASL-SCRAM-SHA-256>
 
@@ -18,17 +18,18 @@ use secrecy::zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// Random bytes in a client nonce; libpq's size.
+/// The number of random bytes in a client nonce, as in libpq.
 pub(crate) const NONCE_LEN: usize = 18;
 
-/// The GS2 header: what the client says about channel binding.
+/// The GS2 header, in which the client declares its support of channel binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Gs2 {
-    /// `n`: the client cannot bind.
+    /// `n`: the client does not support channel binding.
     Unsupported,
-    /// `y`: the client can, and thinks that the server cannot. A server that can aborts: its offer was cut on the way.
+    /// `y`: the client supports it and believes that the server does not. A server that does support it aborts, since
+    /// its offer was removed on the way.
     NotOffered,
-    /// `p=tls-server-end-point`, with the hash of the server's certificate.
+    /// `p=tls-server-end-point`: the client binds to this hash of the server's certificate.
     EndPoint(Vec<u8>),
 }
 
@@ -42,15 +43,14 @@ impl Gs2 {
     }
 }
 
-/// A conversation whose first message has been made.
+/// The state after the client-first-message.
 pub(crate) struct Scram {
     gs2: Gs2,
     nonce: String,
 }
 
 impl Scram {
-    /// Makes the client-first-message. The user name in it stays empty, as with libpq: PostgreSQL takes the startup
-    /// message's.
+    /// Builds the client-first-message. Its user name is empty, as in libpq: PostgreSQL uses the StartupMessage's.
     #[must_use]
     pub(crate) fn new(gs2: Gs2, nonce: &[u8; NONCE_LEN]) -> (String, Self) {
         Self::with_nonce(gs2, BASE64.encode(nonce))
@@ -61,11 +61,10 @@ impl Scram {
         (format!("{}{}", scram.gs2.header(), scram.first_bare()), scram)
     }
 
-    /// Takes the server-first-message.
+    /// Handles the server-first-message.
     ///
     /// # Errors
-    /// The message is malformed, or its nonce is not ours with an addition, or it asks for more than
-    /// [`MAX_ITERATIONS`] rounds.
+    /// The message is malformed, its nonce does not extend ours, or it asks for more than [`MAX_ITERATIONS`] rounds.
     pub(crate) fn challenge(self, server_first: &[u8], password: &Secret) -> Result<Challenged, Error> {
         let server_first = std::str::from_utf8(server_first).map_err(|_| Error::Malformed)?;
         let (nonce, salt, iterations) = first_attributes(server_first)?;
@@ -88,17 +87,17 @@ impl Scram {
     }
 }
 
-/// A conversation in which the server has named salt and rounds.
+/// The state after the server-first-message, which has salt and rounds.
 pub(crate) struct Challenged {
-    /// What both sides sign.
+    /// The AuthMessage of RFC 5802, which both sides sign.
     message: String,
     without_proof: String,
-    /// What the keys are made of.
+    /// What the keys are derived from.
     pub(crate) derivation: Derivation,
 }
 
 impl Challenged {
-    /// Makes the client-final-message with the keys that its derivation gives.
+    /// Builds the client-final-message with the keys from `derivation`.
     #[must_use]
     pub(crate) fn prove(self, pair: Pair) -> (String, Proved) {
         let stored_key = digest::digest(&digest::SHA256, pair.client_key.as_slice());
@@ -110,17 +109,17 @@ impl Challenged {
     }
 }
 
-/// A conversation in which the client has proved itself; the server's turn.
+/// The state after the client-final-message. The server must now prove itself.
 pub(crate) struct Proved {
     message: String,
     server_key: Key,
 }
 
 impl Proved {
-    /// Takes the server-final-message, in constant time.
+    /// Checks the server-final-message, in constant time.
     ///
     /// # Errors
-    /// The server does not know the password, or said so of us.
+    /// The message is malformed, the server does not know the password, or it rejected the client's proof.
     pub(crate) fn verify(self, server_final: &[u8]) -> Result<(), Error> {
         let server_final = std::str::from_utf8(server_final).map_err(|_| Error::Malformed)?;
         if server_final.starts_with("e=") {
@@ -134,7 +133,7 @@ impl Proved {
     }
 }
 
-/// The keys of the last few passwords, so that a login with a known one costs no rounds. Bounded; share one per upstream.
+/// The keys of the last few passwords: a login with a known password needs no rounds. Bounded; share one per upstream.
 #[derive(Default)]
 pub(crate) struct Keys(Mutex<Vec<Remembered>>);
 
@@ -143,7 +142,7 @@ struct Remembered {
     pair: Pair,
 }
 
-/// What turns a password into keys: up to [`MAX_ITERATIONS`] rounds of hashing.
+/// What derives keys from a password, in up to [`MAX_ITERATIONS`] rounds of hashing.
 #[derive(Clone)]
 pub(crate) struct Derivation {
     password: Secret,
@@ -151,7 +150,7 @@ pub(crate) struct Derivation {
     iterations: NonZeroU32,
 }
 
-/// The keys of both sides.
+/// The ClientKey and ServerKey of RFC 5802.
 #[derive(Clone)]
 pub(crate) struct Pair {
     client_key: Key,
@@ -161,13 +160,13 @@ pub(crate) struct Pair {
 type Key = Zeroizing<[u8; digest::SHA256_OUTPUT_LEN]>;
 
 impl Keys {
-    /// What is remembered.
+    /// Returns the remembered keys of this derivation.
     #[must_use]
     pub(crate) fn get(&self, derivation: &Derivation) -> Option<Pair> {
         self.lock().iter().find(|entry| entry.derivation.same(derivation)).map(|entry| entry.pair.clone())
     }
 
-    /// Remembers what a derivation gave, in place of the oldest.
+    /// Remembers the keys of a derivation. If there is no room, drops the oldest.
     pub(crate) fn keep(&self, derivation: Derivation, pair: Pair) {
         let mut entries = self.lock();
         if entries.iter().any(|entry| entry.derivation.same(&derivation)) {
@@ -190,11 +189,11 @@ impl Keys {
 }
 
 impl Derivation {
-    /// Hashes, which keeps a core busy: about a millisecond with PostgreSQL's default of 4,096 rounds, and more than a
-    /// second with [`MAX_ITERATIONS`].
+    /// Derives the keys, which keeps a core busy: about a millisecond with PostgreSQL's default of 4,096 rounds, and
+    /// more than a second with [`MAX_ITERATIONS`].
     #[must_use]
     pub(crate) fn run(&self) -> Pair {
-        // What SASLprep forbids goes through as it is, on PostgreSQL's side too; and so does what it leaves nothing of.
+        // Like PostgreSQL, uses the password unchanged if SASLprep prohibits it or leaves nothing of it.
         let prepared =
             stringprep::saslprep(self.password.expose()).map(|text| Zeroizing::new(text.into_owned()));
         let prepared = prepared.as_ref().ok().filter(|text| !text.is_empty());
@@ -243,7 +242,7 @@ fn sign(key: &[u8], message: &[u8]) -> hmac::Tag {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message)
 }
 
-/// Nonce, salt (base64) and rounds, in this order. A first attribute `m=` is an extension that must be understood.
+/// Parses nonce, salt (base64) and rounds, in this order. A mandatory extension, `m=` at the front, is malformed here.
 fn first_attributes(message: &str) -> Result<(&str, &str, NonZeroU32), Error> {
     let mut attributes = message.split(',');
     let mut attribute = |name| attributes.next().and_then(|text| text.strip_prefix(name));
@@ -260,31 +259,31 @@ fn first_attributes(message: &str) -> Result<(&str, &str, NonZeroU32), Error> {
 /// Why SCRAM failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
-    /// Not of the RFC's form.
+    /// The message does not have the form of the RFC.
     #[error("malformed SCRAM message")]
     Malformed,
-    /// The server answered another client's nonce.
+    /// The server's nonce does not extend the client's.
     #[error("server did not keep the nonce")]
     Nonce,
-    /// A hostile or careless round count.
+    /// The server asks for more than [`MAX_ITERATIONS`] rounds.
     #[error("server asks for {asked} rounds, more than {MAX_ITERATIONS}")]
     Iterations {
-        /// Rounds.
+        /// The rounds that the server asks for.
         asked: u32,
     },
-    /// An `e=` in the last message.
+    /// The server-final-message holds an error, `e=`.
     #[error("server rejected the proof")]
     Rejected,
-    /// The server does not know the password: another machine answers in its place.
+    /// The server does not know the password, so another machine may answer in its place.
     #[error("server's signature is wrong")]
     ServerSignature,
 }
 
-/// The most rounds: a second or two of one core, once for each password and salt. PostgreSQL's default is 4,096, OWASP
-/// recommends 600,000, and `scram_iterations` goes up to two thousand million.
+/// The maximum number of rounds. It takes a core a second or two, once per password and salt. PostgreSQL's default is
+/// 4,096, OWASP recommends 600,000, and `scram_iterations` can be 2,147,483,647.
 ///
 /// Source: <https://www.postgresql.org/docs/current/runtime-config-connection.html#GUC-SCRAM-ITERATIONS>
 pub(crate) const MAX_ITERATIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(4_999_999);
 
-/// Passwords remembered: a few generations, and hosts that salt differently.
+/// The number of remembered passwords: a few generations, and hosts with different salts.
 const REMEMBERED: usize = 8;

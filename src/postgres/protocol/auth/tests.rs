@@ -1,4 +1,4 @@
-//! The conversation against RFC 7677's vector, `postgres_protocol` and a scripted server.
+//! Tests the conversation against RFC 7677's vector, `postgres_protocol` and a scripted server.
 
 use std::num::NonZeroU32;
 
@@ -39,7 +39,7 @@ fn sent(step: Step<'_>) -> (Vec<u8>, Authentication<'_>) {
     }
 }
 
-/// What a test needs to begin a conversation.
+/// Holds the password that a conversation borrows.
 struct Bench {
     password: Secret,
 }
@@ -78,7 +78,7 @@ impl Server {
         hmac(&self.salted, label)
     }
 
-    /// Checks the client's proof; returns the server-final-message.
+    /// Checks the client's proof and returns the server-final-message.
     fn finish(&self, client_first: &str, client_final: &str) -> String {
         let bare = client_first.splitn(3, ',').nth(2).unwrap();
         let (without_proof, proof) = client_final.rsplit_once(",p=").unwrap();
@@ -99,7 +99,7 @@ fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
         .to_vec()
 }
 
-/// Mechanism and client-first-message of a SASLInitialResponse.
+/// Returns the mechanism and the client-first-message of a SASLInitialResponse.
 fn initial(message: &[u8]) -> (String, String) {
     let end = message.iter().position(|byte| *byte == 0).unwrap();
     let len = u32::from_be_bytes(message[end + 1..end + 5].try_into().unwrap());
@@ -108,7 +108,7 @@ fn initial(message: &[u8]) -> (String, String) {
     (text(&message[..end]), text(&message[end + 5..]))
 }
 
-/// A nonce has no comma, but may well have an `r=` in it.
+/// A nonce has no comma, but may contain `r=`.
 fn nonce_of(client_first: &str) -> &str {
     client_first.rsplit_once(",r=").unwrap().1
 }
@@ -281,7 +281,7 @@ fn kerberos_is_named_as_unsupported() {
 
 #[test]
 fn rfc_7677_vector() {
-    // The RFC's user name is "user", PostgreSQL's always empty; so only the keys can be compared with its messages.
+    // The RFC's user name is "user" and PostgreSQL's is always empty, so only the keys can be compared.
     let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
     let pair = Derivation::new("pencil", &salt, NonZeroU32::new(4096).unwrap()).run().bytes();
     let message = "n=user,r=rOprNGfwEbeRWgbNEkqO,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
@@ -358,7 +358,7 @@ fn keys_are_remembered_per_password_and_bounded() {
     assert_eq!(keys.len(), 8);
 }
 
-/// `pg_saslprep` says of an empty result what it says of what is prohibited, and its callers take the password as it is.
+/// `pg_saslprep` treats an empty result like a prohibited password, and its callers then use the password unchanged.
 ///
 /// Source: <https://github.com/postgres/postgres/blob/master/src/common/saslprep.c>
 #[test]

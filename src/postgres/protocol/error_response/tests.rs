@@ -1,4 +1,4 @@
-//! ErrorResponse by example, and robust against any bytes.
+//! Tests ErrorResponse with examples and with arbitrary bytes.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! Frames by example, and under every split.
+//! Tests frames with examples, and under every split into chunks.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     [&[tag][..], &length.to_be_bytes(), body].concat()
 }
 
-/// Tag, body length, first byte of the body where it was seen.
+/// The tag, the body length, and the first byte of the body if it was seen.
 type Seen = Vec<(u8, u32, Option<u8>)>;
 
 fn feed(scanner: &mut Scanner, chunk: &[u8], seen: &mut Seen) -> Result<(), Error> {

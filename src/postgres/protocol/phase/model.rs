@@ -1,11 +1,11 @@
-//! A small model of PostgreSQL's main loop: what it reads, skips, swallows and answers. For tests only.
+//! A small model of PostgreSQL's main loop: what it reads, skips, ignores and answers. For tests only.
 //!
-//! After `PostgresMain` and `SocketBackend` in `src/backend/tcop/postgres.c`, `CopyGetData` in
+//! It follows `PostgresMain` and `SocketBackend` in `src/backend/tcop/postgres.c`, and `CopyGetData` in
 //! `src/backend/commands/copyfromparse.c`.
 
 use std::collections::VecDeque;
 
-/// What a client sends, with the outcome that it is going to have.
+/// What a client sends, with its outcome at the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Message {
     Parse { fails: bool },
@@ -54,7 +54,7 @@ impl Message {
         }
     }
 
-    /// Ignored by the main loop.
+    /// Whether the main loop ignores the message.
     fn is_nothing(&self) -> bool {
         matches!(self, Self::Flush | Self::CopyData { .. } | Self::CopyDone | Self::CopyFail)
     }
@@ -98,7 +98,7 @@ impl Server {
         self.block == Block::None && !self.implicit && !self.skipping && self.copy.is_none()
     }
 
-    /// Nothing is or will be done about what was sent, and all was told.
+    /// Whether no transaction is open, all unread messages will be ignored, and all replies are delivered.
     pub(super) fn is_idle(&self) -> bool {
         self.outside_transaction() && self.unread.iter().all(Message::is_nothing) && self.replies.is_empty()
     }
@@ -113,7 +113,7 @@ impl Server {
         }
     }
 
-    /// `statement_timeout`, which runs while the server waits behind an extended message.
+    /// Applies `statement_timeout`, which keeps running while the server waits after an extended message.
     pub(super) fn time_out(&mut self) {
         if self.implicit && self.last_read_was_extended && !self.skipping && self.copy.is_none() {
             self.fail(Origin::Execute);

@@ -1,12 +1,12 @@
-//! The requests that are not yet answered, in bounded memory however many there are. Floor 1.
+//! The unanswered requests, in bounded memory however many there are. Floor 1.
 //!
-//! Those that the server reads next are kept one by one. What is behind the first `ROOM` is kept in runs, of which the
-//! extended requests up to the next other one are [`Request::Some`] when their turn comes: how many they are and of what
-//! type is forgotten. That costs no more than their exact order: their batch is over with its ReadyForQuery.
+//! The first `ROOM` requests, which the server reads next, are stored individually. The rest is stored in runs, where
+//! consecutive extended requests become one [`Request::Some`], without their number and types. Only their exact order
+//! is lost: their ReadyForQuery ends the whole batch.
 
 use std::collections::VecDeque;
 
-/// A request that waits for its reply, or, a COPY's end, for its COPY.
+/// A request that waits for its reply, or a CopyDone or CopyFail that waits for its COPY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Parse,
@@ -14,7 +14,7 @@ pub(super) enum Request {
     Describe,
     Execute,
     Close,
-    /// Extended requests, however many.
+    /// Any number of extended requests.
     Some,
     Sync,
     Query,
@@ -33,15 +33,15 @@ impl Request {
     }
 }
 
-/// In the order in which the server reads them. The front is what it works on.
+/// The requests in the order in which the server reads them. It works on the first.
 #[derive(Debug, Default)]
 pub(super) struct Outstanding<const ROOM: usize> {
     front: VecDeque<Request>,
-    /// Empty unless the front is full.
+    /// Empty unless `front` is full.
     rest: VecDeque<Run>,
 }
 
-/// The same over and over again.
+/// One unit, repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
     what: Unit,
@@ -50,7 +50,7 @@ struct Run {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
-    /// One request; of extended ones as many as there are.
+    /// One request, or any number of extended requests.
     One(Request),
     /// Extended requests and their Sync.
     Batch,
@@ -61,18 +61,18 @@ impl<const ROOM: usize> Outstanding<ROOM> {
         self.front.is_empty()
     }
 
-    /// What the server works on, and what is behind it as far as it is kept one by one.
+    /// The individually stored requests. The server works on the first.
     pub(super) fn iter(&self) -> impl Iterator<Item = Request> {
         self.front.iter().copied()
     }
 
-    /// The bytes that it takes.
+    /// The allocated memory in bytes.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.front.capacity() + self.rest.capacity() * size_of::<Run>()
     }
 
-    /// Whether all is kept one by one.
+    /// Whether every request is stored individually.
     pub(super) fn is_exact(&self) -> bool {
         self.rest.is_empty()
     }
@@ -89,7 +89,7 @@ impl<const ROOM: usize> Outstanding<ROOM> {
         self.iter().position(by)
     }
 
-    /// The first that ends with ReadyForQuery.
+    /// The first request that ends with ReadyForQuery.
     pub(super) fn next_ready(&self) -> Option<Request> {
         let of_run = |run: &Run| match run.what {
             Unit::One(request) => request.ends_with_ready().then_some(request),
@@ -99,7 +99,7 @@ impl<const ROOM: usize> Outstanding<ROOM> {
         in_front.or_else(|| self.rest.iter().find_map(of_run))
     }
 
-    /// False if there is no room for it: it is neither of the front nor of a run.
+    /// Returns false if there is no room for the request, neither in `front` nor in a run.
     pub(super) fn push(&mut self, request: Request) -> bool {
         if self.rest.is_empty() {
             if request.is_extended() && self.front.back() == Some(&Request::Some) {
@@ -132,8 +132,8 @@ impl<const ROOM: usize> Outstanding<ROOM> {
         true
     }
 
-    /// Drops so many of the front, and a COPY's end that then comes first: nothing ahead of it is a COPY any more, the
-    /// server reads and ignores it.
+    /// Drops the first `count` requests, and then any CopyDone or CopyFail at the front: no COPY is ahead of it any
+    /// more, so the server ignores it.
     pub(super) fn drop_front(&mut self, count: usize) {
         self.front.drain(..count.min(self.front.len()));
         loop {
@@ -149,13 +149,13 @@ impl<const ROOM: usize> Outstanding<ROOM> {
         }
     }
 
-    /// Drops these, which are behind the first.
+    /// Drops `count` requests behind the first.
     pub(super) fn drop_behind_first(&mut self, count: usize) {
         self.front.drain(1..=count.min(self.front.len().saturating_sub(1)));
         self.refill();
     }
 
-    /// Drops all up to and with the first that ends with ReadyForQuery.
+    /// Drops all requests up to and including the first that ends with ReadyForQuery.
     pub(super) fn drop_ready(&mut self) {
         loop {
             if let Some(at) = self.position(Request::ends_with_ready) {
@@ -169,7 +169,7 @@ impl<const ROOM: usize> Outstanding<ROOM> {
         }
     }
 
-    /// Drops all up to the next Sync. False if there is none: then nothing is left.
+    /// Drops all requests before the next Sync. Returns false if there is none: then nothing is left.
     pub(super) fn drop_to_sync(&mut self) -> bool {
         loop {
             if let Some(at) = self.position(|request| request == Request::Sync) {
@@ -205,7 +205,7 @@ impl<const ROOM: usize> Outstanding<ROOM> {
     }
 }
 
-/// What an idle session may keep for its next request.
+/// The number of requests for which an idle session keeps memory.
 const KEPT_CAPACITY: usize = 32;
-/// Only a client that goes on without reading, and never does the same twice, has more. Sixteen bytes each.
+/// The maximum of runs, 16 bytes each. Only a client that sends without reading, and never repeats itself, has more.
 const RUNS: usize = 4_096;

@@ -1,10 +1,10 @@
-//! Where a conversation leads the tracker, for tests that ask how much of it their conversations reach. Floor 1.
+//! Lists the tracker's states in a conversation, so that tests can check how many of them are reached. Floor 1.
 
 use super::{Mode, Phase, SinceReady, Status};
 
-/// Where the tracker stands at first and after each of these messages, as words: its mode, the last ReadyForQuery's status,
-/// what has happened since, and `unsure` where it is. A message is whether it is the client's, its type, and the first byte
-/// of its body.
+/// Returns the tracker's state at the start and after each message, as text: its mode, the last ReadyForQuery's status,
+/// what has happened since, and `unsure` if it is set. A message is a tuple: whether the client sent it, its type, and
+/// the first byte of its body.
 #[must_use]
 pub fn places(messages: &[(bool, u8, Option<u8>)]) -> Vec<String> {
     let mut phase: Phase = Phase::default();

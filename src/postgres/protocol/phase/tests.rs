@@ -1,4 +1,4 @@
-//! The phase of scripted sessions, and of random ones against a model of the server.
+//! Tests the phase with scripted sessions, and with random ones against a model of the server.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use super::Phase;
 use super::model::{Message, Server, Statement};
 
-/// Follows a script of words: `>` and the types that the client sends, `<` and those that the server sends, where
-/// ReadyForQuery is written as `i`, `t` or `e`, its status. ParameterDescription, also a `t`, is left out.
+/// Plays a script: `>` precedes the types that the client sends, `<` those that the server sends. ReadyForQuery is
+/// written as its status, `i`, `t` or `e`. ParameterDescription, also a `t`, is left out.
 fn after(script: &str) -> Phase {
     let mut phase = Phase::default();
     play(&mut phase, script);
@@ -27,7 +27,7 @@ fn play(phase: &mut Phase, script: &str) {
     }
 }
 
-/// Between transactions at the end of each of the scripts, and nowhere before.
+/// Asserts that the session is between transactions at the end of the script, and not before.
 fn between_only_after(script: &str) {
     let words: Vec<_> = script.split_whitespace().collect();
     for end in 1..words.len() {
@@ -164,7 +164,7 @@ fn failed_extended_copy_without_an_early_sync_is_exact() {
 
 #[test]
 fn failed_extended_copy_counts_as_busy_until_the_next_content() {
-    // Whether the first Sync was swallowed cannot be seen: both readings begin with E and Z.
+    // The replies do not show whether the first Sync was ignored: both cases begin with E and Z.
     let swallowed = ">PBES <12G >dcS <E <i";
     never_between(swallowed);
     between_only_after(&format!("{swallowed} >Q <C <i"));
@@ -225,7 +225,7 @@ fn reply_that_nothing_asked_for_is_never_between_again() {
     never_between(">S <1 <i");
 }
 
-/// More than are kept one by one.
+/// More requests than are stored individually.
 const MANY: usize = 200_000;
 
 #[test]
@@ -278,7 +278,7 @@ fn the_memory_of_what_is_outstanding_is_bounded() {
         play(&mut phase, [">PBES", ">Q", ">F", ">BE", ">Q", ">S"][turn * 7 % 6]);
         assert!(phase.outstanding.capacity() <= 200_000);
     }
-    // Such a client is not followed any more.
+    // Such a client is no longer tracked.
     assert!(phase.statement_running() && !phase.between_transactions());
 }
 
@@ -316,8 +316,8 @@ fn pipelined() -> impl Strategy<Value = Message> {
     ]
 }
 
-/// Extended messages with a Sync now and then; if `odd`, queries that no Sync precedes, and no Sync at the end. Without,
-/// a query only where an earlier error makes the server skip it.
+/// Extended messages with a Sync now and then. With `odd`, a query may have no Sync before it, and the end may have
+/// none; otherwise a query comes only where an earlier error makes the server skip it.
 fn pipeline(odd: bool) -> BoxedStrategy<Vec<Message>> {
     let query = prop_oneof![
         vec(statement(), 1..4).prop_map(Message::Query),
@@ -333,7 +333,7 @@ fn pipeline(odd: bool) -> BoxedStrategy<Vec<Message>> {
     (vec(pipelined(), 1..10), skipped).prop_map(|(messages, end)| [messages, end].concat()).boxed()
 }
 
-/// COPY's data, stray Syncs among it if wanted, and its end.
+/// The data of a COPY, with stray Syncs if `syncs`, and its end.
 fn copy_data(syncs: bool) -> impl Strategy<Value = Vec<Message>> {
     let data = fails().prop_map(|bad| Message::CopyData { bad });
     let middle = if syncs { prop_oneof![4 => data, 1 => sync()].boxed() } else { data.boxed() };
@@ -348,7 +348,7 @@ fn copy_in() -> impl Strategy<Value = Statement> {
     fails().prop_map(|fails_at_once| Statement::CopyIn { fails_at_once })
 }
 
-/// COPY FROM STDIN by simple queries, two of them in one string, and the way libpq sends it by extended ones.
+/// COPY FROM STDIN in simple queries, also twice in one string, and in extended queries as libpq sends it.
 fn copies(stray: bool) -> impl Strategy<Value = Vec<Message>> {
     let simple = (copy_in(), copy_data(stray))
         .prop_map(|(copy, data)| [vec![Message::Query(vec![Statement::Done, copy])], data].concat());
@@ -376,7 +376,7 @@ fn copies(stray: bool) -> impl Strategy<Value = Vec<Message>> {
     prop_oneof![simple, double, extended, both]
 }
 
-/// Without COPY FROM STDIN, and without a Query behind extended requests that have no Sync.
+/// A program without COPY FROM STDIN, and without a Query behind extended requests that have no Sync.
 fn plain_program() -> impl Strategy<Value = Vec<Message>> {
     let part = prop_oneof![
         2 => vec(statement(), 1..3).prop_map(|statements| vec![Message::Query(statements)]),
@@ -409,7 +409,7 @@ fn turns(timeouts: bool) -> impl Strategy<Value = Vec<Turn>> {
     let usual = prop_oneof![Just(Turn::Client), Just(Turn::Server), Just(Turn::Delivery), Just(Turn::Notice)];
     let turn =
         if timeouts { prop_oneof![8 => usual, 1 => Just(Turn::Timeout)].boxed() } else { usual.boxed() };
-    // Runs make a client that is far ahead, and one that waits for each reply.
+    // Runs give a client that is far ahead as well as one that waits for each reply.
     vec((turn, 1..12_usize), 0..60).prop_map(|runs| {
         runs.into_iter().flat_map(|(turn, times)| std::iter::repeat_n(turn, times)).collect()
     })
@@ -465,7 +465,7 @@ impl<const ROOM: usize> Session<ROOM> {
         }
     }
 
-    /// Tenet: no running session is ended early.
+    /// Asserts that no running session is ended early.
     fn check(&self) {
         assert!(
             !self.phase.between_transactions() || self.server.is_idle(),
@@ -476,7 +476,7 @@ impl<const ROOM: usize> Session<ROOM> {
     }
 }
 
-/// A COPY FROM STDIN that fails behind a Sync: what the replies leave open.
+/// Whether a COPY FROM STDIN may fail behind a Sync, so that the replies allow two interpretations.
 fn may_leave_a_doubt(program: &[Message]) -> bool {
     let fails_at_once = |statement: &Statement| *statement == Statement::CopyIn { fails_at_once: true };
     let copies = |statement: &Statement| matches!(statement, Statement::CopyIn { .. });
@@ -496,7 +496,7 @@ proptest! {
         Session::<65_536>::default().play(program, turns);
     }
 
-    /// With next to all requests kept in runs.
+    /// Nearly all requests are stored in runs here.
     #[test]
     fn between_is_never_claimed_too_early_in_little_room(program in program(true), turns in turns(true)) {
         Session::<3>::default().play(program.clone(), turns.clone());

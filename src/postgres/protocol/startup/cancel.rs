@@ -1,4 +1,4 @@
-//! The key that cancels a session's statement, and the request that carries it. Floor 1.
+//! The key that cancels a session's statement, and the CancelRequest that carries it. Floor 1.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -8,19 +8,19 @@ use secrecy::zeroize::Zeroizing;
 
 use super::CANCEL_REQUEST;
 
-/// A process id and its key: the body of BackendKeyData and of CancelRequest alike.
+/// A process id and its key, which form the body of both BackendKeyData and CancelRequest.
 ///
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-CANCELREQUEST>
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CancelRequest {
-    /// The server process, or whatever stands for it in a key that a proxy made.
+    /// The server's process id, or its substitute in a key that a proxy made.
     pub(crate) process_id: i32,
-    /// What proves that the request comes from the session's own client.
+    /// The secret that proves that the request comes from the session's client.
     pub(crate) key: CancelKey,
 }
 
 impl CancelRequest {
-    /// Reads the body of a BackendKeyData message. `None`: no process id, or no key of a legal length.
+    /// Parses the body of BackendKeyData. `None`: there is no process id, or the key's length is not allowed.
     ///
     /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-BACKENDKEYDATA>
     #[must_use]
@@ -29,7 +29,7 @@ impl CancelRequest {
         Some(Self { process_id: i32::from_be_bytes(*process_id), key: CancelKey::new(key)? })
     }
 
-    /// The packet to send over a connection of its own.
+    /// Encodes the CancelRequest, which is sent over a connection of its own.
     #[must_use]
     pub(crate) fn encode(&self) -> BytesMut {
         let mut packet = BytesMut::with_capacity(12 + self.key.expose().len());
@@ -38,8 +38,7 @@ impl CancelRequest {
         self.put_body(packet)
     }
 
-    /// The BackendKeyData message that hands this key to a client. A client of protocol 3.0 must not be given a key of
-    /// other than 4 bytes.
+    /// Encodes BackendKeyData for a client. A client of protocol 3.0 must only get a key of 4 bytes.
     #[must_use]
     #[cfg(test)]
     pub(crate) fn backend_key_data(&self) -> BytesMut {
@@ -56,18 +55,18 @@ impl CancelRequest {
     }
 }
 
-/// A secret of 4 to 256 bytes: 4 under protocol 3.0, 32 from PostgreSQL 18 under 3.2. Cleared on drop.
+/// A secret of 4 to 256 bytes: 4 under protocol 3.0, 32 from PostgreSQL 18 under 3.2. It is cleared on drop.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct CancelKey(Zeroizing<Vec<u8>>);
 
 impl CancelKey {
-    /// `None`: no legal length.
+    /// `None`: the length is not allowed.
     #[must_use]
     pub(crate) fn new(key: &[u8]) -> Option<Self> {
         (4..=256).contains(&key.len()).then(|| Self(Zeroizing::new(key.to_vec())))
     }
 
-    /// The bytes. Call it only where they go onto the wire.
+    /// Exposes the bytes. Call it only where they are sent.
     #[must_use]
     pub(crate) fn expose(&self) -> &[u8] {
         &self.0
@@ -87,6 +86,6 @@ impl fmt::Debug for CancelKey {
 }
 
 fn put_length(to: &mut BytesMut, length: usize) {
-    // A key has at most 256 bytes, so this is never cut.
+    // A key has at most 256 bytes, so the length always fits.
     to.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
 }

@@ -1,4 +1,4 @@
-//! The StartupMessage: parameters as raw bytes, in their order, so that the upstream sees what the client sent. Floor 1.
+//! The StartupMessage. Its parameters stay raw bytes in order, so the upstream sees what the client sent. Floor 1.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::{Error, LENGTH_FIELD, MAX_STARTUP};
 
-/// A client's wish for a session: protocol 3.x and its parameters, duplicates kept. Names and values are bytes of an
-/// unknown encoding; `options` may hold secrets, so `Debug` shows only names.
+/// A client's request for a session: protocol 3.x and its parameters, with duplicates. Names and values are bytes of an
+/// unknown encoding. `options` may hold secrets, so `Debug` shows only names.
 ///
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-STARTUPMESSAGE>
 #[derive(Clone, PartialEq, Eq)]
@@ -17,20 +17,20 @@ pub(crate) struct StartupMessage {
 }
 
 impl StartupMessage {
-    /// An empty message of protocol 3.`minor`, for leasehold's own logins.
+    /// Creates an empty message of protocol 3.`minor`, for leasehold's own logins.
     #[must_use]
     pub(crate) fn new(minor: u16) -> Self {
         Self { protocol: (3 << 16) | u32::from(minor), parameters: Vec::new() }
     }
 
-    /// With one parameter more at the end.
+    /// Appends a parameter.
     #[must_use]
     pub(crate) fn with(mut self, name: &[u8], value: &[u8]) -> Self {
         self.parameters.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value)));
         self
     }
 
-    /// Reads the packet's body behind the protocol version.
+    /// Parses the packet's body after the protocol version.
     pub(super) fn parse(protocol: u32, body: Bytes) -> Result<Self, Error> {
         let mut parameters = Vec::new();
         let mut rest = body;
@@ -55,46 +55,46 @@ impl StartupMessage {
         self.protocol
     }
 
-    /// Never empty in a message from a client.
+    /// The user name; never empty in a message from a client.
     #[must_use]
     pub(crate) fn user(&self) -> &[u8] {
         self.parameter(b"user").unwrap_or_default()
     }
 
-    /// The database that the client named. `None`: none, or an empty name; PostgreSQL then takes the user name.
+    /// The database that the client named. `None`: it is missing or empty, and PostgreSQL then uses the user name.
     #[must_use]
     pub(crate) fn database(&self) -> Option<&[u8]> {
         self.parameter(b"database").filter(|name| !name.is_empty())
     }
 
-    /// Whether it is for physical replication, of the whole cluster: PostgreSQL then has no use for a database's name, and
-    /// libpq's programs send `replication` as one.
+    /// Whether the client asks for physical replication, of the whole cluster. PostgreSQL then ignores the database
+    /// name, and libpq's programs send `replication` as that name.
     ///
     /// <https://www.postgresql.org/docs/current/protocol-replication.html>
     #[must_use]
     pub(crate) fn replicates_cluster(&self) -> bool {
-        // PostgreSQL reads it as a boolean, once it is not `database`: words may be cut short while they are one's own.
+        // PostgreSQL reads any value other than `database` as a boolean, of which an unambiguous prefix is enough.
         let word = self.parameter(b"replication").unwrap_or_default().to_ascii_lowercase();
         let begins = |whole: &[u8], least: usize| word.len() >= least && whole.starts_with(&word);
         begins(b"true", 1) || begins(b"yes", 1) || begins(b"on", 2) || word == b"1"
     }
 
-    /// Whether it asks for options of the protocol, by parameters that begin with `_pq_.`.
+    /// Whether the client asks for protocol options, whose names begin with `_pq_.`.
     #[must_use]
     pub(crate) fn has_protocol_options(&self) -> bool {
         self.parameters.iter().any(|(name, _)| name.starts_with(b"_pq_."))
     }
 
-    /// The value of the last parameter of that name, the one that PostgreSQL goes by.
+    /// The value of the last parameter with this name, which PostgreSQL uses.
     #[must_use]
     pub(crate) fn parameter(&self, name: &[u8]) -> Option<&[u8]> {
         self.parameters.iter().rev().find(|(n, _)| n == name).map(|(_, value)| &**value)
     }
 
-    /// The packet for the upstream: every parameter byte for byte and in its order, except `user` and `database`, which
-    /// are replaced or added, and `options`, which gets ` -c role=…` appended when `set_role` is given.
+    /// Encodes the packet for the upstream. Parameters keep their bytes and order, except `user` and `database`, which
+    /// are replaced or added, and `options`, which gets ` -c role=…` appended if `set_role` is given.
     ///
-    /// `database` is always sent: where it is missing PostgreSQL takes the user name, here a dynamic one.
+    /// `database` is always sent: without it PostgreSQL would use the user name, which is dynamic here.
     ///
     /// # Errors
     ///
@@ -162,8 +162,8 @@ fn put_parameter(to: &mut BytesMut, name: &[u8], value: &[u8]) -> Result<(), Err
     Ok(())
 }
 
-/// The client's `options` and then the role. The server splits the string at white space; a backslash takes the next
-/// byte's meaning away. One left dangling at the client's end means nothing there, but would glue ours to it.
+/// Appends the role to the client's `options`. The server splits the string at white space, and a backslash escapes the
+/// next byte. A single backslash at the client's end would escape our text, so it is dropped.
 ///
 /// <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-OPTIONS>
 fn with_role(options: &[u8], role: &str) -> Vec<u8> {

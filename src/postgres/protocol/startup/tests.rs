@@ -1,4 +1,4 @@
-//! Startup packets by example, and by random ones.
+//! Tests startup packets with examples and with random ones.
 
 use bytes::{BufMut as _, BytesMut};
 use proptest::collection::vec;
