@@ -1,7 +1,7 @@
-//! CancelRequests: which client key stands for which server's, and what becomes of a request. Floor 4.
+//! CancelRequests: maps the key that a client holds to its server's key, and delivers requests. Floor 4.
 //!
-//! A request comes on a connection of its own and gets no reply; its connection is closed once the server has closed
-//! the one that it was sent on, so the client knows that it was delivered.
+//! A request comes on a connection of its own and gets no reply. That connection is closed once the server has closed
+//! the connection on which it received the request, so the client knows that it was delivered.
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS>
 
@@ -18,33 +18,33 @@ use crate::metrics::{self, Cancel};
 use crate::postgres::protocol::startup::CancelRequest;
 use crate::postgres::upstream::{CancelTarget, Upstream};
 
-/// What is done with a request whose key is not in the table: another instance's session.
+/// What happens to a request whose key is not in the table. It may belong to a session of another instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Unknown {
-    /// It is closed silently.
+    /// The connection is closed without a reply.
     #[default]
     Off,
-    /// It is sent to every upstream host, within bounds.
+    /// The request is sent to every upstream host, within limits.
     Forward,
 }
 
-/// The table of all sessions' keys.
+/// The table of the keys of all sessions.
 pub(crate) struct Cancels {
     targets: Mutex<HashMap<CancelRequest, Entry>>,
     unknown: Unknown,
-    /// Lets so many unknown keys through: they cost every upstream a connection.
+    /// Limits the rate of requests with unknown keys, since each costs every upstream host a connection.
     bucket: Mutex<Bucket>,
     in_flight: Semaphore,
 }
 
 struct Entry {
     target: Arc<CancelTarget>,
-    /// Tells this entry from a later one under the same key: two servers may make the same one.
+    /// Distinguishes this entry from a later one with the same key: two servers may create equal keys.
     session: u64,
 }
 
 impl Cancels {
-    /// An empty table.
+    /// Creates an empty table.
     #[must_use]
     pub(crate) fn new(unknown: Unknown) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Cancels {
         }
     }
 
-    /// Enters the key that a session's client was given. It is removed when the registration is dropped.
+    /// Adds the key that a session's client was given. Dropping the registration removes it.
     pub(super) fn register(
         self: &Arc<Self>,
         key: CancelRequest,
@@ -67,8 +67,8 @@ impl Cancels {
         Registration { cancels: Arc::clone(self), key, session }
     }
 
-    /// Handles one request to its end: the server has closed, or the bound has passed. `upstreams` are where a request
-    /// goes that is not ours.
+    /// Handles one request until the server has closed the connection or `SEND_WITHIN` has passed. A request with an
+    /// unknown key may go to `upstreams`.
     pub(super) async fn handle(
         &self,
         request: &CancelRequest,
@@ -94,7 +94,7 @@ impl Cancels {
         metrics::cancel_request(outcome);
     }
 
-    /// Sends a key that is not ours to all distinct hosts.
+    /// Sends a request with an unknown key to all distinct hosts.
     async fn forward(&self, request: &CancelRequest, upstreams: Vec<Arc<Upstream>>) -> Cancel {
         let allowed = self.bucket.lock().unwrap_or_else(PoisonError::into_inner).try_take(clock::now());
         let Ok(_permit) = self.in_flight.try_acquire() else {
@@ -118,7 +118,7 @@ impl Cancels {
     }
 }
 
-/// Each host once, at most [`MAX_HOSTS`].
+/// Returns each host once, at most [`MAX_HOSTS`].
 fn distinct_hosts(upstreams: &[Arc<Upstream>]) -> Vec<(Arc<Upstream>, usize)> {
     let mut found: Vec<(Arc<Upstream>, usize)> = Vec::new();
     for upstream in upstreams {
@@ -133,7 +133,7 @@ fn distinct_hosts(upstreams: &[Arc<Upstream>]) -> Vec<(Arc<Upstream>, usize)> {
     found
 }
 
-/// A session's key in the table, until dropped.
+/// A session's key in the table. Dropping it removes the key.
 pub(super) struct Registration {
     cancels: Arc<Cancels>,
     key: CancelRequest,
@@ -152,7 +152,7 @@ impl Drop for Registration {
 const SEND_WITHIN: Duration = Duration::from_secs(5);
 const MAX_HOSTS: usize = 8;
 const MAX_IN_FLIGHT: usize = 4;
-/// Unknown keys at once, and then one each so often.
+/// So many requests with unknown keys may pass at once, and then one per `ONE_EACH`.
 const BURST: u32 = 10;
 const ONE_EACH: Duration = Duration::from_millis(200);
 
@@ -169,11 +169,11 @@ pub(in crate::postgres) mod tests {
 
     /// AuthenticationOk, BackendKeyData of process 7 with the key 1 2 3 4, ReadyForQuery.
     const LET_IN: &[u8] = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x07\x01\x02\x03\x04Z\0\0\0\x05I";
-    /// The CancelRequest for it.
+    /// The CancelRequest for that key.
     pub(in crate::postgres) const CANCEL: [u8; 16] =
         [0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e, 0, 0, 0, 7, 1, 2, 3, 4];
 
-    /// A server that lets its first client in, its session there, and the server's end of it.
+    /// Returns a server that has let its first client in, that client's session, and the server's side of it.
     pub(in crate::postgres) async fn session() -> (TcpListener, UpstreamSession, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("postgresql://{}/shop?sslmode=disable", listener.local_addr().unwrap());
@@ -206,7 +206,7 @@ pub(in crate::postgres) mod tests {
     async fn a_known_key_reaches_its_server_until_the_session_is_over() {
         let (listener, session, _server) = session().await;
         let cancels = Arc::new(Cancels::new(Unknown::Off));
-        // The client's key need not be the server's.
+        // The client's key may differ from the server's.
         let key = request(&[9; 40]);
         let registration = cancels.register(key.clone(), Arc::new(session.cancel.unwrap()), 1);
         let accepting = async {
@@ -223,7 +223,7 @@ pub(in crate::postgres) mod tests {
         nobody_came_before(&listener).await;
     }
 
-    /// Connects, and sees that this is the next connection that the listener has: nothing else was on its way.
+    /// Connects, and checks that the listener accepts this connection next, so that no other was waiting.
     async fn nobody_came_before(listener: &TcpListener) {
         let own = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (_, next) = listener.accept().await.unwrap();
@@ -251,7 +251,7 @@ pub(in crate::postgres) mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut packet = [0; 16];
             stream.read_exact(&mut packet).await.unwrap();
-            // As the server does when it has handled the request; the other side then closes too, with nothing more to say.
+            // PostgreSQL closes once it has handled the request. The other side then closes too, without sending more.
             stream.shutdown().await.unwrap();
             assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
             packet

@@ -1,4 +1,4 @@
-//! The way to cancel what a session upstream runs: the same address, the same TLS, a connection of its own. Floor 2.
+//! Cancels the statement of an upstream session: same address, same TLS, but a new connection. Floor 2.
 
 use std::fmt;
 use std::io;
@@ -15,7 +15,7 @@ use crate::dial::{self, HostTurn, Socket, Stream, TcpSettings};
 use crate::postgres::protocol::startup::CancelRequest;
 use crate::socket::Address;
 
-/// What cancels a session's statement. It outlives the session, and needs no credential.
+/// What is needed to cancel a session's statement. It outlives the session, and needs no credential.
 #[derive(Clone)]
 pub(crate) struct CancelTarget {
     address: Address,
@@ -40,8 +40,8 @@ impl CancelTarget {
         &self.request
     }
 
-    /// Sends CancelRequest and waits until the server has closed, which it does once the signal is sent. It never says
-    /// whether there was anything to cancel.
+    /// Sends the CancelRequest and waits until the server closes, which it does once it has sent the signal. The server
+    /// never reports whether there was a statement to cancel.
     ///
     /// # Errors
     /// The request could not be sent in time.
@@ -54,7 +54,7 @@ impl CancelTarget {
         self.deliver_over(socket).await
     }
 
-    /// Where a certificate is not taken, and others are in the files by now, it is sent once more with those.
+    /// If a certificate is rejected and the files now hold others, the request is sent once more with those.
     async fn deliver_over(&self, socket: Socket) -> Result<(), CancelError> {
         let Some((tls, _)) = &self.tls else { return self.deliver_once(socket).await };
         let used = tls.connector.in_force();
@@ -84,11 +84,11 @@ impl CancelTarget {
         loop {
             match stream.read(&mut nothing).await {
                 Ok(read) if read > 0 => {}
-                // With TLS 1.3 a server says only now that it does not take our certificate.
+                // With TLS 1.3 a server reports only now that it rejects our certificate.
                 Err(error) if crypto::of_rustls(&error).is_some_and(crypto::is_about_certificates) => {
                     return Err(CancelError::Lost(error));
                 }
-                // A server that closes without the TLS farewell, or with a reset, has closed all the same.
+                // A server that closes without close_notify, or with a reset, has closed all the same.
                 Ok(_) | Err(_) => return Ok(()),
             }
         }
@@ -96,7 +96,7 @@ impl CancelTarget {
 }
 
 impl Upstream {
-    /// Sends a CancelRequest that belongs to no session of ours to one host, as [`CancelTarget::send`] does.
+    /// Sends a CancelRequest with an unknown key to one host, as [`CancelTarget::send`] does.
     ///
     /// # Errors
     /// The request could not be sent in time.
@@ -115,7 +115,7 @@ impl Upstream {
         let dialled = self.hosts.dial(HostTurn::of(host)).await;
         let (socket, address) = dialled.map_err(CancelError::Unreachable)?;
         let host = self.hosts.get(host).ok_or_else(nowhere)?;
-        // A server takes a cancel without TLS whatever pg_hba.conf says, so only a mode that insists has it.
+        // A server accepts a CancelRequest without TLS whatever pg_hba.conf says, so TLS is used only where required.
         let insists = |tls: &&Tls| !matches!(tls.mode, SslMode::Disable | SslMode::Allow | SslMode::Prefer);
         let tls = self.tls.as_ref().filter(insists).map(|tls| (tls.clone(), host.name().to_owned()));
         CancelTarget::new(address, self.hosts.tcp().clone(), tls, request.clone()).deliver_over(socket).await
@@ -131,22 +131,22 @@ impl fmt::Debug for CancelTarget {
     }
 }
 
-/// Why a cancel was not delivered.
+/// Why a CancelRequest was not delivered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CancelError {
-    /// No connection.
+    /// No connection could be made.
     #[error("cannot reach the server to cancel")]
     Unreachable(#[source] io::Error),
-    /// No TLS, where the session has it.
+    /// TLS is needed and could not be established.
     #[error("no TLS with the server to cancel")]
     Tls(#[source] tls::Error),
-    /// The connection broke.
+    /// The connection was lost.
     #[error("connection lost before the cancel was sent")]
     Lost(#[source] io::Error),
-    /// Not in time.
+    /// The server did not close in time.
     #[error("server did not take the cancel within {within:?}")]
     TimedOut {
-        /// The time it had.
+        /// The time limit.
         within: Duration,
     },
 }

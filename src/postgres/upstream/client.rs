@@ -1,7 +1,7 @@
-//! A session upstream in the hands of tokio-postgres, for questions of our own. Floor 2.
+//! Gives an upstream session to tokio-postgres, for leasehold's own queries. Floor 2.
 //!
-//! The login is done by then: the driver is given the server's words of it once more, and its own StartupMessage goes
-//! nowhere. So every word of the URI holds for these sessions as for all others, and the driver never sees a password.
+//! The login is already done: the driver reads the server's login messages once more, and its own StartupMessage is
+//! discarded. So every URI parameter applies to these sessions too, and the driver never sees a password.
 
 use std::io;
 use std::pin::Pin;
@@ -16,30 +16,30 @@ use super::UpstreamSession;
 use crate::dial::Stream;
 
 impl UpstreamSession {
-    /// Asks questions, then ends the session and waits until the server has. The caller bounds the whole; dropping the
-    /// future closes the connection.
+    /// Runs `question`, ends the session, and waits until the server has closed. The caller must set a time limit;
+    /// dropping the future closes the connection.
     ///
     /// # Errors
-    /// Where the driver does not take what the server said at the login.
+    /// The driver does not accept the server's login messages.
     pub(crate) async fn ask<T, F>(self, question: impl FnOnce(Client) -> F) -> Result<T, Error>
     where
         F: Future<Output = T>,
     {
         let mut config = Config::new();
-        // Neither is sent: the session has its user, and what encryption it is to have.
+        // Neither is sent: the session already has its user and its encryption.
         config.user("leasehold").ssl_mode(SslMode::Disable);
         let (client, connection) = config.connect_raw(Replay::of(self), NoTls).await?;
-        // The connection ends when the question has let its client go; how it ends does not matter then.
+        // The connection ends when `question` drops its client. How it ends does not matter then.
         let (answer, _) = tokio::join!(question(client), connection);
         Ok(answer)
     }
 }
 
-/// The session's stream with its login before it.
+/// The session's stream, preceded by the messages of the login.
 struct Replay {
     stream: Stream,
     before: BytesMut,
-    /// The driver's StartupMessage so far; `None` once it is whole.
+    /// The driver's StartupMessage so far; `None` once it is complete.
     startup: Option<Vec<u8>>,
 }
 
@@ -50,7 +50,7 @@ impl Replay {
         Self { stream: session.stream, before, startup: Some(Vec::new()) }
     }
 
-    /// How much of `buf` belongs to the StartupMessage, whose first four bytes are its length.
+    /// How many bytes of `buf` belong to the StartupMessage, whose first four bytes are its length.
     fn swallow(&mut self, buf: &[u8]) -> usize {
         let Some(startup) = &mut self.startup else { return 0 };
         let length = startup.first_chunk().map_or(LENGTH_FIELD, |field| {
@@ -91,7 +91,7 @@ impl AsyncWrite for Replay {
         Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
-    /// Closes our direction, and then waits for the server's end: only then is its session gone.
+    /// Shuts down our direction, then waits for the server to close: only then has its session ended.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;

@@ -1,7 +1,6 @@
-//! The conversation from StartupMessage to the first ReadyForQuery, over a stream that is already as private as it
-//! will be. Floor 2.
+//! The conversation from StartupMessage to the first ReadyForQuery, after TLS has been negotiated. Floor 2.
 //!
-//! Messages are cut by their length before anything looks into them, and kept byte for byte.
+//! Messages are split by their length before their bodies are read, and their bytes are kept unchanged.
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
 
@@ -23,17 +22,17 @@ use crate::postgres::protocol::written::query;
 
 /// A session that is ready for its first query.
 pub(super) struct Ready {
-    /// What the client has to get, in an order that it accepts.
+    /// What the client must receive, in an order that it accepts.
     pub(super) prologue: BytesMut,
-    /// BackendKeyData; `None` where there was none, or one with a key of no legal length.
+    /// BackendKeyData; `None` if there was none, or if the key's length is not allowed.
     pub(super) key: Option<CancelRequest>,
-    /// What came behind ReadyForQuery.
+    /// The bytes after ReadyForQuery.
     pub(super) rest: BytesMut,
-    /// What the server has said of itself.
+    /// What the server reported about itself.
     pub(super) state: ServerState,
 }
 
-/// Sends `startup` and goes on until ReadyForQuery. Not cancel safe: afterwards the stream can only be closed.
+/// Sends `startup` and continues until ReadyForQuery. Not cancel safe: afterwards the stream can only be closed.
 pub(super) async fn converse<S>(
     stream: &mut S,
     startup: &[u8],
@@ -65,8 +64,8 @@ where
     }
 }
 
-/// Asks the server itself something, behind its first ReadyForQuery: the first column of the first row, empty where there
-/// is none. The client hears nothing of it; what the server says unasked stays in `rest`, for the client. Not cancel safe.
+/// Sends leasehold's own query after the first ReadyForQuery. Returns the first column of the first row, empty if there
+/// is no row. The client sees none of it; unrelated messages stay in `rest`, for the client. Not cancel safe.
 pub(super) async fn ask<S>(stream: &mut S, sql: &str, rest: &mut BytesMut) -> Result<BytesMut, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -79,7 +78,7 @@ where
         match frame.first() {
             Some(b'S' | b'N' | b'A') => rest.extend_from_slice(&frame),
             Some(b'D') if value.is_none() => value = Some(first_column(body(&frame))),
-            // RowDescription, CommandComplete; or an error, and then there is no row.
+            // These are RowDescription and CommandComplete, or an error, after which there is no row.
             Some(b'T' | b'D' | b'C' | b'E') => {}
             Some(b'Z') => {
                 rest.unsplit(wire.buffer);
@@ -90,15 +89,15 @@ where
     }
 }
 
-/// Of a DataRow's body: a count of columns, then each with its length.
+/// Reads the body of a DataRow: a count of columns, then each column with its length.
 fn first_column(row: &[u8]) -> BytesMut {
     let length = row.get(2..6).and_then(|length| length.try_into().ok()).map_or(-1, i32::from_be_bytes);
     let end = usize::try_from(length).map_or(6, |length| length.saturating_add(6));
     row.get(6..end).unwrap_or_default().into()
 }
 
-/// Goes on until AuthenticationOk, which ends `prologue`. A notice that came earlier is put behind it: libpq takes none
-/// before.
+/// Continues until AuthenticationOk, which ends `prologue`. An earlier notice is moved behind it, since libpq accepts
+/// none before.
 async fn authenticate<S>(
     wire: &mut Wire<'_, S>,
     mut authentication: Authentication<'_>,
@@ -135,7 +134,7 @@ where
             Some(b'v') if prologue.is_empty() => prologue.extend_from_slice(&frame),
             Some(b'N') => notices.extend_from_slice(&frame),
             Some(b'E') => {
-                // A client takes no notice before AuthenticationOk.
+                // A client accepts no notice before AuthenticationOk.
                 let before = std::mem::take(prologue).freeze();
                 return Err(Failure::Refused(Refusal::read(before, frame.freeze(), false)));
             }
@@ -144,7 +143,7 @@ where
     }
 }
 
-/// Cuts messages out of a stream. It is no `AsyncRead`, so cut and uncut bytes cannot be mixed up.
+/// Splits a stream into messages. It is no `AsyncRead`, so split and raw bytes cannot be mixed.
 struct Wire<'a, S> {
     stream: &'a mut S,
     buffer: BytesMut,
@@ -157,9 +156,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<'_, S> {
         self.stream.flush().await.map_err(Failure::Lost)
     }
 
-    /// Waits for enough of the server's first answer to see that it is a message, and takes nothing of it. Plain text
-    /// and other protocols are looked for here alone: later, a password may have gone, and what comes back is not to be
-    /// repeated.
+    /// Waits until the server's first answer is known to be a message, and consumes none of it. Plain text and other
+    /// protocols are recognized only here: later, a password may have been sent, and the answer could repeat it.
     async fn first_answer(&mut self) -> Result<(), Failure> {
         loop {
             if let Some(other) = OtherProtocol::of(&self.buffer) {
@@ -184,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<'_, S> {
         }
     }
 
-    /// One whole message. Memory grows with what has come, not with what a length claims.
+    /// Reads one whole message. Memory grows with the received bytes, not with the claimed length.
     async fn frame(&mut self) -> Result<BytesMut, Failure> {
         loop {
             if let Some(len) = frame_len(&self.buffer)?
@@ -209,7 +207,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<'_, S> {
     }
 }
 
-/// The length of the message at the front, tag included. `Ok(None)`: more bytes are needed.
+/// The length of the first message, with its type byte. `Ok(None)`: more bytes are needed.
 fn frame_len(buffer: &[u8]) -> Result<Option<usize>, Failure> {
     let Some(&[_, a, b, c, d]) = buffer.first_chunk::<HEADER>() else { return Ok(None) };
     match usize::try_from(u32::from_be_bytes([a, b, c, d])) {
@@ -223,14 +221,14 @@ fn body(frame: &[u8]) -> &[u8] {
     frame.get(HEADER..).unwrap_or_default()
 }
 
-/// Why no session came of it.
+/// Why the login failed.
 #[derive(Debug)]
 pub(super) enum Failure {
     Refused(Refusal),
     Auth(auth::Error),
-    /// No thread to derive keys on.
+    /// No thread could be started to derive keys.
     NoKeys(io::Error),
-    /// Words in place of a message.
+    /// The server sent plain text instead of a message.
     Said(String),
     Protocol(Fault),
     Closed,
@@ -243,28 +241,28 @@ impl From<auth::Error> for Failure {
     }
 }
 
-/// How a server breaks the protocol.
+/// How a server broke the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
-    /// A message that has no place in a login, or has come twice.
+    /// A message is not valid in a login, or came twice.
     #[error("unexpected message")]
     Unexpected,
-    /// A length less than its own field.
+    /// A length is less than its own field.
     #[error("message with an impossible length")]
     TooShort,
-    /// More than a login can need, or a message that claims to be.
+    /// The server sent, or claims to send, more than a login can need.
     #[error("more than a mebibyte before the first ReadyForQuery")]
     TooLong,
-    /// It does not speak it at all.
+    /// The server speaks another protocol.
     #[error("{0} answers at this address, and no PostgreSQL server")]
     Other(OtherProtocol),
 }
 
-/// Tag and length.
+/// The type byte and the length.
 const HEADER: usize = 5;
 
-/// What is read at once; a login's answer fits.
+/// The bytes to read at once; the answer to a login fits.
 const CHUNK: usize = 2048;
 
-/// The most bytes of a server before it is ready: PostgreSQL's answer is under 1 KiB, yet notices may join it.
+/// The maximum of bytes before ReadyForQuery: PostgreSQL sends less than 1 KiB, but notices may come too.
 const MAX_RECEIVED: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! Channel binding: what stands for a server's certificate in SCRAM. Floor 2.
+//! Channel binding: the data that represents a server's certificate in SCRAM. Floor 2.
 
 use aws_lc_rs::digest::{self, Algorithm};
 use rustls::pki_types::CertificateDer;
@@ -7,8 +7,8 @@ use x509_cert::der::asn1::{ContextSpecific, ObjectIdentifier};
 use x509_cert::der::{Any, Decode as _, Encode as _, SliceReader, TagNumber};
 use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
 
-/// The `tls-server-end-point` data of a server's certificate: its hash, by the hash of its own signature, where MD5 and
-/// SHA-1 count as SHA-256. `None`: the signature has no hash of its own, as with Ed25519.
+/// The `tls-server-end-point` data of a server's certificate: its hash, by the hash function of its signature, or
+/// SHA-256 in place of MD5 and SHA-1. `None`: the signature has no separate hash function, as with Ed25519.
 ///
 /// Source: RFC 5929 section 4.1.
 #[must_use]
@@ -24,7 +24,7 @@ fn signature_hash(signature: &AlgorithmIdentifierOwned) -> Option<&'static Algor
     SIGNATURES.iter().find(|(oid, _)| *oid == signature.oid).map(|(_, algorithm)| *algorithm)
 }
 
-/// The first field of `RSASSA-PSS-params`, `hashAlgorithm [0]`; absent: SHA-1.
+/// Reads the first field of `RSASSA-PSS-params`, `hashAlgorithm [0]`. If it is absent, the hash is SHA-1.
 ///
 /// Source: RFC 4055 section 3.1.
 fn pss_hash(parameters: &Any) -> Option<&'static Algorithm> {

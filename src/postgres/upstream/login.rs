@@ -1,4 +1,4 @@
-//! The one function that makes sessions upstream: dial, TLS, authentication, up to ReadyForQuery. Floor 2.
+//! The only function that creates upstream sessions: connection, TLS, authentication, ReadyForQuery. Floor 2.
 
 mod error;
 #[cfg(test)]
@@ -28,18 +28,18 @@ use crate::socket::Address;
 
 pub(crate) use error::Error;
 
-/// A session with the server, ready for its first query.
+/// A session with the server that is ready for its first query.
 pub(crate) struct UpstreamSession {
-    /// The connection. Nothing has been read beyond `rest`.
+    /// The connection. Nothing beyond `rest` has been read.
     pub(crate) stream: Stream,
-    /// What the client has to get first, as the server sent it: NegotiateProtocolVersion if any, AuthenticationOk, then
-    /// all up to and with the first ReadyForQuery. It holds the cancel key.
+    /// What the client receives first, as the server sent it: NegotiateProtocolVersion if any, AuthenticationOk, then
+    /// everything up to and including the first ReadyForQuery. It holds the cancel key.
     pub(crate) prologue: BytesMut,
-    /// What the server has sent behind ReadyForQuery; nearly always empty. It comes before anything of `stream`.
+    /// What the server sent after ReadyForQuery; nearly always empty. It precedes the bytes of `stream`.
     pub(crate) rest: BytesMut,
-    /// What cancels its statements; `None` where the server gave no key.
+    /// What cancels the session's statement; `None` if the server sent no key.
     pub(crate) cancel: Option<CancelTarget>,
-    /// The address that it is connected to.
+    /// The server's address.
     pub(crate) address: Address,
 }
 
@@ -50,15 +50,15 @@ impl fmt::Debug for UpstreamSession {
 }
 
 impl UpstreamSession {
-    /// The same session, on the runtime of the thread that calls this.
+    /// Moves the session to the runtime of the calling thread.
     ///
     /// # Errors
-    /// If the system refuses.
+    /// The operating system refuses.
     pub(crate) fn into_this_runtime(self) -> io::Result<Self> {
         Ok(Self { stream: self.stream.into_this_runtime()?, ..self })
     }
 
-    /// Ends the session, and waits until the server has; 5 s at most.
+    /// Sends Terminate and waits until the server has closed; 5 s at most.
     pub(crate) async fn terminate(mut self) {
         let goodbye = async {
             self.stream.write_all(&terminate()).await?;
@@ -66,14 +66,14 @@ impl UpstreamSession {
             while self.stream.read(&mut [0; 64]).await? > 0 {}
             Ok::<(), io::Error>(())
         };
-        // A server that does not answer any more has no session to lose.
+        // A server that does not answer any more has no session to end.
         let _ = timeout(PART_WITHIN, goodbye).await;
     }
 }
 
 impl Upstream {
-    /// Logs in at the host whose turn it is, within [`Upstream::connect_timeout`]; to part from one that does not suit may
-    /// take another 5 s. `startup` is the whole StartupMessage for the server.
+    /// Logs in at the host of `turn`, within [`Upstream::connect_timeout`]. Ending the session of an unsuitable server
+    /// may take another 5 s. `startup` is the whole StartupMessage for the server.
     ///
     /// Dropping the future closes the connection, which ends the server's process.
     ///
@@ -104,7 +104,7 @@ impl Upstream {
     }
 }
 
-/// A login under way.
+/// A login in progress.
 struct Login<'a> {
     upstream: &'a Upstream,
     host: &'a Host,
@@ -112,12 +112,13 @@ struct Login<'a> {
     startup: &'a [u8],
     user: &'a str,
     password: &'a Secret,
-    /// Set once the server has been sent the StartupMessage.
+    /// Set just before the StartupMessage is sent.
     connected: &'a AtomicBool,
 }
 
 impl Login<'_> {
-    /// A session, and whether its server is of the kind that is wanted. One attempt; a second the other way where `sslmode` is `allow` or `prefer` and TLS may be what failed.
+    /// Returns a session, and whether its server matches `target_session_attrs`. Makes a second attempt, with TLS or
+    /// without, where `sslmode` is `allow` or `prefer` and TLS may be what failed.
     async fn run(&self) -> Result<(UpstreamSession, bool), Error> {
         let tls = self.upstream.tls.as_ref().filter(|_| !self.host.is_socket());
         let (first, second) = match tls {
@@ -145,7 +146,7 @@ impl Login<'_> {
         }
     }
 
-    /// Where a certificate is not taken, and others are in the files by now, it is tried once more with those.
+    /// If a certificate is rejected and the files now hold others, the attempt is made once more with those.
     async fn attempt(&self, encryption: Encryption<'_>) -> Result<(UpstreamSession, bool), Attempt> {
         let Some(tls) = encryption.tls() else { return self.attempt_once(encryption).await };
         let used = tls.connector.in_force();
@@ -175,7 +176,7 @@ impl Login<'_> {
         Ok((UpstreamSession { stream, prologue: ready.prologue, rest: ready.rest, cancel, address }, matches))
     }
 
-    /// Whether this server is of the kind that is wanted. One that gives no answer is not.
+    /// Whether this server matches `target_session_attrs`. A server that does not report its state does not.
     async fn matches(&self, stream: &mut Stream, ready: &mut Ready) -> Result<bool, Failure> {
         if let Matches::Ask(question) = ready.state.matches(self.turn.wanted) {
             let value = ask(stream, question.sql(), &mut ready.rest).await?;
@@ -220,7 +221,7 @@ impl Login<'_> {
     }
 }
 
-/// Whether an attempt is to use TLS.
+/// Whether an attempt uses TLS.
 #[derive(Clone, Copy)]
 enum Encryption<'a> {
     No,
@@ -236,17 +237,17 @@ impl<'a> Encryption<'a> {
         }
     }
 
-    /// Whether an attempt that used TLS, or did not, leaves the other way to try.
+    /// Whether the attempt used TLS as this encryption says, so that the other way is still untried.
     fn is_other_way(self, used_tls: bool) -> bool {
         self.tls().is_some() == used_tls
     }
 }
 
-/// An attempt that failed, and whether it used or tried TLS.
+/// A failed attempt, and whether it used or tried TLS.
 struct Attempt {
     error: Error,
     tls: bool,
 }
 
-/// How long a server may take to let a session go.
+/// How long a server may take to close a session.
 const PART_WITHIN: Duration = Duration::from_secs(5);

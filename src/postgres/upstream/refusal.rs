@@ -1,4 +1,4 @@
-//! The server's own error in place of a session, kept byte for byte. Floor 2.
+//! A server's error in place of a session, with its bytes unchanged. Floor 2.
 
 use std::fmt;
 
@@ -14,35 +14,35 @@ use crate::socket::Address;
 pub(crate) struct Refusal {
     /// The whole frame.
     pub(crate) error: Bytes,
-    /// What the server said before it that a client may have: NegotiateProtocolVersion and, where it let the credential
-    /// in, AuthenticationOk and all that followed.
+    /// What the server sent before it that a client may receive: NegotiateProtocolVersion and, if it accepted the
+    /// credential, AuthenticationOk and everything after.
     before: Bytes,
-    /// Its SQLSTATE; `XX000` where it has none.
+    /// The SQLSTATE; `XX000` if there is none.
     pub(crate) sqlstate: [u8; 5],
     /// Whether AuthenticationOk came before.
     pub(crate) after_authentication: bool,
-    /// The address of the server that said it.
+    /// The address of the server that sent it.
     pub(crate) address: Option<Address>,
     suspicion: Suspicion,
     refuses_role: bool,
-    /// Whether the routine that looks at the role said it.
+    /// Whether the routine that checks the role raised it.
     of_role: bool,
 }
 
 /// Whether the credential is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Suspicion {
-    /// It is known to be something else.
+    /// The error is known to have another cause.
     No,
-    /// It may be: a pooler says of a role that it does not know, or whose password is wrong, what it says of many things.
+    /// It may be: a pooler reports an unknown role or a wrong password like many other errors.
     Perhaps,
-    /// PostgreSQL says so.
+    /// PostgreSQL reports that it is.
     Yes,
 }
 
 impl Refusal {
     pub(super) fn read(before: Bytes, error: Bytes, after_authentication: bool) -> Self {
-        // Behind tag and length.
+        // The fields are behind type and length.
         let fields = Fields::new(error.get(5..).unwrap_or_default());
         let sqlstate = fields.sqlstate().and_then(|code| code.try_into().ok()).unwrap_or(*b"XX000");
         let routine = fields.routine();
@@ -61,8 +61,8 @@ impl Refusal {
         }
     }
 
-    /// What the client gets where the refusal is final: as much as it would have had from the server itself. A client
-    /// that has not seen AuthenticationOk may take an error for one about TLS, and try again without or with.
+    /// What the client receives if the refusal is final: all that the server itself would have sent. A client that has
+    /// not seen AuthenticationOk may think that the error concerns TLS, and try again without or with it.
     #[must_use]
     pub(crate) fn for_client(&self) -> Bytes {
         let mut message = BytesMut::with_capacity(self.before.len() + self.error.len());
@@ -71,32 +71,32 @@ impl Refusal {
         message.freeze()
     }
 
-    /// Whether the credential itself may be at fault: what is refused before AuthenticationOk and is not known to be
-    /// something else, and what [`Refusal::blames_credential`].
+    /// Whether the credential itself may be at fault: [`Refusal::blames_credential`], or an error before
+    /// AuthenticationOk that is not known to have another cause.
     #[must_use]
     pub(crate) fn is_suspect(&self) -> bool {
         self.suspicion != Suspicion::No
     }
 
-    /// Whether the server says that it is the credential: 28P01, or 28000 of a role that is gone or may not log in.
+    /// Whether the server blames the credential: 28P01, or 28000 for a role that is gone or may not log in.
     #[must_use]
     pub(crate) fn blames_credential(&self) -> bool {
         self.suspicion == Suspicion::Yes
     }
 
-    /// Whether the server took the credential, and would not have the session be the role that it asked for.
+    /// Whether the server accepted the credential, but refused the role that the session asked for.
     #[must_use]
     pub(crate) fn refuses_role(&self) -> bool {
         self.refuses_role
     }
 
-    /// Whether it is about the role itself, as its connection limit is, and not about the server or the database.
+    /// Whether the error concerns the role itself, such as its connection limit, and not the server or the database.
     #[must_use]
     pub(crate) fn is_of_role(&self) -> bool {
         self.of_role
     }
 
-    /// Whether the server took the credential before it refused for another reason, as with 3D000.
+    /// Whether the server accepted the credential before it refused for another reason, as with 3D000.
     #[must_use]
     pub(crate) fn proves_credential(&self) -> bool {
         self.after_authentication && !self.is_suspect()
@@ -114,21 +114,21 @@ impl Refusal {
     }
 }
 
-/// PostgreSQL names the routine of each error; poolers such as PgBouncer name none, and have one SQLSTATE, 08P01, for a role
-/// that is unknown, a password that is wrong, and nearly everything else.
+/// PostgreSQL sends the routine of each error. Poolers such as PgBouncer send none, and use one SQLSTATE, 08P01, for an
+/// unknown role, a wrong password, and nearly everything else.
 fn suspicion(sqlstate: &[u8; 5], routine: Option<&[u8]>, after_authentication: bool) -> Suspicion {
     match (sqlstate, routine) {
         (b"28P01", _) => Suspicion::Yes,
-        // A role that was dropped or may not log in is found out after the password was accepted, in this routine;
-        // pg_hba.conf refuses with 28000 too, from another.
+        // After the password is accepted, this routine detects a role that was dropped or may not log in. pg_hba.conf
+        // refuses with 28000 too, from another routine.
         (b"28000", Some(b"InitializeSessionUserId")) => Suspicion::Yes,
         (_, None) if !after_authentication && !is_about_something_else(sqlstate) => Suspicion::Perhaps,
         _ => Suspicion::No,
     }
 }
 
-/// Whether an SQLSTATE says by itself that something else than the credential is at fault: a connection that cannot be
-/// made, a feature, a parameter, a database, a right, resources, a state of the server, its configuration, its own fault.
+/// Whether an SQLSTATE alone shows that the credential is not the cause: it concerns a connection, a feature, a
+/// parameter, a database, a privilege, resources, the server's state, its configuration or an internal error.
 ///
 /// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 fn is_about_something_else(sqlstate: &[u8; 5]) -> bool {
@@ -138,7 +138,7 @@ fn is_about_something_else(sqlstate: &[u8; 5]) -> bool {
     CODES.contains(&sqlstate) || CLASSES.iter().any(|class| sqlstate.starts_with(*class))
 }
 
-/// `role` names one that does not exist, or that the user is no member of. That CONNECT is not granted is 42501 too.
+/// `role` names a role that does not exist, or of which the user is not a member. A missing CONNECT is 42501 too.
 fn refuses_role(sqlstate: &[u8; 5], routine: Option<&[u8]>) -> bool {
     match sqlstate {
         b"22023" => true,

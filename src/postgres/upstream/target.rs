@@ -1,37 +1,37 @@
-//! `target_session_attrs`: whether a server that let us in is one that the user wants. Floor 2.
+//! `target_session_attrs`: whether a server that accepted the login is of the wanted kind. Floor 2.
 //!
-//! PostgreSQL 14 and later tell what they are before the first ReadyForQuery; older ones are asked by a query, as libpq
-//! asks them.
+//! PostgreSQL 14 and later report their state before the first ReadyForQuery; older servers are asked by a query, as in
+//! libpq.
 //!
-//! | word | matches |
+//! | value | matches |
 //! |---|---|
 //! | `any` | every server |
 //! | `read-write` | neither a hot standby nor read-only by default |
-//! | `read-only` | one of both |
-//! | `primary` | no hot standby |
+//! | `read-only` | a hot standby, or read-only by default |
+//! | `primary` | not a hot standby |
 //! | `standby`, `prefer-standby` at first | a hot standby |
 //!
 //! Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-TARGET-SESSION-ATTRS>
 
 use super::uri::TargetSessionAttrs;
 
-/// What is known of a server; `None` while the server has not said it.
+/// The known state of a server; `None` until the server has reported it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServerState {
     in_hot_standby: Option<bool>,
     read_only_by_default: Option<bool>,
 }
 
-/// Whether a server is what `target_session_attrs` asks for.
+/// Whether a server matches `target_session_attrs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Matches {
     Yes,
     No,
-    /// The server has not said it; this query asks.
+    /// The server has not reported its state; this query asks for it.
     Ask(Question),
 }
 
-/// What an older server is asked.
+/// A query for the state of an older server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
     ReadOnly,
@@ -48,7 +48,7 @@ impl Question {
 }
 
 impl ServerState {
-    /// Takes the body of a ParameterStatus.
+    /// Reads the body of a ParameterStatus.
     pub(super) fn note(&mut self, body: &[u8]) {
         match body {
             b"in_hot_standby\0on\0" => self.in_hot_standby = Some(true),
@@ -59,10 +59,10 @@ impl ServerState {
         }
     }
 
-    /// Takes the answer to a question. What is neither yes nor no leaves it open.
+    /// Records the answer to a query. An unexpected value leaves the state unknown.
     pub(super) fn answered(&mut self, question: Question, value: &[u8]) {
         match (question, value) {
-            // One of both is on, and which one does not matter; or neither is.
+            // With `on`, at least one of the two is on, and it does not matter which. With `off`, neither is.
             (Question::ReadOnly, b"on" | b"off") => {
                 let on = Some(value == b"on");
                 *self = Self { in_hot_standby: on, read_only_by_default: on };
@@ -72,7 +72,7 @@ impl ServerState {
         }
     }
 
-    /// Whether a server in this state is what `wanted` asks for.
+    /// Whether a server in this state matches `wanted`.
     pub(super) fn matches(self, wanted: TargetSessionAttrs) -> Matches {
         let read_only = || match (self.in_hot_standby, self.read_only_by_default) {
             (Some(standby), Some(by_default)) => Ok(standby || by_default),
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use TargetSessionAttrs::{Any, PreferStandby, Primary, ReadOnly, ReadWrite, Standby};
 
-    /// As the server says it: in hot standby, read-only by default.
+    /// The state as the server reports it: in hot standby, and read-only by default.
     fn said(standby: &str, read_only: &str) -> ServerState {
         let mut state = ServerState::default();
         state.note(b"server_version\x0018.4\0");

@@ -1,10 +1,10 @@
-//! TLS to the server: the request for it, and `sslmode` as libpq means it. Floor 2.
+//! TLS with the server: SSLRequest, and `sslmode` as in libpq. Floor 2.
 //!
 //! | `sslmode` | TLS | certificate |
 //! |---|---|---|
 //! | `disable` | never | |
-//! | `allow` | if the server refuses without | the chain, where `sslrootcert` is given |
-//! | `prefer` | if the server can | the same |
+//! | `allow` | if the server refuses without | the chain, if `sslrootcert` is given |
+//! | `prefer` | if the server supports it | the same |
 //! | `require` | always | the same |
 //! | `verify-ca` | always | the chain |
 //! | `verify-full` | always | chain and name |
@@ -28,7 +28,7 @@ use crate::postgres::protocol::startup::ALPN;
 use crate::postgres::protocol::written::ssl_request;
 use crate::tls::{self, Connector, Level};
 
-/// How to speak TLS with one upstream. Its clones have the same certificates.
+/// The TLS settings of one upstream. Clones share the certificates.
 #[derive(Clone, Debug)]
 pub(super) struct Tls {
     pub(super) connector: Connector,
@@ -36,16 +36,16 @@ pub(super) struct Tls {
     pub(super) mode: SslMode,
 }
 
-/// What the server made of the request for TLS.
+/// The server's answer to the request for TLS.
 pub(super) enum Answer {
-    /// It speaks TLS.
+    /// The server speaks TLS.
     Tls(Box<TlsStream<TcpStream>>),
-    /// It does not; the connection goes on without.
+    /// The server does not support TLS; the connection continues without it.
     No(TcpStream),
 }
 
 impl Tls {
-    /// Reads the files that the words name. Blocks on them. `None`: `sslmode=disable`.
+    /// Reads the files that the parameters name, and blocks. `None`: `sslmode=disable`.
     pub(super) fn new(words: &TlsWords) -> Result<Option<Self>, FileError> {
         if words.mode == SslMode::Disable {
             return Ok(None);
@@ -54,7 +54,7 @@ impl Tls {
         Ok(Some(Self { connector, negotiation: words.negotiation, mode: words.mode }))
     }
 
-    /// Asks for TLS and shakes hands. Not cancel safe.
+    /// Requests TLS and performs the handshake. Not cancel safe.
     pub(super) async fn start(&self, mut tcp: TcpStream, host: &str) -> Result<Answer, Error> {
         if self.negotiation == SslNegotiation::Postgres && !request(&mut tcp).await? {
             return Ok(Answer::No(tcp));
@@ -85,9 +85,9 @@ fn settings(words: &TlsWords) -> tls::Settings {
     tls::Settings { level, roots, revocation_lists, client, alpn: ALPN }
 }
 
-/// Sends SSLRequest; whether the server agreed.
+/// Sends SSLRequest and returns whether the server agreed.
 ///
-/// The answer is one byte. More than that would be read as if it had come encrypted (CVE-2021-23222).
+/// The answer is one byte. Further bytes would be read as if they had come encrypted (CVE-2021-23222).
 async fn request(tcp: &mut TcpStream) -> Result<bool, Error> {
     tcp.write_all(&ssl_request()).await.map_err(Error::Request)?;
     let mut answer = Vec::with_capacity(MOST_OF_AN_ERROR);
@@ -106,7 +106,7 @@ async fn request(tcp: &mut TcpStream) -> Result<bool, Error> {
     }
 }
 
-/// Reads the error on, as far as it comes; and its words.
+/// Reads the rest of the error, as far as it comes, and returns its text.
 async fn rest_of_error(tcp: &mut TcpStream, mut answer: Vec<u8>) -> String {
     let complete = |answer: &[u8]| answer.get(5..).is_some_and(|rest| rest.contains(&0));
     while !complete(&answer) && answer.len() < MOST_OF_AN_ERROR {
@@ -118,32 +118,32 @@ async fn rest_of_error(tcp: &mut TcpStream, mut answer: Vec<u8>) -> String {
     plain::words(&answer)
 }
 
-/// Why there is no TLS with the server; each says which word would mend it.
+/// Why there is no TLS with the server. The text names the URI parameter that would help, if any.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// SSLRequest could not be sent, or was not answered.
     #[error("server did not answer the request for TLS")]
     Request(#[source] io::Error),
-    /// An answer that is neither yes nor no.
+    /// The answer is neither `S` nor `N`.
     #[error("server answered the request for TLS with neither S nor N; is it a PostgreSQL server?")]
     NotPostgres,
-    /// An answer of another protocol.
+    /// The answer belongs to another protocol.
     #[error("{0} answers at this address, and no PostgreSQL server")]
     Other(OtherProtocol),
-    /// An error in place of an answer, as of a server that cannot start a process. Nothing vouches for its words, so they
-    /// are for the log alone (CVE-2024-10977).
+    /// The server answered with an error, as it does if it cannot start a process. The text is not authenticated, so it
+    /// is only logged (CVE-2024-10977).
     #[error("server answered the request for TLS with an error: {words}")]
     Said {
-        /// One line, cleaned and cut.
+        /// One line, cleaned and truncated.
         words: String,
     },
-    /// Bytes behind the answer.
+    /// Bytes came after the answer.
     #[error("bytes came before the TLS handshake: something between here and the server adds to its traffic")]
     Stuffed,
-    /// It does not speak TLS.
+    /// The server does not support TLS.
     #[error("server does not support TLS; sslmode=disable or sslmode=prefer would connect without")]
     NotOffered,
-    /// `sslnegotiation=direct` with a server older than PostgreSQL 17, or none of PostgreSQL.
+    /// `sslnegotiation=direct` is set, but the server is older than PostgreSQL 17 or is not PostgreSQL.
     #[error("server did not take TLS from the first byte; sslnegotiation=postgres would ask for it first")]
     NotDirect,
     /// The handshake failed.
@@ -152,18 +152,18 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Whether the next attempt will fail in the same way, as long as nobody changes a setting or a certificate.
+    /// Whether each attempt fails in the same way until a setting or a certificate changes.
     #[must_use]
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
-            // The connection broke, or a server without room answered.
+            // The connection broke, or a server without resources answered.
             Self::Request(_) | Self::NotPostgres => false,
             Self::Handshake(InWords(error)) => error.is_lasting(),
             _ => true,
         }
     }
 
-    /// Whether a certificate was not taken: the server's by us, or ours by the server.
+    /// Whether a certificate was rejected: the server's by us, or ours by the server.
     pub(super) fn is_about_certificates(&self) -> bool {
         matches!(self, Self::Handshake(InWords(error)) if error.is_about_certificates())
     }
@@ -180,7 +180,7 @@ impl Error {
     }
 }
 
-/// Why the handshake failed, with the word of the URI that would mend it.
+/// Why the handshake failed, with the URI parameter that would help.
 #[derive(Debug)]
 pub(crate) struct InWords(pub(crate) tls::Error);
 
@@ -230,13 +230,13 @@ impl StdError for InWords {
     }
 }
 
-/// Why the files of the URI cannot be used.
+/// Why the URI's files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
-    /// A file is missing, or does not hold what it should.
+    /// A file is missing or has the wrong content.
     #[error(transparent)]
     Files(tls::FileError),
-    /// No roots on this machine.
+    /// The system has no root certificates.
     #[error("the system has no root certificates; name a file with sslrootcert")]
     NoSystemRoots,
 }
@@ -250,5 +250,5 @@ impl From<tls::FileError> for FileError {
     }
 }
 
-/// Bytes of an error that are read; PostgreSQL's is under a hundred.
+/// The maximum of bytes read of an error; PostgreSQL's has less than a hundred.
 const MOST_OF_AN_ERROR: usize = 1024;

@@ -1,7 +1,7 @@
-//! The upstream URI: libpq's, without user and password. Floor 2.
+//! The upstream URI: a URI of libpq without user and password. Floor 2.
 //!
-//! Every `@` must be written `%40`, so that a password is found out wherever it stands; and no error repeats what it
-//! could not read, since that may be a piece of one.
+//! Every `@` must be written as `%40`, so that a password is detected wherever it stands. No error repeats what it
+//! could not parse, since that may be part of a password.
 //!
 //! Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS>
 
@@ -17,29 +17,27 @@ use crate::files::FileSetting;
 use crate::postgres::protocol::auth::method::ChannelBinding;
 use crate::tls::ClientFiles;
 
-/// Where the upstream is and how to reach it.
+/// Where the upstream is and how to connect to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Uri {
-    /// At least one; all of one cluster.
+    /// At least one host. All belong to one cluster.
     pub(crate) hosts: Vec<Host>,
-    /// The database, where the URI names one.
+    /// The database, if the URI names one.
     pub(crate) database: Option<String>,
-    /// The TLS words.
+    /// The TLS parameters.
     pub(crate) tls: TlsWords,
-    /// `keepalives`, its kin, and `tcp_user_timeout`.
+    /// `keepalives`, `keepalives_*` and `tcp_user_timeout`.
     pub(crate) tcp: TcpSettings,
-    /// `connect_timeout`; `None` where absent or not positive: the configured one holds, since every wait has a bound.
+    /// `connect_timeout`; `None` if absent or not positive. Then the configured limit applies: every wait has a bound.
     pub(crate) connect_timeout: Option<Duration>,
-    /// `channel_binding`.
     pub(crate) channel_binding: ChannelBinding,
     /// `load_balance_hosts`: `disable` or `random`.
     pub(crate) load_balance_hosts: Order,
-    /// `target_session_attrs`.
     pub(crate) target_session_attrs: TargetSessionAttrs,
 }
 
 impl Uri {
-    /// Reads a URI.
+    /// Parses a URI.
     ///
     /// # Errors
     /// See [`Error`].
@@ -70,7 +68,7 @@ impl Uri {
     }
 }
 
-/// The words about TLS. Over a Unix socket they have no effect.
+/// The TLS parameters. They have no effect over a Unix socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TlsWords {
     /// `sslmode`.
@@ -90,17 +88,17 @@ pub(crate) struct TlsWords {
 /// Source: <https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-SSLMODE-STATEMENTS>
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SslMode {
-    /// Never TLS.
+    /// TLS is never used.
     Disable,
-    /// TLS only where the server refuses without.
+    /// TLS is used only if the server refuses without.
     Allow,
-    /// TLS where the server can.
+    /// TLS is used if the server supports it.
     Prefer,
-    /// TLS; the certificate is checked only against an `sslrootcert`.
+    /// TLS is required. The certificate is checked only against an `sslrootcert`.
     Require,
-    /// TLS with a certificate of a known root.
+    /// TLS is required, with a certificate of a known root.
     VerifyCa,
-    /// And for this very host name. Leasehold's default; libpq's is `prefer`.
+    /// The certificate must also match the host name. This is leasehold's default; libpq's is `prefer`.
     #[default]
     VerifyFull,
 }
@@ -108,107 +106,106 @@ pub(crate) enum SslMode {
 /// `sslnegotiation`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum SslNegotiation {
-    /// SSLRequest first.
+    /// An SSLRequest comes first.
     #[default]
     Postgres,
-    /// TLS from the first byte, with ALPN; PostgreSQL 17 and later.
+    /// TLS starts with the first byte, with ALPN. It needs PostgreSQL 17 or later.
     Direct,
 }
 
 /// `sslrootcert`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RootCert {
-    /// The system's roots, and nothing weaker than `verify-full`.
+    /// The system's roots, which require `verify-full`.
     System,
     /// A PEM file.
     File(FileSetting),
 }
 
-/// `target_session_attrs`: which servers may serve.
+/// `target_session_attrs`: which servers are accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum TargetSessionAttrs {
-    /// Every one.
+    /// Every server.
     #[default]
     Any,
-    /// One where transactions may write by default.
+    /// A server where transactions may write by default.
     ReadWrite,
-    /// One where they may not.
+    /// A server where transactions may not write by default.
     ReadOnly,
-    /// One that is no hot standby.
+    /// A server that is not a hot standby.
     Primary,
     /// A hot standby.
     Standby,
-    /// A hot standby, or where there is none whichever there is.
+    /// A hot standby, or any server if there is none.
     PreferStandby,
 }
 
-/// Why a URI cannot be read. No text repeats a value.
+/// Why a URI is invalid. No text repeats a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Error {
-    /// Another scheme.
+    /// The scheme is neither `postgresql` nor `postgres`.
     #[error("upstream must begin with postgresql:// or postgres://")]
     Scheme,
-    /// A user, a password, or a bare `@`.
+    /// The URI holds a user, a password, or a bare `@`.
     #[error("upstream must hold no user and no password, leasehold brings both; a literal @ is written %40")]
     Credentials,
-    /// No host.
+    /// The URI names no host.
     #[error("upstream names no host")]
     NoHost,
-    /// A host that cannot be one.
+    /// A host is malformed.
     #[error("host {position} of upstream is malformed")]
     Host {
         /// Counted from 1.
         position: usize,
     },
-    /// A port that is none.
+    /// A port is malformed.
     #[error("port {position} of upstream is not a number from 1 to 65535")]
     Port {
         /// Counted from 1.
         position: usize,
     },
-    /// Neither one port nor one for each host.
+    /// The number of ports is neither one nor the number of hosts.
     #[error("upstream has {ports} ports for {hosts} hosts")]
     PortCount {
-        /// How many ports.
+        /// The number of ports.
         ports: usize,
-        /// How many hosts.
+        /// The number of hosts.
         hosts: usize,
     },
-    /// A percent sign without two hexadecimal digits, a zero byte, or bytes that are not UTF-8.
+    /// A percent sign lacks two hexadecimal digits, or the result has a zero byte or is not UTF-8.
     #[error("upstream has a malformed percent-encoding")]
     Percent,
-    /// A query word without `=`.
+    /// A query parameter has no `=`.
     #[error("upstream has a query word without a value")]
     Pair,
-    /// A word that libpq or leasehold does not know.
+    /// Leasehold does not know the parameter.
     #[error("upstream has the unknown word {word}")]
     Unknown {
-        /// The word, where it looks like one.
+        /// Its name, if it looks like a parameter's.
         word: String,
     },
-    /// A value that the word does not take.
+    /// The parameter does not take this value.
     #[error("{word} in upstream takes {takes}")]
     Value {
-        /// The word.
         word: &'static str,
-        /// What it takes.
+        /// The values that the parameter takes.
         takes: &'static str,
     },
-    /// `sslrootcert=system` with a mode that would not check the name.
+    /// `sslrootcert=system` is set with a mode that would not check the name.
     #[error("sslrootcert=system takes sslmode=verify-full only")]
     WeakMode,
-    /// `sslnegotiation=direct` with a mode that may do without TLS.
+    /// `sslnegotiation=direct` is set with a mode that may connect without TLS.
     #[error("sslnegotiation=direct takes sslmode=require or stronger")]
     WeakDirect,
-    /// `sslcrl` where no certificate is checked.
+    /// `sslcrl` is set, but no certificate is checked.
     #[error("sslcrl has no effect: name an sslrootcert too, or take sslmode=verify-ca or verify-full")]
     UselessList,
-    /// `sslcert` without `sslkey` or the reverse.
+    /// `sslcert` is set without `sslkey`, or the reverse.
     #[error("sslcert and sslkey go together")]
     HalfPair,
 }
 
-/// Percent-decoding; `+` stays.
+/// Decodes percent-encoding; `+` stays.
 fn decode(text: &str) -> Result<String, Error> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());

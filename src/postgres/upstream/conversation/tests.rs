@@ -1,4 +1,4 @@
-//! Logins against a scripted server, over a pipe.
+//! Tests logins against a scripted server, over an in-memory stream.
 
 use tokio::io::DuplexStream;
 
@@ -24,7 +24,7 @@ fn error(sqlstate: &str, routine: &str) -> Vec<u8> {
     [b"E".as_slice(), &len.to_be_bytes(), body.as_bytes()].concat()
 }
 
-/// Plays `messages` once the startup message is there, `step` bytes at a time; then closes.
+/// Plays `messages` after the StartupMessage, `step` bytes at a time, and then closes.
 async fn login(messages: &[&[u8]], step: usize) -> Result<Ready, Failure> {
     let (mut ours, mut theirs) = tokio::io::duplex(64);
     let script = messages.concat();
@@ -52,7 +52,7 @@ async fn login(messages: &[&[u8]], step: usize) -> Result<Ready, Failure> {
     tokio::join!(play, talk).1
 }
 
-/// Closes our side, then reads what is left, so that the other side sees the end and not a broken pipe.
+/// Shuts down our direction, then reads the rest, so that the other side sees the end and not a broken pipe.
 async fn drain(theirs: &mut DuplexStream) {
     theirs.shutdown().await.unwrap();
     let mut rest = Vec::new();
@@ -92,7 +92,7 @@ async fn refusals_are_kept_whole_and_judged() {
         (true, "53300", "InitializeSessionUserId", false, true),
         (true, "3D000", "InitPostgres", false, true),
         (false, "57P03", "ProcessStartupPacket", false, false),
-        // A pooler names no routine.
+        // A pooler sends no routine.
         (false, "08P01", "", true, false),
         (false, "28000", "", true, false),
         (false, "28P01", "", true, false),
@@ -150,7 +150,7 @@ async fn words_in_plain_text_are_heard_however_they_come_in() {
     }
 }
 
-/// It may be the password.
+/// The text may be the password.
 #[tokio::test]
 async fn words_behind_a_password_are_not_repeated() {
     let echo = [b"E".as_slice(), b"pencil pencil", b"\0"].concat();
@@ -204,7 +204,7 @@ async fn a_close_is_told_from_a_refusal() {
     }
 }
 
-/// What `ask` makes of a server that answers with `messages`, and what is left for the client.
+/// Returns what `ask` reads from a server that answers with `messages`, and what remains for the client.
 async fn asked(rest: &[u8], messages: &[&[u8]]) -> Result<(BytesMut, BytesMut), Failure> {
     let (mut ours, mut theirs) = tokio::io::duplex(4096);
     theirs.write_all(&messages.concat()).await.unwrap();
@@ -227,7 +227,7 @@ async fn an_answer_is_kept_from_the_client_and_all_else_is_not() {
         asked(STATUS, &[NOTICE, described, ROW, complete, STATUS, READY, half]).await.unwrap();
     assert_eq!(value, "on");
     assert_eq!(rest, [STATUS, NOTICE, STATUS, half].concat());
-    // Half a message may have come together with the login's last.
+    // Half a message may have come with the last message of the login.
     let (value, rest) = asked(&NOTICE[..2], &[&NOTICE[2..], READY]).await.unwrap();
     assert_eq!((value.as_ref(), rest.as_ref()), (b"".as_slice(), NOTICE));
 }

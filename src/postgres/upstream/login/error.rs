@@ -1,4 +1,4 @@
-//! Why a login at a server came to nothing: whom to blame, what a client may see, and whether another way may do. Floor 2.
+//! Why a login at a server failed: whom to blame, what a client may see, and whether to try in another way. Floor 2.
 
 use std::io;
 use std::time::Duration;
@@ -12,48 +12,48 @@ use crate::postgres::upstream::refusal::Refusal;
 use crate::postgres::upstream::tls::{self, Tls};
 use crate::socket::Address;
 
-/// Why there is no session upstream.
+/// Why there is no upstream session.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// No connection.
+    /// No connection could be made.
     #[error("cannot reach the upstream server")]
     Unreachable(#[source] io::Error),
-    /// No TLS, where it must be.
+    /// TLS could not be established.
     #[error("no TLS with the upstream server")]
     Tls(#[from] tls::Error),
-    /// Not in time.
+    /// The login was not complete in time.
     #[error("upstream server was not ready within {within:?}")]
     TimedOut {
-        /// The time it had.
+        /// The time limit.
         within: Duration,
-        /// Whether it had been sent the StartupMessage by then.
+        /// Whether the login had reached the StartupMessage by then.
         connected: bool,
     },
-    /// The server is not of the kind that `target_session_attrs` asks for; the session with it has been ended.
+    /// The server does not match `target_session_attrs`; the session with it has been ended.
     #[error("upstream server is not what target_session_attrs asks for")]
     Unsuitable(Address),
-    /// The server said no.
+    /// The server sent an ErrorResponse.
     #[error("upstream server refused with {}", .0.sqlstate())]
     Refused(Refusal),
-    /// No agreement on how to authenticate.
+    /// The two sides do not agree on authentication.
     #[error("cannot authenticate at the upstream server")]
     Auth(#[source] auth::Error),
-    /// This machine has no thread left to derive SCRAM's keys on.
+    /// This machine has no thread left to derive the SCRAM keys.
     #[error("cannot derive the keys of the password")]
     NoKeys(#[source] io::Error),
-    /// The server gave its reason in plain text, as PostgreSQL does where it cannot start a process.
+    /// The server gave its reason in plain text, as PostgreSQL does if it cannot start a process.
     #[error("upstream server could not begin a session, and said: {words}")]
     Said {
-        /// One line, cleaned and cut. It came before anything secret was sent.
+        /// One line, cleaned and truncated. It came before anything secret was sent.
         words: String,
     },
     /// The server broke the protocol.
     #[error("upstream server broke the protocol")]
     Protocol(#[source] Fault),
-    /// The server closed without a word.
+    /// The server closed the connection without an error.
     #[error("upstream server closed the connection during the login")]
     Closed,
-    /// The connection broke.
+    /// The connection was lost.
     #[error("connection to the upstream server was lost during the login")]
     Lost(#[source] io::Error),
 }
@@ -65,8 +65,8 @@ impl Error {
         matches!(self, Self::Refused(refusal) if refusal.is_suspect())
     }
 
-    /// Whether the next attempt will fail in the same way, as long as nobody changes a setting: the two ends do not agree on
-    /// TLS, or on how to authenticate.
+    /// Whether each attempt fails in the same way until a setting changes: the two sides do not agree on TLS or on
+    /// authentication.
     #[must_use]
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
@@ -76,7 +76,7 @@ impl Error {
         }
     }
 
-    /// The address of the server that refused or does not suit; `None` for other errors.
+    /// The address of the server that refused or did not match; `None` for other errors.
     #[must_use]
     pub(crate) fn address(&self) -> Option<&Address> {
         match self {
@@ -93,7 +93,7 @@ impl Error {
         self
     }
 
-    /// Whether it is for want of file descriptors, of this process or of its machine, and says nothing of the server.
+    /// Whether this process or its machine has no file descriptors left, so that the error does not concern the server.
     #[must_use]
     pub(crate) fn is_out_of_files(&self) -> bool {
         let kinds = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(rustix::io::Errno::raw_os_error);
@@ -110,7 +110,7 @@ impl Error {
         }
     }
 
-    /// What a client may see. A refusal that is not suspect has its own frame, which goes to the client instead.
+    /// What a client may see. It receives a refusal that is not suspect as the server's own frame instead.
     #[must_use]
     pub(crate) fn fatal(&self) -> Fatal {
         let (sqlstate, message, hint) = match self {
@@ -152,8 +152,8 @@ impl Error {
         Fatal { sqlstate, message: message.into(), detail: None, hint }
     }
 
-    /// With TLS 1.3 a server judges our certificate only after our side of the handshake is over; and its alert is lost where
-    /// it closes before it has read the StartupMessage.
+    /// With TLS 1.3 a server checks our certificate only after our side of the handshake is over, and its alert is lost
+    /// if it closes before it has read the StartupMessage.
     pub(super) fn may_be_about_certificates(&self, tls: &Tls) -> bool {
         match self {
             Self::Tls(error) => error.is_about_certificates(),
@@ -189,7 +189,7 @@ impl From<Failure> for Error {
     }
 }
 
-/// The server's words, which came in plain text, as a message.
+/// Builds an error from the server's plain text.
 fn cannot_begin(words: &str) -> Fatal {
     let message = if words.is_empty() { "the upstream server could not begin a session" } else { words };
     Fatal {

@@ -1,4 +1,4 @@
-//! Logins at a scripted server that tells nothing of itself, as PostgreSQL before 14.
+//! Tests logins at a scripted server that does not report its state, like PostgreSQL before 14.
 
 use tokio::net::TcpListener;
 
@@ -11,7 +11,7 @@ use crate::postgres::protocol::auth::method::RequireAuth;
 const STARTUP: &[u8] = b"\0\0\0\x0f\0\x03\0\0user\0v\0";
 const LET_IN: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
 
-/// What the login led to, and what the server heard behind the StartupMessage until the end of its input.
+/// Returns the result of the login, and what the server received after the StartupMessage.
 async fn login(word: &str, answer: &'static [u8]) -> (Result<UpstreamSession, Error>, Vec<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!(
@@ -32,7 +32,7 @@ async fn login(word: &str, answer: &'static [u8]) -> (Result<UpstreamSession, Er
         server.write_all(&[LET_IN, answer].concat()).await.unwrap();
         let mut heard = Vec::new();
         let mut chunk = [0; 64];
-        // As PostgreSQL: the connection ends with Terminate.
+        // PostgreSQL ends the connection at Terminate too.
         while !heard.ends_with(&terminate()) {
             match timeout(Duration::from_millis(300), server.read(&mut chunk)).await {
                 Ok(Ok(read)) if read > 0 => heard.extend_from_slice(&chunk[..read]),
@@ -64,7 +64,7 @@ async fn a_server_that_does_not_suit_is_told_goodbye() {
     let (session, heard) = login("read-only", ROW_OFF).await;
     assert!(matches!(session, Err(Error::Unsuitable(_))));
     assert_eq!(heard, [SHOW, &terminate()].concat());
-    // Nor does one that cannot say.
+    // A server that does not report its state does not match either.
     let (session, heard) = login("standby", b"E\0\0\0\x05\0Z\0\0\0\x05I").await;
     assert!(matches!(session, Err(Error::Unsuitable(_))));
     assert!(heard.ends_with(b"SELECT pg_catalog.pg_is_in_recovery()\0X\0\0\0\x04"));
@@ -77,8 +77,7 @@ async fn any_server_is_asked_nothing() {
     assert!(heard.is_empty());
 }
 
-/// A server that asks for as many rounds as it may with a salt that is new each time, until the client-final-message is
-/// there.
+/// A server that asks for the maximum of rounds and then waits for the client-final-message.
 async fn asks_for_much(listener: TcpListener) {
     let (mut server, _) = listener.accept().await.unwrap();
     let mut chunk = [0; 512];
@@ -107,7 +106,7 @@ async fn upstream_of(listener: &TcpListener, shared: &Shared) -> Upstream {
     Upstream::new(Uri::parse(&uri).unwrap(), settings).unwrap()
 }
 
-/// One thread runs all of it, so rounds on that thread would let nothing else happen.
+/// One thread runs the whole test, so rounds on that thread would block all else.
 #[tokio::test]
 async fn a_server_that_asks_for_many_rounds_keeps_no_other_login_waiting() {
     let shared = Shared::default();
@@ -134,7 +133,7 @@ async fn a_server_that_asks_for_many_rounds_keeps_no_other_login_waiting() {
             session.unwrap();
         }
     };
-    // The first to be ready is the other's twentieth login.
+    // The twentieth login at the other server must be complete first.
     tokio::select! {
         biased;
         slow = &mut slow => panic!("the rounds were done first: {slow:?}"),

@@ -1,11 +1,11 @@
-//! The hosts of a URI, from its authority or from the words `host` and `port`. Floor 2.
+//! The hosts of a URI, from its authority or from the parameters `host` and `port`. Floor 2.
 
 use std::path::PathBuf;
 
 use super::{Error, decode};
 use crate::dial::Host;
 
-/// Hosts and ports as written, percent-decoded, not yet paired.
+/// Hosts and ports as written: percent-decoded, but not yet paired.
 #[derive(Default)]
 pub(super) struct HostList {
     hosts: Vec<String>,
@@ -13,7 +13,7 @@ pub(super) struct HostList {
 }
 
 impl HostList {
-    /// Reads `h1:5432,[::1],%2Fsocket%2Fdir`.
+    /// Parses `h1:5432,[::1],%2Fsocket%2Fdir`.
     pub(super) fn parse(authority: &str) -> Result<Self, Error> {
         let mut list = Self::default();
         if authority.is_empty() {
@@ -41,17 +41,17 @@ impl HostList {
         Ok(list)
     }
 
-    /// The word `host` replaces all hosts; there an IPv6 address has no brackets.
+    /// Replaces all hosts by the parameter `host`, where an IPv6 address has no brackets.
     pub(super) fn replace_hosts(&mut self, value: &str) {
         self.hosts = value.split(',').map(str::to_owned).collect();
     }
 
-    /// The word `port` replaces all ports.
+    /// Replaces all ports by the parameter `port`.
     pub(super) fn replace_ports(&mut self, value: &str) {
         self.ports = value.split(',').map(str::to_owned).collect();
     }
 
-    /// Pairs them: one port for all hosts, or one for each; an empty one is 5432.
+    /// Pairs hosts with ports: one port for all hosts, or one for each. An empty port means 5432.
     pub(super) fn hosts(self) -> Result<Vec<Host>, Error> {
         if self.hosts.iter().all(String::is_empty) {
             return Err(Error::NoHost);
@@ -76,7 +76,7 @@ fn place(host: String, port: u16, position: usize) -> Result<Host, Error> {
     if host.starts_with('/') {
         return Ok(Host::Unix(PathBuf::from(host).join(format!(".s.PGSQL.{port}"))));
     }
-    // A zone like fe80::1%eth0 is fine; an abstract socket (@name) is not supported.
+    // A zone as in fe80::1%eth0 is allowed; an abstract socket (@name) is not supported.
     let plain = |c: char| !c.is_whitespace() && !c.is_control() && !"/@[]".contains(c);
     if host.is_empty() || !host.chars().all(plain) {
         return Err(Error::Host { position });

@@ -1,4 +1,4 @@
-//! What a URI may say and what it may not.
+//! Tests which URIs are accepted and what they mean.
 
 use proptest::prelude::*;
 
@@ -154,7 +154,7 @@ fn encode(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// As written in a URI, and what is read from it.
+/// A host as written in a URI, and as read from it.
 fn host() -> impl Strategy<Value = (String, Host)> {
     let tcp = |name: String, port| {
         let host = Host::Tcp { name, port };

@@ -1,4 +1,4 @@
-//! The query words of a URI, but for `host` and `port`. Floor 2.
+//! The query parameters of a URI, except `host` and `port`. Floor 2.
 //!
 //! Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS>
 
@@ -9,7 +9,7 @@ use crate::dial::{Host, Order, TcpSettings};
 use crate::files::FileSetting;
 use crate::tls::ClientFiles;
 
-/// What has been read so far; a later word beats an earlier one.
+/// The parameters read so far. A later value replaces an earlier one.
 #[derive(Default)]
 pub(super) struct Words {
     pub(super) database: Option<String>,
@@ -24,7 +24,7 @@ pub(super) struct Words {
 }
 
 impl Words {
-    /// Takes one word and its value, both decoded. An empty value of a path, a number or `dbname` is none.
+    /// Takes one parameter and its value, both decoded. An empty path, number or `dbname` counts as absent.
     pub(super) fn take(&mut self, word: &str, value: String) -> Result<(), Error> {
         match word {
             "user" | "password" | "passfile" => return Err(Error::Credentials),
@@ -75,7 +75,7 @@ impl Words {
         Ok(())
     }
 
-    /// Checks the words against one another.
+    /// Checks the parameters against one another.
     pub(super) fn finish(mut self, hosts: Vec<Host>) -> Result<Uri, Error> {
         if self.tls.root_cert == Some(RootCert::System) && self.tls.mode != SslMode::VerifyFull {
             return Err(Error::WeakMode);
@@ -83,7 +83,7 @@ impl Words {
         if self.tls.negotiation == SslNegotiation::Direct && self.tls.mode < SslMode::Require {
             return Err(Error::WeakDirect);
         }
-        // libpq would pass over it in silence.
+        // libpq would ignore it silently.
         let unchecked = (SslMode::Allow..=SslMode::Require).contains(&self.tls.mode);
         if self.tls.crl.is_some() && unchecked && self.tls.root_cert.is_none() {
             return Err(Error::UselessList);
@@ -149,12 +149,12 @@ fn seconds(word: &'static str, value: &str) -> Result<Option<Duration>, Error> {
     Ok(positive(word, value)?.map(|seconds| Duration::from_secs(seconds.into())))
 }
 
-/// As libpq: zero and less mean the default.
+/// As in libpq, zero and less mean the default.
 fn positive(word: &'static str, value: &str) -> Result<Option<u32>, Error> {
     Ok(integer(word, value)?.and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0))
 }
 
-/// libpq's integers have 32 bits and may stand between blanks.
+/// libpq's integers have 32 bits and may have white space around them.
 fn integer(word: &'static str, value: &str) -> Result<Option<i32>, Error> {
     let value = value.trim_ascii();
     if value.is_empty() {
@@ -163,7 +163,7 @@ fn integer(word: &'static str, value: &str) -> Result<Option<i32>, Error> {
     value.parse().map(Some).map_err(|_| Error::Value { word, takes: "a whole number" })
 }
 
-/// A piece of a password with a `?` in it could come here; only what looks like a word is shown.
+/// A password with a `?` in it could put a part of itself here, so only what looks like a parameter is shown.
 fn shown(word: &str) -> String {
     let plain = word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     if plain && !word.is_empty() && word.len() <= 40 { word.to_owned() } else { "(not a word)".to_owned() }
