@@ -1,7 +1,7 @@
-//! TLS towards clients, whatever is spoken over it: who we are, whose certificates we take, and reading both again.
+//! TLS towards clients, for any protocol: our certificate, the CAs of client certificates, and the renewal of both.
 //! Floor 2.
 //!
-//! TLS towards servers is another module's affair.
+//! TLS towards servers is in [`tls`](crate::tls).
 
 mod certificate;
 mod files;
@@ -16,37 +16,37 @@ pub(crate) use certificate::Identity;
 pub(crate) use files::{Error, InForce};
 pub(crate) use handshake::{HandshakeError, identity};
 
-/// Which files say who we are, and whom we ask for a certificate.
+/// The files of the server's certificate, and of the CAs of client certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// A PEM file of our certificate, with its chain behind it.
+    /// A PEM file with the server's certificate, followed by its chain.
     pub(crate) cert: FileSetting,
-    /// A PEM file of its key, not encrypted.
+    /// A PEM file with the private key of the certificate, not encrypted.
     pub(crate) key: FileSetting,
-    /// A PEM file of the CAs that sign the certificates of clients; `None`: clients are not asked for one.
+    /// A PEM file of the CAs that sign client certificates. `None`: no client certificate is requested.
     pub(crate) client_ca: Option<FileSetting>,
-    /// The protocol that is agreed on by ALPN where a client offers any.
+    /// The protocol that the server selects by ALPN if a client offers any.
     pub(crate) alpn: &'static [u8],
 }
 
-/// What new handshakes are made with; nothing, where TLS is not offered. Handshakes under way, and connections, keep what
-/// they began with.
+/// The certificates for new handshakes; empty if TLS is not offered. Connections and handshakes that have begun keep
+/// the certificates that they began with.
 #[derive(Debug, Default)]
 pub(crate) struct Acceptor(RwLock<Option<Arc<InForce>>>);
 
 impl Acceptor {
-    /// What a handshake is made with now.
+    /// The certificates for a handshake that begins now.
     #[must_use]
     pub(crate) fn in_force(&self) -> Option<Arc<InForce>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts other certificates in force, or none.
+    /// Replaces the certificates; `None` turns TLS off.
     pub(crate) fn set(&self, fresh: Option<InForce>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = fresh.map(Arc::new);
     }
 
-    /// Puts other certificates in force, unless `before` has given way to something else meanwhile.
+    /// Replaces the certificates, unless `before` has been replaced by others meanwhile.
     fn succeed(&self, before: &Arc<InForce>, fresh: InForce) -> bool {
         let mut in_force = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let is_before = in_force.as_ref().is_some_and(|now| Arc::ptr_eq(now, before));

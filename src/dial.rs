@@ -1,5 +1,5 @@
-//! A connection to one of several hosts: names, addresses, TCP and Unix sockets, and the stream over them. It knows nothing
-//! of what is said on a connection. Floor 2.
+//! Connects to one of several hosts: names, addresses, TCP and Unix sockets, and the stream over them. It does not know
+//! the protocol that is spoken on a connection. Floor 2.
 //!
 //! | module | what |
 //! |---|---|
@@ -34,18 +34,18 @@ pub(crate) enum Socket {
     Unix(UnixStream),
 }
 
-/// The options of each TCP socket. `None`: the system's own.
+/// The socket options of each TCP connection. `None`: the default of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TcpSettings {
-    /// Whether there are keepalives.
+    /// Whether keepalives are sent (`SO_KEEPALIVE`).
     pub(crate) keepalives: bool,
-    /// After how long a silence.
+    /// The time without traffic before the first keepalive (`TCP_KEEPIDLE`).
     pub(crate) keepalives_idle: Option<Duration>,
-    /// How long after one that was not answered the next is sent.
+    /// The time between two keepalives that are not answered (`TCP_KEEPINTVL`).
     pub(crate) keepalives_interval: Option<Duration>,
-    /// How many may be lost.
+    /// The number of unanswered keepalives after which the connection is lost (`TCP_KEEPCNT`).
     pub(crate) keepalives_count: Option<u32>,
-    /// How long what was sent may stay without an acknowledgement.
+    /// How long sent data may stay without an acknowledgement (`TCP_USER_TIMEOUT`).
     pub(crate) user_timeout: Option<Duration>,
 }
 
@@ -61,10 +61,10 @@ impl Default for TcpSettings {
     }
 }
 
-/// Connects to one address. The caller bounds the wait.
+/// Connects to an address. The caller bounds the wait.
 ///
 /// # Errors
-/// What the system says.
+/// The error of the system.
 pub(crate) async fn connect(address: &Address, settings: &TcpSettings) -> io::Result<Socket> {
     Ok(match address {
         Address::Tcp(to) => {
@@ -90,7 +90,7 @@ fn set_options(stream: &TcpStream, settings: &TcpSettings) -> io::Result<()> {
         if let Some(count) = settings.keepalives_count {
             keepalive = keepalive.with_retries(count);
         }
-        // On Linux this sets only what was given, and does not by itself turn keepalives on.
+        // On Linux this sets only the given values, and does not turn keepalives on.
         socket.set_keepalive(true)?;
         socket.set_tcp_keepalive(&keepalive)?;
     }

@@ -1,4 +1,4 @@
-//! Where clients connect: TCP and Unix sockets, and the loops that accept. Floor 5.
+//! Listens for clients on TCP and Unix sockets, and runs the accept loops. Floor 5.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -21,23 +21,23 @@ use crate::socket::descriptors::Descriptors;
 use crate::socket::{self, Address, Bound, Client, UnixSocket, is_the_clients};
 use crate::workers::{Worker, Workers};
 
-/// Why an address cannot be listened on.
+/// The reason why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The system refused.
     #[error("cannot listen on {address}")]
     Bind {
         address: Address,
-        /// What it said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// The Unix socket is not to be had.
+    /// The Unix socket cannot be bound.
     #[error(transparent)]
     Unix(#[from] socket::Error),
 }
 
-/// What serves the clients of all listeners, whatever they speak. Its clones number their clients together.
+/// Serves the clients of all listeners, whatever their protocol. Its clones share the numbering of clients.
 #[derive(Clone)]
 pub(crate) struct Service<S, T> {
     descriptors: Arc<Descriptors>,
@@ -47,8 +47,9 @@ pub(crate) struct Service<S, T> {
 }
 
 impl<S, T> Service<S, T> {
-    /// `descriptors` counts what clients may take. `serve` serves one to its end; its number counts from 1. `turn_away`
-    /// answers one for which there are no descriptors: it may not wait for that client.
+    /// `descriptors` counts the descriptors that clients use. `serve` serves a client to its end; its argument is the
+    /// client's number, from 1. `turn_away` answers a client for which there are no descriptors; it must not wait for
+    /// the client.
     #[must_use]
     pub(crate) fn new(descriptors: Arc<Descriptors>, serve: S, turn_away: T) -> Self {
         Self { descriptors, last_id: Arc::default(), serve, turn_away }
@@ -59,7 +60,7 @@ impl<S, T> Service<S, T> {
     }
 }
 
-/// A bound address. Nobody is accepted before [`Listener::run`]; connections wait in the backlog.
+/// A bound address. No client is accepted before [`Listener::run`]; connections wait in the backlog.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: Bound,
@@ -85,15 +86,15 @@ impl Listener {
         Ok(Self { socket, address })
     }
 
-    /// The address, with the port that was taken.
+    /// The bound address, with its actual port.
     #[must_use]
     #[cfg(test)]
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Accepts clients until `stop`, and serves each in a task of a worker, for which `sessions` waits. Connections that
-    /// are still in the backlog then are refused by the system.
+    /// Accepts clients until `stop`, and serves each in a task of a worker. `sessions` tracks these tasks. The system
+    /// refuses the connections that are still in the backlog at `stop`.
     pub(crate) async fn run<S, F, T, G>(
         self,
         service: Service<S, T>,
@@ -119,7 +120,7 @@ impl Listener {
                     let span = tracing::debug_span!("session", session.id = id, client.addr = %Peer(&client));
                     if let Some(descriptors) = service.descriptors.take() {
                         let serving = (service.serve)(client, id);
-                        // They are free again when both sockets are closed.
+                        // The descriptors are given back after both sockets are closed.
                         let serving = async move { (serving.await, drop(descriptors)).0 };
                         worker.spawn(&sessions, serving.instrument(span));
                     } else {
@@ -144,7 +145,7 @@ impl Listener {
         }
     }
 
-    /// The next client, and the worker to whose runtime its socket belongs.
+    /// Accepts the next client, and returns the worker to whose runtime the socket belongs.
     async fn accept<'a>(&self, workers: &'a Workers) -> io::Result<(Client, socket::Peer, &'a Worker)> {
         let accept = poll_fn(|cx| {
             let worker = workers.least_loaded();
@@ -155,7 +156,7 @@ impl Listener {
         let (client, peer, worker) = accept.await?;
         if let Client::Tcp(stream) = &client {
             stream.set_nodelay(true)?;
-            // A client that vanished without a word is found out, as by the server itself.
+            // Keepalives detect a client whose host has vanished, as PostgreSQL does.
             SockRef::from(stream).set_keepalive(true)?;
             SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
         }
@@ -166,7 +167,7 @@ impl Listener {
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // `[::1]` and `[::]` stand beside their IPv4 kin and do not take their clients.
+        // `[::1]` and `[::]` do not accept IPv4 connections, so that an IPv4 listener can use the same port.
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
@@ -176,7 +177,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Where a client comes from, written only where a log asks for it.
+/// Formats the address of a client, only if a log line needs it.
 struct Peer<'a>(&'a Client);
 
 impl fmt::Display for Peer<'_> {
@@ -195,15 +196,15 @@ impl fmt::Display for Peer<'_> {
     }
 }
 
-/// Of the file of a Unix socket. Its user and group may connect: whoever connects needs no password.
+/// The mode of a Unix socket's file. Its user and group may connect, without a password.
 const MODE: u32 = 0o660;
-/// What is left is kept for renewals, proofs and probes.
+/// The remaining descriptors are reserved for renewals, proofs and probes.
 const NO_ROOM: &str = "the limit of open files leaves no room for more clients: they get 53300; raise it";
-/// Room for a burst of reconnecting clients while a core is busy.
+/// Enough for a burst of reconnecting clients while a core is busy.
 const BACKLOG: i32 = 1024;
-/// Then a silent client is asked whether it is still there, and again as often as the system does (about eleven minutes).
+/// The idle time before the first keepalive. The system sends more at its own interval, for about eleven minutes.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
-/// What cannot be accepted for want of file descriptors stays ready: without a pause the loop would spin.
+/// A connection that cannot be accepted for lack of descriptors stays ready: without a pause the loop would spin.
 const PAUSE: Duration = Duration::from_millis(100);
 const LOG_EVERY: Duration = Duration::from_secs(10);
 

@@ -1,5 +1,5 @@
-//! Sockets that are listened on, whoever listens: their files, the connections that they take, the descriptors behind
-//! both; and the connection itself, on either side. Nothing here knows what is said on a connection. Floor 2.
+//! Sockets that listen: their addresses and files, the connections that they accept, the file descriptors that both
+//! need; and the connection itself, on either side. It does not know the protocol on a connection. Floor 2.
 
 mod address;
 mod bound;
@@ -18,7 +18,7 @@ pub(crate) use connections::{Connections, Peer, Progress};
 pub(crate) use stream::{Stream, Tls};
 pub(crate) use unix::{Error, UnixSocket};
 
-/// A client that gave up while it waited to be accepted, or whose socket has already failed.
+/// Whether the client caused the error: it gave up before it was accepted, or its socket has failed.
 #[must_use]
 pub(crate) fn is_the_clients(error: &io::Error) -> bool {
     matches!(

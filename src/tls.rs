@@ -1,7 +1,7 @@
-//! TLS towards a server, whatever is spoken over it: whom we trust, who we are, and reading both again. Floor 2.
+//! TLS towards a server, for any protocol: trusted roots, our client certificate, and the renewal of both. Floor 2.
 //!
-//! Who connects says how much of the server's certificate is checked, in [`Settings`]. In every case the handshake's
-//! signature must fit the certificate shown.
+//! [`Settings`] say how much of the server's certificate is checked. In every case the handshake's signature must fit
+//! the certificate.
 
 mod certificate;
 mod connector;
@@ -20,26 +20,26 @@ pub(crate) use error::Error;
 pub(crate) use files::FileError;
 pub(crate) use verify::Level;
 
-/// How to speak TLS with a server.
+/// The TLS settings for a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// How much of the server's certificate is checked.
     pub(crate) level: Level,
     /// A PEM file of the roots that are trusted; `None`: the system's.
     pub(crate) roots: Option<FileSetting>,
-    /// A PEM file of revocation lists.
+    /// A PEM file of certificate revocation lists (CRLs).
     pub(crate) revocation_lists: Option<FileSetting>,
-    /// Who we are.
+    /// The client certificate.
     pub(crate) client: Option<ClientFiles>,
-    /// What is offered by ALPN.
+    /// The protocol that is offered by ALPN.
     pub(crate) alpn: &'static [u8],
 }
 
-/// PEM files that show the server who we are.
+/// The PEM files of the client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClientFiles {
-    /// The certificate, with its chain.
+    /// The certificate, followed by its chain.
     pub(crate) cert: FileSetting,
-    /// Its key, not encrypted.
+    /// The private key of the certificate, not encrypted.
     pub(crate) key: FileSetting,
 }

@@ -1,7 +1,6 @@
-//! The threads that carry sessions: each has a runtime of its own, so nothing in the life of a transaction wakes another
-//! thread. Floor 5.
+//! The threads that run sessions. Each has its own runtime, so a transaction never wakes another thread. Floor 5.
 //!
-//! A session stays on the thread that it began on. The main runtime keeps all the rest: leases, probes, commands.
+//! A session stays on the thread where it began. The main runtime runs everything else: leases, probes, commands.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -14,7 +13,7 @@ use tokio::runtime::{Builder, EnterGuard, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The worker threads. They end, and drop the tasks that they still have, when this is dropped.
+/// The worker threads. Dropping this ends them and drops their remaining tasks.
 #[derive(Debug)]
 pub(crate) struct Workers {
     workers: Vec<Worker>,
@@ -23,7 +22,7 @@ pub(crate) struct Workers {
     ended: Mutex<mpsc::Receiver<()>>,
 }
 
-/// One thread, and how many tasks it has.
+/// One worker thread, and its number of tasks.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     runtime: Handle,
@@ -31,10 +30,10 @@ pub(crate) struct Worker {
 }
 
 impl Workers {
-    /// Starts so many threads.
+    /// Starts this number of threads.
     ///
     /// # Errors
-    /// If the system has no thread, no descriptors or no memory for them.
+    /// The system has no thread, descriptor or memory left for them.
     pub(crate) fn start(threads: NonZeroUsize) -> io::Result<Self> {
         let stop = CancellationToken::new();
         let (ends, ended) = mpsc::channel();
@@ -55,7 +54,7 @@ impl Workers {
         Ok(Self { workers: workers?, stop, ended: Mutex::new(ended) })
     }
 
-    /// The worker for the next task: the first that has the fewest, counted by the [`GROUP`].
+    /// The worker for the next task: the first with the lowest number of tasks, counted in groups of [`GROUP`].
     #[must_use]
     #[expect(clippy::expect_used, reason = "there is at least one, by the type that `start` takes")]
     pub(crate) fn least_loaded(&self) -> &Worker {
@@ -67,19 +66,19 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         self.stop.cancel();
-        // Nothing is ever sent: this waits for the last thread.
+        // Nothing is ever sent on this channel: the receive ends with the last thread.
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = ended.recv_timeout(ENDS_WITHIN);
     }
 }
 
 impl Worker {
-    /// While the guard lives, a socket that this thread makes belongs to the worker's runtime.
+    /// While the guard lives, a socket created on this thread belongs to the worker's runtime.
     pub(crate) fn enter(&self) -> EnterGuard<'_> {
         self.runtime.enter()
     }
 
-    /// Runs a task on the worker. `tracker` waits for it.
+    /// Runs a task on the worker. `tracker` tracks it.
     pub(crate) fn spawn(&self, tracker: &TaskTracker, task: impl Future<Output = ()> + Send + 'static) {
         let counted = Counted::one(&self.tasks);
         tracker.spawn_on(
@@ -92,7 +91,7 @@ impl Worker {
     }
 }
 
-/// A task of a worker, counted until dropped.
+/// A task of a worker, counted until it is dropped.
 struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
@@ -108,15 +107,15 @@ impl Drop for Counted {
     }
 }
 
-/// What a worker thread does until it is told to stop. What is still in flight then is dropped, not waited for.
+/// Runs a worker thread until `stop`. Tasks that still run are then dropped.
 fn run(runtime: Runtime, stop: &CancellationToken) {
     runtime.block_on(stop.cancelled());
     runtime.shutdown_timeout(Duration::ZERO);
 }
 
-/// So many tasks are put on one thread before the next thread gets any. What comes for several sessions at about the same
-/// time is then served by one wake-up of one thread, and not by one each: eight busy sessions on one thread cost a sixth
-/// less CPU than four on each of two, and are as fast.
+/// The number of tasks that one thread gets before the next thread gets any. Events for several sessions at about the
+/// same time are then served by one wake-up of one thread. Eight busy sessions on one thread use a sixth less CPU than
+/// four on each of two threads, and are as fast.
 const GROUP: usize = 8;
 /// How long the end of the process waits for the workers. A thread that hangs ends with the process.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);

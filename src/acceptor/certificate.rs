@@ -1,4 +1,4 @@
-//! What a certificate says: its lifetime, and whom it stands for. Floor 2.
+//! The fields of a certificate that leasehold reads: its validity, and the identity of its subject. Floor 2.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,19 +9,20 @@ use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-/// Whom a client's certificate stands for, which a CA that we trust has vouched for.
+/// The identity in a client's certificate. A CA that we trust has signed the certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// The subject as RFC 4514 writes it: `CN=app,O=shop`. Empty where it has none.
+    /// The subject as RFC 4514 writes it: `CN=app,O=shop`. Empty if the certificate has no subject.
     pub(crate) subject: String,
-    /// The `dNSName`s of the subject alternative name, in its order.
+    /// The `dNSName`s of the subject alternative name, in the order of the certificate.
     pub(crate) dns: Vec<String>,
-    /// The `uniformResourceIdentifier`s of the subject alternative name, in its order; SPIFFE's are of this kind.
+    /// The `uniformResourceIdentifier`s of the subject alternative name, in the order of the certificate. A SPIFFE ID
+    /// is a URI.
     pub(crate) uris: Vec<String>,
 }
 
 impl Identity {
-    /// `None`: it cannot be read.
+    /// `None`: the certificate cannot be parsed.
     #[must_use]
     pub(crate) fn of(leaf: &CertificateDer<'_>) -> Option<Self> {
         let certificate = Certificate::from_der(leaf).ok()?.tbs_certificate;
@@ -39,7 +40,7 @@ impl Identity {
     }
 }
 
-/// `CN=app,O=shop (DNS:app.example, URI:spiffe://example/app)`, fit for one line of a log.
+/// Writes `CN=app,O=shop (DNS:app.example, URI:spiffe://example/app)`, on one line of a log.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&shown(&self.subject))?;
@@ -53,15 +54,15 @@ impl fmt::Display for Identity {
     }
 }
 
-/// What a CA has signed may still be long, and hold anything.
+/// Escapes and cuts the text: a CA may have signed a name of any length with any characters.
 fn shown(text: &str) -> String {
     text.chars().take(SHOWN_CHARACTERS).flat_map(char::escape_debug).collect()
 }
 
-/// A SPIFFE ID may have 2048 bytes, and none in use has.
+/// A SPIFFE ID may have 2048 bytes, but those in use are much shorter.
 const SHOWN_CHARACTERS: usize = 256;
 
-/// When a certificate holds: from the first moment to the second. `None`: it cannot be read.
+/// The validity of a certificate, from `notBefore` to `notAfter`. `None`: the certificate cannot be parsed.
 pub(super) fn lifetime(leaf: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {
     let validity = Certificate::from_der(leaf).ok()?.tbs_certificate.validity;
     let at = |since: Duration| UNIX_EPOCH + since;

@@ -1,4 +1,4 @@
-//! What the files hold: our certificate and its key, and the CAs of clients. Floor 2.
+//! Reads the files of the server's certificate and key, and of the CAs of client certificates. Floor 2.
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,11 +16,11 @@ use super::{Settings, certificate};
 use crate::crypto;
 use crate::files::{self, FileSetting, Reason};
 
-/// What was read, and what handshakes are made with.
+/// What was read from the files, and the rustls configuration made of it.
 #[derive(Debug)]
 pub(crate) struct InForce {
     pub(super) settings: Settings,
-    /// The files as they were just before they were read.
+    /// The state of the files just before they were read.
     pub(super) stamps: Stamps,
     pub(super) config: Arc<ServerConfig>,
     leaf: CertificateDer<'static>,
@@ -31,7 +31,7 @@ impl InForce {
     /// Reads the files. Blocks on them.
     ///
     /// # Errors
-    /// Where a client could not be served with them; a certificate that is out of date is a [`Warning`].
+    /// The files cannot serve any client. An expired certificate is a [`Warning`], not an error.
     pub(crate) fn read(settings: &Settings) -> Result<Self, Error> {
         let stamps = Stamps::of(settings);
         let provider = crypto::provider();
@@ -49,7 +49,7 @@ impl InForce {
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(ours)));
         config.alpn_protocols = vec![settings.alpn.to_vec()];
         if asks {
-            // A session that is resumed would outlive the client's certificate, which is checked at its begin alone.
+            // A resumed session would outlive the client's certificate, which is checked only in a full handshake.
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
@@ -58,10 +58,10 @@ impl InForce {
         Ok(Self { settings: settings.clone(), stamps, config: Arc::new(config), leaf, warnings })
     }
 
-    /// Reads the files in place of what is in force, if anything is. Blocks on them.
+    /// Reads the files again, to replace `before`. Blocks on them.
     ///
     /// # Errors
-    /// As [`InForce::read`], and where another certificate is out of date than the one in force.
+    /// As [`InForce::read`]. An expired certificate is an error too if it would replace a different certificate.
     pub(crate) fn reread(settings: &Settings, before: Option<&Self>) -> Result<Self, Error> {
         let fresh = Self::read(settings)?;
         let is_other = before.is_some_and(|before| before.leaf != fresh.leaf);
@@ -71,19 +71,19 @@ impl InForce {
         }
     }
 
-    /// What is not as it should be, though clients can be served with it.
+    /// A fault that does not keep clients from being served.
     #[must_use]
     pub(crate) fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
-    /// Whether clients have to show a certificate.
+    /// Whether clients have to send a certificate.
     #[must_use]
     pub(crate) fn asks_for_certificate(&self) -> bool {
         self.settings.client_ca.is_some()
     }
 
-    /// What is said of it in the log: `good until 2027-01-01T00:00:00Z`.
+    /// The text for the log: `good until 2027-01-01T00:00:00Z`.
     #[must_use]
     pub(crate) fn describe(&self) -> String {
         match certificate::lifetime(&self.leaf) {
@@ -93,7 +93,7 @@ impl InForce {
     }
 }
 
-/// That our certificate is out of date, which a client that does not verify it does not mind.
+/// The server's certificate has expired, or is not valid yet. Clients that do not verify it can still connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Warning {
     file: FileSetting,
@@ -118,7 +118,7 @@ impl Warning {
     }
 }
 
-/// `leasehold.toml:3: tls.cert_file: /etc/tls/tls.crt: the certificate expired at 2026-01-01T00:00:00Z`
+/// Writes `leasehold.toml:3: tls.cert_file: /etc/tls/tls.crt: the certificate expired at 2026-01-01T00:00:00Z`.
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.fault {
@@ -138,7 +138,7 @@ impl fmt::Display for Warning {
     }
 }
 
-/// A client without a certificate passes here, so that it can get an error of its own protocol later.
+/// Accepts a client without a certificate, so that it can get an error message of its own protocol later.
 fn client_verifier(
     file: &FileSetting,
     provider: Arc<CryptoProvider>,
@@ -153,14 +153,14 @@ fn client_verifier(
         .map_err(Error::Verifier)
 }
 
-/// What tells that a file was written anew, or that another one has come into its place. A missing file has none.
+/// Identifies the content of the files: it changes when a file is written or replaced. A missing file has no stamp.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stamps(Vec<Option<Stamp>>);
 
 type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
 impl Stamps {
-    /// Looks at the files behind all links. Blocks.
+    /// Reads the metadata of the files behind all links. Blocks.
     pub(super) fn of(settings: &Settings) -> Self {
         let files = [Some(&settings.cert), Some(&settings.key), settings.client_ca.as_ref()];
         Self(files.into_iter().flatten().map(|file| stamp(file).ok()).collect())
@@ -173,19 +173,19 @@ fn stamp(file: &FileSetting) -> std::io::Result<Stamp> {
     Ok((data.dev(), data.ino(), data.len(), modified.0, modified.1, changed.0, changed.1))
 }
 
-/// Why clients cannot be served TLS with these files.
+/// The reason why TLS cannot be served with these files.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// A file is missing, or does not hold what it should.
+    /// A file is missing, or its content cannot be used.
     #[error(transparent)]
     File(#[from] files::Error),
-    /// A certificate that would take the place of another one, and is out of date.
+    /// The certificate has expired or is not valid yet, and would replace a different certificate.
     #[error("{0}")]
     OutOfDate(Warning),
-    /// The CAs of clients cannot be used.
+    /// The file of CAs cannot be used.
     #[error("no client's certificate can be verified")]
     Verifier(#[source] VerifierBuilderError),
-    /// rustls cannot be set up.
+    /// rustls refused the configuration.
     #[error("no TLS here")]
     Provider(#[source] rustls::Error),
 }

@@ -11,11 +11,11 @@ use tokio_rustls::server::{StartHandshake, TlsStream};
 
 use super::{Identity, InForce};
 
-/// A handshake that came to nothing. The client has been sent the alert that says why, where its socket took it.
+/// A handshake that failed. The client has been sent the TLS alert, if its socket accepted it.
 pub(crate) struct HandshakeError {
-    /// Without the client's address.
+    /// The reason, without the client's address.
     pub(crate) reason: io::Error,
-    /// To be closed in order; nothing where the handshake's own state was lost.
+    /// The socket, for an orderly close. `None`: it was lost with the handshake's state.
     pub(crate) socket: Option<TcpStream>,
 }
 
@@ -26,10 +26,11 @@ impl HandshakeError {
 }
 
 impl InForce {
-    /// Shakes hands. `early`: what the client has sent already of its side. The caller bounds the wait. Not cancel safe.
+    /// Performs the handshake. `early` holds the bytes that were already read from the client. The caller bounds the
+    /// wait. Not cancel safe.
     ///
     /// # Errors
-    /// Whatever TLS has to say of the client, or the socket.
+    /// TLS rejected the client, or the socket failed.
     pub(crate) async fn accept(
         &self,
         socket: TcpStream,
@@ -42,7 +43,7 @@ impl InForce {
     }
 }
 
-/// Reads the ClientHello, which may be in `early` as a whole or in part.
+/// Reads the ClientHello, of which `early` may hold a part or all.
 async fn hello(mut socket: TcpStream, mut early: &[u8]) -> Result<StartHandshake<TcpStream>, HandshakeError> {
     let mut hello = Hello::default();
     if !early.is_empty() {
@@ -57,7 +58,7 @@ async fn hello(mut socket: TcpStream, mut early: &[u8]) -> Result<StartHandshake
             Err((error, mut alert)) => {
                 let mut bytes = Vec::new();
                 if alert.write_all(&mut bytes).is_ok() {
-                    // A client that does not take its alert learns no more than that it is closed.
+                    // The handshake has failed already: if the alert cannot be sent either, the socket is just closed.
                     let _ = socket.write_all(&bytes).await;
                 }
                 return Err(HandshakeError::new(io::Error::new(io::ErrorKind::InvalidData, error), socket));
@@ -68,7 +69,7 @@ async fn hello(mut socket: TcpStream, mut early: &[u8]) -> Result<StartHandshake
     (&mut reading).await.map_err(|error| HandshakeError::new(error, reading.take_io()))
 }
 
-/// Whom the client has shown that it is; `None`: it has shown no certificate.
+/// The identity in the client's certificate. `None`: the client sent no certificate.
 #[must_use]
 pub(crate) fn identity(stream: &TlsStream<TcpStream>) -> Option<Identity> {
     Identity::of(stream.get_ref().1.peer_certificates()?.first()?)

@@ -1,4 +1,4 @@
-//! Puts certificates in force that were renewed on disk, without a command of the operator. Floor 2.
+//! Reads certificates again when their files have changed, without a command of the operator. Floor 2.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,11 @@ use super::{Acceptor, InForce};
 use crate::error::Chain;
 
 impl Acceptor {
-    /// Looks at the files now and then, for as long as it is polled. What it finds changed is read once it is the same at
-    /// two looks: a pair is written one file after the other. What cannot be used is said once, and what is in force stays.
+    /// Checks the files every [`LOOK_EVERY`], for as long as it is polled. Changed files are read once two checks in a
+    /// row find the same state, since certificate and key are written one after the other. Files that cannot be used
+    /// are logged once, and the certificates in force stay.
     ///
-    /// A file system that hangs holds up this one task and one thread.
+    /// A file system that hangs blocks only this task and one thread.
     pub(crate) async fn watch(self: Arc<Self>) {
         let mut latest: Option<Stamps> = None;
         let mut refused: Option<Stamps> = None;
@@ -51,5 +52,5 @@ impl Acceptor {
     }
 }
 
-/// Kubernetes replaces what it mounts within about a minute.
+/// Kubernetes updates a mounted Secret within about a minute.
 const LOOK_EVERY: Duration = Duration::from_secs(3);

@@ -1,4 +1,4 @@
-//! The hosts of one upstream, all of one cluster, and the order in which they are tried. Floor 2.
+//! The hosts of one upstream, which all belong to one cluster, and the order in which they are tried. Floor 2.
 
 use std::fmt;
 use std::io;
@@ -12,17 +12,17 @@ use tokio::time::timeout;
 use super::{Lookups, Socket, TcpSettings, connect};
 use crate::socket::Address;
 
-/// One host.
+/// A host as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Host {
     /// By TCP.
     Tcp {
         /// A DNS name or an IP address, without brackets.
         name: String,
-        /// Its port.
+        /// The TCP port.
         port: u16,
     },
-    /// The file of a Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
@@ -33,7 +33,7 @@ impl Host {
         matches!(self, Self::Unix(_))
     }
 
-    /// The name to find in a certificate; empty for a socket.
+    /// The name that the server's certificate must have; empty for a Unix socket.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         match self {
@@ -53,35 +53,35 @@ impl fmt::Display for Host {
     }
 }
 
-/// In which order hosts, and the addresses of a host, are tried.
+/// The order in which hosts, and the addresses of a host, are tried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// As written.
+    /// The order of the configuration.
     #[default]
     AsWritten,
-    /// At random each time.
+    /// A random order for each search.
     Random,
 }
 
-/// One host's turn in a search for a session.
+/// A host, or an address of it, that a search for a session tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HostTurn {
-    /// Counts from 0, as written.
+    /// The index of the host in the configuration, from 0.
     pub(crate) host: usize,
-    /// The one of its addresses to connect to; `None` is the first one that answers.
+    /// The address to connect to. `None`: the first address that answers.
     address: Option<SocketAddr>,
-    /// Whether the other addresses of its host have their own turns already.
+    /// Whether the other addresses of the host were added to the search already.
     is_further: bool,
 }
 
 impl HostTurn {
-    /// At whichever address of this host.
+    /// A turn at any address of this host.
     #[must_use]
     pub(crate) fn of(host: usize) -> Self {
         Self { host, address: None, is_further: false }
     }
 
-    /// At this address of the same host, as a name may lead to another server each time it is resolved.
+    /// The same host at this address: a name may resolve to another server each time.
     #[must_use]
     pub(crate) fn at(self, address: &Address) -> Self {
         match address {
@@ -91,10 +91,10 @@ impl HostTurn {
     }
 }
 
-/// The hosts.
+/// The hosts of an upstream.
 #[derive(Debug)]
 pub(crate) struct Hosts {
-    /// Each with how it is shown.
+    /// The hosts, and the text that is shown for each.
     list: Vec<(Host, String)>,
     order: Order,
     tcp: TcpSettings,
@@ -102,32 +102,32 @@ pub(crate) struct Hosts {
 }
 
 impl Hosts {
-    /// These, as written.
+    /// The hosts in the order of the configuration.
     #[must_use]
     pub(crate) fn new(list: Vec<Host>, order: Order, tcp: TcpSettings, lookups: Lookups) -> Self {
         let list = list.into_iter().map(|host| (host.clone(), host.to_string())).collect();
         Self { list, order, tcp, lookups }
     }
 
-    /// How many there are.
+    /// The number of hosts.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// A host as configured; `None` for a number that is no host's.
+    /// The host with this index; `None` if there is no such index.
     #[must_use]
     pub(crate) fn get(&self, host: usize) -> Option<&Host> {
         self.list.get(host).map(|(host, _)| host)
     }
 
-    /// A host as configured, with its port; empty for a number that is no host's.
+    /// The host with this index and its port, as text; empty if there is no such index.
     #[must_use]
     pub(crate) fn shown(&self, host: usize) -> &str {
         self.list.get(host).map_or("", |(_, shown)| shown)
     }
 
-    /// The options of each TCP socket.
+    /// The socket options of each TCP connection.
     #[must_use]
     pub(crate) fn tcp(&self) -> &TcpSettings {
         &self.tcp
@@ -143,8 +143,9 @@ impl Hosts {
         turns
     }
 
-    /// A turn at each further address of the host, for a turn at a particular one: each may be a server of its own. They are
-    /// given once in a search: nothing comes of a turn that was one of them, nor where the name cannot be resolved in time.
+    /// Turns at the further addresses of the host, if `turn` is at a particular address: each address may be another
+    /// server. A search gets them once: the result is empty for a turn that is itself such an address, and if the name
+    /// is not resolved in time.
     pub(crate) async fn other_addresses(&self, turn: HostTurn, within: Duration) -> Vec<HostTurn> {
         let (Some(host), Some(tried), false) = (self.get(turn.host), turn.address, turn.is_further) else {
             return Vec::new();
@@ -161,17 +162,17 @@ impl Hosts {
             .collect()
     }
 
-    /// Whether more than one address is known: of several hosts, or of one name.
+    /// Whether there is more than one known address, either of several hosts or of one name.
     #[must_use]
     pub(crate) fn are_several(&self) -> bool {
         self.len() > 1 || self.list.iter().any(|(host, _)| self.lookups.have_found_several(host.name()))
     }
 
-    /// Connects to the turn's address of its host; without one it resolves the host and connects to the first of its
-    /// addresses that answers. The caller bounds the whole.
+    /// Connects to the address of the turn. Without an address it resolves the host and connects to the first address
+    /// that answers. The caller bounds the whole.
     ///
     /// # Errors
-    /// What the system said of the last address.
+    /// The system's error for the last address.
     pub(crate) async fn dial(&self, turn: HostTurn) -> io::Result<(Socket, Address)> {
         let host = self.get(turn.host).ok_or(io::ErrorKind::NotFound)?;
         match (host, turn.address) {
@@ -208,7 +209,7 @@ impl Hosts {
         connect(&address, &self.tcp).await.map(|socket| (socket, address))
     }
 
-    /// What the host's name resolves to; nothing for a Unix socket. The caller bounds the wait.
+    /// The addresses that the host's name resolves to; empty for a Unix socket. The caller bounds the wait.
     async fn addresses(&self, host: &Host) -> io::Result<Vec<SocketAddr>> {
         match host {
             Host::Tcp { name, port } => self.lookups.resolve(name, *port).await,
@@ -217,7 +218,8 @@ impl Hosts {
     }
 }
 
-/// How long an address of a host may keep the next one waiting; the last one may use all that is left.
+/// How long to wait for an address before the next one of the host is tried. The last address may use all the time that
+/// is left.
 const PASS_OVER_AFTER: Duration = Duration::from_secs(2);
-/// At most this many further addresses of a name are tried in one search.
+/// The most further addresses of a name that are tried in one search.
 const MOST_ADDRESSES: usize = 8;

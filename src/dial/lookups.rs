@@ -1,4 +1,4 @@
-//! Lookups of names: one at a time for each name, and what they have found so far. Floor 2.
+//! DNS lookups: at most one at a time for each name, and the addresses that they have found. Floor 2.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,25 +8,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-/// As many names as configurations have named; share one between all hosts.
+/// The lookups of all configured names. All hosts share one value.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lookups(Arc<Mutex<HashMap<String, Lookup>>>);
 
-/// What is known of a name.
+/// The lookup of one name.
 #[derive(Debug)]
 struct Lookup {
-    /// The latest question.
+    /// The result of the latest lookup.
     answer: watch::Receiver<Answer>,
-    /// The first two addresses that it was ever found to have.
+    /// The first two different addresses that were found.
     seen: Vec<IpAddr>,
 }
 
 type Answer = Option<Result<Vec<IpAddr>, (io::ErrorKind, String)>>;
 
 impl Lookups {
-    /// Asks the system's resolver, which cannot be broken off: a question goes on when no dial waits for it any more. So
-    /// one is open for each name, whose answer all get who wait for it: a resolver that does not answer ties up neither
-    /// the threads that others need nor memory. The caller bounds the wait.
+    /// Resolves a name with the system's resolver, which cannot be cancelled: a lookup continues after its caller stops
+    /// waiting. So there is at most one lookup for each name, and all callers wait for its result. A resolver that does
+    /// not answer can then exhaust neither the blocking threads nor the memory. The caller bounds the wait.
     pub(super) async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         if let Ok(address) = name.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
@@ -42,16 +42,16 @@ impl Lookups {
         }
     }
 
-    /// Whether the lookups of this name have found more than one address so far, all at once or one after the other: a
-    /// name in front of several servers may resolve to each of them in turn.
+    /// Whether more than one address has been found for this name, in one lookup or in several: a name of several
+    /// servers may resolve to each of them in turn.
     pub(super) fn have_found_several(&self, name: &str) -> bool {
         self.lock().get(name).is_some_and(|lookup| lookup.seen.len() > 1)
     }
 
-    /// The question for this name that is open, or a fresh one.
+    /// The lookup of this name that is running, or a new one.
     fn under_way(&self, name: &str) -> watch::Receiver<Answer> {
         let mut lookups = self.lock();
-        // One whose sender has gone without an answer is not open.
+        // A lookup whose sender was dropped without a result is over.
         let open = |lookup: &&Lookup| lookup.answer.borrow().is_none() && lookup.answer.has_changed().is_ok();
         if let Some(lookup) = lookups.get(name).filter(open) {
             return lookup.answer.clone();
@@ -73,7 +73,7 @@ impl Lookups {
         answer
     }
 
-    /// Remembers what a name was found to resolve to. Two addresses tell as much as more do.
+    /// Records the addresses of a name. Two are enough to know that there are several.
     fn note(&self, name: &str, found: &[IpAddr]) {
         let mut lookups = self.lock();
         let Some(lookup) = lookups.get_mut(name) else { return };
@@ -106,7 +106,7 @@ mod tests {
         let waited = timeout(Duration::from_secs(10), lookups.resolve("stuck.invalid", 5432)).await;
         assert!(waited.is_err(), "it waits for its turn, within the caller's bound");
         assert!(!lookups.resolve("localhost", 5432).await.unwrap().is_empty());
-        // Who waits for it gets its answer, and one that has been answered is asked anew.
+        // A caller that waits for the lookup gets its result. The name is resolved again after that.
         let (found, _) = tokio::join!(lookups.resolve("stuck.invalid", 5432), async {
             tokio::task::yield_now().await;
             tell.send_replace(Some(Ok(vec!["127.0.0.9".parse().unwrap()])));

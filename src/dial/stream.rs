@@ -1,4 +1,4 @@
-//! The connection to a server, whatever carries it. Floor 2.
+//! The connection to a server, over TCP, TLS or a Unix socket. Floor 2.
 
 use std::io;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use crate::socket;
 /// A connection to the server.
 pub(crate) type Stream = socket::Stream<TlsStream<TcpStream>>;
 
-/// A server that ends without notice may not have sent all that it had to say.
+/// A TCP end without `close_notify` is an error: the server may not have sent everything.
 impl socket::Tls for TlsStream<TcpStream> {
     const MAY_END_WITHOUT_NOTICE: bool = false;
 }
 
 impl Stream {
-    /// The same connection, waited for by the runtime of the thread that calls this. Under TLS it stays with its own: that
-    /// one then wakes the task, from another thread.
+    /// Moves the connection to the runtime of the calling thread. A TLS connection stays with its own runtime, which
+    /// then wakes the task from another thread.
     ///
     /// # Errors
-    /// If the system refuses.
+    /// The system refuses.
     pub(crate) fn into_this_runtime(self) -> io::Result<Self> {
         Ok(match self {
             Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
@@ -32,10 +32,10 @@ impl Stream {
     }
 }
 
-/// A connection to a server that may have stopped listening.
+/// Discards data that the peer has not received.
 pub(crate) trait Discard {
-    /// Has the kernel discard, when this is dropped, what was written and the peer has not taken. Without it the bytes
-    /// go on being sent for minutes after the drop, as soon as the network lets them.
+    /// Makes the kernel discard unsent data when the connection is dropped. Without this the kernel goes on sending it
+    /// for minutes after the drop.
     fn discard_unsent(&self);
 }
 
@@ -44,10 +44,11 @@ impl Discard for Stream {
         let tcp = match self {
             Self::Tcp(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
-            // What was written is in the peer's hands already.
+            // Data written to a Unix socket is in the peer's buffer already.
             Self::Unix(_) => return,
         };
-        // A close then sends RST in place of what is left and FIN. An error means that the socket has failed already.
+        // A close then sends RST instead of the remaining data and FIN. An error means that the socket has failed
+        // already.
         let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
     }
 }

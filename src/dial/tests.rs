@@ -1,11 +1,11 @@
-//! What the settings make of a socket.
+//! The socket options that the settings lead to.
 
 use socket2::SockRef;
 use tokio::net::TcpListener;
 
 use super::*;
 
-/// What the kernel says of a socket that was made with these settings.
+/// The options of a socket that was connected with these settings, as the kernel reports them.
 async fn made_with(settings: TcpSettings) -> (bool, Duration, Duration, u32, Option<Duration>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = Address::Tcp(listener.local_addr().unwrap());
@@ -39,7 +39,7 @@ async fn keepalives_and_user_timeout_are_set_as_written_and_else_are_the_systems
     };
     let user_timeout = Some(Duration::from_millis(12_345));
     assert_eq!(made_with(written.clone()).await, (true, seconds(41), seconds(7), 3, user_timeout));
-    // Without keepalives their words have no effect; the user timeout is another matter.
+    // Without keepalives their options have no effect; the user timeout still has.
     let off = TcpSettings { keepalives: false, ..written };
     assert_eq!(made_with(off).await, (false, time, interval, retries, user_timeout));
 }

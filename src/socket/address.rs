@@ -1,15 +1,15 @@
-//! Where a socket is, to listen or to connect. Floor 2.
+//! The address of a socket, to listen on or to connect to. Floor 2.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Where a socket is.
+/// The address of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
-    /// An IP address and a port; to listen on port 0 takes a free one.
+    /// An IP address and a port. To listen on port 0 takes a free port.
     Tcp(SocketAddr),
-    /// The file of a Unix socket, by its whole path.
+    /// The absolute path of a Unix socket.
     Unix(PathBuf),
 }
 

@@ -1,4 +1,4 @@
-//! A socket that is listened on, of either kind. Floor 2.
+//! A listening socket, TCP or Unix. Floor 2.
 
 use std::future::poll_fn;
 use std::io;
@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use super::{Client, Peer, UnixSocket};
 
-/// A bound socket; what connects waits in its backlog.
+/// A bound socket. Connections wait in its backlog until they are accepted.
 #[derive(Debug)]
 pub(crate) enum Bound {
     /// TCP.
@@ -18,15 +18,15 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
-    /// As [`Bound::poll_accept`], for the runtime that this runs in.
+    /// As [`Bound::poll_accept`], for the current runtime.
     pub(crate) async fn accept(&self) -> io::Result<(Client, Peer)> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    /// The next client, and who it is. Its socket belongs to the runtime that is entered at the poll.
+    /// Accepts the next client. The socket belongs to the runtime that is entered at the poll.
     ///
     /// # Errors
-    /// What the system says; the client may be at fault, see [`super::is_the_clients`].
+    /// The error of the system; the client may have caused it, see [`super::is_the_clients`].
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Client, Peer)>> {
         Poll::Ready(match self {
             Self::Tcp(listener) => {

@@ -1,4 +1,4 @@
-//! The socket of a client, as a listener accepted it. Floor 2.
+//! The connection of a client that a listener accepted. Floor 2.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::acceptor::{self, Identity};
 /// A client's connection.
 pub(crate) type Client = Stream<TlsStream<TcpStream>>;
 
-/// A client that dies says no goodbye to TLS. A server makes no more of it than of TCP's own end, and a message that is
-/// cut short is noticed by its length.
+/// A client that dies sends no `close_notify`. As in PostgreSQL, this counts as the end of the TCP connection; an
+/// incomplete message is noticed by its length.
 impl Tls for TlsStream<TcpStream> {
     const MAY_END_WITHOUT_NOTICE: bool = true;
 }
 
 impl Client {
-    /// Whom its certificate stands for; `None`: it has shown none.
+    /// The identity in the client's certificate. `None`: the client sent no certificate.
     pub(crate) fn identity(&self) -> Option<Identity> {
         match self {
             Self::Tls(stream) => acceptor::identity(stream),
@@ -41,10 +41,10 @@ impl Client {
         }
     }
 
-    /// Whether its socket has failed or is closed in both directions. A client that only has nothing more to say is not
-    /// closed, whatever it has sent that was not read.
+    /// Whether the socket has failed or is closed in both directions. A client that has only shut down its writing side
+    /// is not closed, even if data from it is unread.
     pub(crate) async fn is_closed(&self) -> bool {
-        // A socket that can be written to is ready at once, and the answer holds what else is known of it.
+        // A socket that can be written to is ready at once, and its readiness also shows errors and closing.
         let ready = timeout(AT_ONCE, async {
             match self {
                 Self::Tcp(stream) => stream.ready(Interest::WRITABLE).await,
@@ -56,5 +56,5 @@ impl Client {
     }
 }
 
-/// Nothing has been sent to it yet, so that it can be written to.
+/// The socket is writable, since nothing has been sent to it yet.
 const AT_ONCE: Duration = Duration::from_millis(10);

@@ -1,12 +1,12 @@
-//! A bounded set of connections that always has room for one more. Floor 2.
+//! A bounded set of connections that closes an old connection to admit a new one. Floor 2.
 //!
 //! ```text
 //!   admitted ──▶ Asking ──the request is whole──▶ Answering ──▶ Answered ──▶ closed
 //! ```
 //!
-//! When a peer has as many as it may, its own connection that has been Asking longest is closed for the new one. When the
-//! set is full, the one of all peers is. Connections that are Answered, and at last those that are Answering, are closed
-//! only where none is Asking.
+//! If a peer has reached its own limit, its connection that has been Asking longest is closed for the new one. If the
+//! set is full, the connection of any peer that has been Asking longest is closed. If none is Asking, an Answered
+//! connection is closed, and last an Answering one.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::task::{AbortHandle, JoinSet};
 
-/// Who has connected.
+/// The peer of a connection, for the limit of each peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// By TCP, from this address. Of IPv6 it is the network, as a host has many addresses in it.
+    /// A TCP peer. An IPv6 address is reduced to its network, since a host has many addresses in it.
     Address(IpAddr),
-    /// By a Unix socket, as this user; `None` where the system did not say.
+    /// The user of a Unix socket's peer; `None` if the system did not report it.
     User(Option<u32>),
 }
 
 impl Peer {
-    /// The peer at this address.
+    /// The peer with this IP address.
     #[must_use]
     pub(crate) fn at(address: IpAddr) -> Self {
         Self::Address(match address.to_canonical() {
@@ -34,28 +34,28 @@ impl Peer {
     }
 }
 
-/// How far a connection has come; what serves the connection moves it on.
+/// The progress of a connection. The task that serves the connection advances it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress(Arc<AtomicU8>);
 
 impl Progress {
-    /// Its request is whole.
+    /// The request is complete.
     pub(crate) fn answering(&self) {
         self.0.store(ANSWERING, Ordering::Relaxed);
     }
 
-    /// The answer is known and is being written.
+    /// The answer is complete and is being written.
     pub(crate) fn answered(&self) {
         self.0.store(ANSWERED, Ordering::Relaxed);
     }
 
-    /// The lower it is, the sooner the connection is closed for another one.
+    /// A connection with a lower rank is closed earlier.
     fn rank(&self) -> u8 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// The connections of one listener, in the order in which they came. Dropping it closes them all.
+/// The connections of a listener, in the order of their arrival. Dropping the set closes them all.
 #[derive(Debug)]
 pub(crate) struct Connections {
     tasks: JoinSet<()>,
@@ -72,14 +72,14 @@ struct Connection {
 }
 
 impl Connections {
-    /// For at most so many connections, and so many of one peer.
+    /// Creates a set with a limit in all, and a limit for each peer.
     #[must_use]
     pub(crate) fn new(most: usize, most_of_one_peer: usize) -> Self {
         Self { tasks: JoinSet::new(), open: Vec::new(), most, most_of_one_peer }
     }
 
-    /// Serves a connection in a task of its own. If it closes another one for it, it waits until that has let go of its
-    /// socket, which is a matter of the runtime's next turn: until then both would hold a descriptor.
+    /// Serves a connection in its own task. If another connection is closed for it, this waits until that one's task
+    /// has dropped its socket, within the next turn of the runtime. Otherwise both would hold a descriptor.
     pub(crate) async fn admit<F>(&mut self, peer: Peer, serve: impl FnOnce(Progress) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -92,7 +92,7 @@ impl Connections {
         self.open.push(Connection { peer, progress, task });
     }
 
-    /// Closes the connection that is worth least, if there is one: something else needs its descriptor.
+    /// Closes the connection with the lowest rank, if there is any, to free its descriptor.
     pub(crate) fn give_up_one(&mut self) {
         self.forget_ended();
         self.close(self.first_to_go(|connection| connection.progress.rank() < ANSWERING));
@@ -106,7 +106,7 @@ impl Connections {
     fn make_room(&mut self, peer: Peer) {
         let of_peer = self.open.iter().filter(|connection| connection.peer == peer).count();
         if of_peer >= self.most_of_one_peer {
-            // Commands under way are not given up for the sake of a peer's own bound.
+            // A command that is running is not closed because of a peer's own limit.
             self.close(
                 self.first_to_go(|connection| {
                     connection.peer == peer && connection.progress.rank() < ANSWERING
@@ -120,7 +120,7 @@ impl Connections {
 
     fn first_to_go(&self, may_go: impl Fn(&Connection) -> bool) -> Option<usize> {
         let may_go = self.open.iter().enumerate().filter(|(_, connection)| may_go(connection));
-        // Of several of a rank it is the first, which has come before the others.
+        // Among connections of equal rank this takes the oldest.
         may_go.min_by_key(|(_, connection)| connection.progress.rank()).map(|(at, _)| at)
     }
 
@@ -131,11 +131,11 @@ impl Connections {
     }
 }
 
-// Ranks of `Progress`; the default is that of a connection whose request is not whole.
+// Ranks of `Progress`. The default is the rank of a connection whose request is not complete.
 const ANSWERED: u8 = 1;
 const ANSWERING: u8 = 2;
 
-/// A peer that has one address of IPv6 mostly has its /64.
+/// A peer with one IPv6 address usually controls its /64.
 const NETWORK: u128 = !0 << 64;
 
 #[cfg(test)]
@@ -148,7 +148,7 @@ mod tests {
         Peer::at([127, 0, 0, number].into())
     }
 
-    /// Admits a connection that stays, and gives its progress.
+    /// Admits a connection that stays open, and returns its progress.
     async fn admit(connections: &mut Connections, from: u8) -> Progress {
         let mut seen = Progress::default();
         let admitting = connections.admit(peer(from), |progress| {

@@ -1,7 +1,7 @@
-//! The process' file descriptors: how many there may be, and how many of them clients may take. Floor 2.
+//! The file descriptors of the process: the limit, and the number that clients may use. Floor 2.
 //!
-//! What keeps leases alive needs descriptors at times that cannot be foreseen: a connection for a renewal, a file with a
-//! secret, a login that proves a credential. So clients never get the last ones.
+//! The renewal of leases needs descriptors at times that cannot be predicted: a connection for a renewal, a file with a
+//! secret, a login that proves a credential. So clients never use the last descriptors.
 
 use std::io;
 use std::sync::Arc;
@@ -9,35 +9,35 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the limit of open files to the highest that the system grants this process without privileges.
+/// Raises the limit of open files (`RLIMIT_NOFILE`) to the hard limit.
 ///
 /// # Errors
-/// If the system refuses.
+/// The system refuses.
 pub(crate) fn raise_limit() -> io::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }
 
-/// The limit of open files, as it is now: it can be changed from outside.
+/// The present limit of open files. Another process can change it.
 #[must_use]
 pub(crate) fn limit() -> usize {
     let current = getrlimit(Resource::Nofile).current;
     current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
-/// Who may have how many.
+/// The number of descriptors for each use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {
-    /// Clients, with a descriptor for their upstream each.
+    /// Clients that are served, each with a descriptor for its upstream.
     pub(crate) clients: usize,
     /// Connections of each HTTP server.
     pub(crate) http: usize,
-    /// Clients for which there are none: each gets an error, or has its cancel request sent.
+    /// Clients beyond that number: each gets an error, or has its cancel request forwarded.
     pub(crate) turned_away: usize,
 }
 
 impl Shares {
-    /// Of this limit, in a process with so many worker threads and routes.
+    /// The shares of this limit, in a process with so many worker threads and routes.
     #[must_use]
     pub(crate) fn of(limit: usize, threads: usize, routes: usize) -> Self {
         let room = limit.saturating_sub(OWN + OF_THREAD * threads);
@@ -49,7 +49,7 @@ impl Shares {
     }
 }
 
-/// Counts the clients that have descriptors.
+/// Counts the clients that hold descriptors.
 #[derive(Debug, Default)]
 pub(crate) struct Descriptors {
     threads: usize,
@@ -59,25 +59,25 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Of a process with so many worker threads.
+    /// Counts for a process with so many worker threads.
     pub(crate) fn new(threads: usize) -> Self {
         Self { threads, ..Self::default() }
     }
 
-    /// Keeps enough for so many routes, and for so many sessions that no client has yet, from now on.
+    /// Sets the number of routes, and of warm sessions without a client, for which descriptors are reserved.
     pub(crate) fn keep_for(&self, routes: usize, warm: usize) {
         self.routes.store(routes, Ordering::Relaxed);
         self.warm.store(warm, Ordering::Relaxed);
     }
 
-    /// The shares of this moment.
+    /// The shares at this moment.
     #[must_use]
     pub(crate) fn shares(&self) -> Shares {
         let limit = limit().saturating_sub(self.warm.load(Ordering::Relaxed));
         Shares::of(limit, self.threads, self.routes.load(Ordering::Relaxed))
     }
 
-    /// Takes those of a client and its upstream, if the others keep enough.
+    /// Takes the descriptors of a client and its upstream, if enough are left for the other uses.
     #[must_use]
     pub(crate) fn take(self: &Arc<Self>) -> Option<Taken> {
         self.take_of(self.shares().clients)
@@ -85,12 +85,12 @@ impl Descriptors {
 
     fn take_of(self: &Arc<Self>, most: usize) -> Option<Taken> {
         let taken = Taken(Arc::clone(self));
-        // It is given back on drop where there is no room for it.
+        // `taken` gives them back when it is dropped here.
         (self.clients.fetch_add(1, Ordering::Relaxed) < most).then_some(taken)
     }
 }
 
-/// The descriptors of one client, counted until dropped.
+/// The descriptors of one client, given back on drop.
 #[derive(Debug)]
 pub(crate) struct Taken(Arc<Descriptors>);
 
@@ -100,19 +100,19 @@ impl Drop for Taken {
     }
 }
 
-/// A client's own socket, and that of its upstream or of the cancel request that it sends.
+/// The client's socket, and the socket of its upstream or of the cancel request that it sends.
 const EACH_CLIENT: usize = 2;
-/// Standard streams, the runtime's own, signals, listeners, the state file and its lock.
+/// Standard streams, the main runtime, signals, listeners, the state file and its lock.
 const OWN: usize = 20;
-/// What a runtime waits with: `epoll`, its `eventfd`, and its end of the sockets of signals.
+/// The descriptors of a runtime: `epoll`, its `eventfd`, and its end of the signal sockets.
 const OF_THREAD: usize = 3;
-/// A look at the configuration and its files, lookups of names.
+/// A check of the configuration and its files, and DNS lookups.
 const OF_PROCESS: usize = 4;
-/// A request for a lease, a login that proves it, and one that is renewed or given back meanwhile.
+/// A request for a lease, a login that proves it, and a renewal or revocation at the same time.
 const OF_ROUTE: usize = 3;
-/// Probes and scrapers need a handful.
+/// Health probes and metrics scrapers need only a few connections.
 const MOST_HTTP: usize = 64;
-/// Each of them is a matter of one answer.
+/// Each of these clients needs only one answer.
 const MOST_TURNED_AWAY: usize = 8;
 
 #[cfg(test)]

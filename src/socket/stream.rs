@@ -1,4 +1,4 @@
-//! A connection, to a client or to a server, whatever carries it. Floor 2.
+//! A connection to a client or a server, over TCP, TLS or a Unix socket. Floor 2.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A connection. It is a few words long whatever it carries.
+/// A connection. TLS is boxed, so that the value is a few words long.
 #[derive(Debug)]
 pub(crate) enum Stream<T> {
     /// TCP without TLS.
@@ -18,9 +18,9 @@ pub(crate) enum Stream<T> {
     Tls(Box<T>),
 }
 
-/// TLS over TCP, as the side that we are.
+/// TLS over TCP, as client or as server.
 pub(crate) trait Tls: AsyncRead + AsyncWrite + Unpin {
-    /// Whether TCP's end without TLS's counts as an end in order.
+    /// Whether a TCP end without `close_notify` counts as an orderly end.
     const MAY_END_WITHOUT_NOTICE: bool;
 }
 

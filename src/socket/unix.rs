@@ -1,4 +1,4 @@
-//! A Unix socket and its file: mode, a stale one in its place, its removal. Floor 2.
+//! A listening Unix socket and its file: the mode, a stale file in its place, the removal. Floor 2.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::Peer;
 
-/// Why a Unix socket cannot be listened on.
+/// The reason why a Unix socket cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The system refused.
@@ -20,20 +20,20 @@ pub(crate) enum Error {
     Bind {
         /// The socket's file.
         path: PathBuf,
-        /// What it said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// Another process answers there.
+    /// Another process listens on this path.
     #[error("another process answers on {path}")]
     Answered {
         /// The socket's file.
         path: PathBuf,
     },
-    /// A file that is no socket is in the way.
+    /// A file that is not a socket has this path.
     #[error("{path} is no socket, so it is not replaced")]
     InTheWay {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
     /// The socket's file cannot be given its mode.
@@ -41,22 +41,22 @@ pub(crate) enum Error {
     Mode {
         /// The socket's file.
         path: PathBuf,
-        /// The mode.
+        /// The file mode.
         mode: u32,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
 }
 
-/// A bound socket. Its file goes with it, if the file is still its own.
+/// A bound socket. Its file is removed on drop, if it is still the file of this socket.
 #[derive(Debug)]
 pub(crate) struct UnixSocket {
     listener: UnixListener,
     _file: File,
 }
 
-/// The file of a bound socket, removed on drop if it is still the same one.
+/// The file of a bound socket. It is removed on drop, if it is still the same file.
 #[derive(Debug)]
 struct File {
     path: PathBuf,
@@ -65,7 +65,7 @@ struct File {
 }
 
 impl UnixSocket {
-    /// Binds a socket at this path with these permissions, in place of a stale one. Call it within a tokio runtime.
+    /// Binds a socket at this path with these permissions, and replaces a stale file. Call it within a tokio runtime.
     ///
     /// # Errors
     /// See [`Error`].
@@ -77,10 +77,10 @@ impl UnixSocket {
 
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
-        // The file is made with the socket's mode less the umask: so it is at no time open to more.
+        // The file is created with the socket's mode less the umask, so it never has wider permissions.
         fchmod(&socket, Mode::from_raw_mode(mode)).map_err(|error| no_mode(error.into()))?;
         socket.bind(&address).map_err(failed)?;
-        // From here on the file is ours to remove, whatever fails.
+        // From here on the file is removed on drop, even if a later step fails.
         let made = fs::symlink_metadata(path).map_err(failed)?;
         let file = File { path: path.to_owned(), device: made.dev(), inode: made.ino() };
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(no_mode)?;
@@ -93,10 +93,10 @@ impl UnixSocket {
         Ok(Self { listener, _file: file })
     }
 
-    /// The next client, and the user that it runs as.
+    /// Accepts the next client, with the user that it runs as.
     ///
     /// # Errors
-    /// What the system says; the client may be at fault, see [`super::is_the_clients`].
+    /// The error of the system; the client may have caused it, see [`super::is_the_clients`].
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(UnixStream, Peer)>> {
         let (stream, _) = ready!(self.listener.poll_accept(cx))?;
         let user = stream.peer_cred().ok().map(|credentials| credentials.uid());
@@ -116,7 +116,7 @@ fn remove_stale(path: &Path, address: &SockAddr) -> Result<(), Error> {
         return Err(Error::InTheWay { path: path.to_owned() });
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
-    // A full backlog must not hold us up; it is an answer too.
+    // A full backlog must not block; it shows as well that a process listens.
     probe.set_nonblocking(true).map_err(failed)?;
     match probe.connect(address) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -141,7 +141,7 @@ impl Drop for File {
     }
 }
 
-/// Of what a mode holds: who may, and the three bits in front of that.
+/// The bits of a mode that `chmod` can set: the permissions and the three bits before them.
 const PERMISSIONS: u32 = 0o7777;
 
 #[cfg(test)]
@@ -154,7 +154,7 @@ mod tests {
         UnixSocket::bind(path, MODE, 8)
     }
 
-    /// A directory of this test's own, removed at its end.
+    /// A directory for this test, removed at its end.
     struct Place(PathBuf);
 
     impl Place {

@@ -1,4 +1,4 @@
-//! What rustls does not tell of a server's certificate: its lifetime, its names, whether it is a CA. Floor 2.
+//! The fields of a server's certificate that rustls does not give: validity, names, and whether it is a CA. Floor 2.
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use x509_cert::der::Decode as _;
@@ -8,10 +8,10 @@ use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::{Certificate, Version};
 
-/// A server's certificate, read.
+/// A parsed server certificate.
 pub(super) struct Leaf(Certificate);
 
-/// Where a moment lies.
+/// The position of a time relative to the validity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lifetime {
     Ahead,
@@ -20,7 +20,7 @@ pub(super) enum Lifetime {
 }
 
 impl Leaf {
-    /// `None`: it is not a certificate.
+    /// `None`: the bytes are not an X.509 certificate.
     pub(super) fn read(leaf: &CertificateDer<'_>) -> Option<Self> {
         Certificate::from_der(leaf).ok().map(Self)
     }
@@ -48,7 +48,7 @@ impl Leaf {
         &self.0.tbs_certificate.serial_number
     }
 
-    /// The `dNSName`s of its subject alternative name.
+    /// The `dNSName`s of the subject alternative name.
     pub(super) fn dns_names(&self) -> Vec<String> {
         let names = self.0.tbs_certificate.get::<SubjectAltName>().ok().flatten();
         let names = names.map_or_else(Vec::new, |(_, names)| names.0);

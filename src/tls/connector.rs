@@ -1,4 +1,4 @@
-//! Handshakes with one server or several of a kind, by certificates that may change on disk. Floor 2.
+//! Handshakes with the servers of one upstream, with certificates whose files may change. Floor 2.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,7 +15,7 @@ use tokio_rustls::client::TlsStream;
 use super::files::Certificates;
 use super::{Error, FileError, Settings};
 
-/// How to speak TLS with a server. Its clones have the same certificates.
+/// Makes TLS connections with these settings. Clones share the certificates.
 #[derive(Clone)]
 pub(crate) struct Connector(Arc<Shared>);
 
@@ -25,42 +25,42 @@ struct Shared {
     rereads: Mutex<Rereads>,
 }
 
-/// Reads of the certificates because one was not taken.
+/// The state of the rereads that rejected certificates cause.
 #[derive(Default)]
 struct Rereads {
-    /// The latest, while it hangs: no other is begun beside it.
+    /// The latest reread, if it hangs. No other is started beside it.
     under_way: Option<JoinHandle<Option<Certificates>>>,
-    /// When one was done, or was waited for in vain.
+    /// When a reread last ended, or a wait for it last timed out.
     done_at: Option<Instant>,
 }
 
-/// The certificates that were in force at some time.
+/// The certificates that were in force at some time, to compare with the present ones.
 pub(crate) struct InForce(Arc<Certificates>);
 
 impl Connector {
-    /// Reads the files that the settings name. Blocks on them.
+    /// Reads the files of the settings. Blocks on them.
     ///
     /// # Errors
-    /// A file cannot be used, or the system has no roots where it must.
+    /// A file cannot be used, or the system's roots are needed and there are none.
     pub(crate) fn new(settings: Settings) -> Result<Self, FileError> {
         let in_force = RwLock::new(Arc::new(Certificates::read(&settings)?));
         Ok(Self(Arc::new(Shared { settings, in_force, rereads: Mutex::default() })))
     }
 
-    /// The certificates that a handshake is made with now.
+    /// The certificates that a handshake uses now.
     pub(crate) fn in_force(&self) -> InForce {
         InForce(Arc::clone(&self.0.in_force.read().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Whether a connection that the server breaks off without a word may be one that did not take our certificate: its
-    /// alert is lost where it closes before it has read all that we sent.
+    /// Whether a connection that the server closes without an alert may mean that it rejected our certificate: the
+    /// alert is lost if the server closes before it has read all that we sent.
     #[must_use]
     pub(crate) fn shows_client(&self) -> bool {
         self.in_force().0.shows_client()
     }
 
-    /// Whether other certificates than `used` are in force, after the files were read again: at most once in
-    /// [`REREAD_EVERY`], and waited for no longer than [`REREAD_WITHIN`]. Cancel safe.
+    /// Whether the certificates in force are others than `used`, after the files were read again. They are read at most
+    /// once in [`REREAD_EVERY`], and the wait is at most [`REREAD_WITHIN`]. Cancel safe.
     pub(crate) async fn has_other_than(&self, used: &InForce) -> bool {
         self.reread(used).await;
         self.is_other_than(used)
@@ -94,7 +94,7 @@ impl Connector {
         }
     }
 
-    /// Shakes hands. `host`: as it was typed. Not cancel safe.
+    /// Performs the handshake. `host` is the text of the configuration. Not cancel safe.
     ///
     /// # Errors
     /// See [`Error`].
@@ -111,7 +111,7 @@ impl fmt::Debug for Connector {
     }
 }
 
-/// How often the certificate files are read again while a certificate is not taken.
+/// The least time between two rereads of the files while a certificate is rejected.
 const REREAD_EVERY: Duration = Duration::from_secs(5);
-/// How long a login waits for them; a file system that hangs may take for ever.
+/// How long a login waits for the files, since a file system may hang.
 const REREAD_WITHIN: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! Why a handshake failed. The texts are facts; the caller, which knows the names of the settings, adds which one would mend it.
+//! The reasons why a handshake fails. The texts are facts; the caller adds the name of the setting that corrects them.
 //! Floor 2.
 
 use std::io;
@@ -8,42 +8,42 @@ use rustls::CertificateError;
 use super::verify::Flaw;
 use crate::crypto;
 
-/// Why there is no TLS with the server.
+/// The reason why a TLS connection failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// A host that can stand in no certificate.
+    /// The host can be in no certificate.
     #[error("host is neither a DNS name nor an address, so TLS cannot name it")]
     HostName,
-    /// The server's certificate is marked as a CA, and is not among the trusted ones.
+    /// The server's certificate is marked as a CA, and is not in the file of roots.
     #[error("server's certificate is its own CA")]
     LeafIsCa,
-    /// Of X.509 version 1, however little is checked.
+    /// The certificate is of X.509 version 1, which is refused at every level of checks.
     #[error(
         "server's certificate is of X.509 version 1; issue one of version 3, with a subject alternative name"
     )]
     Version,
-    /// Signed by a stranger.
+    /// No trusted root signed the certificate.
     #[error("server's certificate is signed by none of the roots")]
     UnknownIssuer,
-    /// Signed by a namesake of a root: nearly always a CA that was made anew.
+    /// A CA with the name of a root signed the certificate with another key. Nearly always the CA was made anew.
     #[error("server's certificate is signed with another key than that of the root by its issuer's name")]
     Signature(#[source] rustls::Error),
-    /// Of another host. Names in the certificate's common name do not count.
+    /// The certificate is for another host. The common name does not count.
     #[error("server's certificate has no subject alternative name for this host")]
     WrongName(#[source] rustls::Error),
-    /// In a revocation list.
+    /// The certificate is in a revocation list.
     #[error("server's certificate, or that of a CA between, is revoked")]
     Revoked,
-    /// The revocation lists say nothing of a certificate.
+    /// There is no revocation list for a certificate of the chain.
     #[error("there is no revocation list of a CA that signed the server's certificate")]
     NoRevocationList,
-    /// A revocation list is old.
+    /// A revocation list is past its `nextUpdate`.
     #[error("the revocation list of a CA that signed the server's certificate is out of date")]
     OldRevocationList,
-    /// Another fault of the certificate.
+    /// The certificate has another fault.
     #[error("server's certificate is not valid")]
     Certificate(#[source] rustls::Error),
-    /// They speak TLS in different ways.
+    /// The two sides have no TLS version or cipher suite in common.
     #[error(
         "server and leasehold have no algorithm or version of TLS in common; leasehold speaks TLS 1.2 and 1.3, and \
          keeps out what is known to be weak"
@@ -55,17 +55,17 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Whether the next attempt will fail in the same way, as long as nobody changes a setting or a certificate.
+    /// Whether the next attempt fails in the same way until a setting or a certificate changes.
     #[must_use]
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
-            // Otherwise the connection broke.
+            // Any other kind of I/O error means that the connection broke.
             Self::Handshake(error) => error.kind() == io::ErrorKind::InvalidData,
             _ => true,
         }
     }
 
-    /// Whether a certificate was not taken: the server's by us, or ours by the server.
+    /// Whether a certificate was rejected: the server's by us, or ours by the server.
     #[must_use]
     pub(crate) fn is_about_certificates(&self) -> bool {
         match self {
@@ -84,7 +84,7 @@ impl Error {
         }
     }
 
-    /// Unwraps what rustls found wrong with the certificate.
+    /// Takes the certificate error of rustls out of the I/O error.
     pub(super) fn of_handshake(error: io::Error) -> Self {
         match crypto::of_rustls(&error) {
             Some(rustls) if crypto::is_nothing_in_common(rustls) => Self::NothingInCommon(rustls.clone()),

@@ -1,6 +1,7 @@
-//! What the files of the settings hold: whom we trust, and who we are. Floor 2.
+//! Reads the files of the settings: the trusted roots and our certificate. Floor 2.
 //!
-//! They are read at the start, and again after a handshake that failed for a certificate: others renew them on disk.
+//! The files are read at the start, and again after a handshake that failed because of a certificate, since other
+//! programs renew them.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use super::{ClientFiles, Settings};
 use crate::crypto;
 use crate::files::{self, FileSetting};
 
-/// What was read.
+/// What was read from the files.
 #[derive(Debug)]
 pub(super) struct Certificates {
     level: Level,
@@ -24,12 +25,13 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    /// Reads the files that the settings name. Blocks on them.
+    /// Reads the files of the settings. Blocks on them.
     pub(super) fn read(settings: &Settings) -> Result<Self, FileError> {
         Self::new(settings, Arc::new(trust(settings)?), client(settings)?)
     }
 
-    /// Reads the files again. What cannot be read stays as it is here, with a warning. `None`: nothing has changed. Blocks.
+    /// Reads the files again. A file that cannot be read leaves its earlier content in force, with a warning. `None`:
+    /// nothing has changed. Blocks.
     pub(super) fn reread(&self, settings: &Settings) -> Option<Self> {
         let trust = trust(settings).map(Arc::new).unwrap_or_else(|error| {
             stays(&error);
@@ -64,12 +66,12 @@ impl Certificates {
             }
         };
         config.alpn_protocols = vec![settings.alpn.to_vec()];
-        // Each connection shows the certificates that are in force. PostgreSQL gives no tickets anyway.
+        // A resumed session would skip the certificates in force. PostgreSQL issues no session tickets anyway.
         config.resumption = Resumption::disabled();
         Ok(Self { level, trust, client, config })
     }
 
-    /// For a handshake with this host, as it was typed.
+    /// The configuration for a handshake with this host, as written in the settings.
     pub(super) fn config(&self, host: &str) -> Arc<ClientConfig> {
         let mut config = self.config.clone();
         let verifier = Verifier::new(self.level, Arc::clone(&self.trust), host);
@@ -77,7 +79,7 @@ impl Certificates {
         Arc::new(config)
     }
 
-    /// Whether a certificate of ours is shown.
+    /// Whether we send a client certificate.
     pub(super) fn shows_client(&self) -> bool {
         self.client.is_some()
     }
@@ -104,7 +106,7 @@ fn trust(settings: &Settings) -> Result<Trust, FileError> {
 fn trust_in_file(file: &FileSetting) -> Result<Trust, FileError> {
     let mut trust = Trust::nobody();
     for certificate in file.certificates()? {
-        // What cannot be a root can still be the server's own certificate.
+        // A certificate that cannot be a root can still be the server's own certificate.
         let _ = trust.roots.add(certificate.clone());
         trust.own.push(certificate);
     }
@@ -116,16 +118,16 @@ fn client(settings: &Settings) -> Result<Option<Arc<CertifiedKey>>, FileError> {
     Ok(Some(Arc::new(crypto::certified_key(cert, key)?)))
 }
 
-/// Why the files cannot be used.
+/// The reason why the files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
-    /// A file is missing, or does not hold what it should.
+    /// A file is missing, or its content cannot be used.
     #[error(transparent)]
     File(#[from] files::Error),
-    /// No roots on this machine.
+    /// The system has no root certificates.
     #[error("the system has no root certificates")]
     NoSystemRoots,
-    /// rustls cannot be set up.
+    /// rustls refused the configuration.
     #[error("no TLS here")]
     Provider(#[source] rustls::Error),
 }

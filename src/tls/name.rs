@@ -1,7 +1,7 @@
-//! Whether a certificate's name is the host's by libpq's rule, which compares text. Floor 2.
+//! Compares a certificate's names with the host by libpq's rule, which compares text. Floor 2.
 //!
-//! webpki knows no `dNSName` that ends with a dot, and none that is written like an address; libpq takes both, where the
-//! host is typed in the same way.
+//! webpki rejects a `dNSName` that ends with a dot or looks like an IP address. libpq accepts both if the host is
+//! written in the same way.
 //!
 //! Source: `pq_verify_peer_name_matches_certificate_name` in PostgreSQL's `src/interfaces/libpq/fe-secure-common.c`
 
@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::certificate::Leaf;
 
-/// Whether one of the certificate's `dNSName`s is `host` as it was typed, a dot at its end included.
+/// Whether one of the certificate's `dNSName`s equals `host` as written, including a dot at the end.
 pub(super) fn fits(leaf: &CertificateDer<'_>, host: &str) -> bool {
     Leaf::read(leaf).is_some_and(|leaf| leaf.dns_names().iter().any(|name| matches(name, host)))
 }
@@ -18,7 +18,7 @@ fn matches(name: &str, host: &str) -> bool {
     name.eq_ignore_ascii_case(host) || matches_wildcard(name, host)
 }
 
-/// `*` stands for one label, the first.
+/// Matches a pattern whose first label is `*`, which stands for exactly one label.
 fn matches_wildcard(name: &str, host: &str) -> bool {
     match (name.strip_prefix('*'), host.split_once('.')) {
         (Some(rest), Some((label, further))) if rest.len() > 1 && !label.is_empty() => {
@@ -34,7 +34,7 @@ mod tests {
 
     use super::*;
 
-    /// Each line was tried with psql 15 and a server with such a certificate (`hostaddr` leads to it).
+    /// Each line was checked with psql 15 and a server with that certificate (`hostaddr` leads to the server).
     #[test]
     fn a_host_is_compared_with_a_name_as_libpq_does() {
         let key = KeyPair::generate().unwrap();

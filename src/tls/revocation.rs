@@ -1,7 +1,7 @@
-//! Lists of the certificates that their CAs have taken back. Floor 2.
+//! Certificate revocation lists. Floor 2.
 //!
-//! As in libpq, each certificate of the chain needs a list of its CA, one that is not out of date. Other than libpq, a
-//! file that cannot be read is an error.
+//! As in libpq, each certificate of the chain needs a list of its CA that is not out of date. Unlike in libpq, a file
+//! that cannot be read is an error.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use super::FileError;
 use super::certificate::Leaf;
 use crate::files::{FileSetting, Reason};
 
-/// The lists of one file.
+/// The revocation lists of one file.
 #[derive(Debug)]
 pub(super) struct Revocation {
     lists: Vec<CertificateList>,
-    /// `None`: there are no roots, so no chain is good anyway.
+    /// `None`: there are no roots, so no chain is valid.
     chain: Option<Arc<WebPkiServerVerifier>>,
 }
 
@@ -52,7 +52,8 @@ impl Revocation {
         &self.lists
     }
 
-    /// Checks a chain up to a root, with these lists; the name too, which the caller may forgive, as it comes last.
+    /// Checks a chain up to a root against these lists, and then the name. The caller may ignore an error of the name,
+    /// since the name is checked last.
     pub(super) fn verify_chain(
         &self,
         leaf: &CertificateDer<'_>,
@@ -70,7 +71,7 @@ impl Revocation {
         }
     }
 
-    /// Checks a certificate that is trusted by itself.
+    /// Checks a certificate that is itself trusted.
     pub(super) fn verify_own(&self, leaf: &Leaf, now: UnixTime) -> Result<(), Error> {
         let mut of_issuer = self.lists.iter().map(|list| &list.tbs_cert_list);
         let list = of_issuer

@@ -1,4 +1,4 @@
-//! Handshakes with a server of these tests' own, by names that no resolver here knows.
+//! Handshakes with a test server, by host names that are not resolved.
 
 use rcgen::{CertificateParams, KeyPair, SanType};
 use rustls::pki_types::PrivateKeyDer;
@@ -10,7 +10,7 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::crypto;
 
-/// A handshake with this host, as typed, and a server with this one `dNSName`.
+/// Performs a handshake with `host`, as written, and a server whose certificate has the single `dNSName` `name`.
 async fn shake_hands(name: &str, host: &str) -> Result<(), Error> {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();

@@ -1,4 +1,4 @@
-//! The check of a server's certificate, as deep as the settings ask. Floor 2.
+//! Verifies a server's certificate, at the level of the settings. Floor 2.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use crate::crypto;
 /// How much of a certificate is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
-    /// Nothing but the handshake's signature.
+    /// Only the handshake's signature is checked.
     Nothing,
-    /// That a root has signed it, over whatever CAs between.
+    /// A trusted root has signed the certificate, through any intermediate CAs.
     Chain,
-    /// And that it is for the host as it was typed.
+    /// The certificate is also for the host as written.
     ChainAndName,
 }
 
-/// Who is trusted.
+/// The trusted certificates.
 #[derive(Debug)]
 pub(super) struct Trust {
-    /// May sign a server's certificate.
+    /// CAs that may sign a server's certificate.
     pub(super) roots: RootCertStore,
-    /// May be a server's certificate: those of the file of roots, so that PostgreSQL's classic self-signed `server.crt`
-    /// can be trusted, as by libpq, though it is marked as a CA.
+    /// Certificates that are trusted as a server's own: all of the file of roots. So PostgreSQL's classic self-signed
+    /// `server.crt` is accepted although it is marked as a CA, as in libpq.
     pub(super) own: Vec<CertificateDer<'static>>,
-    /// Where there are lists of revoked certificates.
+    /// The revocation lists, if any are configured.
     pub(super) revocation: Option<Revocation>,
 }
 
@@ -53,7 +53,7 @@ impl Trust {
 pub(super) struct Verifier {
     level: Level,
     trust: Arc<Trust>,
-    /// As it was typed: rustls' name of it has no dot at its end.
+    /// The host as written: rustls removes a dot at its end.
     host: String,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -89,7 +89,8 @@ impl Verifier {
             None => verify_server_cert_signed_by_trust_anchor(parsed, roots, intermediates, now, all),
         };
         verified.map_err(|error| match error {
-            // webpki calls a CA in a server's place by a name of its own, before it looks for an issuer.
+            // webpki reports a CA certificate used by a server with an error of its own, before it looks for the
+            // issuer.
             Error::InvalidCertificate(CertificateError::Other(_))
                 if Leaf::read(leaf).is_some_and(|leaf| leaf.is_ca()) =>
             {
@@ -146,12 +147,12 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Faults that rustls has no name for.
+/// Faults that rustls has no error for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
-    /// Marked as a CA, in a server's place, and not in the file of roots.
+    /// The certificate is marked as a CA, is used by a server, and is not in the file of roots.
     Ca,
-    /// Of an X.509 version before 3, as the plain `openssl x509 -req` made them for long; rustls cannot read it.
+    /// The X.509 version is below 3, as plain `openssl x509 -req` made it for a long time. rustls cannot parse it.
     Version,
 }
 
