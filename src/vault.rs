@@ -1,19 +1,19 @@
-//! Vault and OpenBao, by their HTTP API: log in, issue, renew, revoke. Floor 2.
+//! A client of the HTTP API of Vault and OpenBao: log in, issue, renew, revoke. Floor 2.
 //!
-//! It asks once and says what came back; when to ask again is for others to decide. vaultrs and rustify build the
-//! requests and do not leave this module; `transport` sends them, so that time, size, redirects and TLS are ours.
-//! The log targets `vaultrs` and `rustify` are noisy and are to be off.
+//! It sends each request once and returns the result; its callers decide about repetition. vaultrs and rustify build
+//! the requests and are used only here. `transport` sends them, so that timeouts, sizes, redirects and TLS are under
+//! our control. The log targets `vaultrs` and `rustify` are noisy and should be off.
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `config`, `error` | what the module needs to know, and what is wrong with it |
-//! | `login`, `wrapped`, `files`, `refusals` | each auth method; a secret_id that comes wrapped; files of secrets; what was refused |
-//! | `endpoints`, `replies`, `lease` | requests that vaultrs lacks; what replies hold; the name of a lease |
-//! | `examine` | questions that change nothing: of `leasehold check`, of the health, whether a lease is there |
-//! | `exchange` | builds a request, waits for its turn, sends it, says what came of it |
-//! | `classify`, `outcome`, `failure` | what an answer means for the request, and for Vault as a whole; its text |
-//! | `transport`, `address`, `tls` | addresses, bounds, trust |
-//! | `bounds`, `pace` | how long a request may take, when it may be sent |
+//! | `config`, `error` | the configuration, and its errors |
+//! | `login`, `wrapped`, `files`, `refusals` | auth methods; wrapped secret_ids; files with secrets; refused logins |
+//! | `endpoints`, `replies`, `lease` | requests that vaultrs lacks; the content of replies; the lease_id |
+//! | `examine` | read-only requests: for `leasehold check`, for the health, for whether a lease exists |
+//! | `exchange` | builds a request, waits for its turn, sends it, records its outcome |
+//! | `classify`, `outcome`, `failure` | the meaning of an answer for the request and for Vault; failures |
+//! | `transport`, `address`, `tls` | HTTP, addresses, trusted certificates |
+//! | `bounds`, `pace` | how long a request may take, and when it may be sent |
 
 mod address;
 mod bounds;
@@ -66,20 +66,20 @@ pub(crate) use pace::turns::{Place, Sent, Turns, Went};
 pub(crate) use path::{RoleKind, VaultPath, segments};
 pub(crate) use replies::{Grant, Renewed, StaticCredential, TokenFacts};
 
-/// Vault, reached as one auth identity.
+/// A client of Vault that logs in with one auth method.
 ///
-/// Each request is sent once. Its [`Bounds`] hold from its sending on, for the connection and the answer. A caller that
-/// needs a late answer too spawns the request with longer bounds, and stops waiting earlier.
+/// Each request is sent once. Its [`Bounds`] begin when it is sent, and include the connection and the answer. A caller
+/// that also needs a late answer spawns the request with longer bounds, and stops waiting earlier.
 pub(crate) struct Vault {
     config: Config,
     transport: Transport,
-    /// Held by the login in flight.
+    /// Locked by the login that runs.
     login: Arc<tokio::sync::Mutex<Held>>,
     refusals: Arc<Mutex<Refusals>>,
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What is shown of Vault.
+/// The state of Vault, for the status.
 #[derive(Clone, Copy, Default)]
 struct Seen {
     standing: Standing,
@@ -87,11 +87,11 @@ struct Seen {
 }
 
 impl Vault {
-    /// Reads the TLS files and checks the rest of the configuration. Asks nothing.
+    /// Reads the TLS files and checks the rest of the configuration. Sends nothing.
     ///
     /// # Errors
     ///
-    /// Names the file or key, and the reason.
+    /// The error names the file or key, and the reason.
     pub(crate) fn new(config: Config) -> Result<Self, Error> {
         config.check()?;
         Ok(Self {
@@ -103,9 +103,9 @@ impl Vault {
         })
     }
 
-    /// Goes on with the rate limiter of an earlier client and with what it has seen, since both ask the same Vault; also with
-    /// its login state where both log in alike: a wrapped secret_id can be unwrapped once only, and one login at a time is in
-    /// flight.
+    /// Takes over the rate limiter and the observed state of an earlier client, since both use the same Vault. If the
+    /// auth settings are equal, it takes over the login state as well: a wrapped secret_id can be unwrapped only once,
+    /// and only one login may run at a time.
     #[must_use]
     pub(crate) fn succeeding(mut self, earlier: &Self) -> Self {
         self.transport.pace = Arc::clone(&earlier.transport.pace);
@@ -117,51 +117,51 @@ impl Vault {
         self
     }
 
-    /// Forgets the waits after refusals of the login and of `path`, as a credential is wanted now. A secret that Vault refused
-    /// is shown to it again.
+    /// Ends the waits after refused logins and refusals of `path`, because a credential is wanted now. A secret that
+    /// Vault refused is sent again.
     pub(crate) fn retry_now(&self, path: &VaultPath) {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner).retry_now(Instant::now());
         self.transport.pace.retry_now(login::PATH);
         self.transport.pace.retry_now(&creds_path(path));
     }
 
-    /// Says whether a credential that came from `path` is of use. A useless one counts as a refusal of that path, although
-    /// the request succeeded.
+    /// Records whether a credential from `path` could be used. A credential that could not counts as a refusal of the
+    /// path, although the request succeeded.
     pub(crate) fn grant_was_of_use(&self, path: &VaultPath, of_use: bool) {
         self.transport.pace.of_use(&creds_path(path), of_use);
     }
 
-    /// Says whether the token of a login is of use. A useless one counts as a refused login.
+    /// Records whether the token of a login could be used. A token that could not counts as a refused login.
     pub(crate) fn login_was_of_use(&self, of_use: bool) {
         self.transport.pace.of_use(login::PATH, of_use);
     }
 
-    /// The address that is asked first: the one that answered last, unless it failed since.
+    /// The address that is tried first: the address that answered last, unless it has failed since.
     #[must_use]
     pub(crate) fn addr(&self) -> String {
         self.transport.addr()
     }
 
-    /// How Vault stood at the latest request.
+    /// The state of Vault at the latest request.
     #[must_use]
     pub(crate) fn standing(&self) -> Standing {
         self.seen().standing
     }
 
-    /// When Vault last answered with success.
+    /// The time of Vault's latest successful answer.
     #[must_use]
     pub(crate) fn last_success(&self) -> Option<SystemTime> {
         self.seen().last_success
     }
 
-    /// Issues a credential at `path`, of a dynamic role.
+    /// Issues a credential of the dynamic role at `path`.
     ///
-    /// Not cancel safe: the credential would live on unused until the token or the lease ends.
+    /// Not cancel safe: the credential would exist without use until its token or its lease ends.
     ///
     /// # Errors
     ///
-    /// With `outcome_unknown` a credential may have been made all the same; with `left` one was made, and is to be given
-    /// back.
+    /// With `outcome_unknown` Vault may have made a credential although the request failed. With `left` it has made a
+    /// credential, which must be revoked.
     pub(crate) async fn issue(
         &self,
         token: &Secret,
@@ -172,7 +172,7 @@ impl Vault {
         let request = Creds { path: path.clone() };
         let reply = self.ask_about(&path, Operation::Issue, token, request, bounds).await?;
         replies::grant(&reply.body, &path).map_err(|why| {
-            // What is not JSON does not come from Vault, whatever its status says.
+            // A body that is not JSON does not come from Vault, whatever the status.
             let kind = if why == replies::Unusable::NotJson { Kind::Transient } else { Kind::Refused };
             let failure = Failure::local(Operation::Issue, kind, why.as_str());
             let failure = if why.may_have_made() { failure.with_outcome_unknown() } else { failure };
@@ -180,11 +180,11 @@ impl Vault {
         })
     }
 
-    /// Reads the password of a static role at `path`. Cancel safe.
+    /// Reads the password of the static role at `path`. Cancel safe.
     ///
     /// # Errors
     ///
-    /// `Refused` for an unknown role, or one that has no password.
+    /// `Refused` for an unknown role, or a role without a password.
     pub(crate) async fn read_static(
         &self,
         token: &Secret,
@@ -197,11 +197,11 @@ impl Vault {
             .map_err(|why| Failure::local(Operation::Issue, Kind::Refused, why.as_str()))
     }
 
-    /// Renews the lease of this user by what its role gives. Cancel safe, except that a longer life may go unnoticed.
+    /// Renews the lease of this user by its role's TTL. Cancel safe, except that a longer TTL may go unnoticed.
     ///
     /// # Errors
     ///
-    /// `Gone` and `CannotExtend` are final. An error of the database is `Gone` only where it names the user.
+    /// `Gone` and `CannotExtend` are final. An error of the database is `Gone` only if it names the user.
     pub(crate) async fn renew(
         &self,
         token: &Secret,
@@ -214,7 +214,7 @@ impl Vault {
         replies::renewed(&reply.body).map_err(|why| unreadable(Operation::Renew, why))
     }
 
-    /// Renews the token by what its role gives. Cancel safe, except that a longer life may go unnoticed.
+    /// Renews the token by its role's TTL. Cancel safe, except that a longer TTL may go unnoticed.
     ///
     /// * Path: `auth/token/renew-self`
     /// * Method: POST
@@ -234,11 +234,11 @@ impl Vault {
         replies::renewed_token(&reply.body).map_err(|why| unreadable(Operation::RenewToken, why))
     }
 
-    /// Asks what a token is. Cancel safe. Costs a use of a token with a limited number.
+    /// Looks up the token's properties. Cancel safe. This costs a use of a token with limited uses.
     ///
     /// # Errors
     ///
-    /// `Forbidden` where the token lives and may not ask.
+    /// `Forbidden` if the token is valid but may not look itself up.
     pub(crate) async fn look_up_token(
         &self,
         token: &Secret,
@@ -247,11 +247,12 @@ impl Vault {
         self.facts(token, &Limit::new(bounds.into())).await
     }
 
-    /// Revokes a lease, and waits until it is done. Cancel safe. One that is gone already is a success.
+    /// Revokes a lease, and waits until this is done. Cancel safe. It also succeeds if the lease does not exist any
+    /// more.
     ///
     /// # Errors
     ///
-    /// `Forbidden` where the policy does not allow it, which is the default.
+    /// `Forbidden` if the policy does not allow it, which is the default.
     pub(crate) async fn revoke(
         &self,
         token: &Secret,
@@ -266,7 +267,7 @@ impl Vault {
         }
     }
 
-    /// Revokes the token, and with it every lease that it owns. Cancel safe.
+    /// Revokes the token, and with it each lease that it owns. Cancel safe.
     ///
     /// * Path: `auth/token/revoke-self`
     /// * Method: POST
@@ -275,7 +276,7 @@ impl Vault {
     ///
     /// # Errors
     ///
-    /// `TokenDead` where it is gone already.
+    /// `TokenDead` if the token does not exist any more.
     pub(crate) async fn revoke_token(
         &self,
         token: &Secret,
@@ -286,7 +287,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Looks the token up.
+    /// Looks up the token.
     ///
     /// * Path: `auth/token/lookup-self`
     /// * Method: GET
@@ -309,7 +310,7 @@ impl std::fmt::Debug for Vault {
     }
 }
 
-/// The path of a creds request, as it is sent.
+/// The path of a creds request.
 fn creds_path(path: &VaultPath) -> String {
     format!("/v1/{path}")
 }

@@ -1,4 +1,4 @@
-//! An address of Vault: read, shown, resolved. Floor 2.
+//! Parses, shows and resolves an address of Vault. Floor 2.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,31 +6,33 @@ use std::net::SocketAddr;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-/// The base URL of a Vault server: `http` or `https`, a host, perhaps a port, and nothing else.
+/// The base URL of a Vault server: `http` or `https`, a host, and optionally a port.
 ///
-/// Two are equal if they lead to the same server: case, a slash at the end and the scheme's own port do not count.
+/// Two addresses are equal if they lead to the same server: case, a slash at the end and the scheme's default port are
+/// ignored.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Address(Url);
 
-/// Why a text is no [`Address`]. It does not repeat the text, which may hold a password or be a secret in the wrong place.
+/// The reason why a text is not an [`Address`]. It does not repeat the text, which may contain a password or be a
+/// misplaced secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AddressError {
-    /// No URL at all.
+    /// The text is not a URL.
     #[error("not a URL such as https://vault:8200")]
     NotUrl,
-    /// Another scheme, or no host.
+    /// The scheme is another, or there is no host.
     #[error("neither http:// nor https:// with a host")]
     Scheme,
-    /// A user or a password in front of the host.
+    /// There is a user or a password before the host.
     #[error("holds a user or password, which Vault does not take")]
     Credentials,
-    /// A path, a query or a fragment.
+    /// There is a path, a query or a fragment.
     #[error("has a path; only scheme, host and port are supported")]
     Path,
 }
 
 impl Address {
-    /// Reads a base URL. White space around it does not count.
+    /// Parses a base URL. White space around it is ignored.
     ///
     /// # Errors
     /// See [`AddressError`].
@@ -48,13 +50,13 @@ impl Address {
         Ok(Self(url))
     }
 
-    /// Whether requests to it are encrypted.
+    /// Whether requests to this address are encrypted.
     #[must_use]
     pub(crate) fn is_https(&self) -> bool {
         self.0.scheme() == "https"
     }
 
-    /// Whether its host is this machine, as far as the text tells: a loopback address, or `localhost`.
+    /// Whether the host is certainly this machine: a loopback address, or `localhost`.
     #[must_use]
     pub(crate) fn is_loopback(&self) -> bool {
         match self.0.host() {
@@ -69,12 +71,12 @@ impl Address {
         &self.0
     }
 
-    /// Host and port, as in `vault:8200`.
+    /// The host and port, as in `vault:8200`.
     pub(super) fn authority(&self) -> &str {
         self.0.authority()
     }
 
-    /// The host without the brackets of IPv6.
+    /// The host, without the brackets of an IPv6 address.
     pub(super) fn plain_host(&self) -> String {
         match self.0.host() {
             Some(Host::Ipv6(address)) => address.to_string(),
@@ -90,13 +92,13 @@ impl fmt::Display for Address {
     }
 }
 
-/// Scheme, host and port, as in `https://vault:8200`.
+/// The scheme, host and port, as in `https://vault:8200`.
 pub(super) fn origin(url: &Url) -> String {
     let authority = url.authority().rsplit_once('@').map_or_else(|| url.authority(), |(_, host)| host);
     format!("{}://{authority}", url.scheme())
 }
 
-/// Leads every name to one host.
+/// A resolver that resolves each name as this host.
 pub(super) struct Fixed(pub(super) String);
 
 impl Resolve for Fixed {

@@ -1,4 +1,4 @@
-//! The bounds and the priority of a request to Vault. Floor 2.
+//! The time limit and the priority of a request to Vault. Floor 2.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,22 +8,23 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The priority of a request, by what it protects. Where requests wait for their turn, the least one goes first. `T` is a
+/// The priority of a request, by what it protects. Among waiting requests, the smallest value goes first. `T` is a
 /// point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Priority<T = Instant> {
-    /// The renewal of a lease or token that carries sessions. Without it they end at this time.
+    /// The renewal of a lease or token that has sessions. Without it they end at this time.
     Sessions(T),
-    /// A renewal without sessions, or a successor. Without it no session gets in from this time on.
+    /// A renewal without sessions, or a successor credential. Without it no session can log in from this time on.
     Logins(T),
-    /// The revocation of a lease or token, which ends by itself at this time.
+    /// The revocation of a lease or token, which expires at this time anyway.
     GivingBack(T),
-    /// A credential where none is usable, after so many attempts that failed.
+    /// A credential when none is usable, after this number of failed attempts.
     First(u32),
 }
 
 impl<T> Priority<T> {
-    /// The priority of a fresh credential, and of the login for it: until when one is usable, or after how many failures.
+    /// The priority of a new credential and of the login for it. Given is the time until which a credential is usable,
+    /// or the number of failed attempts.
     #[must_use]
     pub(crate) fn of_issuance(runs_until: Option<T>, failures: u32) -> Self {
         runs_until.map_or(Self::First(failures), Self::Logins)
@@ -35,7 +36,7 @@ impl<T> Priority<T> {
         if has_sessions { Self::Sessions(ends_at) } else { Self::Logins(ends_at) }
     }
 
-    /// When it is of no use any more to wait for a turn.
+    /// The time from which it is useless to wait for a turn.
     pub(crate) fn moot_at(self) -> Option<T> {
         match self {
             Self::Sessions(at) | Self::GivingBack(at) => Some(at),
@@ -44,7 +45,7 @@ impl<T> Priority<T> {
     }
 }
 
-/// How long a request may take from its sending on, and its place among those that wait for their turn.
+/// The time limit of a request from its sending on, and its priority while it waits for its turn.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounds {
     within: Duration,
@@ -54,46 +55,46 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// A wait for the turn is not part of `within`; it has a bound of its own.
+    /// The time that a request waits for its turn is not part of `within`; that wait has its own limit.
     #[must_use]
     pub(crate) fn new(priority: Priority, within: Duration) -> Self {
         let (sent, _) = watch::channel(None);
         Self { within, priority, withdrawn: CancellationToken::new(), sent: Arc::new(sent) }
     }
 
-    /// While it waits for its turn it is given up once this is cancelled. After its sending that changes nothing.
+    /// A cancelled token ends the wait for the turn. It has no effect after the request was sent.
     #[must_use]
     pub(crate) fn withdrawn_by(self, withdrawn: CancellationToken) -> Self {
         Self { withdrawn, ..self }
     }
 
-    /// Waits until the first request for it is sent. Cancel safe.
+    /// Waits until the first request with these bounds is sent. Cancel safe.
     pub(crate) async fn sent(&self) {
-        // This side holds the sender too, so the channel is open.
+        // `self` holds the sender as well, so the channel is open.
         let _ = self.sent.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// What [`Bounds::sent`] waits for, in a script.
+    /// Marks the request as sent, for tests that wait for [`Bounds::sent`].
     #[cfg(test)]
     pub(crate) fn mark_sent(&self) {
         self.sent.send_replace(Some(Duration::ZERO));
     }
 
-    /// How long it waited before its first request was sent; zero before that.
+    /// How long the first request waited before it was sent; zero until then.
     #[must_use]
     pub(crate) fn waited(&self) -> Duration {
         self.sent.borrow().unwrap_or_default()
     }
 }
 
-/// A request beside which nothing waits, such as one of a command of its own.
+/// The bounds of a request that competes with no other, such as that of a command.
 impl From<Duration> for Bounds {
     fn from(within: Duration) -> Self {
         Self::new(Priority::First(0), within)
     }
 }
 
-/// Bounds that are in force: their time runs, except while a turn is waited for.
+/// The bounds of a running request. Their time does not run during a wait for a turn.
 pub(super) struct Limit {
     bounds: Bounds,
     began: Instant,
@@ -113,7 +114,7 @@ impl Limit {
         }
     }
 
-    /// Part of a request: waits included it takes no longer than this.
+    /// The limit of a part of a request, which takes at most `within`, waits included.
     pub(super) fn part(&self, within: Duration) -> Self {
         let now = Instant::now();
         let ends_at = (now + within).min(self.ends_at());
@@ -122,18 +123,19 @@ impl Limit {
         Self { turns_end_at: Some(ends_at), holds_login, ..Self::new(bounds) }
     }
 
-    /// By when all has to be done.
+    /// The time by which the request must be done.
     pub(super) fn ends_at(&self) -> Instant {
         self.began + self.bounds.within + self.waited()
     }
 
-    /// Until when a turn is waited for.
+    /// The time until which a turn is waited for.
     pub(super) fn turn_by(&self) -> Instant {
         let all = [self.turns_end_at, self.priority().moot_at()];
         all.into_iter().flatten().fold(Instant::now() + WAIT_MOST, Instant::min)
     }
 
-    /// Others wait for the login that is in hand, whatever it is for, so it goes first among what lets sessions in.
+    /// Raises the priority of a running login: other requests wait for it, so it goes first among the requests that let
+    /// sessions log in.
     pub(super) fn has_login_in_hand(&self) {
         self.holds_login.store(true, Ordering::Relaxed);
     }
@@ -143,12 +145,12 @@ impl Limit {
         if self.holds_login.load(Ordering::Relaxed) { own.min(Priority::Logins(self.began)) } else { own }
     }
 
-    /// Cancelled where it is not wanted any more, unless it was sent.
+    /// This token is cancelled if the request is not wanted any more and was not sent.
     pub(super) fn withdrawn(&self) -> &CancellationToken {
         &self.bounds.withdrawn
     }
 
-    /// The time of this wait does not count.
+    /// Waits, without counting the time of the wait.
     pub(super) async fn wait<T>(&self, turn: impl Future<Output = T>) -> T {
         let from = Instant::now();
         let turn = turn.await;
@@ -156,7 +158,7 @@ impl Limit {
         turn
     }
 
-    /// A request is sent now.
+    /// Records that the request is sent now.
     pub(super) fn is_sent(&self) {
         let waited = self.waited();
         self.bounds.sent.send_if_modified(|sent| sent.replace(sent.unwrap_or(waited)).is_none());
@@ -167,5 +169,6 @@ impl Limit {
     }
 }
 
-/// A turn comes in seconds, unless what is more urgent takes all of them. A request that has none by then fails.
+/// A turn usually comes within seconds, unless more urgent requests take all turns. A request without a turn by then
+/// fails.
 pub(crate) const WAIT_MOST: Duration = Duration::from_mins(1);

@@ -1,18 +1,18 @@
-//! What an answer of Vault or OpenBao that is not a success means. Pure. Floor 2.
+//! Classifies the unsuccessful answers of Vault and OpenBao. Pure. Floor 2.
 //!
-//! A body that is not Vault's JSON comes from a load balancer or another server in between: it says nothing of what was
-//! asked, whatever its status. Vault's own answers go by their status first, then by pieces of their text, which differ
-//! between Vault and OpenBao and between versions. An unknown answer counts as transient: asking again is cheap, giving up a
-//! live lease is not.
+//! A body that is not Vault's JSON comes from a load balancer or another server on the way. It is no answer to the
+//! request, whatever its status. Vault's own answers are classified by their status first, then by parts of their text,
+//! which differ between Vault and OpenBao and between versions. An unknown answer is transient, since repeating a
+//! request is cheaper than giving up a live lease.
 
 use super::failure::{Kind, sqlstate};
 use super::operation::Operation;
 
-/// What it means that `operation` was answered with this status and these `errors`; `None`: the body is not Vault's.
-/// `username` is the user of the lease that was to be renewed; empty where there is none.
+/// The meaning of an answer to `operation` with this status and these `errors`. `None`: the body is not Vault's.
+/// `username` is the user of the lease to renew; empty if there is none.
 ///
-/// `Forbidden` stands for a 403 of any operation with a token but a look-up, and says no more than that: a dead token
-/// gets the same status, so the caller looks the token up to distinguish the two.
+/// `Forbidden` stands for each 403 to an operation with a token, except a look-up. A dead token gets the same status,
+/// so the caller looks up the token to distinguish the two.
 pub(super) fn classify(operation: Operation, status: u16, errors: Option<&[String]>, username: &str) -> Kind {
     let Some(errors) = errors else {
         return Kind::Transient;
@@ -40,13 +40,14 @@ pub(super) fn classify(operation: Operation, status: u16, errors: Option<&[Strin
     }
 }
 
-/// Statuses that speak of the server's state or of the way to it, not of the request: redirects, 408, 412 (a replica
-/// behind), 429 (quota), 472 and 473 (a secondary or standby), and all of 5xx.
+/// Whether the status is about the state of the server or the network, not about the request: redirects, 408, 412 (a
+/// replica that lags), 429 (quota), 472 and 473 (a secondary or standby), and all 5xx.
 pub(super) fn is_server_trouble(status: u16) -> bool {
     matches!(status, 300..=399 | 408 | 412 | 429 | 472 | 473 | 500..=599)
 }
 
-/// A 403 to lookup-self. A dead token has the bare text (with more in it since Vault 1.13), a policy a list of one.
+/// A 403 to lookup-self. For a dead token the text is bare (longer since Vault 1.13); for a policy it is in a list with
+/// one element.
 fn denied_look_up(text: &str) -> Kind {
     let text = text.trim();
     if text == "permission denied" || contains_any(text, &["invalid token", "bad token"]) {
@@ -58,12 +59,12 @@ fn denied_look_up(text: &str) -> Kind {
     }
 }
 
-/// A 4xx to `sys/leases/renew`. An unreachable database is a 400 as well, so only known texts are final.
+/// A 4xx to `sys/leases/renew`. An unreachable database also leads to a 400, so only known texts are final.
 ///
-/// SQLSTATE 42704 of the database is "undefined object", of whichever statement renews the role. It says that our role is gone
-/// only where it names that role; another object that is missing, such as a group that `renew_statements` grant, keeps
-/// the lease from being extended and no more. lib/pq, which older Vaults use, does not write the SQLSTATE. A role missing
-/// in another way (28000 at the login of Vault's own user, 3D000) is the server's configuration, and the lease lives.
+/// The database's SQLSTATE 42704 means "undefined object", for any statement that renews the role. Our role is gone
+/// only if the text names it. Another missing object, such as a group that `renew_statements` grant, only keeps the
+/// lease from being extended. lib/pq, which older Vaults use, does not write the SQLSTATE. A role missing in another
+/// way (28000 when Vault's own user logs in, 3D000) is a fault of the server's configuration, and the lease lives.
 fn renewal(text: &str, names_our_user: bool) -> Kind {
     let undefined = text.contains("sqlstate 42704");
     let missing = undefined || (text.contains("does not exist") && !text.contains("sqlstate"));
@@ -80,21 +81,22 @@ fn renewal(text: &str, names_our_user: bool) -> Kind {
     }
 }
 
-/// Whether a creds request failed by what is configured in Vault: statements that the database does not accept, or a
-/// role that the connection does not allow. Vault answers 500, as it does where it cannot reach the database.
+/// Whether a creds request failed because of Vault's configuration: statements that the database rejects, or a role
+/// that the connection does not allow. Vault answers 500, the same status as for an unreachable database.
 fn has_wrong_statements(text: &str) -> bool {
     let refused =
         sqlstate(text).is_some_and(|code| WRONG_STATEMENTS.iter().any(|class| code.starts_with(class)));
     refused || contains_any(text, &["is not an allowed role", "syntax error at or near"])
 }
 
-/// The classes of SQLSTATEs that time does not mend: data and syntax errors, missing objects and rights, schemas, roles.
+/// The classes of SQLSTATEs that do not go away by themselves: data and syntax errors, missing objects and rights,
+/// schemas, roles.
 ///
 /// Source: appendix A of the database's manual, "Error Codes".
 const WRONG_STATEMENTS: &[&str] = &["22", "42", "3f", "0l", "0p"];
 
-/// Whether the text names this user, as a word of its own. The database cuts names to 63 bytes, and quotes them by the
-/// customs of its language.
+/// Whether the text names this user as a separate word. The database cuts names to 63 bytes, and quotes them by the
+/// rules of its language.
 fn names(text: &str, username: &str) -> bool {
     let end = (0..=username.len().min(63)).rev().find(|end| username.is_char_boundary(*end)).unwrap_or(0);
     let Some(name) = username.get(..end).filter(|name| !name.is_empty()) else { return false };
@@ -106,7 +108,7 @@ fn names(text: &str, username: &str) -> bool {
     })
 }
 
-/// A 4xx to `auth/token/renew-self`. The token of a `cert` login is bound to the certificate that it was made with.
+/// A 4xx to `auth/token/renew-self`. The token of a `cert` login is bound to the certificate of the login.
 fn token_renewal(text: &str) -> Kind {
     let known = [
         "not renewable",
@@ -118,8 +120,8 @@ fn token_renewal(text: &str) -> Kind {
     if contains_any(text, &known) { Kind::CannotExtend } else { Kind::Transient }
 }
 
-/// A 4xx to `sys/leases/lookup` or `sys/leases/revoke`. Today's servers answer 204 to the revocation of a lease they do
-/// not know.
+/// A 4xx to `sys/leases/lookup` or `sys/leases/revoke`. Current servers answer 204 to the revocation of an unknown
+/// lease.
 fn unknown_lease(text: &str) -> Kind {
     if contains_any(text, &["lease not found", "invalid lease"]) { Kind::Gone } else { Kind::Transient }
 }
@@ -128,8 +130,8 @@ fn contains_any(text: &str, pieces: &[&str]) -> bool {
     pieces.iter().any(|piece| text.contains(piece))
 }
 
-/// Said with any status while a cluster changes its leader, or by a node that should have forwarded the request.
-/// Whole phrases, since a role may well be named `readonly`.
+/// Texts that come with any status while a cluster changes its leader, or from a node that should have forwarded the
+/// request. They are whole phrases, since a role may be named `readonly`.
 const NOT_THE_ACTIVE_NODE: &[&str] = &[
     "readonly storage",
     "read-only storage",

@@ -9,41 +9,42 @@ use crate::secret::Secret;
 
 use super::{Address, Error};
 
-/// How to reach Vault, and how to log in. The meaning of each is that of the `vault` and `bao` command lines.
+/// The servers of Vault, their TLS, and the auth method. Each setting means the same as for the `vault` and `bao`
+/// commands.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     /// The servers of one cluster, tried in order; never empty.
     pub(crate) addrs: Vec<Address>,
     /// The namespace, sent as `X-Vault-Namespace`.
     pub(crate) namespace: Option<String>,
-    /// A PEM file; where given, only its certificates are trusted.
+    /// A PEM file. If given, only its certificates are trusted.
     pub(crate) ca_cert: Option<FileSetting>,
-    /// The same as text (`VAULT_CACERT_BYTES`); it beats `ca_cert`, as in the `vault` command line.
+    /// The same as text (`VAULT_CACERT_BYTES`). It takes precedence over `ca_cert`, as for the `vault` command.
     pub(crate) ca_cert_bytes: Option<String>,
     /// A directory of PEM files.
     pub(crate) ca_path: Option<FileSetting>,
-    /// A client certificate, with `client_key`.
+    /// A client certificate; `client_key` is its key.
     pub(crate) client_cert: Option<FileSetting>,
     pub(crate) client_key: Option<FileSetting>,
     /// The name to verify instead of the URL's host.
     pub(crate) tls_server_name: Option<String>,
-    /// Whether the server's certificate goes unverified.
+    /// Whether the server's certificate is not verified.
     pub(crate) skip_verify: bool,
-    /// How long a request may take.
+    /// The time limit of a request.
     pub(crate) client_timeout: Duration,
-    /// How to log in.
+    /// The auth method.
     pub(crate) auth: Auth,
 }
 
-/// An auth method. A mount has no `auth/` in front. Files are read again at each login.
+/// An auth method. A mount is written without `auth/`. Files are read again at each login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Auth {
-    /// A token that leasehold is given.
+    /// A token from the configuration.
     Token {
-        /// The token; `None` where nothing is asked of Vault, and it was not read.
+        /// The token. `None`: nothing is requested from Vault, so it was not read.
         token: Option<Secret>,
     },
-    /// A file in which another program keeps a token, such as Vault Agent's sink.
+    /// A file that another program updates with a token, such as Vault Agent's sink.
     TokenFile { path: FileSetting },
     /// <https://developer.hashicorp.com/vault/api-docs/auth/kubernetes#login>
     Kubernetes {
@@ -60,7 +61,7 @@ pub(crate) enum Auth {
         mount: String,
         /// The role of the auth method.
         role: String,
-        /// A file in which another program keeps a fresh JWT.
+        /// A file that another program updates with a fresh JWT.
         jwt_file: FileSetting,
     },
     /// <https://developer.hashicorp.com/vault/api-docs/auth/approle#login-with-approle>
@@ -68,16 +69,16 @@ pub(crate) enum Auth {
         /// Default `approle`.
         mount: String,
         role_id: String,
-        /// Where the secret_id comes from.
+        /// The source of the secret_id.
         secret_id: SecretId,
     },
-    /// `client_cert`, shown in the TLS handshake, identifies leasehold.
+    /// `client_cert` identifies leasehold in the TLS handshake.
     ///
     /// <https://developer.hashicorp.com/vault/api-docs/auth/cert#login-with-tls-certificate-method>
     Cert {
         /// Default `cert`.
         mount: String,
-        /// The certificate role; without one Vault tries each.
+        /// The certificate role. Without it Vault tries each role.
         name: Option<String>,
     },
     /// <https://developer.hashicorp.com/vault/api-docs/auth/userpass#login>
@@ -85,13 +86,13 @@ pub(crate) enum Auth {
         /// Default `userpass`.
         mount: String,
         username: String,
-        /// The file of the password.
+        /// The file that holds the password.
         password_file: FileSetting,
     },
 }
 
 impl Auth {
-    /// The identity that it logs in as, without any secret: method, mount and name.
+    /// The identity of the login without any secret: method, mount and name.
     #[must_use]
     pub(crate) fn identity(&self) -> String {
         match self {
@@ -107,7 +108,7 @@ impl Auth {
 }
 
 impl Auth {
-    /// The file that it reads a secret from at each login.
+    /// The file with a secret that each login reads.
     #[must_use]
     pub(crate) fn secret_file(&self) -> Option<&FileSetting> {
         match self {
@@ -125,23 +126,23 @@ impl Auth {
     }
 }
 
-/// Where AppRole's secret_id comes from.
+/// The source of AppRole's secret_id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SecretId {
-    /// None is sent (`bind_secret_id=false`).
+    /// No secret_id is sent (`bind_secret_id=false`).
     Absent,
-    /// A file holds it.
+    /// A file contains the secret_id.
     File(FileSetting),
-    /// A file holds a wrapping token, which is exchanged for it once.
+    /// A file contains a wrapping token, which is unwrapped once.
     Wrapped {
         file: FileSetting,
-        /// The name of the AppRole that it must have been made for; without one any of the mount.
+        /// The AppRole for which the token must have been made. Without it, any AppRole of the mount.
         role: Option<String>,
     },
 }
 
 impl Config {
-    /// Which Vault this is: its addresses in any order, and the namespace.
+    /// Identifies the Vault: its addresses in any order, and the namespace.
     #[must_use]
     pub(crate) fn server(&self) -> String {
         let mut addrs: Vec<_> = self.addrs.iter().map(Address::to_string).collect();
@@ -149,7 +150,7 @@ impl Config {
         format!("{} {}", addrs.join(","), self.namespace.as_deref().unwrap_or(""))
     }
 
-    /// Whether what does not need a file can work: TLS is checked where its files are read.
+    /// Checks everything that needs no file. TLS is checked when its files are read.
     pub(super) fn check(&self) -> Result<(), Error> {
         if let Some(namespace) = &self.namespace
             && HeaderValue::from_str(namespace).is_err()

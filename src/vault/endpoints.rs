@@ -1,11 +1,11 @@
-//! The requests that vaultrs does not have, or whose replies it cuts short. Floor 2.
+//! The requests that vaultrs lacks, or whose replies it does not return completely. Floor 2.
 //!
-//! They are built with the rest of vaultrs' requests and sent by our own transport. All need `X-Vault-Token`, except
-//! the login and health.
+//! They are built like vaultrs' own requests and sent by our transport. All need `X-Vault-Token`, except the login and
+//! the health.
 
 use rustify_derive::Endpoint;
 
-/// Reads a credential, and with it makes a lease.
+/// Issues a credential, which creates a lease.
 ///
 /// * Path: `{mount}/creds/{role}`, as configured
 /// * Method: GET
@@ -18,7 +18,7 @@ pub(super) struct Creds {
     pub(super) path: String,
 }
 
-/// Reads a static role's password. No lease is made.
+/// Reads a static role's password. No lease is created.
 ///
 /// * Path: `{mount}/static-creds/{role}`, as configured
 /// * Method: GET
@@ -31,7 +31,7 @@ pub(super) struct StaticCreds {
     pub(super) path: String,
 }
 
-/// Renews a lease. No increment: a small one would shorten it.
+/// Renews a lease. It sends no increment, since a small increment would shorten the lease.
 ///
 /// * Path: `[{namespace}/]sys/leases/renew`
 /// * Method: PUT
@@ -49,7 +49,7 @@ pub(super) struct RenewLease {
 ///
 /// * Path: `{mount}/roles/{role}`
 /// * Method: GET
-/// * Response: `data.max_ttl` in seconds; 0 where the mount's holds
+/// * Response: `data.max_ttl` in seconds; 0 if the mount's value applies
 /// * Reference: <https://developer.hashicorp.com/vault/api-docs/secret/databases#read-role>
 #[derive(Endpoint)]
 #[endpoint(path = "{self.path}")]
@@ -58,7 +58,7 @@ pub(super) struct ReadRole {
     pub(super) path: String,
 }
 
-/// Asks what the token may do at some paths.
+/// Reads the token's capabilities on some paths.
 ///
 /// * Path: `sys/capabilities-self`
 /// * Method: POST
@@ -74,7 +74,7 @@ pub(super) struct CapabilitiesSelf {
 ///
 /// * Path: `[{namespace}/]sys/leases/lookup`
 /// * Method: PUT
-/// * Response: `data` with `expire_time`, `ttl`; 400 `invalid lease` for one that is not there
+/// * Response: `data` with `expire_time`, `ttl`; 400 `invalid lease` if it does not exist
 /// * Reference: <https://developer.hashicorp.com/vault/api-docs/system/leases#read-lease>
 #[derive(Endpoint)]
 #[endpoint(path = "{self.path}", method = "PUT")]
@@ -84,7 +84,7 @@ pub(super) struct LookUpLease {
     pub(super) lease_id: String,
 }
 
-/// Revokes a lease. With `sync` the answer comes when it is done, so that its outcome is known.
+/// Revokes a lease. With `sync` the answer comes after the revocation, so that its outcome is known.
 ///
 /// * Path: `[{namespace}/]sys/leases/revoke`
 /// * Method: PUT
@@ -99,7 +99,7 @@ pub(super) struct RevokeLease {
     pub(super) sync: bool,
 }
 
-/// Logs in with the client certificate of the connection. vaultrs has this with a field that Vault does not read.
+/// Logs in with the client certificate of the connection. vaultrs' request has a field that Vault does not read.
 ///
 /// * Path: `auth/{mount}/login`
 /// * Method: POST
@@ -114,11 +114,11 @@ pub(super) struct LogInByCertificate {
     pub(super) name: String,
 }
 
-/// Asks a node for its state. The status of the answer is the state: 200, 429, 472, 473, 501, 503.
+/// Reads the state of a node from the status of the answer: 200, 429, 472, 473, 501, 503.
 ///
 /// * Path: `sys/health`
 /// * Method: GET
-/// * Response: not read; OpenBao's lacks fields that vaultrs demands
+/// * Response: not read, since OpenBao's lacks fields that vaultrs requires
 /// * Reference: <https://developer.hashicorp.com/vault/api-docs/system/health#read-health-information>
 #[derive(Endpoint)]
 #[endpoint(path = "sys/health")]

@@ -1,4 +1,4 @@
-//! Questions to Vault that change nothing. Floor 2.
+//! Requests to Vault that change nothing. Floor 2.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -10,29 +10,29 @@ use super::operation::Operation;
 use super::{Failure, Kind, Lease, Vault, outcome, replies};
 use crate::secret::Secret;
 
-/// The state of a node, by the answer about its health.
+/// The state of a node, by its answer to a health request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Health {
     /// Unsealed and active.
     Active,
-    /// Unsealed; it forwards what it is asked.
+    /// Unsealed; it forwards requests to the active node.
     Standby,
-    /// Of a cluster that takes over after a disaster; it serves nothing.
+    /// A disaster recovery secondary; it serves no requests.
     DisasterRecoverySecondary,
-    /// Unsealed; serves reads itself.
+    /// Unsealed; it answers read requests itself.
     PerformanceStandby,
-    /// Not set up.
+    /// Not initialized.
     Uninitialized,
-    /// Sealed: it serves nothing until it is unsealed.
+    /// Sealed; it serves no requests until it is unsealed.
     Sealed,
 }
 
 impl Vault {
-    /// The state of the node that answers, and its clock in whole seconds, if its answer has it. Cancel safe.
+    /// The state of the node that answers, and its clock in whole seconds if the answer contains it. Cancel safe.
     ///
     /// # Errors
     ///
-    /// `Transient` where what answers is not Vault, or says nothing that is known.
+    /// `Transient` if the answer is not Vault's, or its status is unknown.
     pub(crate) async fn look(&self, within: Duration) -> Result<(Health, Option<SystemTime>), Failure> {
         let request = self.build(Operation::Health, None, ReadHealth {})?;
         let reply = self.exchange(Operation::Health, &request, &Limit::new(within.into())).await?;
@@ -51,7 +51,7 @@ impl Vault {
         Ok((health, reply.date))
     }
 
-    /// The `max_ttl` of a role, at `{mount}/roles/{role}`; `None`: its mount's holds. Cancel safe.
+    /// The `max_ttl` of a role, at `{mount}/roles/{role}`. `None`: the mount's value applies. Cancel safe.
     ///
     /// # Errors
     ///
@@ -67,12 +67,11 @@ impl Vault {
         replies::role_max_ttl(&reply.body).map_err(|why| unreadable(Operation::Capabilities, why))
     }
 
-    /// Asks what the token may do at these paths: for each of them words such as `read`, `update`, `deny`, `root`.
-    /// Cancel safe.
+    /// The token's capabilities on these paths, such as `read`, `update`, `deny`, `root` for each. Cancel safe.
     ///
     /// # Errors
     ///
-    /// `Forbidden` where it may not even ask.
+    /// `Forbidden` if the token may not read its capabilities.
     pub(crate) async fn capabilities(
         &self,
         token: &Secret,
@@ -83,7 +82,7 @@ impl Vault {
         replies::capabilities(&reply.body).map_err(|why| unreadable(Operation::Capabilities, why))
     }
 
-    /// Whether a lease is still there; one that could not be revoked is. Cancel safe.
+    /// Whether a lease still exists. A lease whose revocation failed exists. Cancel safe.
     ///
     /// # Errors
     ///

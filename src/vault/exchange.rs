@@ -1,4 +1,4 @@
-//! One request: it is built, sent in its turn, and its outcome is recorded. Floor 2.
+//! Builds a request, sends it in its turn, and records its outcome. Floor 2.
 
 use std::sync::PoisonError;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,7 +18,7 @@ use crate::metrics::{self, VaultOutcome};
 use crate::secret::Secret;
 
 impl Vault {
-    /// A request with a token that is about nothing in particular.
+    /// A request with a token, without a subject.
     pub(super) async fn ask<E: Endpoint>(
         &self,
         operation: Operation,
@@ -29,9 +29,8 @@ impl Vault {
         self.ask_about("", operation, token, endpoint, bounds).await
     }
 
-    /// A request with a token. A 403 may mean a dead token or a policy: a look-up of the token decides which, and where it
-    /// does not, nothing is concluded. `subject` is the user of the lease that is to be renewed, or the
-    /// path at which a credential is read.
+    /// A request with a token. A 403 may mean a dead token or a policy: a look-up of the token decides. If it does not,
+    /// neither is assumed. `subject` is the user of the lease to renew, or the path at which a credential is read.
     pub(super) async fn ask_about<E: Endpoint>(
         &self,
         subject: &str,
@@ -55,7 +54,7 @@ impl Vault {
         Err(failure.meaning(kind))
     }
 
-    /// A request that is about nothing in particular.
+    /// A request without a subject.
     pub(super) async fn call<E: Endpoint>(
         &self,
         operation: Operation,
@@ -67,7 +66,7 @@ impl Vault {
         self.call_about("", operation, token, endpoint, limit, secrets).await
     }
 
-    /// A request whose answer is a success, or a failure with its meaning. `secrets` were sent in its body.
+    /// A request whose answer is a success or a classified failure. `secrets` were sent in its body.
     async fn call_about<E: Endpoint>(
         &self,
         subject: &str,
@@ -95,8 +94,8 @@ impl Vault {
         Err(Failure::answered(operation, kind, status, said, &known))
     }
 
-    /// vaultrs panics on a token or namespace that is no header value, so both are checked before: the namespace at
-    /// the start, the token here.
+    /// vaultrs panics on a token or namespace that is not a valid header value. So the namespace is checked at the
+    /// start, and the token here.
     pub(super) fn build<E: Endpoint>(
         &self,
         operation: Operation,
@@ -107,7 +106,7 @@ impl Vault {
             token: token.map_or_else(String::new, |token| token.expose().to_owned()),
             version: "v1".to_owned(),
             wrap: None,
-            // Health is the same for all namespaces, and is not served in one.
+            // The health is the same for all namespaces, and cannot be requested in a namespace.
             namespace: self.config.namespace.clone().filter(|_| operation != Operation::Health),
         };
         let refuse = |why| Failure::local(operation, Kind::Refused, why).of_ours();
@@ -120,7 +119,7 @@ impl Vault {
             .map_err(|_| refuse("the path cannot be put into a URL"))
     }
 
-    /// Waits for the request's turn, sends it, and counts its outcome.
+    /// Waits for the request's turn, sends it, and records its outcome.
     pub(super) async fn exchange(
         &self,
         operation: Operation,
@@ -139,7 +138,7 @@ impl Vault {
         let outcome = outcome::outcome(operation, &result);
         let (went, is_of_path) = outcome::about(operation, &result);
         turn.went(went, is_of_path);
-        // A quota is the cluster's; a node that is in trouble says nothing of the others.
+        // A quota applies to the whole cluster. The trouble of one node says nothing about the other nodes.
         if let Ok(Reply { retry_after: Some(span), status, .. }) = result
             && (status == 429 || self.transport.is_alone())
         {
@@ -172,7 +171,7 @@ impl Vault {
     }
 }
 
-/// The failure for a success that cannot be read: Vault has done something, and what it was is unknown.
+/// The failure for a successful answer that cannot be parsed. Vault has done something, with unknown result.
 pub(super) fn unreadable(operation: Operation, why: replies::Unusable) -> Failure {
     Failure::local(operation, Kind::Transient, why.as_str()).with_outcome_unknown()
 }

@@ -1,7 +1,7 @@
 //! The failure of a request to Vault: its meaning, and its text for the log. Floor 2.
 //!
-//! Its text is for logs, at most one line, and holds no secret that was sent: a body is never kept, only the first
-//! of Vault's `errors`, with the request's own secrets taken out. It is never shown to a client of the proxy.
+//! The text is for logs, is at most one line, and contains no secret that was sent: of a body only the first of Vault's
+//! `errors` is kept, without the request's own secrets. It is never sent to a client of the proxy.
 
 use std::fmt;
 
@@ -15,33 +15,33 @@ use super::operation::Operation;
 ///
 /// | kind | meaning | what to do |
 /// |---|---|---|
-/// | `Transient` | it may work next time | ask again, later |
-/// | `TimedOut` | no answer in time | ask again, later; a reply may have been lost |
-/// | `TokenDead` | the token is no more, and its leases with it | log in |
-/// | `Forbidden` | the token lives, its policy says no | do without |
-/// | `Gone` | the lease, or what it stood for, is no more | issue |
-/// | `CannotExtend` | it lives on to its end, and no longer | rotate |
+/// | `Transient` | it may succeed later | repeat it later |
+/// | `TimedOut` | there was no answer in time | repeat it later; a reply may have been lost |
+/// | `TokenDead` | the token does not exist any more, nor do its leases | log in |
+/// | `Forbidden` | the token is valid, its policy forbids the request | continue without |
+/// | `Gone` | the lease, or its role in the database, does not exist any more | issue |
+/// | `CannotExtend` | the lease or token is valid to its end, and cannot be renewed | rotate |
 /// | `Refused` | Vault gives the same answer until its configuration changes | report it, and back off |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
-    /// The network, an overloaded, sealed or leaderless Vault, and whatever is not known to be something else.
+    /// The network failed, Vault is overloaded, sealed or without a leader, or the failure is unknown.
     Transient,
-    /// No answer within the bound; what became of the request is unknown.
+    /// There was no answer within the bound. The outcome of the request is unknown.
     TimedOut,
     /// The token has expired or was revoked.
     TokenDead,
     /// The policy of the token forbids it.
     Forbidden,
-    /// The lease is not known any more, has expired, or its role in the database was dropped.
+    /// The lease is unknown or has expired, or its role in the database was dropped.
     Gone,
-    /// The lease or token lives, and cannot be renewed (maximum reached, Vault role missing, not renewable).
+    /// The lease or token is valid and cannot be renewed (maximum reached, Vault role missing, not renewable).
     CannotExtend,
-    /// An unknown role, a bad login, a reply without a password.
+    /// The role is unknown, the login was refused, or the reply has no password.
     Refused,
 }
 
 impl Kind {
-    /// The word used in logs and in the status.
+    /// The name for logs and the status.
     #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -73,29 +73,29 @@ impl From<Kind> for crate::lease::Failure {
 /// A request that did not succeed.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
-    /// What it means.
+    /// The meaning of the failure.
     pub(crate) kind: Kind,
-    /// The HTTP status, where there was an answer.
+    /// The HTTP status, if there was an answer.
     pub(crate) status: Option<u16>,
-    /// Whether Vault may have done what was asked although its reply did not arrive: a grant may have been lost.
+    /// Whether Vault may have carried out the request although its reply did not arrive: a grant may have been lost.
     pub(crate) outcome_unknown: bool,
-    /// The lease that Vault made although the request failed. It is unused, and is to be given back.
+    /// The lease that Vault made although the request failed. It is unused, and must be revoked.
     pub(crate) left: Option<Box<Leftover>>,
     operation: Operation,
     reason: String,
-    /// The database's SQLSTATE, where Vault passes one on.
+    /// The database's SQLSTATE, if Vault passes it on.
     sqlstate: Option<String>,
     blame: Blame,
 }
 
 impl Failure {
-    /// The failure of a request of this kind for which the caller waits no longer; its outcome is unknown.
+    /// The failure of a request for which the caller has stopped waiting. Its outcome is unknown.
     #[must_use]
     pub(crate) fn gave_up(operation: Operation) -> Self {
         Self::local(operation, Kind::TimedOut, "no answer in time")
     }
 
-    /// What it means, in few fixed words, with the database's SQLSTATE where Vault passes one on.
+    /// The meaning in a few fixed words, with the database's SQLSTATE if Vault passes it on.
     #[must_use]
     pub(crate) fn summary(&self) -> String {
         let kind = self.kind.as_str();
@@ -110,19 +110,20 @@ impl Failure {
         }
     }
 
-    /// Who has to act.
+    /// The party that has to act.
     #[must_use]
     pub(crate) fn blame(&self) -> Blame {
         self.blame
     }
 
-    /// Whether Vault's certificate was not taken: a wrong CA, a wrong name, out of its time.
+    /// Whether Vault's certificate was rejected: a wrong CA, a wrong name, or an expired certificate.
     #[must_use]
     pub(crate) fn is_about_certificate(&self) -> bool {
         self.status.is_none() && self.reason.contains("certificate")
     }
 
-    /// A failure without an answer, or before any question. `reason` is our own text or that of a socket; it may name a file.
+    /// A failure without an answer, or before any request. `reason` is our own text or a socket's error; it may name a
+    /// file.
     pub(super) fn local(operation: Operation, kind: Kind, reason: &str) -> Self {
         Self {
             kind,
@@ -136,7 +137,7 @@ impl Failure {
         }
     }
 
-    /// An answer that is a refusal. `said` is the first of Vault's `errors`, from which `secrets` are taken out.
+    /// A refusal by Vault. `said` is the first of Vault's `errors`, from which `secrets` are removed.
     pub(super) fn answered(
         operation: Operation,
         kind: Kind,
@@ -156,8 +157,8 @@ impl Failure {
         }
     }
 
-    /// An answer that is not Vault's, but that of something in between. Vault may have been asked all the same, unless the
-    /// status says that the request was not passed on.
+    /// An answer from something between us and Vault. Vault may have received the request, unless the status says that
+    /// it was not passed on.
     pub(super) fn not_vaults(operation: Operation, status: u16) -> Self {
         let said =
             "the answer is not Vault's: something between here and Vault gave it, such as a load balancer";
@@ -168,22 +169,22 @@ impl Failure {
         }
     }
 
-    /// The same, where it is not Vault that has to be mended but what was written or put here: a file, a setting.
+    /// The same failure, to be corrected on this machine instead of in Vault: a file or a setting.
     pub(super) fn of_ours(self) -> Self {
         Self { blame: Blame::Config, ..self }
     }
 
-    /// The same with another meaning, which was found out since.
+    /// The same failure with another meaning, which was found out later.
     pub(super) fn meaning(self, kind: Kind) -> Self {
         Self { kind, ..self }
     }
 
-    /// The same, where Vault may have done what was asked.
+    /// The same failure; Vault may have carried out the request.
     pub(super) fn with_outcome_unknown(self) -> Self {
         Self { outcome_unknown: true, ..self }
     }
 
-    /// The same with the lease that the reply names.
+    /// The same failure, with the lease that the reply names.
     pub(super) fn leaving(self, left: Option<Leftover>) -> Self {
         Self { left: left.map(Box::new).or(self.left), ..self }
     }
@@ -202,7 +203,8 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Text from outside as one short line: secrets out, control characters and runs of blanks to one blank, cut.
+/// Foreign text as one short line: secrets are removed, control characters and runs of blanks become one blank, and it
+/// is cut.
 fn one_line(text: &str, secrets: &[&Secret], limit: usize) -> String {
     let mut text = text.to_owned();
     for secret in secrets {
@@ -216,20 +218,20 @@ fn one_line(text: &str, secrets: &[&Secret], limit: usize) -> String {
     words.join(" ").chars().take(limit).collect()
 }
 
-/// The most characters of it: any sentence of Vault's fits, and a log line stays one line.
+/// The most characters of the text. Any sentence of Vault's fits, and a log line stays one line.
 const REASON_LIMIT: usize = 200;
 
-/// The paths of two files, one of the configuration and one that it names, and the reason.
+/// As [`REASON_LIMIT`], for the paths of two files, of the configuration and of a file that it names, with the reason.
 const LOCAL_REASON_LIMIT: usize = 600;
 
-/// The SQLSTATE that a text of Vault's names, in the letters of the text.
+/// The SQLSTATE in a text of Vault's, in the case of the text.
 pub(super) fn sqlstate(text: &str) -> Option<&str> {
     let lower = text.to_ascii_lowercase();
     let at = lower.find("sqlstate ")? + "sqlstate ".len();
     text.get(at..at + 5).filter(|code| code.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-/// A login that failed before Vault was asked, or for what its answer lacks.
+/// A login that failed before a request, or because its answer is incomplete.
 pub(super) fn login_failed(kind: Kind, reason: &str) -> Failure {
     Failure::local(Operation::LogIn, kind, reason)
 }

@@ -1,4 +1,4 @@
-//! Files that hold one secret, read at each login: a JWT, a secret_id, a token, a password. Floor 2.
+//! Reads files that contain one secret, at each login: a JWT, a secret_id, a token, a password. Floor 2.
 
 use secrecy::zeroize::Zeroizing;
 use tokio::task::JoinHandle;
@@ -12,14 +12,14 @@ use crate::secret::Secret;
 /// Reads files, one at a time.
 #[derive(Default)]
 pub(super) struct Files {
-    /// A read that was given up. A mount that hangs keeps the thread that reads from it: that one, and no other.
+    /// A read that timed out. A mount that hangs blocks the thread that reads from it, and no second thread.
     hanging: Option<JoinHandle<Text>>,
 }
 
 type Text = Result<Zeroizing<String>, files::Error>;
 
 impl Files {
-    /// Reads a file that holds one secret, without the white space around it. The error names the setting. Cancel safe.
+    /// Reads a file with one secret, without the white space around it. The error names the setting. Cancel safe.
     pub(super) async fn secret(&mut self, file: &FileSetting, deadline: Instant) -> Result<Secret, Failure> {
         let fail = |reason| login_failed(Kind::Transient, &file.fails(reason).to_string()).of_ours();
         if let Some(hanging) = &mut self.hanging {
@@ -75,7 +75,7 @@ mod tests {
     async fn a_read_that_hangs_is_given_up_and_not_begun_again() {
         let (go_on, hangs) = std::sync::mpsc::channel::<()>();
         let hanging = tokio::task::spawn_blocking(move || {
-            // Until the sender is dropped.
+            // This blocks until the sender is dropped.
             let _ = hangs.recv();
             Ok(Zeroizing::new(String::new()))
         });

@@ -1,24 +1,25 @@
-//! The name of a lease, and the namespace that it is in. Pure. Floor 2.
+//! The lease_id of a lease, and its namespace. Pure. Floor 2.
 //!
-//! A path may lead into a namespace: `ns1/database/creds/app` is the role `app` of the mount `database` in the namespace
-//! `ns1`, or of a mount `ns1/database`. Vault's reply decides it: its lease_id begins with the path inside the namespace.
-//! Such a lease is renewed, looked up and revoked there, and needs a policy for it (`ns1/sys/leases/renew`).
+//! A path may lead into a namespace: `ns1/database/creds/app` is the role `app` of the mount `database` in the
+//! namespace `ns1`, or of a mount `ns1/database`. Vault's reply shows which: its lease_id begins with the path inside
+//! the namespace. A lease in a namespace is renewed, looked up and revoked there, and needs a policy for it
+//! (`ns1/sys/leases/renew`).
 //!
 //! Source: <https://openbao.org/docs/concepts/namespaces/>
 
 use std::fmt;
 use std::time::Duration;
 
-/// A lease, as requests name it.
+/// A lease, as requests identify it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Lease {
     id: String,
-    /// Below the namespace of the requests; empty where the lease is in that one.
+    /// The namespace below that of the requests; empty if the lease is in the latter.
     namespace: String,
 }
 
 impl Lease {
-    /// The lease of this id, whose credential was read at `vault_path`.
+    /// The lease with this lease_id, whose credential was read at `vault_path`.
     #[must_use]
     pub(crate) fn new(id: String, vault_path: &str) -> Self {
         let read_at = vault_path.trim_matches('/');
@@ -30,13 +31,13 @@ impl Lease {
         Self { id, namespace }
     }
 
-    /// What a static role has.
+    /// The empty lease of a static role.
     #[must_use]
     pub(crate) fn none() -> Self {
         Self { id: String::new(), namespace: String::new() }
     }
 
-    /// The whole lease_id.
+    /// The complete lease_id.
     #[must_use]
     pub(crate) fn id(&self) -> &str {
         &self.id
@@ -49,13 +50,14 @@ impl Lease {
         self.id.get(start..).unwrap_or("")
     }
 
-    /// Whether it is in another namespace than the token that asked for it. The revocation of that token leaves it alone.
+    /// Whether the lease is in another namespace than the token that requested it. The revocation of that token does
+    /// not revoke such a lease.
     #[must_use]
     pub(crate) fn is_elsewhere(&self) -> bool {
         !self.namespace.is_empty()
     }
 
-    /// Where this lease is asked for `operation`, such as `sys/leases/renew`.
+    /// The path of `operation` for this lease, such as `sys/leases/renew`.
     #[must_use]
     pub(crate) fn path(&self, operation: &str) -> String {
         if self.namespace.is_empty() {
@@ -72,14 +74,14 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// A lease that Vault made although its reply is of no use.
+/// A lease that Vault made although its reply cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leftover {
     /// The lease, which is unused.
     pub(crate) lease: Lease,
-    /// Its user; empty where the reply does not name it.
+    /// The user of the lease; empty if the reply does not name it.
     pub(crate) username: String,
-    /// How long it lives if it is left alone, from the sending of the request; `None` where the reply does not say.
+    /// How long the lease lives without renewal, from the sending of the request. `None`: the reply does not say.
     pub(crate) ttl: Option<Duration>,
 }
 

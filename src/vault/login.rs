@@ -1,4 +1,4 @@
-//! Logging in, by each auth method. Floor 2.
+//! Logs in with each auth method. Floor 2.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -23,21 +23,21 @@ use super::transport::{Refreshing, Reply};
 use super::wrapped::{Origin, Wrapped};
 use super::{Auth, Failure, Kind, SecretId, Vault};
 
-/// A token, and how long it lives.
+/// A token with its properties.
 #[derive(Clone, Debug)]
 pub(crate) struct Login {
     pub(crate) token: Secret,
-    /// It was handed to us (`token`, `token-file`): others may use it, so we never revoke it.
+    /// The token was given to us (`token`, `token-file`). Others may use it, so leasehold never revokes it.
     pub(crate) handed: bool,
-    /// What it has from the sending of the login; `None`: no end is known.
+    /// The TTL, from the sending of the login. `None`: no end is known.
     pub(crate) ttl: Option<Duration>,
-    /// Whether `ttl` is Vault's word. False only for a handed token that may not look itself up.
+    /// Whether Vault stated `ttl`. False only for a given token that may not look itself up.
     pub(crate) ttl_known: bool,
-    /// Whether it can be renewed.
+    /// Whether the token can be renewed.
     pub(crate) renewable: bool,
     /// A batch token can be neither renewed nor revoked.
     pub(crate) batch: bool,
-    /// Uses left; 0 = without limit. Another number means that creds read with the last use are revoked at once.
+    /// The remaining uses; 0 = without limit. Otherwise, creds read with the last use are revoked at once.
     pub(crate) num_uses: u64,
 }
 
@@ -55,30 +55,30 @@ impl Login {
     }
 }
 
-/// What one login leaves to the next.
+/// The state that a login leaves for the next login.
 #[derive(Default)]
 pub(super) struct Held {
     wrapped: Wrapped,
     files: Files,
-    /// A read of the client certificate that was given up.
+    /// A read of the client certificate that timed out.
     certificate: Option<Refreshing>,
 }
 
 impl Vault {
-    /// Logs in, or takes the token that was handed to us. One login at a time; a second caller waits for its turn. `ttl`
+    /// Logs in, or takes the token that was given to us. Only one login runs at a time; a second caller waits. `ttl`
     /// counts from the sending of its first request, see [`Bounds::waited`].
     ///
     /// Not cancel safe: a token that Vault made may be lost, and lives until its end.
     ///
     /// # Errors
     ///
-    /// `Refused` where Vault does not let us in or a handed token is dead; `Transient` where a file cannot be read.
+    /// `Refused` if Vault refuses the login or a given token is dead; `Transient` if a file cannot be read.
     pub(crate) async fn log_in(&self, bounds: impl Into<Bounds>) -> Result<Login, Failure> {
         let limit = Limit::new(bounds.into());
         let turn = self.transport.pace.alone(PATH, &limit).await;
         let turn = turn.map_err(|why| login_failed(Kind::Transient, why))?;
         limit.has_login_in_hand();
-        // Locked only by the task that has the turn.
+        // Only the task that has the turn locks this.
         let result = self.log_in_alone(&mut *self.login.lock().await, &limit).await;
         match &result {
             Ok(_) => turn.went(Went::Well, true),
@@ -123,8 +123,8 @@ impl Vault {
         self.admit(&reply, limit).await
     }
 
-    /// Shows Vault a credential, unless it refused that one lately. Vault counts a 400 towards a lockout, where it locks out;
-    /// by a 403 it says that the lock is on, or that something else is in the way.
+    /// Sends Vault a credential, unless Vault refused it recently. Vault counts a 400 towards a user lockout, if it is
+    /// enabled. A 403 means that the lockout is in force, or that something else forbids the login.
     async fn show(
         &self,
         credential: &Secret,
@@ -152,7 +152,7 @@ impl Vault {
         result
     }
 
-    /// AppRole's secret_id; empty where none is to be sent.
+    /// AppRole's secret_id; empty if none is sent.
     async fn secret_id(
         &self,
         held: &mut Held,
@@ -164,7 +164,7 @@ impl Vault {
             SecretId::Absent => Ok(Secret::new(String::new())),
             SecretId::File(path) => held.files.secret(path, limit.ends_at()).await,
             SecretId::Wrapped { file, role } => {
-                // Where the file hangs, the secret_id of before still needs time to log in.
+                // If the file hangs, there must still be time to log in with the earlier secret_id.
                 let ends_at = limit.ends_at();
                 let until = if held.wrapped.has_secret_id() { halfway(ends_at) } else { ends_at };
                 let token = held.files.secret(file, until).await;
@@ -195,7 +195,7 @@ impl Vault {
         self.call(Operation::LogIn, None, request, limit, &[jwt]).await
     }
 
-    /// Logs in with a role_id and a secret_id; an empty one counts as none.
+    /// Logs in with a role_id and a secret_id. An empty secret_id counts as none.
     ///
     /// * Path: `auth/{mount}/login`
     /// * Method: POST
@@ -265,8 +265,8 @@ impl Vault {
         self.call(Operation::LogIn, None, request, limit, &[password]).await
     }
 
-    /// Takes the token out of a login's reply. A look-up refines what the reply says of it; where that fails, or
-    /// would cost one of the token's uses, the reply's word stands.
+    /// Takes the token from a login's reply. A look-up gives more exact properties. If it fails, or would cost one of
+    /// the token's uses, those of the reply are used.
     async fn admit(&self, reply: &Reply, limit: &Limit) -> Result<Login, Failure> {
         let unusable =
             |reason: replies::Unusable| login_failed(Kind::Refused, reason.as_str()).with_outcome_unknown();
@@ -284,7 +284,7 @@ impl Vault {
         Ok(Login::new(token, false, facts))
     }
 
-    /// Looks up a token that was handed to us.
+    /// Looks up a token that was given to us.
     async fn take(&self, token: Secret, limit: &Limit) -> Result<Login, Failure> {
         match self.facts(&token, limit).await {
             Ok(facts) => Ok(Login::new(token, true, facts)),
@@ -297,10 +297,10 @@ impl Vault {
     }
 }
 
-/// The place of logins among the paths that go slower after a refusal, whatever their method: one login at a time.
+/// The path of logins in the rate limiter, for every method: only one login runs at a time.
 pub(super) const PATH: &str = "login";
 
-/// What is assumed of a token that may not look itself up: no end, and nothing that it could do about one.
+/// The assumed properties of a token that may not look itself up: it has no end, and cannot be renewed.
 const UNKNOWN: TokenFacts = TokenFacts {
     ttl: None,
     renewable: false,
@@ -311,11 +311,12 @@ const UNKNOWN: TokenFacts = TokenFacts {
     orphan: false,
 };
 
-/// Half of the time that is left.
+/// Half of the remaining time.
 fn halfway(deadline: Instant) -> Instant {
     let now = Instant::now();
     now + deadline.saturating_duration_since(now) / 2
 }
 
-/// The login has succeeded already; its token is better than better facts of it.
+/// The limit of the look-up after a login. The login has succeeded already, so its token is not delayed for more exact
+/// properties.
 const REFINE_WITHIN: Duration = Duration::from_secs(2);

@@ -1,32 +1,32 @@
-//! What is asked of Vault, by name. Floor 2.
+//! The kinds of requests to Vault. Floor 2.
 
-/// What was asked.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     /// A login.
     LogIn,
-    /// A credential.
+    /// The request of a credential.
     Issue,
     /// The renewal of a lease.
     Renew,
     /// The renewal of a token.
     RenewToken,
-    /// The facts of a token.
+    /// The look-up of a token.
     LookUp,
-    /// Whether a lease is there.
+    /// The look-up of a lease.
     LookUpLease,
     /// The revocation of a lease.
     Revoke,
     /// The revocation of a token.
     RevokeToken,
-    /// What a token may do.
+    /// The look-up of a token's capabilities.
     Capabilities,
     /// The health of a node.
     Health,
 }
 
 impl Operation {
-    /// The word in logs and in the label `operation` of the metrics.
+    /// The name in logs and in the label `operation` of the metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::LogIn => "login",

@@ -1,4 +1,4 @@
-//! The outcome of a request, for the metrics, the pace and the status. Pure. Floor 2.
+//! The outcome of a request, for the metrics, the rate limiter and the status. Pure. Floor 2.
 
 use super::classify::{classify, is_server_trouble};
 use super::operation::Operation;
@@ -10,18 +10,18 @@ use crate::metrics::VaultOutcome;
 /// The state of Vault at the latest request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// Vault answered, and serves.
+    /// Vault answered, and serves requests.
     Serving,
     /// Vault answered that it is sealed.
     Sealed,
-    /// Vault answered that it cannot serve: no leader, not set up, a node that serves nothing.
+    /// Vault answered that it cannot serve requests: it has no leader, is not initialized, or the node serves none.
     NotServing,
-    /// No answer of Vault's came, or no request has been sent yet.
+    /// Vault did not answer, or no request has been sent yet.
     #[default]
     Unreachable,
 }
 
-/// What an outcome says of Vault as a whole.
+/// The meaning of an outcome for the state of Vault as a whole.
 fn went(outcome: VaultOutcome) -> Went {
     match outcome {
         VaultOutcome::Ok => Went::Well,
@@ -30,10 +30,11 @@ fn went(outcome: VaultOutcome) -> Went {
     }
 }
 
-/// What an answer, or its absence, says of Vault, and whether it is about the path that was asked.
+/// The meaning of an answer, or of a missing answer, for the state of Vault, and whether it is about the path of the
+/// request.
 pub(super) fn about(operation: Operation, result: &Result<Reply, NoReply>) -> (Went, bool) {
     match result {
-        // A quota is of a path, or of all of them; a standby says the same of its health.
+        // A quota applies to a path or to all paths. For a health request, 429 means a standby.
         Ok(reply) if reply.status == 429 && operation != Operation::Health && is_vaults(operation, reply) => {
             (Went::Busy, true)
         }
@@ -42,13 +43,13 @@ pub(super) fn about(operation: Operation, result: &Result<Reply, NoReply>) -> (W
     }
 }
 
-/// Whether an answer to a creds request is about its path: Vault's own, such as an unknown role's or a broken statement's.
-/// A sealed or leaderless node says the same of every path.
+/// Whether an answer to a creds request is about its path: it is Vault's own, such as that for an unknown role or a
+/// broken statement. A sealed or leaderless node answers each path with the same status.
 fn is_of_path(reply: &Reply) -> bool {
     reply.status != 503 && is_vaults(Operation::Issue, reply)
 }
 
-/// Whether an answer is Vault's own word, by its body.
+/// Whether the body shows that the answer is Vault's own.
 pub(super) fn is_vaults(operation: Operation, reply: &Reply) -> bool {
     match (operation, reply.status) {
         (Operation::Health, _) => replies::is_health(&reply.body),
@@ -57,7 +58,7 @@ pub(super) fn is_vaults(operation: Operation, reply: &Reply) -> bool {
     }
 }
 
-/// What an answer says of Vault itself.
+/// The state of Vault by an answer.
 pub(super) fn standing(operation: Operation, result: &Result<Reply, NoReply>) -> Standing {
     let reply = match result {
         Ok(reply) if is_vaults(operation, reply) => reply,
@@ -76,18 +77,18 @@ pub(super) fn standing(operation: Operation, result: &Result<Reply, NoReply>) ->
     }
 }
 
-/// What a server's answer, or its absence, means to the caller, and to the requests after it.
+/// The meaning of an answer, or of a missing answer, for its request and for the rate limiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// What it means for the request. `Forbidden` stands for what the look-up of the token has still to tell apart.
+    /// The meaning for the request. For `Forbidden`, a look-up of the token has still to distinguish the causes.
     pub(crate) kind: Kind,
-    /// What it says of Vault as a whole.
+    /// The meaning for the state of Vault as a whole.
     pub(crate) went: Went,
-    /// Whether it is about the path.
+    /// Whether the answer is about the path.
     pub(crate) slows: bool,
 }
 
-/// Judges an answer that is not a success as [`Vault`](super::Vault) would, without a server: its status, and its first error.
+/// Judges an unsuccessful answer as [`Vault`](super::Vault) does, without a server. `said` is the answer's first error.
 #[must_use]
 pub(crate) fn judge(operation: Operation, status: u16, said: &str) -> Verdict {
     let errors = vec![said.to_owned()];
@@ -97,7 +98,7 @@ pub(crate) fn judge(operation: Operation, status: u16, said: &str) -> Verdict {
     Verdict { kind: classify(operation, status, Some(&errors), ""), went, slows }
 }
 
-/// Judges a request to which no answer came: `sent` is whether there was a connection.
+/// Judges a request without an answer. `sent` says whether there was a connection.
 #[must_use]
 pub(crate) fn judge_silence(operation: Operation, sent: bool) -> Verdict {
     let (kind, silence) = if sent {
@@ -109,11 +110,11 @@ pub(crate) fn judge_silence(operation: Operation, sent: bool) -> Verdict {
     Verdict { kind, went, slows }
 }
 
-/// The label of the metric.
+/// The value of the metric's label.
 pub(super) fn outcome(operation: Operation, result: &Result<Reply, NoReply>) -> VaultOutcome {
     match result {
         Ok(reply) if !is_vaults(operation, reply) => VaultOutcome::ServerError,
-        // That a lease is not there is an answer, and the expected one.
+        // The answer that a lease does not exist is expected, so it is no failure.
         Ok(Reply { status: 400, body, .. })
             if operation == Operation::LookUpLease
                 && classify(operation, 400, replies::errors(body).as_deref(), "") == Kind::Gone =>

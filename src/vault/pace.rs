@@ -1,5 +1,5 @@
-//! When a request may be sent to Vault: how many there are while Vault fails, in which order, and which paths are slowed
-//! alone. Floor 2.
+//! The rate limiter for requests to Vault. It decides how many are sent while Vault fails, in which order, and which
+//! paths get fewer requests. Floor 2.
 
 pub(in crate::vault) mod turns;
 
@@ -13,14 +13,15 @@ use super::bounds::{Limit, Priority};
 pub(super) use turns::Went;
 use turns::{Place, Sent, Turns};
 
-/// Lets requests pass at once while Vault answers.
+/// Sends requests at once while Vault answers.
 ///
-/// While Vault fails as a whole, at most [`MOST`] requests that come to nothing are sent within each [`WINDOW`]; those
-/// that wait go by their priority. It fails as a whole from the moment that half of the latest [`OUTCOMES`] are trouble
-/// (no answer, or one that speaks of the server's state) until no more than a quarter are. A request that is answered well
-/// gives its turn back, so that all requests go at once to a Vault that is back, however long it was away.
+/// While Vault fails as a whole, at most [`MOST`] requests without a good answer are sent within each [`WINDOW`], and
+/// waiting requests go by their priority. Vault counts as failing from the moment that half of the latest [`OUTCOMES`]
+/// are trouble (no answer, or an answer about the server's state) until no more than a quarter are. A good answer gives
+/// its turn back, so that all requests go at once to a Vault that has recovered, however long it was away.
 ///
-/// An answer that refuses one path says nothing of others: that path alone has one request in flight, and waits between.
+/// A refusal of one path says nothing about other paths: only that path is limited to one request in flight, with waits
+/// between.
 pub(super) struct RateLimiter {
     state: Mutex<Turns<String, Instant>>,
     changed: Notify,
@@ -31,38 +32,40 @@ impl RateLimiter {
         Self { state: Mutex::new(Turns::new(rand::random())), changed: Notify::new() }
     }
 
-    /// Waits until a request for this path may be sent, which is to be done at once. Cancel safe.
+    /// Waits until a request for this path may be sent. The caller must send it at once. Cancel safe.
     ///
     /// # Errors
     ///
-    /// Says why it is not sent.
+    /// The reason why the request is not sent.
     pub(super) async fn turn(self: &Arc<Self>, path: &str, limit: &Limit) -> Result<Turn, &'static str> {
         self.wait(Some(path.to_owned()), false, limit).await
     }
 
-    /// Waits until no other request is on this path. The turn sends nothing, so it takes nothing from the rate. Cancel safe.
+    /// Waits until no other request for this path is in flight. The turn sends nothing, so it does not count for the
+    /// rate. Cancel safe.
     ///
     /// # Errors
     ///
-    /// Says why it did not come to that.
+    /// The reason why the turn did not come.
     pub(super) async fn alone(self: &Arc<Self>, path: &str, limit: &Limit) -> Result<Turn, &'static str> {
         self.wait(Some(path.to_owned()), true, limit).await
     }
 
-    /// Records whether the answer to a request for this path is of use. One that is not counts as a refusal.
+    /// Records whether the answer to a request for this path could be used. An answer that could not counts as a
+    /// refusal.
     pub(super) fn of_use(&self, path: &str, of_use: bool) {
         if self.state().of_use(&path.to_owned(), of_use, Instant::now()) {
             self.changed.notify_waiters();
         }
     }
 
-    /// Records that Vault wants no request for this path for so long.
+    /// Records that Vault asked for no request for this path during `span`.
     pub(super) fn rest(&self, path: &str, span: Duration) {
         let now = Instant::now();
         self.state().rest(&path.to_owned(), now + span, now);
     }
 
-    /// Forgets the wait after refusals of this path, as a try is wanted now.
+    /// Ends the wait after refusals of this path, because a request is wanted now.
     pub(super) fn retry_now(&self, path: &str) {
         self.state().retry_now(&path.to_owned(), Instant::now());
         self.changed.notify_waiters();
@@ -81,7 +84,7 @@ impl RateLimiter {
                 loop {
                     let changed = self.changed.notified();
                     tokio::pin!(changed);
-                    // From here on no change is missed.
+                    // No notification is missed from here on.
                     changed.as_mut().enable();
                     let wake = match queued.take() {
                         Ok(turn) => return Ok(turn),
@@ -104,7 +107,7 @@ impl RateLimiter {
     }
 }
 
-/// A place in the queue, left when it is dropped.
+/// A place in the queue, given up on drop.
 struct Queued<'a> {
     pace: &'a Arc<RateLimiter>,
     place: Place<Instant>,
@@ -116,7 +119,7 @@ impl<'a> Queued<'a> {
         Self { pace, place }
     }
 
-    /// The turn, if it has come; else when to look again, if no change comes before.
+    /// The turn, if it has come. Otherwise the time to check again if nothing changes before.
     fn take(&self) -> Result<Turn, Option<Instant>> {
         let sent = self.pace.state().take(self.place, Instant::now())?;
         Ok(Turn { pace: Arc::clone(self.pace), sent })
@@ -130,7 +133,7 @@ impl Drop for Queued<'_> {
     }
 }
 
-/// A request that may be sent, or was. Dropping it leaves the path to the next one.
+/// A request that may be sent, or was sent. Dropping it lets the next request for the path go.
 pub(super) struct Turn {
     pace: Arc<RateLimiter>,
     sent: Sent<String>,
@@ -141,15 +144,15 @@ impl Turn {
     ///
     /// # Errors
     ///
-    /// Says why it is not sent.
+    /// The reason why the request is not sent.
     pub(super) async fn further(&mut self, limit: &Limit) -> Result<(), &'static str> {
-        // The path is ours already.
+        // This turn has the path already.
         let further = self.pace.wait(None, false, limit).await?;
         self.sent.number = further.sent.number;
         Ok(())
     }
 
-    /// Records how the request went. `slows`: the answer is about this path.
+    /// Records the result of the request. `slows` says whether the answer is about this path.
     pub(super) fn went(&self, went: Went, slows: bool) {
         self.pace.state().went(&self.sent, went, slows, Instant::now());
         self.pace.changed.notify_waiters();

@@ -1,11 +1,11 @@
-//! Where the credential of a role is read. Pure. Floor 2.
+//! The path at which the credential of a role is read. Pure. Floor 2.
 
 use std::fmt;
 
 /// The path of a credential: `{mount}/creds/{role}` or `{mount}/static-creds/{role}`.
 ///
-/// A mount has one segment or more, and its first segments may be a namespace. Only the lease that comes from the path shows
-/// whether they are ([`Lease`](super::Lease)).
+/// A mount has one or more segments, and the first segments of the path may be a namespace. Only the lease_id of the
+/// reply shows whether they are ([`Lease`](super::Lease)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VaultPath {
     mount: String,
@@ -18,28 +18,28 @@ pub(crate) struct VaultPath {
 /// Source: <https://developer.hashicorp.com/vault/docs/secrets/databases>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RoleKind {
-    /// Each read makes a user of its own, with a lease.
+    /// Each read creates a user with a lease.
     Dynamic,
-    /// The user stays, and its password is changed in place.
+    /// The user stays, and Vault changes its password.
     Static,
 }
 
-/// Why a text is no [`VaultPath`]. It does not repeat the text.
+/// The reason why a text is not a [`VaultPath`]. It does not repeat the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PathError {
-    /// A character that would have to be escaped in a URL.
+    /// It contains a character that needs escaping in a URL.
     #[error("holds a character that cannot stand in a path of Vault")]
     Character,
-    /// A segment that is empty, `.` or `..`.
+    /// It contains an empty segment, `.` or `..`.
     #[error("has an empty segment, '.' or '..'")]
     Segment,
-    /// It leads to something else.
+    /// It is the path of something else.
     #[error("neither <mount>/creds/<role> nor <mount>/static-creds/<role>")]
     Shape,
 }
 
 impl VaultPath {
-    /// Reads a path. White space and slashes around it do not count.
+    /// Parses a path. White space and slashes around it are ignored.
     ///
     /// # Errors
     /// See [`PathError`].
@@ -57,25 +57,25 @@ impl VaultPath {
         self.kind
     }
 
-    /// The role's name.
+    /// The name of the role.
     #[must_use]
     pub(crate) fn role(&self) -> &str {
         &self.role
     }
 
-    /// Where a dynamic role itself can be read; `None` for a static one. The least policy does not allow it.
+    /// The path of the dynamic role's definition; `None` for a static role. The least policy does not allow to read it.
     #[must_use]
     pub(crate) fn dynamic_role(&self) -> Option<String> {
         (self.kind == RoleKind::Dynamic).then(|| format!("{}/roles/{}", self.mount, self.role))
     }
 
-    /// Where the password of a static role is changed.
+    /// The path that rotates the password of a static role.
     #[must_use]
     pub(crate) fn rotate_role(&self) -> String {
         format!("{}/rotate-role/{}", self.mount, self.role)
     }
 
-    /// What may be a namespace in front of the mount, which has at least one segment of its own: the shortest first.
+    /// The possible namespaces before the mount, which keeps at least one segment; the shortest first.
     pub(crate) fn possible_namespaces(&self) -> impl Iterator<Item = &str> {
         self.mount.match_indices('/').filter_map(|(at, _)| self.mount.get(..at))
     }
@@ -88,7 +88,7 @@ impl fmt::Display for VaultPath {
 }
 
 impl RoleKind {
-    /// The word in the status.
+    /// The name in the status.
     #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -109,10 +109,10 @@ impl RoleKind {
     }
 }
 
-/// The segments of a URL's path that need no escaping, without white space and slashes around them.
+/// Parses the segments of a URL path that needs no escaping. White space and slashes around it are removed.
 ///
 /// # Errors
-/// All but [`PathError::Shape`].
+/// All errors except [`PathError::Shape`].
 pub(crate) fn segments(text: &str) -> Result<&str, PathError> {
     let text = text.trim().trim_matches('/');
     let is_plain =

@@ -1,9 +1,9 @@
-//! When a credential that Vault refused is shown to it again. Floor 2.
+//! When a credential that Vault refused is sent to Vault again. Floor 2.
 //!
-//! Vault locks a user or AppRole out after five refused logins, for fifteen minutes and for everybody who logs in as it. It
-//! counts on until fifteen minutes have passed without one. What is tried while the lock is on is refused with 403, and
-//! neither counted nor does it prolong the lock. So a credential that was refused is tried again twice, in case that it is
-//! yet to be made known to Vault, and after that less often than Vault forgets.
+//! After five refused logins, Vault locks a user or AppRole out for fifteen minutes, for each client that logs in with
+//! it. The count is reset after fifteen minutes without a refused login. During the lockout Vault answers 403; such
+//! logins are not counted and do not prolong the lockout. So a refused credential is tried again twice, in case that
+//! Vault does not know it yet, and after that at an interval longer than the reset.
 //!
 //! Reference: <https://developer.hashicorp.com/vault/docs/concepts/user-lockout>
 
@@ -13,15 +13,16 @@ use tokio::time::Instant;
 
 use crate::secret::Secret;
 
-/// What Vault has refused.
+/// The credential that Vault refused.
 #[derive(Default)]
 pub(super) struct Refusals {
-    /// The credential that was refused the last time, how often, and when it is tried again.
+    /// The credential that was refused last, how often, and when it may be tried again.
     latest: Option<(Secret, usize, Instant)>,
 }
 
 impl Refusals {
-    /// How long this credential is not to be shown; `None`: it may be, as one that was not refused may at any time.
+    /// How long this credential must not be sent. `None`: it may be sent now, as any other credential than the refused
+    /// one.
     pub(super) fn wait(&self, credential: &Secret, now: Instant) -> Option<Duration> {
         let (_, _, again_at) = self.latest.as_ref().filter(|(refused, ..)| refused.same(credential))?;
         (now < *again_at).then(|| again_at.duration_since(now))
@@ -46,7 +47,7 @@ impl Refusals {
         self.latest = None;
     }
 
-    /// Forgets the wait: a login is wanted now.
+    /// Ends the wait: a login is wanted now.
     pub(super) fn retry_now(&mut self, now: Instant) {
         if let Some((_, _, again_at)) = &mut self.latest {
             *again_at = now;
@@ -61,11 +62,12 @@ pub(super) enum Counted {
     No,
 }
 
-/// The waits before the second try, the third, and each later one. The second comes soon, as a standby that lags may not know
-/// the credential yet. The last is longer than `lockout_counter_reset`, which is 15 minutes by default.
+/// The waits before the second try, the third, and each later try. The second try is early, since a standby that lags
+/// may not know the credential yet. The last wait is longer than `lockout_counter_reset`, which is 15 minutes by
+/// default.
 const COUNTED: [Duration; 3] = [Duration::from_secs(1), Duration::from_mins(1), Duration::from_mins(16)];
 
-/// The same where Vault does not count refusals.
+/// The waits if Vault does not count the refusals.
 const NOT_COUNTED: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(30)];
 
 #[cfg(test)]
@@ -89,7 +91,7 @@ mod tests {
                 now += refusals.wait(&secret("wrong"), now).unwrap();
             }
             assert!(tries.len() > 70, "it does not give up: {}", tries.len());
-            // As Vault counts: on and on, until there is none for fifteen minutes.
+            // Vault counts until fifteen minutes have passed without a refused login.
             let mut count = 1;
             for pair in tries.windows(2) {
                 count = if pair[1] - pair[0] > Duration::from_mins(15) { 1 } else { count + 1 };

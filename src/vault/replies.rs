@@ -1,6 +1,6 @@
-//! The content of Vault's replies, read leniently: an unknown field is passed over, a missing one has its zero. Floor 2.
+//! Parses Vault's replies leniently: unknown fields are ignored, missing fields get a default. Floor 2.
 //!
-//! Secrets go into [`Secret`] as they are read. An error of the parser is never kept, since it may quote the text.
+//! Secrets are read directly into a [`Secret`]. An error of the parser is dropped, since it may quote the text.
 
 use std::time::Duration;
 
@@ -12,56 +12,53 @@ use crate::secret::Secret;
 /// A credential and its lease.
 #[derive(Clone, Debug)]
 pub(crate) struct Grant {
-    /// The user name.
     pub(crate) username: String,
     pub(crate) password: Secret,
-    /// Its lease.
     pub(crate) lease: Lease,
-    /// `lease_duration`, in whole seconds; counts from the sending of the request. The owning token may end sooner.
+    /// `lease_duration` in whole seconds, from the sending of the request. The owning token may end earlier.
     pub(crate) ttl: Duration,
-    /// Whether Vault renews it at all; stays true to its last second.
+    /// Whether the lease can be renewed; it stays true until the lease's last second.
     pub(crate) renewable: bool,
 }
 
 /// The password of a static role.
 #[derive(Clone, Debug)]
 pub(crate) struct StaticCredential {
-    /// The user name.
     pub(crate) username: String,
     pub(crate) password: Secret,
-    /// What Vault says until its next rotation, which comes up to some seconds later; counts from the sending.
+    /// The time until Vault's next rotation, from the sending of the request. The rotation may be some seconds later.
     pub(crate) ttl: Duration,
 }
 
 /// A lease or token after its renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Renewed {
-    /// Its remaining life, counted from the sending of the request; zero for a token without an end.
+    /// The TTL from the sending of the request; zero for a token without an end.
     pub(crate) ttl: Duration,
     /// Whether it may be renewed again.
     pub(crate) renewable: bool,
 }
 
-/// Vault's facts about a token.
+/// The properties of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TokenFacts {
-    /// Its remaining life, counted from the sending of the request; `None`: it does not end by itself.
+    /// The TTL from the sending of the request. `None`: the token does not expire.
     pub(crate) ttl: Option<Duration>,
-    /// Whether it can be renewed.
+    /// Whether the token can be renewed.
     pub(crate) renewable: bool,
     /// A batch token can be neither renewed nor revoked.
     pub(crate) batch: bool,
-    /// Uses left; 0 = without limit.
+    /// The remaining uses; 0 = without limit.
     pub(crate) num_uses: u64,
-    /// What each renewal gives a periodic token, which has no maximum.
+    /// The TTL that each renewal gives to a periodic token, which has no maximum TTL.
     pub(crate) period: Option<Duration>,
-    /// The end that no renewal passes, counted from the token's creation.
+    /// The maximum TTL, from the token's creation. No renewal exceeds it.
     pub(crate) explicit_max_ttl: Option<Duration>,
-    /// Whether it outlives the token it was made by.
+    /// Whether the token outlives its parent token.
     pub(crate) orphan: bool,
 }
 
-/// The fields that every reply has.
+/// The fields of the envelope that each reply has.
 #[derive(Deserialize)]
 pub(super) struct Envelope<T> {
     #[serde(default)]
@@ -95,19 +92,19 @@ pub(super) struct AuthReply {
     num_uses: Option<u64>,
 }
 
-/// `data` of a creds reply. Other credential types have other fields, and none of these.
+/// `data` of a creds reply. Other credential types have none of these fields.
 #[derive(Deserialize)]
 struct CredsData {
     #[serde(default)]
     username: Option<String>,
     #[serde(default)]
     password: Option<Secret>,
-    /// Of a static role alone; zero or less from its end until the rotation has happened.
+    /// Only for a static role; zero or less from the time of a rotation until it has happened.
     #[serde(default)]
     ttl: Option<i64>,
 }
 
-/// `data` of lookup-self, without the token that it repeats.
+/// `data` of lookup-self, without the token that the reply repeats.
 #[derive(Deserialize)]
 struct LookUpData {
     #[serde(default)]
@@ -128,9 +125,10 @@ struct LookUpData {
     orphan: Option<bool>,
 }
 
-/// What a token may do at each of some paths. `data` also has a list under `capabilities` where one path was asked.
+/// The capabilities of a token on each of some paths. If one path was requested, `data` also has a list under
+/// `capabilities`.
 pub(super) type Capabilities = std::collections::BTreeMap<String, Vec<String>>;
-/// `data` of a look-up of a wrapping token.
+/// `data` of a looked-up wrapping token.
 #[derive(Deserialize)]
 struct WrappingData {
     #[serde(default)]
@@ -144,19 +142,19 @@ struct SecretIdData {
     secret_id: Option<Secret>,
 }
 
-/// The body of an error: Vault's own always has the list, which may be empty.
+/// The body of an error. Vault's own always has this list, which may be empty.
 #[derive(Deserialize)]
 struct Errors {
     #[serde(deserialize_with = "list")]
     errors: Vec<String>,
 }
 
-/// A list that must be there; null is an empty one.
+/// Parses a list that must be present; null is an empty list.
 fn list<'de, D: Deserializer<'de>>(reply: D) -> Result<Vec<String>, D::Error> {
     Option::deserialize(reply).map(Option::unwrap_or_default)
 }
 
-/// The keys by which a success is known to be Vault's: every reply with a body has at least one of them.
+/// The keys that identify a successful reply as Vault's: each reply with a body has at least one of them.
 #[derive(Deserialize)]
 struct Shape {
     request_id: Option<Unread>,
@@ -167,29 +165,29 @@ struct Shape {
     warnings: Option<Unread>,
 }
 
-/// What a role says of its leases.
+/// `data` of a dynamic role.
 #[derive(Deserialize)]
 struct RoleData {
     #[serde(default)]
     max_ttl: u64,
 }
 
-/// The keys by which an answer about the health is known to be Vault's.
+/// The keys that identify a health answer as Vault's.
 #[derive(Deserialize)]
 struct HealthShape {
     #[serde(rename = "sealed")]
     _sealed: bool,
 }
 
-/// `data` that is not looked at.
+/// `data` that is not parsed.
 type Unread = serde::de::IgnoredAny;
 
-/// Vault's `errors`; `None` where the body is not Vault's, but that of something between here and there.
+/// Vault's `errors`. `None`: the body is not Vault's, but comes from a server on the way.
 pub(super) fn errors(body: &[u8]) -> Option<Vec<String>> {
     serde_json::from_slice::<Errors>(body).ok().map(|reply| reply.errors)
 }
 
-/// Whether a success is Vault's word: no body at all where there is nothing to say (204), else its JSON.
+/// Whether a successful answer is Vault's: it has no body (204), or Vault's JSON.
 pub(super) fn is_success(status: u16, body: &[u8]) -> bool {
     match serde_json::from_slice::<Shape>(body) {
         Ok(reply) => {
@@ -201,13 +199,13 @@ pub(super) fn is_success(status: u16, body: &[u8]) -> bool {
     }
 }
 
-/// Whether an answer to the question of health is Vault's word, whatever its status.
+/// Whether a health answer is Vault's, whatever its status.
 pub(super) fn is_health(body: &[u8]) -> bool {
     serde_json::from_slice::<HealthShape>(body).is_ok()
 }
 
-/// The lease that a creds reply from `path`, or the rest of one, speaks of. It is looked for in the text, since
-/// the reply may be cut, or have a field that cannot be read.
+/// Finds the lease in a creds reply from `path`. It searches the text, since the reply may be cut or contain a field
+/// that cannot be parsed.
 pub(super) fn leftover(body: &[u8], path: &str) -> Option<Leftover> {
     let lease_id: String = value_of(body, "lease_id").filter(|id: &String| !id.is_empty())?;
     let seconds: Option<f64> = value_of(body, "lease_duration");
@@ -218,18 +216,18 @@ pub(super) fn leftover(body: &[u8], path: &str) -> Option<Leftover> {
     })
 }
 
-/// The first value of this key in a text of JSON that need not be whole.
+/// The first value of this key in a JSON text that may be incomplete.
 fn value_of<T: serde::de::DeserializeOwned>(body: &[u8], key: &str) -> Option<T> {
     let key = format!("\"{key}\"");
     let at = body.windows(key.len()).position(|window| window == key.as_bytes())?;
     let rest = body.get(at + key.len()..)?.trim_ascii_start().strip_prefix(b":")?;
-    // A number that stands at the very end may go on in what is missing.
+    // A number at the very end may continue in the missing part.
     let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<T>();
     let value = values.next()?.ok()?;
     (values.byte_offset() < rest.len()).then_some(value)
 }
 
-/// A creds reply of what was read at `path`; the error says what it lacks.
+/// Parses a creds reply from `path`. The error says what is missing.
 pub(super) fn grant(body: &[u8], path: &str) -> Result<Grant, Unusable> {
     let reply: Envelope<CredsData> = parse(body)?;
     let lease_id = reply.lease_id.filter(|id| !id.is_empty()).ok_or(Unusable::NoLease)?;
@@ -246,7 +244,7 @@ pub(super) fn grant(body: &[u8], path: &str) -> Result<Grant, Unusable> {
     })
 }
 
-/// A static role's reply; the error says what it lacks.
+/// Parses a static role's reply. The error says what is missing.
 pub(super) fn static_credential(body: &[u8]) -> Result<StaticCredential, Unusable> {
     let reply: Envelope<CredsData> = parse(body)?;
     let data = reply.data.ok_or(Unusable::NoPassword)?;
@@ -257,7 +255,7 @@ pub(super) fn static_credential(body: &[u8]) -> Result<StaticCredential, Unusabl
     Ok(StaticCredential { username, password, ttl: Duration::from_secs(ttl) })
 }
 
-/// A renewed lease.
+/// Parses the reply to a lease renewal.
 pub(super) fn renewed(body: &[u8]) -> Result<Renewed, Unusable> {
     let reply: Envelope<Unread> = parse(body)?;
     Ok(Renewed {
@@ -266,29 +264,29 @@ pub(super) fn renewed(body: &[u8]) -> Result<Renewed, Unusable> {
     })
 }
 
-/// A dynamic role.
+/// Parses a dynamic role.
 pub(super) fn role_max_ttl(body: &[u8]) -> Result<Option<Duration>, Unusable> {
     let role = parse::<Envelope<RoleData>>(body)?.data.ok_or(Unusable::NotJson)?;
     Ok(Some(Duration::from_secs(role.max_ttl)).filter(|max| !max.is_zero()))
 }
 
-/// A token's capabilities.
+/// Parses a token's capabilities.
 pub(super) fn capabilities(body: &[u8]) -> Result<Capabilities, Unusable> {
     parse::<Envelope<Capabilities>>(body)?.data.ok_or(Unusable::NotJson)
 }
 
-/// A renewed token.
+/// Parses the reply to a token renewal.
 pub(super) fn renewed_token(body: &[u8]) -> Result<Renewed, Unusable> {
     let auth = login(body)?;
     Ok(Renewed { ttl: seconds(auth.lease_duration), renewable: auth.renewable.unwrap_or(false) })
 }
 
-/// A login.
+/// Parses the reply to a login.
 pub(super) fn login(body: &[u8]) -> Result<AuthReply, Unusable> {
     parse::<Envelope<Unread>>(body)?.auth.ok_or(Unusable::NoToken)
 }
 
-/// A looked-up token.
+/// Parses a looked-up token.
 pub(super) fn token_facts(body: &[u8]) -> Result<TokenFacts, Unusable> {
     let reply: Envelope<LookUpData> = parse(body)?;
     let data = reply.data.ok_or(Unusable::NotJson)?;
@@ -304,20 +302,20 @@ pub(super) fn token_facts(body: &[u8]) -> Result<TokenFacts, Unusable> {
     })
 }
 
-/// What a wrapping token was made by.
+/// The path of the request that made a wrapping token.
 pub(super) fn creation_path(body: &[u8]) -> Result<String, Unusable> {
     let reply: Envelope<WrappingData> = parse(body)?;
     reply.data.and_then(|data| data.creation_path).ok_or(Unusable::NotJson)
 }
 
-/// An unwrapped secret_id.
+/// Parses an unwrapped secret_id.
 pub(super) fn secret_id(body: &[u8]) -> Result<Secret, Unusable> {
     let reply: Envelope<SecretIdData> = parse(body)?;
     reply.data.and_then(|data| data.secret_id).ok_or(Unusable::NoSecretId)
 }
 
 impl AuthReply {
-    /// What the reply of the login itself says of its token. A `lease_duration` of 0 has no end.
+    /// The token's properties by the login's reply itself. A `lease_duration` of 0 means no end.
     pub(super) fn facts(&self) -> TokenFacts {
         TokenFacts {
             ttl: self.lease_duration.filter(|&n| n > 0).map(Duration::from_secs),
@@ -331,7 +329,7 @@ impl AuthReply {
     }
 }
 
-/// A reply of success that cannot be used.
+/// The reason why a successful reply cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unusable {
     NotJson,
@@ -343,7 +341,7 @@ pub(super) enum Unusable {
 }
 
 impl Unusable {
-    /// Whether a creds reply like this may come from a request that made a credential.
+    /// Whether the request of such a creds reply may have made a credential.
     pub(super) fn may_have_made(self) -> bool {
         !matches!(self, Self::NoLease)
     }

@@ -1,4 +1,4 @@
-//! The module against a scripted server: what a real Vault cannot be made to do.
+//! The module against a scripted server, for cases that a real Vault cannot be made to produce.
 
 mod addresses;
 mod certificates;
@@ -80,7 +80,7 @@ async fn a_body_is_read_up_to_its_bound() {
     }
 }
 
-/// Replies to a creds request that name a lease and cannot be used; whether that is Vault's last word on it.
+/// Replies to a creds request that name a lease and cannot be used, each with the kind of its failure.
 fn replies_of_no_use() -> [(String, Kind); 6] {
     let named = r#"{"lease_id":"database/creds/app/1","lease_duration":60,"data":{"username":"v-app"}}"#;
     let cut = format!("HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n{}", &GRANT[..60]);
@@ -207,13 +207,14 @@ async fn a_policy_that_forbids_it_is_no_failing_vault() {
         let failure = vault.renew(&token(), &lease(), "v-app", WITHIN).await.unwrap_err();
         assert_eq!(failure.kind, Kind::Forbidden);
     }
-    // A Vault that fails would be asked five times in a second.
+    // A failing Vault would get only five requests a second.
     for _ in 0..6 {
         assert!(may_be_sent(&vault, "/v1/sys/leases/renew").await);
     }
 }
 
-/// Whether a request for this path would be sent at once. A turn that is had so counts as one that came to nothing.
+/// Whether a request for this path may be sent at once. A turn taken in this way counts as a request without a good
+/// answer.
 async fn may_be_sent(vault: &Vault, path: &str) -> bool {
     let limit = Limit::new(WITHIN.into());
     tokio::time::timeout(Duration::ZERO, vault.transport.pace.turn(path, &limit)).await.is_ok()
@@ -245,7 +246,7 @@ async fn an_unknown_role_is_asked_for_more_and_more_slowly_and_holds_no_other_up
     let vault = vault(&[&stub.addr]);
     let began = Instant::now();
     let mut refused = began;
-    // After the first, the second and the third refusal.
+    // The waits after the first, the second and the third refusal.
     for wait in [500, 1000, 2000].map(Duration::from_millis) {
         vault.issue(&token(), &path("d/creds/x"), WITHIN).await.unwrap_err();
         let early = may_be_sent(&vault, "/v1/d/creds/x").await;
@@ -392,7 +393,7 @@ async fn nothing_secret_is_logged_at_trace() {
     }
 }
 
-/// What was logged.
+/// Collects the log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

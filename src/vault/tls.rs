@@ -1,6 +1,6 @@
-//! The TLS that Vault is reached by: which roots are trusted, who we are. Floor 2.
+//! TLS for connections to Vault: trusted roots and our client certificate. Floor 2.
 //!
-//! Where a CA is named, only that CA is trusted; otherwise the system's roots are.
+//! If a CA is configured, only that CA is trusted; otherwise the system's roots are.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::{fmt, fs, io};
@@ -16,7 +16,7 @@ use super::{Config, Error};
 use crate::crypto;
 use crate::files::{FileSetting, Reason, pem};
 
-/// What is read from files and may change there while we run: whom we trust, and who we are.
+/// The certificates that come from files, which may change while the process runs.
 #[derive(Clone, Default)]
 pub(super) struct Certificates {
     trust: Option<Arc<Trusted>>,
@@ -24,7 +24,8 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    /// Reads all of them again; of what cannot be read the earlier ones stay. Whether anything has changed. Blocks.
+    /// Reads all files again; a file that cannot be read leaves its earlier content in force. Returns whether anything
+    /// has changed. Blocks.
     pub(super) fn refresh(&self) -> Result<bool, Error> {
         let trust = self.trust.as_ref().map_or(Ok(false), |trust| trust.refresh());
         let identity = self.identity.as_ref().map_or(Ok(false), |identity| identity.refresh());
@@ -36,8 +37,8 @@ impl Certificates {
     }
 }
 
-/// Reads the files that `config` names. `in_use` tells whether any address is `https`: where none is, the system's
-/// roots are not looked for, while files that were named must still be good.
+/// Reads the files of `config`. `in_use` says whether any address is `https`. If none is, the system's roots are not
+/// read; configured files must be valid all the same.
 pub(super) fn client_config(config: &Config, in_use: bool) -> Result<(ClientConfig, Certificates), Error> {
     let provider = crypto::provider();
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -52,7 +53,7 @@ pub(super) fn client_config(config: &Config, in_use: bool) -> Result<(ClientConf
     } else {
         let roots = roots(config, in_use)?;
         if roots.is_empty() {
-            // Nothing is asked by TLS.
+            // No connection uses TLS.
             builder.with_root_certificates(roots)
         } else {
             let trust = Arc::new(Trusted::new(config.clone(), roots)?);
@@ -66,7 +67,7 @@ pub(super) fn client_config(config: &Config, in_use: bool) -> Result<(ClientConf
             let identity = Arc::new(Identity::read(cert.clone(), key.clone())?);
             let shown: Arc<dyn ResolvesClientCert> = Arc::clone(&identity) as _;
             let mut tls = builder.with_client_cert_resolver(shown);
-            // A resumed session would speak for the certificate that it began with.
+            // A resumed session would keep the client certificate of its first connection.
             tls.resumption = Resumption::disabled();
             certificates.identity = Some(identity);
             Ok((tls, certificates))
@@ -75,8 +76,8 @@ pub(super) fn client_config(config: &Config, in_use: bool) -> Result<(ClientConf
     }
 }
 
-/// Our certificate. It is renewed on disk by others, so it is read again at each login by it; connections made from
-/// then on show the new one.
+/// Our client certificate. Other programs renew its file, so each login with it reads the file again. Later connections
+/// use the new certificate.
 pub(super) struct Identity {
     cert: FileSetting,
     key: FileSetting,
@@ -89,8 +90,8 @@ impl Identity {
         Ok(Self { cert, key, now })
     }
 
-    /// Reads both files again; where that fails, or they do not go together, the earlier pair stays. Whether the certificate
-    /// has changed. Blocks.
+    /// Reads both files again. If this fails, or they do not match, the earlier pair stays in force. Returns whether
+    /// the certificate has changed. Blocks.
     pub(super) fn refresh(&self) -> Result<bool, Error> {
         let fresh = Arc::new(certified(&self.cert, &self.key)?);
         let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
@@ -116,7 +117,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The roots that are trusted, to be read again when a certificate was not taken.
+/// The trusted roots, which are read again after a certificate was rejected.
 struct Trusted {
     config: Config,
     now: RwLock<(RootCertStore, Arc<WebPkiServerVerifier>)>,
@@ -128,7 +129,8 @@ impl Trusted {
         Ok(Self { config, now: RwLock::new((roots, verifier)) })
     }
 
-    /// Reads them again; where that fails the earlier ones stay. Whether they have changed. Blocks.
+    /// Reads the roots again. If this fails, the earlier roots stay in force. Returns whether they have changed.
+    /// Blocks.
     fn refresh(&self) -> Result<bool, Error> {
         let roots = roots(&self.config, true)?;
         let verifier = verifier(&roots)?;
@@ -218,8 +220,8 @@ fn roots(config: &Config, in_use: bool) -> Result<RootCertStore, Error> {
     Ok(store)
 }
 
-/// Every file of the directory that holds certificates; names with a leading dot and directories are passed over,
-/// as a mounted Secret has them beside its files.
+/// Adds each file of the directory that contains certificates. Directories and names with a leading dot are skipped: a
+/// mounted Secret has them beside its files.
 fn add_directory(store: &mut RootCertStore, directory: &FileSetting) -> Result<(), Error> {
     let unreadable = |error: io::Error| directory.fails(Reason::of(&error));
     for entry in fs::read_dir(directory.path()).map_err(unreadable)? {
@@ -248,8 +250,8 @@ fn add(store: &mut RootCertStore, certificates: Vec<CertificateDer<'static>>) ->
     Ok(())
 }
 
-/// Takes any certificate. The signature of the handshake is still checked, so the peer holds the key of the
-/// certificate that it shows.
+/// Accepts any certificate. The signature of the handshake is still checked, so the peer has the certificate's private
+/// key.
 #[derive(Debug)]
 struct Unverified(Arc<CryptoProvider>);
 

@@ -1,7 +1,7 @@
-//! HTTP to one of several servers of Vault, with a bound on everything. Floor 2.
+//! HTTP requests to the servers of one Vault, with limits of time and size. Floor 2.
 //!
-//! It knows bytes and addresses, not what they mean. No proxy is taken from the environment. A redirect is followed
-//! once, by us, and only to the same path at another of the configured addresses: the token goes nowhere else.
+//! It does not know the meaning of requests and answers. Proxy settings of the environment are ignored. It follows one
+//! redirect itself, and only to the same path at another configured address, so that the token goes to no other host.
 
 mod server;
 
@@ -23,24 +23,24 @@ pub(super) use server::{NoReply, Reply};
 /// The servers of Vault.
 pub(super) struct Transport {
     servers: Vec<Server>,
-    /// The server that is asked first: the one that answered last, or the one after it when that failed. So a dead
-    /// server does not cost its two seconds on every request.
+    /// The server that is tried first: the server that answered last, or its successor if that failed. So a dead server
+    /// does not cost the connect timeout of two seconds on each request.
     first: AtomicUsize,
     certificates: Arc<tls::Certificates>,
     rereads: Rereads,
-    /// Limits the requests to all of them together.
+    /// The rate limiter of the requests to all servers together.
     pub(super) pace: Arc<RateLimiter>,
 }
 
-/// A client certificate that is being read.
+/// A read of the client certificate that is running.
 pub(super) struct Refreshing(JoinHandle<Result<bool, Error>>);
 
-/// Reads of the certificates because one was not taken.
+/// The rereads of the certificates after one was rejected.
 #[derive(Default)]
 struct Rereads {
-    /// The latest, where it hangs, and when the one before it was done.
+    /// The latest reread, if it hangs, and when the previous one ended.
     latest: tokio::sync::Mutex<(Option<Refreshing>, Option<Instant>)>,
-    /// How often they have brought something else.
+    /// How many rereads have found changed certificates.
     changes: AtomicUsize,
 }
 
@@ -48,7 +48,8 @@ impl Transport {
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         let in_use = config.addrs.iter().any(Address::is_https);
         let (tls, certificates) = tls::client_config(config, in_use)?;
-        // A connection speaks for the certificate that it was made with, so with one of our own none is kept.
+        // A connection keeps the client certificate of its handshake, so with a client certificate no idle connection
+        // is kept.
         let idle = if certificates.identity.is_some() { 0 } else { usize::MAX };
         let server_name = config.tls_server_name.as_deref();
         let servers: Result<Vec<_>, _> =
@@ -62,8 +63,9 @@ impl Transport {
         })
     }
 
-    /// Reads the client certificate again, if there is one; where that fails, or takes too long, the earlier one stays. A
-    /// read that hangs keeps its thread; it is kept in `under_way`, and no other is begun beside it. Cancel safe.
+    /// Reads the client certificate again, if there is one. If this fails or takes too long, the earlier one stays in
+    /// force. A read that hangs keeps its thread; it is stored in `under_way`, and no second read is started. Cancel
+    /// safe.
     pub(super) async fn refresh_identity(&self, under_way: &mut Option<Refreshing>, until: Instant) {
         let Some(identity) = self.certificates.identity.clone() else { return };
         let reading = under_way
@@ -78,7 +80,8 @@ impl Transport {
         }
     }
 
-    /// Asks one server. Where a certificate is not taken, and the files hold others by now, it is asked again with those.
+    /// Sends the request to one server. If a certificate is rejected and the files have changed, it is sent again with
+    /// the new certificates.
     async fn attempt(
         &self,
         server: &Server,
@@ -101,7 +104,8 @@ impl Transport {
         }
     }
 
-    /// Reads the certificates again, at most once in [`REREAD_EVERY`]. Whether they have changed since `before`.
+    /// Reads the certificates again, at most once in [`REREAD_EVERY`]. Returns whether they have changed since
+    /// `before`.
     async fn reread(&self, before: usize, limit: &Limit) -> bool {
         let has_changed = || self.rereads.changes.load(Ordering::Acquire) != before;
         let Ok(mut latest) = timeout_at(limit.ends_at(), self.rereads.latest.lock()).await else {
@@ -133,25 +137,25 @@ impl Transport {
         has_changed()
     }
 
-    /// The address that answered last, as it was configured; before any answer the first.
+    /// The address that answered last, as configured; the first address before any answer.
     pub(super) fn addr(&self) -> String {
         self.servers.get(self.first()).map_or_else(String::new, |server| origin(&server.url))
     }
 
-    /// Whether there is one server only.
+    /// Whether there is only one server.
     pub(super) fn is_alone(&self) -> bool {
         self.servers.len() == 1
     }
 
-    /// A base for building requests; each is sent to the server whose turn it is.
+    /// A base URL for building requests. Each request is then sent to the present server.
     pub(super) fn base(&self) -> String {
         self.addr()
     }
 
-    /// Sends it to the first address that can be connected to; its turn has come, and each further address takes one of its
-    /// own. A node that certainly did nothing (it was not reached, serves nothing, or sends us where we do not go) is passed
-    /// over for the next. Where none does better, the most telling of their answers stands. Not cancel safe: a reply may be
-    /// lost.
+    /// Sends the request to the first address that accepts a connection. The caller has its turn; each further address
+    /// waits for another turn. The next address is tried if a node has certainly done nothing: it was not reached,
+    /// serves no requests, or redirects to an unknown address. If no address does better, the most informative of these
+    /// answers is returned. Not cancel safe: a reply may be lost.
     pub(super) async fn send(
         &self,
         request: &http::Request<Vec<u8>>,
@@ -201,7 +205,7 @@ impl Transport {
         best
     }
 
-    /// Follows a redirect from the address at `index`, where its target is one of ours.
+    /// Follows a redirect from the address at `index`, if its target is a configured address.
     async fn follow(
         &self,
         index: usize,
@@ -229,14 +233,14 @@ impl Transport {
         match self.attempt(server, request, turn, limit).await {
             Ok(Answer::Reply(reply)) => Ok(self.answered(place, reply)),
             Ok(Answer::Elsewhere(_)) => refused("and from there on again"),
-            // The first address answered, by sending us to one that is not there: as good as no answer.
+            // The first address answered with a redirect to an unreachable address, which is no answer to the request.
             Err(NoReply::NotSent(_)) => refused("which cannot be connected to"),
             Err(other) => Err(other),
         }
     }
 
-    /// Remembers who answered. One whose own state is in the way (5xx, a standby that will not forward) is not asked
-    /// first the next time.
+    /// Records which server answered. A server whose state prevents an answer (5xx, a standby that does not forward) is
+    /// not tried first the next time.
     fn answered(&self, index: usize, reply: Reply) -> Reply {
         self.first.store(index, Ordering::Relaxed);
         if matches!(reply.status, 300..=399 | 472 | 473 | 500..=599) {
@@ -255,11 +259,11 @@ impl Transport {
     }
 }
 
-/// A secondary or standby that will not forward, a sealed node, one that knows no leader: it has not done what it was
-/// asked. Other 5xx may follow a deed.
+/// Whether the node has certainly not carried out the request: a secondary or standby that does not forward, a sealed
+/// node, a node without a leader. Other 5xx may come after it was carried out.
 fn serves_nothing(status: u16) -> bool {
     matches!(status, 472 | 473 | 503)
 }
 
-/// How often the certificates are read again while one is not taken.
+/// The least time between two rereads of the certificates while one is rejected.
 const REREAD_EVERY: Duration = Duration::from_secs(5);

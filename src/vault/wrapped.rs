@@ -1,8 +1,8 @@
-//! A secret_id that comes in a response-wrapping token: exchanged once, then kept in memory. Floor 2.
+//! A response-wrapped secret_id: it is unwrapped once, then kept in memory. Floor 2.
 //!
-//! A wrapping token can be used once. A token that was used before leasehold used it is the sign of a stolen secret_id, so
-//! it raises an alarm: one line at level error for each such token, beside the refused login. A token is looked up before it
-//! is used, since an attacker may have put one of his own in its place.
+//! A wrapping token can be used once. If it was used before leasehold used it, the secret_id may be stolen. This raises
+//! an alarm: one line at level error for each such token, beside the refused login. A token is looked up before it is
+//! used, since an attacker may have replaced it with another wrapping token.
 //!
 //! Reference: <https://developer.hashicorp.com/vault/docs/concepts/response-wrapping#response-wrapping-token-validation>
 
@@ -15,41 +15,41 @@ use super::failure::login_failed;
 use super::operation::Operation;
 use super::{Failure, Kind, Vault, replies};
 
-/// The state of the wrapping tokens that were found so far.
+/// The state of the wrapping tokens so far.
 #[derive(Default)]
 pub(super) struct Wrapped {
-    /// The wrapping token that was found last.
+    /// The latest wrapping token.
     token: Option<Secret>,
     fate: Outcome,
-    /// From whichever token was unwrapped last.
+    /// The secret_id of the latest wrapping token that was unwrapped.
     secret_id: Option<Secret>,
 }
 
 impl Wrapped {
-    /// Whether there is a secret_id to log in with, whatever the file holds.
+    /// Whether there is a secret_id to log in with, whatever the file contains.
     pub(super) fn has_secret_id(&self) -> bool {
         self.secret_id.is_some()
     }
 }
 
-/// What is known of the wrapping token that was found last.
+/// The state of the latest wrapping token.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Outcome {
     #[default]
     Fresh,
-    /// leasehold has used it, and the answer has not arrived.
+    /// The request to unwrap was sent, and its answer has not arrived.
     Sent,
-    /// leasehold has used it.
+    /// leasehold has unwrapped it.
     Unwrapped,
-    /// The alarm was raised. It is asked about again: a node that is behind may not have known it.
+    /// The alarm was raised. The token is tried again, since a node that lags may not have known it.
     Alarmed,
 }
 
 impl Vault {
-    /// The secret_id behind the wrapping token that was read; a token that was unwrapped already is not asked for again. A
-    /// new token in the file is unwrapped; while that fails the secret_id that we have serves on.
+    /// The secret_id of the wrapping token in the file. A token that was unwrapped already is not sent again. A new
+    /// token in the file is unwrapped; while this fails, the earlier secret_id is used.
     ///
-    /// Not cancel safe: a secret_id on its way is lost, which is said at the next try.
+    /// Not cancel safe: a secret_id in a pending answer is lost, which the next attempt reports.
     pub(super) async fn unwrapped(
         &self,
         wrapped: &mut Wrapped,
@@ -78,7 +78,7 @@ impl Vault {
         }
     }
 
-    /// Checks the token and exchanges it.
+    /// Looks the token up and unwraps it.
     ///
     /// * Path: `sys/wrapping/lookup`, then `sys/wrapping/unwrap` with the wrapping token as the client's
     /// * Method: POST
@@ -101,7 +101,7 @@ impl Vault {
         if !origin.made(&path) {
             return Err(wrapped.foreign(&path));
         }
-        // An answer that is lost after this takes the secret_id with it.
+        // If the answer is lost after this, the secret_id is lost as well.
         wrapped.fate = Outcome::Sent;
         match self.call(Operation::LogIn, Some(token), UnwrapRequest { token: None }, limit, &[]).await {
             Ok(reply) => replies::secret_id(&reply.body).map_err(unusable),
@@ -115,7 +115,7 @@ impl Vault {
 }
 
 impl Wrapped {
-    /// The token is not known any more.
+    /// Handles a token that Vault does not know any more.
     fn used_before(&mut self) -> Failure {
         if self.fate == Outcome::Sent {
             tracing::error!(
@@ -133,7 +133,7 @@ impl Wrapped {
         login_failed(Kind::Refused, "the wrapping token has been used, or has expired")
     }
 
-    /// The token was made by another request than it should.
+    /// Handles a token that another request than expected made.
     fn foreign(&mut self, path: &str) -> Failure {
         if self.fate != Outcome::Alarmed {
             tracing::error!(
@@ -147,19 +147,19 @@ impl Wrapped {
     }
 }
 
-/// Whether Vault does not know the wrapping token. A 400 that is not Vault's says nothing of it.
+/// Whether Vault does not know the wrapping token. A 400 that is not Vault's does not count.
 fn is_unknown_token(failure: &Failure) -> bool {
     failure.kind == Kind::Refused && failure.status == Some(400)
 }
 
-/// What a wrapping token must have been made by.
+/// The request that must have made a wrapping token.
 pub(super) struct Origin<'a> {
     pub(super) mount: &'a str,
     pub(super) role: Option<&'a str>,
 }
 
 impl Origin<'_> {
-    /// Whether a token made by this path is ours: `auth/{mount}/role/{role}/secret-id`.
+    /// Whether the path of a token's creation is the expected `auth/{mount}/role/{role}/secret-id`.
     fn made(&self, path: &str) -> bool {
         let name = path
             .strip_prefix("auth/")

@@ -1,8 +1,8 @@
-//! The answers that OpenBao 2.7 and Vault give, and what they mean.
+//! The answers of OpenBao 2.7 and Vault, and their meaning.
 
 use super::*;
 
-/// Whose lease is renewed.
+/// The user whose lease is renewed.
 const USER: &str = "v-token-app-x";
 
 const CASES: &[(Operation, u16, &str, Kind)] = &[

@@ -1,4 +1,4 @@
-//! The pace by a clock that stands still but for waits.
+//! The rate limiter, with a paused clock that advances only in waits.
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,13 +18,13 @@ fn pace() -> Arc<RateLimiter> {
     Arc::new(RateLimiter::new())
 }
 
-/// A request for this path that is answered at once.
+/// Sends a request for this path, which is answered at once.
 async fn ask(pace: &Arc<RateLimiter>, path: &str, went: Went) {
     let turn = pace.turn(path, &limit(Priority::First(0))).await.unwrap();
     turn.went(went, false);
 }
 
-/// A pace that has met trouble only, and whose turns of the moment are used up.
+/// A rate limiter that has seen only trouble, and whose present turns are used up.
 async fn failing() -> Arc<RateLimiter> {
     let pace = pace();
     for _ in 0..MOST {
@@ -33,8 +33,8 @@ async fn failing() -> Arc<RateLimiter> {
     pace
 }
 
-/// So many callers at once, each of which sends as often as it can for this long; `went` tells how. When each that came to
-/// nothing was sent, and how many went well.
+/// Runs this number of callers, each of which sends as often as it can during `span`; `went` gives the result of each
+/// request. Returns when the requests without a good answer were sent, and how many had a good answer.
 async fn sent(callers: u32, span: Duration, went: fn(usize) -> Went) -> (Vec<Instant>, usize) {
     let pace = pace();
     let sent = Arc::new(Mutex::new(Vec::new()));
@@ -72,7 +72,7 @@ fn most_in_a_second(sent: &[Instant]) -> usize {
 async fn requests_are_free_while_vault_answers() {
     let (failed, well) = sent(4, SECOND, |_| Went::Well).await;
     assert_eq!((failed.len(), well), (0, 200));
-    // What it says no to is an answer too.
+    // A refusal is an answer as well.
     let (refused, _) = sent(4, SECOND, |_| Went::Refused).await;
     assert_eq!(refused.len(), 200);
 }
@@ -80,7 +80,7 @@ async fn requests_are_free_while_vault_answers() {
 #[tokio::test(start_paused = true)]
 async fn a_vault_that_fails_gets_five_requests_a_second() {
     let (failed, _) = sent(4, Duration::from_secs(60), |_| Went::Trouble).await;
-    // Four were on their way before any failure was known.
+    // Four were in flight before the first failure was known.
     assert_eq!(most_in_a_second(&failed[4..]), MOST);
     assert!(failed.len() > 4 * 47, "and not much less than that: {}", failed.len());
 }
@@ -95,7 +95,7 @@ async fn while_half_of_all_fail_five_a_second_come_to_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn what_fails_here_and_there_holds_nobody_back() {
-    // Ten routes of a hundred whose role is broken.
+    // Ten of a hundred routes have a broken role.
     let tenth = |number| if number % 10 == 0 { Went::Trouble } else { Went::Well };
     let pace = pace();
     for number in 1..400 {
@@ -138,7 +138,7 @@ async fn a_vault_that_is_back_is_asked_by_everybody_at_once() {
         });
     }
     all.join_all().await;
-    // The turns that the failing requests have taken come back with the window.
+    // The turns of the failed requests come back with the window.
     assert!(back_at.elapsed() < WINDOW * 2, "{:?}", back_at.elapsed());
 }
 
@@ -193,7 +193,7 @@ async fn the_wait_for_a_turn_is_known_to_the_one_who_asks() {
     bounds.sent().await;
     assert_eq!(bounds.waited(), WINDOW);
     drop(turn);
-    // A second request for the same thing does not change when the first was sent.
+    // A second request with the same limit does not change when the first was sent.
     let turn = pace.turn("x", &limit).await.unwrap();
     limit.is_sent();
     assert_eq!(bounds.waited(), WINDOW);
@@ -237,7 +237,7 @@ async fn whoever_gives_up_waiting_holds_nobody_up() {
         let waiting = pace.turn("x", &urgent);
         assert!(tokio::time::timeout(SECOND / 10, waiting).await.is_err());
     }
-    // Nor does one whose turn had come, and who did not send.
+    // Nor does a turn that came without a request being sent.
     drop(pace.turn("x", &urgent).await.unwrap());
     ask(&pace, "x", Went::Trouble).await;
     assert!(pace.state().waiting.is_empty());
@@ -278,7 +278,7 @@ async fn a_refused_path_has_one_request_in_flight_and_waits_longer_and_longer() 
             turn.went(Went::Refused, true);
         });
     }
-    // Meanwhile nobody else is held back.
+    // Other paths are not held back meanwhile.
     for _ in 0..100 {
         ask(&pace, "y", Went::Well).await;
     }
@@ -350,7 +350,7 @@ async fn what_goes_alone_goes_by_its_priority_and_takes_no_turn_of_others() {
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
-/// A hundred leases of 12 s, each renewed at 6 s; so many of a hundred and ten requests a second that only they would need.
+/// A hundred leases of 12 s are each renewed after 6 s, beside ten routes whose creds requests fail.
 #[tokio::test(start_paused = true)]
 async fn ten_broken_routes_end_none_of_a_hundred_leases() {
     let pace = pace();
@@ -380,7 +380,7 @@ async fn ten_broken_routes_end_none_of_a_hundred_leases() {
                 let turn = pace.turn(&path, &limit(Priority::First(failures))).await.unwrap();
                 failures += 1;
                 tokio::time::sleep(Duration::from_millis(30)).await;
-                // A syntax error, a database that is not there: Vault's 500. And one that hangs.
+                // A syntax error or a missing database: both are a 500 of Vault's. Another request hangs.
                 if number == 9 {
                     tokio::time::sleep(Duration::from_secs(2)).await;
                 }
@@ -402,7 +402,7 @@ async fn a_path_that_has_too_much_to_do_is_asked_less_and_less_by_each_at_its_ow
         let mut waits = Vec::new();
         let mut last = began;
         for _ in 0..9 {
-            // A wait of a minute ends without a turn; the next one goes on.
+            // A wait of a minute ends without a turn. The caller then waits again.
             let turn = loop {
                 if let Ok(turn) = pace.turn("x", &limit(Priority::First(0))).await {
                     break turn;
@@ -415,7 +415,7 @@ async fn a_path_that_has_too_much_to_do_is_asked_less_and_less_by_each_at_its_ow
         ask(&pace, "y", Went::Well).await;
         for (number, wait) in waits.iter().enumerate().skip(1) {
             let whole = (SECOND / 2 * (1 << (number - 1))).min(SECOND * 120);
-            // While it fails as a whole, a turn may come later by the window.
+            // While Vault fails as a whole, a turn may be later by one window.
             assert!((whole / 2..=whole + WINDOW).contains(wait), "{number}: {wait:?}");
         }
         all.push(began.elapsed());

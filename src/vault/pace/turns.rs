@@ -1,7 +1,7 @@
-//! Which request goes next: the decisions of the [`RateLimiter`](super::RateLimiter), without a clock or a task. Floor 2.
+//! The order of requests: the decisions of the [`RateLimiter`](super::RateLimiter), without a clock or a task. Floor 2.
 //!
-//! Paths are of type `P`, times of type `T`: text and tokio's clock where requests are really sent; the simulation of a
-//! fleet has its own.
+//! `P` is the type of paths, `T` that of times. Real requests use text and tokio's clock; the simulation of a fleet
+//! uses its own types.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Add;
@@ -10,55 +10,55 @@ use std::time::Duration;
 use crate::lease::schedule::Jitter;
 use crate::vault::bounds::Priority;
 
-/// How a request went.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Went {
     /// Vault did what was asked.
     Well,
     /// Vault answered with a refusal.
     Refused,
-    /// Vault answered that it gets too many requests: a quota.
+    /// Vault answered that it gets too many requests (a quota).
     Busy,
-    /// There was no answer, or one that is about the server's state.
+    /// There was no answer, or an answer about the server's state.
     Trouble,
 }
 
-/// How many requests there are while Vault fails, in which order, and which paths are slowed alone.
+/// The state of the rate limiter.
 pub(crate) struct Turns<P, T> {
     failing: bool,
-    /// Whether the latest requests met trouble; at most [`OUTCOMES`].
+    /// For each of the latest requests, at most [`OUTCOMES`], whether it met trouble.
     outcomes: VecDeque<bool>,
-    /// When the latest requests were sent that have not been answered well, oldest first; at most [`MOST`].
+    /// When the latest requests without a good answer were sent, oldest first; at most [`MOST`].
     sent: VecDeque<(u64, T)>,
     pub(super) waiting: BTreeMap<Place<T>, Waiting<P>>,
     pub(super) paths: BTreeMap<P, Path<T>>,
     next: u64,
-    /// Of the jitter; 0 is none.
+    /// The seed of the jitter; 0 means no jitter.
     seed: u64,
 }
 
-/// A place in the queue: by priority, then in the order of coming.
+/// A place in the queue: by priority, then by arrival.
 pub(crate) type Place<T> = (Priority<T>, u64);
 
-/// What waits for its turn.
+/// A request that waits for its turn.
 pub(crate) struct Waiting<P> {
     path: Option<P>,
-    /// Whether it goes alone on its path whatever was answered there. Such a turn sends nothing by itself.
+    /// Whether it needs the path alone, whatever was answered there. Its turn sends nothing by itself.
     alone: bool,
 }
 
-/// What is known of a path.
+/// The state of a path.
 pub(crate) struct Path<T> {
     pub(super) in_flight: u32,
     /// Whether the latest answer was a refusal.
     slow: bool,
-    /// Whether what it gave last was of no use: then it stays slow until something is.
+    /// Whether the latest answer could not be used. The path then stays slow until an answer can be used.
     of_no_use: bool,
-    /// Refusals in a row.
+    /// The number of refusals in a row.
     refusals: u32,
-    /// After a refusal: when the next request may be sent.
+    /// The time of the next request after a refusal.
     again_at: T,
-    /// Vault asked to be left alone with it until then.
+    /// Vault asked for no request for the path before this time.
     rests_until: T,
 }
 
@@ -74,7 +74,8 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Path<T> {
         self.wait(now, LONGEST_WAIT, Jitter::NONE);
     }
 
-    /// Many others are told the same: they come again at different times, and less and less often.
+    /// Delays the path, with jitter: many processes get the same answer, and should come back at different times and at
+    /// growing intervals.
     fn pushed_back(&mut self, now: T, jitter: Jitter) {
         self.wait(now, LONGEST_BUSY, jitter);
     }
@@ -86,13 +87,13 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Path<T> {
         self.slow = true;
     }
 
-    /// Whether it can be forgotten.
+    /// Whether the path needs no state any more.
     fn is_idle(&self, now: T) -> bool {
         self.in_flight == 0 && now >= self.rests_until && now >= self.again_at + FORGIVEN_AFTER
     }
 }
 
-/// A request that may be sent, or was.
+/// A request that may be sent, or was sent.
 pub(crate) struct Sent<P> {
     path: Option<P>,
     alone: bool,
@@ -114,13 +115,13 @@ impl<P, T> Default for Turns<P, T> {
 }
 
 impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
-    /// With a jitter of this seed.
+    /// Creates the state with a jitter of this seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self { seed, ..Self::default() }
     }
 
-    /// A place in the queue. Without a path it is a further request of one that has its turn; `alone`: no other request is
-    /// to be on the path, and the turn sends nothing.
+    /// Takes a place in the queue. Without a path, it is a further request of a turn. `alone`: no other request may be
+    /// in flight on the path, and the turn sends nothing.
     pub(crate) fn queue(&mut self, priority: Priority<T>, path: Option<P>, alone: bool) -> Place<T> {
         self.next += 1;
         let place = (priority, self.next);
@@ -128,16 +129,16 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
         place
     }
 
-    /// Gives a place up.
+    /// Gives up a place.
     pub(crate) fn leave(&mut self, place: Place<T>) {
         self.waiting.remove(&place);
     }
 
-    /// The turn, if it has come.
+    /// Takes the turn, if it has come.
     ///
     /// # Errors
     ///
-    /// When to look again, if no change comes before.
+    /// The time to check again if nothing changes before.
     pub(crate) fn take(&mut self, place: Place<T>, now: T) -> Result<Sent<P>, Option<T>> {
         self.may_go(place, now)?;
         let Some(Waiting { path, alone }) = self.waiting.remove(&place) else { return Err(None) };
@@ -150,7 +151,7 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
         Ok(Sent { path, alone, number: place.1 })
     }
 
-    /// How a request went. `slows`: the answer is about its path.
+    /// Records the result of a request. `slows` says whether the answer is about its path.
     pub(crate) fn went(&mut self, sent: &Sent<P>, went: Went, slows: bool, now: T) {
         if !sent.alone {
             if !matches!(went, Went::Trouble | Went::Busy) {
@@ -173,14 +174,15 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
         }
     }
 
-    /// Leaves the path to the next one.
+    /// Lets the next request for the path go.
     pub(crate) fn done(&mut self, sent: &Sent<P>) {
         if let Some(path) = sent.path.as_ref().and_then(|path| self.paths.get_mut(path)) {
             path.in_flight = path.in_flight.saturating_sub(1);
         }
     }
 
-    /// Records whether the answer to a request for this path is of use. True if that may let others go.
+    /// Records whether the answer to a request for this path could be used. True if other requests may go because of
+    /// this.
     pub(crate) fn of_use(&mut self, path: &P, of_use: bool, now: T) -> bool {
         if !of_use {
             let path = self.path(path, now);
@@ -193,12 +195,12 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
         false
     }
 
-    /// Records that Vault wants no request for this path until then.
+    /// Records that Vault asked for no request for this path before `until`.
     pub(crate) fn rest(&mut self, path: &P, until: T, now: T) {
         self.path(path, now).rests_until = until;
     }
 
-    /// Forgets the wait after refusals of this path.
+    /// Ends the wait after refusals of this path.
     pub(crate) fn retry_now(&mut self, path: &P, now: T) {
         if let Some(path) = self.paths.get_mut(path) {
             path.again_at = now;
@@ -206,7 +208,7 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
         }
     }
 
-    /// Whether the request in this place may be sent; else when to look again, if no change comes before.
+    /// Whether the request in this place may be sent. The error is the time to check again if nothing changes before.
     fn may_go(&self, place: Place<T>, now: T) -> Result<(), Option<T>> {
         let Some(this) = self.waiting.get(&place) else { return Err(None) };
         self.is_open(this, now)?;
@@ -229,7 +231,7 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
         }
     }
 
-    /// Whether its path lets it go.
+    /// Whether the request's path lets it go.
     fn is_open(&self, waiting: &Waiting<P>, now: T) -> Result<(), Option<T>> {
         let Some(path) = waiting.path.as_ref().and_then(|path| self.paths.get(path)) else { return Ok(()) };
         if (path.slow || waiting.alone) && path.in_flight > 0 {
@@ -267,24 +269,24 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
     }
 }
 
-/// How many requests a second are promised at most.
+/// The promised maximum of requests a second.
 pub(super) const MOST: usize = 5;
 
-/// A quarter more than a second, since requests may arrive closer together than they were sent.
+/// A quarter longer than a second, since requests may arrive closer together than they were sent.
 pub(super) const WINDOW: Duration = Duration::from_millis(1250);
 
-/// How many outcomes decide whether Vault fails as a whole, or only something that some routes need.
+/// The number of outcomes that decide whether Vault fails as a whole, or only something that some routes need.
 const OUTCOMES: usize = 16;
 
-/// The wait after a first refusal until the next request for the path. Each route has a back-off of its own, which may be
-/// longer; this one is for many routes on the same path.
+/// The wait between a first refusal and the next request for the path. It is for many routes with the same path; each
+/// route also has its own back-off, which may be longer.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 
-/// The longest wait. It is short, since a repair in Vault is noticed only by the next request.
+/// The longest wait after refusals. It is short, since only the next request shows that Vault was repaired.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
-/// The longest wait where Vault has too much to do. Whoever has waited for a minute waits two more.
+/// The longest wait for a Vault with too many requests. A path that has waited for a minute waits two more.
 const LONGEST_BUSY: Duration = Duration::from_mins(2);
 
-/// After so long without a refusal a path begins with [`FIRST_WAIT`] again.
+/// After this time without a refusal a path begins with [`FIRST_WAIT`] again.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Replies as OpenBao 2.7 sends them, and worse ones.
+//! Replies of OpenBao 2.7, and incomplete or wrong replies.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Which of several addresses is asked, and which is not.
+//! Which of several addresses get a request, and which do not.
 
 use super::*;
 
@@ -103,7 +103,7 @@ async fn an_address_that_does_not_connect_is_passed_over_within_two_seconds() {
     config.skip_verify = true;
     let vault = Vault::new(config).unwrap();
     let start = Instant::now();
-    // It would take all of the time if its two seconds did not hold.
+    // Without the limit of two seconds for connecting, this address would use all of the time.
     vault.issue(&token(), &path("d/creds/x"), WITHIN).await.unwrap();
     assert!(start.elapsed() >= Duration::from_millis(1900), "{:?}", start.elapsed());
     assert_eq!((vault.addr(), hangs.connections()), (live.addr.clone(), 1));

@@ -1,4 +1,4 @@
-//! Certificates that are replaced on disk while requests are made.
+//! Certificate files that are replaced while requests are made.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use super::*;
 use crate::crypto;
 use crate::files::FileSetting;
 
-/// A CA, as PEM, and a server's certificate that it has signed.
+/// A CA as PEM, and a server certificate that it has signed.
 struct Authority {
     pem: String,
     served: Arc<rustls::ServerConfig>,
@@ -41,7 +41,7 @@ impl Authority {
     }
 }
 
-/// A server that grants a credential to each request, by whatever certificate is set at the time.
+/// A server that answers each request with a credential, and uses the certificate that is set at the time.
 async fn serve(shown: watch::Receiver<Arc<rustls::ServerConfig>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -73,12 +73,12 @@ async fn the_ca_of_vault_is_read_again_when_its_certificate_is_not_taken() {
     let vault = Vault::new(config).unwrap();
     vault.issue(&token(), &path("d/creds/x"), WITHIN).await.unwrap();
 
-    // Both are trusted for a while, as is usual, and then Vault shows the other one.
+    // The file contains both CAs for a while, as is usual. Then Vault uses the new certificate.
     std::fs::write(&file, format!("{}{}", old.pem, new.pem)).unwrap();
     show.send_replace(Arc::clone(&new.served));
     vault.issue(&token(), &path("d/creds/x"), WITHIN).await.unwrap();
 
-    // A file that has not changed is not read for every request; and what is broken leaves what was read before.
+    // An unchanged file is not read for each request. A broken file leaves the earlier certificates in force.
     std::fs::write(&file, "no certificate").unwrap();
     let stranger = Authority::new("stranger");
     show.send_replace(Arc::clone(&stranger.served));

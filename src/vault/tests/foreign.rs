@@ -1,8 +1,8 @@
-//! Answers that are not Vault's: a load balancer's page, another server's JSON.
+//! Answers that are not Vault's: the page of a load balancer, the JSON of another server.
 
 use super::*;
 
-/// What a load balancer, a gateway and a captive portal say.
+/// Bodies of a load balancer, a gateway and a captive portal.
 const BODIES: [&str; 4] =
     ["<html><body>Bad Request</body></html>", "", r#"{"message":"no Route matched"}"#, r#"["errors"]"#];
 
@@ -17,7 +17,7 @@ async fn no_operation_takes_a_foreign_answer_for_vaults() {
     {
         for body in BODIES {
             let stub = stub_of(status, body, 7).await;
-            // A fresh one each time: none is held back for what the others met.
+            // Each request uses a new client, so that the rate limiter delays none.
             let vault = || vault(&[&stub.addr]);
             let token = token();
             let failures = [

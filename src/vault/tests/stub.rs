@@ -1,4 +1,4 @@
-//! A server that gives scripted bytes, one reply a request, and remembers what it was sent.
+//! A server that sends scripted replies, one for each request, and records the requests.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ pub(super) struct Stub {
 }
 
 impl Stub {
-    /// Replies in turn, then hangs. An empty reply closes the connection.
+    /// Sends the replies in order, then hangs. An empty reply closes the connection.
     pub(super) async fn replying(replies: impl IntoIterator<Item = String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = format!("http://{}", listener.local_addr().unwrap());
@@ -43,23 +43,23 @@ impl Stub {
         Self { addr, seen, connections }
     }
 
-    /// Accepts, and never says a word.
+    /// Accepts connections, and never answers.
     pub(super) async fn hanging() -> Self {
         Self::replying([]).await
     }
 
-    /// An address where nobody listens.
+    /// An address on which no server listens.
     pub(super) async fn gone() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         format!("http://{}", listener.local_addr().unwrap())
     }
 
-    /// How many connections came.
+    /// The number of connections so far.
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// All that was sent to it.
+    /// All that clients have sent.
     pub(super) fn seen(&self) -> String {
         self.seen.lock().unwrap().clone()
     }

@@ -1,11 +1,11 @@
-//! A wrapped secret_id whose answer is lost on the way, or that is none.
+//! A wrapped secret_id whose answer is lost on the way, or is not Vault's.
 
 use super::*;
 
 const LOOK_UP: &str = r#"{"data":{"creation_path":"auth/approle/role/app/secret-id"}}"#;
 const USED: &str = r#"{"errors":["wrapping token is not valid or does not exist"]}"#;
 
-/// Logs in with a wrapping token, as often as there are failures to come; what was said of them, and the log.
+/// Logs in with a wrapping token, once for each expected failure. Returns the failures and the log.
 async fn failures<const N: usize>(
     name: &str,
     replies: impl IntoIterator<Item = String>,

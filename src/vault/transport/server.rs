@@ -1,4 +1,4 @@
-//! One server of Vault, and HTTP to it. Floor 2.
+//! One server of Vault, and the HTTP client for it. Floor 2.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -14,37 +14,37 @@ use crate::vault::address::{Address, Fixed};
 use crate::vault::bounds::Limit;
 use crate::vault::error::Error;
 
-/// An answer, of any status.
+/// An answer with any status.
 pub(in crate::vault) struct Reply {
     pub(in crate::vault) status: u16,
-    /// How long Vault (429, 503) asks to be left alone; at most [`RETRY_AFTER_LIMIT`].
+    /// The `Retry-After` of Vault (429, 503); at most [`RETRY_AFTER_LIMIT`].
     pub(in crate::vault) retry_after: Option<Duration>,
-    /// The server's clock, in whole seconds.
+    /// The server's clock (`Date`), in whole seconds.
     pub(in crate::vault) date: Option<SystemTime>,
     pub(in crate::vault) body: Zeroizing<Vec<u8>>,
 }
 
-/// Why there is no answer. The text is ours or a socket's.
+/// The reason why there is no answer. The text is ours or a socket's.
 pub(in crate::vault) enum NoReply {
-    /// Nothing was sent: no address could be connected to.
+    /// Nothing was sent: no address accepted a connection.
     NotSent(String),
-    /// Nothing was sent: a certificate was not taken, the server's or ours.
+    /// Nothing was sent: the server's certificate or ours was rejected.
     Untrusted(String),
-    /// It was sent, and the answer was lost, too large or broken. With what was read of its body.
+    /// The request was sent, and the answer was lost, too large or broken. Contains the part of the body that was read.
     Lost(String, Zeroizing<Vec<u8>>),
-    /// Sent elsewhere by a redirect that is not followed.
+    /// The answer is a redirect that is not followed.
     Redirected(String),
-    /// No answer before the deadline.
+    /// There was no answer before the deadline.
     TimedOut,
 }
 
-/// A server, with an HTTP client of its own. With `tls_server_name` the client is asked for that name, and its resolver leads
-/// the name to the server's address, so that both SNI and verification use the name.
+/// A server with its own HTTP client. With `tls_server_name` requests go to a URL with that name, and the client's
+/// resolver resolves it to the server's address, so that SNI and verification use the name.
 pub(super) struct Server {
     pub(super) url: Url,
-    /// What the client is asked for.
+    /// The URL of the requests.
     target: Url,
-    /// Sent as Host where `target` is not `url`.
+    /// The Host header, if `target` is not `url`.
     host: Option<HeaderValue>,
     client: reqwest::Client,
 }
@@ -157,7 +157,7 @@ async fn read(mut response: reqwest::Response) -> Result<Reply, NoReply> {
     Ok(Reply { status, retry_after, date, body })
 }
 
-/// Only the innermost reason is kept: the outer ones repeat it and name the URL.
+/// Keeps only the innermost cause: the outer errors repeat it and contain the URL.
 fn no_reply(error: reqwest::Error) -> NoReply {
     let not_sent = error.is_connect() || error.is_builder();
     let untrusted = is_about_certificates(&error);
@@ -181,7 +181,8 @@ fn no_reply(error: reqwest::Error) -> NoReply {
     }
 }
 
-/// Whether a certificate was not taken: Vault's by us, or ours by Vault, which TLS 1.3 tells only when we read.
+/// Whether a certificate was rejected: Vault's by us, or ours by Vault. In TLS 1.3 the latter is reported only by a
+/// read.
 fn is_about_certificates(error: &reqwest::Error) -> bool {
     let mut source = error.source();
     while let Some(inner) = source {
@@ -193,11 +194,12 @@ fn is_about_certificates(error: &reqwest::Error) -> bool {
     false
 }
 
-/// Connecting, TLS included. A live address needs milliseconds; the next one is better than waiting.
+/// The limit for connecting, TLS included. A live server needs milliseconds; trying the next one is better than
+/// waiting.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
-/// Long enough for the requests of one issuance to share a connection, short enough that a renewal minutes later
-/// does not try one that something in between has forgotten.
+/// Long enough for the requests of one issuance to share a connection. Short enough that a renewal minutes later does
+/// not use a connection that a middlebox has dropped.
 const IDLE_FOR: Duration = Duration::from_secs(5);
 
 /// A creds reply has about 1 KiB.
@@ -205,7 +207,7 @@ const BODY_LIMIT: usize = 1 << 20;
 
 const TOO_LARGE: &str = "the reply is larger than 1 MiB";
 
-/// Beyond it our own back-off decides.
+/// After a longer `Retry-After` our own back-off decides.
 const RETRY_AFTER_LIMIT: Duration = Duration::from_secs(30);
 
 /// <https://developer.hashicorp.com/vault/api-docs#authentication>
