@@ -237,7 +237,7 @@ async fn whoever_gives_up_waiting_holds_nobody_up() {
         let waiting = pace.turn("x", &urgent);
         assert!(tokio::time::timeout(SECOND / 10, waiting).await.is_err());
     }
-    // Nor does a turn that came without a request being sent.
+    // A turn that comes without a request being sent delays no other request either.
     drop(pace.turn("x", &urgent).await.unwrap());
     ask(&pace, "x", Went::Trouble).await;
     assert!(pace.state().waiting.is_empty());
