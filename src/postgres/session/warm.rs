@@ -1,12 +1,12 @@
-//! Sessions upstream that are logged in ahead of need, for clients that cannot be told apart. Floor 4.
+//! Upstream sessions that are logged in before a client needs them, for clients that are equivalent. Floor 4.
 //!
-//! Clients are alike if their StartupMessages are the same byte for byte and their certificates name the same: then nothing
-//! has to be set or reset for the next of them. Each session serves one client, and is a session of its generation like any
-//! other. It is closed when its generation is no longer the current one, when the server says anything on it, after
-//! [`AGE`], and when the process stops.
+//! Clients are equivalent if their StartupMessages are equal byte for byte and their certificates have the same
+//! identity: nothing has to be set or reset for the next of them. Each session serves one client, and belongs to its
+//! generation like any other session. It is closed when its generation is no longer current, when the server sends
+//! anything on it, after [`AGE`], and when the process stops.
 //!
-//! How many there are follows demand: one more of a kind for each client that found none, one fewer for each session that
-//! nobody came for; `warm` of the route is the most of all kinds together.
+//! The number of sessions follows demand. A kind of clients gets one more for each client that found none ready, and
+//! one fewer for each session that no client took. The route's `warm` limits all kinds together.
 
 mod kinds;
 
@@ -29,52 +29,52 @@ use crate::postgres::upstream::UpstreamSession;
 use crate::session::end::Stop;
 use kinds::Kinds;
 
-/// The warm sessions of a route. They are closed when it is dropped.
+/// The warm sessions of a route. Dropping this closes them.
 pub(crate) struct WarmSessions(Arc<Inner>);
 
-/// A session upstream, and its place in its generation.
+/// An upstream session, and its membership in its generation.
 pub(super) type LoggedIn = (Box<UpstreamSession>, Guard);
 
-/// Logs in for clients of a kind; `None`: their route is gone.
+/// Logs in for clients of a kind. `None`: their route has been removed.
 pub(super) type LogIn = Arc<dyn Fn(Arc<Alike>) -> LoggingIn + Send + Sync>;
 type LoggingIn = Pin<Box<dyn Future<Output = Option<Result<LoggedIn, Error>>> + Send>>;
 
 struct Inner {
-    /// Of all kinds together.
+    /// The limit for all kinds together.
     most: usize,
     credentials: Arc<Route>,
     kinds: Mutex<Kinds>,
     close: CancellationToken,
-    /// How many are logged in.
+    /// The number of sessions that are logged in.
     open: watch::Sender<usize>,
 }
 
-/// Clients that are alike.
+/// What equivalent clients have in common.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Alike {
     pub(super) startup: StartupMessage,
     identity: Option<Identity>,
-    /// The one that the upstream is asked for.
+    /// The database on the upstream.
     pub(super) database: Vec<u8>,
 }
 
-/// Why a session is not kept any longer.
+/// The reason why a session does not wait any longer.
 enum Left {
     /// A client takes it.
     Asked(oneshot::Sender<LoggedIn>),
-    /// Nobody came for it.
+    /// No client took it within [`AGE`].
     Old,
-    /// The server has said something on it, or has closed it.
+    /// The server has sent something on it, or has closed it.
     Spoke,
-    /// Its generation is no longer the current one.
+    /// Its generation is no longer current.
     Superseded,
-    /// There are to be none any more.
+    /// Warm sessions are not wanted any more.
     Closed,
 }
 
 impl Alike {
-    /// What a client has in common with those like it; `None` if no session may be logged in ahead of need for it: its
-    /// session replicates, or it asks for what this version of leasehold does not know.
+    /// The kind of a client. `None`: no session may be logged in early for it, since its session replicates, or it asks
+    /// for protocol options that this version of leasehold does not know.
     pub(super) fn of(
         startup: &StartupMessage,
         identity: Option<Identity>,
@@ -86,7 +86,7 @@ impl Alike {
 }
 
 impl WarmSessions {
-    /// At most so many, under these credentials; 0 is none at all.
+    /// Creates a set for at most `most` sessions with these credentials; 0 means that there are none.
     pub(crate) fn new(most: usize, credentials: Arc<Route>) -> Self {
         Self(Arc::new(Inner {
             most,
@@ -97,12 +97,12 @@ impl WarmSessions {
         }))
     }
 
-    /// How many there are at most.
+    /// The limit for all kinds together.
     pub(super) fn most(&self) -> usize {
         self.0.most
     }
 
-    /// A session for a client of this kind, if one is ready.
+    /// Takes a session for a client of this kind, if one is ready.
     pub(super) async fn take(&self, alike: &Alike) -> Option<LoggedIn> {
         loop {
             let ready = self.0.lock().pop(alike)?;
@@ -120,14 +120,15 @@ impl WarmSessions {
         }
     }
 
-    /// A client of this kind is in, by a session that was ready (`found`) or by one of its own. Others are logged in for
-    /// those that come next, until `stop` says otherwise.
+    /// Records that a client of this kind has logged in, either with a warm session (`found`) or with a new one. Logs
+    /// in sessions for later clients, until `stop` changes.
     pub(super) fn came(&self, alike: &Arc<Alike>, found: bool, log_in: LogIn, stop: &watch::Receiver<Stop>) {
         self.0.lock().came(alike, self.0.most, found);
         self.0.top_up(alike, log_in, stop);
     }
 
-    /// Closes all, so that a client can have a connection that the server has no more of. True once one is closed.
+    /// Closes all sessions to free a connection of a server whose connection limit is reached. Returns true once a
+    /// session is closed.
     pub(super) async fn make_room(&self) -> bool {
         let mut open = self.0.open.subscribe();
         let before = *open.borrow_and_update();
@@ -148,17 +149,17 @@ impl Inner {
         self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Logs in as many sessions of this kind as are missing, each in a task of its own.
+    /// Logs in the missing sessions of this kind, each in its own task.
     fn top_up(self: &Arc<Self>, alike: &Arc<Alike>, log_in: LogIn, stop: &watch::Receiver<Stop>) {
         let missing = self.lock().begin_missing(alike, clock::now());
         for _ in 0..missing {
             let one = Arc::clone(self).keep(Arc::clone(alike), Arc::clone(&log_in), stop.clone());
-            // Its generation waits for it: the session has its place there.
+            // No tracker is needed: the session is a member of its generation, which waits for it.
             tokio::spawn(Box::pin(one));
         }
     }
 
-    /// One session, from its login to the client that takes it, or to its end.
+    /// Runs one session from its login until a client takes it or it is closed.
     async fn keep(self: Arc<Self>, alike: Arc<Alike>, log_in: LogIn, stop: watch::Receiver<Stop>) {
         let logged_in = tokio::select! {
             biased;
@@ -200,7 +201,7 @@ impl Inner {
         part(session, guard).await;
     }
 
-    /// Until a client asks for the session, or it is of no more use.
+    /// Waits until a client asks for the session, or it must be closed.
     async fn wait(
         &self,
         session: &mut UpstreamSession,
@@ -218,23 +219,23 @@ impl Inner {
             () = self.closed(stop) => Left::Closed,
             () = self.credentials.superseded(guard.generation().number()) => Left::Superseded,
             () = ended(guard) => Left::Superseded,
-            // Without a sender it is no longer wanted.
+            // A dropped sender means that the session is not wanted any more.
             asked = asked => asked.map_or(Left::Closed, Left::Asked),
             () = tokio::time::sleep(AGE.mul_f64(rand::random_range(0.8..1.0))) => Left::Old,
         }
     }
 
-    /// Ends when there is to be no warm session any more.
+    /// Returns when warm sessions are not wanted any more.
     async fn closed(&self, mut stop: watch::Receiver<Stop>) {
         tokio::select! {
             () = self.close.cancelled() => {}
-            // Without a sender the process is at its end too.
+            // A dropped sender means that the process ends.
             _ = stop.wait_for(|stop| *stop != Stop::Running) => {}
         }
     }
 }
 
-/// A session that is logged in, counted until dropped.
+/// A logged-in session, counted until it is dropped.
 struct Counted(Arc<Inner>);
 
 impl Counted {
@@ -250,7 +251,7 @@ impl Drop for Counted {
     }
 }
 
-/// Ends with the generation, whose end moves with each renewal.
+/// Returns at the end of the generation. Each renewal changes the time of that end.
 async fn ended(guard: &Guard) {
     let generation = guard.generation();
     let mut ending = generation.ending();
@@ -260,7 +261,7 @@ async fn ended(guard: &Guard) {
             return;
         }
         tokio::select! {
-            // Timers stand still while the machine is suspended.
+            // Timers do not run while the machine is suspended, so the time is checked again.
             () = tokio::time::sleep(generation.hard_close_at().since(now).min(LOOK_AGAIN)) => {}
             Ok(()) = ending.changed() => {}
         }
@@ -271,13 +272,13 @@ async fn part(session: Box<UpstreamSession>, guard: Guard) {
     relay::terminate_upstream(session.stream, guard, true, clock::now() + PART_WITHIN).await;
 }
 
-/// How long a session waits for a client, about.
+/// About how long a session waits for a client.
 const AGE: Duration = Duration::from_secs(300);
-/// After a login that the server refused, none is tried for so long.
+/// The wait after a login that the server refused.
 const PAUSE: Duration = Duration::from_secs(10);
-/// The same where it has no more connections: they are for others.
+/// The wait after a login for which the server had no connection left: its connections are for clients.
 const PAUSE_WHEN_FULL: Duration = Duration::from_secs(60);
-/// How long a server may take to let a session go that is not used.
+/// How long the server may take to close a session.
 const PART_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// `too_many_connections`

@@ -1,4 +1,4 @@
-//! How many sessions there are for clients that are alike, and how many there should be. Floor 4.
+//! The number of warm sessions for each kind of equivalent clients: how many exist, and how many are wanted. Floor 4.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,26 +9,26 @@ use super::{Alike, LoggedIn};
 use crate::lease::GenerationId;
 use crate::time::Time;
 
-/// All kinds of clients of a route.
+/// The kinds of clients of a route.
 #[derive(Default)]
 pub(super) struct Kinds {
-    /// The one that a client came for last is the last.
+    /// In the order of their latest clients; the most recent kind is last.
     kinds: Vec<Kind>,
     last_id: u64,
-    /// Until then no session is logged in ahead of need.
+    /// No warm session is logged in before this time.
     paused_until: Option<Time>,
 }
 
 struct Kind {
     alike: Arc<Alike>,
-    /// How many sessions there should be.
+    /// The number of sessions that are wanted.
     wanted: usize,
-    /// How many are being logged in.
+    /// The number of sessions that are being logged in.
     coming: usize,
     ready: VecDeque<Ready>,
 }
 
-/// A session that waits for a client, in a task of its own. Dropped, it has the task close the session.
+/// A session that waits for a client, in its own task. Dropping this makes the task close the session.
 pub(super) struct Ready {
     id: u64,
     pub(super) generation: GenerationId,
@@ -36,12 +36,13 @@ pub(super) struct Ready {
 }
 
 impl Kinds {
-    /// The session of this kind that has waited longest.
+    /// Takes the session of this kind that has waited longest.
     pub(super) fn pop(&mut self, alike: &Alike) -> Option<Ready> {
         self.find(alike)?.ready.pop_front()
     }
 
-    /// A client of this kind came, and found a session or not. `most` is for all kinds together.
+    /// Records that a client of this kind came, and whether it found a session. `most` is the limit for all kinds
+    /// together.
     pub(super) fn came(&mut self, alike: &Arc<Alike>, most: usize, found: bool) {
         let at = self.kinds.iter().position(|kind| kind.alike == *alike);
         let mut kind = at.map_or_else(
@@ -62,7 +63,7 @@ impl Kinds {
         self.forget_unwanted();
     }
 
-    /// How many sessions of this kind are to be logged in now. They count as coming from here on.
+    /// The number of sessions of this kind to log in now. They count as `coming` from then on.
     pub(super) fn begin_missing(&mut self, alike: &Alike, now: Time) -> usize {
         if self.paused_until.is_some_and(|until| now < until) {
             return 0;
@@ -73,7 +74,8 @@ impl Kinds {
         missing
     }
 
-    /// One that was coming is there: its number, and where a client asks for it. `None`: it is not wanted any more.
+    /// Records that a session is logged in. Returns its id, and the channel on which a client asks for it. `None`: it
+    /// is not wanted any more.
     pub(super) fn is_ready(
         &mut self,
         alike: &Alike,
@@ -92,7 +94,7 @@ impl Kinds {
         Some((id, asked))
     }
 
-    /// One that was coming does not come. No other is tried until then.
+    /// Records that a login failed. No other login is tried before `again_at`.
     pub(super) fn has_failed(&mut self, alike: &Alike, again_at: Time) {
         if let Some(kind) = self.find(alike) {
             kind.coming = kind.coming.saturating_sub(1);
@@ -101,14 +103,14 @@ impl Kinds {
         self.forget_unwanted();
     }
 
-    /// One is of no more use, if it is still there. Another is to take its place.
+    /// Removes a session that cannot be used any more, if it is still there. It is replaced.
     pub(super) fn has_left(&mut self, alike: &Alike, id: u64) {
         if let Some(kind) = self.find(alike) {
             kind.ready.retain(|ready| ready.id != id);
         }
     }
 
-    /// No client came for this one. None is to take its place.
+    /// Removes a session that no client took. It is not replaced.
     pub(super) fn was_not_needed(&mut self, alike: &Alike, id: u64) {
         self.has_left(alike, id);
         if let Some(kind) = self.find(alike) {
@@ -117,7 +119,7 @@ impl Kinds {
         self.forget_unwanted();
     }
 
-    /// None is wanted until clients ask again, and none is logged in until then.
+    /// Removes all kinds. No session is logged in before `again_at`, and then only for new clients.
     pub(super) fn clear(&mut self, again_at: Time) {
         self.kinds.clear();
         self.paused_until = self.paused_until.max(Some(again_at));
