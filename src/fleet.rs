@@ -1,15 +1,15 @@
-//! A fleet of sidecars and one Vault, over simulated time: what `leasehold simulate` shows. Floor 6.
+//! Simulates a fleet of sidecars with one Vault over simulated time, for `leasehold simulate`. Floor 6.
 //!
-//! The sidecars are the machines that run in production, with the driver's own policies; Vault, PostgreSQL, clients and the
-//! clock are models. Nothing is asked of any server, and no clock is looked at.
+//! The sidecars use the lease machines of production, with the driver's own policies. Vault, PostgreSQL, clients and
+//! the clock are models: no server is contacted, and no clock is read.
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `scenario`, `scenarios` | what a simulation is told; those of the documents |
-//! | `world`, `shard` | time, and who has something to do |
-//! | `sidecar` | one sidecar: its machine, its requests, its sessions, the promises that it keeps |
-//! | `servers`, `verdicts` | the model of Vault; what its answers mean |
-//! | `tally`, `figures`, `report`, `svg` | what is counted, what it comes to, and how it is shown |
+//! | `scenario`, `scenarios` | the input of a simulation; the scenarios of the documents |
+//! | `world`, `shard` | simulated time, and which sidecar has an event when |
+//! | `sidecar` | one sidecar: its machine, its requests, its sessions, and the checks of its promises |
+//! | `servers`, `verdicts` | the model of Vault; the meaning of its answers |
+//! | `tally`, `figures`, `report`, `svg` | counters, the figures made of them, and their presentation |
 
 mod dice;
 mod figures;
@@ -33,7 +33,7 @@ pub(crate) use scenarios::{Size, all, processes};
 #[cfg(test)]
 mod tests;
 
-/// Simulates.
+/// Runs the simulation of a scenario.
 #[must_use]
 pub(crate) fn simulate(scenario: &Scenario) -> Report {
     Report::new(scenario, world::run(scenario))

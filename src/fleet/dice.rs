@@ -1,4 +1,4 @@
-//! Chance that is the same for the same seed. Floor 6.
+//! Pseudo-random numbers that are equal for equal seeds. Floor 6.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(super) struct Dice(u64);
 
 impl Dice {
-    /// Dice of one sidecar, or of whatever else is numbered, in a world.
+    /// The generator of a sidecar, or of anything else with a number.
     pub(super) fn new(seed: u64, number: u64) -> Self {
         let mut dice = Self(seed ^ number.wrapping_mul(0xd6e8_feb8_6659_fd93));
         dice.number();
@@ -22,13 +22,13 @@ impl Dice {
         x ^ (x >> 31)
     }
 
-    /// A part of this span, below the whole.
+    /// A random duration from zero to below this one.
     pub(super) fn of(&mut self, span: Duration) -> Duration {
         let nanos = (span.as_nanos() * u128::from(self.number() >> 32)) >> 32;
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// Whether one of so many in a thousand is hit.
+    /// True with a probability of `of` in a thousand.
     pub(super) fn per_mille(&mut self, of: u64) -> bool {
         self.number() % 1000 < of
     }

@@ -1,4 +1,4 @@
-//! What a simulation comes to, in a few figures. Floor 6.
+//! The figures that summarise a simulation. Floor 6.
 
 use std::time::Duration;
 
@@ -7,47 +7,49 @@ use super::servers::KINDS;
 use super::tally::Minute;
 use super::world::{Outcome, Runway};
 
-/// The figures of a scenario. Rates are requests a second, in bins of a minute.
+/// The figures of a scenario. Rates are requests a second, over bins of one minute. "Calm" is the time without a fault
+/// or other event.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Figures {
-    /// The mean, while nothing happens.
+    /// The mean rate in the calm.
     pub(crate) mean: f64,
-    /// The highest rate while nothing happens, of that mean.
+    /// The highest rate in the calm, as a multiple of the mean.
     pub(crate) calm_peak: f64,
-    /// The highest rate from the beginning of what happens on until everybody is served, of that mean.
+    /// The highest rate from the beginning of the event until all sidecars have a credential, as a multiple of the
+    /// mean.
     pub(crate) peak: f64,
-    /// The highest rate from then on until two leases later, of that mean.
+    /// The highest rate in the two lease durations after that, as a multiple of the mean.
     pub(crate) second_peak: f64,
-    /// The longest that Vault's queue was.
+    /// The longest wait in Vault's queue.
     pub(crate) longest_wait: Duration,
-    /// How long, in minutes, the queue was longer than what [`PATIENT`] calls one.
+    /// How long, in minutes, the wait in the queue was longer than [`PATIENT`].
     pub(crate) queued_for: Duration,
-    /// Roles for each sidecar, on the mean and at most over all, and the most that one has had.
+    /// Roles for each sidecar: the mean, the maximum over the whole fleet, and the maximum of a single sidecar.
     pub(crate) roles: f64,
     pub(crate) most_roles: f64,
     pub(crate) most_roles_of_one: u32,
-    /// How long credentials last, in seconds: the mean, what 99 of a hundred have at least, and the least.
+    /// The remaining life of credentials in seconds: the mean, what 99 % of them have at least, and the minimum.
     pub(crate) runway: (f64, f64, f64),
-    /// The most sidecars at once that had no usable credential.
+    /// The highest number of sidecars without a usable credential at one time.
     pub(crate) unserved: u32,
-    /// How long some sidecar had none, after what happened was over.
+    /// How long some sidecar had no credential after the end of the event.
     pub(crate) unserved_for: Duration,
-    /// Credentials whose sessions were ended by the end of their lease.
+    /// Credentials whose sessions were closed by the end of their lease.
     pub(crate) cut: u64,
-    /// From the start of a sidecar to its first credential: the median, the 99th percentile, the longest.
+    /// The time from a sidecar's start to its first credential: the median, the 99th percentile, the maximum.
     pub(crate) ready_after: (Duration, Duration, Duration),
-    /// Requests in all, those that failed, those over the quota.
+    /// Requests in all, failed requests, requests over the quota.
     pub(crate) sent: u64,
     pub(crate) failed: u64,
     pub(crate) too_many: u64,
-    /// Promises that were broken.
+    /// The number of broken promises.
     pub(crate) broken: u64,
 }
 
-/// A wait in Vault's queue that is one.
+/// The shortest wait in Vault's queue that counts as queueing.
 const PATIENT: Duration = Duration::from_secs(1);
 
-/// Requests that sidecars have sent in a minute; what Vault does by itself is not one.
+/// The requests of sidecars in this minute, without what Vault does by itself.
 pub(super) fn requests(minute: &Minute) -> u32 {
     minute.sent.iter().take(KINDS - 1).sum()
 }
@@ -60,7 +62,7 @@ fn minute_of(span: Duration) -> usize {
     usize::try_from(span.as_secs() / 60).unwrap_or(usize::MAX)
 }
 
-/// What happens: from a minute on, until another one.
+/// The first minute of the event, and the minute after its end.
 pub(super) fn event(scenario: &Scenario) -> Option<(usize, usize)> {
     if let Starts::Within(span) = scenario.starts {
         return Some((0, minute_of(span).max(1)));
@@ -74,7 +76,7 @@ pub(super) fn event(scenario: &Scenario) -> Option<(usize, usize)> {
 impl Figures {
     pub(super) fn of(scenario: &Scenario, outcome: &Outcome) -> Self {
         let tally = &outcome.tally;
-        // The last one is no whole minute.
+        // The last minute is incomplete.
         let minutes = tally.minutes.get(..tally.minutes.len().saturating_sub(1)).unwrap_or_default();
         let mut figures =
             Self { broken: tally.broken, most_roles_of_one: tally.most_roles, ..Self::default() };
@@ -141,14 +143,14 @@ impl Figures {
     }
 }
 
-/// The first minute from this one on at whose end everybody has a credential.
+/// The first minute, from `from` on, at whose end all sidecars have a credential.
 fn served_by(minutes: &[Minute], from: usize) -> usize {
     let unserved = levels(minutes, |minute| minute.unserved);
     let first = unserved.iter().enumerate().skip(from).find(|(_, unserved)| **unserved == 0);
     first.map_or(minutes.len(), |(index, _)| index + 1)
 }
 
-/// What there is at the end of each minute.
+/// The sum of the changes up to the end of each minute.
 pub(super) fn levels(minutes: &[Minute], change: impl Fn(&Minute) -> i32) -> Vec<i64> {
     let sum = |level: &mut i64, minute: &Minute| {
         *level += i64::from(change(minute));

@@ -1,4 +1,4 @@
-//! What a simulation has shown, for people. Floor 6.
+//! The report of a simulation. Floor 6.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::tally::Minute;
 use super::world::Outcome;
 use crate::table;
 
-/// What one scenario has shown.
+/// The result of one scenario.
 pub(crate) struct Report {
     scenario: Scenario,
     outcome: Outcome,
@@ -23,26 +23,26 @@ impl Report {
         Self { scenario: scenario.clone(), outcome, figures }
     }
 
-    /// Its figures.
+    /// The figures of the scenario.
     #[must_use]
     pub(crate) fn figures(&self) -> &Figures {
         &self.figures
     }
 
-    /// The name of its scenario.
+    /// The name of the scenario.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         self.scenario.name
     }
 
-    /// The promises that were broken, the first few: a line each.
+    /// The first few broken promises, one line each.
     #[must_use]
     pub(crate) fn breaches(&self) -> String {
         let lines = self.outcome.tally.first_broken.iter();
         lines.map(|line| format!("{}: {line}\n", self.scenario.name)).collect()
     }
 
-    /// Requests a second, for each bin: a line each.
+    /// The requests a second of each bin, one line each.
     #[must_use]
     pub(crate) fn rates(&self) -> String {
         let seconds = self.scenario.bin.as_secs_f64();
@@ -74,7 +74,7 @@ impl Report {
         ]
     }
 
-    /// Requests by kind, the queue, the roles and the runway over time.
+    /// A plot of the requests by kind, the queue, the roles and the remaining life of credentials.
     #[must_use]
     pub(crate) fn svg(&self) -> String {
         let minutes = &self.outcome.tally.minutes;
@@ -120,7 +120,7 @@ impl Report {
     }
 }
 
-/// A table of all.
+/// A table of all reports.
 #[must_use]
 pub(crate) fn text(reports: &[Report]) -> String {
     let rows: Vec<Vec<String>> =
@@ -128,7 +128,7 @@ pub(crate) fn text(reports: &[Report]) -> String {
     table::aligned(&rows)
 }
 
-/// The same in Markdown.
+/// The table in Markdown.
 #[must_use]
 pub(crate) fn markdown(reports: &[Report]) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));

@@ -1,58 +1,58 @@
-//! What is told of a fleet before it is simulated: the sidecars, Vault, PostgreSQL, and what befalls them. Floor 6.
+//! The input of a simulation: the sidecars, Vault, PostgreSQL, and the faults. Floor 6.
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// When a simulation begins. The machines take zero for "not yet" here and there.
+/// When a simulation begins. It is not zero, since the machines use zero as "not yet" in some places.
 pub(super) const BEGIN: Time = Time::from_nanos(3_600_000_000_000);
 
-/// Everything that a simulation is told by.
+/// The input of a simulation.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(super) name: &'static str,
-    /// What it is about, in a sentence.
+    /// A description in one sentence.
     pub(super) about: &'static str,
     pub(super) sidecars: u32,
     pub(super) span: Duration,
     pub(super) seed: u64,
     pub(super) roles: Roles,
     pub(super) starts: Starts,
-    /// Restarts of a share of the fleet, in thousandths.
+    /// The time of restarts, and the share of the fleet that restarts, in thousandths.
     pub(super) deploy: Option<(Window, u64)>,
-    /// When everybody is told to rotate.
+    /// When all sidecars get the command to rotate.
     pub(super) rotation: Option<Duration>,
     pub(super) standby: bool,
     pub(super) lazy: Option<Lazy>,
     pub(super) vault: Capacity,
     pub(super) faults: Vec<(Window, Fault)>,
-    /// How long what is counted together lasts.
+    /// The length of a bin in which events are counted.
     pub(super) bin: Duration,
-    /// The figures of the calm are taken from here on.
+    /// The figures of the calm begin after this time.
     pub(super) settled_after: Duration,
 }
 
-/// What Vault's and PostgreSQL's administrators have set.
+/// The settings of Vault's and PostgreSQL's administrators.
 #[derive(Clone, Debug)]
 pub(super) struct Roles {
     pub(super) lease: Duration,
     pub(super) max_lease: Duration,
-    /// The token's TTL; it can be renewed for ever (`token_period`).
+    /// The token's TTL. The token can be renewed without limit (`token_period`).
     pub(super) token: Duration,
-    /// The longest life of a pooled connection, which a session has.
+    /// The maximum lifetime of a pooled connection, and so of a session.
     pub(super) connection: Duration,
 }
 
 /// When the sidecars start.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Starts {
-    /// Evenly spread over this span, as a fleet that has grown.
+    /// Evenly over this span, as in a fleet that has grown.
     Grown(Duration),
-    /// All within this span.
+    /// All start within this span.
     Within(Duration),
 }
 
-/// How the pods of lazy routes use them: once every so often, for so long.
+/// How pods use lazy routes: how often, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lazy {
     pub(super) every: Duration,
@@ -60,18 +60,18 @@ pub(super) struct Lazy {
     pub(super) idle_after: Duration,
 }
 
-/// What Vault can do.
+/// The capacity of Vault.
 #[derive(Clone, Debug)]
 pub(super) struct Capacity {
-    /// Creds requests a second, beyond which it answers 429.
+    /// The quota of creds requests a second, beyond which Vault answers 429.
     pub(super) quota: Option<u32>,
-    /// What the 429 asks for; nothing, by default.
+    /// The `Retry-After` of a 429; there is none by default.
     pub(super) retry_after: Option<Duration>,
-    /// How much longer everything takes than on the machine that was measured, in thousandths.
+    /// How much longer each request takes than on the measured machine, in thousandths.
     pub(super) slower: u64,
 }
 
-/// From the beginning of the simulation on.
+/// A span of time, relative to the beginning of the simulation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     pub(super) from: Duration,
@@ -92,46 +92,46 @@ impl Window {
     }
 }
 
-/// What goes wrong.
+/// A fault of Vault or PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// Nobody listens at Vault's address.
+    /// No server listens on Vault's address.
     Away,
-    /// Every answer is that Vault is sealed.
+    /// Vault answers each request that it is sealed.
     Sealed,
-    /// A cluster changes its leader.
+    /// A Vault cluster changes its leader.
     FailingOver,
-    /// PostgreSQL is away: for clients, for proofs, and for Vault.
+    /// PostgreSQL cannot be reached by clients, proofs or Vault.
     PostgresAway,
-    /// The policy allows neither creds nor renewals.
+    /// The policy allows neither creds requests nor renewals.
     WrongPolicy,
 }
 
 impl Scenario {
-    /// Its name on the command line.
+    /// The name on the command line.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         self.name
     }
 
-    /// Whether this is wrong at this time.
+    /// Whether this fault is present at this time.
     pub(super) fn has(&self, fault: Fault, at: Time) -> bool {
         self.faults.iter().any(|(window, f)| *f == fault && window.holds(at))
     }
 
-    /// From when on this is right again, at or after this time.
+    /// The first time, at or after `at`, without this fault.
     pub(super) fn without(&self, fault: Fault, at: Time) -> Time {
         let windows = self.faults.iter().filter(|(_, f)| *f == fault);
         windows.filter(|(window, _)| window.holds(at)).map(|(window, _)| window.ends_at()).fold(at, Time::max)
     }
 
-    /// When the next fault begins, after this time, that keeps Vault from answering.
+    /// The beginning of the next fault after this time that keeps Vault from answering.
     pub(super) fn next_absence(&self, at: Time) -> Time {
         let absences = self.faults.iter().filter(|(_, fault)| is_absence(*fault));
         absences.map(|(window, _)| window.begins_at()).filter(|from| *from > at).min().unwrap_or(Time::NEVER)
     }
 
-    /// Whether Vault answers nothing of use at this time.
+    /// The fault that keeps Vault from useful answers at this time, if there is one.
     pub(super) fn is_absent(&self, at: Time) -> Option<Fault> {
         self.faults
             .iter()
@@ -139,7 +139,7 @@ impl Scenario {
             .map(|(_, fault)| *fault)
     }
 
-    /// The beginnings and ends of all that befalls the fleet.
+    /// The beginnings and ends of all faults and events.
     pub(super) fn turning_points(&self) -> Vec<Time> {
         let deploy = self.deploy.map(|(window, _)| window);
         let all = self.faults.iter().map(|(window, _)| *window).chain(deploy);

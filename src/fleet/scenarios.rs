@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::scenario::{Capacity, Fault, Lazy, Roles, Scenario, Starts, Window};
 
-/// How large, and how long.
+/// The size of the fleet, and the simulated time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     pub(crate) sidecars: u32,
@@ -14,10 +14,10 @@ pub(crate) struct Size {
 
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
-/// Before anything befalls a fleet, it has grown and settled for so long.
+/// The time for the fleet to grow and settle before any event.
 const SETTLED: Duration = Duration::from_hours(12);
 
-/// All of them.
+/// All scenarios.
 #[must_use]
 pub(crate) fn all(size: Size) -> Vec<Scenario> {
     let mut all = vec![plain(size)];
@@ -27,7 +27,8 @@ pub(crate) fn all(size: Size) -> Vec<Scenario> {
     all
 }
 
-/// What `benches/fleet_processes.py` does with real processes: leases of a minute, a common start, a seal, a rotation.
+/// The scenario of `benches/fleet_processes.py`, which uses real processes: leases of a minute, a common start, a seal,
+/// a rotation.
 #[must_use]
 pub(crate) fn processes(size: Size) -> Scenario {
     Scenario {

@@ -1,15 +1,16 @@
-//! The model of Vault: what it answers to a request, and when. Floor 6.
+//! The model of Vault: the answer to a request, and its time. Floor 6.
 //!
-//! Two queues, each first come first served: the API, and behind it what goes to the database, which Vault serves one after
-//! the other. The times are those of a real OpenBao, see `docs/fleet.md`. A queue is known by its length alone, so an answer is
-//! known as soon as the request is there. Whoever has given up by the time that its turn comes costs nothing.
+//! There are two first-come-first-served queues: the API, and behind it the database requests, which Vault handles one
+//! at a time. The times are those of a real OpenBao, see `docs/fleet.md`. A queue is described by its length alone, so
+//! an answer is known as soon as its request arrives. A request whose sender has given up before its turn costs
+//! nothing.
 
 use std::time::Duration;
 
 use super::scenario::{Fault, Scenario};
 use crate::time::Time;
 
-/// What is asked of Vault.
+/// The kind of a request to Vault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     LogIn,
@@ -20,11 +21,11 @@ pub(super) enum Kind {
     Revoke,
     RevokeToken,
     LookUpLease,
-    /// Vault's own: a lease has expired.
+    /// Vault's own work: a lease has expired.
     Expire,
 }
 
-/// How many kinds there are.
+/// The number of kinds.
 pub(super) const KINDS: usize = 9;
 
 impl Kind {
@@ -54,7 +55,7 @@ impl Kind {
         }
     }
 
-    /// What it takes of the API, and of the database behind it: microseconds.
+    /// The time in the API's queue and in the database's queue, in microseconds.
     fn cost(self) -> (u64, u64) {
         match self {
             Self::LogIn => (530, 0),
@@ -69,48 +70,48 @@ impl Kind {
     }
 }
 
-/// A request on its way.
+/// A request in flight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
     pub(super) at: Time,
     pub(super) sidecar: u32,
     pub(super) task: u32,
     pub(super) kind: Kind,
-    /// When its sender hangs up.
+    /// When the sender closes the connection.
     pub(super) until: Time,
 }
 
-/// What comes of it.
+/// The answer to a request, with its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// It is done at this time; the word is back a little later.
+    /// The request is carried out at this time. The answer arrives a little later.
     Done(Time),
-    /// Over the quota.
+    /// The request is over the quota.
     TooMany(Time),
-    /// The database is away: Vault says so.
+    /// Vault answers that the database cannot be reached.
     NoDatabase(Time),
-    /// The policy forbids it.
+    /// The policy forbids the request.
     Forbidden(Time),
     /// Vault is sealed, or has no leader.
     Unavailable(Time, Fault),
-    /// Nobody listens.
+    /// No server listens.
     Unreachable(Time),
-    /// There was a connection, and it broke.
+    /// The connection was established, and then lost.
     Lost(Time),
-    /// No answer before the sender hangs up.
+    /// There is no answer before the sender closes the connection.
     Silence,
-    /// Vault tries it again at this time: of an expired lease.
+    /// Vault will try the revocation of an expired lease again at this time.
     Later(Time),
 }
 
 /// A queue with one server.
 #[derive(Clone, Copy, Debug)]
 struct Queue {
-    /// The work that is in it.
+    /// The work in the queue.
     work: Duration,
     at: Time,
     waiting: u32,
-    /// How long it had nothing to do in this window of time.
+    /// How long the server was idle in this window of time.
     idle: Duration,
 }
 
@@ -119,7 +120,7 @@ impl Queue {
         Self { work: Duration::ZERO, at: Time::from_nanos(0), waiting: 0, idle: Duration::ZERO }
     }
 
-    /// What is there by now. Requests of one window come in any order; the latest time counts.
+    /// Removes the work that is done by `now`. Requests of one window come in any order; the latest time counts.
     fn drain(&mut self, now: Time) {
         if now > self.at {
             self.idle += now.since(self.at).saturating_sub(self.work);
@@ -132,9 +133,9 @@ impl Queue {
         }
     }
 
-    /// How long it takes until this work is done; nothing if nobody waits so long for it to begin.
+    /// Adds work, and returns the time until it is done. `None`: its sender gives up before it begins.
     fn enter(&mut self, now: Time, cost: Duration, patience: Duration) -> Option<Duration> {
-        // It comes out of order, and there was room for it.
+        // The request comes out of order, and the server was idle for long enough.
         if now < self.at && self.idle >= cost {
             self.idle -= cost;
             return Some(cost);
@@ -154,16 +155,16 @@ impl Queue {
     }
 }
 
-/// From the sidecar to Vault and back.
+/// The network time from the sidecar to Vault and back.
 pub(super) const ROUND_TRIP: Duration = Duration::from_millis(1);
-/// Vault's first pause before it tries again to revoke what the database did not let go of.
+/// Vault's first pause before it repeats a revocation that the database refused.
 const REVOKED_AGAIN: Duration = Duration::from_secs(15);
 
-/// Vault.
+/// The model of Vault.
 pub(super) struct Vault {
     api: Queue,
     database: Queue,
-    /// Creds requests of the latest seconds: which second, and how many.
+    /// The creds requests of the latest seconds: the second, and their number.
     seconds: [(u64, u32); 64],
     cleared_at: Time,
 }
@@ -178,12 +179,12 @@ impl Vault {
         }
     }
 
-    /// A window of time begins.
+    /// Begins a window of time.
     pub(super) fn begin_window(&mut self) {
         (self.api.idle, self.database.idle) = (Duration::ZERO, Duration::ZERO);
     }
 
-    /// How many requests wait, and for how long the one that comes next.
+    /// The number of requests in the queue, and how long a new request would wait.
     pub(super) fn queue(&mut self, now: Time) -> (u32, Duration) {
         self.api.drain(now);
         self.database.drain(now);
@@ -208,7 +209,7 @@ impl Vault {
         let patience = call.until.since(now);
         let (api, database) = call.kind.cost();
         let Some(through) = self.api.enter(now, slowed(world, api), patience) else { return Answer::Silence };
-        // As deploy/vault/setup.sh sets it up, the policy lets nobody revoke a lease; its token goes instead.
+        // In the setup of deploy/vault/setup.sh the policy forbids to revoke a lease. Its token is revoked instead.
         let forbidden = call.kind == Kind::Revoke
             || (matches!(call.kind, Kind::Issue | Kind::Renew) && world.has(Fault::WrongPolicy, now));
         let no_database =
@@ -230,7 +231,7 @@ impl Vault {
         }
     }
 
-    /// Vault revokes an expired lease by itself, once it and the database are there.
+    /// Vault revokes an expired lease by itself, as soon as it and the database are available.
     fn expire(&mut self, world: &Scenario, at: Time) -> Answer {
         let mut from = at;
         for fault in [Fault::Away, Fault::Sealed, Fault::FailingOver] {
@@ -247,7 +248,7 @@ impl Vault {
         Answer::Done(at + span.unwrap_or_default())
     }
 
-    /// A Vault that is back has nothing in its queues.
+    /// A Vault that starts again has empty queues.
     fn begin_anew(&mut self, world: &Scenario, now: Time) {
         let ends = world.faults.iter().map(|(window, _)| window.ends_at()).filter(|end| *end <= now);
         if let Some(end) = ends.max().filter(|end| *end > self.cleared_at) {

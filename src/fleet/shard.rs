@@ -1,4 +1,4 @@
-//! A part of the fleet, and a wheel of who has something to do when. Floor 6.
+//! A part of the fleet, and a timer wheel of its sidecars. Floor 6.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use super::tally::Tally;
 use super::verdicts::Verdicts;
 use crate::time::Time;
 
-/// One slot of the wheel.
+/// The length of a slot of the wheel.
 pub(super) const SLOT: Duration = Duration::from_millis(500);
 const SLOTS: usize = 8192;
 
-/// Every so manieth sidecar.
+/// Every n-th sidecar of the fleet.
 pub(super) struct Shard {
     sidecars: Vec<Sidecar>,
-    /// When each has something to do.
+    /// When each sidecar has its next event.
     due_at: Vec<Time>,
-    /// Who may have something to do in a slot; each sidecar is in one slot, or in `active`, or waits for Vault.
+    /// The sidecars that may have an event in a slot. Each sidecar is in one slot, or in `active`, or waits for Vault.
     wheel: Vec<Vec<u32>>,
     active: Vec<u32>,
     pub(super) calls: Vec<Call>,
     pub(super) answers: Vec<(Call, Answer)>,
     pub(super) tally: Tally,
     shards: u32,
-    /// The next slot to be looked at.
+    /// The next slot to check.
     slot: u64,
 }
 
 impl Shard {
-    /// The `index`th of so many.
+    /// The part with this index, of `shards` parts.
     pub(super) fn new(index: u32, shards: u32, sidecars: Vec<Sidecar>, scenario: &Scenario) -> Self {
         debug_assert!(index < shards);
         let mut shard = Self {
@@ -51,7 +51,7 @@ impl Shard {
         shard
     }
 
-    /// How many may have something to do in this slot.
+    /// The number of sidecars that may have an event in this slot.
     pub(super) fn crowd(&self, slot: u64) -> usize {
         self.wheel.get(place(slot)).map_or(0, Vec::len)
     }
@@ -60,7 +60,7 @@ impl Shard {
         self.active.len() + self.answers.len()
     }
 
-    /// Whoever is due before `until` becomes active.
+    /// Makes each sidecar active that has an event before `until`.
     pub(super) fn wake(&mut self, until: Time) {
         let last = slot_of(until);
         while self.slot < last {
@@ -74,8 +74,8 @@ impl Shard {
         }
     }
 
-    /// Takes Vault's answers, and lets whoever is active go on until it waits for another one, or has nothing to do before
-    /// `until`.
+    /// Delivers Vault's answers. Each active sidecar then runs until it waits for another answer, or has no event
+    /// before `until`.
     pub(super) fn go_on(&mut self, until: Time, scenario: &Scenario, verdicts: &Verdicts) {
         let mut answers = std::mem::take(&mut self.answers);
         for (call, answer) in answers.drain(..) {
@@ -116,7 +116,7 @@ impl Shard {
         if let Some(due_at) = self.due_at.get_mut(local as usize) {
             *due_at = at;
         }
-        // What is farther away than the wheel goes round is passed over each time.
+        // A time beyond the wheel's span is put into the farthest slot, and is skipped there until it is due.
         let slot = slot_of(at).clamp(self.slot, self.slot + SLOTS as u64 - 1);
         let slot = if at == Time::NEVER { self.slot.saturating_sub(1) } else { slot };
         if let Some(slot) = self.wheel.get_mut(place(slot)) {
@@ -124,7 +124,7 @@ impl Shard {
         }
     }
 
-    /// How long each credential will last.
+    /// The remaining life of each credential.
     pub(super) fn runways(&self, now: Time) -> impl Iterator<Item = Duration> {
         self.sidecars.iter().filter_map(move |sidecar| sidecar.runway(now))
     }

@@ -1,10 +1,10 @@
-//! One sidecar: its machine, and a driver over simulated time that takes its decisions with the driver's own pieces. Floor 6.
+//! One sidecar: its lease machine, and a driver over simulated time that uses the driver's own policies. Floor 6.
 //!
 //! | as in production | a model |
 //! |---|---|
 //! | the machine ([`DynamicRole`]), its jitter and back-off | the clock |
-//! | whose request goes next ([`Turns`]), for what ([`Priority`]) | the way to Vault and back |
-//! | what an answer means ([`vault::judge`](crate::vault::judge)) | sessions: a pool whose connections live so long at most |
+//! | the order of requests ([`Turns`]), their [`Priority`] | the network between the sidecar and Vault |
+//! | the meaning of an answer ([`vault::judge`](crate::vault::judge)) | sessions: a pool that replaces connections |
 
 mod asking;
 mod sessions;
@@ -25,7 +25,7 @@ use asking::{Ask, Task};
 use sessions::Held;
 use truth::Truth;
 
-/// What a sidecar finds around itself.
+/// The environment of a sidecar.
 pub(super) struct Context<'a> {
     pub(super) now: Time,
     pub(super) scenario: &'a Scenario,
@@ -41,32 +41,32 @@ impl Context<'_> {
     }
 }
 
-/// What a sidecar waits for, beside its machine.
+/// An event that a sidecar waits for, besides the deadlines of its machine.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Timer {
     /// The pod starts.
     Start,
-    /// The pod is told to stop.
+    /// The pod is asked to stop.
     Stop,
-    /// The pod is gone, and the next one starts.
+    /// The pod has ended, and the next one starts.
     Gone,
-    /// An answer to this task is here.
+    /// The answer to this task arrives.
     Answer(u32, Answer),
-    /// The machine waits no longer for a creds request.
+    /// The machine stops waiting for a creds request.
     GiveUp(u32),
     /// A proof has ended.
     Proof(GenerationId, bool),
     /// A session was let in with this generation.
     Accepted(GenerationId),
-    /// The last session of a generation has gone.
+    /// The last session of a generation has ended.
     Left(GenerationId),
-    /// An expired lease is revoked by Vault.
+    /// Vault revokes an expired lease.
     Expire(u32),
-    /// Its role is dropped.
+    /// The role of a lease is dropped.
     Dropped(u32),
-    /// A client of a lazy route comes, or goes.
+    /// A client of a lazy route comes or goes.
     Use(bool),
-    /// It is told to rotate.
+    /// The sidecar gets the command to rotate.
     Rotate,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Sidecar {
     truth: Truth,
     held: Vec<Held>,
     published: Option<GenerationId>,
-    /// Since when a credential is needed and there is none.
+    /// Since when a credential is needed and missing.
     unserved_since: Option<Time>,
     started_at: Time,
     has_been_ready: bool,
@@ -96,7 +96,7 @@ pub(super) struct Sidecar {
 }
 
 impl Sidecar {
-    /// One that starts at this time.
+    /// A sidecar that starts at this time.
     pub(super) fn new(number: u32, scenario: &Scenario, starts_at: Time) -> Self {
         let mut dice = Dice::new(scenario.seed, u64::from(number) + 1);
         let role = DynamicRole::new(settings(scenario, &mut dice));
@@ -131,19 +131,19 @@ impl Sidecar {
         }
     }
 
-    /// When something happens next, as far as is known.
+    /// The time of the next known event.
     pub(super) fn next_at(&self) -> Time {
         let timers = self.timers.iter().map(|(at, _)| *at).min().unwrap_or(Time::NEVER);
         let machine = if self.is_running { self.role.next_deadline() } else { Time::NEVER };
         timers.min(machine).min(self.wake_at).min(self.truth.next_expiry())
     }
 
-    /// Whether it cannot go on before Vault has answered.
+    /// Whether the sidecar cannot continue before Vault has answered.
     pub(super) fn is_waiting(&self) -> bool {
         self.unanswered > 0
     }
 
-    /// Vault's answer to a call of this sidecar.
+    /// Delivers Vault's answer to a call of this sidecar.
     pub(super) fn take_answer(&mut self, call: &Call, answer: Answer) {
         self.unanswered = self.unanswered.saturating_sub(1);
         let timer = match (call.kind, answer) {
@@ -156,13 +156,13 @@ impl Sidecar {
         self.timers.push(timer);
     }
 
-    /// How long a usable credential will last; nothing where none is meant to be there.
+    /// The remaining life of the usable credentials. `None`: no credential is wanted.
     pub(super) fn runway(&self, now: Time) -> Option<Duration> {
         let wanted = self.is_running && self.role.is_wanted();
         wanted.then(|| self.role.runs_until(now).map_or(Duration::ZERO, |until| until.since(now)))
     }
 
-    /// What is due happens.
+    /// Handles the events that are due.
     pub(super) fn step(&mut self, context: &mut Context<'_>) {
         let now = context.now;
         let due = self.timers.iter().enumerate().filter(|(_, (at, _))| *at <= now);
@@ -214,7 +214,7 @@ impl Sidecar {
         self.hear(context, Event::Tick);
     }
 
-    /// The process has ended, with whatever it waited for.
+    /// The process ends, and all that it waits for is lost.
     fn restart(&mut self, context: &mut Context<'_>) {
         self.role = DynamicRole::new(settings(context.scenario, &mut self.dice));
         self.turns = Turns::new(self.dice.number());
@@ -239,7 +239,7 @@ impl Sidecar {
         context.send(Call { at, sidecar, task: id, kind: Kind::Expire, until: Time::NEVER });
     }
 
-    /// The machine hears of an event, and what it says is done.
+    /// Passes an event to the machine, and carries out its actions.
     fn hear(&mut self, context: &mut Context<'_>, event: Event) {
         context.tally.events += 1;
         let now = context.now;
@@ -301,8 +301,8 @@ impl Sidecar {
             Action::DropCredential(number) | Action::Forget(number) => {
                 self.held.retain(|held| held.number != number);
             }
-            // A command, a refused login and a word for the log have no part in a fleet. That a server lets in what was
-            // published comes from its sessions, and when a generation may end is asked for.
+            // Command results, refused logins and log notes do not occur in a fleet. `Accepted` comes from the model of
+            // sessions, and whether a generation may end is asked when needed.
             Action::ProvePublished(_)
             | Action::Barred
             | Action::Unbarred
@@ -332,7 +332,7 @@ impl Sidecar {
         priorities.min().unwrap_or(Priority::Logins(Time::NEVER))
     }
 
-    /// A login with the candidate, at PostgreSQL.
+    /// Logs in to PostgreSQL with the candidate.
     fn prove(&mut self, context: &mut Context<'_>, number: GenerationId) {
         context.tally.at(context.now).proofs += 1;
         let accepted = !context.scenario.has(Fault::PostgresAway, context.now);
@@ -340,7 +340,7 @@ impl Sidecar {
     }
 }
 
-/// The settings of a route with the defaults of `leasehold run`.
+/// The settings of a route, with the defaults of `leasehold run`.
 fn settings(scenario: &Scenario, dice: &mut Dice) -> Settings {
     Settings {
         rotate_after: None,
@@ -357,11 +357,11 @@ fn settings(scenario: &Scenario, dice: &mut Dice) -> Settings {
 
 /// The default of `vault.client_timeout`.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
-/// A login at PostgreSQL, with SCRAM.
+/// The time of a login at PostgreSQL with SCRAM.
 const PROOF: Duration = Duration::from_millis(8);
-/// How long the sessions of a pod that is told to stop go on.
+/// How long the sessions of a pod continue after it is asked to stop.
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
 /// Kubernetes' `terminationGracePeriodSeconds`.
 const KILLED_AFTER: Duration = Duration::from_secs(30);
-/// Over how long a Vault that is back spreads the expiry of what has ended meanwhile.
+/// The time over which a Vault that starts again spreads the expiry of leases that ended meanwhile.
 const EXPIRES_WITHIN: Duration = Duration::from_secs(5);

@@ -1,14 +1,14 @@
-//! Plots that need nothing to be looked at. Floor 6.
+//! Plots as SVG files without external resources. Floor 6.
 
 use std::fmt::Write as _;
 
-/// A line of a plot: a value for each of as many even steps of the plot's width.
+/// A line of a plot: values at equal steps over the width of the plot.
 pub(super) struct Line {
     pub(super) name: String,
     pub(super) values: Vec<f64>,
 }
 
-/// Colours that can be told apart without seeing red from green.
+/// Colours that differ also for readers with red-green colour blindness.
 const COLOURS: [&str; 8] =
     ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#f0e442"];
 const STYLE: &str = "text{font:12px sans-serif;fill:#333}.axis{stroke:#999}\
@@ -19,7 +19,7 @@ const TALL: f64 = 130.0;
 const APART: f64 = 62.0;
 const MOST_POINTS: usize = 720;
 
-/// Plots below each other over the same time, of which `hours` is the whole.
+/// Plots below each other with a common time axis of `hours`.
 pub(super) fn plots(title: &str, hours: f64, plots: &[(&str, Vec<Line>)]) -> String {
     let height = 34.0 + plots.len() as f64 * (TALL + APART);
     let mut svg = format!(
@@ -79,13 +79,13 @@ fn plot(svg: &mut String, top: f64, name: &str, hours: f64, lines: &[Line]) {
     }
 }
 
-/// At most so many points: of each step the highest, since peaks are what is looked for.
+/// Reduces the number of points: each step keeps its highest value, since peaks matter most.
 fn thinned(values: &[f64]) -> Vec<f64> {
     let step = values.len().div_ceil(MOST_POINTS).max(1);
     values.chunks(step).map(|chunk| chunk.iter().copied().fold(0.0, f64::max)).collect()
 }
 
-/// The next round figure.
+/// The next round number.
 fn round(most: f64) -> f64 {
     if most <= 0.0 {
         return 1.0;

@@ -1,4 +1,4 @@
-//! What is counted, minute by minute. Floor 6.
+//! Counters for each minute. Floor 6.
 
 use std::time::Duration;
 
@@ -6,39 +6,39 @@ use super::scenario::BEGIN;
 use super::servers::{KINDS, Kind};
 use crate::time::Time;
 
-/// What one minute has seen, or one bin of another length.
+/// The counters of one minute, or of a bin of another length.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Minute {
     /// Requests sent, by kind.
     pub(super) sent: [u32; KINDS],
-    /// Of these, how many did not do what they were sent for.
+    /// Of these, requests that failed.
     pub(super) failed: u32,
-    /// Of these, how many were over the quota.
+    /// Of these, requests over the quota.
     pub(super) too_many: u32,
     /// Logins at PostgreSQL to prove a credential.
     pub(super) proofs: u32,
-    /// Roles made, less those dropped.
+    /// Roles created, less roles dropped.
     pub(super) roles: i32,
-    /// Sidecars that began to be without a usable credential, less those that got one.
+    /// Sidecars that lost their last usable credential, less those that got one.
     pub(super) unserved: i32,
-    /// Generations whose sessions were ended by the end of their lease.
+    /// Generations whose sessions were closed by the end of their lease.
     pub(super) cut: u32,
 }
 
-/// What a simulation has seen.
+/// The counters of a simulation.
 #[derive(Clone, Debug)]
 pub(super) struct Tally {
-    /// How long a minute is.
+    /// The length of a bin.
     bin: Duration,
     pub(super) minutes: Vec<Minute>,
-    /// From a sidecar's start to its first credential, in milliseconds.
+    /// The time from the start of each sidecar to its first credential, in milliseconds.
     pub(super) ready_after: Vec<u32>,
     /// The most roles that one sidecar has had at once.
     pub(super) most_roles: u32,
-    /// Promises that were broken, and the first few.
+    /// The number of broken promises, and the first few.
     pub(super) broken: u64,
     pub(super) first_broken: Vec<String>,
-    /// Events that machines were told.
+    /// The number of events that machines have handled.
     pub(super) events: u64,
 }
 
@@ -56,7 +56,7 @@ impl Tally {
         }
     }
 
-    /// The minute of this time; what is beyond the end goes into the last.
+    /// The bin of this time. A time beyond the end belongs to the last bin.
     pub(super) fn at(&mut self, at: Time) -> &mut Minute {
         let index =
             usize::try_from(at.since(BEGIN).as_nanos() / self.bin.as_nanos().max(1)).unwrap_or(usize::MAX);
@@ -82,7 +82,7 @@ impl Tally {
         }
     }
 
-    /// Takes another one in.
+    /// Adds the counters of another tally.
     pub(super) fn add(&mut self, other: &Self) {
         for (minute, more) in self.minutes.iter_mut().zip(&other.minutes) {
             for (sent, more) in minute.sent.iter_mut().zip(&more.sent) {

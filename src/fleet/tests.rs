@@ -1,4 +1,4 @@
-//! A small fleet through a simulated day of each scenario.
+//! A small fleet in a simulated day of each scenario.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ fn size() -> Size {
     Size { sidecars: 1000, span: Duration::from_hours(24), seed: 7 }
 }
 
-/// How many are on their way to their first credential at the end of a minute.
+/// The number of sidecars that may wait for their first credential at the end of a minute.
 const STARTING: u32 = 2;
 
 fn run(name: &str) -> (Scenario, Report) {
@@ -18,7 +18,7 @@ fn run(name: &str) -> (Scenario, Report) {
     (scenario, report)
 }
 
-/// No promise is broken, nobody has more roles than there are places for, and everybody is served in the end.
+/// Asserts that no promise is broken, no sidecar has more roles than allowed, and all have a credential in the end.
 fn holds(name: &str) -> Figures {
     let (scenario, report) = run(name);
     assert_eq!(report.breaches(), "");
@@ -29,7 +29,7 @@ fn holds(name: &str) -> Figures {
     figures
 }
 
-/// The share above the mean that chance alone explains in a bin of a minute of so few sidecars: four standard deviations.
+/// The excess over the mean that is random in a bin of a minute with so few sidecars: four standard deviations.
 fn by_chance(figures: &Figures) -> f64 {
     4.0 / (figures.mean * 60.0).sqrt()
 }

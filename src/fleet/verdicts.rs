@@ -1,11 +1,11 @@
-//! What Vault's answers mean, as leasehold itself judges them. Floor 6.
+//! The meaning of Vault's answers, as leasehold itself judges them. Floor 6.
 
 use super::scenario::Fault;
 use super::servers::{Answer, KINDS, Kind};
 use crate::lease::Failure;
 use crate::vault::{self, Operation, Verdict};
 
-/// Why a request did not do what it was sent for.
+/// The reason why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     Quota,
@@ -70,7 +70,7 @@ fn operation(kind: Kind) -> Operation {
     }
 }
 
-/// All verdicts: what is asked a million times is judged once.
+/// All verdicts, computed once, since they are needed millions of times.
 pub(super) struct Verdicts([[Verdict; TROUBLES.len()]; KINDS]);
 
 impl Verdicts {
@@ -85,7 +85,7 @@ impl Verdicts {
     }
 }
 
-/// A verdict, and what the machines are told.
+/// A verdict, and the failure that the machines get.
 #[derive(Clone, Copy)]
 pub(super) struct Judged(Verdict);
 

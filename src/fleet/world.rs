@@ -1,10 +1,10 @@
-//! A fleet and its Vault, in windows of time: the sidecars of a window go on side by side, then Vault answers what they have
-//! asked, in the order of asking, until nobody has anything to do in the window any more. Floor 6.
+//! Simulates a fleet and its Vault in windows of time. In each window the sidecars run in parallel; then Vault answers
+//! their requests in the order of sending. This repeats until no sidecar has an event left in the window. Floor 6.
 //!
-//! A sidecar that has asked goes no further before it has its answer, so each lives through its own time in order, and
-//! nothing is rounded to windows. Only what Vault's queue holds may be off by what others ask in the same window a little
-//! earlier; windows are short where there is a queue. The result is the same for the same scenario, however many threads
-//! there are.
+//! A sidecar with an open request does not continue before its answer, so each sidecar goes through its own time in
+//! order, and nothing is rounded to windows. Only the length of Vault's queue may differ by requests of other sidecars
+//! that were sent a little earlier in the same window; windows are short while there is a queue. Equal scenarios give
+//! equal results with any number of threads.
 
 use std::time::Duration;
 
@@ -17,20 +17,20 @@ use super::tally::Tally;
 use super::verdicts::Verdicts;
 use crate::time::Time;
 
-/// How many parts go on side by side.
+/// The number of parts that run in parallel.
 const SHARDS: u32 = 2;
-/// Fewer active sidecars than this are not worth a thread.
+/// Fewer active sidecars than this run on the calling thread.
 const WORTH_A_THREAD: usize = 256;
-/// A window is at most so many slots, and at most so crowded.
+/// The most slots of a window, and the number of due sidecars at which it ends earlier.
 const LONGEST: u64 = 60;
 const CROWD: usize = 4096;
 
-/// How long credentials last at one moment, in seconds.
+/// The remaining life of credentials at one moment, in seconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Runway {
     pub(super) at: Time,
     pub(super) mean: f64,
-    /// What 99 of a hundred have at least.
+    /// What 99 % of the credentials have at least.
     pub(super) most_have: f64,
     pub(super) least: f64,
 }
@@ -43,14 +43,14 @@ pub(super) struct Backlog {
     pub(super) wait: Duration,
 }
 
-/// What a simulation gives.
+/// The result of a simulation.
 pub(super) struct Outcome {
     pub(super) tally: Tally,
     pub(super) runways: Vec<Runway>,
     pub(super) backlogs: Vec<Backlog>,
 }
 
-/// Simulates.
+/// Runs a simulation.
 pub(super) fn run(scenario: &Scenario) -> Outcome {
     let verdicts = Verdicts::new();
     let mut world = World::new(scenario, &verdicts);
@@ -106,7 +106,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The end of the next window: short while there is a queue, and never beyond a turning point.
+    /// The end of the next window. Windows are short while there is a queue, and never pass a turning point.
     fn window(&mut self) -> Time {
         let (_, wait) = self.vault.queue(self.now);
         let is_tense = wait > Duration::from_millis(20) || self.scenario.vault.quota.is_some();
@@ -135,7 +135,7 @@ impl<'a> World<'a> {
         self.sample();
     }
 
-    /// Everybody who is active goes on.
+    /// Runs all active sidecars.
     fn go_on(&mut self, until: Time) {
         let (scenario, verdicts) = (self.scenario, self.verdicts);
         if self.shards.iter().map(Shard::active).sum::<usize>() < WORTH_A_THREAD {
@@ -156,7 +156,7 @@ impl<'a> World<'a> {
         });
     }
 
-    /// Vault answers what was asked.
+    /// Lets Vault answer the requests.
     fn answer(&mut self) {
         for shard in &mut self.shards {
             self.calls.append(&mut shard.calls);
@@ -170,7 +170,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Looks at the queue each minute, and at the runways some hundred times.
+    /// Samples the queue each minute, and the remaining life of credentials some hundred times.
     fn sample(&mut self) {
         let (waiting, wait) = self.vault.queue(self.now);
         let minute = |at: Time| at.since(BEGIN).as_secs() / 60;

@@ -1,4 +1,4 @@
-//! Requests of a sidecar: each waits for its turn, is sent, and comes to one event, as the driver's do. Floor 6.
+//! The requests of a sidecar. As in the driver, each waits for its turn, is sent, and leads to one event. Floor 6.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::lease::{Event, Failure, GenerationId, LeaseLookup, TokenId};
 use crate::time::Time;
 use crate::vault::{Place, Priority, Sent, WAIT_MOST, Went};
 
-/// What the machine has asked for.
+/// A request of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
     LogIn,
@@ -35,7 +35,7 @@ impl Ask {
     }
 }
 
-/// The path of the turns of logins, one at a time.
+/// The path of logins in the rate limiter, on which one runs at a time.
 const LOGIN: &str = "login";
 
 fn path(kind: Kind) -> &'static str {
@@ -51,30 +51,31 @@ fn path(kind: Kind) -> &'static str {
     }
 }
 
-/// One request of the driver, which may be several to Vault.
+/// A request of the driver, which may need several requests to Vault.
 pub(super) struct Task {
     pub(super) id: u32,
     pub(super) ask: Ask,
     priority: Priority<Time>,
-    /// How long it may take, waits for turns apart.
+    /// How long the task may take, without waits for turns.
     within: Duration,
     began_at: Time,
     waited: Duration,
     /// When its first request was sent.
     sent_at: Option<Time>,
-    /// The turn of the login in hand.
+    /// The turn of the login that runs.
     login: Option<Sent<&'static str>>,
-    /// The token of a login that is looked up.
+    /// The token of a login, while it is looked up.
     token: Option<TokenId>,
-    /// Whether the machine has been told that no answer came in time.
+    /// Whether the machine already got the event that no answer came in time.
     is_given_up: bool,
     stage: Stage,
 }
 
 enum Stage {
-    /// In the queue for a turn since this time, and until that one. Without a kind it is the turn of a login.
+    /// The task is in the queue for a turn since `since`, and gives up at `until`. Without a kind it is the turn of a
+    /// login.
     Waits { place: Place<Time>, kind: Option<Kind>, since: Time, until: Time },
-    /// Sent.
+    /// The request was sent.
     Sent(Sent<&'static str>, Kind),
 }
 
@@ -85,7 +86,7 @@ impl Task {
 }
 
 impl Sidecar {
-    /// The machine has asked for this.
+    /// Starts a task for a request of the machine.
     pub(super) fn ask(&mut self, now: Time, ask: Ask, priority: Priority<Time>, within: Duration) {
         self.next_task += 1;
         let is_login = ask == Ask::LogIn;
@@ -108,7 +109,7 @@ impl Sidecar {
         });
     }
 
-    /// Sends what may be sent, and gives up what has waited long enough.
+    /// Sends the requests whose turn has come, and gives up those that have waited too long.
     pub(super) fn take_turns(&mut self, context: &mut Context<'_>) {
         let now = context.now;
         let mut index = 0;
@@ -149,7 +150,7 @@ impl Sidecar {
                             continue;
                         }
                     }
-                    // Whether others may go has changed.
+                    // This turn may let other requests go, so all are checked again.
                     index = 0;
                     self.wake_at = Time::NEVER;
                 }
@@ -165,7 +166,7 @@ impl Sidecar {
         }
     }
 
-    /// A further request of a task waits for its turn.
+    /// Queues a further request of a task.
     fn queue(&mut self, index: usize, now: Time, kind: Kind) {
         let Some(task) = self.tasks.get_mut(index) else { return };
         let place = self.turns.queue(task.priority, Some(path(kind)), false);
@@ -173,7 +174,7 @@ impl Sidecar {
         task.stage = Stage::Waits { place, kind: Some(kind), since: now, until };
     }
 
-    /// Vault has answered, or never will.
+    /// Handles Vault's answer, or the end of the wait for it.
     pub(super) fn answered(&mut self, context: &mut Context<'_>, id: u32, answer: Answer) {
         let now = context.now;
         let Some(index) = self.tasks.iter().position(|task| task.id == id) else { return };
@@ -205,10 +206,10 @@ impl Sidecar {
             return self.succeeded(index, context, kind, answer);
         };
         match (kind, verdict.failure()) {
-            // The reply's word stands.
+            // The properties of the login's reply are used.
             (Kind::LookUp, _) if ask == Ask::LogIn => self.logged_in(index, context, login_token),
             (Kind::LookUp, _) => self.fail(index, context, Failure::Transient),
-            // A dead token, or a policy: the look-up tells.
+            // A look-up decides between a dead token and a policy.
             (_, Failure::Forbidden) => self.queue(index, now, Kind::LookUp),
             (_, failure) => self.fail(index, context, failure),
         }
@@ -223,7 +224,7 @@ impl Sidecar {
                 let token = self.truth.make_token(done_at, context.scenario);
                 if let Some(task) = self.tasks.get_mut(index) {
                     task.token = Some(token);
-                    // The look-up may take no longer.
+                    // The look-up has its own limit.
                     task.within = (context.now + REFINE_WITHIN).min(task.ends_at()).since(task.began_at);
                     task.waited = Duration::ZERO;
                 }
@@ -266,7 +267,7 @@ impl Sidecar {
         }
     }
 
-    /// The task is over.
+    /// Removes a task that is done.
     fn finish(&mut self, index: usize) {
         let task = self.tasks.remove(index);
         if let Some(sent) = &task.login {
@@ -274,7 +275,7 @@ impl Sidecar {
         }
     }
 
-    /// The task has come to nothing, and the machine hears of it.
+    /// Ends a task that failed, and passes the failure to the machine.
     fn fail(&mut self, index: usize, context: &mut Context<'_>, failure: Failure) {
         let Some(task) = self.tasks.get(index) else { return };
         let (ask, is_given_up) = (task.ask, task.is_given_up);
@@ -300,7 +301,7 @@ impl Sidecar {
         }
     }
 
-    /// A creds request has taken as long as it may: it is listened to as long again.
+    /// A creds request has reached its time limit. Its late answer is accepted for the same time again.
     pub(super) fn give_up(&mut self, context: &mut Context<'_>, id: u32) {
         let Some(task) = self.tasks.iter_mut().find(|task| task.id == id && !task.is_given_up) else {
             return;
@@ -309,7 +310,7 @@ impl Sidecar {
         self.hear(context, Event::IssueFailed(Failure::TimedOut));
     }
 
-    /// When the word of an answer is here.
+    /// When the answer arrives at the sidecar.
     pub(super) fn comes_at(&self, id: u32, answer: Answer) -> Time {
         let until = self.tasks.iter().find(|task| task.id == id).map_or(Time::NEVER, Task::ends_at);
         match answer {
@@ -326,8 +327,8 @@ impl Sidecar {
     }
 }
 
-/// A task between two stages.
+/// The place of a task between two stages, which is in no queue.
 const NOWHERE: Place<Time> = (Priority::First(0), 0);
 
-/// The look-up of a fresh token is waited for no longer.
+/// The limit of the look-up of a fresh token.
 const REFINE_WITHIN: Duration = Duration::from_secs(2);

@@ -1,21 +1,21 @@
 //! The sessions of a sidecar: a pool that replaces each connection at the end of its lifetime. Floor 6.
 //!
-//! Only the last one of a generation matters to its machine, so that is all there is of them.
+//! Only the last session of a generation matters to the machine, so only that is simulated.
 
 use super::{Context, Sidecar, Timer};
 use crate::fleet::scenario::Fault;
 use crate::lease::{Ending, Event, GenerationId};
 use crate::time::Time;
 
-/// A generation, as the driver knows it.
+/// A generation as the driver sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     pub(super) number: GenerationId,
-    /// Whether it has sessions.
+    /// Whether the generation has sessions.
     pub(super) sessions: bool,
-    /// Whether it is closed to newcomers.
+    /// Whether it accepts no new sessions.
     pub(super) is_shut: bool,
-    /// Whether its sessions have been told to go.
+    /// Whether its sessions have been asked to end.
     pub(super) is_drained: bool,
     pub(super) is_closing: bool,
     pub(super) was_published: bool,
@@ -42,7 +42,7 @@ impl Sidecar {
     pub(super) fn publish(&mut self, context: &mut Context<'_>, number: GenerationId) {
         let now = context.now;
         if let Some(earlier) = self.published.replace(number).filter(|earlier| *earlier != number) {
-            // Its connections come to the end of their lifetime one after the other.
+            // Each of its connections reaches the end of its lifetime.
             let lifetime = context.scenario.roles.connection;
             let last = now + lifetime - self.dice.of(lifetime / 8);
             self.timers.push((last, Timer::Left(earlier)));
@@ -52,7 +52,7 @@ impl Sidecar {
             let millis = now.since(self.started_at).as_millis();
             context.tally.ready_after.push(u32::try_from(millis).unwrap_or(u32::MAX));
         }
-        // Sessions come with the next login that PostgreSQL takes.
+        // Sessions begin with the next login that PostgreSQL accepts.
         let at = context.scenario.without(Fault::PostgresAway, now);
         if let Some(held) = self.held.iter_mut().find(|held| held.number == number) {
             held.was_published = true;
@@ -64,7 +64,7 @@ impl Sidecar {
         }
     }
 
-    /// What a generation's sessions hear.
+    /// Notifies the sessions of a generation.
     pub(super) fn tell(&mut self, context: &mut Context<'_>, number: GenerationId, ending: Ending) {
         self.watch_ending(context, number, ending);
         let now = context.now;
@@ -82,20 +82,20 @@ impl Sidecar {
     }
 
     pub(super) fn left(&mut self, number: GenerationId) {
-        // One that has been recalled meanwhile goes on.
+        // A generation that was recalled meanwhile continues.
         let is_over = self.published != Some(number) || self.is_closing;
         if let Some(held) = self.held.iter_mut().find(|held| held.number == number && is_over) {
             held.sessions = false;
         }
     }
 
-    /// All sessions are gone by this time.
+    /// All sessions end by this time.
     pub(super) fn end_sessions(&mut self, by: Time) {
         let numbers: Vec<GenerationId> = self.held.iter().map(|held| held.number).collect();
         self.timers.extend(numbers.into_iter().map(|number| (by, Timer::Left(number))));
     }
 
-    /// Generations that everybody has left.
+    /// Ends generations without sessions.
     pub(super) fn let_go(&mut self, context: &mut Context<'_>) {
         if !self.is_running {
             return;
@@ -113,7 +113,7 @@ impl Sidecar {
         }
     }
 
-    /// A client of a lazy route comes, or goes.
+    /// A client of a lazy route comes or goes.
     pub(super) fn use_it(&mut self, context: &mut Context<'_>, begins: bool) {
         let Some(lazy) = context.scenario.lazy else { return };
         let next = if begins { lazy.use_for } else { lazy.every.saturating_sub(lazy.use_for) };

@@ -1,4 +1,4 @@
-//! What Vault and PostgreSQL have of a sidecar, whatever its machine believes. Floor 6.
+//! The leases and roles of a sidecar that Vault and PostgreSQL really have, whatever its machine assumes. Floor 6.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::time::Time;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
     pub(super) id: u32,
-    /// What the machine calls it, once it knows of it.
+    /// The number in the machine, once the machine knows the lease.
     pub(super) number: Option<GenerationId>,
     pub(super) token: TokenId,
     pub(super) ends_at: Time,
     max_ends_at: Time,
     /// When it was revoked, or expired.
     pub(super) gone_at: Option<Time>,
-    /// Whether its role is dropped, or its dropping is under way.
+    /// Whether its role is dropped, or is being dropped.
     pub(super) is_dropped: bool,
 }
 
@@ -43,11 +43,11 @@ pub(super) struct Truth {
     tokens: Vec<Token>,
     leases: Vec<Lease>,
     next: u32,
-    /// Roles in PostgreSQL.
+    /// The number of roles in PostgreSQL.
     pub(super) roles: u32,
 }
 
-/// Vault rounds a TTL to whole seconds, so what it says may be more than there is.
+/// Vault rounds a TTL to whole seconds, so the stated TTL may be longer than the real TTL.
 const ROUNDING: Duration = Duration::from_millis(500);
 
 impl Truth {
@@ -84,7 +84,7 @@ impl Truth {
         at < self.token_ends_at(id)
     }
 
-    /// When a generation's lease ends, or has ended, by itself or with its token.
+    /// When the lease of a generation ends or has ended, by itself or with its token.
     pub(super) fn ends_at(&self, number: GenerationId) -> Time {
         let lease = self.leases.iter().rev().find(|lease| lease.number == Some(number));
         lease.map_or(Time::from_nanos(0), |lease| self.true_end(lease))
@@ -94,26 +94,26 @@ impl Truth {
         lease.gone_at.unwrap_or(Time::NEVER).min(lease.ends_at).min(self.token_ends_at(lease.token))
     }
 
-    /// The lease that was made last is this generation's.
+    /// Assigns this generation to the latest lease.
     pub(super) fn name(&mut self, number: GenerationId) {
         if let Some(lease) = self.leases.iter_mut().rev().find(|lease| lease.number.is_none()) {
             lease.number = Some(number);
         }
     }
 
-    /// A new process knows nothing of what there is.
+    /// A new process does not know the existing leases.
     pub(super) fn orphan(&mut self) {
         for lease in &mut self.leases {
             lease.number = None;
         }
     }
 
-    /// Does what is asked, at `now`, and gives what the machine hears.
+    /// Carries out a request at `now`, and returns the event for the machine.
     pub(super) fn perform(&mut self, context: &mut Context<'_>, ask: Ask, sent_at: Time, now: Time) -> Event {
         let lives = self.token_of(ask).is_some_and(|token| self.token_lives(token, now));
         let dead = Failure::TokenDead;
         match ask {
-            // It is `Sidecar::logged_in` that tells of one that went well.
+            // A successful login is reported by `Sidecar::logged_in`.
             Ask::LogIn => Event::LogInFailed(Failure::Refused),
             Ask::Issue(_) if !lives => Event::IssueFailed(dead),
             Ask::Issue(token) => self.make_lease(context, token, sent_at, now),
@@ -179,13 +179,13 @@ impl Truth {
         Event::LeaseRenewed { number, sent_at, lease: span, renewable: true }
     }
 
-    /// When Vault has something to do by itself.
+    /// When Vault's next lease expires.
     pub(super) fn next_expiry(&self) -> Time {
         let living = self.leases.iter().filter(|lease| lease.gone_at.is_none());
         living.map(|lease| self.true_end(lease)).min().unwrap_or(Time::NEVER)
     }
 
-    /// Leases that have come to their end by `now`, which Vault is to revoke.
+    /// The leases that have expired by `now`, which Vault must revoke.
     pub(super) fn expire(&mut self, now: Time) -> Vec<u32> {
         let ended: Vec<(u32, Time)> = self
             .leases
@@ -202,7 +202,7 @@ impl Truth {
         ended.into_iter().map(|(id, _)| id).collect()
     }
 
-    /// The role of a lease is dropped at this time.
+    /// Drops the role of a lease at this time.
     pub(super) fn dropped(&mut self, tally: &mut Tally, id: u32, at: Time) {
         if let Some(lease) = self.leases.iter_mut().find(|lease| lease.id == id && !lease.is_dropped) {
             lease.is_dropped = true;
@@ -211,7 +211,7 @@ impl Truth {
         }
     }
 
-    /// What nobody will ask about any more.
+    /// Removes leases and tokens that are not needed any more.
     pub(super) fn forget(&mut self, is_held: impl Fn(GenerationId) -> bool, now: Time) {
         self.leases.retain(|lease| !lease.is_dropped || lease.number.is_some_and(&is_held));
         let leases = &self.leases;
@@ -220,17 +220,17 @@ impl Truth {
         });
     }
 
-    /// Whether a generation's lease lives, and nobody has asked for its end.
+    /// Whether the lease of a generation lives, and its revocation was not requested.
     pub(super) fn is_left(&self, number: GenerationId, now: Time) -> bool {
         let lease = self.leases.iter().find(|lease| lease.number == Some(number));
         lease.is_some_and(|lease| lease.gone_at.is_none() && now < self.true_end(lease))
     }
 }
 
-/// A request about a token is not longer on its way.
+/// No request with a token takes longer than this.
 const KEPT_FOR: Duration = Duration::from_mins(10);
 
-/// What an expired lease asks of Vault: by its id.
+/// The event for the revocation of the expired lease with this id.
 pub(super) fn expiry(id: u32) -> Timer {
     Timer::Expire(id)
 }

@@ -1,6 +1,6 @@
-//! The promises P2 to P7 of `docs/guarantees.md`, as each step of each sidecar has to keep them. Floor 6.
+//! Checks the promises P2 to P7 of `docs/guarantees.md` at each step of each sidecar. Floor 6.
 //!
-//! They are those of the random worlds of `lease::tests`, held against what is true in this one.
+//! The checks are those of the random worlds of `lease::tests`, applied to the leases of this simulation.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use crate::fleet::scenario::Fault;
 use crate::lease::{Action, Cause, Ending, GenerationId};
 use crate::time::Time;
 
-/// A hard close begins so long before the lease's end at least.
+/// A hard close begins at least this long before the end of the lease.
 const LEAD: Duration = Duration::from_millis(1_900);
-/// Vault's whole seconds, and a little for the way.
+/// Vault's whole seconds, and a little network time.
 const ROUNDING: Duration = Duration::from_millis(1_050);
-/// So many requests that came to nothing within [`FAILURES_WITHIN`], beside those that were on their way.
+/// The window in which requests without a good answer are counted, besides those that were in flight.
 const FAILURES_WITHIN: Duration = Duration::from_secs(1);
 
 impl Sidecar {
-    /// Whether what the machine wants keeps the promises.
+    /// Checks that an action of the machine keeps the promises.
     pub(super) fn watch(&self, context: &mut Context<'_>, action: Action) {
         let now = context.now;
         let broken = match action {
@@ -47,7 +47,7 @@ impl Sidecar {
         self.truth.is_left(number, now + ROUNDING)
     }
 
-    /// Whether sessions are told what they may be told.
+    /// Checks that a notice to sessions is allowed.
     pub(super) fn watch_ending(&self, context: &mut Context<'_>, number: GenerationId, ending: Ending) {
         let now = context.now;
         let true_end = self.truth.ends_at(number);
@@ -79,7 +79,7 @@ impl Sidecar {
         context.tally.broke(now, self.number, broken);
     }
 
-    /// What is true at the end of each step.
+    /// Checks the state at the end of each step.
     pub(super) fn look(&mut self, context: &mut Context<'_>) {
         let now = context.now;
         if self.published.is_some_and(|number| self.truth.ends_at(number) <= now) {
@@ -111,7 +111,7 @@ impl Sidecar {
         self.truth.forget(|number| self.held.iter().any(|held| held.number == number), now);
     }
 
-    /// A request that was sent then has come to nothing.
+    /// Records that a request that was sent at `sent_at` failed.
     pub(super) fn watch_failures(&mut self, context: &mut Context<'_>, sent_at: Time) {
         self.failed_at.rotate_left(1);
         if let Some(last) = self.failed_at.last_mut() {
@@ -130,5 +130,5 @@ impl Sidecar {
     }
 }
 
-/// A lease's margin, and the lead of a cancel request.
+/// The margin of a lease, and the lead of a cancel request.
 const EARLIEST: Duration = Duration::from_secs(7);
