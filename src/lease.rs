@@ -2,23 +2,23 @@
 //!
 //! | the machines (here) | the driver (`credentials`) |
 //! |---|---|
-//! | decide what to ask for, and when | asks Vault, one tracked task a request |
+//! | decide what to request, and when | sends the requests to Vault, each in a tracked task |
 //! | know ids of tokens and generations | keeps id → token, id → credential |
-//! | say when sessions drain and end | tells the sessions |
+//! | say when sessions drain and end | notifies the sessions |
 //! | never look at a clock | calls [`DynamicRole::handle`] with the time, sleeps until [`DynamicRole::next_deadline`] |
 //!
 //! | part | what it keeps to itself |
 //! |---|---|
-//! | `tokens` | the tokens of a role: renewed while something stands on them, then revoked |
+//! | `tokens` | the tokens of a role: renewed while they are needed, then revoked |
 //! | `generations`, [`generation`], `lease_term` | the leases: their states, and their terms |
-//! | `issuance`, `candidate`, `issue_limit`, `failure_class` | one fresh credential at a time, until it is published |
+//! | `issuance`, `candidate`, `issue_limit`, `failure_class` | a fresh credential, until it is published |
 //! | `rotation` | what asks for a fresh credential |
 //! | `renewal` | nothing: functions over leases and tokens |
 //! | `refusals`, `doubt` | logins that are refused though the lease lives |
-//! | `entry` | whether sessions can log in with what is published |
-//! | `revocation` | leases that go with their token |
+//! | `entry` | whether sessions can log in with the published credential |
+//! | `revocation` | leases that are revoked with their token |
 //! | `lazy` | whether a lazy route has a credential |
-//! | `deadline` | when a role is looked at again, and what for |
+//! | `deadline` | when a role is reviewed again, and why |
 //!
 //! A [`DynamicRole`] is made of all of them, a [`StaticRole`] of tokens, doubt, entry and deadlines. `holdings` is the view of
 //! a role from which decisions are made that need more than one part.

@@ -1,4 +1,4 @@
-//! A granted credential until it is published: when it is proved, and what becomes of it where no server lets it in. Floor 1.
+//! A granted credential until it is published: when it is proved, and what follows if no server lets it in. Floor 1.
 
 use std::time::Duration;
 
@@ -12,60 +12,60 @@ use crate::time::Time;
 pub(super) struct Candidate {
     reason: Reason,
     number: GenerationId,
-    /// How often it has been proved, less the first time.
+    /// The number of proofs after the first.
     tries: u32,
-    /// Whether a server refused it the last time.
+    /// Whether a server refused it in the last proof.
     refused: bool,
     /// When it is proved again; `None` while a proof is in flight.
     again_at: Option<Time>,
 }
 
-/// What a proof that failed has shown.
+/// The result of a proof that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unproved {
     /// A server refuses the candidate.
     Refused,
     /// The servers that sessions go to do not know it yet.
     Lags,
-    /// No server could say.
+    /// No server could judge the candidate.
     NotAsked,
 }
 
-/// What a candidate that is not proved has to reckon with.
+/// What is considered when a candidate's proof has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Needs {
-    /// Until then a server that refuses it may only be late.
+    /// Until then, a server that refuses it may only lag behind.
     pub(super) patience_ends_at: Time,
     /// Whether a credential was lost and has no successor yet.
     pub(super) is_lost: bool,
-    /// Whether the route cannot wait for a proof any longer.
+    /// Whether the route cannot wait for another proof.
     pub(super) presses: bool,
 }
 
-/// What becomes of a candidate that is not proved.
+/// What follows for a candidate whose proof has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// It is proved again later. Where it `fails_command`, an operator who asked for a rotation is not kept waiting.
+    /// It is proved again later. If it `fails_command`, an operator who asked for a rotation does not wait for that.
     ProveLater { fails_command: bool },
-    /// An earlier process left it, and it is of no use: a fresh one is asked for.
+    /// An earlier process left it, and it cannot be used: a fresh credential is requested.
     NotTakenUp,
-    /// It was asked for before the loss of another, and is refused: a fresh one is asked for at once.
+    /// It was requested before another credential was lost, and is refused: a fresh credential is requested at once.
     Abandon,
-    /// It is refused for good, and the issuance fails.
+    /// It is refused finally, and the issuance fails.
     Refused,
-    /// An operator asked for it, and does not wait for a server that can say: the issuance fails.
+    /// An operator asked for it, and does not wait for a server that can judge it: the issuance fails.
     Unprovable,
     /// It is published without a proof.
     Publish,
 }
 
 impl Candidate {
-    /// A credential that has just come; its first proof is in flight.
+    /// A credential that was just granted; its first proof is in flight.
     pub(super) fn new(reason: Reason, number: GenerationId) -> Self {
         Self { reason, number, tries: 0, refused: false, again_at: None }
     }
 
-    /// What it was asked for.
+    /// The reason why it was issued.
     pub(super) fn reason(&self) -> Reason {
         self.reason
     }
@@ -85,7 +85,7 @@ impl Candidate {
         self.again_at.is_some() && self.refused
     }
 
-    /// Whether it waits for its next proof because no server could say what it makes of it.
+    /// Whether it waits for its next proof because no server could judge it.
     pub(super) fn waits_unjudged(&self) -> bool {
         self.again_at.is_some() && !self.refused
     }
@@ -96,8 +96,8 @@ impl Candidate {
         self.tries += 1;
     }
 
-    /// It is proved again after a back-off of at most `most`; one that is refused, or asked for by hand, not later than
-    /// `patience_ends_at`.
+    /// It is proved again after a back-off of at most `most`. If it was refused, or requested by hand, this is not
+    /// later than `patience_ends_at`.
     pub(super) fn prove_later(
         &mut self,
         now: Time,
@@ -112,22 +112,23 @@ impl Candidate {
         self.again_at = Some((now + wait).min(if is_bounded { patience_ends_at } else { Time::NEVER }));
     }
 
-    /// How long after its grant a server that refuses it may only be late. `usable`: how long it would serve at most.
+    /// How long after its grant a server that refuses it may only lag behind. `usable`: how long it could serve at
+    /// most.
     pub(super) fn patience(&self, usable: Duration, replica_grace: Duration) -> Duration {
         match self.reason {
-            // A fresh one may be the remedy; only a host that lags may yet learn of this one.
+            // A fresh credential may help. Only a host that lags may still learn of this credential.
             Reason::TakenUp => replica_grace,
             _ => Duration::from_mins(1).min(usable / 2),
         }
     }
 
-    /// What becomes of it after a proof that failed.
+    /// What follows after a proof that failed.
     pub(super) fn not_proved(&self, now: Time, unproved: Unproved, needs: Needs) -> Next {
         let is_over = now >= needs.patience_ends_at;
         if unproved == Unproved::Refused {
             return match self.reason {
                 Reason::TakenUp if is_over => Next::NotTakenUp,
-                // The credential that is lost would have had another reason to be replaced.
+                // A candidate for these reasons was issued before the loss: it does not count as the replacement.
                 Reason::Schedule
                 | Reason::Capped
                 | Reason::NotRenewable
@@ -141,7 +142,7 @@ impl Candidate {
                 _ => Next::ProveLater { fails_command: false },
             };
         }
-        // An operator waits for servers that lag, and for nothing else.
+        // An operator waits only for servers that lag.
         let waits = unproved == Unproved::Lags && !is_over;
         if needs.presses {
             Next::Publish

@@ -4,16 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Time;
 
-/// What a role waits for.
+/// The reasons why a role is reviewed at a later time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deadline {
-    /// The wait after a failed issuance is over, and a credential is asked for again.
+    /// The back-off after a failed issuance ends, and a credential is requested again.
     Issue,
-    /// The limit of grants out of turn lets another one through.
+    /// The limit of grants out of turn allows the next grant.
     IssueLimit,
-    /// A credential to stand by is asked for.
+    /// A standby credential is requested.
     IssueStandby,
-    /// The wait after a failed issuance is over, and no credential is needed yet.
+    /// The back-off after a failed issuance ends, and no credential is needed yet.
     BackOff,
     /// A credential is proved again.
     Proof,
@@ -21,7 +21,7 @@ pub(super) enum Deadline {
     ProvePublished,
     /// A candidate that no server could judge is published without a proof.
     PublishUnproved,
-    /// A successor is asked for.
+    /// A successor is requested.
     Rotate,
     /// A lease is renewed.
     RenewLease,
@@ -33,7 +33,7 @@ pub(super) enum Deadline {
     Drain,
     /// The hard close of a published generation begins.
     HardClose,
-    /// A lazy route has had no session for long enough.
+    /// A lazy route has had no session for its idle time.
     Idle,
     /// A credential that was never published ends.
     UnusedEnd,
@@ -41,16 +41,16 @@ pub(super) enum Deadline {
     ReplicaGrace,
     /// The revocation of a lease is tried again.
     RevokeLease,
-    /// A lease that is being given back ends by itself.
+    /// A lease that is being given back expires.
     Lapse,
     /// The revocation of a token is tried again.
     RevokeToken,
-    /// A lease that was to go with its token is looked up.
+    /// A lease that was revoked with its token is looked up.
     LookUpLease,
 }
 
 impl Deadline {
-    /// In the order in which they are named when they fall together.
+    /// The order of precedence for equal times.
     const ALL: [Self; 20] = [
         Self::Issue,
         Self::IssueLimit,
@@ -74,8 +74,8 @@ impl Deadline {
         Self::LookUpLease,
     ];
 
-    /// What the status calls it; `None` for what is done with a credential that serves no session any more, or that changes
-    /// nothing for sessions.
+    /// The name in the status. `None` for an action on a credential that serves no session any more, or without effect
+    /// on sessions.
     fn action(self) -> Option<NextAction> {
         match self {
             Self::Issue | Self::IssueLimit | Self::IssueStandby => Some(NextAction::Issue),
@@ -97,15 +97,15 @@ impl Deadline {
     }
 }
 
-/// What a route does next by itself.
+/// The next action of a route by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum NextAction {
     /// A lease or a token is renewed.
     Renew,
-    /// A successor of the current credential is asked for, or published.
+    /// A successor of the current credential is requested, or published.
     Rotate,
-    /// A credential is asked for.
+    /// A credential is requested.
     Issue,
     /// A credential is proved.
     Prove,
@@ -113,15 +113,15 @@ pub(crate) enum NextAction {
     Read,
     /// The sessions of a retired generation begin to be closed between transactions.
     Drain,
-    /// The sessions of a generation are closed, whatever they do; or a lazy route gives its credential back.
+    /// The sessions of a generation are closed, even within a transaction; or a lazy route gives its credential back.
     End,
-    /// Nothing.
+    /// Nothing is planned.
     #[default]
     None,
 }
 
 impl NextAction {
-    /// The word in the status.
+    /// The name in the status.
     #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -137,9 +137,9 @@ impl NextAction {
     }
 }
 
-/// A table of deadlines: for each the earliest time, and whether what it is for is under way.
+/// A table of deadlines: the earliest time for each, and whether its action is under way.
 ///
-/// Each look at a role begins an empty one, and enters whatever is yet to come.
+/// Each review of a role begins with an empty table, and enters all that is planned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Deadlines {
     now: Time,
@@ -158,7 +158,7 @@ impl Deadlines {
         Self { now, entries: [Entry { at: Time::NEVER, is_under_way: false }; Deadline::ALL.len()] }
     }
 
-    /// Comes back at this time, if it is yet to come.
+    /// Enters this time, if it is in the future.
     pub(super) fn wake(&mut self, deadline: Deadline, at: Time) {
         if at > self.now
             && let Some(entry) = self.entries.get_mut(deadline as usize)
@@ -167,7 +167,7 @@ impl Deadlines {
         }
     }
 
-    /// What this deadline was for is being done.
+    /// The action of this deadline is under way.
     pub(super) fn is_under_way(&mut self, deadline: Deadline) {
         if let Some(entry) = self.entries.get_mut(deadline as usize) {
             entry.is_under_way = true;
@@ -179,7 +179,7 @@ impl Deadlines {
         self.entries.iter().map(|entry| entry.at).min().unwrap_or(Time::NEVER)
     }
 
-    /// What is done next, and when; what is under way is done now.
+    /// The next action and its time. An action that is under way has the present time.
     pub(super) fn next_action(&self) -> (NextAction, Time) {
         let all = Deadline::ALL.iter().zip(&self.entries);
         let times = all.filter_map(|(deadline, entry)| {

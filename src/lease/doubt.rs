@@ -1,7 +1,7 @@
-//! Whether the server still lets in with the current credential, where a login with it was refused. Floor 1.
+//! Whether the server still accepts the current credential after a login with it was refused. Floor 1.
 //!
-//! What one client asks for, a database that wants another kind of password say, is no evidence against a credential:
-//! before anything is done about it, the credential is proved where candidates are proved.
+//! A refusal may be due to the client's request, such as a database that wants another kind of password. So it is no
+//! evidence against the credential: first the credential is proved where candidates are proved.
 //!
 //! ```text
 //!   Unasked ──a login was refused──▶ Proving ──▶ LetsIn or Refused
@@ -13,23 +13,23 @@ use super::ids::GenerationId;
 use crate::time::Time;
 use std::time::Duration;
 
-/// A credential is proved anew at most this often, however many logins are refused.
+/// The least time between two proofs, however many logins are refused.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// What is known of the credential that logins are refused with.
+/// What is known about the credential of refused logins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Doubt {
     /// Nothing is known.
     Unasked,
-    /// A proof of this one is in flight.
+    /// A proof of this generation is in flight.
     Proving(GenerationId),
-    /// The proof found that it lets in.
+    /// The proof found that the server accepts it.
     LetsIn(GenerationId, Time),
-    /// The proof did not find that.
+    /// The proof did not find that the server accepts it.
     Refused(GenerationId, Time),
 }
 
-/// What a refused login comes to.
+/// The answer to a refused login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The credential has to be proved first.
@@ -38,7 +38,7 @@ pub(super) enum Answer {
     Wait,
     /// The credential is good.
     LetsIn,
-    /// It is not, as far as is known.
+    /// The credential is refused, as far as is known.
     Refused,
 }
 
@@ -56,7 +56,7 @@ impl Doubt {
         }
     }
 
-    /// The proof of a credential has come back. False if it was not ours.
+    /// The proof of a credential has ended. False if it was not requested here.
     pub(super) fn settle(&mut self, now: Time, number: GenerationId, lets_in: bool) -> bool {
         if *self != Self::Proving(number) {
             return false;
@@ -71,7 +71,7 @@ impl Doubt {
     }
 }
 
-/// Lets one replacement through a minute, then less often.
+/// Lets one replacement through in a minute, then fewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ReplaceGate {
     opens_at: Time,
@@ -90,7 +90,7 @@ impl ReplaceGate {
         if now < self.opens_at {
             return false;
         }
-        // No replacement was asked for as long again: it starts afresh.
+        // No replacement was requested for another interval, so the limit starts again.
         if now >= self.opens_at + self.interval {
             self.interval = Self::FIRST;
         }

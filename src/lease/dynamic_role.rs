@@ -1,7 +1,7 @@
-//! A dynamic role of Vault, as one route uses it: what has happened goes in, what is to be done comes out. Floor 1.
+//! A dynamic role of Vault, as one route uses it: events go in, actions come out. Floor 1.
 //!
-//! The role says to which part an event goes, and in which order the parts are looked at afterwards. What a part decides
-//! by itself is in that part.
+//! The role passes each event to a part, and then reviews the parts in order. Decisions that need only one part are in
+//! that part.
 
 mod ending;
 mod issuing;
@@ -36,7 +36,7 @@ pub(crate) use snapshot::Snapshot;
 
 /// A suspect lease is checked at most this often.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// A denial makes a check at most this often.
+/// A denial causes a check at most this often.
 const DENIAL_EVERY: Duration = Duration::from_secs(30);
 
 /// A dynamic role of Vault: the credentials of one route, their tokens, and what is being issued.
@@ -52,14 +52,14 @@ pub(crate) struct DynamicRole {
     revocation: Revocation,
     lazy: Lazy,
     closed: bool,
-    /// How often a jitter was drawn.
+    /// The number of jitter values drawn so far.
     salt: u64,
     deadlines: Deadlines,
     actions: Vec<Action>,
 }
 
 impl DynamicRole {
-    /// A route without a credential. It asks for one at the first event.
+    /// A route without a credential. It requests a credential at the first event.
     #[must_use]
     pub(crate) fn new(settings: Settings) -> Self {
         Self {
@@ -79,7 +79,7 @@ impl DynamicRole {
         }
     }
 
-    /// Takes in what has happened by `now`, and gives what is to be done, in order.
+    /// Handles an event at `now`, and returns the actions in order.
     pub(crate) fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
         self.take_in(now, event);
         self.review(now);
@@ -160,7 +160,7 @@ impl DynamicRole {
                 self.actions.push(Action::RotateFailed(NotRotated::Closed));
             }
             Event::Rotate(drain) => {
-                // A lazy route that has nothing yet takes one, as for a session.
+                // A lazy route without a credential requests one, as for a session.
                 self.lazy.want();
                 self.give_up_refused_candidate();
                 self.rotation.command(drain);
@@ -173,10 +173,10 @@ impl DynamicRole {
         }
     }
 
-    /// What the role does because of the time and of what it holds, after each event.
+    /// Does what time and state of the role require, after each event.
     ///
-    /// Nothing here is triggered: each pass looks at everything that there is and does what is due, so that it does not
-    /// matter which event brought the moment. Doing it twice does nothing more.
+    /// Nothing here depends on the event: each pass checks the whole state and does what is due. A second pass does
+    /// nothing more.
     fn review(&mut self, now: Time) {
         self.deadlines = Deadlines::new(now);
         self.end_generations(now);
@@ -198,7 +198,7 @@ impl DynamicRole {
         renewal::show(&self.generations, &mut self.deadlines);
     }
 
-    /// What the sessions of each generation have to know, where that has changed.
+    /// Notifies the sessions of each generation, if something has changed for them.
     fn notify_sessions(&mut self, now: Time) {
         for number in self.generations.numbers() {
             let held = self.holdings(now);
@@ -213,7 +213,7 @@ impl DynamicRole {
         }
     }
 
-    /// Everything that the role holds.
+    /// A view of everything that the role holds.
     fn holdings(&self, now: Time) -> Holdings<'_> {
         Holdings {
             now,
@@ -234,7 +234,7 @@ impl DynamicRole {
         self.actions.push(Action::Note(note));
     }
 
-    /// Other settings from now on; [`Event::Reload`] says whether a fresh credential is needed for it.
+    /// Uses other settings from now on. [`Event::Reload`] says whether they need a fresh credential.
     pub(crate) fn set_settings(&mut self, settings: Settings) {
         if settings.lazy.is_none() {
             self.lazy.want();
@@ -242,21 +242,21 @@ impl DynamicRole {
         self.settings = settings;
     }
 
-    /// From now on a server may lag this far behind: it depends on how many there are, which is learned as they are used.
+    /// Sets how far a server may lag. It depends on the number of servers, which is learned as they are used.
     pub(crate) fn set_replica_grace(&mut self, grace: Duration) {
         self.settings.replica_grace = grace;
     }
 }
 
-/// What others see of the role. It decides nothing for them.
+/// The state of the role for others. None of it decides anything.
 impl DynamicRole {
-    /// When to come back with [`Event::Tick`] at the latest.
+    /// The latest time of the next [`Event::Tick`].
     #[must_use]
     pub(crate) fn next_deadline(&self) -> Time {
         self.deadlines.next()
     }
 
-    /// What the role does next by itself, and when; [`Time::NEVER`] where it does nothing.
+    /// The next action of the role by itself, and its time; [`Time::NEVER`] if there is none.
     #[must_use]
     pub(crate) fn next_action(&self) -> (NextAction, Time) {
         self.deadlines.next_action()
@@ -312,7 +312,7 @@ impl DynamicRole {
         generation.drain_at(self.tokens.limits(generation.token()), self.settings.drain)
     }
 
-    /// The latest hard close of a usable generation, or of one that stands by.
+    /// The latest hard close of a usable generation, or of the standby.
     #[must_use]
     pub(crate) fn runs_until(&self, now: Time) -> Option<Time> {
         self.holdings(now).runs_until()
@@ -325,7 +325,7 @@ impl DynamicRole {
     }
 }
 
-/// What the scripts and the model check look at and change.
+/// Access for the scripts and the model check.
 #[cfg(test)]
 impl DynamicRole {
     pub(super) fn issuance(&self) -> super::issuance::State {
@@ -350,12 +350,12 @@ impl DynamicRole {
         held.current().map(|current| held.would_drain_at(current))
     }
 
-    /// Puts in another term of a lease, for a bug that is planted on purpose.
+    /// Replaces the term of a lease, for a bug that is planted on purpose.
     pub(super) fn plant_term(&mut self, number: GenerationId, term: super::term::Term) {
         self.generations.plant_term(number, term);
     }
 
-    /// What no decision hangs on is made equal, so that the model check knows a state again.
+    /// Makes fields equal that no decision depends on, so that the model check recognises a state.
     pub(super) fn forget_counts(&mut self) {
         self.salt = 0;
         self.generations.forget_counts();

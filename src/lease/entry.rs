@@ -1,8 +1,8 @@
-//! Whether sessions can log in with what is published, as far as proofs and logins have shown. Floor 1.
+//! Whether sessions can log in with the published credential, by its proofs and by logins. Floor 1.
 //!
-//! A credential that was published without a proof is proved again until a server has let it in: a route without logins
-//! learns in this way too that the credential before it is not needed any more. So is one with which no session can log
-//! in, until one can.
+//! A credential that was published without a proof is proved again until a server has let it in, so a route without
+//! logins also learns that the previous credential is not needed any more. A credential with which no session can log
+//! in is proved again until a session can.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use super::event::Barrier;
 use super::ids::GenerationId;
 use crate::time::Time;
 
-/// What is known of the servers that sessions go to.
+/// The state of the servers that sessions go to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Entry {
-    /// Whether no session can log in, as a proof has found.
+    /// Whether a proof has found that no session can log in.
     is_barred: bool,
     /// Whether a server has ever let in a credential of this route.
     has_let_in: bool,
@@ -32,12 +32,12 @@ struct Proof {
 }
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// Half a minute and no longer.
+/// The pause grows up to half a minute.
 const LONGEST_PAUSE_AFTER: u32 = 5;
 
 impl Entry {
-    /// A proof has found that no session can log in. False if that says nothing: what once let a credential in will do so
-    /// again without a change here.
+    /// A proof has found that no session can log in. False if this has no effect: a credential was let in before, and
+    /// will be again without a change here.
     pub(super) fn bar(&mut self, barrier: Barrier) -> bool {
         if barrier == Barrier::Lasting && self.has_let_in {
             return false;
@@ -52,7 +52,7 @@ impl Entry {
         std::mem::take(&mut self.is_barred)
     }
 
-    /// The generation whose proof is due. `current`: the one that is published, and whether a server has let it in.
+    /// The generation whose proof is due. `current`: the published generation, and whether a server has let it in.
     pub(super) fn due(
         &mut self,
         now: Time,
@@ -60,7 +60,7 @@ impl Entry {
         deadlines: &mut Deadlines,
     ) -> Option<GenerationId> {
         if self.proof.is_some_and(|proof| proof.at.is_none()) {
-            // One at a time.
+            // There is only one proof at a time.
             return None;
         }
         let unproved = current.filter(|(_, is_accepted)| self.is_barred || !is_accepted);

@@ -6,14 +6,14 @@ use super::ids::{GenerationId, TokenId};
 use super::note::{Cause, Note};
 use crate::time::Time;
 
-/// Why something asked of Vault did not come.
+/// The reason why a request to Vault failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Failure {
-    /// Vault is away, or cannot do it now: it may work the next time.
+    /// Vault cannot be reached, or cannot answer now. The request may succeed later.
     Transient,
-    /// No answer came in time. Vault may have done it all the same.
+    /// There was no answer in time. Vault may have carried the request out.
     TimedOut,
-    /// The token that asked is dead.
+    /// The token of the request is dead.
     TokenDead,
     /// The policy forbids it.
     Forbidden,
@@ -21,18 +21,18 @@ pub(crate) enum Failure {
     Gone,
     /// The lease or token lives, but cannot be extended.
     CannotExtend,
-    /// Vault said no, and will say so again.
+    /// Vault refuses, and will refuse again.
     Refused,
-    /// Vault answered with what is of no use, and will do so again. It has made something all the same, or may have.
+    /// Vault's reply cannot be used, and will not be usable later. Vault has made something, or may have.
     Unusable,
 }
 
-/// What has happened.
+/// The events of a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Event {
     /// Time has passed.
     Tick,
-    /// The answer to [`Action::LogIn`]. A token that is known already is only looked at again.
+    /// The answer to [`Action::LogIn`]. A token that is known already is only updated.
     LoggedIn(TokenId, TokenFacts),
     /// The login failed.
     LogInFailed(Failure),
@@ -45,7 +45,7 @@ pub(crate) enum Event {
         /// `renewable`.
         renewable: bool,
     },
-    /// The answer to [`Action::Issue`] for a static role whose password is still the current one.
+    /// The answer to [`Action::Issue`] for a static role whose password has not changed.
     Unchanged {
         /// When the request was sent.
         sent_at: Time,
@@ -54,7 +54,7 @@ pub(crate) enum Event {
     },
     /// The request for a credential failed.
     IssueFailed(Failure),
-    /// Vault has made a lease that is not used: it came too late, or its reply was of no use.
+    /// Vault has made a lease that is not used: its reply came too late or could not be used.
     LeaseLeft {
         /// The token that owns it.
         token: TokenId,
@@ -63,23 +63,22 @@ pub(crate) enum Event {
         /// `lease_duration`, or a guess.
         lease: Duration,
     },
-    /// A creds request whose outcome was unknown has been settled: granted ([`Event::LeaseLeft`] says so before), or
-    /// refused, or given up for good.
+    /// A creds request with unknown outcome has been settled: it was granted ([`Event::LeaseLeft`] comes before), or
+    /// refused, or finally given up.
     LateReply(TokenId),
-    /// A server let it in: the answer to [`Action::Prove`].
+    /// A server let the generation in: the answer to [`Action::Prove`].
     Proved(GenerationId),
-    /// A server refused it, and none let it in.
+    /// A server refused the generation, and no server let it in.
     ProofRefused(GenerationId),
-    /// A server that sessions do not go to let it in, and those that they go to do not know it yet.
+    /// A server that sessions do not go to let it in, and the servers that they go to do not know it yet.
     ProofLags(GenerationId),
-    /// No host could say.
+    /// No host could judge the generation.
     Unprovable(GenerationId),
-    /// A server that sessions go to has let this generation in: a session, or a proof after its publication.
+    /// A server that sessions go to has let this generation in, for a session or for a proof after its publication.
     Accepted(GenerationId),
-    /// A proof has found that no session can log in. What the proof is the answer to comes as an event of its own.
+    /// A proof has found that no session can log in. The answer to the proof is a separate event.
     Barred(Barrier),
-    /// The answer to [`Action::ProvePublished`]. What it has found is said before, by [`Event::Accepted`] or
-    /// [`Event::Barred`].
+    /// The answer to [`Action::ProvePublished`]. Its result comes before, as [`Event::Accepted`] or [`Event::Barred`].
     PublishedProofEnded(GenerationId),
     /// The answer to [`Action::RenewLease`].
     LeaseRenewed {
@@ -109,7 +108,7 @@ pub(crate) enum Event {
     LeaseRevoked(GenerationId),
     /// The lease was not revoked.
     LeaseRevokeFailed(GenerationId, Failure),
-    /// It may not be revoked, and would not go with its token: it is in another namespace.
+    /// The lease may not be revoked, and the revocation of its token would not revoke it: it is in another namespace.
     LeaseStays(GenerationId),
     /// The answer to [`Action::RevokeToken`].
     TokenRevoked(TokenId),
@@ -124,21 +123,22 @@ pub(crate) enum Event {
         stray: bool,
     },
     /// A login with this generation was refused: is its lease alive? Answered by [`Action::Answer`], or by
-    /// [`Action::DropCredential`] or [`Action::Forget`], which say that it is gone.
+    /// [`Action::DropCredential`] or [`Action::Forget`] if the lease is gone.
     Suspected(GenerationId),
-    /// A session of this generation was denied what its role may do.
+    /// A session of this generation got a permission error that its role should not get.
     DenialSeen(GenerationId),
-    /// This generation was refused twice though its lease lives. It is proved first: one that lets in is not replaced.
+    /// This generation was refused twice though its lease lives. It is proved first, and is not replaced if a server
+    /// lets it in.
     Replace(GenerationId),
-    /// No server takes this generation yet, and a login waits for a fresh one if that is under way. Answered by
-    /// [`Action::TooEarly`] if it is not.
+    /// No server accepts this generation yet, and a login waits for the credential that is being issued. Answered by
+    /// [`Action::TooEarly`] if none is being issued.
     Await(GenerationId),
     /// An operator asks for a fresh credential; with a drain, earlier generations end that long after its publication.
     Rotate(Option<DrainSpan>),
-    /// A session waits for a credential. It matters to a lazy route alone.
+    /// A session waits for a credential. This has an effect only for a lazy route.
     Wanted,
-    /// Whether the current generation has sessions, where that has changed; at first it has none. It matters to a lazy
-    /// route alone.
+    /// The current generation has got its first session, or lost its last. At first it has none. This has an effect
+    /// only for a lazy route.
     InUse(bool),
     /// The path, the login or the role of the sessions has changed: a fresh credential is needed.
     Reload,
@@ -149,86 +149,86 @@ pub(crate) enum Event {
     Close,
 }
 
-/// Why no session can log in, as a proof has found.
+/// Why no session can log in, according to a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Barrier {
-    /// No server that answers is one that sessions go to.
+    /// All servers that answer are servers that sessions do not go to.
     Unsuitable,
-    /// Time alone does not mend it, at any server.
+    /// Every server refuses for a reason that does not pass by itself.
     Lasting,
 }
 
-/// How long earlier generations may go on after a rotation on command.
+/// How long earlier generations may continue after a rotation on command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum DrainSpan {
     /// The route's own drain.
     Default,
-    /// This long; zero is at once.
+    /// This long; zero means at once.
     For(Duration),
 }
 
-/// What a look for a lease whose token was revoked has shown.
+/// The result of the look-up of a lease whose token was revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum LeaseLookup {
-    /// It is not there any more.
+    /// The lease does not exist any more.
     Missing,
-    /// Vault has it still.
+    /// The lease still exists.
     Present,
-    /// No answer came this time.
+    /// There was no answer this time.
     Unknown,
-    /// It may not be looked up, now or later.
+    /// The lease may not be looked up.
     Forbidden,
 }
 
-/// What a check of a suspect lease said.
+/// The result of the check of a suspect lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Verdict {
     /// It lives.
     Alive,
-    /// It could not be asked, or was asked too recently.
+    /// The lease could not be checked, or was checked too recently.
     Silent,
     /// It is gone.
     Lost,
 }
 
-/// Why a rotation on command came to nothing.
+/// Why a rotation on command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum NotRotated {
     /// Nothing is issued any more.
     Closed,
     /// The login failed.
     LogIn(Failure),
-    /// The token at hand ends too soon for a lease under it to be of use.
+    /// The token ends too early for a useful lease.
     TokenOfNoUse,
     /// No credential was granted.
     Issue(Failure),
-    /// The lease is too short to be of use.
+    /// The lease is too short.
     TooShort,
     /// The lease ended before its credential was proved.
     Ended,
     /// A server refuses the fresh credential.
     ProofRefused,
-    /// No server could say what it makes of it, or those that sessions go to do not know it yet.
+    /// No server could judge it, or the servers that sessions go to do not know it yet.
     Unprovable,
 }
 
-/// What is to be done. Each request is answered by exactly one event.
+/// The actions of a role. Each request is answered by exactly one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
-    /// Log in, or read the token handed to us.
+    /// Log in, or read the token that was given to us.
     LogIn {
         /// How long it may take, where a lease depends on it.
         within: Option<Duration>,
     },
     /// Ask for a credential.
     Issue(TokenId),
-    /// Keep the credential that the event has brought as this generation. It comes before anything else about it.
+    /// Store the credential of the event as this generation. It comes before any other action on the generation.
     Store(GenerationId),
-    /// Try the candidate, or the current credential where a login with it was refused.
+    /// Prove the candidate, or the current credential after a login with it was refused.
     Prove(GenerationId),
-    /// Try the credential that is published, as no server is known to let it in.
+    /// Prove the published credential, since no server is known to let it in.
     ProvePublished(GenerationId),
-    /// No session can log in, for what the latest proof has found.
+    /// No session can log in, according to the latest proof.
     Barred,
     /// Sessions can log in again.
     Unbarred,
@@ -240,19 +240,20 @@ pub(crate) enum Action {
     RevokeLease(GenerationId, TokenId),
     /// Give a token back.
     RevokeToken(TokenId),
-    /// Look whether a lease is there, under a token that does not own it.
+    /// Look up a lease with a token that does not own it.
     LookUpLease(GenerationId, TokenId),
     /// New sessions use this generation.
     Publish(GenerationId),
     /// New sessions have to wait.
     Unpublish,
-    /// Tell the sessions of a generation.
+    /// Notify the sessions of a generation.
     NotifySessions(GenerationId, Ending),
-    /// From now on: once no session is in this generation, close it to newcomers and say [`Event::Empty`].
+    /// From now on, close this generation as soon as no session is in it, and send [`Event::Empty`].
     EndWhenEmpty(GenerationId),
     /// Withdraws [`Action::EndWhenEmpty`].
     KeepWhenEmpty(GenerationId),
-    /// The credential serves no session any more, and its lease goes with its token: drop all but the lease and the user name.
+    /// The credential serves no session any more, and its lease is revoked with its token: drop all but the lease and
+    /// the user name.
     DropCredential(GenerationId),
     /// The generation has ended: drop all that is kept of it.
     Forget(GenerationId),
@@ -260,13 +261,13 @@ pub(crate) enum Action {
     ForgetToken(TokenId),
     /// Answers [`Event::Suspected`].
     Answer(GenerationId, Verdict),
-    /// Answers [`Event::Replace`] and [`Event::Await`]: no other credential is on its way.
+    /// Answers [`Event::Replace`] and [`Event::Await`]: no other credential is being issued.
     TooEarly(GenerationId),
-    /// Answers [`Event::Replace`]: its proof lets in, so what the login was refused for is not this credential.
+    /// Answers [`Event::Replace`]: a proof was accepted, so the login was refused for another reason.
     LetsIn(GenerationId),
-    /// Answers [`Event::Rotate`] for a static role: this is current, read just now.
+    /// Answers [`Event::Rotate`] for a static role: this password is current, and was read just now.
     RotateDone(GenerationId),
-    /// Answers [`Event::Rotate`]: nothing was published, nothing drained.
+    /// Answers [`Event::Rotate`]: nothing was published, and nothing is drained.
     RotateFailed(NotRotated),
     /// For the log and the metrics.
     Note(Note),
@@ -275,7 +276,7 @@ pub(crate) enum Action {
 /// What the sessions of a generation have to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ending {
-    /// The hard close as things stand.
+    /// The present time of the hard close.
     pub(crate) hard_close_at: Time,
     /// When the drain began, if it has.
     pub(crate) drain_from: Option<Time>,
@@ -287,21 +288,21 @@ pub(crate) struct Ending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Closing {
     pub(crate) cause: Cause,
-    /// Until then a message that is half relayed may finish.
+    /// Until then, a message that is partly relayed may finish.
     pub(crate) cut_at: Time,
     /// Until then the upstream's EOF is waited for.
     pub(crate) gone_by: Time,
 }
 
-/// What is known of a token when it is logged in or handed over.
+/// The properties of a token when it is logged in or given to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TokenFacts {
     /// When the request that showed it was sent.
     pub(crate) sent_at: Time,
-    /// Its remaining life; `None` where it has no end, or none is known.
+    /// The TTL; `None` if it has no end, or none is known.
     pub(crate) ttl: Option<Duration>,
     /// Whether it can be renewed.
     pub(crate) renewable: bool,
-    /// Whether we logged in for it. A token handed to us is never revoked.
+    /// Whether it comes from our login. A token that was given to us is never revoked.
     pub(crate) owned: bool,
 }

@@ -1,36 +1,37 @@
-//! What an attempt at a fresh credential failed by, and how long it is waited out. Floor 1.
+//! The class of a failed attempt at a fresh credential, and the wait after it. Floor 1.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::schedule::{self, Jitter};
 
-/// The longest waits while no credential is usable: for what Vault misses, and for what an operator has to mend.
+/// The longest waits while no credential is usable: after transient failures, and after refusals, which an operator has
+/// to correct.
 const LONGEST_UNSERVED_ABSENCE: RangeInclusive<Duration> = Duration::from_secs(3)..=Duration::from_secs(30);
-/// From so many failures on, which is a minute, the shorter of the two becomes a second longer with each.
+/// After this number of failures, which is a minute, the shorter wait grows by a second with each failure.
 const SHORT_WAITS: u32 = 20;
 const LONGEST_UNSERVED_REFUSAL: Duration = Duration::from_secs(30);
 /// The longest wait after a refused proof while another credential is usable.
 const LONGEST_SERVED_PROOF_REFUSAL: Duration = Duration::from_mins(5);
 
-/// What an attempt failed by.
+/// The class of a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FailureClass {
-    /// Vault is away, or what it is asked with is not there yet: it may work at any moment.
+    /// Vault cannot be reached, or something for the request is not there yet: it may succeed at any moment.
     Transient,
-    /// Vault said no, or gave what is of no use: it will do the same until an operator acts.
+    /// Vault refused, or its reply cannot be used: this lasts until an operator acts.
     Refused,
-    /// The server refuses what Vault gave.
+    /// The server refuses the credential.
     ProofRefused,
 }
 
 impl FailureClass {
-    /// Whether Vault or the server said no.
+    /// Whether Vault or the server refused.
     pub(super) fn is_refusal(self) -> bool {
         self != Self::Transient
     }
 
-    /// The wait after so many failures before this one. A credential is usable for so long yet (`left`), or none is.
+    /// The wait after this failure and `failures` before it. `left`: how long a credential is still usable, if any.
     pub(super) fn back_off(self, failures: u32, left: Option<Duration>, jitter: Jitter) -> Duration {
         let first = match self {
             Self::Transient | Self::Refused => Duration::from_millis(500),
@@ -45,8 +46,9 @@ impl FailureClass {
     }
 }
 
-/// The longest wait while no credential is usable, after so many failures. A Vault that has been away for long is not asked
-/// by a whole fleet every three seconds, nor met by all of it within three when it is back.
+/// The longest wait while no credential is usable, after this number of failures. It keeps a whole fleet from sending
+/// requests every three seconds to a Vault that has long been away, and from sending all of them within three seconds
+/// of its return.
 pub(super) fn longest_unserved(is_refusal: bool, failures: u32) -> Duration {
     let (least, most) = LONGEST_UNSERVED_ABSENCE.into_inner();
     let more = Duration::from_secs(failures.saturating_sub(SHORT_WAITS).into());

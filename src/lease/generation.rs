@@ -1,4 +1,4 @@
-//! One lease's life. Floor 1.
+//! A generation: the life of one lease. Floor 1.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::term::{NotRenewed, Renewal, Term};
 use super::tokens::TokenLimits;
 use crate::time::Time;
 
-/// One lease's life.
+/// A generation: the life of one lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Generation {
     token: TokenId,
@@ -27,11 +27,11 @@ pub(crate) struct Generation {
     cut_short: Option<CutShort>,
     /// The latest notice to its sessions.
     last_notice: Option<Ending>,
-    /// Whether it may end once it is empty, as the driver knows it.
+    /// Whether the driver was asked to end it once it is empty.
     ends_when_empty: bool,
 }
 
-/// What of a generation can outlive its process.
+/// The part of a generation that outlives its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GenerationSnapshot {
     /// The token that owns it.
@@ -39,12 +39,12 @@ pub(crate) struct GenerationSnapshot {
     issued_at: Time,
     as_issued: Duration,
     term: Term,
-    /// Whether it is to serve again: the current one, or else the latest candidate. Others are given back.
+    /// Whether the next process should use it: it is current, or else the latest candidate. Others are given back.
     pub(crate) serves: bool,
 }
 
 impl GenerationSnapshot {
-    /// Whether this could be of the time before `now`.
+    /// Whether this snapshot may come from the time before `now`.
     #[must_use]
     pub(crate) fn is_before(&self, now: Time) -> bool {
         self.issued_at <= now && self.term.sent_at() <= now
@@ -54,13 +54,13 @@ impl GenerationSnapshot {
 /// An end that a command has set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CutShort {
-    /// From when on its sessions are drained.
+    /// When the drain of its sessions begins.
     pub(crate) from: Time,
     /// When the hard close begins.
     pub(crate) at: Time,
 }
 
-/// Where a generation stands.
+/// The state of a generation.
 ///
 /// ```text
 ///  Candidate ─proved─▶ Current ─successor published─▶ Retiring ─last session gone─▶ Revoking ─▶ forgotten
@@ -76,7 +76,7 @@ pub(crate) struct CutShort {
 pub(crate) enum State {
     /// Issued, not yet proved.
     Candidate,
-    /// Proved, and published when the current one cannot go on.
+    /// Proved, and published when the current generation cannot go on.
     Standby,
     /// Serves new logins.
     Current {
@@ -87,10 +87,10 @@ pub(crate) enum State {
     Retiring {
         /// When it was published.
         published_at: Time,
-        /// When its successor was; `None` at shutdown, where there is none.
+        /// When its successor was published; `None` at shutdown, when there is no successor.
         successor_at: Option<Time>,
     },
-    /// Its sessions are being closed, whatever they do.
+    /// Its sessions are being closed, even within a transaction.
     Closing { cause: Cause, since: Time },
     /// Its lease is being given back.
     Revoking(Retry),
@@ -217,7 +217,7 @@ impl Generation {
         Some(from.max(successor_at))
     }
 
-    /// From when on its sessions would be drained if it had a successor.
+    /// When the drain of its sessions would begin if it had a successor.
     ///
     /// Lease and token are renewed each at two thirds of its own usable life, so neither's last quarter is too early.
     pub(super) fn would_drain_at(&self, token: TokenLimits, setting: Option<Duration>) -> Time {
@@ -232,13 +232,13 @@ impl Generation {
             && now < self.hard_close_at(token)
     }
 
-    /// Whether it is retired, and may serve newcomers where its successor is not known yet.
+    /// Whether it is retired, and may serve new sessions on servers that do not know its successor yet.
     #[must_use]
     pub(crate) fn may_stand_in(&self) -> bool {
         matches!(self.state, State::Retiring { .. }) && self.cut_short.is_none()
     }
 
-    /// Whether it is renewed: it is current, or may become so, or has sessions.
+    /// Whether it is renewed: it is current, may become current, or has sessions.
     pub(super) fn is_renewed(&self) -> bool {
         matches!(self.state, State::Standby | State::Current { .. } | State::Retiring { .. })
     }
@@ -248,7 +248,7 @@ impl Generation {
         max_age.is_some_and(|age| now + self.term().longest() > self.issued_at + age)
     }
 
-    /// Why a successor is needed by its renewal alone, and from when on.
+    /// Why the state of its renewal makes a successor necessary, and from when on.
     pub(super) fn replace(&self) -> Option<(NotRenewed, Time)> {
         match self.term().renewal() {
             Renewal::Stopped { why, replace_at } => Some((why, replace_at)),
@@ -256,7 +256,7 @@ impl Generation {
         }
     }
 
-    /// What its sessions have to know; `None` where it has none.
+    /// What its sessions have to know; `None` if it has no sessions.
     pub(super) fn ending(&self, now: Time, token: TokenLimits, setting: Option<Duration>) -> Option<Ending> {
         let hard_close_at = self.hard_close_at(token);
         match self.state {
@@ -283,7 +283,8 @@ impl Generation {
         self.last_notice.replace(ending) != Some(ending)
     }
 
-    /// It may end once no session is in it, or may not. False if that was said last, or if it has no sessions by its state.
+    /// Records whether it may end once no session is in it. False if this was the last record, or if it has no sessions
+    /// in its state.
     pub(super) fn end_when_empty(&mut self, may_end: bool) -> bool {
         let has_sessions =
             matches!(self.state, State::Current { .. } | State::Retiring { .. } | State::Closing { .. });
@@ -295,7 +296,7 @@ impl Generation {
         self.is_accepted = true;
     }
 
-    /// A command ends it so early, unless one has ended it earlier.
+    /// A command sets this end, unless an earlier command has set an earlier end.
     pub(super) fn cut_short(&mut self, cut: CutShort) {
         if self.cut_short.is_none_or(|earlier| cut.at < earlier.at) {
             self.cut_short = Some(cut);
@@ -342,7 +343,7 @@ impl Generation {
         matches!(self.state, State::Retiring { .. })
     }
 
-    /// Fields on which no decision hangs any more are made equal, so that the model check knows a state again.
+    /// Makes fields equal that no decision depends on, so that the model check recognises a state.
     #[cfg(test)]
     pub(super) fn forget_counts(&mut self) {
         self.lease.forget_counts();

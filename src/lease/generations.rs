@@ -1,7 +1,7 @@
-//! The generations of a dynamic role: which there are, which one is current, and every change of their states. Floor 1.
+//! The generations of a dynamic role: which exist, which is current, and each change of their states. Floor 1.
 //!
-//! The current one and the one that stands by are those whose state says so. There is at most one of each, since each
-//! change to such a state takes the earlier holder out of it.
+//! The current generation and the standby are those in these states. There is at most one of each, since each change to
+//! such a state takes the earlier generation out of it.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::note::Cause;
 use super::schedule::{Jitter, Retry};
 use crate::time::Time;
 
-/// The generations that have not ended, and the number of the next one.
+/// The generations that have not ended, and the number of the next generation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Generations {
     held: BTreeMap<GenerationId, Generation>,
@@ -26,7 +26,7 @@ impl Default for Generations {
 }
 
 impl Generations {
-    /// Takes in a candidate. It gets the next number, which is never given again.
+    /// Adds a candidate. It gets the next number, and numbers are never reused.
     pub(super) fn add(&mut self, generation: Generation) -> GenerationId {
         let number = self.next;
         self.next = number.next();
@@ -34,12 +34,12 @@ impl Generations {
         number
     }
 
-    /// Forgets a generation. False if it was not there.
+    /// Forgets a generation. False if it did not exist.
     pub(super) fn remove(&mut self, number: GenerationId) -> bool {
         self.held.remove(&number).is_some()
     }
 
-    /// Whether there is none.
+    /// Whether there is no generation.
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
@@ -49,7 +49,7 @@ impl Generations {
         self.held.get(&number)
     }
 
-    /// All of them, oldest first.
+    /// All generations, oldest first.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (GenerationId, &Generation)> {
         self.held.iter().map(|(number, generation)| (*number, generation))
     }
@@ -59,22 +59,22 @@ impl Generations {
         self.held.keys().copied().collect()
     }
 
-    /// Those that are younger than this one, oldest first.
+    /// The generations that are younger than this generation, oldest first.
     pub(super) fn after(&self, number: GenerationId) -> impl Iterator<Item = &Generation> {
         self.held.range(number.next()..).map(|(_, generation)| generation)
     }
 
-    /// The one that serves new logins.
+    /// The generation that serves new logins.
     pub(super) fn current(&self) -> Option<(GenerationId, &Generation)> {
         self.iter().find(|(_, generation)| matches!(generation.state(), State::Current { .. }))
     }
 
-    /// Whether this one serves new logins.
+    /// Whether this generation serves new logins.
     pub(super) fn is_current(&self, number: GenerationId) -> bool {
         self.get(number).is_some_and(|generation| matches!(generation.state(), State::Current { .. }))
     }
 
-    /// The one that is proved, and that nothing has needed yet.
+    /// The generation that is proved, and was not needed yet.
     pub(super) fn standby(&self) -> Option<(GenerationId, &Generation)> {
         self.iter().find(|(_, generation)| generation.state() == State::Standby)
     }
@@ -89,19 +89,19 @@ impl Generations {
         self.iter().filter(|(_, generation)| generation.token() == token).map(|(number, _)| number).collect()
     }
 
-    /// For the renewal of its lease.
+    /// The generation, to renew its lease.
     pub(super) fn get_mut(&mut self, number: GenerationId) -> Option<&mut Generation> {
         self.held.get_mut(&number)
     }
 
-    /// A proved candidate waits until something needs it. An earlier one that did is to be given back before.
+    /// A proved candidate becomes the standby. The caller gives back an earlier standby before.
     pub(super) fn stand_by(&mut self, number: GenerationId) {
         if let Some(generation) = self.held.get_mut(&number) {
             generation.stand_by();
         }
     }
 
-    /// This one serves new logins, and the one that did retires.
+    /// This generation serves new logins, and the previous one retires.
     pub(super) fn publish(&mut self, now: Time, number: GenerationId) {
         self.retire_current(Some(now));
         if let Some(generation) = self.held.get_mut(&number) {
@@ -109,15 +109,15 @@ impl Generations {
         }
     }
 
-    /// The current one serves no new logins any more. `successor_at` is `None` where nothing takes its place. Gives its
-    /// number, if there was one.
+    /// The current generation retires. `successor_at` is `None` if it has no successor. Returns its number, if there
+    /// was a current generation.
     pub(super) fn retire_current(&mut self, successor_at: Option<Time>) -> Option<GenerationId> {
         let mut all = self.held.iter_mut();
         all.find_map(|(number, generation)| generation.retire(successor_at).then_some(*number))
     }
 
-    /// A retired one serves new logins again, where no other does. Gives when its successor was published, if there was
-    /// one; `None` if it was not retired.
+    /// A retired generation serves new logins again, if no other does. Returns when its successor was published, if it
+    /// had a successor; `None` if it was not retired.
     pub(super) fn recall(&mut self, number: GenerationId) -> Option<Option<Time>> {
         if self.current().is_some() {
             return None;
@@ -128,7 +128,7 @@ impl Generations {
         Some(successor_at)
     }
 
-    /// The sessions of this one are closed from now on. True if it was the current one.
+    /// The sessions of this generation are closed from now on. True if it was current.
     pub(super) fn close(&mut self, now: Time, number: GenerationId, cause: Cause) -> bool {
         let was_current = self.is_current(number);
         if let Some(generation) = self.held.get_mut(&number) {
@@ -137,7 +137,7 @@ impl Generations {
         was_current
     }
 
-    /// The revocation of its lease is in flight. Gives the token to revoke it with.
+    /// The revocation of its lease is in flight. Returns the token to revoke it with.
     pub(super) fn revoke(&mut self, number: GenerationId) -> Option<TokenId> {
         let generation = self.held.get_mut(&number)?;
         generation.revoke(generation.revoking().map_or(Retry::IN_FLIGHT, Retry::again));
@@ -160,24 +160,24 @@ impl Generations {
         }
     }
 
-    /// The sessions of this one are notified. False if that was the latest notice.
+    /// The sessions of this generation are notified. False if the latest notice was the same.
     pub(super) fn notify(&mut self, number: GenerationId, ending: Ending) -> bool {
         self.held.get_mut(&number).is_some_and(|generation| generation.notify(ending))
     }
 
-    /// This one may end once no session is in it, or may not. False if that was said last.
+    /// Records whether this generation may end once no session is in it. False if this was the last record.
     pub(super) fn end_when_empty(&mut self, number: GenerationId, may_end: bool) -> bool {
         self.held.get_mut(&number).is_some_and(|generation| generation.end_when_empty(may_end))
     }
 
-    /// A server that sessions go to has let this one in.
+    /// A server that sessions go to has let this generation in.
     pub(super) fn accept(&mut self, number: GenerationId) {
         if let Some(generation) = self.held.get_mut(&number) {
             generation.accept();
         }
     }
 
-    /// A command ends all retired ones so early, each by what `cut` gives for it.
+    /// A command ends all retired generations early, each by what `cut` returns for it.
     pub(super) fn cut_short(&mut self, cut: impl Fn(&Generation) -> CutShort) {
         for generation in self.held.values_mut().filter(|generation| generation.is_retiring()) {
             let cut = cut(generation);
@@ -185,7 +185,7 @@ impl Generations {
         }
     }
 
-    /// Puts in another term, for a bug that is planted on purpose.
+    /// Replaces the term, for a bug that is planted on purpose.
     #[cfg(test)]
     pub(super) fn plant_term(&mut self, number: GenerationId, term: super::term::Term) {
         if let Some(generation) = self.held.get_mut(&number) {

@@ -1,4 +1,4 @@
-//! What a dynamic role's decisions are made from: a view of its tokens, its generations and its settings. Floor 1.
+//! The view of a dynamic role's tokens, generations and settings from which decisions are made. Floor 1.
 
 use super::event::Ending;
 use super::generation::{Generation, State};
@@ -48,7 +48,7 @@ impl<'a> Holdings<'a> {
         generation.would_drain_at(self.limits(generation), self.settings.drain)
     }
 
-    /// What the sessions of this generation have to know; `None` where it has none.
+    /// What the sessions of this generation have to know; `None` if it has no sessions.
     pub(super) fn ending(self, generation: &Generation) -> Option<Ending> {
         generation.ending(self.now, self.limits(generation), self.settings.drain)
     }
@@ -69,7 +69,7 @@ impl<'a> Holdings<'a> {
         generation.replace().map_or(token, |(_, at)| at.min(token))
     }
 
-    /// The latest hard close of a usable generation, or of one that stands by.
+    /// The latest hard close of a usable generation, or of the standby.
     pub(super) fn runs_until(self) -> Option<Time> {
         let serves = |it: &Generation| it.state() == State::Standby || self.is_usable(it);
         let all = self.generations.iter().filter(|(_, generation)| serves(generation));
@@ -94,13 +94,13 @@ impl<'a> Holdings<'a> {
         })
     }
 
-    /// Whether no server lags behind a publication any more. With several upstream addresses one may still need the
-    /// previous credential.
+    /// Whether no server lags behind a publication any more. With several upstream addresses a server may still need
+    /// the previous credential.
     fn grace_is_over(self, successor_at: Option<Time>) -> bool {
         self.is_closed || successor_at.is_none_or(|at| self.now >= at + self.settings.replica_grace)
     }
 
-    /// Whether this retired generation is the one to fall back on: no server that sessions go to has let a later one in.
+    /// Whether this retired generation is the fallback: no server that sessions go to has let a later generation in.
     fn is_fallback(self, number: GenerationId, generation: &Generation) -> bool {
         let has_successor = matches!(generation.state(), State::Retiring { successor_at: Some(_), .. });
         let mut later = self.generations.after(number);
@@ -110,8 +110,7 @@ impl<'a> Holdings<'a> {
             && !later.any(|later| later.is_accepted() && self.is_usable(later))
     }
 
-    /// Whether a lease under this token would be of use to stand by: it can be kept, or ends later than the one that
-    /// does stand by.
+    /// Whether a lease under this token could stand by: it can be renewed, or ends later than the present standby.
     pub(super) fn may_stand_by(self, token: TokenId) -> bool {
         let Some(token_ends_at) = self.tokens.ends_at(token) else {
             return true;

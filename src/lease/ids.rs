@@ -1,22 +1,22 @@
-//! The names of tokens and generations. The driver keeps what they stand for. Floor 1.
+//! The ids of tokens and generations. The driver stores what they stand for. Floor 1.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Names a token within one route.
+/// Identifies a token within one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct TokenId(pub u64);
 
-/// Names a generation within one route and process. They count from 1, in the order of their grants.
+/// Identifies a generation within one route and process. The numbers count from 1, in the order of the grants.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct GenerationId(u64);
 
 impl GenerationId {
-    /// The first one.
+    /// The first generation.
     pub(crate) const FIRST: Self = Self(1);
 
-    /// The one with this number.
+    /// The generation with this number.
     #[must_use]
     #[cfg(test)]
     pub(crate) const fn new(number: u64) -> Self {
@@ -29,13 +29,13 @@ impl GenerationId {
         self.0
     }
 
-    /// The one after it.
+    /// The generation after this.
     #[must_use]
     pub(crate) fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// All of them, the first one first.
+    /// All ids, from the first.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         (1..).map(Self)
     }

@@ -1,7 +1,7 @@
-//! How a route comes to a fresh credential: one issuance at a time. Floor 1.
+//! The issuance of a fresh credential for a route: at most one at a time. Floor 1.
 //!
-//! The part knows where the issuance stands, and what the rate limit and the back-off say. What a credential is needed for,
-//! and which tokens and leases are of use, comes from the role.
+//! This part knows the state of the issuance, the rate limit and the back-off. The role decides what a credential is
+//! needed for, and which tokens and leases are useful.
 
 #[cfg(test)]
 mod tests;
@@ -18,7 +18,7 @@ use super::note::Reason;
 use super::schedule::{self, Jitter};
 use crate::time::Time;
 
-/// One issuance at a time.
+/// The issuance of a route, at most one at a time.
 ///
 /// ```text
 ///   Idle ──needed──▶ LoggingIn ──▶ Requesting ──granted──▶ Proving ──proved──▶ Idle
@@ -30,16 +30,16 @@ pub(super) struct Issuance {
     state: State,
     limit: IssueLimit,
     failures: u32,
-    /// A token that was logged in for an issuance that failed, kept for the next one.
+    /// A token from the login of an issuance that failed, kept for the next issuance.
     spare: Option<TokenId>,
-    /// The login or grant in flight was asked for by an earlier configuration: whatever comes of it is of no use.
+    /// The login or grant in flight was requested with an earlier configuration, so its result is not used.
     discard: bool,
 }
 
-/// Where it stands.
+/// The state of an issuance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum State {
-    /// Nothing to do.
+    /// Nothing is in flight.
     Idle,
     /// A login is in flight.
     LoggingIn { reason: Reason },
@@ -49,21 +49,22 @@ pub(super) enum State {
     Proving(Candidate),
     /// Waiting after a failure.
     BackOff {
-        /// Until then.
+        /// The end of the wait.
         until: Time,
-        /// Whether it waits out a refusal, of Vault or of the server, which is not Vault's absence.
+        /// Whether the wait follows a refusal by Vault or the server, not an absence of Vault.
         slow: bool,
     },
 }
 
-/// What is to be done next.
+/// What the role has to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// A request is in flight.
     Nothing,
-    /// A failure is waited out until then.
+    /// The back-off after a failure ends at this time.
     BackOff(Time),
-    /// The candidate waits for its next proof until `at`. A server has `refused` it, or none could say.
+    /// The candidate waits for its next proof until `at`. `refused` says whether a server refused it, or no server
+    /// could judge it.
     ProofAt { at: Time, refused: bool },
     /// The candidate is proved now.
     Proof(GenerationId),
@@ -71,30 +72,31 @@ pub(super) enum Due {
     Free,
 }
 
-/// What becomes of the answer to a login.
+/// What follows from the answer to a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LoggedIn {
     /// No credential is needed any more, or it is needed for another configuration.
     Unwanted,
-    /// A lease under the token would be of no use.
+    /// A lease under the token could not be used.
     NoUse,
-    /// A credential is asked for under the token.
+    /// A credential is requested under the token.
     Request,
 }
 
-/// What becomes of a grant.
+/// What follows from a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Granted {
-    /// It goes back.
+    /// The lease is given back.
     Unwanted,
-    /// It goes back, and the issuance is to fail.
+    /// The lease is given back, and the issuance fails.
     TooShort,
     /// It is proved.
     Prove,
 }
 
 impl Issuance {
-    /// Nothing is being issued. At most `burst` grants out of turn come at once, then one each `interval`.
+    /// Creates the state in which nothing is being issued. `burst` grants out of turn may come at once, then one in
+    /// each `interval`.
     pub(super) fn new(burst: u32, interval: Duration) -> Self {
         Self {
             state: State::Idle,
@@ -150,18 +152,18 @@ impl Issuance {
         self.candidate().is_some_and(|candidate| candidate.number() == number)
     }
 
-    /// The candidate, where no server could say what it makes of it and it waits for its next proof.
+    /// The candidate, if no server could judge it and it waits for its next proof.
     pub(super) fn unjudged(&self) -> Option<GenerationId> {
         self.candidate().filter(Candidate::waits_unjudged).map(|candidate| candidate.number())
     }
 
-    /// Whether it stands on this token.
+    /// Whether the issuance uses this token.
     pub(super) fn needs(&self, id: TokenId) -> bool {
         self.spare == Some(id) || self.requesting().is_some_and(|(_, token)| token == id)
     }
 
-    /// Whether a fresh credential is on its way, whatever it was asked for. One that waits out a refusal is not: it comes
-    /// once an operator has acted. `is_needed` says whether one is asked for after a failure.
+    /// Whether a fresh credential is being issued, for any reason. After a refusal it is not: the refusal lasts until
+    /// an operator acts. `is_needed` says whether a credential is requested after a failure.
     pub(super) fn is_under_way(&self, is_needed: impl FnOnce() -> bool) -> bool {
         match self.state {
             State::LoggingIn { .. } | State::Requesting { .. } | State::Proving(_) => true,
@@ -181,8 +183,8 @@ impl Issuance {
         }
     }
 
-    /// What is to be done next. A wait is shorter where the route `is_served` by no credential, and is over where one
-    /// `is_commanded`.
+    /// What to do next. The wait is shorter if no credential serves the route (`is_served`), and ends if an operator
+    /// asks for a credential (`is_commanded`).
     pub(super) fn due(&mut self, now: Time, is_served: bool, is_commanded: bool) -> Due {
         match &mut self.state {
             State::Idle => Due::Free,
@@ -208,17 +210,17 @@ impl Issuance {
         }
     }
 
-    /// Until when the rate limit holds back a request for this reason; `None` where it lets it through.
+    /// Until when the rate limit delays a request for this reason; `None` if it may be sent.
     pub(super) fn held_until(&mut self, now: Time, reason: Reason, is_out_of_turn: bool) -> Option<Time> {
         self.limit.held_until(now, reason, is_out_of_turn)
     }
 
-    /// The token that is kept from an issuance that failed.
+    /// The token that is kept from a failed issuance.
     pub(super) fn spare(&self) -> Option<TokenId> {
         self.spare
     }
 
-    /// It begins: with a creds request under this token, or else with a login.
+    /// Begins an issuance, with a creds request under this token or else with a login.
     pub(super) fn begin(&mut self, reason: Reason, token: Option<TokenId>) {
         match token {
             Some(token) => self.request(reason, token),
@@ -229,8 +231,8 @@ impl Issuance {
         }
     }
 
-    /// The answer to a login: its token, which `is_owned` if it is ours to revoke, and which `is_of_use` if a lease under
-    /// it would be.
+    /// Handles the answer to a login. The token `is_owned` if leasehold may revoke it, and `is_of_use` if a lease under
+    /// it could be used.
     pub(super) fn logged_in(
         &mut self,
         token: TokenId,
@@ -256,12 +258,12 @@ impl Issuance {
         LoggedIn::Request
     }
 
-    /// A credential is asked for under this token.
+    /// Sends a creds request under this token.
     pub(super) fn request(&mut self, reason: Reason, token: TokenId) {
         self.state = State::Requesting { reason, token };
     }
 
-    /// The answer to a creds request: this generation, which is of use for so long.
+    /// Handles the answer to a creds request: this generation, and how long it is usable.
     pub(super) fn granted(
         &mut self,
         now: Time,
@@ -307,7 +309,7 @@ impl Issuance {
         }
     }
 
-    /// A creds request failed: what that says of its token, and of a credential that may have been made all the same.
+    /// A creds request failed. Records what this means for its token, and whether a credential may have been made.
     pub(super) fn not_granted(&mut self, now: Time, failure: Failure) {
         let Some((_, token)) = self.requesting() else { return };
         self.limit.answered();
@@ -316,13 +318,13 @@ impl Issuance {
                 self.limit.granted_for_nothing(now);
                 self.drop_spare(token);
             }
-            // A policy that is put right in the login's role counts for tokens made since.
+            // A corrected policy may apply only to tokens of later logins.
             Failure::TokenDead | Failure::Forbidden => self.drop_spare(token),
             _ => {}
         }
     }
 
-    /// Whether what failed was asked for by an earlier configuration, which says nothing of this one: it is tried at once.
+    /// Whether the failed request was made with an earlier configuration. It is then repeated at once.
     pub(super) fn is_discarded(&mut self, is_closed: bool) -> bool {
         let is_discarded = std::mem::take(&mut self.discard) && !is_closed;
         if is_discarded {
@@ -331,7 +333,7 @@ impl Issuance {
         is_discarded
     }
 
-    /// An attempt failed. `left`: how long a credential is usable yet. Nothing follows where the route `is_closed`.
+    /// An attempt failed. `left`: how long a credential is still usable. If the route `is_closed`, nothing follows.
     pub(super) fn fail(
         &mut self,
         now: Time,
@@ -341,7 +343,7 @@ impl Issuance {
         jitter: Jitter,
     ) {
         if class == FailureClass::ProofRefused && left.is_none() {
-            // The next one is made out of turn, and probably for nothing.
+            // The next grant is out of turn, and would probably be useless as well.
             self.limit.granted_for_nothing(now);
         }
         let until = now + class.back_off(self.failures, left, jitter);
@@ -350,38 +352,39 @@ impl Issuance {
         self.state = if is_closed { State::Idle } else { State::BackOff { until, slow: class.is_refusal() } };
     }
 
-    /// The candidate is published, or stands by.
+    /// The candidate is published, or becomes the standby.
     pub(super) fn succeed(&mut self) {
         self.state = State::Idle;
         self.failures = 0;
     }
 
-    /// The candidate is given up, and another one may be asked for at once.
+    /// Drops the candidate. Another credential may be requested at once.
     pub(super) fn abandon(&mut self) {
         self.state = State::Idle;
     }
 
-    /// A candidate that a host has refused is not waited for any longer. Gives it, so that it is given back.
+    /// Drops a candidate that a host has refused, and returns it so that it is given back.
     pub(super) fn abandon_refused(&mut self) -> Option<GenerationId> {
         let candidate = self.candidate().filter(Candidate::waits_refused)?;
         self.state = State::Idle;
         Some(candidate.number())
     }
 
-    /// The back-off after a refusal is over: it was for a route that is served.
+    /// Ends the back-off after a refusal, which assumed that a credential serves the route.
     pub(super) fn end_slow_back_off(&mut self) {
         if matches!(self.state, State::BackOff { slow: true, .. }) {
             self.state = State::Idle;
         }
     }
 
-    /// The configuration has changed: nothing asked for by the old one is of use. Gives the candidate, to be given back.
+    /// The configuration has changed, so results of earlier requests are not used. Returns the candidate, to be given
+    /// back.
     pub(super) fn reload(&mut self) -> Option<GenerationId> {
         self.discard |= matches!(self.state, State::LoggingIn { .. } | State::Requesting { .. });
         self.stop()
     }
 
-    /// Nothing is issued any more; what is in flight is waited for. Gives the candidate, to be given back.
+    /// Stops issuing; the request in flight is waited for. Returns the candidate, to be given back.
     pub(super) fn stop(&mut self) -> Option<GenerationId> {
         self.spare = None;
         let candidate = self.candidate();
@@ -391,7 +394,7 @@ impl Issuance {
         candidate.map(|candidate| candidate.number())
     }
 
-    /// This token is not kept for the next issuance.
+    /// Does not keep this token for the next issuance.
     pub(super) fn drop_spare(&mut self, token: TokenId) {
         if self.spare == Some(token) {
             self.spare = None;

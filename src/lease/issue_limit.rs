@@ -1,4 +1,4 @@
-//! The rate limit of grants out of turn: each leaves a role in the database that nothing has planned. Floor 1.
+//! The rate limit of grants out of turn: each leaves an unplanned role in the database. Floor 1.
 
 use std::time::Duration;
 
@@ -6,29 +6,29 @@ use super::note::Reason;
 use crate::bucket::Bucket;
 use crate::time::Time;
 
-/// Grants out of turn, and requests that may have made a credential and did not bring it.
+/// Counts grants out of turn, and requests that may have made a credential without returning it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct IssueLimit {
     bucket: Bucket,
-    /// Whether the next request is limited whatever it is for: the latest one may have made a credential that leasehold
-    /// does not have, or made one that no server accepts while nothing is usable.
+    /// Whether the next request is limited for any reason. The latest request may have made a credential that leasehold
+    /// does not have, or that no server accepts while no other is usable.
     is_for_all: bool,
 }
 
 impl IssueLimit {
-    /// At most `burst` at once, then one each `interval`.
+    /// `burst` grants may come at once, then one in each `interval`.
     pub(super) fn new(burst: u32, interval: Duration) -> Self {
         Self { bucket: Bucket::full(burst, interval), is_for_all: false }
     }
 
-    /// Until when a request for this reason is held back; `None` where it may be sent.
+    /// Until when a request for this reason is delayed; `None` if it may be sent.
     pub(super) fn held_until(&mut self, now: Time, reason: Reason, is_out_of_turn: bool) -> Option<Time> {
-        // Another request may leave another role behind; an operator who asks by hand accepts that.
+        // Another request may leave another role in the database. An operator who asks for it accepts that.
         let is_limited = self.is_for_all && !matches!(reason, Reason::Command | Reason::Reload);
         if is_out_of_turn || is_limited { self.bucket.ready_at(now) } else { None }
     }
 
-    /// A request was answered, with a credential or with a refusal that made none.
+    /// A request was answered with a credential, or with a refusal that made none.
     pub(super) fn answered(&mut self) {
         self.is_for_all = false;
     }
@@ -38,7 +38,7 @@ impl IssueLimit {
         self.bucket.take(now);
     }
 
-    /// A request made a credential for nothing, or may have: the next one is limited whatever it is for.
+    /// A request made a useless credential, or may have. The next request is limited for any reason.
     pub(super) fn granted_for_nothing(&mut self, now: Time) {
         self.bucket.take(now);
         self.is_for_all = true;

@@ -1,11 +1,11 @@
-//! Whether a lazy route has a credential: from the first session that waits for one until none has been there for long
-//! enough. Floor 1.
+//! Whether a lazy route has a credential: from the first session that waits for it until the idle time without sessions
+//! is over. Floor 1.
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// Whether there should be a credential. There always should, but for a lazy route without sessions.
+/// Whether there should be a credential. Only a lazy route without sessions should have none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Lazy {
     is_wanted: bool,
@@ -26,7 +26,7 @@ impl Lazy {
         self.is_wanted
     }
 
-    /// A session waits for a credential, or an operator asks for one.
+    /// A session waits for a credential, or an operator asks for it.
     pub(super) fn want(&mut self) {
         self.is_wanted = true;
     }
@@ -36,13 +36,13 @@ impl Lazy {
         self.is_in_use = is_in_use;
     }
 
-    /// A generation is published: it has been idle for no time.
+    /// A generation is published: its idle time starts again.
     pub(super) fn published(&mut self) {
         self.idle_since = None;
     }
 
-    /// When the credential goes back for want of sessions; `None` while that is not to be: the route is not lazy, or has
-    /// no credential (`is_served`), or has sessions.
+    /// When the credential is given back because there are no sessions. `None` if the route is not lazy, has no
+    /// credential (`is_served`), or has sessions.
     pub(super) fn idle_at(
         &mut self,
         now: Time,
@@ -58,7 +58,7 @@ impl Lazy {
         }
     }
 
-    /// The credential goes back for want of sessions.
+    /// The credential is given back because there are no sessions.
     pub(super) fn rest(&mut self) {
         self.idle_since = None;
         self.is_wanted = false;

@@ -1,5 +1,4 @@
-//! The term of one lease, and the checks of it. A check is a renewal before its time, asked for to see whether the lease
-//! lives. Floor 1.
+//! The term of a lease, and its checks. A check is an early renewal, sent to see whether the lease lives. Floor 1.
 
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use super::schedule::{self, Jitter};
 use super::term::{NotRenewed, Renewal, Term};
 use crate::time::Time;
 
-/// The term of one lease, and the checks of it.
+/// The term of a lease, and its checks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LeaseTerm {
     term: Term,
@@ -20,25 +19,25 @@ pub(super) struct LeaseTerm {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Check {
-    /// What its renewal stood at before.
+    /// The state of its renewal before the check.
     before: Renewal,
     /// Whether a login waits for the answer.
     is_awaited: bool,
 }
 
-/// What a renewal came to.
+/// The result of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Renewed {
-    /// Whether it was granted only in part, and was the last one because of that.
+    /// Whether the grant was shorter than before, so that this was the last renewal.
     pub(super) capped: bool,
     /// Whether a login waits for the answer.
     pub(super) is_awaited: bool,
 }
 
-/// What a check comes to.
+/// The result of a request for a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Checked {
-    /// A renewal is sent, and may take so long.
+    /// A renewal is sent, and may take this long.
     Asked(Duration),
     /// The renewal in flight answers it.
     InFlight,
@@ -101,7 +100,7 @@ impl LeaseTerm {
         match (failure, check.map(|check| check.before)) {
             (Failure::Gone | Failure::TokenDead, _) => {}
             (_, Some(before @ Renewal::Stopped { .. })) => self.term.restore(before),
-            // A check that came to nothing before the renewal's time is no failed renewal; at its time it was that too.
+            // A failed check before the renewal's time is not a failed renewal; at its time it is.
             (Failure::Transient | Failure::TimedOut, Some(before @ Renewal::Scheduled(at))) if now < at => {
                 self.term.restore(before);
             }
@@ -110,7 +109,7 @@ impl LeaseTerm {
         check.is_some_and(|check| check.is_awaited)
     }
 
-    /// It is suspected to be gone. A check is made at most `every` so often, and not if its renewal `is_barred`; where it
+    /// Checks whether the lease lives, at most once in `every`, and not if its renewal `is_barred`. If the check
     /// `is_awaited`, a login waits for the answer.
     pub(super) fn check(&mut self, now: Time, every: Duration, is_barred: bool, is_awaited: bool) -> Checked {
         let before = self.term.renewal();

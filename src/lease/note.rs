@@ -1,10 +1,10 @@
-//! What a role says for the log and the metrics. Floor 1.
+//! What a role reports for the log and the metrics. Floor 1.
 
 use std::time::Duration;
 
 use super::ids::{GenerationId, TokenId};
 
-/// What a machine has found, for the log and the metrics.
+/// A report of a role, for the log and the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Note {
     /// A successor is needed; its issuance begins.
@@ -25,24 +25,24 @@ pub(crate) enum Note {
         number: GenerationId,
         /// `lease_duration`.
         lease: Duration,
-        /// Whether it was granted only in part: the last renewal.
+        /// Whether the grant was shorter than before, which makes it the last renewal.
         capped: bool,
     },
-    /// The token's renewal was granted only in part, or cannot be.
+    /// The token's renewal was granted only in part, or is not possible.
     TokenEnding(TokenId),
-    /// The token at hand ends too soon for a lease under it to be of use: none is asked for.
+    /// The token ends too early for a useful lease, so none is requested.
     TokenOfNoUse(TokenId),
     /// A lease is gone before its end.
     Lost(GenerationId),
-    /// A grant is too short to be of use.
+    /// A grant is too short.
     TooShort(GenerationId),
-    /// A candidate was refused for good.
+    /// A candidate was refused finally.
     CandidateRefused(GenerationId),
-    /// What an earlier process left is refused, so a fresh one is issued.
+    /// The credential of an earlier process is refused, so a fresh credential is issued.
     NotTakenUp(GenerationId),
     /// The sessions of a generation are closed.
     Closing(GenerationId, Cause),
-    /// What became of a lease at its end.
+    /// The outcome of a lease at its end.
     Returned(GenerationId, Outcome),
     /// A generation serves new sessions again, as its successor is gone.
     Recalled(GenerationId),
@@ -55,11 +55,12 @@ pub(crate) enum Note {
 pub(crate) enum Outcome {
     /// It was revoked by itself.
     Lease,
-    /// It went with its token, and was seen to be gone.
+    /// It was revoked with its token, and a look-up did not find it any more.
     Token,
-    /// Its token is revoked, or dead; whether the lease went with it could not be seen.
+    /// Its token is revoked or dead; whether the lease was revoked with it is unknown.
     Unverified,
-    /// It should have gone with its token, and is there: Vault cannot revoke it either, and tries again for a while.
+    /// It should have been revoked with its token, and still exists: Vault cannot revoke it either, and tries again for
+    /// a while.
     Stays,
     /// Its revocation is forbidden: it lapses.
     Forbidden,
@@ -72,9 +73,9 @@ pub(crate) enum Outcome {
 pub(crate) enum Reason {
     /// The route has never had a credential.
     First,
-    /// `rotate_after` or `max_age`, or the previous one ended before its successor came.
+    /// `rotate_after` or `max_age`, or the previous credential ended before its successor came.
     Schedule,
-    /// The lease cannot be extended any more, or not in full.
+    /// The lease cannot be extended any more, or not completely.
     Capped,
     /// The lease is not renewable, or may not be renewed, or its renewals keep failing.
     NotRenewable,
@@ -88,14 +89,14 @@ pub(crate) enum Reason {
     Command,
     /// The configuration has changed.
     Reload,
-    /// An earlier process has left a credential that is good.
+    /// An earlier process has left a usable credential.
     TakenUp,
     /// It is issued ahead of need, to stand by.
     Standby,
 }
 
 impl Reason {
-    /// The word in the metric and the log.
+    /// The value in the metric and the log.
     #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -1,11 +1,12 @@
-//! What a login comes to that a server refuses though its credential's lease lives: the credential is proved, and if that
-//! fails replaced, at most once a minute, or whatever is being issued anyway is waited for. Floor 1.
+//! What follows for logins that a server refuses though the lease of their credential lives. The credential is proved.
+//! If the proof fails, it is replaced, at most once a minute, or the logins wait for the issuance that is under way.
+//! Floor 1.
 
 use super::doubt::{Answer, Doubt, ReplaceGate};
 use super::ids::GenerationId;
 use crate::time::Time;
 
-/// What is known of the current credential where logins with it are refused, and which logins wait.
+/// The state of the current credential after refused logins, and the logins that wait.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Refusals {
     doubt: Doubt,
@@ -14,7 +15,7 @@ pub(super) struct Refusals {
     awaited: Option<GenerationId>,
 }
 
-/// What is to be done about a refused login.
+/// What follows for a refused login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remedy {
     /// The credential is proved.
@@ -38,7 +39,7 @@ impl Refusals {
         self.doubt.is_proving(number)
     }
 
-    /// Logins wait for the issuance that is under way, if one is.
+    /// Logins wait for the issuance that is under way, if there is an issuance.
     pub(super) fn wait(&mut self, number: GenerationId) {
         self.awaited = Some(number);
     }
@@ -48,7 +49,7 @@ impl Refusals {
         self.awaited.is_some()
     }
 
-    /// A login with the current generation was refused, and waits for another one.
+    /// A login with the current generation was refused, and waits for another credential.
     pub(super) fn refused(&mut self, now: Time, number: GenerationId) -> Remedy {
         match self.doubt.ask(now, number) {
             Answer::Prove => Remedy::Prove,
@@ -58,7 +59,7 @@ impl Refusals {
         }
     }
 
-    /// The proof of a generation has come back. `replaceable`: it is current, and is not being replaced already.
+    /// The proof of a generation has ended. `replaceable`: it is current, and is not being replaced already.
     pub(super) fn settle(
         &mut self,
         now: Time,
@@ -89,8 +90,8 @@ impl Refusals {
         self.awaited = None;
     }
 
-    /// The generation whose logins wait for nothing: no issuance `is_under_way`, and no proof. `is_current` says whether
-    /// logins can still be with it.
+    /// The generation whose logins wait in vain: no issuance `is_under_way`, and no proof. `is_current` says whether
+    /// logins can still have it.
     pub(super) fn wait_for_nothing(
         &mut self,
         is_current: impl FnOnce(GenerationId) -> bool,

@@ -1,4 +1,4 @@
-//! Which leases are renewed, and when: each at its time, and two credentials by turns. Floor 1.
+//! Which leases are renewed, and when. The leases of two credentials are renewed at different times. Floor 1.
 
 #[cfg(test)]
 mod tests;
@@ -18,7 +18,7 @@ use crate::time::Time;
 /// At most this many retired generations are renewed for their sessions.
 const MOST_RETIRING: usize = 8;
 
-/// Asks for the renewals that are due. A generation is not renewed past `max_age`, nor if it is one of too many that have
+/// Requests the renewals that are due. A generation is not renewed past `max_age`, nor if too many generations have
 /// retired.
 pub(super) fn renew(
     now: Time,
@@ -57,8 +57,8 @@ pub(super) fn show(generations: &Generations, deadlines: &mut Deadlines) {
     }
 }
 
-/// Has the generation that stands by renewed half a period off the current one, and each lease together with its token:
-/// a generation lives as long as the one of the two that was renewed first.
+/// Plans the renewal of the standby half a period from that of the current generation, and that of each lease together
+/// with its token: a generation lives only as long as the lease or token that was renewed first.
 pub(super) fn stagger(now: Time, generations: &mut Generations, tokens: &mut Tokens) {
     let (Some((current, _)), Some((standby, _))) = (generations.current(), generations.standby()) else {
         return;
@@ -72,19 +72,20 @@ pub(super) fn stagger(now: Time, generations: &mut Generations, tokens: &mut Tok
     of_standby.advance(at.map_or(of_standby.at, |at| at.max(now)), generations, tokens, standby);
 }
 
-/// When a generation is renewed.
+/// The time of a generation's renewal.
 #[derive(Clone, Copy)]
 struct RenewalPhase {
     at: Time,
-    /// How long a renewal is of use.
+    /// For how long a renewal is usable.
     usable: Duration,
     /// Whether its lease is renewed then.
     lease: bool,
-    /// Whether its token is.
+    /// Whether its token is renewed then.
     token: bool,
 }
 
-/// When what bounds this generation is renewed; `None` while a renewal is under way, or fails, or there is none.
+/// When the lease and token of this generation are renewed; `None` while a renewal is in flight or fails, or if there
+/// is none.
 fn phase(generations: &Generations, tokens: &Tokens, number: GenerationId) -> Option<RenewalPhase> {
     let generation = generations.get(number)?;
     let (lease, lease_at) = (generation.term(), generation.renew_at()?);
@@ -93,19 +94,20 @@ fn phase(generations: &Generations, tokens: &Tokens, number: GenerationId) -> Op
     }
     let by_lease = RenewalPhase { at: lease_at, usable: lease.usable(), lease: true, token: false };
     let token = tokens.term(generation.token());
-    // A token that is not renewed has an end of its own, or none.
+    // A token that is not renewed has its own end, or none.
     let Some(token) = token.filter(|token| !matches!(token.renewal(), Renewal::Stopped { .. })) else {
         return Some(by_lease);
     };
     let token_at = token.renews_at().filter(|_| !token.is_failing())?;
     let owned = |other: &Generation| other.token() == generation.token() && other.is_renewed();
     let is_shared = generations.iter().any(|(n, other)| n != number && owned(other));
-    // The longer of two such has always more to come than the shorter one at its best.
+    // If one term is at least twice as long as the other, it always has more time left than the shorter term has at
+    // most.
     let is_twice = |longer: &Term, shorter: &Term| longer.usable() >= shorter.usable() * 2;
     Some(if is_twice(token, lease) {
         by_lease
     } else if is_shared {
-        // No generation is drawn to its sibling's renewal by their token.
+        // A token that both generations share must not pull the two renewals together.
         RenewalPhase { token: true, ..by_lease }
     } else if is_twice(lease, token) {
         RenewalPhase { at: token_at, usable: token.usable(), lease: false, token: true }

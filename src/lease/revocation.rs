@@ -1,4 +1,4 @@
-//! How leases are given back, from the end of their last session until it is known what became of them. Floor 1.
+//! How leases are given back, from the end of the last session until the outcome is known. Floor 1.
 //!
 //! ```text
 //!   Revoking ──revoked, or it has lapsed──────────────────────────────────────────▶ forgotten
@@ -8,9 +8,10 @@
 //!                 │ its token is dead  ▼                                                │
 //!                 └──────────────▶ Verifying ──seen to be gone, or looked up often enough┘
 //! ```
-//! Vault answers for a token at once and revokes what it owned afterwards, so its answer says nothing of the lease. Where
-//! the database does not let go of the user, the lease stays, and Vault tries again for some minutes. So the lease is looked
-//! up, a few times, under the token of the credential that serves now. What was not seen to be gone is not counted as gone.
+//! Vault answers the revocation of a token at once and revokes its leases afterwards, so the answer does not say
+//! whether the lease is revoked. If the database refuses to drop the user, the lease stays, and Vault tries again for
+//! some minutes. So the lease is looked up a few times, with the token of the current credential. A lease that was
+//! never found missing is not reported as revoked.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,19 +23,20 @@ use super::note::{Note, Outcome};
 use super::schedule::{self, Jitter};
 use crate::time::Time;
 
-/// Looks before a lease that is still there counts as one that stays. With the waits between them they take 15 s, so that
-/// Vault has mostly tried a second time.
+/// The number of look-ups before a lease that still exists is reported as staying. With the waits between them they
+/// take 15 s, in which Vault has usually tried a second time.
 const LOOKS: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
-/// Leases that go with their token, or went with it: their credentials are dropped, their generations not yet forgotten.
+/// Leases that are or were revoked with their token: their credentials are dropped, their generations not forgotten
+/// yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Revocation(BTreeMap<GenerationId, Return>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Return {
-    /// It could not be revoked by itself, and goes with this token.
+    /// It could not be revoked separately, and is revoked with this token.
     WithToken(TokenId),
     /// Its token is revoked, or dead.
     Verifying {
@@ -51,7 +53,7 @@ impl Revocation {
         self.0.is_empty()
     }
 
-    /// A lease that may not be revoked by itself goes with this token.
+    /// A lease that may not be revoked separately is revoked with this token.
     pub(super) fn go_with(&mut self, token: TokenId, number: GenerationId, actions: &mut Vec<Action>) {
         actions.push(Action::DropCredential(number));
         self.0.insert(number, Return::WithToken(token));
@@ -69,7 +71,7 @@ impl Revocation {
         self.0.insert(number, Return::verifying(now, 0, jitter));
     }
 
-    /// A token is gone, or left to lapse, and what goes with it.
+    /// A token is revoked, or left to expire, and its leases with it.
     pub(super) fn token_gone(
         &mut self,
         now: Time,
@@ -91,8 +93,8 @@ impl Revocation {
         }
     }
 
-    /// Looks that are due, by `asker`, the token of the credential that serves. Without one, and at the end of the route
-    /// (`is_closed`), there is no token to look with.
+    /// Look-ups that are due, with `asker`, the token of the current credential. Without a current credential, and at
+    /// the end of the route (`is_closed`), there is no token for a look-up.
     pub(super) fn look(
         &mut self,
         now: Time,
@@ -185,7 +187,7 @@ mod tests {
         actions
     }
 
-    /// A lease that went with its token at second 0.
+    /// A lease that was revoked with its token at second 0.
     fn verifying() -> Revocation {
         let (mut revocation, mut actions) = (Revocation::default(), Vec::new());
         revocation.go_with(T1, G1, &mut actions);

@@ -1,8 +1,8 @@
-//! When a fresh credential is needed, and what for. Floor 1.
+//! When a fresh credential is needed, and for what reason. Floor 1.
 //!
-//! A credential that stands by is issued and proved ahead of need. It is always younger than the current one, and never
-//! serves before it is published. While it is there, Vault can be away in any moment and about two thirds of a lease are
-//! still to come.
+//! A standby credential is issued and proved before it is needed. It is always younger than the current credential, and
+//! never serves before it is published. While it exists, Vault can fail at any moment, and about two thirds of a lease
+//! are left.
 
 #[cfg(test)]
 mod tests;
@@ -16,35 +16,35 @@ use super::schedule;
 use super::term::NotRenewed;
 use crate::time::Time;
 
-/// What asks for a successor of the current credential, beyond its age and its end.
+/// The reasons for a successor of the current credential, other than its age and its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Rotation {
-    /// A rotation is asked for by hand, with what drain.
+    /// An operator asked for a rotation, with this drain.
     command: Option<Option<DrainSpan>>,
     /// The configuration has changed since the latest publication.
     reload: bool,
-    /// The current generation is refused, and has to be replaced.
+    /// The current generation is refused, and must be replaced.
     refused: Option<GenerationId>,
     /// A current lease was lost and has no successor yet.
     lost: bool,
-    /// The credential that stands by is replaced out of turn: it was lost, or took a lost one's place.
+    /// The standby is replaced out of turn: it was lost, or replaced a lost credential.
     standby_out_of_turn: bool,
     has_published: bool,
 }
 
-/// What is to be done with the credential that stands by.
+/// What to do with the standby.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standby {
-    /// It goes on standing by, or there is none.
+    /// It continues to stand by, or there is none.
     Waits,
-    /// It is published. Where that is `out_of_turn`, the next one to stand by is issued out of turn.
+    /// It is published. If this is `out_of_turn`, the next standby is issued out of turn.
     Publish { number: GenerationId, out_of_turn: bool },
-    /// The settings have none any more: it goes back.
+    /// The settings have no standby any more, so it is given back.
     GiveBack(GenerationId),
 }
 
 impl Rotation {
-    /// What a fresh credential is needed for: now, or else from when on.
+    /// The reason for which a fresh credential is needed now, or else the time from which it is needed.
     pub(super) fn demand(&self, held: Holdings<'_>) -> Result<Reason, Time> {
         if !held.is_wanted {
             return Err(Time::NEVER);
@@ -56,7 +56,7 @@ impl Rotation {
             return Ok(Reason::Reload);
         }
         match held.generations.current() {
-            // An earlier generation may stand in for a lost one.
+            // An earlier generation may replace a lost generation.
             _ if self.lost => Ok(Reason::Revoked),
             None if self.has_published => Ok(Reason::Schedule),
             None => Ok(Reason::First),
@@ -65,7 +65,8 @@ impl Rotation {
         }
     }
 
-    /// Whether a credential to stand by is needed: now, or else from when on. What [`Rotation::demand`] says comes first.
+    /// Whether a standby is needed now, or else the time from which it is needed. The result of [`Rotation::demand`]
+    /// takes precedence.
     pub(super) fn standby_demand(&self, held: Holdings<'_>) -> Result<(), Time> {
         let Some(current) = held.current().filter(|_| held.settings.standby && held.is_wanted) else {
             return Err(Time::NEVER);
@@ -73,9 +74,9 @@ impl Rotation {
         let at = match held.generations.standby() {
             Some((_, standby)) => replace_standby_at(held, standby),
             None => match held.ending_at(current) {
-                // As far as is known it is renewed for ever.
+                // As far as is known, it can be renewed without limit.
                 Time::NEVER => held.now,
-                // A standby that is issued a third of a life before has two thirds left when it is needed.
+                // A standby issued a third of a life earlier has two thirds left when it is needed.
                 at => at - current.term().usable().min(held.limits(current).usable) / 3,
             },
         };
@@ -91,8 +92,8 @@ impl Rotation {
         }
     }
 
-    /// Whether a lease under this token would end later than the current one, where that is what it is issued for. A
-    /// token that was handed to us must have life left in any case: each lease under it would be made to lapse unused.
+    /// Whether a lease under this token would end later than the current lease, if that is the reason of the issuance.
+    /// A token that was given to us must have life left in any case: otherwise each lease under it would expire unused.
     pub(super) fn is_of_use(&self, held: Holdings<'_>, reason: Reason, id: TokenId) -> bool {
         let tokens = held.tokens;
         let (Some(token_ends_at), Some(left)) = (tokens.ends_at(id), tokens.usable_for(held.now, id)) else {
@@ -108,7 +109,7 @@ impl Rotation {
             _ if self.command.is_some() => return true,
             Reason::Standby => return held.may_stand_by(id),
             Reason::Token => held.limits(current).ends_at,
-            // A lease that its token cuts short is capped, or not renewable, because of that token.
+            // A lease that its token limits is capped, or not renewable, because of that token.
             Reason::Capped | Reason::NotRenewable => held.lapses_at(current),
             Reason::First
             | Reason::Schedule
@@ -121,8 +122,8 @@ impl Rotation {
         token_ends_at > ends_at + schedule::LEAST_USABLE
     }
 
-    /// From when on a successor cannot wait for its proof: nothing is usable, or the current one's drain time has come.
-    /// `proving`: what the candidate was asked for.
+    /// The time from which a successor cannot wait for its proof: nothing is usable, or the drain of the current
+    /// generation is due. `proving`: the reason of the candidate.
     pub(super) fn presses_at(&self, held: Holdings<'_>, proving: Option<Reason>) -> Time {
         if held.runs_until().is_none() {
             return held.now;
@@ -133,8 +134,8 @@ impl Rotation {
         held.current().map_or(Time::NEVER, |current| held.would_drain_at(current))
     }
 
-    /// Publishes what stands by if the current generation is gone, or is to be replaced for a reason that Vault's absence
-    /// must not delay. A rotation by age or on command asks for a fresh credential.
+    /// Publishes the standby if the current generation is gone, or must be replaced for a reason that must not wait for
+    /// Vault. A rotation by age or on command needs a fresh credential.
     pub(super) fn choose_standby(&self, held: Holdings<'_>) -> Standby {
         let Some((number, standby)) = held.generations.standby().filter(|_| held.is_wanted) else {
             return Standby::Waits;
@@ -158,22 +159,22 @@ impl Rotation {
         Standby::Publish { number, out_of_turn }
     }
 
-    /// Whether a rotation is asked for by hand.
+    /// Whether an operator asked for a rotation.
     pub(super) fn is_commanded(&self) -> bool {
         self.command.is_some()
     }
 
-    /// A rotation is asked for by hand. An earlier one's drain stays where this one has none.
+    /// An operator asks for a rotation. Without a drain, the drain of an earlier command stays.
     pub(super) fn command(&mut self, drain: Option<DrainSpan>) {
         self.command = Some(drain.or_else(|| self.command.flatten()));
     }
 
-    /// The rotation that was asked for is over: whether there was one, and its drain.
+    /// The rotation on command has ended. Returns whether there was a command, and its drain.
     pub(super) fn end_command(&mut self) -> Option<Option<DrainSpan>> {
         self.command.take()
     }
 
-    /// The configuration has changed. Before the first publication nothing has to be replaced for it.
+    /// The configuration has changed. Before the first publication nothing has to be replaced.
     pub(super) fn reload(&mut self, is_closed: bool) {
         self.reload = self.has_published && !is_closed;
     }
@@ -208,7 +209,8 @@ impl Rotation {
         self.standby_out_of_turn = false;
     }
 
-    /// What stood by, or was to, is published for a lost or a refused one: the next one is issued out of turn.
+    /// The standby, or the candidate for it, replaces a lost or refused credential: the next standby is issued out of
+    /// turn.
     pub(super) fn took_standby(&mut self) {
         self.standby_out_of_turn = true;
     }
@@ -230,7 +232,7 @@ impl Rotation {
         self.reload = false;
     }
 
-    /// Nothing is needed any more until a session comes.
+    /// Nothing is needed until a session comes.
     pub(super) fn rest(&mut self) {
         self.lost = false;
         self.refused = None;
@@ -238,7 +240,7 @@ impl Rotation {
     }
 }
 
-/// What the current generation itself asks a successor for.
+/// The reason for which the current generation itself needs a successor.
 fn demand_of(held: Holdings<'_>, current: &Generation) -> Result<Reason, Time> {
     let draining_at = held.would_drain_at(current);
     let by_age = held.settings.rotate_after.map(|age| (current.issued_at() + age, Reason::Schedule));
@@ -247,7 +249,7 @@ fn demand_of(held: Holdings<'_>, current: &Generation) -> Result<Reason, Time> {
         NotRenewed::NotRenewable => (at, Reason::NotRenewable),
         NotRenewed::MaxAge | NotRenewed::Endless => (at, Reason::Schedule),
     });
-    // Renewals that keep failing while the end draws near: a fresh lease may come where a longer one does not.
+    // Renewals keep failing and the end is near: a fresh lease may be granted although renewals fail.
     let lease_failing = current.term().is_failing().then_some((draining_at, Reason::NotRenewable));
     let token_failing = held.tokens.is_failing(current.token()).then_some((draining_at, Reason::Token));
     let by_token = Some((held.tokens.ending_at(current.token()), Reason::Token));

@@ -9,28 +9,29 @@ pub(crate) const CANCEL_LEAD: Duration = Duration::from_secs(1);
 pub(crate) const LEAST_USABLE: Duration = Duration::from_secs(2);
 /// A grant shorter than the longest by more than this is capped. Vault rounds to whole seconds.
 pub(crate) const CAP_SLACK: Duration = Duration::from_secs(1);
-/// After a hard close the upstream's EOF is waited for at most this long.
+/// The longest wait for the upstream's EOF after a hard close.
 pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(5);
 
-/// What is kept between the end of a lease and `end_at`: 5 % of the lease, at least 2 s, at most 5 s.
+/// The margin between `end_at` and the end of a lease: 5 % of the lease, at least 2 s, at most 5 s.
 ///
-/// Vault rounds a TTL to whole seconds and the roles' own expiry is Vault's to enforce, so the very end is not ours.
+/// Vault rounds a TTL to whole seconds and enforces the expiry of the roles, so the last seconds cannot be used.
 #[must_use]
 pub(crate) fn margin(lease: Duration) -> Duration {
     (lease / 20).clamp(Duration::from_secs(2), Duration::from_secs(5))
 }
 
-/// From the sending of a grant to the hard close that it alone would give.
+/// The time from the sending of a request to the hard close that its grant leads to.
 #[must_use]
 pub(crate) fn usable(grant: Duration, margin: Duration) -> Duration {
     grant.saturating_sub(margin).saturating_sub(CANCEL_LEAD)
 }
 
-/// When to renew: at two thirds of the usable life, earlier by at most a tenth of that, or by most of it where it is to be
-/// `spread`; never within a second, so that a token too short to be of use is not renewed in a hot loop.
+/// When to renew: at two thirds of the usable life, earlier by at most a tenth of that, or by most of it if the renewal
+/// is to be `spread`. The renewal is never within a second, so that a token that is too short is not renewed in a hot
+/// loop.
 ///
-/// What many processes were granted at the same time, after their common start or Vault's return, they would renew together
-/// again and again: a tenth of a period spreads a crowd over days. One renewal at any time spreads it at once.
+/// Processes that got their grants at the same time, after a common start or Vault's return, would renew them together
+/// again and again. A tenth of a period spreads them within days; a single renewal at any time spreads them at once.
 #[must_use]
 pub(crate) fn renew_at(sent_at: Time, usable: Duration, is_spread: bool, jitter: Jitter) -> Time {
     let two_thirds = (usable.saturating_mul(2) / 3).max(Duration::from_secs(1));
@@ -38,7 +39,7 @@ pub(crate) fn renew_at(sent_at: Time, usable: Duration, is_spread: bool, jitter:
     sent_at + (two_thirds - jitter.of(earlier)).max(Duration::from_secs(1))
 }
 
-/// How long before the hard close a retired generation's sessions begin to be closed.
+/// How long before the hard close the drain of a retired generation begins.
 ///
 /// `setting`, or a tenth of the lease as issued and at most 5 minutes; never more than a quarter of the usable life,
 /// which is after the latest moment of a renewal.
@@ -54,19 +55,19 @@ pub(crate) fn back_off(attempt: u32, first: Duration, most: Duration, jitter: Ji
     wait - jitter.of(wait / 4)
 }
 
-/// The longest wait between tries of what has to succeed within `left`: a third of it, and at least 1 s; where there are
-/// minutes, half of it, and at most 10 min.
+/// The longest wait between attempts that have to succeed within `left`: a third of it, and at least 1 s. If minutes
+/// are left, half of it, and at most 10 min.
 ///
-/// Back-off alone would sleep through the end of a short lease though Vault has long been back. Where much is left, nobody is
-/// in a hurry, and a Vault that is back is not asked by a whole fleet within half a minute.
+/// Back-off alone might exceed the rest of a short lease although Vault has long been back. If much time is left,
+/// nothing is urgent, and a whole fleet does not send its requests within half a minute of Vault's return.
 #[must_use]
 pub(crate) fn longest_wait(left: Duration) -> Duration {
     let part = if left > Duration::from_mins(2) { left / 2 } else { left / 3 };
     part.clamp(Duration::from_secs(1), Duration::from_mins(10))
 }
 
-/// Two leases are renewed half a `period` apart, so that one of the two always has two thirds of its life to come. If `at`
-/// is too close to `other`, gives an earlier time for `at` that restores the gap; otherwise `None`.
+/// Two leases are renewed half a `period` apart, so that at any time either has two thirds of its life left. If `at` is
+/// too close to `other`, returns an earlier time for `at` that restores the gap; otherwise `None`.
 #[must_use]
 pub(crate) fn antiphase(other: Time, at: Time, period: Duration) -> Option<Time> {
     let span = period.as_nanos();
@@ -75,7 +76,7 @@ pub(crate) fn antiphase(other: Time, at: Time, period: Duration) -> Option<Time>
     }
     let half = span / 2;
     let phase = |ahead: u128, behind: u128| (ahead % span + span - behind % span) % span;
-    // How far beyond the moment half a period off.
+    // How far `at` is beyond the time that is half a period away.
     let beyond = (phase(at.since(other).as_nanos(), other.since(at).as_nanos()) + span - half) % span;
     if beyond == 0 || span - beyond <= span / 16 {
         return None;
@@ -98,27 +99,27 @@ pub(crate) struct Retry {
 }
 
 impl Retry {
-    /// It is in flight for the first time.
+    /// The first attempt is in flight.
     pub(super) const IN_FLIGHT: Self = Self { tries: 0, at: None };
-    /// It is not made at all.
+    /// No attempt is made.
     pub(super) const GIVEN_UP: Self = Self { tries: 0, at: Some(Time::NEVER) };
 
-    /// It is made for the first time at this time.
+    /// The first attempt is made at this time.
     pub(super) fn at(at: Time) -> Self {
         Self { tries: 0, at: Some(at) }
     }
 
-    /// When it is to be made; `None` while it is in flight.
+    /// When the next attempt is made; `None` while an attempt is in flight.
     pub(super) fn due(self) -> Option<Time> {
         self.at
     }
 
-    /// It is in flight again.
+    /// The next attempt is in flight.
     pub(super) fn again(self) -> Self {
         Self { at: None, ..self }
     }
 
-    /// It failed this time, and is made again after a back-off.
+    /// An attempt failed, and another follows after a back-off.
     pub(super) fn failed(self, now: Time, jitter: Jitter) -> Self {
         let wait = back_off(self.tries, Duration::from_millis(500), Duration::from_secs(30), jitter);
         Self { tries: self.tries.saturating_add(1), at: Some(now + wait) }

@@ -1,8 +1,8 @@
-//! What a route's configuration says of its lease. Floor 1.
+//! The settings of a route for its leases. Floor 1.
 
 use std::time::Duration;
 
-/// What a route's configuration says of its lease.
+/// The settings of a route for its leases.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Settings {
     /// A fresh credential is published at this age.
@@ -11,17 +11,18 @@ pub(crate) struct Settings {
     pub(crate) max_age: Option<Duration>,
     /// How long before the hard close sessions begin to be closed.
     pub(crate) drain: Option<Duration>,
-    /// How long a successor must be published before an earlier lease is given back; zero with one upstream address.
+    /// How long a successor must be published before an earlier lease is given back; zero if there is one upstream
+    /// address.
     pub(crate) replica_grace: Duration,
-    /// Of a lazy route: nothing is issued before a session asks for it, and what there is is given back after so long
-    /// without one.
+    /// Only for a lazy route: nothing is issued before a session needs it, and a credential is given back after this
+    /// time without a session.
     pub(crate) lazy: Option<Duration>,
     /// Whether a second credential stands by.
     pub(crate) standby: bool,
-    /// Grants out of turn at once.
+    /// The number of grants out of turn that may come at once.
     pub(crate) issue_burst: u32,
-    /// One more grant out of turn each.
+    /// The time after which another grant out of turn is allowed.
     pub(crate) issue_interval: Duration,
-    /// Of the jitter; 0 is none.
+    /// The seed of the jitter; 0 means no jitter.
     pub(crate) seed: u64,
 }

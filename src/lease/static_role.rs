@@ -1,7 +1,8 @@
 //! A static role's life: a password that is changed in place, and read again. Floor 1.
 //!
-//! There is no lease: a rotation harms no session, so nothing is drained, ended or given back but the token that reads.
-//! Vault says how long a password has to live (`ttl`) but changes it up to some seconds later, and by hand at any time.
+//! There is no lease: a rotation harms no session, so nothing is drained, ended or given back except the token of the
+//! reads. Vault states the time to the next rotation (`ttl`), but rotates up to some seconds later, and by hand at any
+//! time.
 //!
 //! ```text
 //!   Waiting ──due, or a login was refused──▶ LoggingIn (no living token) ──▶ Reading
@@ -30,16 +31,16 @@ use proofs::{Follows, Found, Proofs};
 use reads::Reads;
 
 /// A static role of Vault: one credential, whose password changes in place. It takes the same events as a
-/// [`DynamicRole`](super::DynamicRole), and gives the same actions.
+/// [`DynamicRole`](super::DynamicRole), and returns the same actions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StaticRole {
     tokens: Tokens,
-    /// The token that reads.
+    /// The token of the reads.
     token: Option<TokenId>,
     reads: Reads,
     proofs: Proofs,
     entry: Entry,
-    /// Every password that sessions have logged in with; the last one is current.
+    /// Each password that sessions have logged in with; the last is current.
     generations: BTreeMap<GenerationId, Password>,
     next_number: GenerationId,
     /// The passwords whose refused logins wait for the read in flight.
@@ -53,17 +54,17 @@ pub(crate) struct StaticRole {
     actions: Vec<Action>,
 }
 
-/// One password.
+/// A password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Password {
-    /// When it was asked for.
+    /// When the read was sent.
     pub(crate) read_at: Time,
-    /// Whether it may end once it is empty, as the driver knows it.
+    /// Whether the driver was asked to end it once it is empty.
     ends_when_empty: bool,
 }
 
 impl StaticRole {
-    /// A role whose password has not been read. It asks for it at the first event.
+    /// A role whose password has not been read. It requests the password at the first event.
     #[must_use]
     pub(crate) fn new(seed: u64) -> Self {
         Self {
@@ -84,7 +85,7 @@ impl StaticRole {
         }
     }
 
-    /// Takes in what has happened by `now`, and gives what is to be done, in order.
+    /// Handles an event at `now`, and returns the actions in order.
     pub(crate) fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
         self.take_in(now, event);
         self.review(now);
@@ -137,7 +138,7 @@ impl StaticRole {
                 }
             }
             Event::PublishedProofEnded(number) => self.entry.ended(now, number),
-            // Its password is changed in place: there is no other.
+            // The password changes in place: there is no other credential.
             Event::Await(number) => self.actions.push(Action::TooEarly(number)),
             Event::Rotate(_) => {
                 self.commanded = true;
@@ -150,7 +151,7 @@ impl StaticRole {
                 self.read_now(now);
             }
             Event::Close | Event::Retire => self.close(),
-            // A static role has no lease to renew or give back; a denial is the database's own.
+            // A static role has no lease to renew or give back; a permission error is about the database only.
             Event::Tick
             | Event::Wanted
             | Event::InUse(_)
@@ -179,8 +180,8 @@ impl StaticRole {
         self.keep_tokens(now);
     }
 
-    /// Proves the password that the server refuses, and the one with which no session can log in. Whether a server has let
-    /// it in does not matter otherwise: there is no other.
+    /// Proves a password that the server refuses, or with which no session can log in. In other cases it does not
+    /// matter whether a server has let it in, since there is no other password.
     fn prove(&mut self, now: Time) {
         let current = self.current();
         if let Some(number) = current.filter(|it| self.proofs.is_due(now, *it, &mut self.deadlines)) {
@@ -192,7 +193,7 @@ impl StaticRole {
         }
     }
 
-    /// Says which passwords may be forgotten once no session that logged in with them is left.
+    /// Reports which passwords may be forgotten once no session that logged in with them is left.
     fn end_empty(&mut self) {
         let current = self.current();
         for (number, password) in &mut self.generations {
@@ -221,7 +222,7 @@ impl StaticRole {
         self.actions.push(Action::Note(Note::Published { number, reason, proved: true, successor }));
     }
 
-    /// A login with this password was refused: whether the password has changed is seen by the next read.
+    /// A login with this password was refused. The next read shows whether the password has changed.
     fn suspected(&mut self, now: Time, number: GenerationId) {
         if self.current() != Some(number) {
             self.actions.push(Action::Answer(number, Verdict::Lost));
@@ -270,15 +271,15 @@ impl StaticRole {
     }
 }
 
-/// What others see of the role. It decides nothing for them.
+/// The state of the role for others. None of it decides anything.
 impl StaticRole {
-    /// When to come back with [`Event::Tick`] at the latest.
+    /// The latest time of the next [`Event::Tick`].
     #[must_use]
     pub(crate) fn next_deadline(&self) -> Time {
         self.deadlines.next()
     }
 
-    /// What the role does next by itself, and when; [`Time::NEVER`] where it does nothing.
+    /// The next action of the role by itself, and its time; [`Time::NEVER`] if there is none.
     #[must_use]
     pub(crate) fn next_action(&self) -> (NextAction, Time) {
         self.deadlines.next_action()
@@ -307,13 +308,13 @@ impl StaticRole {
         self.tokens.ends_at(id)
     }
 
-    /// How often a read has failed since the latest that did not.
+    /// How often a read has failed since the latest success.
     #[must_use]
     pub(crate) fn failures(&self) -> u32 {
         self.reads.failures()
     }
 
-    /// Whether it is meant to have a password.
+    /// Whether it should have a password.
     #[must_use]
     pub(crate) fn is_wanted(&self) -> bool {
         !self.closed

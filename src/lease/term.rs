@@ -1,4 +1,4 @@
-//! A grant of time that can be extended: what a lease and a token have in common. Floor 1.
+//! A grant of time that can be extended, as leases and tokens have it. Floor 1.
 
 use std::time::Duration;
 
@@ -33,17 +33,17 @@ pub(crate) struct Term {
     failures: u32,
 }
 
-/// Where the renewal of a term stands.
+/// The state of a term's renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Renewal {
-    /// To be asked for at this time.
+    /// It will be requested at this time.
     Scheduled(Time),
-    /// Asked for.
+    /// The request was sent.
     InFlight,
-    /// There will be none.
+    /// The term is not renewed any more.
     Stopped {
         why: NotRenewed,
-        /// From then on a successor is needed.
+        /// A successor is needed from then on.
         replace_at: Time,
     },
 }
@@ -51,7 +51,7 @@ pub(crate) enum Renewal {
 /// Why a term is not renewed any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum NotRenewed {
-    /// The latest grant was shorter than an earlier one, or Vault said that it cannot be extended.
+    /// The latest grant was shorter than an earlier grant, or Vault said that the term cannot be extended.
     Capped,
     /// It is not renewable, or the policy forbids it.
     NotRenewable,
@@ -64,7 +64,7 @@ pub(crate) enum NotRenewed {
 }
 
 impl Term {
-    /// As first granted. `span` is `None` where there is no end.
+    /// A term by its first grant. `span` is `None` if it has no end.
     pub(crate) fn new(sent_at: Time, span: Option<Duration>, renewable: bool, jitter: Jitter) -> Self {
         let granted = span.unwrap_or(Duration::MAX);
         let margin = schedule::margin(granted);
@@ -84,7 +84,7 @@ impl Term {
         term
     }
 
-    /// As another process left it: a renewal that was in flight is asked for again.
+    /// A term of another process. A renewal that was in flight is requested again.
     pub(super) fn resumed(self, now: Time) -> Self {
         match self.renewal {
             Renewal::InFlight => Self { renewal: Renewal::Scheduled(now), ..self },
@@ -102,27 +102,27 @@ impl Term {
         self.ends_at
     }
 
-    /// The moment by which what stands on it must be gone: its end, less the margin.
+    /// The time by which everything under it must have ended: its end, less the margin.
     pub(crate) fn end_at(&self) -> Time {
         self.ends_at - self.margin
     }
 
-    /// What is kept before its end.
+    /// The time that is kept before its end.
     pub(crate) fn margin(&self) -> Duration {
         self.margin
     }
 
-    /// The longest grant that it has had.
+    /// The longest grant so far.
     pub(crate) fn longest(&self) -> Duration {
         self.longest
     }
 
-    /// Where its renewal stands.
+    /// The state of its renewal.
     pub(crate) fn renewal(&self) -> Renewal {
         self.renewal
     }
 
-    /// When its renewal will be asked for.
+    /// When its renewal will be requested.
     pub(crate) fn renews_at(&self) -> Option<Time> {
         match self.renewal {
             Renewal::Scheduled(at) => Some(at),
@@ -130,7 +130,7 @@ impl Term {
         }
     }
 
-    /// A renewal that is planned for later is asked for at this time.
+    /// If the renewal is planned for later, it is requested at this time.
     pub(super) fn renew_by(&mut self, at: Time) {
         if let Renewal::Scheduled(planned) = self.renewal {
             self.renewal = Renewal::Scheduled(planned.min(at));
@@ -142,7 +142,7 @@ impl Term {
         self.renewals
     }
 
-    /// Whether its latest renewal failed, so that it is being tried again.
+    /// Whether its latest renewal failed, so that it is tried again.
     pub(crate) fn is_failing(&self) -> bool {
         self.failures > 0
     }
@@ -152,7 +152,7 @@ impl Term {
         schedule::usable(self.granted, self.margin)
     }
 
-    /// From when on a successor is needed; never, as long as it can be renewed.
+    /// The time from which a successor is needed; never, as long as it can be renewed.
     pub(crate) fn replace_at(&self) -> Time {
         match self.renewal {
             Renewal::Stopped { replace_at, .. } => replace_at,
@@ -160,28 +160,28 @@ impl Term {
         }
     }
 
-    /// The request is on its way.
+    /// The request was sent.
     pub(crate) fn asked(&mut self) {
         self.renewal = Renewal::InFlight;
     }
 
-    /// It is dead before its end.
+    /// It has ended early.
     pub(crate) fn died(&mut self, now: Time) {
         self.ends_at = self.ends_at.min(now);
         self.over(NotRenewed::NotRenewable, now);
     }
 
-    /// A check came to nothing: its renewal stands as it stood before.
+    /// A check has failed: the renewal returns to its state before the check.
     pub(crate) fn restore(&mut self, before: Renewal) {
         self.renewal = before;
     }
 
-    /// No renewal any more.
+    /// It is not renewed any more.
     pub(crate) fn over(&mut self, why: NotRenewed, replace_at: Time) {
         self.renewal = Renewal::Stopped { why, replace_at };
     }
 
-    /// The reply to a renewal. True if it was granted less than before, so that this was the last one.
+    /// The reply to a renewal. True if the grant was shorter than before, so that this was the last renewal.
     pub(crate) fn renewed(
         &mut self,
         now: Time,
@@ -190,7 +190,7 @@ impl Term {
         renewable: bool,
         jitter: Jitter,
     ) -> bool {
-        // Others may have waited for the same.
+        // Others may have waited for Vault at the same time.
         let has_waited = std::mem::take(&mut self.failures) > 0;
         self.renewals += 1;
         self.sent_at = sent_at;
@@ -214,7 +214,7 @@ impl Term {
     pub(crate) fn failed(&mut self, now: Time, failure: Failure, jitter: Jitter) {
         match failure {
             Failure::CannotExtend => self.over(NotRenewed::Capped, now),
-            // From two thirds on, as if it had never been renewable.
+            // The term is treated as not renewable: a successor is needed after two thirds.
             Failure::Forbidden | Failure::Refused | Failure::Unusable => self.plan(false, false, jitter),
             Failure::Transient | Failure::TimedOut | Failure::TokenDead | Failure::Gone => {
                 let most = schedule::longest_wait((self.end_at() - schedule::CANCEL_LEAD).since(now));
@@ -230,7 +230,7 @@ impl Term {
         }
     }
 
-    /// `is_spread`: many others may have been granted theirs at the same time.
+    /// `is_spread`: many others may have got their grants at the same time.
     fn plan(&mut self, renewable: bool, is_spread: bool, jitter: Jitter) {
         let at = schedule::renew_at(self.sent_at, self.usable(), is_spread && renewable, jitter);
         self.renewal = if renewable {

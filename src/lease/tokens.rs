@@ -1,6 +1,6 @@
-//! The tokens that a role holds: each is renewed while something stands on it, and revoked afterwards. Floor 1.
+//! The tokens of a role: each is renewed while generations or an issuance need it, and revoked afterwards. Floor 1.
 //!
-//! A lease dies with the token that asked for it, so a token is kept until its last generation has ended.
+//! A lease ends with the token that requested it, so a token is kept until its last generation has ended.
 //!
 //! ```text
 //!   held ──nothing stands on it──▶ revoking ──revoked, refused, or ended──▶ removed
@@ -40,16 +40,16 @@ impl TokenLimits {
     pub(crate) const NONE: Self = Self { ends_at: Time::NEVER, end_at: Time::NEVER, usable: Duration::MAX };
 }
 
-/// What of a token can outlive its process.
+/// The part of a token that outlives its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TokenSnapshot {
     term: Term,
-    /// Whether we logged in for it; one that was handed to us is never revoked.
+    /// Whether it comes from our login. A token that was given to us is never revoked.
     owned: bool,
 }
 
 impl TokenSnapshot {
-    /// Whether this could be of the time before `now`.
+    /// Whether this snapshot may come from the time before `now`.
     #[must_use]
     pub(crate) fn is_before(&self, now: Time) -> bool {
         self.term.sent_at() <= now
@@ -64,19 +64,19 @@ pub(super) struct Tokens(BTreeMap<TokenId, Token>);
 struct Token {
     term: Term,
     owned: bool,
-    /// Creds requests whose outcome is unknown, and that may yet be granted.
+    /// Creds requests with unknown outcome that may still be granted.
     unsettled: u32,
-    /// Until then Vault may still be at work on a creds request of an earlier process. A lease that it makes after the
-    /// token's revocation is in no process's hands, and stays until its own end.
+    /// Until then Vault may still process a creds request of an earlier process. A lease that it makes after the
+    /// token's revocation is unknown to every process, and stays until its own end.
     settles_at: Time,
     revoking: Option<Retry>,
 }
 
-/// How long Vault may take over a request whose client has died.
+/// How long Vault may process a request whose client has died.
 const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 
 impl Tokens {
-    /// As an earlier process left them.
+    /// The tokens that an earlier process left.
     pub(super) fn resume(now: Time, left: &[(TokenId, TokenSnapshot)]) -> Self {
         let token = |kept: &TokenSnapshot| Token {
             settles_at: now + SETTLES_WITHIN,
@@ -91,17 +91,17 @@ impl Tokens {
         self.0.iter().map(|(id, token)| (*id, kept(token))).collect()
     }
 
-    /// Whether there is none.
+    /// Whether there is no token.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether this one is there.
+    /// Whether this token exists.
     pub(super) fn has(&self, id: TokenId) -> bool {
         self.0.contains_key(&id)
     }
 
-    /// A login has brought it. A token that is there already may have been renewed by another process.
+    /// The result of a login. A token that is known already may have been renewed by another process.
     pub(super) fn logged_in(&mut self, id: TokenId, facts: TokenFacts, jitter: Jitter) {
         let term = Term::new(facts.sent_at, facts.ttl, facts.renewable, jitter);
         match self.0.get_mut(&id) {
@@ -114,7 +114,7 @@ impl Tokens {
         }
     }
 
-    /// How it bounds the leases that it owns; one that is not there does not.
+    /// How it bounds the leases that it owns. An unknown token sets no bound.
     pub(super) fn limits(&self, id: TokenId) -> TokenLimits {
         self.0.get(&id).map_or(TokenLimits::NONE, |Token { term, .. }| TokenLimits {
             ends_at: term.ends_at(),
@@ -128,18 +128,18 @@ impl Tokens {
         self.0.get(&id).map(|token| token.term.ends_at())
     }
 
-    /// From when on it is ending: its renewal was capped, or it cannot be renewed and two thirds of it have passed. Never,
-    /// as long as it can be renewed, or where it is not there.
+    /// The time from which it is ending: its renewal was capped, or it cannot be renewed and two thirds of its life are
+    /// over. Never, as long as it can be renewed, or if it is unknown.
     pub(super) fn ending_at(&self, id: TokenId) -> Time {
         self.0.get(&id).map_or(Time::NEVER, |token| token.term.replace_at())
     }
 
-    /// How long a grant under it would be of use at most; `None` where it is not there.
+    /// How long a grant under it would be usable at most; `None` if it is unknown.
     pub(super) fn usable_for(&self, now: Time, id: TokenId) -> Option<Duration> {
         self.0.get(&id).map(|token| token.usable_for(now))
     }
 
-    /// Whether we logged in for it, so that it is ours to revoke.
+    /// Whether it comes from our login, so that leasehold may revoke it.
     pub(super) fn is_owned(&self, id: TokenId) -> bool {
         self.0.get(&id).is_some_and(|token| token.owned)
     }
@@ -154,7 +154,7 @@ impl Tokens {
         self.0.get(&id).map(|token| &token.term)
     }
 
-    /// The one that lives longest, of those under which a grant would be of use.
+    /// The token that lives longest, of those under which a grant would be usable.
     pub(super) fn longest_living(&self, now: Time) -> Option<TokenId> {
         let is_of_use =
             |token: &Token| token.revoking.is_none() && token.usable_for(now) >= schedule::LEAST_USABLE;
@@ -162,7 +162,7 @@ impl Tokens {
         living.max_by_key(|(_, token)| token.term.ends_at()).map(|(id, _)| *id)
     }
 
-    /// Asks for the renewals that are due, of those that are needed.
+    /// Requests the renewals that are due, of the tokens that are needed.
     pub(super) fn renew(
         &mut self,
         now: Time,
@@ -184,15 +184,15 @@ impl Tokens {
         }
     }
 
-    /// A renewal that is planned for later is asked for at this time.
+    /// If the renewal is planned for later, it is requested at this time.
     pub(super) fn renew_by(&mut self, id: TokenId, at: Time) {
         if let Some(token) = self.0.get_mut(&id) {
             token.term.renew_by(at);
         }
     }
 
-    /// It was renewed. True if that was the last time, as less was granted than before. `ttl` is `None` where it has no
-    /// end.
+    /// It was renewed. True if the grant was shorter than before, so that this was the last renewal. `ttl` is `None` if
+    /// it has no end.
     pub(super) fn renewed(
         &mut self,
         now: Time,
@@ -205,7 +205,8 @@ impl Tokens {
 
     /// Its renewal failed, and it is not known to be dead. True if it is not renewed any more.
     ///
-    /// A policy that forbids the renewal, or a batch token: it is ending from two thirds of its life on, and the first
+    /// If a policy forbids the renewal, or it is a batch token, it is ending after two thirds of its life, and the
+    /// first renewal is not requested before that.
     /// renewal is asked for no earlier than that.
     pub(super) fn renew_failed(&mut self, now: Time, id: TokenId, failure: Failure, jitter: Jitter) -> bool {
         self.0.get_mut(&id).is_some_and(|token| {
@@ -214,29 +215,30 @@ impl Tokens {
         })
     }
 
-    /// It is dead before its end.
+    /// It has ended early.
     pub(super) fn died(&mut self, now: Time, id: TokenId) {
         if let Some(token) = self.0.get_mut(&id) {
             token.term.died(now);
         }
     }
 
-    /// A creds request under it may yet be granted: it is kept until that is settled, then revoked with what it owns.
+    /// A creds request under it may still be granted: it is kept until this is settled, then revoked with all that it
+    /// owns.
     pub(super) fn may_be_granted(&mut self, id: TokenId) {
         if let Some(token) = self.0.get_mut(&id) {
             token.unsettled += 1;
         }
     }
 
-    /// Such a request is settled.
+    /// A creds request with unknown outcome is settled.
     pub(super) fn settled(&mut self, id: TokenId) {
         if let Some(token) = self.0.get_mut(&id) {
             token.unsettled = token.unsettled.saturating_sub(1);
         }
     }
 
-    /// Revokes those that nothing stands on. Gives those that have ended, or are not ours to revoke: they are to be
-    /// removed.
+    /// Revokes the tokens that are not needed. Returns the tokens that have ended, or that leasehold may not revoke:
+    /// the caller removes them.
     pub(super) fn revoke(
         &mut self,
         now: Time,
@@ -268,7 +270,7 @@ impl Tokens {
         self.0.get(&id).is_some_and(|token| token.revoking.is_some())
     }
 
-    /// Its revocation failed: it is tried again, or else what became of it.
+    /// Its revocation failed. It is tried again, or else its outcome is returned.
     pub(super) fn revoke_failed(
         &mut self,
         now: Time,
@@ -289,12 +291,12 @@ impl Tokens {
         }
     }
 
-    /// It is gone, or left to lapse. False if it was not there.
+    /// It is revoked, or left to expire. False if it is unknown.
     pub(super) fn remove(&mut self, id: TokenId) -> bool {
         self.0.remove(&id).is_some()
     }
 
-    /// What no decision hangs on is made equal, so that the model check knows a state again.
+    /// Makes fields equal that no decision depends on, so that the model check recognises a state.
     #[cfg(test)]
     pub(super) fn forget_counts(&mut self) {
         for token in self.0.values_mut() {

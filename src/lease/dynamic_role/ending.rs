@@ -37,7 +37,7 @@ impl DynamicRole {
         }
     }
 
-    /// The sessions of this generation are closed. True if it was the current one.
+    /// The sessions of this generation are closed. True if it was current.
     fn close(&mut self, now: Time, number: GenerationId, cause: Cause) -> bool {
         let was_current = self.generations.close(now, number, cause);
         self.note(Note::Closing(number, cause));
@@ -70,8 +70,9 @@ impl DynamicRole {
                 self.note(Note::Lost(number));
                 if self.close(now, number, Cause::Lost) {
                     self.rotation.lose_current();
-                    // A candidate that a server has refused is no remedy, and the back-off after a refusal was for a route
-                    // that is served: a fresh one is asked for, once each loss, and as far as the limit allows.
+                    // A candidate that a server has refused does not replace the lost credential, and the back-off
+                    // after a refusal assumed that a credential serves the route. So a fresh credential is requested:
+                    // once for each loss, within the limit.
                     self.give_up_refused_candidate();
                     self.issuance.end_slow_back_off();
                 }
@@ -105,7 +106,8 @@ impl DynamicRole {
         }
     }
 
-    /// No session is in this generation any more, and none can come. `stray`: one may still be open on the server.
+    /// No session is in this generation any more, and none can come. `stray`: a session may still be open on the
+    /// server.
     pub(super) fn emptied(&mut self, now: Time, number: GenerationId, stray: bool) {
         let Some(generation) = self.generations.get(number) else { return };
         match generation.state() {

@@ -1,4 +1,5 @@
-//! How the role comes to a fresh credential: it logs in and asks for one. What becomes of it then is `publishing`'s. Floor 1.
+//! How the role gets a fresh credential: it logs in and sends a creds request. `publishing` handles the credential.
+//! Floor 1.
 
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ impl DynamicRole {
             LoggedIn::Unwanted => {}
             LoggedIn::NoUse => {
                 self.note(Note::TokenOfNoUse(token));
-                // Another one may be handed over at any moment.
+                // The owner of the token may provide another token at any moment.
                 let class = if facts.owned { FailureClass::Refused } else { FailureClass::Transient };
                 self.fail(now, class, NotRotated::TokenOfNoUse);
             }
@@ -87,7 +88,8 @@ impl DynamicRole {
         if self.issuance.is_discarded(self.closed) {
             return;
         }
-        // A login that is refused does not end the route while an earlier token lives: its lease comes under that one.
+        // A refused login does not end the route while an earlier token lives: the next lease is requested under that
+        // token.
         let refused = !matches!(failure, Failure::Transient | Failure::TimedOut);
         let held = self.holdings(now);
         let living = held.tokens.longest_living(now).filter(|_| refused && !self.closed);
@@ -96,11 +98,11 @@ impl DynamicRole {
                 self.issuance.request(reason, token);
                 self.actions.push(Action::Issue(token));
             }
-            // It gives tokens that may not do it, or cannot be read.
+            // The logins yield tokens without the right to creds, or with unreadable replies.
             None if matches!(failure, Failure::Forbidden | Failure::Unusable) => {
                 self.fail(now, FailureClass::Refused, NotRotated::LogIn(failure));
             }
-            // The next login is made with what is in the file by then.
+            // The next login uses the content of the file at that time.
             None => self.fail(now, FailureClass::Transient, NotRotated::LogIn(failure)),
         }
     }
@@ -129,7 +131,8 @@ impl DynamicRole {
         self.issuance.not_granted(now, failure);
         match failure {
             Failure::TokenDead => self.token_dead(now, token),
-            // It may be granted yet: the token is held until that is settled, then revoked with what it owns.
+            // The credential may still be granted. The token is held until this is settled, then revoked with all that
+            // it owns.
             Failure::TimedOut | Failure::Unusable => self.tokens.may_be_granted(token),
             _ => {}
         }
@@ -137,7 +140,7 @@ impl DynamicRole {
             return;
         }
         let class = match failure {
-            // A fresh login is the remedy for a dead token.
+            // A new login replaces a dead token.
             Failure::Transient | Failure::TimedOut | Failure::TokenDead => FailureClass::Transient,
             Failure::Forbidden
             | Failure::Gone
@@ -148,7 +151,7 @@ impl DynamicRole {
         self.fail(now, class, NotRotated::Issue(failure));
     }
 
-    /// An attempt at a fresh credential failed; `why` is for those who asked for one.
+    /// An attempt at a fresh credential failed; `why` is the answer to operators who asked for it.
     pub(super) fn fail(&mut self, now: Time, class: FailureClass, why: NotRotated) {
         let left = self.runs_until(now).map(|until| until.since(now));
         let jitter = self.jitter();
@@ -162,7 +165,7 @@ impl DynamicRole {
         }
     }
 
-    /// The configuration has changed: what was asked for by the old one is of no use.
+    /// The configuration has changed, so results of earlier requests are not used.
     pub(super) fn reload(&mut self) {
         self.rotation.reload(self.closed);
         self.dismiss_standby();

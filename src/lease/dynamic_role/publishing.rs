@@ -1,4 +1,4 @@
-//! What becomes of a fresh credential: it is proved, stands by, is published, or is given up. Floor 1.
+//! What follows for a fresh credential: it is proved, stands by, is published, or is given up. Floor 1.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl DynamicRole {
         if candidate.reason() != Reason::Standby || is_needed {
             return self.publish(now, number, true);
         }
-        // It takes the place of an earlier one.
+        // The new standby replaces the earlier standby.
         self.dismiss_standby();
         self.generations.stand_by(number);
         self.issuance.succeed();
@@ -39,7 +39,7 @@ impl DynamicRole {
         }
     }
 
-    /// The credential that is published is proved while no server is known to let it in.
+    /// Proves the published credential while no server is known to let it in.
     pub(super) fn prove_published(&mut self, now: Time) {
         let current = self.generations.current().map(|(number, current)| (number, current.is_accepted()));
         if let Some(number) = self.entry.due(now, current, &mut self.deadlines) {
@@ -90,7 +90,7 @@ impl DynamicRole {
         }
     }
 
-    /// A fresh credential is asked for at once: a candidate that a server has refused is not waited for.
+    /// Requests a fresh credential at once, without waiting for a candidate that a server has refused.
     pub(super) fn give_up_refused_candidate(&mut self) {
         if let Some(number) = self.issuance.abandon_refused() {
             self.note(Note::CandidateRefused(number));
@@ -98,13 +98,13 @@ impl DynamicRole {
         }
     }
 
-    /// From when on a successor cannot wait for its proof.
+    /// The time from which a successor cannot wait for its proof.
     pub(super) fn presses_at(&self, now: Time) -> Time {
         let proving = self.issuance.candidate().map(|candidate| candidate.reason());
         self.rotation.presses_at(self.holdings(now), proving)
     }
 
-    /// A candidate that no server could judge waits for its next proof no longer than until it is needed.
+    /// A candidate that no server could judge waits for its next proof only until it is needed.
     pub(super) fn publish_unjudged(&mut self, now: Time) {
         if let Some(number) = self.issuance.unjudged()
             && now >= self.presses_at(now)
@@ -120,13 +120,13 @@ impl DynamicRole {
             (Reason::Standby, Ok(needed)) => needed,
             (reason, _) => reason,
         };
-        // What was taken up is not the fresh one that a rotation by hand asks for.
+        // A credential of an earlier process is not the fresh credential that a rotation by hand asks for.
         let is_fresh = reason != Reason::TakenUp;
         let command = if is_fresh { self.rotation.end_command().flatten() } else { None };
         if reason == Reason::Standby {
             self.rotation.took_standby();
         }
-        // The one that stands by may be older than this one, and is never published after a younger one.
+        // The standby may be older than this generation, and is never published after a younger generation.
         self.dismiss_standby();
         let successor = self.rotation.has_published();
         self.succeed_current(now, number);
@@ -145,11 +145,11 @@ impl DynamicRole {
         self.note(Note::Published { number, reason, proved, successor });
         self.rotation.reloaded();
         self.issuance.succeed();
-        // What the command cut short at once ends in this very review.
+        // Generations that the command ends at once end in this review.
         self.end_generations(now);
     }
 
-    /// Publishes what stands by if the current generation is gone, or is to be replaced.
+    /// Publishes the standby if the current generation is gone, or must be replaced.
     pub(super) fn publish_standby(&mut self, now: Time) {
         match self.rotation.choose_standby(self.holdings(now)) {
             Standby::Waits => {}
@@ -165,14 +165,14 @@ impl DynamicRole {
         }
     }
 
-    /// Gives back what stands by.
+    /// Gives back the standby.
     pub(super) fn dismiss_standby(&mut self) {
         if let Some((number, _)) = self.generations.standby() {
             self.give_back(number);
         }
     }
 
-    /// The current generation retires and this one takes its place.
+    /// The current generation retires, and this generation takes its place.
     fn succeed_current(&mut self, now: Time, number: GenerationId) {
         self.generations.publish(now, number);
         self.rotation.published();
@@ -181,7 +181,7 @@ impl DynamicRole {
         self.actions.push(Action::Publish(number));
     }
 
-    /// Without a current generation the latest that is still usable serves again.
+    /// Without a current generation, the latest usable generation serves again.
     pub(super) fn choose_current(&mut self, now: Time) {
         let held = self.holdings(now);
         let latest = if held.is_wanted { held.latest_usable() } else { None };

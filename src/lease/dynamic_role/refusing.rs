@@ -1,4 +1,4 @@
-//! What follows where logins with the current credential are refused. Floor 1.
+//! What follows when logins with the current credential are refused. Floor 1.
 
 use super::DynamicRole;
 use crate::lease::event::Action;
@@ -7,7 +7,7 @@ use crate::lease::refusals::Remedy;
 use crate::time::Time;
 
 impl DynamicRole {
-    /// Whether a login with this generation can have another one issued: it is current, and not replaced already.
+    /// Whether a login with this generation can start an issuance: it is current, and is not being replaced already.
     pub(super) fn is_replaceable(&self, number: GenerationId) -> bool {
         self.generations.is_current(number) && !self.rotation.is_refused(number)
     }
@@ -25,7 +25,7 @@ impl DynamicRole {
     pub(super) fn answer_waiting_logins(&mut self, now: Time) {
         let (generations, rotation, issuance) = (&self.generations, &self.rotation, &self.issuance);
         let current = generations.current().map(|(number, _)| number);
-        // A refused one is replaced as soon as that may be.
+        // A refused credential is replaced as soon as the limit allows.
         let is_under_way = current.is_some_and(|number| rotation.is_refused(number))
             || issuance.is_under_way(|| rotation.demand(self.holdings(now)).is_ok());
         let waits = self.refusals.wait_for_nothing(|number| current == Some(number), || is_under_way);

@@ -1,4 +1,4 @@
-//! What renewals come to: extended, failed, lost. Floor 1.
+//! The results of renewals: extended, failed, lost. Floor 1.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::lease::renewal;
 use crate::time::Time;
 
 impl DynamicRole {
-    /// Leases and tokens whose renewal is due. A token is renewed while a living generation, or an issuance, stands on it.
+    /// Renews the leases and tokens that are due. A token is renewed while a living generation or an issuance needs it.
     pub(super) fn renew(&mut self, now: Time) {
         let Self { settings, tokens, generations, issuance, deadlines, actions, .. } = self;
         renewal::renew(now, generations, settings.max_age, deadlines, actions);
@@ -60,7 +60,7 @@ impl DynamicRole {
         self.answer(number, is_awaited, verdict);
     }
 
-    /// A lease is suspected to be gone. Where the check `is_awaited`, a login waits for the answer.
+    /// A lease may be gone. If the check `is_awaited`, a login waits for the answer.
     pub(super) fn check(&mut self, now: Time, number: GenerationId, every: Duration, is_awaited: bool) {
         let max_age = self.settings.max_age;
         let Some(generation) = self.generations.get_mut(number).filter(|it| it.is_renewed()) else {

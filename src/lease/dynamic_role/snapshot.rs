@@ -1,7 +1,7 @@
-//! What of a route's credentials can outlive its process. Floor 1.
+//! The part of a route's credentials that outlives its process. Floor 1.
 //!
-//! The driver writes it down as it changes; after a crash [`DynamicRole::resume`] goes on from it. Times mean the same to both
-//! processes as long as the machine has not been booted in between, which the driver has to see to.
+//! The driver writes it down as it changes; after a crash [`DynamicRole::resume`] continues from it. Times mean the
+//! same in both processes unless the machine was booted in between, which the driver has to check.
 
 use super::DynamicRole;
 use crate::lease::event::Action;
@@ -13,17 +13,17 @@ use crate::lease::settings::Settings;
 use crate::lease::tokens::{TokenSnapshot, Tokens};
 use crate::time::Time;
 
-/// Every token and every lease that is not known to be gone.
+/// Each token and each lease that may still exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    /// The tokens; one on which no generation stands may own a lease whose grant never came.
+    /// The tokens. A token without a generation may own a lease whose grant never arrived.
     pub(crate) tokens: Vec<(TokenId, TokenSnapshot)>,
     /// The generations, oldest first.
     pub(crate) generations: Vec<(GenerationId, GenerationSnapshot)>,
 }
 
 impl DynamicRole {
-    /// What the next process needs if this one ends now.
+    /// What the next process needs if this process ends now.
     #[must_use]
     pub(crate) fn snapshot(&self) -> Snapshot {
         let candidate = || self.generations().filter(|(_, g)| g.state() == State::Candidate).last();
@@ -41,9 +41,9 @@ impl DynamicRole {
         }
     }
 
-    /// A route whose earlier process has left this behind, its generations numbered anew from 1 in this order. The last
-    /// one, if it serves and has time left, is proved and published in place of a fresh one; everything else is given
-    /// back. It all begins at the first event.
+    /// A route that continues from the snapshot of an earlier process. Its generations are numbered from 1 in this
+    /// order. The last generation, if it serves and has time left, is proved and published instead of a fresh
+    /// credential; everything else is given back. All this begins at the first event.
     #[must_use]
     pub(crate) fn resume(settings: Settings, now: Time, left: &Snapshot) -> Self {
         let mut role = Self::new(settings);
@@ -62,7 +62,7 @@ impl DynamicRole {
     fn settle(&mut self, now: Time, number: GenerationId, serves: bool) {
         let Some(generation) = self.generations.get(number) else { return };
         if now >= self.holdings(now).lapses_at(generation) {
-            // It has lapsed; the first review forgets it.
+            // The lease has expired; the first review forgets it.
             self.generations.leave_to_lapse(number);
             return;
         }

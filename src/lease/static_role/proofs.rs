@@ -1,4 +1,4 @@
-//! What the server makes of a static role's password. It is published in any case, since it is the only one. Floor 1.
+//! The proofs of a static role's password. It is published in any case, since there is no other. Floor 1.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) struct Proofs {
     refused: Option<Refused>,
 }
 
-/// A password that the server refuses is proved again until it lets in: a login that would show it may not come meanwhile.
+/// A password that the server refuses is proved again until it is accepted, since no login may come that would show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Refused {
     tries: u32,
@@ -74,7 +74,7 @@ impl Proofs {
         self.doubt.ask(now, number)
     }
 
-    /// A proof has ended. It says nothing of a password that is not current any more.
+    /// A proof has ended. A proof of a password that is not current any more has no effect.
     pub(super) fn settle(
         &mut self,
         now: Time,
@@ -92,7 +92,7 @@ impl Proofs {
             if is_doubted {
                 return Follows::LetsIn;
             }
-            // It says nothing of a login that is refused later.
+            // This proof does not count for a login that is refused later.
             self.doubt = Doubt::Unasked;
             return Follows::Nothing;
         }

@@ -18,7 +18,7 @@ pub(super) struct Reads {
     polls: u32,
     /// Refused logins make it poll until then.
     urgent_until: Time,
-    /// What is in flight was asked for by an earlier configuration.
+    /// The request in flight was made with an earlier configuration.
     reloaded: bool,
 }
 
@@ -29,11 +29,11 @@ enum State {
     InFlight { token: TokenId },
 }
 
-/// After the end that Vault names, until the first read: Vault's queue ticks in seconds.
+/// The wait between the end that Vault names and the first read: Vault's queue ticks in seconds.
 const SETTLE: Duration = Duration::from_secs(1);
-/// A refused login makes it read again and again for so long.
+/// How long a refused login makes the password be read repeatedly.
 const URGENT_FOR: Duration = Duration::from_secs(30);
-/// A read because of a refused login comes at most this often.
+/// The least time between two reads because of refused logins.
 const READ_EVERY: Duration = Duration::from_secs(1);
 /// The longest wait between two reads while something new is due.
 const LONGEST_POLL: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ impl Reads {
         }
     }
 
-    /// How often a read has failed since the latest that did not.
+    /// How often a read has failed since the latest success.
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }
@@ -97,7 +97,7 @@ impl Reads {
         self.state = State::InFlight { token };
     }
 
-    /// The password was read; it lives for `ttl`, and `is_new` or the one that is known.
+    /// The password was read, and is valid for `ttl`. `is_new`: it differs from the known password.
     pub(super) fn answered(&mut self, now: Time, sent_at: Time, ttl: Duration, is_new: bool, jitter: Jitter) {
         self.failures = 0;
         self.reloaded = false;
@@ -119,8 +119,8 @@ impl Reads {
         self.state = State::Waiting { until };
     }
 
-    /// The login or the read failed. `away`: it may work at any moment, as Vault did not say no. False if it was for an
-    /// earlier configuration, which says nothing of this one: it is read again at once.
+    /// The login or the read failed. `away`: it may succeed at any moment, since Vault did not refuse. False if the
+    /// request was made with an earlier configuration: the password is then read again at once.
     pub(super) fn failed(&mut self, now: Time, away: bool, is_served: bool, jitter: Jitter) -> bool {
         if std::mem::take(&mut self.reloaded) {
             self.state = State::Waiting { until: now };
@@ -135,7 +135,8 @@ impl Reads {
         true
     }
 
-    /// Something does not fit: it is read soon, and often, though less and less so while a password stays refused.
+    /// The password does not match the server: it is read soon and often, though less often the longer it stays
+    /// refused.
     pub(super) fn retry_now(&mut self, now: Time) {
         self.urgent_until = now + URGENT_FOR;
         if let State::Waiting { until } = self.state
@@ -147,14 +148,14 @@ impl Reads {
         }
     }
 
-    /// It is asked for by hand, or by another configuration: what has failed so far is not waited out.
+    /// An operator or a new configuration asks for a read, which ends the back-off.
     pub(super) fn end_back_off(&mut self, now: Time) {
         if self.is_waiting() && self.failures > 0 {
             self.state = State::Waiting { until: now };
         }
     }
 
-    /// The configuration has changed: a failure of what is in flight says nothing.
+    /// The configuration has changed: a failure of the request in flight does not count.
     pub(super) fn reload(&mut self) {
         self.reloaded = !self.is_waiting();
     }
