@@ -78,8 +78,8 @@ impl Connections {
         Self { tasks: JoinSet::new(), open: Vec::new(), most, most_of_one_peer }
     }
 
-    /// Serves a connection in its own task. If another connection is closed for it, this waits until that one's task
-    /// has dropped its socket, within the next turn of the runtime. Otherwise both would hold a descriptor.
+    /// Serves a connection in its own task. If another connection is closed for it, this waits until the task of that
+    /// connection has dropped its socket, within the next turn of the runtime. Otherwise both would hold a descriptor.
     pub(crate) async fn admit<F>(&mut self, peer: Peer, serve: impl FnOnce(Progress) -> F)
     where
         F: Future<Output = ()> + Send + 'static,

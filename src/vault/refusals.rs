@@ -21,8 +21,7 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// How long this credential must not be sent. `None`: it may be sent now, as any other credential than the refused
-    /// one.
+    /// How long this credential must not be sent. `None`: it may be sent now, as any credential that was not refused.
     pub(super) fn wait(&self, credential: &Secret, now: Instant) -> Option<Duration> {
         let (_, _, again_at) = self.latest.as_ref().filter(|(refused, ..)| refused.same(credential))?;
         (now < *again_at).then(|| again_at.duration_since(now))
