@@ -1,10 +1,10 @@
-//! Scripts for the machines, and a simulator that drives them over simulated weeks.
+//! Scripts for the machines, and a simulator that runs them over simulated weeks.
 //!
-//! | file | what it holds the machines to |
+//! | file | what it checks |
 //! |---|---|
-//! | `renewal`, `rotation`, `proof`, `ends`, `giving_back`, `bounds`, `crash` | one rule each test, as a script |
+//! | `renewal`, `rotation`, `proof`, `ends`, `giving_back`, `bounds`, `crash` | one rule a test, as a script |
 //! | `known`, `watch` | what the driver knows, and the promises P2 to P7 checked after each step |
-//! | `world`, `promises` | a model of Vault, database and sessions, and a run through it by dice |
+//! | `world`, `promises` | a model of Vault, database and sessions, and random runs with it |
 //! | `model` | every order of events up to a depth, and three bugs planted on purpose |
 //! | `static_role` | the small machine of a static role, as scripts |
 //! | `properties` | random worlds, random event sequences, and three bugs planted on purpose |

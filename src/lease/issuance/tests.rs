@@ -1,4 +1,4 @@
-//! The issuance by itself: each answer, and what it leads to.
+//! The issuance alone: each answer, and what follows from it.
 
 use super::*;
 

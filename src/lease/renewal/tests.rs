@@ -1,4 +1,4 @@
-//! Renewals by themselves.
+//! Renewals alone.
 
 use super::*;
 use crate::lease::event::TokenFacts;
@@ -18,7 +18,7 @@ fn add(generations: &mut Generations, sent_at: Time) -> GenerationId {
     generations.add(Generation::new(T1, sent_at, lease, true, Jitter::NONE))
 }
 
-/// What is asked for at this second, and when it is looked at again.
+/// The renewals that are requested at this second, and the time of the next review.
 fn renew_at(generations: &mut Generations, second: u64, max_age: Option<Duration>) -> (Vec<Action>, Time) {
     let (mut deadlines, mut actions) = (Deadlines::new(at(second)), Vec::new());
     renew(at(second), generations, max_age, &mut deadlines, &mut actions);

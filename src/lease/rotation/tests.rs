@@ -1,4 +1,4 @@
-//! The rotation by itself: what asks for a fresh credential, and when.
+//! The rotation alone: when a fresh credential is needed, and for what reason.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A login refused upstream, and how often what may be asked.
+//! Logins that the server refuses, and the limits of repeated requests.
 
 use super::script::*;
 use crate::lease::{
@@ -106,7 +106,8 @@ fn a_request_that_brought_no_grant_takes_nothing_from_the_bucket() {
     }
 }
 
-/// When credentials are asked for in the first ten minutes, where each request ends so under a token that was handed over.
+/// When credentials are requested in the first ten minutes, if each request fails in this way under a token that was
+/// given to us.
 fn asked_at(failure: Failure) -> Vec<f64> {
     let mut story = Story::new(settings());
     let handed = TokenFacts { owned: false, ..endless() };
@@ -141,7 +142,7 @@ fn a_request_that_may_have_made_a_role_draws_on_the_bucket_while_nothing_is_usab
         assert!(asked.len() <= 13, "{failure:?}: {asked:?}");
         assert!(asked.len() >= 11, "it is asked for again all the same: {failure:?}: {asked:?}");
     }
-    // What certainly made nothing is asked for more often, though less and less.
+    // A request that certainly made nothing is repeated more often, at growing intervals.
     let asked = asked_at(Failure::Transient);
     assert!(asked.iter().filter(|at| **at < 60.0).count() >= 20, "{asked:?}");
     assert!((40..60).contains(&asked.len()), "{asked:?}");
@@ -223,7 +224,7 @@ fn a_refused_credential_is_replaced_once_a_minute_and_then_less_often() {
         now += wait;
         assert!(replace(&mut story, now), "{wait}");
     }
-    // After a quiet time as long again it starts afresh.
+    // After another interval without a request the limit starts again.
     now += 1200.0;
     assert!(replace(&mut story, now));
     assert!(replace(&mut story, now + 60.0));
@@ -239,7 +240,7 @@ fn a_credential_that_the_proof_lets_in_is_not_replaced_and_proved_every_five_sec
         story.at(10.2 + f64::from(tenth) / 10.0, Event::Replace(G1)).does([Action::LetsIn(G1)]);
     }
     story.at(15.3, Event::Replace(G1)).does([Action::Prove(G1)]);
-    // Nothing has passed the gate: where it is refused in truth, it is replaced at once.
+    // The limit was not used: a credential that is really refused is replaced at once.
     story.at(15.3, Event::ProofRefused(G1)).does([log_in(24_999.75)]).notes(Note::Issuing(Reason::Refused));
 }
 
@@ -260,7 +261,7 @@ fn the_proof_of_a_credential_that_was_replaced_meanwhile_changes_nothing() {
     story.at(10.4, Event::Replace(G2)).does([Action::Prove(G2)]);
 }
 
-/// A route whose refused credential was replaced at second 5: the gate is closed.
+/// A route whose refused credential was replaced at second 5: no other replacement is allowed yet.
 fn replaced_lately(settings: Settings) -> Story {
     let mut story = Story::serving(settings, LONG, endless());
     story.at(5.0, Event::Replace(G1)).does([Action::Prove(G1)]);
@@ -286,7 +287,7 @@ fn a_refused_login_waits_for_an_issuance_under_way_whatever_it_is_for() {
         story.granted(20.4, G3, LONG);
         story.at(20.5, Event::Replace(G2)).does([]);
         story.at(20.6, Event::Proved(G3)).does([Action::Publish(G3)]);
-        // Of the fresh one nothing is on its way.
+        // No request for a fresh credential is in flight.
         story.at(20.7, Event::Replace(G3)).does([Action::Prove(G3)]);
         story.at(20.7, Event::ProofRefused(G3)).does([Action::TooEarly(G3)]);
     }
@@ -318,7 +319,7 @@ fn a_refused_login_that_waits_for_a_command_hears_when_it_has_failed() {
 
 #[test]
 fn what_was_to_stand_by_serves_the_login_that_waits_for_it() {
-    // The one that is to stand by first is needed at once, and the gate is closed.
+    // The first standby is needed at once, but the limit allows no request.
     let mut story = Story::serving(Settings { standby: true, ..settings() }, LONG, endless());
     story.at(10.0, Event::Replace(G1)).does([Action::Prove(G1)]);
     story.at(10.0, Event::ProofRefused(G1)).does([]);
@@ -348,7 +349,7 @@ fn beyond_eight_retiring_the_oldest_is_no_longer_renewed() {
         story.at(now, Event::Tick).does([log_in(24.75)]);
         story.issued(now, GenerationId::new(number), TokenId(number), endless(), LEASE);
     }
-    // Ten are retiring: 1 and 2 are not renewed at 66 and 71, the third is at 76.
+    // Ten generations are retiring: 1 and 2 are not renewed at 66 and 71, the third is at 76.
     story.at(55.0, Event::Tick).does([log_in(24.75)]);
     story.at(55.0, Event::LogInFailed(Failure::Transient));
     let renewals: Vec<_> =
@@ -369,7 +370,7 @@ fn one_issuance_at_a_time() {
     story.at(1.0, Event::Proved(G2)).does([Action::Publish(G2)]);
 }
 
-/// How long each try waited for the one after it, where each fails so.
+/// The waits between attempts that all fail in this way.
 fn waits(mut story: Story, failure: Failure, tries: usize) -> Vec<f64> {
     let mut times = Vec::new();
     let mut id = 10;

@@ -1,4 +1,4 @@
-//! What a process that ends without a word leaves, and how the next one goes on from it.
+//! What a process leaves when it ends without a shutdown, and how the next process continues.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn the_current_generation_is_proved_and_published_and_nothing_is_issued() {
         successor: false,
     });
     assert_eq!((story.hard_close_at(G1), story.role.current()), (ends_at, Some(G1)));
-    // Two thirds of the usable life of the grant of second 0, as if nothing had been.
+    // Two thirds of the usable life of the grant of second 0, as without the crash.
     story.at(66.0, Event::Tick).does([renew(G1, T1, 24.75)]);
 }
 
@@ -110,7 +110,7 @@ fn one_that_has_lapsed_is_forgotten() {
 
 #[test]
 fn a_token_bounds_it_as_before() {
-    // The token ends at 30, two seconds of margin and one for the cancel before that.
+    // The token ends at 30; two seconds of margin and a second for the cancel requests come before that.
     let mut story = Story::serving(settings(), LEASE, own(30.0)).crash(26.0);
     story.at(26.0, Event::Tick).does([Action::RevokeLease(G1, T1), LOG_IN]);
 }
@@ -124,7 +124,7 @@ fn retired_ones_and_candidates_are_given_back() {
     story.at(15.0, Event::LoggedIn(T3, own(100_000.0)));
     story.granted(15.0, G3, LEASE);
     assert_eq!(serves(&story.role.snapshot()), [(G1, false), (G2, true), (G3, false)]);
-    // Whoever serves is the last.
+    // The last generation is the generation that serves.
     let mut story = story.crash(20.0);
     story.at(20.0, Event::Tick).does([
         Action::RevokeLease(G1, T1),

@@ -1,4 +1,4 @@
-//! The hard close, and what the sessions are told.
+//! The hard close, and the notices to sessions.
 
 use super::script::*;
 use crate::lease::{Action, DrainSpan, Event, Failure, NotRotated, Note, TokenFacts};

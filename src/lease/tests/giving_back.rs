@@ -1,4 +1,4 @@
-//! What becomes of leases and tokens that nobody needs any more.
+//! What follows for leases and tokens that are not needed any more.
 
 use super::script::*;
 use crate::lease::Cause;
@@ -34,7 +34,7 @@ fn where_the_policy_forbids_that_its_own_token_is_revoked() {
         .at(13.0, Event::TokenRevoked(T1))
         .does([Action::ForgetToken(T1)])
         .does_not_note(Note::Returned(G1, Outcome::Token));
-    // What came of the lease is seen under its successor's token.
+    // The outcome of the lease is looked up with its successor's token.
     story.at(14.0, Event::Tick).does([Action::LookUpLease(G1, T2)]);
     story.at(14.0, Event::LeaseLookedUp(G1, LeaseLookup::Missing)).notes(Note::Returned(G1, Outcome::Token));
 }
@@ -65,7 +65,7 @@ fn a_shared_token_is_revoked_only_after_its_last_generation() {
     let mut story =
         Story::serving(Settings { rotate_after: Some(secs(10.0)), ..settings() }, LEASE, own(1000.0));
     story.at(10.0, Event::Tick).does([log_in(24.75)]);
-    // The login is refused: the next lease comes under the token that lives.
+    // The login is refused: the next lease is requested under the token that lives.
     story.at(10.0, Event::LogInFailed(Failure::Refused)).does([Action::Issue(T1)]);
     story.granted(10.0, G2, LEASE);
     story.at(10.0, Event::Proved(G2)).does([Action::Publish(G2)]);
@@ -166,7 +166,7 @@ fn a_lease_that_came_without_a_credential_is_given_back() {
     let left = Event::LeaseLeft { token: T2, sent_at: at(10.0), lease: secs(3600.0) };
     story.at(10.2, left).does([Action::RevokeLease(G2, T2)]);
     story.at(10.2, Event::LateReply(T2)).does([]);
-    // It is tried again, as any other lease that is given back.
+    // It is tried again, like any other lease that is given back.
     story.at(10.3, Event::LeaseRevokeFailed(G2, Failure::Transient)).does([]);
     story.at(10.8, Event::Tick).does([Action::RevokeLease(G2, T2)]);
     story.at(10.9, Event::LeaseRevoked(G2)).does([Action::Forget(G2), Action::RevokeToken(T2)]);

@@ -1,4 +1,4 @@
-//! What the driver knows of its tokens and generations, and what it waits for.
+//! The driver's knowledge of its tokens and generations, and the requests in flight.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::time::Time;
 
 #[derive(Clone, Copy, Default, Hash)]
 pub(super) struct Known {
-    /// What the driver was told of its end.
+    /// Its end, as the driver knows it.
     pub(super) ends_at: Option<Time>,
     pub(super) longest: Duration,
     pub(super) capped: bool,
 }
 
-/// One generation as the driver and the checks know it.
+/// A generation as the driver and the checks know it.
 #[derive(Clone, Copy, Hash)]
 pub(super) struct Held {
-    /// Which of Vault's it is.
+    /// The index of its lease in Vault.
     pub(super) lease: usize,
     pub(super) token: TokenId,
     pub(super) issued_at: Time,
@@ -32,15 +32,15 @@ pub(super) struct Held {
     /// Closed to newcomers.
     pub(super) shut: bool,
     pub(super) stray: bool,
-    /// Whether it is to end once it is empty.
+    /// Whether it must end once it is empty.
     pub(super) ends_when_empty: bool,
     /// Whether a forced close leaves a server session behind.
     pub(super) strays: bool,
-    /// How many wait to hear whether its lease lives.
+    /// The number of logins that wait to learn whether its lease lives.
     pub(super) asked: u32,
 }
 
-/// What is asked of Vault, or of the database, and not yet answered.
+/// A request to Vault or the database without an answer.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Request {
     pub(super) action: Action,
@@ -48,7 +48,7 @@ pub(super) struct Request {
     pub(super) give_up_at: Time,
 }
 
-/// What there is never more than one request for.
+/// The kinds of requests of which at most one may be in flight.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Subject {
     Credential,
@@ -61,7 +61,7 @@ pub(super) enum Subject {
 }
 
 impl Watch {
-    /// What the driver knows from a reply.
+    /// Records what a reply says.
     pub(super) fn learn(&mut self, event: Event) -> Result<(), String> {
         let subject = match event {
             Event::LoggedIn(id, facts) => {
@@ -136,7 +136,7 @@ impl Watch {
         Ok(())
     }
 
-    /// The role has a generation more.
+    /// The role has another generation.
     pub(super) fn hold(&mut self, number: GenerationId, lease: usize, sent_at: Time, span: Duration) {
         let known = Known { ends_at: Some(sent_at + span), longest: span, capped: false };
         let held = Held {
@@ -160,7 +160,7 @@ impl Watch {
 }
 
 impl Held {
-    /// Whether its sessions have been told that the hard close has begun.
+    /// Whether its sessions were notified that the hard close has begun.
     pub(super) fn is_closing(&self) -> bool {
         self.told.is_some_and(|told| told.closing.is_some())
     }
@@ -180,7 +180,7 @@ impl Request {
         }
     }
 
-    /// The event that says that it did not come.
+    /// The event that reports its failure.
     pub(super) fn failed(&self, failure: Failure) -> Event {
         match self.action {
             Action::LogIn { .. } => Event::LogInFailed(failure),

@@ -1,4 +1,4 @@
-//! A model check: not some orders of events by chance, but every one there is, up to so many.
+//! A model check: it runs not some random orders of events, but all orders up to a number of steps.
 //!
 //! | | |
 //! |---|---|
@@ -7,11 +7,12 @@
 //! | bounds | two tokens and two leases in all, one session a generation, one `rotate`, one revocation by hand, the depth |
 //! | held to | what `watch` checks after each step, and what `state` checks beyond that: what is published lives, what failed is not asked for again in the same moment, the machine never waits for nothing, and nothing is left behind at the end |
 //!
-//! Two states are the same if they differ only in when they are, or in counts on which no decision hangs. All that are
-//! new are looked at, breadth first, so a breach comes with the shortest way to it. Three bugs are planted on purpose
-//! (`watch::Planted`): a capped renewal renewed again, a token's end left out of `end_at`, and a drain without a successor.
+//! Two states are equal if they differ only by a shift in time, or in counts that no decision depends on. All new
+//! states are explored breadth first, so a broken promise is found by its shortest path. Three bugs are planted on
+//! purpose (`watch::Planted`): a capped renewal renewed again, a token's end left out of `end_at`, and a drain without
+//! a successor.
 //!
-//! `MODEL_DEPTH` in the environment is another depth than [`DEPTH`].
+//! `MODEL_DEPTH` in the environment replaces [`DEPTH`].
 
 mod explore;
 mod replies;
@@ -23,7 +24,7 @@ use super::script::settings;
 use super::watch::Planted;
 use crate::lease::Settings;
 
-/// Of a million states; each step more has three times as many.
+/// About a million states; each further step triples them.
 const DEPTH: usize = 12;
 
 fn depth() -> usize {
@@ -44,7 +45,7 @@ fn every_order_of_events_keeps_every_promise() {
     if depth() < DEPTH {
         return;
     }
-    // It is no empty promise.
+    // The check has really explored the states.
     assert!(explored.states >= 1_000_000, "{} states", explored.states);
     let met = [
         "Published First",
@@ -69,7 +70,7 @@ fn every_order_of_events_keeps_every_promise() {
     assert!(missed.is_empty(), "never met: {missed:?}");
 }
 
-/// Of the two credentials one stands by, so there is less to choose from, and states are fewer.
+/// With a standby as one of the two credentials there are fewer choices, and fewer states.
 #[test]
 fn every_order_of_events_with_a_standby_keeps_every_promise() {
     let explored = keeps_every_promise(Settings { standby: true, ..settings() }, depth());
@@ -78,7 +79,7 @@ fn every_order_of_events_with_a_standby_keeps_every_promise() {
     }
 }
 
-/// The shortest way to a planted bug.
+/// The shortest path to a planted bug.
 fn breach(planted: Planted) -> Breach {
     let breach = explore(&State::new(settings(), Some(planted)), DEPTH).err().expect("a planted bug");
     println!("{planted:?}: {breach}");

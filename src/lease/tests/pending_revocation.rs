@@ -1,9 +1,9 @@
-//! Leases that went with their token: looked up until they are gone, or are said to stay.
+//! Leases that were revoked with their token: they are looked up until they are gone, or are reported as staying.
 
 use super::script::*;
 use crate::lease::{Action, Event, Failure, LeaseLookup, Note, Outcome};
 
-/// Generation 1 is retired by 2 at second 10, and given back by its token at second 13.
+/// Generation 1 is retired by 2 at second 10, and its token is revoked at second 13.
 fn finish_revocation() -> Story {
     let mut story = Story::serving(settings(), 1000.0, own(100_000.0));
     story.at(10.0, Event::Rotate(None));

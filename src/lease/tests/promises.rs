@@ -1,4 +1,4 @@
-//! A driver over simulated time, whose world is told by dice.
+//! A driver over simulated time, in a random world.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -14,7 +14,7 @@ use crate::lease::{
 };
 use crate::time::Time;
 
-/// What a run was made of.
+/// The counters of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) steps: usize,
@@ -40,7 +40,7 @@ const CLIENT_TIMEOUT: f64 = 10.0;
 enum Happening {
     /// A request reaches Vault, or the database.
     Arrives(Request),
-    /// A reply reaches the driver; with a grant's lease.
+    /// A reply reaches the driver, with the index of a granted lease.
     Comes(Event, Option<usize>),
     /// A creds request that was given up is settled.
     Settles(TokenId, Option<usize>),
@@ -149,7 +149,7 @@ impl<'a> World<'a> {
             }
             same = if self.watch.now == before { same + 1 } else { 0 };
             promise!(same < 500, "hot loop");
-            // A token that ends is looked up every 30 s until there is another, which may take most of its weeks.
+            // A token that ends is looked up every 30 s until there is another token, which may take most of its weeks.
             promise!(self.counts.steps < 400_000, "too many steps");
             if self.watch.closed && self.calm && self.watch.role.is_empty() && self.watch.pending.is_empty() {
                 return self.at_the_end();
@@ -238,7 +238,7 @@ impl<'a> World<'a> {
                     }
                 }
             }
-            // An hour shows what a week would, in fewer tries.
+            // A fault of an hour shows as much as a fault of a week, with fewer attempts.
             fault => {
                 let until = self.watch.now + secs((length * self.scenario.lease).min(3600.0));
                 self.watch.vault.faults.push((fault, until));
@@ -247,8 +247,8 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// The process is gone with its sessions and whatever it waited for; what it had asked of Vault is done, or is not.
-    /// The next one goes on from what was kept.
+    /// The process ends with its sessions, and its requests to Vault are carried out or not. The next process continues
+    /// from the snapshot.
     fn crash(&mut self) -> Result<(), String> {
         let mut kept = self.watch.role.snapshot();
         kept.generations.sort_by_key(|(_, kept)| kept.serves);
@@ -316,7 +316,7 @@ impl<'a> World<'a> {
         self.leave()
     }
 
-    /// Generations that everybody has left.
+    /// Ends generations without sessions.
     fn leave(&mut self) -> Result<(), String> {
         while let Some(event) = self.watch.left() {
             self.step(event, None)?;
@@ -377,7 +377,7 @@ impl<'a> World<'a> {
                 Some(held) => self.watch.vault.revoke(self.scenario, now, number, held.lease),
                 None => Event::LeaseRevoked(number),
             },
-            // What the database does not let go of stays.
+            // A lease whose user the database does not drop stays.
             Action::LookUpLease(number, _) if self.watch.vault.has(Fault::DatabaseDown, now) => {
                 Event::LeaseLookedUp(number, LeaseLookup::Present)
             }
@@ -398,7 +398,7 @@ impl<'a> World<'a> {
         self.plan(back, Happening::Comes(event, lease));
     }
 
-    /// A creds request that was given up comes to its end.
+    /// A creds request that was given up is settled.
     fn settle(&mut self, action: Action, at: Time, lease: Option<usize>) {
         if let Action::Issue(token) = action {
             self.watch.unsettled.push(token);
@@ -430,7 +430,7 @@ impl<'a> World<'a> {
         self.leave()
     }
 
-    /// A grant out of turn draws on the bucket.
+    /// A grant out of turn uses the limit.
     fn draw(&mut self, reason: Reason) -> Result<(), String> {
         if matches!(reason, Reason::Revoked | Reason::Refused) {
             let (left, since) = self.bucket;
@@ -442,7 +442,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// The sessions of a generation hear of its end.
+    /// Notifies the sessions of a generation of its end.
     fn tell(&mut self, number: GenerationId, ending: Ending, closes_already: bool) {
         let now = self.watch.now;
         let mine: Vec<usize> =
@@ -490,7 +490,8 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// With everything in order for a lease and 20 minutes, logins get in, and nobody is in a lost generation.
+    /// After the duration of a lease and 20 minutes without a fault, logins succeed, and no session is in a lost
+    /// generation.
     fn has_healed(&self) -> Result<(), String> {
         let now = self.watch.now;
         let lives = |number: GenerationId| {
@@ -517,7 +518,7 @@ impl<'a> World<'a> {
             promise!(self.watch.role.is_empty(), "P6: something is left: {:?}", self.watch.role);
         }
         for (index, lease) in self.watch.vault.leases.iter().enumerate() {
-            // What lapses does so by Vault's clock, a reply's way later than by ours.
+            // A lease expires by Vault's clock, which is later than ours by the time of a reply.
             let left = self.watch.vault.lease_lives(index, self.watch.now + secs(2.0));
             let lapses = !(by_token || scenario.may_revoke) || !self.calm || lease.killed || strays;
             // A grant whose reply was lost goes with its login's token, or lapses.

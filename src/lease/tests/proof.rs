@@ -203,7 +203,7 @@ fn a_candidate_that_is_refused_after_the_loss_makes_way_too() {
         .at(10.1, not_renewed(G1, Failure::Gone))
         .does([Action::Unpublish, Action::Answer(G1, Verdict::Lost)]);
     story.at(10.2, Event::ProofRefused(G2)).does([Action::RevokeLease(G2, T2), LOG_IN]);
-    // The fresh one is given its time.
+    // The fresh credential gets its own time for proofs.
     story.at(10.2, Event::LoggedIn(T3, own(10_000.0)));
     story.granted(10.2, G3, LEASE);
     story.at(10.3, Event::ProofRefused(G3)).does([]);
@@ -282,7 +282,7 @@ fn a_late_proof_of_a_candidate_that_is_gone_does_nothing() {
 fn a_candidate_that_servers_do_not_know_yet_is_tried_as_long_as_it_lives() {
     let mut story = story();
     let mut now = 10.0;
-    // Longer than a refused one.
+    // The waits are longer than those of a refused candidate.
     for wait in [0.5, 1.0, 2.0, 4.0, 8.0, 16.0] {
         story.at(now, Event::ProofLags(G2)).does([]);
         now += wait;
@@ -329,7 +329,7 @@ fn a_predecessor_is_kept_until_a_server_has_accepted_what_was_published_unproved
     story.at(88.5, Event::Unprovable(G2));
     assert_eq!(story.role.current(), Some(G2));
 
-    // No session is in it, and there is one address.
+    // No session is in it, and there is a single address.
     assert!(!story.ends_when_empty.contains(&G1));
     story.at(89.0, Event::Accepted(G2));
     assert!(story.ends_when_empty.contains(&G1));

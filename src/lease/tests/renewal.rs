@@ -1,7 +1,7 @@
 //! Renewals of leases and tokens.
 //!
-//! A lease of 105 s is the usual one: its margin is 5.25 → 5 s, its usable life 99 s, two thirds are second 66, a
-//! quarter is 24.75 s.
+//! The usual lease has 105 s: its margin is 5.25 → 5 s, its usable life 99 s, two thirds are second 66, a quarter is
+//! 24.75 s.
 
 use super::script::*;
 use crate::lease::Cause;
@@ -28,7 +28,7 @@ fn jitter_makes_a_renewal_only_earlier() {
         let mut story = Story::serving(Settings { seed, ..settings() }, LEASE, endless());
         let (when, action) = next(&mut story);
         assert_eq!(action, renew(G1, T1, PATIENCE));
-        // The first one is at any time, so that what was granted together is not renewed together.
+        // The first renewal is at a random time, so that leases granted together are not renewed together.
         assert!((8.25..=66.0).contains(&when), "{when}");
         story.at(when, renewed(G1, when, LEASE));
         let (again, action) = next(&mut story);
@@ -37,7 +37,7 @@ fn jitter_makes_a_renewal_only_earlier() {
     }
 }
 
-/// What is asked for next, and when.
+/// The next request, and its time.
 fn next(story: &mut Story) -> (f64, Action) {
     loop {
         let second = story.role.next_deadline().since(at(0.0)).as_secs_f64();
@@ -259,7 +259,7 @@ fn a_capped_token_rotates_under_a_fresh_login() {
     story.at(28.0, token_renewed(T1, 28.0, 40.0)).does([log_in(PATIENCE)]);
     story.notes(Note::TokenEnding(T1)).notes(Note::Issuing(Reason::Token));
     story.issued(28.0, G2, T2, own(45.0), LEASE);
-    // The old one holds until its own end: 28 + 40 − 2.25 − 1.
+    // The old generation lasts until its own end: 28 + 40 − 2.25 − 1.
     assert_eq!(story.hard_close_at(G1), at(64.75));
 }
 

@@ -1,4 +1,4 @@
-//! What makes a rotation, and when a retired generation is drained.
+//! When a rotation begins, and when a retired generation is drained.
 
 use super::script::*;
 use crate::lease::Cause;
@@ -234,7 +234,7 @@ fn a_generation_cut_short_never_serves_again() {
     story.at(20.0, Event::Suspected(G2));
     story.at(20.0, not_renewed(G2, Failure::Gone));
     assert_eq!(story.role.current(), None);
-    // Nothing is usable by newcomers, so nothing is waited for longer than 3 s.
+    // No generation accepts new sessions, so no wait is longer than 3 s.
     assert_eq!(story.role.runs_until(story.now), None);
 }
 

@@ -1,4 +1,4 @@
-//! The words of the scripts: `story.at(second, event).does([actions])`.
+//! The helpers of the scripts: `story.at(second, event).does([actions])`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(super) fn at(seconds: f64) -> Time {
     Time::from_nanos(0) + secs(seconds)
 }
 
-/// Without jitter, so that times are exact.
+/// Settings without jitter, so that times are exact.
 pub(super) fn settings() -> Settings {
     Settings {
         rotate_after: None,
@@ -40,17 +40,17 @@ pub(super) fn settings() -> Settings {
     }
 }
 
-/// One role and what it has said last.
+/// A role, and its latest actions.
 pub(super) struct Story {
     pub(super) role: DynamicRole,
     pub(super) now: Time,
-    /// What is to be done, without notes, what sessions are told, and what is kept.
+    /// The latest actions, without notes, notices to sessions, and snapshots.
     pub(super) done: Vec<Action>,
     notes: Vec<Note>,
     told: Vec<(GenerationId, Ending)>,
-    /// The generations that are to end once they are empty.
+    /// The generations that must end once they are empty.
     pub(super) ends_when_empty: BTreeSet<GenerationId>,
-    /// When which published generation was proved. Nothing answers that by itself.
+    /// When a published generation was to be proved, and which. No answer comes by itself.
     pub(super) published_proofs: Vec<(Time, GenerationId)>,
 }
 
@@ -75,7 +75,7 @@ impl Story {
         story
     }
 
-    /// The process ends at this second, and the next one goes on from what was kept, whoever serves last.
+    /// The process ends at this second, and the next process continues from the snapshot.
     pub(super) fn crash(self, second: f64) -> Self {
         let mut kept = self.role.snapshot();
         kept.generations.sort_by_key(|(_, kept)| kept.serves);
@@ -83,7 +83,7 @@ impl Story {
         Self { role, now: at(second), ..Self::new(settings()) }
     }
 
-    /// A fresh credential comes, from the login on, at once, and is proved.
+    /// A fresh credential is issued, from the login on, at once, and is proved.
     pub(super) fn issued(
         &mut self,
         second: f64,
@@ -104,8 +104,8 @@ impl Story {
         assert_eq!(self.done, [Action::Prove(number)]);
     }
 
-    /// Time goes on to this second, through every deadline on the way, at which nothing may be asked of anybody.
-    /// Then the event.
+    /// Advances the time to this second, through each deadline before it, at which no request may be made. Then handles
+    /// the event.
     pub(super) fn at(&mut self, second: f64, event: Event) -> &mut Self {
         let now = at(second);
         for _ in 0..1000 {
@@ -120,7 +120,7 @@ impl Story {
         self
     }
 
-    /// Time goes on to this second, whatever is done on the way.
+    /// Advances the time to this second, whatever actions are due before it.
     pub(super) fn pass(&mut self, second: f64) -> Vec<(Time, Action)> {
         let mut all = Vec::new();
         for _ in 0..10_000 {
@@ -168,7 +168,7 @@ impl Story {
         self
     }
 
-    /// The latest word to the sessions of a generation.
+    /// The latest notice to the sessions of a generation.
     pub(super) fn told(&self, number: GenerationId) -> Ending {
         let word = self.told.iter().rev().find(|(n, _)| *n == number);
         word.unwrap_or_else(|| panic!("nothing told to {number}: {:?}", self.told)).1
@@ -201,7 +201,7 @@ pub(super) fn own(ttl: f64) -> TokenFacts {
     TokenFacts { sent_at: at(0.0), ttl: Some(secs(ttl)), renewable: true, owned: true }
 }
 
-/// One that nothing ends.
+/// A token that does not end.
 pub(super) fn endless() -> TokenFacts {
     TokenFacts { sent_at: at(0.0), ttl: None, renewable: false, owned: true }
 }

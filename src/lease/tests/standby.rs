@@ -1,4 +1,4 @@
-//! A second credential that stands by.
+//! The standby: a second credential that is issued early.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::lease::{
 };
 
 const LEASE: f64 = 105.0;
-/// A lease of 105 s has 5 s of margin and one for the cancel.
+/// A lease of 105 s has 5 s of margin and a second for the cancel requests.
 const USABLE: f64 = 99.0;
 const WITHIN: f64 = USABLE / 4.0;
 
@@ -16,7 +16,7 @@ fn two() -> Settings {
     Settings { standby: true, ..settings() }
 }
 
-/// Generation 1 serves since second 0; generation 2 was proved at second 10 and stands by.
+/// Generation 1 serves since second 0. Generation 2 was proved at second 10 and is the standby.
 fn standing_by(token: TokenFacts) -> Story {
     let mut story = Story::serving(two(), LEASE, token);
     stands_by(&mut story, 10.0, G2, T2, token);
@@ -81,7 +81,7 @@ fn one_that_is_refused_is_replaced_at_once() {
 #[test]
 fn a_capped_one_is_replaced_at_once() {
     let mut story = standing_by(endless());
-    // Half a period before the current one is.
+    // This is half a period before the renewal of the current generation.
     story.at(33.0, Event::Tick).does([renew(G2, T2, WITHIN)]);
     story.at(33.0, renewed(G2, 33.0, LEASE));
     story.at(66.0, Event::Tick).does([renew(G1, T1, WITHIN)]);
@@ -177,7 +177,7 @@ fn under_a_handed_token_that_ends_nothing_is_promoted() {
     story.does([Action::Issue(T1)]);
     story.granted(11.0, G2, LEASE);
     story.at(11.0, Event::Proved(G2)).notes(Note::StandsBy(G2));
-    // Both end with it: the one that stands by would be of no help.
+    // Both end with it, so the standby would not help.
     story.at(22.0, Event::Tick).does([log_in(WITHIN)]).notes(Note::Issuing(Reason::Token));
 }
 

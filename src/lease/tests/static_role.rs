@@ -1,4 +1,4 @@
-//! A static role: its password is read again when it is due, when a login is refused, and when somebody asks.
+//! A static role: its password is read again when it is due, when a login is refused, and when an operator asks.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn unchanged(sent_at: Time, ttl: u64) -> Event {
     Event::Unchanged { sent_at, lease: Duration::from_secs(ttl) }
 }
 
-/// A role that has read its first password at 0, which lives for `ttl`.
+/// A role that has read its first password, which is valid for `ttl`, at 0.
 fn started(ttl: u64) -> StaticRole {
     let mut role = StaticRole::new(0);
     assert_eq!(role.handle(at(0), Event::Tick), [Action::LogIn { within: None }]);
@@ -114,7 +114,7 @@ fn logins_that_stay_refused_are_no_flood_of_reads() {
     let mut reads = 0;
     for tenth in 0..600 {
         let now = at(100) + Duration::from_millis(tenth * 100);
-        // An app that tries again and again with a password that somebody has changed behind its back.
+        // An app repeats its login with a password that was changed in the database.
         let actions = role.handle(now, Event::Suspected(G1));
         if is_read(&actions) {
             reads += 1;

@@ -1,6 +1,6 @@
-//! What the driver knows, what is true, and the promises P2 to P7 that each step has to keep.
+//! The state of the driver and of the world, and the promises P2 to P7 that each step has to keep.
 //!
-//! It is driven by dice (`promises`) or through every choice there is (`model`).
+//! The events are random (`promises`) or all possible events (`model`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::lease::{Action, DynamicRole, Event, GenerationId, Note, Snapshot, Tok
 use crate::lease::{Cause, Ending};
 use crate::time::Time;
 
-/// A bug put in on purpose, to see that it is found.
+/// A bug that is planted on purpose, to see that the checks find it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Planted {
     /// A capped renewal is renewed again.
@@ -40,15 +40,15 @@ pub(super) struct Watch {
     pub(super) tokens: BTreeMap<TokenId, Known>,
     /// Tokens with a creds request that was given up and is not settled.
     pub(super) unsettled: Vec<TokenId>,
-    /// The generation of each.
+    /// The generation of each session.
     pub(super) sessions: BTreeMap<usize, GenerationId>,
     pub(super) published: Option<GenerationId>,
-    /// The newest that was ever published.
+    /// The newest generation that was ever published.
     newest: Option<GenerationId>,
     pub(super) pending: Vec<Request>,
-    /// Whether a proof of what is published is answered, at once; otherwise it stays in flight.
+    /// Whether the proof of a published credential is answered at once; otherwise it stays in flight.
     pub(super) proves_published: bool,
-    /// What such a proof has found.
+    /// The result of such a proof.
     found: Vec<Event>,
     pub(super) drain_commanded: bool,
     pub(super) lost_and_granted: Option<i32>,
@@ -69,7 +69,7 @@ macro_rules! promise {
 }
 pub(super) use promise;
 
-/// The generation that a grant has become.
+/// The generation of a grant.
 pub(super) fn stored(actions: &[Action]) -> Option<GenerationId> {
     actions.iter().find_map(|action| match action {
         Action::Store(number) => Some(*number),
@@ -107,7 +107,7 @@ impl Watch {
         }
     }
 
-    /// The role hears of an event, and each action that it answers with is held to the promises. With a grant's lease.
+    /// Passes an event to the role, with the index of a granted lease, and checks that each action keeps the promises.
     pub(super) fn take_in(&mut self, event: Event, lease: Option<usize>) -> Result<Vec<Action>, String> {
         let event = match event {
             Event::LoggedIn(id, facts) if self.planted == Some(Planted::TokenEndLeftOut) => {
@@ -146,7 +146,7 @@ impl Watch {
         Ok(actions)
     }
 
-    /// The process is gone with its sessions and whatever it waited for. The next one goes on from what was kept.
+    /// The process ends with its sessions and requests. The next process continues from the snapshot.
     pub(super) fn crash(&mut self, kept: &Snapshot) -> Result<(), String> {
         let mut held = std::mem::take(&mut self.held);
         for (number, (old, _)) in GenerationId::all().zip(&kept.generations) {
@@ -177,8 +177,8 @@ impl Watch {
         Ok(())
     }
 
-    /// The answer to a proof of what is published, or else the next generation that every session has left, which is closed
-    /// to newcomers. The event is to be taken in.
+    /// The answer to a proof of the published credential, or else the next generation without sessions, which is closed
+    /// to new sessions. The caller handles the event.
     pub(super) fn left(&mut self) -> Option<Event> {
         if !self.found.is_empty() {
             return Some(self.found.remove(0));
@@ -351,7 +351,7 @@ impl Watch {
                 if let Some(held) = self.held.get_mut(&number) {
                     promise!(held.asked > 0, "nobody asked about generation {number}");
                     held.asked = 0;
-                    // One whose sessions are being closed is lost to a login, however long its lease lives on.
+                    // A generation whose sessions are being closed accepts no login, however long its lease lives on.
                     let lives = self.vault.lease_lives(held.lease, now) && !held.is_closing();
                     promise!(!(verdict == Verdict::Lost && lives), "P3: {number} is called lost, but lives");
                 }
@@ -412,7 +412,7 @@ impl Watch {
         Ok(())
     }
 
-    /// What holds after each step.
+    /// Checks what must hold after each step.
     pub(super) fn look(&mut self) -> Result<(), String> {
         let now = self.now;
         let again = self.role.handle(now, Event::Tick);

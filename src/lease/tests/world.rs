@@ -1,4 +1,4 @@
-//! A model of Vault and of the database: what is true, whatever the machines believe.
+//! A model of Vault and of the database: the real state, whatever the machines assume.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::script::{at, secs};
 use crate::lease::{Action, Event, Failure, GenerationId, Settings, TokenFacts, TokenId};
 use crate::time::Time;
 
-/// splitmix64, so that a run is told by its scenario alone.
+/// splitmix64, so that a run depends only on its scenario.
 pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
@@ -27,17 +27,17 @@ impl Dice {
     }
 }
 
-/// Everything that tells a run. Spans are seconds.
+/// The input of a run. Spans are seconds.
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
     pub(super) seed: u64,
     pub(super) lease: f64,
-    /// How long a lease may be renewed at all, in leases.
+    /// For how long a lease may be renewed, in leases.
     pub(super) renewed_for: f64,
     pub(super) renewable: bool,
     pub(super) tokens: Tokens,
     pub(super) token_ttl: f64,
-    /// How long a token may be renewed at all, in its own TTLs; `None`: for ever.
+    /// For how long a token may be renewed, in its own TTLs; `None`: without limit.
     pub(super) token_renewed_for: Option<f64>,
     pub(super) may_renew: bool,
     pub(super) may_revoke: bool,
@@ -49,7 +49,7 @@ pub(super) struct Scenario {
     pub(super) drain: Option<f64>,
     pub(super) replica_grace: f64,
     pub(super) standby: bool,
-    /// Each: leases since the last one, what, and for how many leases.
+    /// For each fault: the leases since the previous fault, its kind, and its length in leases.
     pub(super) faults: Vec<(f64, Fault, f64)>,
     /// Whether the world is in order again before the close.
     pub(super) heals: bool,
@@ -59,21 +59,21 @@ pub(super) struct Scenario {
 pub(super) enum Tokens {
     Login,
     Batch,
-    /// Handed to us; an agent replaces it at half its life, or within half an hour of its death.
+    /// The token is given to us. An agent replaces it at half its life, or within half an hour after its death.
     Agent,
-    /// Handed to us; replaced by hand within half an hour of its death.
+    /// The token is given to us. It is replaced by hand within half an hour after its death.
     Fixed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Fault {
-    /// Nobody listens.
+    /// No server listens.
     Refuses,
-    /// Nothing comes back, and nothing is done.
+    /// No request is carried out, and no reply comes back.
     Swallows,
-    /// Everything is done, and nothing comes back.
+    /// Each request is carried out, and no reply comes back.
     LosesReplies,
-    /// Everything is done, and much comes too late.
+    /// Each request is carried out, and many replies come too late.
     Slow,
     LoginRefused,
     DatabaseDown,
@@ -84,7 +84,7 @@ pub(super) enum Fault {
     Rotate,
     RotateWithDrain,
     Denials,
-    /// The process ends without a word, and the next one begins.
+    /// The process ends without a shutdown, and the next process begins.
     Crash,
 }
 
@@ -125,7 +125,7 @@ pub(super) struct Lease {
 pub(super) struct Vault {
     pub(super) tokens: Vec<Token>,
     pub(super) leases: Vec<Lease>,
-    /// The one in the file.
+    /// The token in the file.
     handed: Option<TokenId>,
     pub(super) faults: Vec<(Fault, Time)>,
 }
@@ -148,7 +148,7 @@ impl Vault {
         !token.dead && now < token.ends_at
     }
 
-    /// When lease and token really end, if nobody does anything.
+    /// The real end of lease and token, without further events.
     pub(super) fn true_end(&self, lease: usize) -> Time {
         let lease = &self.leases[lease];
         lease.ends_at.min(self.tokens[lease.token.0 as usize - 1].ends_at)
@@ -173,7 +173,7 @@ impl Vault {
         TokenId(self.tokens.len() as u64)
     }
 
-    /// The agent looks after its file. Gives when it looks again.
+    /// The agent checks its file. Returns the time of its next check.
     pub(super) fn tend_file(&mut self, scenario: &Scenario, now: Time) -> Time {
         let half = secs(scenario.token_ttl / 2.0);
         let lives = |id: TokenId, at: Time| self.token_lives(id, at);
@@ -188,7 +188,7 @@ impl Vault {
         now + half.min(secs(1800.0))
     }
 
-    /// Does what is asked, and gives the answer. A grant's lease is the last of `leases`.
+    /// Carries out a request, and returns the answer. A granted lease is the last of `leases`.
     pub(super) fn perform(&mut self, scenario: &Scenario, now: Time, sent_at: Time, action: Action) -> Event {
         let slack = Duration::from_millis(500);
         let granted = |ends_at: Time| secs(ends_at.since(now).as_secs_f64().round());

@@ -1,7 +1,7 @@
-//! Breadth-first through every state that can be reached in so many steps.
+//! Breadth-first search of all states that can be reached in a number of steps.
 //!
-//! Of a state that was met only its hash is kept, and the step that led to it: to go on from it, the steps are done again.
-//! Neighbours share most of them.
+//! Of each state only its hash and the step that led to it are stored. To continue from a state, its steps are
+//! repeated. Neighbouring states share most of their steps.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::{self, Write};
@@ -10,14 +10,14 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 use super::state::{BEGINNING, Choice, State};
 use crate::lease::{Action, Note};
 
-/// What was met on the way.
+/// The result of the search.
 #[derive(Default)]
 pub(super) struct Explored {
-    /// States by their least number of steps.
+    /// The number of new states at each depth.
     pub(super) levels: Vec<usize>,
     pub(super) states: usize,
     pub(super) steps: usize,
-    /// What the machine said, by kind.
+    /// The kinds of actions of the machine.
     pub(super) kinds: BTreeSet<String>,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Explored {
 pub(super) struct Breach {
     pub(super) depth: usize,
     pub(super) promise: String,
-    /// The shortest way to it.
+    /// The shortest path to it.
     pub(super) trace: String,
 }
 
@@ -35,13 +35,13 @@ impl fmt::Display for Breach {
     }
 }
 
-/// A state that was met: the one before it, and what happened there.
+/// A state that was found: its predecessor, and the step that led to it.
 struct Met {
     from: u32,
     choice: Choice,
 }
 
-/// Every state that is reached in at most so many steps, or the first of those nearest that breaks a promise.
+/// Explores all states up to this depth. The error is the first broken promise at the least depth.
 pub(super) fn explore(first: &State, depth: usize) -> Result<Explored, Breach> {
     let mut met = vec![Met { from: 0, choice: Choice::Wait }];
     let mut visited: HashSet<u128, BuildHasherDefault<Same>> = HashSet::default();
@@ -77,7 +77,7 @@ pub(super) fn explore(first: &State, depth: usize) -> Result<Explored, Breach> {
     Ok(explored)
 }
 
-/// Does again what leads to a state, from where the way to the last one parts from it.
+/// Repeats the steps to a state, from the point where its path leaves the path of the previous state.
 fn go_to(met: &[Met], to: u32, way: &mut Vec<(u32, State)>) {
     let path = path(met, to);
     let shared = path.iter().zip(way.iter()).take_while(|(id, (on, _))| *id == on).count();
@@ -89,7 +89,7 @@ fn go_to(met: &[Met], to: u32, way: &mut Vec<(u32, State)>) {
     }
 }
 
-/// The states on the way, the first one included.
+/// The states on the path, including the first.
 fn path(met: &[Met], to: u32) -> Vec<u32> {
     let mut path = vec![to];
     let mut at = to;
@@ -101,7 +101,7 @@ fn path(met: &[Met], to: u32) -> Vec<u32> {
     path
 }
 
-/// A line each step: when, what happens, what is done then.
+/// A line for each step: its time, the event, and the actions.
 fn trace(first: &State, met: &[Met], from: u32, last: Choice) -> String {
     let mut state = first.clone();
     let mut text = String::new();
@@ -138,21 +138,21 @@ impl Explored {
     }
 }
 
-/// Two states are the same that differ only in when they are.
+/// Two states that differ only by a shift in time have the same fingerprint.
 fn fingerprint(state: &State) -> u128 {
     let mut hasher = Relative { now: state.watch.now.as_nanos(), hash: 0 };
     state.hash(&mut hasher);
     hasher.hash ^ (hasher.hash >> 67)
 }
 
-/// Takes times relative to its own. Nothing else is as large as a time: the model begins late.
+/// Hashes times relative to the time of the state. No other number is as large as a time, since the model begins late.
 struct Relative {
     now: u64,
     hash: u128,
 }
 
 impl Relative {
-    /// Odd, and otherwise of no meaning.
+    /// An odd number without other meaning.
     const FACTOR: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 }
 
@@ -190,7 +190,7 @@ impl Hasher for Relative {
     }
 }
 
-/// What is a hash already.
+/// A hasher for keys that are hashes already.
 #[derive(Default)]
 struct Same(u64);
 

@@ -1,4 +1,4 @@
-//! What may come back to a request, and what is true from then on.
+//! The possible replies to a request, and the state of the world after them.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use super::state::State;
 use crate::lease::{Action, Event, Failure, GenerationId, LeaseLookup, TokenFacts, TokenId};
 use crate::time::Time;
 
-/// A lease of 60 s has 56 usable ones: it is renewed at second 37.3, and drained from second 50 on.
+/// A lease of 60 s is usable for 56 s: it is renewed at second 37.3, and drained from second 50 on.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
 /// It ends before a lease that was granted with it, unless it is renewed, at second 28.
 const TOKEN: Duration = Duration::from_secs(45);
-/// What a capped renewal still brings.
+/// The grant of a capped renewal.
 const CAPPED: Duration = Duration::from_secs(20);
-/// Tokens and leases that Vault makes in all.
+/// The most tokens and leases that Vault makes.
 pub(super) const MOST: usize = 2;
 
-/// How a request is answered.
+/// The answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Reply {
     Done,
@@ -30,12 +30,13 @@ pub(super) enum Reply {
     CannotExtend,
     /// The lease is gone, or the token is dead.
     Dead,
-    /// The lease that was to go with its token is there.
+    /// The lease that should have been revoked with its token still exists.
     Stays,
 }
 
 impl State {
-    /// What may come back. What is done counts from its sending, the earliest that Vault can have done it.
+    /// The possible replies. A grant counts from the sending of the request, the earliest time at which Vault can have
+    /// made it.
     pub(super) fn replies(&self, request: &Request) -> &'static [Reply] {
         use Reply::*;
         let vault = &self.watch.vault;
@@ -88,7 +89,7 @@ impl State {
         self.watch.vault.leases.len() - 1
     }
 
-    /// The answer as an event, with a grant's lease, and what is true from now on.
+    /// The answer as an event, with the index of a granted lease. Updates the state of the world.
     pub(super) fn answer(&mut self, request: &Request, reply: Reply) -> (Event, Option<usize>) {
         let Request { action, sent_at, .. } = *request;
         let failure = match reply {
@@ -103,7 +104,7 @@ impl State {
         let event = match (action, failure) {
             (Action::Prove(number), Failure::Refused) => Event::ProofRefused(number),
             (Action::Prove(number), _) => Event::Unprovable(number),
-            // The token's death is asked about first.
+            // The death of the token is examined first.
             (Action::RenewLease(_, id, _) | Action::RevokeLease(_, id), Failure::TokenDead)
                 if self.watch.vault.token_lives(id, sent_at) =>
             {
@@ -166,7 +167,7 @@ impl State {
     }
 }
 
-/// What may come of a renewal that was sent at this time.
+/// The possible replies to a renewal that was sent at this time.
 fn renewals(max_ends_at: Time, sent_at: Time) -> &'static [Reply] {
     use Reply::*;
     if max_ends_at == Time::NEVER {
@@ -178,7 +179,7 @@ fn renewals(max_ends_at: Time, sent_at: Time) -> &'static [Reply] {
     }
 }
 
-/// Extends what lives on, as far as it may. Gives for how long.
+/// Extends a lease or token that lives, as far as possible. Returns for how long.
 fn renew(
     ends_at: &mut Time,
     max_ends_at: &mut Time,

@@ -1,4 +1,4 @@
-//! One state of the machine and its world, and what may happen next in it.
+//! A state of the machine and its world, and the events that may happen next.
 
 use std::time::Duration;
 
@@ -8,36 +8,36 @@ use super::replies::{LEASE, MOST, Reply};
 use crate::lease::{Action, DrainSpan, DynamicRole, Event, GenerationId, Settings};
 use crate::time::Time;
 
-/// What a command gives the sessions of earlier generations.
+/// The drain of a rotation on command.
 const DRAIN: Duration = Duration::from_secs(5);
-/// So late that no number of anything else comes near it: the hash knows a time by its size.
+/// It is larger than any other number in a state: the hash recognises times by their size.
 pub(super) const BEGINNING: Time = Time::from_nanos(1_000_000_000_000_000_000);
 
-/// The machine, the driver and what is true; and what has happened that may happen once.
+/// The machine, the driver and the world, and which of the events that may happen once have happened.
 #[derive(Clone, Hash)]
 pub(super) struct State {
     pub(super) watch: Watch,
     rotated: bool,
     /// A lease was revoked by hand.
     killed: bool,
-    /// Vault refused to take a token back: what it owns lapses.
+    /// Vault refused to revoke a token: its leases expire.
     pub(super) lapses: bool,
 }
 
-/// What happens next.
+/// The next event.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Choice {
-    /// Nothing until the next moment in which the machine or the world has something to do.
+    /// No event until the next time at which the machine or the world has something to do.
     Wait,
     /// The answer to the request in this place.
     Answer(u8, Reply),
-    /// A creds request that was given up is settled, and its lease, if there is one, could not be given back.
+    /// A creds request that was given up is settled. A lease that it made could not be given back.
     Settle { granted: bool },
     /// A session opens in the published generation.
     Open,
     /// The session of this generation ends.
     Leave(u8),
-    /// Somebody revokes the published generation's lease by hand.
+    /// An operator revokes the published generation's lease by hand.
     Kill,
     /// A rotation on command.
     Rotate { drain: bool },
@@ -46,9 +46,9 @@ pub(super) enum Choice {
 }
 
 impl State {
-    /// A route without anything, at its first event. The settings have no jitter and no age.
+    /// A route without credentials, at its first event. The settings have no jitter and no age.
     pub(super) fn new(settings: Settings, planted: Option<Planted>) -> Self {
-        // The drain of a lease of 60 s, a tenth of it.
+        // The drain of a lease of 60 s is a tenth of it.
         let drain = LEASE / 10;
         let watch = Watch::new(BEGINNING, DynamicRole::new(settings), true, drain, planted);
         let mut state = Self { watch, rotated: false, killed: false, lapses: false };
@@ -57,13 +57,13 @@ impl State {
         state
     }
 
-    /// Whether all is over.
+    /// Whether the route has ended.
     pub(super) fn is_end(&self) -> bool {
         let watch = &self.watch;
         watch.closed && watch.role.is_empty() && watch.pending.is_empty() && watch.unsettled.is_empty()
     }
 
-    /// Everything that may happen next.
+    /// All events that may happen next.
     pub(super) fn choices(&self, choices: &mut Vec<Choice>) {
         choices.clear();
         if self.is_end() {
@@ -100,7 +100,7 @@ impl State {
         }
     }
 
-    /// The next moment in which anything has to be done; nothing while an answer is due.
+    /// The next time at which anything has to be done; `None` while an answer is due.
     fn due(&self) -> Option<Time> {
         let watch = &self.watch;
         let give_ups = watch.pending.iter().map(|request| request.give_up_at);
@@ -118,7 +118,7 @@ impl State {
         Some(self.watch.held.get(&number)?.told?.closing?.gone_by)
     }
 
-    /// It happens, and whatever the driver does at once because of it.
+    /// Carries out the event, and what the driver does at once because of it.
     pub(super) fn step(&mut self, choice: Choice) -> Result<Vec<Action>, String> {
         let (event, lease) = match choice {
             Choice::Wait => {
@@ -166,7 +166,7 @@ impl State {
                 (Event::Close, None)
             }
         };
-        // What will have failed by this.
+        // The requests that this event makes fail.
         let failed = match choice {
             Choice::Answer(place, reply) if !matches!(reply, Reply::Done | Reply::Capped) => {
                 Some(self.watch.pending[usize::from(place)].action)
@@ -183,7 +183,7 @@ impl State {
         Ok(actions)
     }
 
-    /// A login: a session, or a suspicion.
+    /// A login: it leads to a session, or to a suspicion.
     fn open(&mut self) -> Result<Event, String> {
         let number = self.watch.published.expect("a choice only where one is published");
         let held = self.watch.held.get_mut(&number).ok_or("published, and unknown")?;
@@ -195,7 +195,7 @@ impl State {
         Ok(Event::Suspected(number))
     }
 
-    /// What holds in each state, beyond what holds after each step.
+    /// Checks what must hold in each state, in addition to the checks after each step.
     pub(super) fn look(&mut self) -> Result<(), String> {
         self.watch.look()?;
         let watch = &self.watch;
@@ -221,7 +221,7 @@ impl State {
         Ok(())
     }
 
-    /// What no decision hangs on is made equal: how often something was done, and when what is over was to end.
+    /// Makes values equal that no decision depends on: counters, and the ends of what is over.
     fn settle_counts(&mut self) {
         let watch = &mut self.watch;
         watch.role.forget_counts();
