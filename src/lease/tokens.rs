@@ -207,7 +207,6 @@ impl Tokens {
     ///
     /// If a policy forbids the renewal, or it is a batch token, it is ending after two thirds of its life, and the
     /// first renewal is not requested before that.
-    /// renewal is asked for no earlier than that.
     pub(super) fn renew_failed(&mut self, now: Time, id: TokenId, failure: Failure, jitter: Jitter) -> bool {
         self.0.get_mut(&id).is_some_and(|token| {
             token.term.failed(now, failure, jitter);
