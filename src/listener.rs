@@ -156,7 +156,7 @@ impl Listener {
         let (client, peer, worker) = accept.await?;
         if let Client::Tcp(stream) = &client {
             stream.set_nodelay(true)?;
-            // Keepalives detect a client whose host has vanished, as PostgreSQL does.
+            // Keepalives detect a client whose host has vanished.
             SockRef::from(stream).set_keepalive(true)?;
             SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_AFTER))?;
         }

@@ -14,8 +14,8 @@ use crate::acceptor::{self, Identity};
 /// A client's connection.
 pub(crate) type Client = Stream<TlsStream<TcpStream>>;
 
-/// A client that dies sends no `close_notify`. As in PostgreSQL, this counts as the end of the TCP connection; an
-/// incomplete message is noticed by its length.
+/// A client that dies sends no `close_notify`. A server takes this as the end of the TCP connection; an incomplete message
+/// is noticed by its length.
 impl Tls for TlsStream<TcpStream> {
     const MAY_END_WITHOUT_NOTICE: bool = true;
 }
