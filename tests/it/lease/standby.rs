@@ -96,7 +96,7 @@ async fn a_lease_revoked_while_vault_is_away_costs_no_login_with_one_and_all_of_
 async fn capped_leases_are_followed_by_what_stands_by_and_nobody_notices() {
     let db = bench().postgres().await.database().await;
     let vault = bench().vault().await;
-    // The first renewal, after 8 s, is granted 8 s.
+    // A renewal in the second half of 16 s is granted less than was asked for.
     let setup = vault.setup(&db, Spec::new("app").ttl("15s", "16s")).await;
     let mut leasehold = start(&db, &vault, &setup, true).await;
     wait_standby(&leasehold).await;
@@ -105,12 +105,13 @@ async fn capped_leases_are_followed_by_what_stands_by_and_nobody_notices() {
     assert_eq!(states, ["current", "standby"]);
     let logins = Logins::through(&leasehold, &db);
 
-    leasehold.until_metric(SOON * 4, "rotations_total", &[("reason", "standby")], 3.0).await;
+    leasehold.until_metric(SOON * 6, "rotations_total", &[("reason", "standby")], 3.0).await;
 
     logins.all_succeeded().await;
     let metrics = leasehold.metrics().await;
-    // Where the machine stands still for a second, the next one may not stand by yet; that costs nobody anything.
-    assert!(metrics.get("rotations_total", &[("reason", "capped")]) <= 1.0);
+    // Two that were renewed for the first time at about the same time are capped together. Then a fresh one is issued,
+    // which costs no login.
+    assert!(metrics.get("rotations_total", &[("reason", "capped")]) <= 3.0);
     assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
     leasehold.sigterm();
     assert!(leasehold.wait_exit().await.success());
