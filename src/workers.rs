@@ -114,7 +114,7 @@ fn run(runtime: Runtime, stop: &CancellationToken) {
 }
 
 /// The number of tasks that one thread gets before the next thread gets any. Events for several sessions at about the
-/// same time are then served by one wake-up of one thread. Eight busy sessions on one thread use a sixth less CPU than
+/// same time are then served by one wake-up of one thread. Eight busy sessions on one thread use a tenth less CPU than
 /// four on each of two threads, and are as fast.
 const GROUP: usize = 8;
 /// How long the end of the process waits for the workers. A thread that hangs ends with the process.
