@@ -3,7 +3,9 @@ FROM rust:1.95-slim-bookworm AS build
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /build
 COPY . .
-RUN cargo build --release --locked --bin leasehold
+# otlp, or nothing.
+ARG FEATURES=""
+RUN cargo build --release --locked --bin leasehold --features "$FEATURES"
 # The binary, the few libraries that it is linked with (the C library among them: the same build that the tests run), the
 # public certificate authorities, and the order of name look-ups. No shell, no package manager.
 RUN mkdir -p /root-of-image/etc \

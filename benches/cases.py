@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import os
 import re
+import socket
 import statistics
 import subprocess
 import tempfile
@@ -253,6 +254,49 @@ def idle_sessions(endpoint, points, wait_for_backends):
         client.close()
     endpoint.stop()
     wait_for_backends()
+    return seen
+
+
+def crowd(endpoint, count):
+    """What a crowd costs a process that has just started: [(what, KiB resident, files)]."""
+    endpoint.stop()
+    endpoint.start()
+    seen = []
+
+    def look(what):
+        time.sleep(2)
+        seen.append((what, endpoint.resident(), endpoint.files()))
+
+    look("nobody")
+    clients = []
+    for goal in (count // 10, count):
+        while len(clients) < goal:
+            clients.append(Client(endpoint))
+            clients[-1].query("select 1")
+        look(f"{goal:,} idle sessions")
+    try:
+        Client(endpoint)
+    except RuntimeError as refused:
+        if b"C53300" not in refused.args[0]:
+            raise
+    else:
+        raise RuntimeError("there is a session more than may be")
+    look("one more came, and got 53300")
+    for client in clients:
+        client.query("select 1")
+    look("each has asked something again")
+    for client in clients:
+        client.close()
+    while endpoint.files() > count // 10:
+        time.sleep(0.1)
+    look("they have gone")
+    silent = [socket.create_connection((endpoint.host, endpoint.port)) for _ in range(count)]
+    while endpoint.files() < count:
+        time.sleep(0.1)
+    look(f"{count:,} clients that say nothing")
+    for client in silent:
+        client.close()
+    endpoint.stop()
     return seen
 
 

@@ -41,6 +41,13 @@ def idle_table(points, seen):
     return "\n".join(lines)
 
 
+def crowd_table(seen):
+    """`seen`: [(what, KiB, files)]."""
+    lines = [row(["", "resident memory", "descriptors"]), row(["---", "---:", "---:"])]
+    lines += [row([what, f"{memory / 1024:.1f} MiB", f"{files:,}"]) for what, memory, files in seen]
+    return "\n".join(lines)
+
+
 def row(cells):
     return "| " + " | ".join(cells) + " |"
 

@@ -33,6 +33,7 @@ from endpoints import (DATABASE, DEV, PASSWORD, ROOT, USER, Endpoint, Failed, HA
 
 import install  # in tests/bench, which endpoints puts on the path
 
+CROWD = 10_000
 RESULTS = os.path.join(ROOT, "benches", "results")
 CASES = {
     "select": "select-only with 8, 64 and 500 clients, with simple queries, pipelined; TPC-B; over a Unix socket",
@@ -43,6 +44,7 @@ CASES = {
     "rotation": "select-only through a rotation every two seconds, beside the same without any",
     "fairness": "small transactions beside a COPY",
     "idle": "memory, files and CPU with idle sessions; memory after a burst of logins",
+    "crowd": "memory and files with ten thousand idle sessions, or as many as files allow, and with as many silent clients",
     "start": "from the process's start to its readiness",
 }
 
@@ -84,10 +86,12 @@ class Bench:
         home = servers.ask(dir=True)["dir"]
         login = prepare(self.postgres, openbao, home, options.scale)
 
-        def leasehold(**more):
-            return Leasehold(program, self.postgres, openbao, login, home, **more)
+        def leasehold(server=self.postgres, **more):
+            return Leasehold(program, server, openbao, login, home, **more)
 
-        self.plain, self.tls, self.rotating, self.warm = [], [], [], []
+        self.servers, self.leasehold = servers, leasehold
+
+        self.plain, self.tls, self.rotating, self.connecting = [], [], [], []
         if "direct" in wanted:
             self.plain.append(Endpoint("direct", self.postgres["port"], password=PASSWORD))
             self.tls.append(Endpoint("direct", self.postgres["port"], password=PASSWORD, tls=True))
@@ -104,7 +108,8 @@ class Bench:
                 self.plain.append(Leasehold(other, self.postgres, openbao, login, home, name=name, flags=flags))
                 self.tls.append(Leasehold(other, self.postgres, openbao, login, home, name=f"{name} tls",
                                           tls_upstream=True, flags=flags))
-            self.warm = [leasehold(name="leasehold warm", flags=["--warm", "16"])]
+            self.connecting = [leasehold(name="leasehold warm", flags=["--warm", "16"]),
+                               leasehold(name="leasehold reuse", flags=["--reuse=true"])]
             self.rotating = [leasehold(name="without rotations"),
                              leasehold(name="with rotations", flags=["--rotate-after", "2s"])]
         self.peers = [pgbouncer, haproxy]
@@ -155,7 +160,7 @@ class Bench:
                  lambda endpoint: cases.connects(endpoint, count // 2, "connect 20 ms apart", pause=0.02),
                  lambda endpoint: cases.connects_at_once(endpoint, count, "connect eight at once"),
                  lambda endpoint: cases.connect_rate(endpoint, seconds, 1), lambda endpoint: cases.connect_rate(endpoint, seconds, 8)]
-        endpoints = self.plain + self.warm
+        endpoints = self.plain + self.connecting
         return [("Connects", endpoints, self.measure("connect", endpoints, tests))]
 
     def run_rotation(self):
@@ -182,6 +187,16 @@ class Bench:
             for measure, value in cases.burst(endpoint, min(2000, max(points)), self.wait_for_backends).items():
                 rounds.setdefault(measure, [{}])[0][endpoint.name] = value
         return [("Idle sessions", report.idle_table(points, seen), None), ("A burst of logins", proxies, rounds)]
+
+    def run_crowd(self):
+        # Each session takes two descriptors, and some are kept for leases.
+        count = min(CROWD, (allow_files(2 * CROWD + 300) - 200) // 200 * 100)
+        # It shares its server sessions: ten thousand of PostgreSQL's processes would take 20 GiB.
+        settings = {"pool_mode": "transaction", "max_client_conn": str(count + 100)}
+        pooler = self.servers.ask(start="pgbouncer", name="pooler", to="postgres", settings=settings)
+        flags = ["--limits-max-sessions", str(count), "--limits-handshake-timeout", "10m"]
+        endpoint = self.leasehold(pooler, name="leasehold crowd", flags=flags)
+        return [("A crowd", report.crowd_table(cases.crowd(endpoint, count)), None)]
 
     def measure(self, title, endpoints, tests, warm=True):
         """{measure: [{endpoint: value}, ...]}, one element a round. The endpoints run only meanwhile."""
@@ -225,7 +240,7 @@ class Bench:
         return f"""{time.strftime('%Y-%m-%d')}, {machine()}; PostgreSQL {version}{''.join(f', {peer}' for peer in peers if peer)}. \
 {options.rounds} rounds of {options.seconds} s, order rotated; client, proxy and server share the machine. Ratio: median of \
 the rounds (least–greatest). Bulk of {options.megabytes} MiB, {options.connects} connects a round. Direct connects and those by \
-HAProxy log in by SCRAM; PgBouncer asks its clients for no password and reuses server sessions, leasehold logs in upstream for each."""
+HAProxy log in by SCRAM; PgBouncer asks its clients for no password and reuses server sessions, leasehold logs in upstream for each, but with `reuse`."""
 
 
 def superuser(postgres, database=DATABASE):
@@ -270,6 +285,18 @@ def build():
         raise Failed("cargo build failed")
     said = cases.run(["cargo", "metadata", "--format-version", "1", "--no-deps", "--locked"], cwd=ROOT)
     return os.path.join(json.loads(said)["target_directory"], "release", "leasehold")
+
+
+def allow_files(count):
+    """Raises the limit of open files, which processes that are started later inherit; gives what it is then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else max(hard, count)
+    with contextlib.suppress(ValueError, OSError):
+        # Above the hard limit: only root may.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+        return wanted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def sessions_that_fit(wanted):

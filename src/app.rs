@@ -2,17 +2,21 @@
 
 mod certificates;
 mod error;
+mod greeting;
+mod listeners;
 mod live;
+mod opened;
 mod renewed;
 mod running;
 mod serve;
+mod service_manager;
 mod simulate;
 mod usage;
 
 use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -20,8 +24,11 @@ use clap::Parser as _;
 use crate::cli;
 use crate::config::{CheckFlags, Cli, Command, Config, Environment};
 use crate::error::Chain;
-use crate::notify::Notify;
+use crate::notify::{self, Notify};
+use crate::terminal::Terminal;
+use opened::Opened;
 use renewed::Source;
+use service_manager::ServiceManager;
 
 /// Runs the command line.
 ///
@@ -45,11 +52,18 @@ pub fn main() -> ExitCode {
             Err(error) => exit_with(&Chain(&error), error.exit_code()),
         },
         Command::Status(flags) => ask(cli::status(&flags, &env)),
+        Command::Sessions(flags) => ask(cli::sessions(&flags, &env)),
         Command::Rotate(flags) => ask(cli::rotate(&flags, &env)),
         Command::Reload(flags) => ask(cli::reload(&flags, &env)),
         Command::Wait(flags) => ask(cli::wait(&flags, &env)),
         Command::Shutdown(flags) => ask(cli::shutdown(&flags, &env)),
+        Command::LogLevel(flags) => ask(cli::log_level(&flags, &env)),
         Command::Simulate(flags) => simulate::simulate(&flags),
+        Command::Completion(flags) => print(&cli::completion(flags.shell)),
+        Command::Man(flags) => match cli::man(flags.command.as_deref()) {
+            Ok(page) => print(&page),
+            Err(error) => cli::finish(Err(error)),
+        },
     }
 }
 
@@ -59,12 +73,11 @@ fn run(config: Config, source: Source) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return exit_with(&error, OS_ERROR),
     };
-    // The guard writes what is left of the log when it is dropped, after everything else.
-    let _log = match crate::log::init(&config.log) {
-        Ok(guard) => guard,
-        Err(error) => return exit_with(&Chain(&error), OS_ERROR),
+    // What is left of the log is written when it is dropped, after everything else.
+    let mut log = match crate::log::init(&config.log, config.audit_file.as_ref()) {
+        Ok(log) => log,
+        Err(error) => return exit_with(&Chain(&error), error.exit_code()),
     };
-    keep_memory_private();
     if let Err(error) = crate::socket::descriptors::raise_limit() {
         tracing::warn!(%error, "the limit of open files cannot be raised");
     }
@@ -72,7 +85,19 @@ fn run(config: Config, source: Source) -> ExitCode {
         tracing::warn!(%error, "NOTIFY_SOCKET is no socket that can be written to; the service manager is not notified");
         Notify::default()
     });
-    let served = runtime.block_on(serve::serve(config, source, &notify));
+    let watchdog = notify::watchdog(source.env.get("WATCHDOG_USEC"), source.env.get("WATCHDOG_PID"));
+    let manager = ServiceManager { notify, watchdog };
+    let opened = {
+        let _runtime = runtime.enter();
+        Opened::open(&config, &source)
+    };
+    // The first thread beside this one: it is as restricted.
+    let started = log.start();
+    let serve = |opened| {
+        started?;
+        runtime.block_on(serve::serve(config, source, opened, log.control.clone(), manager))
+    };
+    let served = opened.and_then(serve);
     // What is still in flight is not waited for.
     runtime.shutdown_timeout(Duration::ZERO);
     match served {
@@ -88,18 +113,24 @@ fn check(flags: &CheckFlags, env: &Environment) -> ExitCode {
         Ok(config) => config,
         Err(error) => return exit_with(&Chain(&error), error.exit_code()),
     };
+    // A kernel that refuses leaves what the operator has set up.
+    let _ = crate::hardening::leave_no_core_dump();
+    // As `run` does: addresses are bound with what root may, and files are read again without it. The runtime's threads inherit it.
+    let ports = crate::check::ports(&config);
+    let dropped = crate::hardening::drop_capabilities(config.hardening);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return exit_with(&error, OS_ERROR),
     };
-    keep_memory_private();
-    let checked = runtime.block_on(crate::check::check(config, flags.offline));
+    let checked = runtime.block_on(crate::check::check(config, flags.offline, ports));
     runtime.shutdown_timeout(Duration::ZERO);
     let findings = match checked {
         Ok(findings) => findings,
-        Err(error) => return exit_with(&Chain(&error), CONFIGURATION),
+        Err(error) => return exit_with(&readable(&error, dropped), CONFIGURATION),
     };
-    let text = if flags.json { crate::check::json(&findings) } else { crate::check::table(&findings) };
+    let terminal = Terminal::of_stdout(env.wants_colours());
+    let text =
+        if flags.json { crate::check::json(&findings) } else { crate::check::table(&findings, terminal) };
     let printed = print(&text);
     if findings.iter().any(|finding| finding.outcome == crate::check::Outcome::Error) {
         return ExitCode::from(1);
@@ -107,17 +138,11 @@ fn check(flags: &CheckFlags, env: &Environment) -> ExitCode {
     printed
 }
 
-/// Passwords and tokens live in this memory: no core dump, and no other process of the same user looks into it.
-fn keep_memory_private() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    // A kernel that refuses leaves what the operator has set up.
-    if let Err(error) = setrlimit(Resource::Core, none) {
-        tracing::warn!(%error, "core dumps cannot be switched off");
-    }
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "the process stays dumpable");
-    }
+/// What keeps `check` from looking. Where a file is root's to read at the start alone, it says what mends that.
+fn readable(error: &crate::check::Error, dropped: u32) -> String {
+    let text = Chain(error).to_string();
+    let denied = io::Error::from(rustix::io::Errno::ACCESS).to_string();
+    if dropped > 0 && text.contains(&denied) { format!("{text}; {}", crate::check::READABLE) } else { text }
 }
 
 /// A command needs no second thread.
@@ -150,14 +175,19 @@ fn print(text: &str) -> ExitCode {
 
 /// The exit code matters more than the line: a stderr that is not read may be full, and its lock held by the log.
 fn exit_with(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
-    let line = format!("leasehold: {error}\n");
+    let line: Arc<str> = format!("leasehold: {error}\n").into();
     let (done, said) = mpsc::sync_channel(1);
-    std::thread::spawn(move || {
-        let _ = io::stderr().write_all(line.as_bytes());
+    let of_thread = Arc::clone(&line);
+    let writer = std::thread::Builder::new().spawn(move || {
+        let _ = io::stderr().write_all(of_thread.as_bytes());
         // The waiting side may have given up.
         let _ = done.send(());
     });
-    let _ = said.recv_timeout(LAST_WORD);
+    let _ = match writer {
+        Ok(_) => said.recv_timeout(LAST_WORD).map_err(|_| ()),
+        // Without a thread it may have to wait for the reader.
+        Err(_) => io::stderr().write_all(line.as_bytes()).map_err(|_| ()),
+    };
     ExitCode::from(code)
 }
 

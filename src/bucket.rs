@@ -48,6 +48,13 @@ impl Bucket {
         is_ready
     }
 
+    /// Whether nothing of it is taken.
+    #[must_use]
+    pub(crate) fn is_full(&mut self, now: Time) -> bool {
+        self.refill(now);
+        self.left == self.burst
+    }
+
     fn refill(&mut self, now: Time) {
         while self.left < self.burst && now >= self.next_at {
             self.left += 1;

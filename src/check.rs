@@ -7,15 +7,19 @@
 //! | `route` | a real issue, its renewal, its revocation |
 //! | `server` | a real login at each host, and what the session can do |
 //! | `stopping` | the signals that end it early, and what is then still out |
+//! | `written` | what the configuration alone shows of the way to servers and from clients |
+//! | `ports` | whether what `run` listens on is free |
 //! | `ttl` | spans that cannot work together |
 //! | `finding` | one result of the check, as a row of the table or as JSON |
 
 mod finding;
+mod ports;
 mod route;
 mod server;
 mod stopping;
 mod ttl;
 mod vault;
+mod written;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -35,6 +39,7 @@ use crate::upstreams;
 use crate::vault::{self as vault_client, Auth, SecretId, Vault};
 
 pub(crate) use finding::{Finding, Outcome, json, table};
+pub(crate) use ports::ports;
 
 use route::Examined;
 use stopping::{Interrupts, Out};
@@ -50,13 +55,17 @@ pub(crate) enum Error {
     Tls(#[from] acceptor::Error),
 }
 
-/// Looks at everything; with `offline` at the configuration and its files alone.
+/// What mends that a file cannot be read, or only by root's capabilities.
+pub(crate) const READABLE: &str = "let the file belong to the user that leasehold runs as, root too: it gives up its right to \
+    read the files of others, which --hardening off keeps";
+
+/// Looks at everything; with `offline` at the configuration and its files alone. `ports`: what was found of its addresses.
 ///
 /// A first SIGINT, SIGTERM, SIGQUIT or SIGHUP stops looking and gives everything back; a second one ends it at once.
 ///
 /// # Errors
 /// What keeps `run` from starting keeps this from looking.
-pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>, Error> {
+pub(crate) async fn check(config: Config, offline: bool, ports: Vec<Finding>) -> Result<Vec<Finding>, Error> {
     let vault = Vault::new(config.vault.clone())?;
     let upstreams = upstreams::build(&config, &upstream::Shared::default())?;
     let tls = config.tls.as_ref().map(InForce::read).transpose()?;
@@ -67,14 +76,17 @@ pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>,
     }
     findings.extend(tls.iter().flat_map(client_tls));
     let auth = &config.vault.auth;
-    // A login says for itself that it cannot read the file; where none is tried, the file is looked at.
+    // A login looks at the file first; where none is tried, it is looked at here.
     let untried = offline || matches!(auth, Auth::AppRole { secret_id: SecretId::Wrapped { .. }, .. });
     findings.extend(auth.secret_file().filter(|_| untried).map(secret_file));
     findings.extend(config.state_file.as_ref().map(state_file));
     findings.extend(config.routes.iter().flat_map(ttl::written));
+    findings.extend(written::open_to_others(&config));
     if offline {
         return Ok(findings);
     }
+    findings.extend(ports);
+    findings.extend(ports::ports(&config));
     let mut interrupts = Interrupts::install();
     let checker = Arc::new(Checker { config, vault, stop: CancellationToken::new(), out: Out::default() });
     let mut host = pin!(Arc::clone(&checker).look(upstreams));
@@ -96,7 +108,7 @@ pub(crate) async fn check(config: Config, offline: bool) -> Result<Vec<Finding>,
 
 /// Whether clients can be shown the certificate; that its key is its own is known by now.
 fn client_tls(read: &InForce) -> Vec<Finding> {
-    let remedy = "have it renewed; clients that verify it do not get in";
+    let remedy = "have it renewed, or name another by --tls-cert-file; clients that verify it do not get in";
     let warnings =
         read.warnings().iter().map(|warning| Finding::error("client_tls", warning.to_string(), remedy));
     let warnings: Vec<_> = warnings.collect();
@@ -114,11 +126,9 @@ fn client_tls(read: &InForce) -> Vec<Finding> {
 fn secret_file(file: &FileSetting) -> Finding {
     match file.secret() {
         Ok(_) => Finding::ok("login", format!("{} can be read", Shown(file.path()))),
-        Err(error) => Finding::error(
-            "login",
-            error.to_string(),
-            "put the secret into this file, readable by the user that leasehold runs as",
-        ),
+        Err(error) => {
+            Finding::error("login", error.to_string(), format!("put the secret into this file; {READABLE}"))
+        }
     }
 }
 
@@ -131,7 +141,7 @@ fn state_file(file: &FileSetting) -> Finding {
         Err(error) => Finding::error(
             "state_file",
             format!("{file}: {}", Chain(&error)),
-            "name a file of this user's own in a directory of tmpfs, where leasehold runs",
+            "name by --state-file a file of this user's own in a directory of tmpfs, where leasehold runs",
         ),
     }
 }
@@ -147,9 +157,26 @@ struct Checker {
 }
 
 impl Checker {
+    /// Without a token: what does not need one, all routes at once.
+    async fn reach_all(self: &Arc<Self>, upstreams: Vec<Arc<Upstream>>, findings: &mut Vec<Finding>) {
+        let mut routes = JoinSet::new();
+        for (index, upstream) in upstreams.into_iter().enumerate() {
+            let this = Arc::clone(self);
+            routes.spawn(async move { (index, this.reach(index, upstream).await) });
+        }
+        let mut reached: Vec<(usize, Vec<Finding>)> = Vec::new();
+        while let Some(done) = routes.join_next().await {
+            // A task that panicked has printed why.
+            reached.extend(done.ok());
+        }
+        reached.sort_by_key(|(index, _)| *index);
+        findings.extend(reached.into_iter().flat_map(|(_, of_route)| of_route));
+    }
+
     async fn look(self: Arc<Self>, upstreams: Vec<Arc<Upstream>>) -> Vec<Finding> {
         let mut findings = Vec::new();
         let Some(session) = self.log_in(&mut findings).await else {
+            self.reach_all(upstreams, &mut findings).await;
             return findings;
         };
         let session = Arc::new(session);

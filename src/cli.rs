@@ -3,25 +3,30 @@
 //! Exit codes: 0 done, 1 a negative answer, 69 no leasehold answers.
 
 mod client;
+mod manual;
+mod sessions;
 mod table;
 
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::admin::{Rotated, Status};
+use crate::admin::{Rotated, SessionList, Status};
 use crate::clock;
 use crate::config::{
-    self, AdminFlags, Environment, ReloadFlags, RotateFlags, ShutdownFlags, StatusFlags, WaitFlags,
+    self, AdminFlags, Environment, LogLevelFlags, ReloadFlags, RotateFlags, SessionsFlags, ShowFlags,
+    ShutdownFlags, StatusFlags, WaitFlags,
 };
 use crate::credentials::DrainSpan;
 use crate::error::Chain;
 use crate::socket::Address;
+use crate::terminal::Terminal;
 
-use client::Client;
+use client::{Answer, Client};
+pub(crate) use manual::{completion, man};
 
 /// Why a command did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +34,9 @@ pub(crate) enum Error {
     /// The configuration does not say where to ask.
     #[error(transparent)]
     Config(#[from] config::Error),
+    /// The command line can be read in two ways.
+    #[error("{0}")]
+    Ambiguous(&'static str),
     /// The admin address is off.
     #[error("admin: is off, so this leasehold takes no commands")]
     Off,
@@ -53,6 +61,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Config(error) => error.exit_code(),
+            Self::Ambiguous(_) => 64,
             Self::Off | Self::Unreachable { .. } => 69,
             Self::Negative(_) | Self::Output(_) => 1,
         }
@@ -65,25 +74,62 @@ impl Error {
 /// If leasehold does not answer, or the output cannot be written.
 pub(crate) async fn status(flags: &StatusFlags, env: &Environment) -> Result<(), Error> {
     let client = connect(&flags.at, env)?;
+    let render = |answer: &Answer, terminal: Terminal| {
+        Ok(table::render(&client.document::<Status>(answer)?, clock::wall(), terminal))
+    };
+    show(&client, "/status", flags.show, env, render).await?;
+    if flags.check {
+        let ready = client.ask(&Method::GET, "/readyz", QUICK).await?;
+        if ready.code != StatusCode::OK {
+            return Err(Error::Negative(format!("not ready: {}", ready.line())));
+        }
+    }
+    Ok(())
+}
+
+/// `leasehold sessions`
+///
+/// # Errors
+/// If leasehold does not answer, or the output cannot be written.
+pub(crate) async fn sessions(flags: &SessionsFlags, env: &Environment) -> Result<(), Error> {
+    let client = connect(&flags.at, env)?;
+    let mut query = url::form_urlencoded::Serializer::for_suffix("/sessions?".to_owned(), "/sessions?".len());
+    for (name, value) in flags.filter() {
+        query.append_pair(name, value);
+    }
+    let render = |answer: &Answer, terminal: Terminal| {
+        let width = terminal.size.map(|(width, _)| width);
+        Ok(sessions::render(&client.document::<SessionList>(answer)?, clock::wall(), width))
+    };
+    show(&client, &query.finish(), flags.show, env, render).await
+}
+
+/// Prints what is there at a path, once or, with `--watch`, again and again.
+async fn show(
+    client: &Client,
+    path: &str,
+    how: ShowFlags,
+    env: &Environment,
+    render: impl Fn(&Answer, Terminal) -> Result<String, Error>,
+) -> Result<(), Error> {
     let mut out = io::stdout();
     loop {
-        let answer = client.ask(&Method::GET, "/status", QUICK).await?;
-        let text = if flags.json {
-            answer.text()
-        } else {
-            table::render(&client.document::<Status>(&answer)?, clock::wall())
-        };
-        if flags.watch && out.is_terminal() {
-            // Clear, and go to the upper left corner.
-            out.write_all(b"\x1b[2J\x1b[H")?;
+        // It may have another size by now.
+        let terminal = Terminal::of_stdout(env.wants_colours());
+        let answer = client.ask(&Method::GET, path, QUICK).await?;
+        if answer.code == StatusCode::BAD_REQUEST {
+            return Err(Error::Negative(answer.line()));
         }
+        let shown = render(&answer, terminal)?;
+        let text = if how.json { answer.text() } else { shown };
+        let text = if how.watch { terminal.frame(&text) } else { text };
         out.write_all(text.as_bytes())?;
         out.flush()?;
-        if !flags.watch {
+        if !how.watch {
             return Ok(());
         }
         sleep(WATCH_EVERY).await;
-        if !flags.json && !out.is_terminal() {
+        if !how.json && terminal.size.is_none() {
             out.write_all(b"\n")?;
         }
     }
@@ -94,6 +140,11 @@ pub(crate) async fn status(flags: &StatusFlags, env: &Environment) -> Result<(),
 /// # Errors
 /// If leasehold does not answer, or a route got no fresh credential.
 pub(crate) async fn rotate(flags: &RotateFlags, env: &Environment) -> Result<(), Error> {
+    if flags.drain == Some(DrainSpan::Default) && flags.route.as_deref().is_some_and(is_duration) {
+        return Err(Error::Ambiguous(
+            "--drain: its value is written behind an equals sign, as in --drain=5s",
+        ));
+    }
     let client = connect(&flags.at, env)?;
     let path = rotate_path(flags);
     let answer = client.ask(&Method::POST, &path, ROTATION).await?;
@@ -130,6 +181,20 @@ pub(crate) async fn rotate(flags: &RotateFlags, env: &Environment) -> Result<(),
 pub(crate) async fn reload(flags: &ReloadFlags, env: &Environment) -> Result<(), Error> {
     let client = connect(&flags.at, env)?;
     let answer = client.ask(&Method::POST, "/reload", ROTATION).await?;
+    if answer.code != StatusCode::OK {
+        return Err(Error::Negative(answer.line()));
+    }
+    writeln!(io::stdout(), "{}", answer.line())?;
+    Ok(())
+}
+
+/// `leasehold log-level`
+///
+/// # Errors
+/// If leasehold does not answer.
+pub(crate) async fn log_level(flags: &LogLevelFlags, env: &Environment) -> Result<(), Error> {
+    let client = connect(&flags.at, env)?;
+    let answer = client.ask(&Method::POST, &format!("/log?level={}", flags.level.as_str()), QUICK).await?;
     if answer.code != StatusCode::OK {
         return Err(Error::Negative(answer.line()));
     }
@@ -194,6 +259,11 @@ pub(crate) fn finish(result: Result<(), Error>) -> ExitCode {
     }
 }
 
+/// Whether a route's name is more likely the time that belongs to a flag.
+fn is_duration(name: &str) -> bool {
+    humantime::parse_duration(name).is_ok()
+}
+
 fn rotate_path(flags: &RotateFlags) -> String {
     let mut query = url::form_urlencoded::Serializer::for_suffix("/rotate?".to_owned(), "/rotate?".len());
     if let Some(route) = &flags.route {
@@ -227,7 +297,7 @@ const ROTATION: Duration = Duration::from_secs(310);
 /// The pause between two looks of `wait` and `shutdown --wait`.
 const POLL_EVERY: Duration = Duration::from_millis(200);
 
-/// The pause between two tables of `status --watch`.
+/// The pause between two tables with `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// The bound on `shutdown --wait`: longer than any orchestrator waits.

@@ -7,14 +7,17 @@
 //! 4. for `[vault]` the `BAO_` and then the `VAULT_` variable, 5. the default.
 //!
 //! So what was written for leasehold beats what happens to be in the environment. An empty variable is no variable,
-//! as in the `vault` command line. Nothing here binds, dials or logs; the only files read are the configuration itself
-//! and, for the method `token`, `~/.vault-token`.
+//! as in the `vault` command line. Nothing here binds, dials or logs; the only files read are the configuration itself,
+//! for the method `token` `~/.vault-token`, and for names of users and groups `/etc/passwd` and `/etc/group`.
 
+mod access;
 mod auth;
 mod env;
 mod error;
 mod file;
 mod flags;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod general;
 mod key;
 mod keys;
@@ -22,6 +25,7 @@ mod known;
 mod method;
 mod route;
 mod routes;
+mod shown;
 mod sources;
 mod values;
 mod vault;
@@ -30,10 +34,13 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::console::ShownSetting;
 use crate::files::FileSetting;
+use crate::hardening::Hardening;
 use crate::postgres::cancel::Unknown;
-use crate::socket::Address;
-use crate::{acceptor, log, session, shutdown};
+use crate::postgres::console::Access;
+use crate::socket::{Address, Network};
+use crate::{acceptor, log, otlp, session, shutdown};
 
 pub(crate) use env::Environment;
 pub(crate) use error::Error;
@@ -41,8 +48,8 @@ pub(crate) use error::Error;
 pub(crate) use error::Origin;
 pub use flags::command;
 pub(crate) use flags::{
-    AdminFlags, CheckFlags, Cli, Command, ReloadFlags, RotateFlags, RunFlags, ShutdownFlags, SimulateFlags,
-    StatusFlags, WaitFlags,
+    AdminFlags, CheckFlags, Cli, Command, LogLevelFlags, ReloadFlags, RotateFlags, RunFlags, SessionsFlags,
+    ShowFlags, ShutdownFlags, SimulateFlags, StatusFlags, WaitFlags,
 };
 pub use key::Setting;
 pub(crate) use route::RouteConfig;
@@ -57,6 +64,8 @@ use sources::Sources;
 pub(crate) struct Config {
     /// Where clients connect; never empty.
     pub(crate) listen: Vec<Listen>,
+    /// From where clients may connect over TCP; `None` is from everywhere.
+    pub(crate) allow_addresses: Option<Vec<Network>>,
     /// Where probes and `/metrics` are served.
     pub(crate) http: Option<SocketAddr>,
     /// Where everything else is served.
@@ -69,6 +78,12 @@ pub(crate) struct Config {
     pub(crate) sigterm: shutdown::Delays,
     /// Where credentials are kept beyond a crash.
     pub(crate) state_file: Option<FileSetting>,
+    /// Where the audit trail is written, beside the log; `None`: nowhere.
+    pub(crate) audit_file: Option<FileSetting>,
+    /// Where spans are sent; `None`: nowhere.
+    pub(crate) traces: Option<otlp::Settings>,
+    /// Whether the process restricts itself.
+    pub(crate) hardening: Hardening,
     /// How to reach Vault, and how to log in.
     pub(crate) vault: crate::vault::Config,
     /// The routes in the order in which they are tried; never empty.
@@ -79,6 +94,12 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// What is done with a CancelRequest whose key is unknown here.
     pub(crate) cancel_unknown: Unknown,
+    /// Who may use the console.
+    pub(crate) console: Access,
+    /// The database that it is.
+    pub(crate) console_database: String,
+    /// The settings as they were written.
+    pub(crate) shown: Vec<ShownSetting>,
     /// Warnings for the start.
     pub(crate) warnings: Vec<Warning>,
 }
@@ -101,23 +122,42 @@ impl Config {
     }
 
     fn of(flags: &Flags, env: &Environment, with_token: bool) -> Result<Self, Error> {
-        let sources = Sources::open(flags, env)?;
+        Self::of_sources(&Sources::open(flags, env)?, with_token)
+    }
+
+    fn of_sources(sources: &Sources<'_>, with_token: bool) -> Result<Self, Error> {
         sources.refuse_later()?;
-        let listen = general::listen(&sources)?;
+        let listen = general::listen(sources)?;
         let public = listen.iter().any(|listen| !listen.address.is_local());
-        let (vault, mut warnings) = vault::merge(&sources, with_token)?;
-        warnings.extend(env.unknown().into_iter().map(Warning::unknown_variable));
+        let (vault, mut warnings) = vault::merge(sources, with_token)?;
+        warnings.extend(sources.env.unknown().into_iter().map(Warning::unknown_variable));
+        let traces = otlp::read(|name| sources.env.get(name)).unwrap_or_else(|unusable| {
+            warnings.push(Warning::no_traces(&unusable));
+            None
+        });
+        let console = sources.get(&keys::CONSOLE)?;
+        if public && console == Access::All {
+            warnings.push(Warning::open_console());
+        }
+        let routes = routes::merge(sources)?;
         Ok(Self {
-            http: general::http(&sources)?,
-            admin: general::admin(&sources)?,
-            threads: general::threads(&sources)?,
-            log: general::log(&sources)?,
-            sigterm: general::sigterm(&sources)?,
-            state_file: general::state_file(&sources)?,
-            routes: routes::merge(&sources)?,
-            tls: general::tls(&sources)?,
-            limits: general::limits(&sources)?,
-            cancel_unknown: general::cancel_unknown(&sources, public)?,
+            allow_addresses: general::allow_addresses(sources)?,
+            http: general::http(sources)?,
+            admin: general::admin(sources)?,
+            threads: general::threads(sources)?,
+            log: general::log(sources)?,
+            sigterm: general::sigterm(sources)?,
+            state_file: general::state_file(sources)?,
+            console,
+            console_database: sources.get(&keys::CONSOLE_DATABASE)?,
+            shown: shown::shown(sources, &routes),
+            routes,
+            audit_file: general::audit_file(sources)?,
+            traces,
+            hardening: sources.get(&keys::HARDENING)?,
+            tls: general::tls(sources)?,
+            limits: general::limits(sources)?,
+            cancel_unknown: general::cancel_unknown(sources, public)?,
             listen,
             vault,
             warnings,
@@ -140,6 +180,18 @@ pub(crate) struct Warning {
 }
 
 impl Warning {
+    fn open_console() -> Self {
+        Self {
+            text: "console: whoever reaches a listener beyond this machine sees roles, users and addresses"
+                .to_owned(),
+            remedy: "write console = \"socket\", and look at it over a Unix socket",
+        }
+    }
+
+    fn no_traces(unusable: &otlp::Unusable) -> Self {
+        Self { text: unusable.to_string(), remedy: unusable.remedy }
+    }
+
     fn unknown_variable((name, meant): (String, Option<String>)) -> Self {
         let meant = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
         Self {

@@ -56,10 +56,20 @@ pub(crate) enum ClientFacing {
         /// As the client sent it.
         named: Vec<u8>,
     },
+    /// It connects from an address from which it may not.
+    AddressNotAllowed,
+    /// It is none of those who may use the route.
+    NotAllowed(Allowed),
     /// The route has as many sessions as it may.
     RouteFull,
     /// The process has as many sessions as it may.
     ProcessFull,
+    /// The route has as many logins in a second as it may.
+    RouteTooFast,
+    /// The process has as many logins in a second as it may.
+    ProcessTooFast,
+    /// As many clients are in their handshake as may be.
+    TooManyHandshakes,
     /// The file descriptors that are left are kept for leases.
     DescriptorsKept,
     /// There are no file descriptors left.
@@ -74,6 +84,8 @@ pub(crate) enum ClientFacing {
     UpstreamTimedOut,
     /// The upstream was lost during the session.
     UpstreamLost,
+    /// The upstream sent bytes that are no message, during the session.
+    UpstreamUnreadable,
     /// The process stops before the client is in.
     Stopping,
     /// Its session had to end.
@@ -83,6 +95,17 @@ pub(crate) enum ClientFacing {
         /// Whether the session was between transactions.
         idle: bool,
     },
+}
+
+/// Who may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Allowed {
+    /// Certain users of the machine, over a Unix socket.
+    Users,
+    /// Certain names of client certificates.
+    Certificates,
+    /// Both of these.
+    UsersAndCertificates,
 }
 
 /// Why a session had to end.

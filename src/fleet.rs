@@ -6,7 +6,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `scenario`, `scenarios` | the input of a simulation; the scenarios of the documents |
-//! | `world`, `shard` | simulated time, and which sidecar has an event when |
+//! | `world`, `shard`, `wheel` | simulated time, and which sidecar has an event when |
 //! | `sidecar` | one sidecar: its machine, its requests, its sessions, and the checks of its promises |
 //! | `servers`, `verdicts` | the model of Vault; the meaning of its answers |
 //! | `tally`, `figures`, `report`, `svg` | counters, the figures made of them, and their presentation |
@@ -22,6 +22,7 @@ mod sidecar;
 mod svg;
 mod tally;
 mod verdicts;
+mod wheel;
 mod world;
 
 #[cfg(test)]

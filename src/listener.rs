@@ -1,6 +1,5 @@
 //! Listens for clients on TCP and Unix sockets, and runs the accept loops. Floor 5.
 
-use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -12,13 +11,12 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
 use crate::clock;
 use crate::log_throttle::LogThrottle;
-use crate::socket::descriptors::Descriptors;
-use crate::socket::{self, Address, Bound, Client, UnixSocket, is_the_clients};
+use crate::socket::descriptors::{Descriptors, Taken};
+use crate::socket::{self, Address, AllowedNetworks, Bound, Client, UnixSocket, Unserved, is_the_clients};
 use crate::workers::{Worker, Workers};
 
 /// The reason why an address cannot be listened on.
@@ -39,20 +37,43 @@ pub(crate) enum Error {
 
 /// Serves the clients of all listeners, whatever their protocol. Its clones share the numbering of clients.
 #[derive(Clone)]
-pub(crate) struct Service<S, T> {
+pub(crate) struct Service<B, S, T> {
     descriptors: Arc<Descriptors>,
+    allowed: Arc<AllowedNetworks>,
     last_id: Arc<AtomicU64>,
+    begin: B,
     serve: S,
     turn_away: T,
 }
 
-impl<S, T> Service<S, T> {
-    /// `descriptors` counts the descriptors that clients use. `serve` serves a client to its end; its argument is the
-    /// client's number, from 1. `turn_away` answers a client for which there are no descriptors; it must not wait for
-    /// the client.
+impl<B, S, T> Service<B, S, T> {
+    /// `descriptors` counts the descriptors that clients use. `allowed` are the networks that clients connect from.
+    /// `begin` takes a permit for a client's handshake, if there is one. `serve` serves a client to its end; its arguments
+    /// are the client's number, from 1, and the permit. `turn_away` answers a client that
+    /// is not served; it must not wait for the client.
     #[must_use]
-    pub(crate) fn new(descriptors: Arc<Descriptors>, serve: S, turn_away: T) -> Self {
-        Self { descriptors, last_id: Arc::default(), serve, turn_away }
+    pub(crate) fn new(
+        descriptors: Arc<Descriptors>,
+        allowed: Arc<AllowedNetworks>,
+        begin: B,
+        serve: S,
+        turn_away: T,
+    ) -> Self {
+        Self { descriptors, allowed, last_id: Arc::default(), begin, serve, turn_away }
+    }
+
+    /// Takes the descriptors of a client, and the permit for its handshake.
+    fn admit<P>(&self, client: &Client) -> Result<(Taken, P), Unserved>
+    where
+        B: Fn() -> Option<P>,
+    {
+        if let Client::Tcp(_) = client
+            && !self.allowed.contain(client.address())
+        {
+            return Err(Unserved::Address);
+        }
+        let descriptors = self.descriptors.take().ok_or(Unserved::NoDescriptors)?;
+        Ok((descriptors, (self.begin)().ok_or(Unserved::Handshakes)?))
     }
 
     fn next_id(&self) -> u64 {
@@ -88,26 +109,25 @@ impl Listener {
 
     /// The bound address, with its actual port.
     #[must_use]
-    #[cfg(test)]
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Accepts clients until `stop`, and serves each in a task of a worker. `sessions` tracks these tasks. The system
-    /// refuses the connections that are still in the backlog at `stop`.
-    pub(crate) async fn run<S, F, T, G>(
+    /// Accepts clients until `stop`, and serves each in a task of a worker. The system refuses the connections that are still
+    /// in the backlog at `stop`.
+    pub(crate) async fn run<P, B, S, F, T, G>(
         self,
-        service: Service<S, T>,
+        service: Service<B, S, T>,
         workers: Arc<Workers>,
-        sessions: TaskTracker,
         stop: CancellationToken,
     ) where
-        S: Fn(Client, u64) -> F,
+        B: Fn() -> Option<P>,
+        S: Fn(Client, u64, P) -> F,
         F: Future<Output = ()> + Send + 'static,
-        T: Fn(Client, socket::Peer, Span) -> G,
+        T: Fn(Client, socket::Peer, Unserved, Span) -> G,
         G: Future<Output = ()>,
     {
-        let [failures, no_room] = [LOG_EVERY; 2].map(LogThrottle::every);
+        let (failures, notices) = (LogThrottle::every(LOG_EVERY), Notices::default());
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -117,17 +137,22 @@ impl Listener {
             match accepted {
                 Ok((client, peer, worker)) => {
                     let id = service.next_id();
-                    let span = tracing::debug_span!("session", session.id = id, client.addr = %Peer(&client));
-                    if let Some(descriptors) = service.descriptors.take() {
-                        let serving = (service.serve)(client, id);
-                        // The descriptors are given back after both sockets are closed.
-                        let serving = async move { (serving.await, drop(descriptors)).0 };
-                        worker.spawn(&sessions, serving.instrument(span));
-                    } else {
-                        if no_room.admit(clock::now()).is_some() {
-                            tracing::warn!(addr = %self.address, "{NO_ROOM}");
+                    let span = tracing::debug_span!("session", session.id = id, client.addr = %client.peer());
+                    match service.admit(&client) {
+                        Ok((descriptors, handshake)) => {
+                            let serving = (service.serve)(client, id, handshake);
+                            // The descriptors are given back after both sockets are closed.
+                            if span.is_disabled() {
+                                // Without room for a span the task is half as large.
+                                worker.spawn(serving, descriptors);
+                            } else {
+                                worker.spawn(serving.instrument(span), descriptors);
+                            }
                         }
-                        (service.turn_away)(client, peer, span).await;
+                        Err(why) => {
+                            notices.say(why, &self.address, &client);
+                            (service.turn_away)(client, peer, why, span).await;
+                        }
                     }
                 }
                 Err(error) if is_the_clients(&error) => {}
@@ -177,21 +202,37 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Formats the address of a client, only if a log line needs it.
-struct Peer<'a>(&'a Client);
+/// Says, once in a while, that clients are not served.
+struct Notices {
+    no_room: LogThrottle,
+    address: LogThrottle,
+}
 
-impl fmt::Display for Peer<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Client::Tcp(stream) => match stream.peer_addr() {
-                Ok(address) => address.fmt(f),
-                Err(_) => f.write_str("gone"),
-            },
-            Client::Unix(_) => f.write_str("unix"),
-            Client::Tls(stream) => match stream.get_ref().0.peer_addr() {
-                Ok(address) => address.fmt(f),
-                Err(_) => f.write_str("gone"),
-            },
+impl Default for Notices {
+    fn default() -> Self {
+        let [no_room, address] = [LOG_EVERY; 2].map(LogThrottle::every);
+        Self { no_room, address }
+    }
+}
+
+impl Notices {
+    fn say(&self, why: Unserved, listener: &Address, client: &Client) {
+        match why {
+            Unserved::NoDescriptors => {
+                if self.no_room.admit(clock::now()).is_some() {
+                    tracing::warn!(addr = %listener, "{NO_ROOM}");
+                }
+            }
+            Unserved::Handshakes => {
+                if self.no_room.admit(clock::now()).is_some() {
+                    tracing::warn!(addr = %listener, "{HANDSHAKES}");
+                }
+            }
+            Unserved::Address => {
+                if let Some(left_out) = self.address.admit(clock::now()) {
+                    tracing::info!(addr = %listener, client.addr = %client.peer(), left_out, "{NOT_ALLOWED}");
+                }
+            }
         }
     }
 }
@@ -200,6 +241,9 @@ impl fmt::Display for Peer<'_> {
 const MODE: u32 = 0o660;
 /// The remaining descriptors are reserved for renewals, proofs and probes.
 const NO_ROOM: &str = "the limit of open files leaves no room for more clients: they get 53300; raise it";
+const HANDSHAKES: &str =
+    "max_handshakes clients have connected and not yet said what they want: further ones get 53300";
+const NOT_ALLOWED: &str = "a client is refused: allow_addresses does not have its address";
 /// Enough for a burst of reconnecting clients while a core is busy.
 const BACKLOG: i32 = 1024;
 /// The idle time before the first keepalive. The system sends more at its own interval, for about eleven minutes.
@@ -219,18 +263,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_is_served_until_the_listener_is_stopped() {
-        let serve = |mut client: Client, id| async move {
+        let serve = |mut client: Client, id, ()| async move {
             client.write_u64(id).await.unwrap();
             let _ = client.read_u8().await;
         };
-        let turn_away = |_, _, _| async { panic!("there are descriptors") };
-        let service = Service::new(Arc::default(), serve, turn_away);
+        let turn_away = |_, _, _, _| async { panic!("there are descriptors") };
+        let service = Service::new(Arc::default(), Arc::default(), || Some(()), serve, turn_away);
         let listener = Listener::bind(&Address::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
         let Address::Tcp(address) = *listener.address() else { panic!("it is TCP") };
         assert_ne!(address.port(), 0);
         let workers = Arc::new(Workers::start(NonZeroUsize::MIN).unwrap());
-        let (sessions, stop) = (TaskTracker::new(), CancellationToken::new());
-        let running = tokio::spawn(listener.run(service, workers, sessions.clone(), stop.clone()));
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(listener.run(service, Arc::clone(&workers), stop.clone()));
 
         let mut clients = Vec::new();
         for id in 1..=2 {
@@ -242,7 +286,6 @@ mod tests {
         running.await.unwrap();
         assert!(TcpStream::connect(address).await.is_err());
         drop(clients);
-        sessions.close();
-        sessions.wait().await;
+        workers.tasks_gone().await;
     }
 }

@@ -4,7 +4,9 @@
 //! anything that a client or a server sent.
 
 mod labels;
+mod process;
 mod recorder;
+mod tally;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,10 +15,12 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, counter, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusHandle, PrometheusRecorder};
 
+use labels::Label;
 pub(crate) use labels::{
     Cancel, Closed, Direction, Issuance, LoginFailure, Proof, Renewal, Revocation, VaultOutcome,
 };
 pub(crate) use recorder::Metrics;
+pub(crate) use tally::{CAUSES, Tally};
 
 /// The metrics of one route, looked up once.
 ///
@@ -39,6 +43,7 @@ struct Series {
     opened: Counter,
     to_upstream: Counter,
     to_client: Counter,
+    tallies: tally::Tallies,
 }
 
 impl Series {
@@ -46,6 +51,7 @@ impl Series {
         let (recorder, handle) = recorder::build();
         let name = route.to_owned();
         let (sessions, opened, to_upstream, to_client) = metrics::with_local_recorder(&recorder, || {
+            begin_at_zero(route);
             (
                 gauge!("leasehold_sessions", "route" => name.clone()),
                 counter!("leasehold_sessions_opened_total", "route" => name.clone()),
@@ -54,7 +60,18 @@ impl Series {
             )
         });
         let places = AtomicU64::new(0);
-        Arc::new(Self { route: name, recorder, handle, places, sessions, opened, to_upstream, to_client })
+        let tallies = tally::Tallies::default();
+        Arc::new(Self {
+            route: name,
+            recorder,
+            handle,
+            places,
+            sessions,
+            opened,
+            to_upstream,
+            to_client,
+            tallies,
+        })
     }
 
     fn route(&self) -> &str {
@@ -75,6 +92,24 @@ impl Series {
     }
 }
 
+/// Every outcome of a route is there from the start: an alert on its growth needs the zero.
+fn begin_at_zero(route: &str) {
+    counter!("leasehold_suspect_logins_total", "route" => route.to_owned()).increment(0);
+    zeros::<Closed>("leasehold_sessions_closed_total", "cause", route);
+    zeros::<LoginFailure>("leasehold_login_failures_total", "reason", route);
+    zeros::<Issuance>("leasehold_issuances_total", "outcome", route);
+    zeros::<Proof>("leasehold_proofs_total", "outcome", route);
+    zeros::<Renewal>("leasehold_renewals_total", "outcome", route);
+    zeros::<Revocation>("leasehold_revocations_total", "outcome", route);
+}
+
+fn zeros<L: Label>(name: &'static str, key: &'static str, route: &str) {
+    for label in L::ALL {
+        let labels = [("route", route.to_owned()), (key, label.word().to_owned())];
+        counter!(name, &labels).increment(0);
+    }
+}
+
 impl RouteMetrics {
     /// For a route that is not rendered; [`Metrics::route`] makes those that are.
     #[must_use]
@@ -88,12 +123,19 @@ impl RouteMetrics {
         Arc::new(Self { series, place })
     }
 
+    /// The route's name.
+    #[must_use]
+    pub(crate) fn name(&self) -> &str {
+        self.series.route()
+    }
+
     /// A session has had its ReadyForQuery. It is open until the guard is dropped.
     #[must_use]
     pub(crate) fn session_opened(self: &Arc<Self>) -> OpenSession {
         self.series.opened.increment(1);
+        self.series.tallies.opened();
         self.series.sessions.increment(1.0);
-        OpenSession { metrics: Arc::clone(self), closed: Closed::Error }
+        OpenSession(Some(Arc::clone(self)))
     }
 
     /// Bytes relayed.
@@ -113,7 +155,14 @@ impl RouteMetrics {
 
     /// A login failed.
     pub(crate) fn login_failed(&self, reason: LoginFailure) {
+        self.series.tallies.login_failed();
         self.series.count(|route| login_failed(&route, reason));
+    }
+
+    /// What has been counted of its sessions by now.
+    #[must_use]
+    pub(crate) fn tally(&self) -> Tally {
+        self.series.tallies.now()
     }
 
     /// A login was refused in a way that puts the credential in doubt.
@@ -142,6 +191,21 @@ impl RouteMetrics {
         self.show(|route| {
             gauge!("leasehold_lease_ends_timestamp_seconds", "route" => route)
                 .set(unix_seconds.unwrap_or(f64::NAN));
+        });
+    }
+
+    /// How long a renewal of the current lease lasts at most. `None` where there is none, or it has no end.
+    pub(crate) fn lease_duration(&self, span: Option<Duration>) {
+        self.show(|route| {
+            gauge!("leasehold_lease_duration_seconds", "route" => route)
+                .set(span.map_or(f64::NAN, |span| span.as_secs_f64()));
+        });
+    }
+
+    /// Whether sessions can log in. `None` where no credential is meant to be there.
+    pub(crate) fn ready(&self, is_ready: Option<bool>) {
+        self.show(|route| {
+            gauge!("leasehold_route_ready", "route" => route).set(is_ready.map_or(f64::NAN, yes_or_no));
         });
     }
 
@@ -184,26 +248,29 @@ impl RouteMetrics {
     }
 }
 
-/// One open session in `leasehold_sessions`; counted as closed when dropped.
-pub(crate) struct OpenSession {
-    metrics: Arc<RouteMetrics>,
-    closed: Closed,
-}
+/// One open session in `leasehold_sessions`; counted as closed when dropped. `None`: it has been.
+pub(crate) struct OpenSession(Option<Arc<RouteMetrics>>);
 
 impl OpenSession {
     /// Ends it with its cause. Without a call the cause is `error`.
     pub(crate) fn closed(mut self, cause: Closed) {
-        self.closed = cause;
+        self.count(cause);
+    }
+
+    fn count(&mut self, closed: Closed) {
+        let Some(metrics) = self.0.take() else { return };
+        let (series, cause) = (&metrics.series, closed.as_str());
+        series.sessions.decrement(1.0);
+        series.tallies.closed(closed);
+        series.count(|route| {
+            counter!("leasehold_sessions_closed_total", "route" => route, "cause" => cause).increment(1);
+        });
     }
 }
 
 impl Drop for OpenSession {
     fn drop(&mut self) {
-        let (series, cause) = (&self.metrics.series, self.closed.as_str());
-        series.sessions.decrement(1.0);
-        series.count(|route| {
-            counter!("leasehold_sessions_closed_total", "route" => route, "cause" => cause).increment(1);
-        });
+        self.count(Closed::Error);
     }
 }
 
@@ -225,6 +292,16 @@ pub(crate) fn vault_request(operation: &'static str, outcome: VaultOutcome, took
     histogram!("leasehold_vault_request_seconds", "operation" => operation).record(took.as_secs_f64());
 }
 
+/// Whether the process is ready, as its probe says, and whether Vault answers and serves.
+pub(crate) fn standing(is_ready: bool, vault_is_up: bool) {
+    gauge!("leasehold_ready").set(yes_or_no(is_ready));
+    gauge!("leasehold_vault_up").set(yes_or_no(vault_is_up));
+}
+
+fn yes_or_no(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
+}
+
 /// Vault answered with success at this wall-clock time, in seconds since 1970.
 pub(crate) fn vault_succeeded(unix_seconds: f64) {
     gauge!("leasehold_vault_last_success_timestamp_seconds").set(unix_seconds);
@@ -238,6 +315,12 @@ pub(crate) fn cancel_request(outcome: Cancel) {
 /// Lines of the log that could not be written.
 pub(crate) fn log_lines_dropped(lines: u64) {
     counter!("leasehold_log_lines_dropped_total").increment(lines);
+}
+
+/// Spans that no collector took.
+#[cfg(feature = "otlp")]
+pub(crate) fn spans_lost(spans: u64) {
+    counter!("leasehold_spans_lost_total").increment(spans);
 }
 
 /// Sets `leasehold_build_info`.

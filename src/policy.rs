@@ -22,6 +22,24 @@ pub(crate) struct Rule {
     pub(crate) need: Need,
 }
 
+impl Rule {
+    /// Whether a login lacks something without it. `handed`: the token is handed over.
+    #[must_use]
+    pub(crate) fn matters(&self, handed: bool) -> bool {
+        match self.need {
+            Need::Must | Need::Default => true,
+            Need::May => handed,
+            Need::Namespace => false,
+        }
+    }
+
+    /// Whether these capabilities have it.
+    #[must_use]
+    pub(crate) fn is_among(&self, words: &[String]) -> bool {
+        words.iter().any(|word| word == self.capability || word == "root")
+    }
+}
+
 /// How much a rule is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {

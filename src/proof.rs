@@ -1,9 +1,9 @@
 //! The proof of a candidate: our own login upstream, and `probe_sql` in it. Floor 6.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod probe;
 
-use tokio::time::timeout;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::credentials::{Obstacle, Proof, Prove};
 use crate::error::Chain;
@@ -13,6 +13,7 @@ use crate::postgres::upstream::refusal::Refusal;
 use crate::postgres::upstream::{LoginError, Turn, Upstream, UpstreamSession};
 use crate::secret::Secret;
 use crate::socket::Address;
+pub(crate) use probe::{ProbeError, probe};
 
 /// Where a route's proofs log in, and what they ask.
 pub(crate) struct Prover {
@@ -24,6 +25,25 @@ pub(crate) struct Prover {
     /// `set_role`: the proof asks for what sessions ask for.
     pub(crate) set_role: Option<String>,
     pub(crate) used: UsedDatabases,
+    pub(crate) said: Said,
+}
+
+/// What has been said of each server and who chose the database, so that a server that is away is one line, and not one a
+/// try.
+#[derive(Debug, Default)]
+pub(crate) struct Said(Mutex<BTreeMap<(String, Chooser), String>>);
+
+impl Said {
+    /// Whether this is not what was said of it last.
+    fn is_new(&self, server: &str, chosen_by: Chooser, words: &str) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.insert((server.to_owned(), chosen_by), words.to_owned()).is_none_or(|known| known != words)
+    }
+
+    /// There is nothing to be said of it any more.
+    fn forget(&self, server: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(known, _), _| known != server);
+    }
 }
 
 /// A database that a proof may log in to.
@@ -33,7 +53,7 @@ struct Database {
 }
 
 /// Who named a database. It decides what a failure in it says of a credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Chooser {
     /// `probe_database` or the URI.
     Configuration,
@@ -46,7 +66,11 @@ enum Chooser {
 /// What a server makes of a candidate.
 #[derive(Debug)]
 enum Answer {
-    Accepts(Address),
+    Accepts {
+        address: Address,
+        /// Why it begins no session all the same: it has no connection left.
+        full: Option<String>,
+    },
     Refuses,
     /// It lets the candidate in, and is not what `target_session_attrs` asks for: no session goes there.
     Unsuitable,
@@ -80,14 +104,15 @@ impl Prover {
         let mut turns = self.upstream.order();
         while let Some(mut turn) = turns.pop_front() {
             match self.ask_server(&mut turn, username, password).await {
-                Answer::Accepts(address) => return Proof::Accepted { address: address.to_string() },
+                Answer::Accepts { address, full } => {
+                    return Proof::Accepted { address: address.to_string(), full };
+                }
                 Answer::Refuses => found.refused = true,
                 Answer::Unsuitable => {
                     found.unsuitable = true;
                     turns.extend(self.upstream.second(turn));
                 }
-                Answer::SaysNothing(Obstacle::Lasting(reason)) => found.lasting = Some(reason),
-                Answer::SaysNothing(_) => found.passing = true,
+                Answer::SaysNothing(obstacle) => found.obstacles.push(obstacle),
             }
             for further in self.upstream.other_addresses(turn).await {
                 turns.push_front(further);
@@ -99,7 +124,7 @@ impl Prover {
     /// Logs in to one database after the other until one of them tells what the server makes of the candidate. `turn`
     /// stays at the address that has answered first.
     async fn ask_server(&self, turn: &mut Turn, username: &str, password: &Secret) -> Answer {
-        let mut obstacle = Obstacle::Passing;
+        let mut obstacle = Obstacle::Passing(UNSENDABLE.to_owned());
         for database in self.databases() {
             let set_role = self.set_role.as_deref();
             let Some(outcome) = self.log_in(*turn, &database, set_role, username, password).await else {
@@ -171,46 +196,67 @@ impl Prover {
         chosen_by: Chooser,
         outcome: Result<UpstreamSession, LoginError>,
     ) -> Word {
+        let name = self.upstream.host_name(turn.host());
+        if outcome.is_ok() {
+            self.said.forget(name);
+        }
         let error = match (outcome, &self.sql) {
             (Ok(session), None) => {
                 let address = session.address.clone();
                 session.terminate().await;
-                return Word::OfServer(Answer::Accepts(address));
+                return Word::OfServer(Answer::Accepts { address, full: None });
             }
             (Ok(session), Some(sql)) => return Word::OfServer(self.ask_probe(session, sql).await),
             (Err(error), _) => error,
         };
-        let name = self.upstream.host_name(turn.host());
-        match &error {
-            LoginError::Refused(refusal) => tracing::warn!(
-                upstream.addr = name,
-                sqlstate = refusal.sqlstate(),
-                database.of = chosen_by.as_str(),
-                "the proof is refused"
-            ),
-            error => tracing::warn!(
-                upstream.addr = name,
-                error = %Chain(error),
-                database.of = chosen_by.as_str(),
-                "no proof"
-            ),
-        }
-        let obstacle = if error.is_lasting() {
-            Obstacle::Lasting(format!("{name}: {}", Chain(&error)))
-        } else {
-            Obstacle::Passing
-        };
+        self.log_failure(name, chosen_by, &error);
+        let reason = format!("{name}: {}", Chain(&error));
+        let obstacle = if error.is_lasting() { Obstacle::Lasting(reason) } else { Obstacle::Passing(reason) };
         let asked = Asked { chosen_by, must_ask: self.sql.is_some(), takes_any: turn.takes_any() };
         word(error, asked, obstacle)
+    }
+
+    fn log_failure(&self, server: &str, chosen_by: Chooser, error: &LoginError) {
+        let of = chosen_by.as_str();
+        let words = Chain(error).to_string();
+        let is_new = self.said.is_new(server, chosen_by, &words);
+        match error {
+            LoginError::Refused(refusal) => {
+                let sqlstate = refusal.sqlstate();
+                if is_new {
+                    tracing::warn!(
+                        upstream.addr = server,
+                        sqlstate,
+                        database.of = of,
+                        "the proof is refused"
+                    );
+                } else {
+                    tracing::debug!(
+                        upstream.addr = server,
+                        sqlstate,
+                        database.of = of,
+                        "the proof is refused"
+                    );
+                }
+            }
+            _ if is_new => {
+                tracing::warn!(upstream.addr = server, error = words, database.of = of, "no proof");
+            }
+            _ => tracing::debug!(upstream.addr = server, error = words, database.of = of, "no proof"),
+        }
     }
 
     async fn ask_probe(&self, session: UpstreamSession, sql: &str) -> Answer {
         let address = session.address.clone();
         let Err(error) = probe(session, sql, self.upstream.connect_timeout()).await else {
-            return Answer::Accepts(address);
+            return Answer::Accepts { address, full: None };
         };
         tracing::warn!(upstream.addr = %address, sqlstate = error.sqlstate(), %error, "probe_sql fails");
-        if error.is_final() { Answer::Refuses } else { Answer::SaysNothing(Obstacle::Passing) }
+        if error.is_final() {
+            Answer::Refuses
+        } else {
+            Answer::SaysNothing(Obstacle::Passing(format!("{address}: probe_sql: {error}")))
+        }
     }
 
     /// Where to log in, in this order. `probe_sql` means something in the configured database alone.
@@ -258,9 +304,8 @@ struct Asked {
 struct Found {
     refused: bool,
     unsuitable: bool,
-    /// Of one of them; the others may have the same or another reason.
-    lasting: Option<String>,
-    passing: bool,
+    /// Of each that said nothing, in the order in which they were asked.
+    obstacles: Vec<Obstacle>,
 }
 
 impl Found {
@@ -270,10 +315,7 @@ impl Found {
             Self { refused: true, unsuitable: true, .. } => Proof::Lags,
             Self { refused: true, .. } => Proof::Refused,
             Self { unsuitable: true, .. } => Proof::Unprovable(Obstacle::Unsuitable(UNSUITABLE.to_owned())),
-            Self { lasting: Some(reason), passing: false, .. } => {
-                Proof::Unprovable(Obstacle::Lasting(reason))
-            }
-            Self { .. } => Proof::Unprovable(Obstacle::Passing),
+            Self { obstacles, .. } => Proof::Unprovable(Obstacle::of_all(&obstacles)),
         }
     }
 }
@@ -284,8 +326,14 @@ fn word(error: LoginError, asked: Asked, obstacle: Obstacle) -> Word {
     let Asked { chosen_by, must_ask, takes_any } = asked;
     match error {
         LoginError::Unsuitable(_) => Word::OfServer(Answer::Unsuitable),
-        LoginError::Refused(refusal) if refusal.proves_credential() => match refusal.address {
-            Some(address) if !must_ask && takes_any => Word::OfServer(Answer::Accepts(address)),
+        LoginError::Refused(refusal) if refusal.proves_credential() => match &refusal.address {
+            Some(address) if !must_ask && takes_any => {
+                // A database with a CONNECTION LIMIT of its own says nothing of the others.
+                let is_full =
+                    refusal.is_full() && (chosen_by == Chooser::Configuration || !refusal.is_of_database());
+                let full = is_full.then(|| obstacle.into_reason());
+                Word::OfServer(Answer::Accepts { address: address.clone(), full })
+            }
             // The server had not said what it is when the error came: another database may show it.
             _ if !must_ask => Word::OfDatabase(obstacle),
             // The database is at fault, or full, and `probe_sql` is not heard.
@@ -318,6 +366,7 @@ fn word(error: LoginError, asked: Asked, obstacle: Obstacle) -> Word {
     }
 }
 
+const UNSENDABLE: &str = "the names of user and database cannot be sent";
 const UNSUITABLE: &str = "no upstream server is what target_session_attrs asks for";
 
 /// What leasehold's own logins ask for. Protocol 3.0: the driver of `probe_sql` reads no longer key.
@@ -325,59 +374,5 @@ pub(crate) fn own_startup() -> StartupMessage {
     StartupMessage::new(0).with(b"application_name", b"leasehold")
 }
 
-/// Whether an error speaks of the server's state and not of the role: connection, conflict, resources, an operator.
-///
-/// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
-fn is_passing(sqlstate: &str) -> bool {
-    ["08", "40", "53", "57", "58"].iter().any(|class| sqlstate.starts_with(class))
-}
-
-/// Runs `sql`; rows are thrown away.
-pub(crate) async fn probe(session: UpstreamSession, sql: &str, within: Duration) -> Result<(), ProbeError> {
-    let cancel = session.cancel.clone();
-    let asking = session.ask(|client| async move { client.batch_execute(sql).await });
-    match timeout(within, Box::pin(asking)).await {
-        Ok(answer) => answer.flatten().map_err(ProbeError::Failed),
-        Err(_) => {
-            if let Some(cancel) = cancel {
-                // The connection is closed already; what cannot be cancelled ends with the role's rights.
-                let _ = cancel.send(CANCEL_WITHIN).await;
-            }
-            Err(ProbeError::TimedOut { within })
-        }
-    }
-}
-
-/// Why `probe_sql` did not succeed. The text has nothing of the statement.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ProbeError {
-    /// The server's error, or a lost connection.
-    #[error("the statement failed")]
-    Failed(#[source] tokio_postgres::Error),
-    /// It ran too long, and was cancelled.
-    #[error("the statement took longer than {within:?}")]
-    TimedOut {
-        /// `connect_timeout`.
-        within: Duration,
-    },
-}
-
-impl ProbeError {
-    /// Empty where the server did not say one.
-    pub(crate) fn sqlstate(&self) -> &str {
-        match self {
-            Self::Failed(error) => error.code().map_or("", tokio_postgres::error::SqlState::code),
-            Self::TimedOut { .. } => "",
-        }
-    }
-
-    /// Whether asking again will not help: the server said no, and not for a reason that passes.
-    fn is_final(&self) -> bool {
-        !self.sqlstate().is_empty() && !is_passing(self.sqlstate())
-    }
-}
-
 /// The database that each PostgreSQL has, unless it was dropped.
 const DEFAULT: &[u8] = b"postgres";
-/// How long the server may take to hear that a statement is to end.
-const CANCEL_WITHIN: Duration = Duration::from_secs(5);

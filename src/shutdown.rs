@@ -96,6 +96,12 @@ impl Shutdown {
         self.enter(Phase::Draining);
     }
 
+    /// How long it waits.
+    #[must_use]
+    pub(crate) fn delays(&self) -> Delays {
+        self.0.delays
+    }
+
     /// How far it is.
     #[must_use]
     pub(crate) fn phase(&self) -> Phase {
@@ -133,7 +139,7 @@ impl Shutdown {
     }
 
     /// Goes through the phases up to Forced. `sessions_gone` ends when no session is left; it is polled only while
-    /// Closing. Once it returns `InOrder`, give leases back, but race that with [`Shutdown::insisted`]; then
+    /// Closing. Once it returns `InOrder`, give leases back, but race that with [`Shutdown::second_signal`]; then
     /// call [`Shutdown::done`].
     pub(crate) async fn run(&self, sessions_gone: impl Future<Output = ()>) -> Outcome {
         self.requested().await;

@@ -8,23 +8,81 @@ pub(crate) fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 /// Columns as wide as their widest cell; nothing after the last one.
 #[must_use]
 pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| {
-            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        })
-        .collect();
+    fitted(rows, None)
+}
+
+/// Columns as wide as their widest cell. Where a row is then wider than `width` characters, the widest columns give way, down to
+/// [`NARROWEST`] each, and long cells lose their middle.
+#[must_use]
+pub(crate) fn fitted(rows: &[Vec<String>], width: Option<usize>) -> String {
+    painted(rows, width, |_, _, cell| cell.to_owned())
+}
+
+/// The same, where `paint` gives a cell, by its row and column, what takes no room: a colour.
+#[must_use]
+pub(crate) fn painted(
+    rows: &[Vec<String>],
+    width: Option<usize>,
+    paint: impl Fn(usize, usize, &str) -> String,
+) -> String {
+    let mut widths = widths(rows);
+    if let Some(width) = width {
+        shrink(&mut widths, width);
+    }
     let mut text = String::new();
-    for row in rows {
+    for (at, row) in rows.iter().enumerate() {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(&format!("{cell:<width$}  "));
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let cell = shortened(cell, *width);
+            let room = " ".repeat(width - cell.chars().count() + GAP);
+            line.push_str(&paint(at, column, &cell));
+            line.push_str(&room);
         }
         text.push_str(line.trim_end());
         text.push('\n');
     }
     text
 }
+
+/// How wide the table is where it may be as wide as it wants.
+#[must_use]
+pub(crate) fn natural_width(rows: &[Vec<String>]) -> usize {
+    let widths = widths(rows);
+    widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)
+}
+
+fn widths(rows: &[Vec<String>]) -> Vec<usize> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let of_column = |column| rows.iter().filter_map(move |row| row.get(column));
+    (0..columns).map(|column| of_column(column).map(|cell| cell.chars().count()).max().unwrap_or(0)).collect()
+}
+
+/// The text in at most so many characters: its begin and its end tell more than its middle.
+#[must_use]
+pub(crate) fn shortened(text: &str, width: usize) -> String {
+    let long = text.chars().count();
+    if long <= width {
+        return text.to_owned();
+    }
+    let kept = width.saturating_sub(1);
+    let (front, back) = (kept.div_ceil(2), kept / 2);
+    text.chars().take(front).chain(['…']).chain(text.chars().skip(long - back)).collect()
+}
+
+fn shrink(widths: &mut [usize], width: usize) {
+    let gaps = GAP * widths.len().saturating_sub(1);
+    while widths.iter().sum::<usize>() + gaps > width {
+        match widths.iter_mut().max() {
+            Some(widest) if *widest > NARROWEST => *widest -= 1,
+            _ => return,
+        }
+    }
+}
+
+/// Between two columns.
+const GAP: usize = 2;
+/// A column is not made narrower than this.
+const NARROWEST: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -34,5 +92,34 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [row(["A", "LONG", "B"]), row(["wide", "c", "d"]), row(["", "e"])];
         assert_eq!(aligned(&rows), "A     LONG  B\nwide  c     d\n      e\n");
+        assert_eq!(natural_width(&rows), "wide  c     d".len());
+    }
+
+    #[test]
+    fn the_widest_columns_give_way_to_a_narrow_terminal() {
+        let rows = [row(["ID", "ROLE", "STATE"]), row(["7", "v-approle-app-0123456789", "idle"])];
+        assert_eq!(fitted(&rows, Some(28)), "ID  ROLE               STATE\n7   v-approl…23456789  idle\n");
+        for line in fitted(&rows, Some(24)).lines() {
+            assert!(line.chars().count() <= 24, "{line}");
+        }
+        assert_eq!(fitted(&rows, Some(100)), aligned(&rows));
+        // There is an end to it.
+        assert!(fitted(&rows, Some(3)).contains("v-ap…789"));
+    }
+
+    #[test]
+    fn a_painted_cell_is_as_wide_as_a_plain_one() {
+        let rows = [row(["A", "B"]), row(["wide", "c"])];
+        let red = |at, _, cell: &str| if at == 1 { format!("<{cell}>") } else { cell.to_owned() };
+        assert_eq!(painted(&rows, None, red), "A     B\n<wide>  <c>\n");
+        let red = |_, column, cell: &str| if column == 0 { format!("<{cell}>") } else { cell.to_owned() };
+        assert_eq!(painted(&rows, None, red), "<A>     B\n<wide>  c\n");
+    }
+
+    #[test]
+    fn long_text_loses_its_middle() {
+        assert_eq!(shortened("abcdef", 6), "abcdef");
+        assert_eq!(shortened("abcdefg", 6), "abc…fg");
+        assert_eq!(shortened("abc", 1), "…");
     }
 }

@@ -7,6 +7,8 @@ mod certificate;
 mod connector;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod name;
 mod revocation;
 #[cfg(test)]

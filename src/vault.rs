@@ -17,6 +17,7 @@
 
 mod address;
 mod bounds;
+mod changes;
 mod classify;
 mod config;
 mod endpoints;
@@ -25,6 +26,8 @@ mod examine;
 mod exchange;
 mod failure;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod lease;
 mod login;
 mod operation;
@@ -37,16 +40,20 @@ mod tls;
 mod transport;
 mod wrapped;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use vaultrs::api::token::requests::{LookupTokenSelfRequest, RenewTokenSelfRequest, RevokeTokenSelfRequest};
 
+use crate::clock;
 use crate::secret::Secret;
+use crate::time::Time;
 
 use bounds::Limit;
 pub(crate) use bounds::{Bounds, Priority, WAIT_MOST};
+use changes::Changes;
 use endpoints::{Creds, RenewLease, RevokeLease, StaticCreds};
 use exchange::unreadable;
 use login::Held;
@@ -77,13 +84,19 @@ pub(crate) struct Vault {
     login: Arc<tokio::sync::Mutex<Held>>,
     refusals: Arc<Mutex<Refusals>>,
     seen: Arc<Mutex<Seen>>,
+    /// Who wants the token of the next login.
+    wanted: Arc<Mutex<Option<oneshot::Sender<Secret>>>>,
 }
 
+/// Changes of its state are remembered that long.
+const REMEMBERED: Duration = Duration::from_hours(1);
+
 /// The state of Vault, for the status.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Seen {
     standing: Standing,
     last_success: Option<SystemTime>,
+    changes: Changes,
 }
 
 impl Vault {
@@ -100,6 +113,7 @@ impl Vault {
             login: Arc::default(),
             refusals: Arc::default(),
             seen: Arc::default(),
+            wanted: Arc::default(),
         })
     }
 
@@ -148,6 +162,13 @@ impl Vault {
         self.seen().standing
     }
 
+    /// How the state of Vault has changed in the last hour: since when it was what, oldest first, at most
+    /// [`Changes::MOST`]. Empty as long as no request has been sent.
+    #[must_use]
+    pub(crate) fn changes(&self) -> Vec<(Time, Standing)> {
+        self.seen().changes.since(clock::now() - REMEMBERED)
+    }
+
     /// The time of Vault's latest successful answer.
     #[must_use]
     pub(crate) fn last_success(&self) -> Option<SystemTime> {
@@ -176,7 +197,7 @@ impl Vault {
             let kind = if why == replies::Unusable::NotJson { Kind::Transient } else { Kind::Refused };
             let failure = Failure::local(Operation::Issue, kind, why.as_str());
             let failure = if why.may_have_made() { failure.with_outcome_unknown() } else { failure };
-            failure.leaving(replies::leftover(&reply.body, &path))
+            failure.with_granted(&reply.body, &path)
         })
     }
 
@@ -299,8 +320,8 @@ impl Vault {
         replies::token_facts(&reply.body).map_err(|why| unreadable(Operation::LookUp, why))
     }
 
-    fn seen(&self) -> Seen {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,14 +4,17 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::runtime::{Builder, EnterGuard, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// The worker threads. Dropping this ends them and drops their remaining tasks.
 #[derive(Debug)]
@@ -22,11 +25,11 @@ pub(crate) struct Workers {
     ended: Mutex<mpsc::Receiver<()>>,
 }
 
-/// One worker thread, and its number of tasks.
+/// One worker thread, and its tasks.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     runtime: Handle,
-    tasks: Arc<AtomicUsize>,
+    tasks: TaskTracker,
 }
 
 impl Workers {
@@ -39,7 +42,9 @@ impl Workers {
         let (ends, ended) = mpsc::channel();
         let start = |number| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            let worker = Worker { runtime: runtime.handle().clone(), tasks: Arc::default() };
+            let worker = Worker { runtime: runtime.handle().clone(), tasks: TaskTracker::new() };
+            // A tracker that is closed takes tasks as well; it can be waited for.
+            worker.tasks.close();
             let (stop, ends) = (stop.clone(), ends.clone());
             thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
                 run(runtime, &stop);
@@ -58,8 +63,23 @@ impl Workers {
     #[must_use]
     #[expect(clippy::expect_used, reason = "there is at least one, by the type that `start` takes")]
     pub(crate) fn least_loaded(&self) -> &Worker {
-        let groups = |worker: &&Worker| worker.tasks.load(Ordering::Relaxed) / GROUP;
+        let groups = |worker: &&Worker| worker.tasks.len() / GROUP;
         self.workers.iter().min_by_key(groups).expect("a worker")
+    }
+
+    /// How many tasks they have.
+    #[must_use]
+    pub(crate) fn tasks(&self) -> usize {
+        self.workers.iter().map(|worker| worker.tasks.len()).sum()
+    }
+
+    /// Waits until there is no task, while none are begun.
+    pub(crate) async fn tasks_gone(&self) {
+        while self.tasks() > 0 {
+            for worker in &self.workers {
+                worker.tasks.wait().await;
+            }
+        }
     }
 }
 
@@ -78,32 +98,33 @@ impl Worker {
         self.runtime.enter()
     }
 
-    /// Runs a task on the worker. `tracker` tracks it.
-    pub(crate) fn spawn(&self, tracker: &TaskTracker, task: impl Future<Output = ()> + Send + 'static) {
-        let counted = Counted::one(&self.tasks);
-        tracker.spawn_on(
-            async move {
-                task.await;
-                drop(counted);
-            },
-            &self.runtime,
-        );
+    /// Runs a task on the worker. `held` is dropped after the task has ended.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static, held: impl Send + 'static) {
+        let task = Holding { task, held, token: self.tasks.token() };
+        // Spawned by the worker's own thread, it lies beside what it allocates, in that thread's part of the heap: a task is
+        // aligned to 128 bytes, and small values fill what that leaves free.
+        self.runtime.spawn(async move {
+            tokio::spawn(task);
+        });
     }
 }
 
-/// A task of a worker, counted until it is dropped.
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn one(of: &Arc<AtomicUsize>) -> Self {
-        of.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(of))
+pin_project! {
+    /// A task, and what is dropped after it. An `async` block would have room for the task twice: for what it captures, and
+    /// for what it awaits.
+    struct Holding<F, H> {
+        #[pin]
+        task: F,
+        held: H,
+        token: TaskTrackerToken,
     }
 }
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+impl<F: Future, H> Future for Holding<F, H> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().task.poll(cx)
     }
 }
 
@@ -122,6 +143,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::thread::ThreadId;
 
     use tokio::sync::oneshot;
@@ -131,16 +153,16 @@ mod tests {
     #[tokio::test]
     async fn tasks_go_to_the_threads_by_groups_and_stay_there() {
         let workers = Workers::start(NonZeroUsize::new(2).unwrap()).unwrap();
-        let tracker = TaskTracker::new();
         let mut running = Vec::new();
         for _ in 0..2 * GROUP + 1 {
             let (tell, threads) = oneshot::channel::<(ThreadId, ThreadId)>();
             let (end, ended) = oneshot::channel::<()>();
-            workers.least_loaded().spawn(&tracker, async move {
+            let task = async move {
                 let before = thread::current().id();
                 let _ = ended.await;
                 let _ = tell.send((before, thread::current().id()));
-            });
+            };
+            workers.least_loaded().spawn(task, ());
             running.push((end, threads));
         }
         let mut seen = Vec::new();
@@ -155,9 +177,8 @@ mod tests {
         assert!(seen[..GROUP].iter().all(|id| *id == first), "{seen:?}");
         assert!(seen[GROUP..2 * GROUP].iter().all(|id| *id != first), "{seen:?}");
         assert_eq!(seen[2 * GROUP], first);
-        tracker.close();
-        tracker.wait().await;
-        assert!(workers.workers.iter().all(|worker| worker.tasks.load(Ordering::Relaxed) == 0));
+        workers.tasks_gone().await;
+        assert_eq!(workers.tasks(), 0);
     }
 
     #[test]
@@ -165,10 +186,7 @@ mod tests {
         let workers = Workers::start(NonZeroUsize::MIN).unwrap();
         let held = Arc::new(());
         let by_task = Arc::clone(&held);
-        workers.least_loaded().spawn(&TaskTracker::new(), async move {
-            std::future::pending::<()>().await;
-            drop(by_task);
-        });
+        workers.least_loaded().spawn(std::future::pending(), by_task);
         assert_eq!(Arc::strong_count(&held), 2);
         drop(workers);
         assert_eq!(Arc::strong_count(&held), 1);

@@ -36,7 +36,9 @@ fn usage_errors_exit_with_64() {
     assert_eq!(code(&["frobnicate"]), Some(64));
     assert_eq!(code(&["run", "--frobnicate"]), Some(64));
     assert_eq!(code(&["run", "--drain=soon"]), Some(64));
-    assert_eq!(code(&["run", "--reuse=true"]), Some(64));
+    for later in leasehold::settings().filter(|setting| setting.is_flag() && !setting.is_built()) {
+        assert_eq!(code(&["run", &format!("--{}=true", later.flag())]), Some(64), "{later:?}");
+    }
     assert_eq!(code(&["rotate", "a", "b"]), Some(64));
     assert_eq!(code(&["wait", "--max"]), Some(64));
     assert_eq!(code(&["check", "--frobnicate"]), Some(64));
@@ -49,7 +51,9 @@ fn help_and_version_are_no_errors() {
     assert_eq!(help.status.code(), Some(0));
     let text = String::from_utf8(help.stdout).expect("UTF-8");
     assert!(text.contains("--vault-path"));
-    assert!(!text.contains("--reuse"));
+    for later in leasehold::settings().filter(|setting| setting.is_flag() && !setting.is_built()) {
+        assert!(!text.contains(&format!("--{}", later.flag())), "{later:?}");
+    }
     assert_eq!(code(&["--version"]), Some(0));
 }
 
@@ -113,4 +117,95 @@ fn the_admin_address_may_stand_in_the_environment() {
         .output()
         .expect("the command starts");
     assert!(stderr(&output).contains(&addr), "{}", stderr(&output));
+}
+
+/// What `run` writes on a terminal of its own, up to its end: a port that it needs is taken.
+fn on_a_terminal(variables: &[(&str, &str)]) -> String {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let run = format!(
+        "{} run --listen=127.0.0.1:0 --admin=off --http={} --upstream=postgresql://db/ --vault-path=database/creds/app",
+        env!("CARGO_BIN_EXE_leasehold"),
+        taken.local_addr().expect("its address")
+    );
+    // util-linux' script gives it the terminal.
+    let mut command = Command::new("script");
+    command
+        .args(["-qec", &run, "/dev/null"])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.env("VAULT_TOKEN", "t").envs(variables.iter().copied());
+    String::from_utf8(command.output().expect("script starts").stdout).expect("UTF-8")
+}
+
+/// One definition: what a setting is called is the same wherever it stands.
+#[test]
+fn a_setting_is_in_the_help_the_manual_the_completions_and_the_document() {
+    let said = |args: &[&str]| {
+        let output = leasehold(args);
+        assert!(output.status.success(), "{args:?}");
+        String::from_utf8(output.stdout).expect("UTF-8").replace("\\-", "-").replace("\n", " ")
+    };
+    let places = [
+        said(&["run", "--help"]),
+        said(&["man", "run"]),
+        said(&["completion", "bash"]),
+        said(&["completion", "zsh"]),
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md"))
+            .expect("the document"),
+    ];
+    let squeezed = places.map(|place| place.split_whitespace().collect::<Vec<_>>().join(" "));
+    let mut count = 0;
+    for setting in leasehold::settings().filter(|setting| setting.is_built() && setting.is_flag()) {
+        let flag = format!("--{}", setting.flag());
+        for (at, place) in squeezed.iter().enumerate() {
+            assert!(place.contains(&flag), "{flag} is not in place {at}");
+        }
+        for at in [0, 1, 4] {
+            assert!(
+                squeezed[at].contains(&setting.variable()),
+                "{} is not in place {at}",
+                setting.variable()
+            );
+        }
+        count += 1;
+    }
+    assert!(count > 50, "{count}");
+    assert!(said(&["man"]).contains("leasehold-run(1)"));
+    assert_eq!(code(&["man", "nothing"]), Some(1));
+    assert_eq!(code(&["completion", "nothing"]), Some(64));
+}
+
+#[test]
+fn bash_takes_its_completions() {
+    let script =
+        format!("source <({} completion bash); complete -p leasehold", env!("CARGO_BIN_EXE_leasehold"));
+    let output = Command::new("bash").args(["-c", &script]).output().expect("bash starts");
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("_leasehold"));
+}
+
+#[test]
+fn lines_on_a_terminal_are_made_for_people() {
+    let coloured = on_a_terminal(&[("TERM", "xterm")]);
+    assert!(coloured.contains("\u{1b}[32mINFO \u{1b}[0m listening"), "{coloured}");
+    for plain in [[("TERM", "xterm"), ("NO_COLOR", "1")], [("TERM", "dumb"), ("NO_COLOR", "")]] {
+        let said = on_a_terminal(&plain);
+        let line = said.lines().find(|line| line.contains("listening")).expect(&said);
+        let (time, rest) = line.split_once(' ').expect(line);
+        assert!(time.len() == "20:31:05Z".len() && time.ends_with('Z'), "{line}");
+        assert!(rest.trim().starts_with("INFO  listening listener=client addr=127.0.0.1:"), "{line}");
+        assert!(!said.contains('\u{1b}') && !said.contains("leasehold::"), "{said}");
+    }
+}
+
+#[test]
+fn help_has_an_example_and_the_variable_of_each_flag() {
+    let help = |args: &[&str]| String::from_utf8(leasehold(args).stdout).expect("UTF-8");
+    assert!(help(&["--help"]).contains("\n  leasehold run --upstream "), "{}", help(&["--help"]));
+    let run = help(&["run", "--help"]);
+    assert!(run.contains("\n  leasehold run --upstream "), "{run}");
+    let words: Vec<_> = run.split_whitespace().collect();
+    for setting in leasehold::settings().filter(|setting| setting.is_flag() && setting.is_built()) {
+        let variable = format!("{}]", setting.variable());
+        assert!(words.windows(2).any(|pair| pair == ["[env:", &variable]), "{variable}");
+    }
 }

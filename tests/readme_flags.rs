@@ -41,7 +41,13 @@ fn the_documents_name_no_flag_that_is_not_there() {
     let mut named = 0;
     for document in [
         "README.md",
+        "SECURITY.md",
+        "docs/alerts.md",
         "docs/apps.md",
+        "docs/fleet.md",
+        "docs/migration.md",
+        "docs/pools.md",
+        "docs/troubleshooting.md",
         "docs/operations.md",
         "docs/routes.md",
         "docs/vault.md",

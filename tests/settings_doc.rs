@@ -22,8 +22,7 @@ variable beats the key of the file, the key beats Vault's own variables (`BAO_â€
 variable or key holds a password. A wrong value ends the process before anything is bound, with the place, the key and the reason.
 A `LEASEHOLD_â€¦` variable that no setting reads is warned of at the start, with the name that was probably meant.
 
-Several routes are written in the file: [routes.md](routes.md). Known, and refused as not yet supported: the route keys `warm`,
-`reuse`, `tag_application_name`.
+Several routes are written in the file: [routes.md](routes.md). Where traces go is said by OpenTelemetry's variables: [traces.md](traces.md).
 ";
 
 #[test]

@@ -79,3 +79,4 @@ umask 077
 rm -f "$out/role_id" "$out/secret_id"
 "$bao" read -field=role_id auth/approle/role/leasehold/role-id >"$out/role_id"
 "$bao" write -force -field=secret_id auth/approle/role/leasehold/secret-id >"$out/secret_id"
+echo "setup: roles, policy and login are there; $out/role_id and $out/secret_id are the login of leasehold" >&2

@@ -19,6 +19,8 @@ pub(crate) struct Identity {
     /// The `uniformResourceIdentifier`s of the subject alternative name, in the order of the certificate. A SPIFFE ID
     /// is a URI.
     pub(crate) uris: Vec<String>,
+    /// The `rfc822Name`s of the subject alternative name, in the order of the certificate.
+    pub(crate) emails: Vec<String>,
 }
 
 impl Identity {
@@ -27,12 +29,17 @@ impl Identity {
     pub(crate) fn of(leaf: &CertificateDer<'_>) -> Option<Self> {
         let certificate = Certificate::from_der(leaf).ok()?.tbs_certificate;
         let names = certificate.get::<SubjectAltName>().ok()?;
-        let mut identity =
-            Self { subject: certificate.subject.to_string(), dns: Vec::new(), uris: Vec::new() };
+        let mut identity = Self {
+            subject: certificate.subject.to_string(),
+            dns: Vec::new(),
+            uris: Vec::new(),
+            emails: Vec::new(),
+        };
         for name in names.map_or_else(Vec::new, |(_, names)| names.0) {
             match name {
                 GeneralName::DnsName(name) => identity.dns.push(name.to_string()),
                 GeneralName::UniformResourceIdentifier(uri) => identity.uris.push(uri.to_string()),
+                GeneralName::Rfc822Name(address) => identity.emails.push(address.to_string()),
                 _ => {}
             }
         }
@@ -45,12 +52,15 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&shown(&self.subject))?;
         let dns = self.dns.iter().map(|name| ("DNS", name));
-        let names = dns.chain(self.uris.iter().map(|uri| ("URI", uri)));
-        for (at, (kind, name)) in names.enumerate() {
-            let before = if at == 0 { " (" } else { ", " };
+        let uris = self.uris.iter().map(|uri| ("URI", uri));
+        let emails = self.emails.iter().map(|address| ("email", address));
+        let mut is_first = true;
+        for (kind, name) in dns.chain(uris).chain(emails) {
+            let before = if is_first { " (" } else { ", " };
             write!(f, "{before}{kind}:{}", shown(name))?;
+            is_first = false;
         }
-        if self.dns.is_empty() && self.uris.is_empty() { Ok(()) } else { f.write_str(")") }
+        if is_first { Ok(()) } else { f.write_str(")") }
     }
 }
 
@@ -89,12 +99,16 @@ mod tests {
         let names = vec![
             SanType::DnsName("app.example".try_into().unwrap()),
             SanType::URI("spiffe://example/app".try_into().unwrap()),
+            SanType::Rfc822Name("app@example".try_into().unwrap()),
             SanType::IpAddress([127, 0, 0, 1].into()),
         ];
         let identity = Identity::of(&certificate(names, "app")).unwrap();
         assert_eq!(identity.dns, ["app.example"]);
         assert_eq!(identity.uris, ["spiffe://example/app"]);
-        assert_eq!(identity.to_string(), "O=shop,CN=app (DNS:app.example, URI:spiffe://example/app)");
+        assert_eq!(
+            identity.to_string(),
+            "O=shop,CN=app (DNS:app.example, URI:spiffe://example/app, email:app@example)"
+        );
         assert_eq!(Identity::of(&certificate(Vec::new(), "b")).unwrap().to_string(), "O=shop,CN=b");
         assert_eq!(Identity::of(&CertificateDer::from(vec![0x30, 0])), None);
     }

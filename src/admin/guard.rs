@@ -1,4 +1,8 @@
-//! Keeps web pages away from the admin address. Floor 5.
+//! Keeps web pages, and requests that were forged through an app, away from the admin address. Floor 5.
+//!
+//! An app that can be made to send a request of a stranger's choice (SSRF) reaches loopback as well as leasehold's own
+//! commands do. It can mostly choose the address and the body, and seldom a header: a request that changes something is
+//! a POST with one that only the commands, and a person, send.
 //!
 //! A page in a browser on this machine can send requests to loopback, and by DNS rebinding even read the replies. What
 //! gives it away: an `Origin`, a `Sec-Fetch-Site` of another site, or a `Host` that is the page's own name.
@@ -25,6 +29,18 @@ pub(super) fn refusal(headers: &HeaderMap, authority: Option<&str>) -> Option<&'
     }
     None
 }
+
+/// Why a request to change something is refused, if it is.
+#[must_use]
+pub(super) fn refusal_of_command(headers: &HeaderMap) -> Option<&'static str> {
+    (!headers.contains_key(COMMAND_HEADER)).then_some(
+        "this request needs the header leasehold-admin, which the commands send; by hand: curl --request POST \
+         --header 'leasehold-admin: 1'\n",
+    )
+}
+
+/// The header of requests that change something; its value does not matter.
+pub(crate) const COMMAND_HEADER: &str = "leasehold-admin";
 
 /// Whether `host[:port]` names this machine.
 fn is_loopback(host: &str) -> bool {

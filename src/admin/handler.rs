@@ -12,8 +12,13 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::health::{self, Probe, RouteHealth};
-use super::{Process, Rotated, RotatedRoute, State, Status, guard};
+use super::page::{self, File};
+use super::{Process, Rotated, RotatedRoute, SessionList, State, Status, guard};
 use crate::credentials::{DrainSpan, RotateDone, Route};
+use crate::log::Level;
+use crate::metrics;
+use crate::nearest::nearest;
+use crate::session::status::SessionFilter;
 
 /// The server that was asked, of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,18 +45,27 @@ pub(super) async fn handle(process: &Process, scope: Scope, request: &Parts) -> 
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static(endpoint.methods()));
         return refused;
     }
+    if endpoint.is_command()
+        && let Some(reason) = guard::refusal_of_command(&request.headers)
+    {
+        return text(StatusCode::FORBIDDEN, reason);
+    }
     let query = Query::of(request.uri.query().unwrap_or(""));
     match endpoint {
         Endpoint::Live => text(StatusCode::OK, "alive\n"),
         Endpoint::Startup => probe(process.startup()),
         Endpoint::Ready => match process.readiness(query.route.as_deref()) {
             Some(answer) => probe(answer),
-            None => no_route(),
+            None => no_route(process, query.route.as_deref()),
         },
         Endpoint::Metrics => metrics(process),
         Endpoint::Status => json(StatusCode::OK, &process.status()),
+        Endpoint::Sessions => sessions(process, request.uri.query().unwrap_or("")),
+        Endpoint::History => json(StatusCode::OK, &process.history()),
+        Endpoint::Page(file) => page(file),
         Endpoint::Rotate => rotate(process, query).await,
         Endpoint::Reload => reload(process).await,
+        Endpoint::Log => set_level(process, &query),
         Endpoint::Quit => {
             tracing::info!(by = "quitquitquit", "shutdown requested");
             process.shutdown.ask();
@@ -61,45 +75,55 @@ pub(super) async fn handle(process: &Process, scope: Scope, request: &Parts) -> 
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Endpoint {
+pub(super) enum Endpoint {
     Live,
     Startup,
     Ready,
     Metrics,
     Status,
+    History,
+    Page(&'static File),
+    Sessions,
     Rotate,
     Reload,
+    Log,
     Quit,
 }
 
 impl Endpoint {
-    fn at(path: &str, scope: Scope) -> Option<Self> {
+    pub(super) fn at(path: &str, scope: Scope) -> Option<Self> {
         let (endpoint, open) = match path {
             "/livez" | "/liveness" => (Self::Live, true),
             "/startup" => (Self::Startup, true),
             "/readyz" | "/readiness" => (Self::Ready, true),
             "/metrics" => (Self::Metrics, true),
             "/status" => (Self::Status, false),
+            "/history" => (Self::History, false),
+            "/sessions" => (Self::Sessions, false),
             "/rotate" => (Self::Rotate, false),
             "/reload" => (Self::Reload, false),
+            "/log" => (Self::Log, false),
             "/quitquitquit" => (Self::Quit, false),
-            _ => return None,
+            other => (Self::Page(File::at(other)?), false),
         };
         (open || scope == Scope::Admin).then_some(endpoint)
     }
 
-    fn takes(self, method: &Method) -> bool {
+    /// Whether it changes something.
+    pub(super) fn is_command(self) -> bool {
+        matches!(self, Self::Rotate | Self::Reload | Self::Log | Self::Quit)
+    }
+
+    pub(super) fn takes(self, method: &Method) -> bool {
         match self {
-            Self::Rotate | Self::Reload => method == Method::POST,
-            Self::Quit => method == Method::GET || method == Method::POST,
+            command if command.is_command() => method == Method::POST,
             _ => method == Method::GET || method == Method::HEAD,
         }
     }
 
-    fn methods(self) -> &'static str {
+    pub(super) fn methods(self) -> &'static str {
         match self {
-            Self::Rotate | Self::Reload => "POST",
-            Self::Quit => "GET, POST",
+            command if command.is_command() => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -107,19 +131,21 @@ impl Endpoint {
 
 /// The words of a query that an endpoint may know; others are ignored.
 #[derive(Default)]
-struct Query {
+pub(super) struct Query {
     /// Not empty.
-    route: Option<String>,
+    pub(super) route: Option<String>,
     drain: Option<String>,
+    level: Option<String>,
 }
 
 impl Query {
-    fn of(text: &str) -> Self {
+    pub(super) fn of(text: &str) -> Self {
         let mut query = Self::default();
         for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
             match name.as_ref() {
                 "route" if !value.is_empty() => query.route = Some(value.into_owned()),
                 "drain" => query.drain = Some(value.into_owned()),
+                "level" => query.level = Some(value.into_owned()),
                 _ => {}
             }
         }
@@ -157,7 +183,8 @@ impl Process {
         Some(health::readiness(started, self.shutdown.is_requested(), &routes))
     }
 
-    fn status(&self) -> Status {
+    /// The document of `GET /status`.
+    pub(crate) fn status(&self) -> Status {
         let state = if self.shutdown.is_requested() {
             State::Draining
         } else if self.has_started(&self.health()) {
@@ -168,7 +195,7 @@ impl Process {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state,
-            vault: (self.vault_status)(),
+            vault: (self.readings.vault_status)(),
             routes: self.routes().iter().map(|route| route.status()).collect(),
         }
     }
@@ -184,9 +211,22 @@ fn health_of(route: &Route) -> RouteHealth {
         has_had_credential: route.has_had_credential(),
         was_refused: route.was_refused(),
         runway_seconds: status.runway_seconds,
-        last_error: status.last_error.map(|error| error.kind),
+        last_error: status.credential_error.or(status.last_error).map(|error| error.reason),
         unsaved: status.unsaved,
+        upstream_error: status.upstream_error.map(|error| error.reason),
     }
+}
+
+/// The open sessions; each word of the query has to fit. A word that no session has is refused: left out, it would give
+/// sessions that nobody asked for.
+fn sessions(process: &Process, query: &str) -> Response<Full<Bytes>> {
+    let mut filter = SessionFilter::default();
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        if let Err(reason) = filter.and(&name, &value) {
+            return text(StatusCode::BAD_REQUEST, reason + "\n");
+        }
+    }
+    json(StatusCode::OK, &SessionList { sessions: process.readings.sessions.status(&filter) })
 }
 
 async fn rotate(process: &Process, query: Query) -> Response<Full<Bytes>> {
@@ -204,7 +244,7 @@ async fn rotate(process: &Process, query: Query) -> Response<Full<Bytes>> {
         .filter(|route| query.route.as_deref().is_none_or(|name| name == route.name()))
         .collect();
     if wanted.is_empty() {
-        return no_route();
+        return no_route(process, query.route.as_deref());
     }
     let routes = rotate_all(wanted, drain).await;
     let code = if routes.iter().all(|route| route.error.is_none()) {
@@ -224,6 +264,25 @@ async fn reload(process: &Process) -> Response<Full<Bytes>> {
         Some(Err(reason)) => text(StatusCode::UNPROCESSABLE_ENTITY, reason + "\n"),
         None => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
     }
+}
+
+/// Sets the level of the log, until the next reload or start.
+fn set_level(process: &Process, query: &Query) -> Response<Full<Bytes>> {
+    let Some(level) = query.level.as_deref().and_then(Level::from_word) else {
+        return text(StatusCode::BAD_REQUEST, "level is none of error, warn, info, debug, trace\n");
+    };
+    // It is a warning, so that a level above info does not hide that it was set, and the present level is not `error`.
+    let say = || tracing::warn!(level = level.as_str(), "the log's level is set until the next reload");
+    if level == Level::Error {
+        say();
+    }
+    if let Some(log) = &process.log {
+        log.set_level(level);
+    }
+    if level != Level::Error {
+        say();
+    }
+    text(StatusCode::OK, format!("log level {}\n", level.as_str()))
 }
 
 /// Rotates all routes at once. The answers are in the order of the routes.
@@ -254,8 +313,18 @@ async fn rotate_all(routes: Vec<Arc<Route>>, drain: Option<DrainSpan>) -> Vec<Ro
     answers
 }
 
-fn no_route() -> Response<Full<Bytes>> {
-    text(StatusCode::NOT_FOUND, "no such route\n")
+fn no_route(process: &Process, wanted: Option<&str>) -> Response<Full<Bytes>> {
+    let routes = process.routes();
+    let names: Vec<&str> = routes.iter().map(|route| route.name()).collect();
+    let meant = wanted.and_then(|wanted| nearest(wanted, names.iter().copied()));
+    text(
+        StatusCode::NOT_FOUND,
+        match meant {
+            Some(meant) => format!("no such route; did you mean {meant}?\n"),
+            None if names.is_empty() => "no such route\n".to_owned(),
+            None => format!("no such route; there is {}\n", names.join(", ")),
+        },
+    )
 }
 
 fn probe(answer: Probe) -> Response<Full<Bytes>> {
@@ -263,9 +332,17 @@ fn probe(answer: Probe) -> Response<Full<Bytes>> {
     text(code, answer.detail)
 }
 
+fn page(file: &File) -> Response<Full<Bytes>> {
+    let mut reply = reply(StatusCode::OK, file.kind, file.body());
+    page::restrict(reply.headers_mut());
+    reply
+}
+
 fn metrics(process: &Process) -> Response<Full<Bytes>> {
+    let is_ready = process.readiness(None).is_some_and(|answer| answer.ok);
+    metrics::standing(is_ready, (process.readings.vault_status)().reachable);
     // Source: https://prometheus.io/docs/instrumenting/exposition_formats/#basic-info
-    reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", (process.render_metrics)())
+    reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", (process.readings.render_metrics)())
 }
 
 fn text(code: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

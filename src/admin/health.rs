@@ -17,12 +17,14 @@ pub(crate) struct RouteHealth {
     pub(crate) was_refused: bool,
     /// Seconds to the latest hard close of a usable credential.
     pub(crate) runway_seconds: Option<f64>,
-    /// The fixed phrase of its latest error.
+    /// Its latest error in words, that of its credential first.
     pub(crate) last_error: Option<String>,
     /// Whether the state file lacks what the route holds, as it cannot be written.
     pub(crate) unsaved: bool,
     /// Why no session can log in with its credential, as far as that is known.
     pub(crate) barred: Option<String>,
+    /// Why no server gave a session to the latest login, which passes by itself.
+    pub(crate) upstream_error: Option<String>,
 }
 
 /// The answer to a probe.
@@ -84,8 +86,11 @@ pub(crate) fn readiness(started: bool, draining: bool, routes: &[RouteHealth]) -
             _ if route.lazy => "lazy, waits for a session".to_owned(),
             _ => format!("no usable credential{}", cause(route)),
         };
+        let upstream = route.upstream_error.as_ref();
+        let upstream = upstream.map(|reason| format!("; no server gives sessions ({reason})"));
+        let upstream = upstream.unwrap_or_default();
         let unsaved = if route.unsaved { "; the state file cannot be written" } else { "" };
-        detail.push_str(&format!("{}: {word}{unsaved}\n", route.name));
+        detail.push_str(&format!("{}: {word}{upstream}{unsaved}\n", route.name));
     }
     let usable = routes.iter().any(|route| route.ready) || routes.iter().all(|route| route.lazy);
     Probe { ok: started && !draining && usable && !routes.is_empty(), detail }
@@ -119,6 +124,7 @@ mod tests {
             last_error: None,
             unsaved: false,
             barred: None,
+            upstream_error: None,
         }
     }
 
@@ -169,6 +175,14 @@ mod tests {
         let probe = readiness(true, false, &[RouteHealth { unsaved: true, ..usable("a") }]);
         assert!(probe.ok);
         assert_eq!(probe.detail, "a: ready, runway 59m 1s; the state file cannot be written\n");
+    }
+
+    #[test]
+    fn servers_that_are_away_are_said_and_no_reason_not_to_be_ready() {
+        let upstream_error = Some("db:5432: refused".to_owned());
+        let probe = readiness(true, false, &[RouteHealth { upstream_error, ..usable("a") }]);
+        assert!(probe.ok);
+        assert_eq!(probe.detail, "a: ready, runway 59m 1s; no server gives sessions (db:5432: refused)\n");
     }
 
     #[test]

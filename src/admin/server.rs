@@ -93,7 +93,7 @@ impl Server {
 
     /// Serves until it is dropped; its connections go with it. There are at most so many of them at once.
     pub(crate) async fn serve(self, process: Arc<Process>, most: usize) {
-        let mut connections = Connections::new(most, (most / PEERS).max(1));
+        let mut connections = Connections::new(most);
         let failures = LogThrottle::every(LOG_EVERY);
         loop {
             match self.socket.accept().await {
@@ -164,9 +164,6 @@ const MODE: u32 = 0o600;
 
 /// The backlog of a Unix socket, which is that of the standard library for TCP.
 const BACKLOG: i32 = 128;
-
-/// How many peers it takes to fill a server with connections that say nothing.
-const PEERS: usize = 4;
 
 /// How long a client may take from accept to the end of the request's head. A probe's own limit is a second by default.
 const HEAD_TIME: Duration = Duration::from_secs(2);

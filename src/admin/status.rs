@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::credentials::status::{RouteStatus, VaultStatus};
+use crate::session::status::SessionStatus;
 
 /// The document of `GET /status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,6 +16,13 @@ pub(crate) struct Status {
     pub(crate) vault: VaultStatus,
     /// All routes, in the order of the configuration.
     pub(crate) routes: Vec<RouteStatus>,
+}
+
+/// The document of `GET /sessions`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SessionList {
+    /// The open sessions that were asked for, the oldest first.
+    pub(crate) sessions: Vec<SessionStatus>,
 }
 
 /// The state of the process.

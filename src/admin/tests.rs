@@ -11,6 +11,9 @@ use super::*;
 use crate::shutdown::{Delays, Phase};
 use crate::socket::Address;
 
+/// The header of requests that change something.
+const COMMAND: &str = "leasehold-admin: 1\r\n";
+
 struct Running {
     addr: SocketAddr,
     process: Arc<Process>,
@@ -18,28 +21,41 @@ struct Running {
 }
 
 fn process() -> Arc<Process> {
+    process_with("leasehold_build_info 1\n".to_owned())
+}
+
+fn process_with(metrics: String) -> Arc<Process> {
     let delays = Delays { min: Duration::ZERO, max: Duration::ZERO };
     Arc::new(Process::new(
         Vec::new(),
         Shutdown::new(delays),
-        Box::new(|| VaultStatus {
-            addr: "https://secrets:8200".to_owned(),
-            reachable: false,
-            trouble: None,
-            last_success: None,
-        }),
-        Box::new(|| "leasehold_build_info 1\n".to_owned()),
+        Readings {
+            vault_status: Box::new(|| VaultStatus {
+                addr: "https://secrets:8200".to_owned(),
+                reachable: false,
+                trouble: None,
+                last_success: None,
+            }),
+            vault_changes: Box::new(Vec::new),
+            render_metrics: Box::new(move || metrics.clone()),
+            sessions: Arc::default(),
+        },
         mpsc::channel(1).0,
     ))
 }
 
 fn start(server: Server) -> Running {
+    start_with(server, "leasehold_build_info 1\n".to_owned(), 64)
+}
+
+/// With these metrics, and so many connections at once.
+fn start_with(server: Server, metrics: String, most: usize) -> Running {
     let Address::Tcp(addr) = *server.local_addr() else {
         panic!("no TCP");
     };
-    let process = process();
+    let process = process_with(metrics);
     let mut task = tokio::task::JoinSet::new();
-    task.spawn(server.serve(Arc::clone(&process), 64));
+    task.spawn(server.serve(Arc::clone(&process), most));
     Running { addr, process, _task: task }
 }
 
@@ -115,8 +131,8 @@ async fn status_has_the_shape_of_the_contract() {
 #[tokio::test]
 async fn a_shutdown_can_be_asked_for_again_and_again() {
     let server = admin();
-    for line in ["POST /quitquitquit", "GET /quitquitquit", "POST /quitquitquit"] {
-        assert_eq!(server.ask(line, "").await.0, 200);
+    for _ in 0..2 {
+        assert_eq!(server.ask("POST /quitquitquit", COMMAND).await.0, 200);
     }
     assert_eq!(server.process.shutdown.phase(), Phase::Draining);
     assert!(server.ask("GET /readyz", "").await.1.starts_with("shutting down\n"));
@@ -133,15 +149,57 @@ async fn web_pages_are_kept_away_from_admin() {
         "Sec-Fetch-Site: same-site\r\n",
         "Host: localhost\r\n",
     ] {
-        assert_eq!(server.ask("POST /quitquitquit", headers).await.0, 403, "{headers}");
+        let headers = format!("{headers}{COMMAND}");
+        assert_eq!(server.ask("POST /quitquitquit", &headers).await.0, 403, "{headers}");
     }
     for host in ["Host: evil.example\r\n", "Host: localhost.evil.example:9091\r\n", ""] {
         let stream = TcpStream::connect(server.addr).await.unwrap();
-        let request = format!("POST /quitquitquit HTTP/1.1\r\n{host}\r\n");
+        let request = format!("POST /quitquitquit HTTP/1.1\r\n{host}{COMMAND}\r\n");
         assert_eq!(parts(&say(stream, &request).await).0, 403, "{host}");
     }
     assert!(!server.process.shutdown.is_requested());
     assert_eq!(server.ask("GET /livez", "Sec-Fetch-Site: same-origin\r\n").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_command_is_a_post_with_a_header_of_its_own() {
+    let server = admin();
+    for path in ["/quitquitquit", "/rotate", "/reload"] {
+        for headers in ["", "Content-Type: application/x-www-form-urlencoded\r\n"] {
+            let (code, body) = server.ask(&format!("POST {path}"), headers).await;
+            assert!(code == 403 && body.contains("leasehold-admin"), "{path}: {code} {body}");
+        }
+        for method in ["GET", "HEAD"] {
+            assert_eq!(server.ask(&format!("{method} {path}"), COMMAND).await.0, 405, "{method} {path}");
+        }
+    }
+    assert!(!server.process.shutdown.is_requested());
+    assert_eq!(server.ask("POST /quitquitquit", "Leasehold-Admin: \r\n").await.0, 200);
+}
+
+#[tokio::test]
+async fn the_page_is_on_admin_alone_and_may_load_nothing_from_elsewhere() {
+    assert_eq!(http().ask("GET /", "").await.0, 404);
+    assert_eq!(http().ask("GET /history", "").await.0, 404);
+    let server = admin();
+    for path in ["/", "/page.js", "/page.css"] {
+        let stream = TcpStream::connect(server.addr).await.unwrap();
+        let reply = say(stream, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains("\r\ncontent-security-policy: default-src 'none'; script-src 'self';"),
+            "{head}"
+        );
+        assert!(!head.contains("unsafe") && head.contains("\r\nx-frame-options: DENY\r\n"), "{head}");
+        assert!(!body.is_empty());
+        assert_eq!(
+            server.ask(&format!("GET {path}"), "Sec-Fetch-Site: cross-site\r\n").await.0,
+            403,
+            "{path}"
+        );
+    }
+    let history: serde_json::Value = serde_json::from_str(&server.ask("GET /history", "").await.1).unwrap();
+    assert_eq!((&history["span_seconds"], &history["routes"]), (&3600.into(), &serde_json::json!([])));
 }
 
 #[tokio::test]
@@ -151,11 +209,13 @@ async fn wrong_methods_and_paths_are_said_so() {
     assert_eq!(server.ask("POST /status", "").await.0, 405);
     assert_eq!(server.ask("DELETE /quitquitquit", "").await.0, 405);
     assert_eq!(server.ask("GET /reload", "").await.0, 405);
-    for path in ["/", "/sessions", "/livez/"] {
+    for path in ["/index.html", "/livez/"] {
         assert_eq!(server.ask(&format!("GET {path}"), "").await.0, 404, "{path}");
     }
-    assert_eq!(server.ask("POST /rotate?route=none", "").await.0, 404);
-    assert_eq!(server.ask("POST /rotate?drain=soon", "").await.0, 400);
+    assert_eq!(server.ask("POST /rotate?route=none", COMMAND).await.0, 404);
+    assert_eq!(server.ask("POST /rotate?drain=soon", COMMAND).await.0, 400);
+    assert_eq!(server.ask("GET /sessions?usr=app", "").await.0, 400);
+    assert_eq!(server.ask("GET /sessions?user=app", "").await, (200, "{\"sessions\":[]}\n".to_owned()));
 }
 
 /// Connects from this address of loopback and says nothing.
@@ -217,6 +277,38 @@ async fn a_head_that_drips_is_given_up_before_it_is_whole() {
         }
     };
     assert!(tokio::time::timeout(Duration::from_secs(8), dripping).await.is_ok());
+}
+
+/// A client that has asked for the metrics and reads nothing: its window closes.
+async fn stuck(server: &Running) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(server.addr).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn replies_that_are_not_read_take_no_place_from_others_and_are_given_up() {
+    // More than the system takes for a client that does not read.
+    let long = 16 << 20;
+    let server = start_with(bind_http("127.0.0.1:0".parse().unwrap()).unwrap(), "x".repeat(long), 3);
+    let mut all = Vec::new();
+    for _ in 0..6 {
+        all.push(stuck(&server).await);
+        assert_eq!(server.ask("GET /livez", "").await.0, 200);
+    }
+    let mut last = all.pop().unwrap();
+    let all_given_up = async {
+        // Each connection holds it, beside the server and us.
+        while Arc::strong_count(&server.process) > 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all_given_up).await.unwrap();
+    let mut reply = Vec::new();
+    let _ = last.read_to_end(&mut reply).await;
+    assert!(reply.starts_with(b"HTTP/1.1 200 ") && reply.len() < long, "{} bytes", reply.len());
 }
 
 #[tokio::test]

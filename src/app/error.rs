@@ -1,8 +1,9 @@
 //! Why `run` cannot begin. Floor 6.
 
+use super::listeners::Unbound;
 use crate::credentials::state;
 use crate::files::FileSetting;
-use crate::{acceptor, admin, listener, upstreams, vault};
+use crate::{acceptor, hardening, log, upstreams, vault};
 
 /// Why `run` cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -18,21 +19,26 @@ pub(crate) enum Error {
     #[error("{file}")]
     State { file: FileSetting, source: state::Error },
     #[error(transparent)]
-    Listen(#[from] listener::Error),
-    #[error(transparent)]
-    Http(#[from] admin::Error),
+    Unbound(#[from] Unbound),
     #[error("the threads that carry sessions cannot be started")]
     Threads(#[source] std::io::Error),
+    #[error(transparent)]
+    Hardening(#[from] hardening::Error),
     #[error("signals cannot be handled")]
     Signals(#[source] std::io::Error),
+    #[error(transparent)]
+    Log(#[from] log::Error),
 }
 
 impl Error {
     /// 78 for what the configuration says, 71 for what the machine refuses.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
+            Self::Log(error) => error.exit_code(),
             Self::Vault(_) | Self::Upstream(_) | Self::Tls(_) | Self::State { .. } => 78,
-            Self::Recorder | Self::Listen(_) | Self::Http(_) | Self::Threads(_) | Self::Signals(_) => 71,
+            Self::Recorder | Self::Unbound(_) | Self::Threads(_) | Self::Hardening(_) | Self::Signals(_) => {
+                71
+            }
         }
     }
 }

@@ -10,18 +10,24 @@ use tokio_util::task::TaskTracker;
 
 use super::certificates::Certificates;
 use super::renewed::{Renewed, Source};
+use super::service_manager::ServiceManager;
 use crate::admin::{Process, ReloadReply};
+use crate::clock;
 use crate::config::{Config, RouteConfig};
+use crate::console::Settings;
 use crate::credentials::state::{Slot, StateFile};
-use crate::credentials::{self, Deps, Leftovers, Route, RouteSettings, Servers};
+use crate::credentials::{self, Deps, Leftovers, Route, RouteSettings, Servers, Serves};
 use crate::lease;
+use crate::log::Control;
 use crate::log_throttle::LogThrottle;
 use crate::metrics::{Metrics, RouteMetrics};
+use crate::notify::State;
 use crate::postgres::session::{FAILURES_EVERY, Routes, SessionRoute, Shared, UsedDatabases, WarmSessions};
 use crate::postgres::upstream::{self, Upstream};
-use crate::proof::Prover;
-use crate::session::SessionLimit;
+use crate::proof::{Prover, Said};
+use crate::session::{LoginRate, SessionLimit};
 use crate::shutdown::Shutdown;
+use crate::traces::Traces;
 use crate::vault::{RoleKind, Vault};
 
 /// What the routes of a process have in common, whatever a reload changes.
@@ -30,6 +36,13 @@ pub(super) struct Common {
     pub(super) metrics: Arc<Metrics>,
     pub(super) upstreams: upstream::Shared,
     pub(super) sessions: Arc<Shared>,
+    pub(super) log: Control,
+    /// What SHOW CONFIG shows.
+    pub(super) shown: Settings,
+    /// What names this process in `application_name`.
+    pub(super) tag: Arc<str>,
+    /// What begins the spans of its routes.
+    pub(super) traces: Traces,
 }
 
 /// All routes of the running process.
@@ -60,15 +73,22 @@ pub(super) async fn serve_reloads(
     live: Arc<Mutex<RouteSet>>,
     process: Arc<Process>,
     shutdown: Shutdown,
+    manager: ServiceManager,
     mut asked: mpsc::Receiver<ReloadReply>,
 ) {
     let mut reading = None;
+    let log = live.lock().await.common.log.clone();
     while let Some(reply) = asked.recv().await {
+        manager.announce(&State::Reloading { now: clock::monotonic() });
+        // Whatever becomes of the configuration: what moves files away counts on it.
+        log.reopen_audit_file();
         let outcome = reload(&live, &process, &shutdown, &mut reading).await;
         match &outcome {
             Ok(done) => tracing::info!("reloaded: {done}"),
             Err(reason) => tracing::error!("nothing is reloaded: {reason}"),
         }
+        // It serves, as it was or as it is to be.
+        manager.announce(&State::Ready);
         // SIGHUP waits for no answer.
         let _ = reply.send(outcome);
     }
@@ -152,6 +172,7 @@ impl RouteSet {
             metrics: self.common.metrics.route(&name),
             vault: self.current_vault(),
             client_timeout: self.config.vault.client_timeout,
+            traces: self.common.traces.clone(),
             name,
             slot,
         };
@@ -215,7 +236,16 @@ impl RouteSet {
         if new.tls != self.config.tls {
             changes.push("[tls] changed".to_owned());
         }
+        if new.allow_addresses != self.config.allow_addresses {
+            changes.push("allow_addresses changed".to_owned());
+        }
         self.common.sessions.acceptor().set(tls);
+        if new.log.level != self.config.log.level {
+            changes.push("log_level changed".to_owned());
+        }
+        // Also where it was set at run time: the file is what holds.
+        self.common.log.set_level(new.log.level);
+        self.common.shown.set(new.shown.clone());
         self.config = new;
         for old in before {
             changes.push(format!("{} removed", old.name));
@@ -248,6 +278,7 @@ impl RouteSet {
             servers,
             metrics: Arc::clone(&metrics),
             slot: state.map(|state| state.slot(&route.name)),
+            traces: self.common.traces.clone(),
         };
         let credentials = credentials::start(settings, deps, &self.drivers);
         RouteHandle {
@@ -267,12 +298,16 @@ impl RouteSet {
             Arc::new(SessionRoute {
                 user: route.user.clone(),
                 database: route.database.clone(),
+                access: route.access.clone(),
                 credentials: Arc::clone(&running.credentials),
                 upstream,
                 set_role: route.set_role.clone(),
+                tag: route.tag_application_name.then(|| Arc::clone(&self.common.tag)),
                 metrics: Arc::clone(&running.metrics),
                 max_sessions: route.max_sessions,
-                warm: WarmSessions::new(route.warm, Arc::clone(&running.credentials)),
+                warm: WarmSessions::new(route.warm, route.reuse, Arc::clone(&running.credentials)),
+
+                login_rate: LoginRate::new(route.logins_per_second),
                 session_limit: running.session_limit.clone(),
                 denied: SessionRoute::denials(&running.credentials),
                 used_databases: running.used_databases.clone(),
@@ -280,6 +315,7 @@ impl RouteSet {
             })
         });
         self.common.sessions.set_routes(Routes::new(table.collect()));
+        self.common.sessions.allowed_networks().set(config.allow_addresses.clone());
     }
 }
 
@@ -290,6 +326,7 @@ fn servers(used_databases: &UsedDatabases, route: &RouteConfig, upstream: &Arc<U
         sql: route.probe_sql.clone(),
         set_role: route.set_role.clone(),
         used: used_databases.clone(),
+        said: Said::default(),
     };
     let upstream = Arc::clone(upstream);
     Servers { prove: prover.into_prove(), replica_grace: Arc::new(move || upstream.replica_grace()) }
@@ -298,6 +335,12 @@ fn servers(used_databases: &UsedDatabases, route: &RouteConfig, upstream: &Arc<U
 fn route_settings(config: &Config, route: &RouteConfig, upstream: &Upstream) -> RouteSettings {
     RouteSettings {
         name: route.name.clone(),
+        serves: Serves {
+            user: route.user.to_string(),
+            // Another database than that of the URI is refused, whatever the route matches.
+            database: upstream.database().map_or_else(|| route.database.to_string(), str::to_owned),
+            upstream: upstream.host_names().join(","),
+        },
         vault_path: route.vault_path.clone(),
         login: config.vault.auth.identity(),
         client_timeout: config.vault.client_timeout,

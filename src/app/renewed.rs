@@ -55,6 +55,9 @@ impl Renewed {
     }
 }
 
+/// What a row of the settings says of those that only a restart changes.
+const RESTART: &str = "restart";
+
 /// Keeps what only a restart can change as it is, and gives the names of such settings that differ.
 fn keep_what_needs_a_restart(old: &Config, new: &mut Config) -> Vec<&'static str> {
     let mut names = Vec::new();
@@ -66,20 +69,35 @@ fn keep_what_needs_a_restart(old: &Config, new: &mut Config) -> Vec<&'static str
     keep("listen", new.listen != old.listen);
     keep("http", new.http != old.http);
     keep("admin", new.admin != old.admin);
-    keep("log_level or log_format", new.log != old.log);
+    keep("log_format", new.log.format != old.log.format);
     keep("min_sigterm_delay or max_sigterm_delay", new.sigterm != old.sigterm);
     keep("state_file", new.state_file != old.state_file);
     keep("[vault] addr", new.vault.addrs != old.vault.addrs);
     keep("[limits]", new.limits != old.limits);
+    keep("threads", new.threads != old.threads);
+    keep("audit_file", new.audit_file != old.audit_file);
+    keep("hardening", new.hardening != old.hardening);
+    keep("console", (new.console, &new.console_database) != (old.console, &old.console_database));
     keep("[cancel]", new.cancel_unknown != old.cancel_unknown);
     new.listen.clone_from(&old.listen);
     new.http = old.http;
     new.admin.clone_from(&old.admin);
-    new.log.clone_from(&old.log);
+    new.log.format = old.log.format;
     new.sigterm = old.sigterm;
     new.state_file.clone_from(&old.state_file);
     new.vault.addrs.clone_from(&old.vault.addrs);
     new.limits = old.limits;
+    new.threads = old.threads;
+    new.audit_file.clone_from(&old.audit_file);
+    new.hardening = old.hardening;
+    new.console = old.console;
+    new.console_database.clone_from(&old.console_database);
+    // What a running process shows is what it does.
+    for row in new.shown.iter_mut().filter(|row| row.on_reload == RESTART) {
+        if let Some(kept) = old.shown.iter().find(|kept| kept.key == row.key) {
+            row.clone_from(kept);
+        }
+    }
     new.cancel_unknown = old.cancel_unknown;
     names
 }

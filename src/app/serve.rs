@@ -1,30 +1,35 @@
-//! `run`: binds everything, then starts everything. Floor 6.
+//! `run`: starts everything that has been bound, and serves. Floor 6.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::error::Error;
+use super::greeting;
+use super::listeners::Listeners;
 use super::live::{self, Common, RouteSet};
+use super::opened::Opened;
 use super::renewed::Source;
 use super::running::{Background, Clients, Running};
-use crate::acceptor::InForce;
-use crate::admin::{self, Process, ReloadReply};
+use super::service_manager::ServiceManager;
+use crate::admin::{Process, Readings, VaultChange};
+use crate::clock;
 use crate::config::Config;
-use crate::credentials::state::StateFile;
+use crate::console::{self, Settings};
 use crate::credentials::status::VaultStatus;
-use crate::listener::{self, Listener};
-use crate::metrics::{self, Metrics};
-use crate::notify::{Notify, State};
+use crate::log::Control;
+use crate::metrics::Metrics;
+use crate::notify::State;
+use crate::otlp::Sender;
 use crate::postgres::cancel::Cancels;
+use crate::postgres::console::Console;
 use crate::postgres::session::{Routes, Shared};
-use crate::postgres::upstream;
+use crate::published::Published;
 use crate::session::end::Stop;
-use crate::shutdown::{Shutdown, Signals};
+use crate::shutdown::Shutdown;
 use crate::socket::descriptors::{self, Descriptors, Shares};
-use crate::upstreams;
-use crate::vault::{Standing, Vault};
+use crate::vault::Standing;
 use crate::workers::Workers;
 
 /// A pool or two.
@@ -33,57 +38,73 @@ const FEW_CLIENTS: usize = 32;
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to stop.
-pub(super) async fn serve(config: Config, source: Source, notify: &Notify) -> Result<(), Error> {
-    let recorder = Arc::new(Metrics::install().map_err(|_| Error::Recorder)?);
-    metrics::build_info();
-    // A counter without labels is there from the start: an alert on its growth needs the zero.
-    metrics::log_lines_dropped(0);
-    for warning in &config.warnings {
-        tracing::warn!("{}", warning.text);
-    }
-    let running = start(config, source, recorder).await?;
+pub(super) async fn serve(
+    config: Config,
+    source: Source,
+    opened: Opened,
+    log: Control,
+    manager: ServiceManager,
+) -> Result<(), Error> {
+    let running = start(config, source, opened, log, manager.clone()).await?;
     // Not the first credential: a service that waits for Vault would be ended by its manager's own time limit.
-    announce(notify, State::Ready);
-    let stopping = || announce(notify, State::Stopping);
+    manager.announce(&State::Ready);
+    let stopping = || manager.announce(&State::Stopping);
     running.run(stopping).await;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Binds everything, then starts everything.
-async fn start(config: Config, source: Source, recorder: Arc<Metrics>) -> Result<Running, Error> {
-    // What the files say is read first: nothing is bound, and nothing is asked of Vault, for a bad configuration.
-    let vault = Arc::new(Vault::new(config.vault.clone())?);
-    let of_upstreams = upstream::Shared::default();
-    let upstreams = upstreams::build(&config, &of_upstreams)?;
-    let tls = tls(&config)?;
-    let state = state_file(&config)?;
+/// Starts everything.
+async fn start(
+    config: Config,
+    source: Source,
+    opened: Opened,
+    log: Control,
+    manager: ServiceManager,
+) -> Result<Running, Error> {
+    let Opened { recorder, vault, of_upstreams, upstreams, tls, state, signals, listeners, traces: sender } =
+        opened;
+    let Listeners { clients, http, admin } = listeners;
     let workers = Workers::start(config.threads).map_err(Error::Threads)?;
-    let signals = Signals::install(source.has_file()).map_err(Error::Signals)?;
-    let listeners = bind(&config)?;
-    let http = config.http.map(admin::bind_http).transpose()?;
-    let admin = config.admin.as_ref().map(admin::bind_admin).transpose()?;
+    greeting::say_what_is_served(&config);
+    let listening: Vec<_> = clients.iter().map(|listener| listener.address().clone()).collect();
+    let places = greeting::places(&config, &listening);
 
     let shutdown = Shutdown::new(config.sigterm);
-    let (stop_sessions, stop) = watch::channel(Stop::Running);
-    let cancels = Cancels::new(config.cancel_unknown);
-    let descriptors = Descriptors::new(config.threads.get());
+    let stop_sessions = Published::new(Stop::Running);
+    let descriptors = Arc::new(Descriptors::new(config.threads.get()));
+    let cancels = Cancels::new(config.cancel_unknown, Arc::clone(&descriptors));
+    let stop = Arc::clone(&stop_sessions);
     let shared = Shared::new(Routes::default(), config.limits.sessions, cancels, stop, descriptors);
     shared.acceptor().set(tls);
+    let traces = sender.as_ref().map(Sender::traces).unwrap_or_default();
+    shared.set_traces(traces.clone());
     let max_sessions = config.limits.sessions.max_sessions;
+    let shown = Settings::default();
+    shown.set(config.shown.clone());
+    let (console, database) = (config.console, config.console_database.clone());
     let common = Common {
         state: state.clone(),
         metrics: Arc::clone(&recorder),
         upstreams: of_upstreams,
         sessions: Arc::clone(&shared),
+        log: log.clone(),
+        shown: shown.clone(),
+        tag: tag(),
+        traces,
     };
+    let background = Background::default();
+    background.spawn(greeting::say_what_is_not_allowed(config.clone(), Arc::clone(&vault)));
     let live = RouteSet::start(config, source, vault, upstreams, common).await;
     let shares = shared.descriptors().shares();
     say_how_many_fit(&shares, max_sessions);
+    let places = live.serving().into_iter().zip(places).collect();
     let (reloads, asked) = mpsc::channel(8);
-    let process = Arc::new(process(&live, &shutdown, Arc::clone(&recorder), reloads.clone()));
+    let readings = readings(&live, &shared, Arc::clone(&recorder));
+    let process = Process::new(live.serving(), shutdown.clone(), readings, reloads.clone());
+    let process = Arc::new(process.with_log(log));
+    shared.set_console(Console::new(console, database, console::views(&process, shown)));
     let live = Arc::new(Mutex::new(live));
-    let background = Background::default();
     for server in [http, admin].into_iter().flatten() {
         background.spawn(server.serve(Arc::clone(&process), shares.http));
     }
@@ -94,29 +115,32 @@ async fn start(config: Config, source: Source, recorder: Arc<Metrics>) -> Result
     };
     background.spawn(signals.watch(shutdown.clone(), hup));
     background.spawn(upkeep(recorder));
+    background.spawn(manager.clone().report(Arc::clone(&process)));
     background.spawn(Arc::clone(shared.acceptor()).watch());
-    background.spawn(live::serve_reloads(Arc::clone(&live), process, shutdown.clone(), asked));
-    let clients = Clients::accept(listeners, &shared, workers, &background);
-    Ok(Running { live, shutdown, clients, stop_sessions, state, background })
+    background.spawn(live::serve_reloads(Arc::clone(&live), process, shutdown.clone(), manager, asked));
+    background.spawn(greeting::say_when_ready(places));
+    let clients = Clients::accept(clients, &shared, workers, &background);
+    let traces = sender.map(Sender::start);
+    Ok(Running { live, shutdown, clients, stop_sessions, state, background, traces })
 }
 
-/// What clients are offered TLS with. Blocks on its files, as nothing is served yet.
-fn tls(config: &Config) -> Result<Option<InForce>, Error> {
-    let Some(settings) = &config.tls else { return Ok(None) };
-    let read = InForce::read(settings)?;
-    for warning in read.warnings() {
-        tracing::warn!("{warning}");
+/// The machine and the process: `leasehold@host:4711`. A container has one process, whose number says nothing.
+fn tag() -> Arc<str> {
+    // A service manager may hide /proc/sys (ProcSubset=pid).
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy();
+    // The name of a pod tells it from its siblings at its end.
+    let host: Vec<char> = host.chars().filter(char::is_ascii_graphic).collect();
+    let host: String =
+        host.get(host.len().saturating_sub(LONGEST_HOST)..).unwrap_or_default().iter().collect();
+    match std::process::id() {
+        1 => format!("leasehold@{host}").into(),
+        pid => format!("leasehold@{host}:{pid}").into(),
     }
-    tracing::info!("clients are offered TLS, with a certificate {}", read.describe());
-    Ok(Some(read))
 }
 
-/// The state file is opened before anything is bound: a second process must not come so far.
-fn state_file(config: &Config) -> Result<Option<Arc<StateFile>>, Error> {
-    let Some(file) = &config.state_file else { return Ok(None) };
-    let opened = StateFile::open(file.path(), config.vault.server());
-    opened.map(Some).map_err(|source| Error::State { file: file.clone(), source })
-}
+/// So much of the 63 bytes of an `application_name`.
+const LONGEST_HOST: usize = 32;
 
 /// How many clients the limit of open files leaves room for, beside what keeps their leases alive.
 fn say_how_many_fit(shares: &Shares, max_sessions: usize) {
@@ -128,42 +152,12 @@ fn say_how_many_fit(shares: &Shares, max_sessions: usize) {
     }
 }
 
-fn announce(notify: &Notify, state: State) {
-    if let Err(error) = notify.tell(state) {
-        tracing::warn!(%error, ?state, "the service manager cannot be told");
-    }
-}
-
-fn bind(config: &Config) -> Result<Vec<Listener>, Error> {
-    let mut listeners = Vec::new();
-    for listen in &config.listen {
-        let address = &listen.address;
-        match Listener::bind(address) {
-            Ok(listener) => listeners.push(listener),
-            Err(listener::Error::Bind { source, .. }) if listen.optional && is_absent(&source) => {
-                tracing::debug!(addr = %address, "this machine has no IPv6");
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(listeners)
-}
-
-/// Whether the machine lacks the address family or the address.
-fn is_absent(error: &std::io::Error) -> bool {
-    let absent = [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL];
-    error.raw_os_error().is_some_and(|code| absent.iter().any(|errno| errno.raw_os_error() == code))
-}
-
-fn process(
-    live: &RouteSet,
-    shutdown: &Shutdown,
-    recorder: Arc<Metrics>,
-    reloads: mpsc::Sender<ReloadReply>,
-) -> Process {
+fn readings(live: &RouteSet, shared: &Shared, recorder: Arc<Metrics>) -> Readings {
     let vault = live.vault();
+    let current = move || Arc::clone(&vault.read().unwrap_or_else(PoisonError::into_inner));
+    let of_changes = current.clone();
     let vault_status = move || {
-        let vault = Arc::clone(&vault.read().unwrap_or_else(PoisonError::into_inner));
+        let vault = current();
         VaultStatus {
             addr: vault.addr(),
             reachable: vault.standing() == Standing::Serving,
@@ -175,8 +169,21 @@ fn process(
             last_success: vault.last_success().map(|at| humantime::format_rfc3339_millis(at).to_string()),
         }
     };
-    let render = move || recorder.render();
-    Process::new(live.serving(), shutdown.clone(), Box::new(vault_status), Box::new(render), reloads)
+    let vault_changes = move || {
+        let (now, wall) = (clock::now(), clock::wall());
+        let at = |since| humantime::format_rfc3339_millis(wall - now.since(since)).to_string();
+        let changes = of_changes().changes();
+        changes
+            .into_iter()
+            .map(|(since, state)| VaultChange { at: at(since), state: state.as_str() })
+            .collect()
+    };
+    Readings {
+        vault_status: Box::new(vault_status),
+        vault_changes: Box::new(vault_changes),
+        render_metrics: Box::new(move || recorder.render()),
+        sessions: Arc::clone(shared.open()),
+    }
 }
 
 /// Old samples of histograms are folded up.

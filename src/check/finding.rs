@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::table::{aligned, row};
+use crate::table::{painted, row};
+use crate::terminal::{Colour, Terminal};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -35,11 +36,20 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    fn word(self) -> &'static str {
+    /// With a mark, which is seen where there are no colours.
+    fn marked(self) -> &'static str {
         match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Error => "error",
+            Self::Ok => "✓ ok",
+            Self::Warning => "! warning",
+            Self::Error => "✗ error",
+        }
+    }
+
+    fn colour(self) -> Colour {
+        match self {
+            Self::Ok => Colour::Green,
+            Self::Warning => Colour::Yellow,
+            Self::Error => Colour::Red,
         }
     }
 }
@@ -70,19 +80,29 @@ fn one_line(text: &str) -> String {
 
 /// For people: a table, each remedy below its finding, and a last line that sums up.
 #[must_use]
-pub(crate) fn table(findings: &[Finding]) -> String {
+pub(crate) fn table(findings: &[Finding], terminal: Terminal) -> String {
     let mut rows = vec![row(["CHECK", "ROUTE", "OUTCOME", "FINDING"])];
+    let mut colours = vec![None];
     for finding in findings {
         let route = finding.route.as_deref().unwrap_or("-");
-        rows.push(row([finding.check, route, finding.outcome.word(), &finding.detail]));
-        rows.extend(finding.remedy.as_ref().map(|remedy| row(["", "", "", &format!("-> {remedy}")])));
+        rows.push(row([finding.check, route, finding.outcome.marked(), &finding.detail]));
+        colours.push(Some(finding.outcome.colour()));
+        if let Some(remedy) = &finding.remedy {
+            rows.push(row(["", "", "", &format!("-> {remedy}")]));
+            colours.push(None);
+        }
     }
-    let mut text = aligned(&rows);
+    let mut text = painted(&rows, None, |at, column, cell| {
+        terminal.paint(colours.get(at).copied().flatten().filter(|_| column == OUTCOME), cell)
+    });
     let count = |outcome| findings.iter().filter(|finding| finding.outcome == outcome).count();
     // Writing into a String does not fail.
     let _ = writeln!(text, "\nerrors: {}, warnings: {}", count(Outcome::Error), count(Outcome::Warning));
     text
 }
+
+/// The column of the outcome.
+const OUTCOME: usize = 2;
 
 /// For pipelines: an array of findings.
 #[must_use]
@@ -106,13 +126,17 @@ mod tests {
     fn a_table_has_each_remedy_below_its_finding() {
         let expected = "\
 CHECK  ROUTE  OUTCOME  FINDING
-vault  -      ok       it is unsealed [31m
-issue  app    error    unknown role: x
+vault  -      ✓ ok     it is unsealed [31m
+issue  app    ✗ error  unknown role: x
                        -> write the role
 
 errors: 1, warnings: 0
 ";
-        assert_eq!(table(&findings()), expected);
+        let plain = Terminal { size: None, colours: false };
+        assert_eq!(table(&findings(), plain), expected);
+        let coloured = table(&findings(), Terminal { size: Some((80, 24)), colours: true });
+        assert!(coloured.contains("\u{1b}[32m✓ ok\u{1b}[0m     it is"), "{coloured}");
+        assert!(coloured.contains("\u{1b}[31m✗ error\u{1b}[0m  unknown"), "{coloured}");
     }
 
     #[test]

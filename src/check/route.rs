@@ -43,7 +43,11 @@ impl Checker {
     ) -> Examined {
         let mut examined = Examined::default();
         let Some(route) = self.config.routes.get(index) else { return examined };
-        if self.stop.is_cancelled() || !session.may(&route.vault_path.to_string(), "read") {
+        if self.stop.is_cancelled() {
+            return examined;
+        }
+        if !session.may(&route.vault_path.to_string(), "read") {
+            examined.findings = self.reach(index, upstream).await;
             return examined;
         }
         match route.vault_path.kind() {
@@ -58,6 +62,14 @@ impl Checker {
         examined
     }
 
+    /// What can be seen of a route's servers without a credential.
+    pub(super) async fn reach(&self, index: usize, upstream: Arc<Upstream>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let Some(route) = self.config.routes.get(index) else { return findings };
+        self.unless_stopped(HostCheck::without_credential(route, upstream).reach(&mut findings)).await;
+        findings.into_iter().map(|finding| finding.of(&route.name)).collect()
+    }
+
     async fn examine_static(
         &self,
         route: &RouteConfig,
@@ -68,7 +80,12 @@ impl Checker {
         let token = &session.login.token;
         let credential = match self.vault.read_static(token, &route.vault_path, self.within()).await {
             Ok(credential) => credential,
-            Err(failure) => return findings.push(not_issued(route, &failure)),
+            Err(failure) => {
+                findings.push(not_issued(route, &failure));
+                let host = HostCheck::without_credential(route, upstream);
+                self.unless_stopped(host.reach(findings)).await;
+                return;
+            }
         };
         findings.push(Finding::ok("issue", format!("the static role is {}", credential.username)));
         let credential = Credential { username: credential.username, password: credential.password };
@@ -96,7 +113,10 @@ impl Checker {
                     // A failure to revoke it is not the fault that is reported.
                     drop(self.vault.revoke(token, &left.lease, self.within()).await);
                 }
-                return examined.findings.push(not_issued(route, &failure));
+                examined.findings.push(not_issued(route, &failure));
+                let host = HostCheck::without_credential(route, upstream);
+                self.unless_stopped(host.reach(&mut examined.findings)).await;
+                return;
             }
         };
         self.out.until(&route.name, &grant.username, sent_at + grant.ttl);

@@ -49,6 +49,8 @@ pub(super) struct HostCheck {
     upstream: Arc<Upstream>,
     pub(super) credential: Credential,
     database: String,
+    /// Whether the configuration names it.
+    is_named: bool,
     set_role: Option<String>,
     probe_sql: Option<String>,
     lasting: bool,
@@ -64,9 +66,10 @@ impl HostCheck {
         credential: Credential,
         lasting: bool,
     ) -> Self {
-        let database = route.probe_database.as_deref().or_else(|| upstream.database()).unwrap_or("postgres");
+        let named = route.probe_database.as_deref().or_else(|| upstream.database());
         Self {
-            database: database.to_owned(),
+            is_named: named.is_some(),
+            database: named.unwrap_or("postgres").to_owned(),
             set_role: route.set_role.clone(),
             probe_sql: route.probe_sql.clone(),
             upstream,
@@ -74,6 +77,29 @@ impl HostCheck {
             lasting,
             left: Vec::new(),
         }
+    }
+
+    /// For what needs none.
+    pub(super) fn without_credential(route: &RouteConfig, upstream: Arc<Upstream>) -> Self {
+        let credential = Credential { username: String::new(), password: Secret::new(String::new()) };
+        Self::new(route, upstream, credential, true)
+    }
+
+    /// Connects to every host, with TLS as a session would.
+    pub(super) async fn reach(&self, findings: &mut Vec<Finding>) {
+        let (mut of_hosts, mut any) = (Vec::new(), false);
+        for turn in self.upstream.each() {
+            let name = self.upstream.host_name(turn.host());
+            match self.upstream.reach(turn).await {
+                Ok(_) => {
+                    any = true;
+                    of_hosts
+                        .push(Finding::ok("server", format!("{name} can be reached; no role has logged in")));
+                }
+                Err(error) => of_hosts.push(self.refused(turn, &NoSession::Login(error))),
+            }
+        }
+        findings.extend(eased(of_hosts, any));
     }
 
     /// Every host by what `target_session_attrs` asks for, as `run` logs in; then a session at the first that a session
@@ -103,12 +129,7 @@ impl HostCheck {
                 Err(error) => of_hosts.push(self.refused(turn, &error)),
             }
         }
-        for finding in &mut of_hosts {
-            // One host suffices for the others to be a warning.
-            if first.is_some() && finding.outcome == Outcome::Error {
-                finding.outcome = Outcome::Warning;
-            }
-        }
+        let mut of_hosts = eased(of_hosts, first.is_some());
         if first.is_none() && unsuitable > 0 {
             of_hosts.push(Finding::error(
                 "server",
@@ -228,6 +249,14 @@ impl HostCheck {
     }
 }
 
+/// One host suffices for the others to be a warning.
+fn eased(mut of_hosts: Vec<Finding>, one_suffices: bool) -> Vec<Finding> {
+    for finding in of_hosts.iter_mut().filter(|finding| one_suffices && finding.outcome == Outcome::Error) {
+        finding.outcome = Outcome::Warning;
+    }
+    of_hosts
+}
+
 async fn server_clock(client: &Client) -> Finding {
     let before = clock::wall();
     let answer = value(client, "SELECT pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())").await;
@@ -319,6 +348,7 @@ mod tests {
             upstream: Arc::new(Upstream::new(uri, settings).unwrap()),
             credential: Credential { username: "v-\0app".to_owned(), password: Secret::new("pw".to_owned()) },
             database: "app".to_owned(),
+            is_named: true,
             set_role: None,
             probe_sql: None,
             lasting: false,

@@ -25,13 +25,13 @@ pub(super) fn written(route: &RouteConfig) -> Vec<Finding> {
     if let Some(after) = route.rotate_after.filter(|after| *after < SMALL) {
         findings.push(warning(
             format!("rotate_after is {}: each rotation makes a role and drops one", format_duration(after)),
-            "set rotate_after to half of the role's max_ttl or so, hours rather than seconds",
+            "set --rotate-after to half of the role's max_ttl or so, hours rather than seconds",
         ));
     }
     if let Some(age) = route.max_age.filter(|age| *age < SMALL) {
         findings.push(warning(
             format!("max_age is {}: a fresh role is made about as often", format_duration(age)),
-            "set max_age to hours, or leave it out and let max_ttl of the role decide",
+            "set --max-age to hours, or leave it out and let max_ttl of the role decide",
         ));
     }
     if let (Some(drain), Some(after)) = (route.drain, route.rotate_after)
@@ -43,7 +43,7 @@ pub(super) fn written(route: &RouteConfig) -> Vec<Finding> {
                 format_duration(drain),
                 format_duration(after)
             ),
-            "make drain a small part of rotate_after: sessions are closed during it",
+            "make --drain a small part of --rotate-after: sessions are closed during it",
         ));
     }
     findings.into_iter().map(|finding| finding.of(&route.name)).collect()
@@ -91,7 +91,7 @@ pub(super) fn leased(
                 text(drain),
                 text(usable / 4)
             ),
-            "shorten drain, or raise default_ttl of the role",
+            "shorten drain (--drain), or raise default_ttl of the role",
         ));
     }
     if let Some(token) = token {
@@ -170,7 +170,7 @@ mod tests {
     use crate::config::{Origin, UpstreamUri};
     use crate::postgres::protocol::auth::method::RequireAuth;
     use crate::postgres::upstream::uri::Uri;
-    use crate::session::Match;
+    use crate::session::{Access, Match};
     use crate::vault::VaultPath;
 
     const fn secs(seconds: u64) -> Duration {
@@ -181,6 +181,7 @@ mod tests {
         RouteConfig {
             name: "app".to_owned(),
             user: Match::Any,
+            access: Access::default(),
             database: Match::Any,
             upstream: UpstreamUri {
                 uri: Uri::parse("postgresql://db/").unwrap(),
@@ -194,7 +195,10 @@ mod tests {
             probe_database: None,
             probe_sql: None,
             max_sessions: 0,
+            logins_per_second: 0,
             warm: 0,
+            reuse: false,
+            tag_application_name: false,
             lazy: false,
             standby: false,
             idle_after: secs(300),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::finding::Finding;
-use super::{Checker, clocks};
+use super::finding::{Finding, Outcome};
+use super::{Checker, clocks, secret_file};
 use crate::clock;
 use crate::files::Shown;
 use crate::policy::{self, Need, Rule};
@@ -42,6 +42,7 @@ impl Checker {
             Ok(seen) => seen,
             Err(failure) => {
                 findings.push(unreachable(&self.vault.addr(), &failure));
+                self.look_at_secret_file(findings);
                 return None;
             }
         };
@@ -49,6 +50,7 @@ impl Checker {
         let serves = matches!(health, Health::Active | Health::Standby | Health::PerformanceStandby);
         findings.push(state);
         if !serves {
+            self.look_at_secret_file(findings);
             return None;
         }
         if let Some(date) = date {
@@ -64,6 +66,11 @@ impl Checker {
                 "not tried: the wrapped secret_id can be used once, and run needs it",
                 "run the check with a secret_id of its own (--vault-auth-secret-id-file)",
             ));
+            return None;
+        }
+        let secret = self.config.vault.auth.secret_file().map(secret_file);
+        if let Some(unreadable) = secret.filter(|finding| finding.outcome == Outcome::Error) {
+            findings.push(unreadable);
             return None;
         }
         let login = match self.vault.log_in(self.within()).await {
@@ -90,6 +97,14 @@ impl Checker {
         Some(VaultSession { login, facts, capabilities })
     }
 
+    /// Where no login is tried, which would say it. That of a wrapped secret_id has been looked at already.
+    fn look_at_secret_file(&self, findings: &mut Vec<Finding>) {
+        let auth = &self.config.vault.auth;
+        if !matches!(auth, Auth::AppRole { secret_id: SecretId::Wrapped { .. }, .. }) {
+            findings.extend(auth.secret_file().map(secret_file));
+        }
+    }
+
     /// Asks for all paths at once, and reports what is missing.
     async fn ask_capabilities(
         &self,
@@ -109,10 +124,7 @@ impl Checker {
                 return None;
             }
         };
-        let has = |rule: &Rule| {
-            let words = capabilities.get(&rule.path).map(Vec::as_slice).unwrap_or_default();
-            words.iter().any(|word| word == rule.capability || word == "root")
-        };
+        let has = |rule: &Rule| capabilities.get(&rule.path).is_some_and(|words| rule.is_among(words));
         let missing: Vec<_> = rules.iter().filter(|rule| !has(rule)).collect();
         let found: Vec<_> = missing.iter().filter_map(|rule| lacking(rule, login.handed)).collect();
         if found.is_empty() {
@@ -183,6 +195,8 @@ fn unreachable(addr: &str, failure: &Failure) -> Finding {
         "name the CA that signed Vault's certificate by --vault-ca-cert, and its name by --vault-tls-server-name if the URL has another"
     } else if failure.status == Some(400) {
         "the address may speak TLS: write https:// in --vault-addr"
+    } else if failure.is_about_plain_http() {
+        "the address does not speak TLS: write http:// in --vault-addr, or have Vault listen with TLS"
     } else {
         "is Vault up, is --vault-addr its address, and does the network let us through?"
     };

@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::{Error, table};
+use crate::admin::COMMAND_HEADER;
 use crate::socket::Address;
 
 /// Sends requests to the admin address, each over a connection of its own.
@@ -94,6 +95,7 @@ impl Client {
             .method(method)
             .uri(path)
             .header(HOST, host)
+            .header(COMMAND_HEADER, "1")
             .body(Empty::<Bytes>::new())
             .map_err(|error| self.unreachable(error))?;
         let (mut sender, connection) =

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::admin::{Process, bind_admin};
+use crate::admin::{Process, Readings, bind_admin};
 use crate::config::{Cli, Command};
 use crate::credentials::status::VaultStatus;
 use crate::shutdown::{Delays, Shutdown};
@@ -25,13 +25,17 @@ fn start(addr: &Address) -> Running {
     let process = Process::new(
         Vec::new(),
         shutdown.clone(),
-        Box::new(|| VaultStatus {
-            addr: "https://vault:8200".to_owned(),
-            reachable: true,
-            trouble: None,
-            last_success: None,
-        }),
-        Box::new(String::new),
+        Readings {
+            vault_status: Box::new(|| VaultStatus {
+                addr: "https://vault:8200".to_owned(),
+                reachable: true,
+                trouble: None,
+                last_success: None,
+            }),
+            vault_changes: Box::new(Vec::new),
+            render_metrics: Box::new(String::new),
+            sessions: Arc::default(),
+        },
         mpsc::channel(1).0,
     );
     let server = bind_admin(addr).unwrap();

@@ -96,9 +96,18 @@ impl Reader<'_> {
             setting.name == "method" || self.method.reads(setting.name) || (wrapped && setting.name == "role")
         };
         let unread = keys::ALL.iter().filter(|setting| setting.table == Table::VaultAuth && !reads(setting));
-        match unread.filter_map(|setting| self.sources.place(setting)).next() {
-            Some(origin) => {
-                Err(Error::invalid(origin, format!("the method {} does not read it", self.method.word())))
+        match unread.filter_map(|setting| Some((setting, self.sources.place(setting)?))).next() {
+            Some((setting, origin)) => {
+                let readers: Vec<_> =
+                    Method::ALL.iter().filter(|method| method.reads(setting.name)).collect();
+                let readers: Vec<_> = readers.iter().map(|method| method.word()).collect();
+                let readers = readers.join(" or ");
+                let reason = format!(
+                    "the method {} does not read it; --{} names one that does: {readers}",
+                    self.method.word(),
+                    keys::AUTH_METHOD.setting.flag()
+                );
+                Err(Error::invalid(origin, reason))
             }
             None => Ok(()),
         }

@@ -30,6 +30,14 @@ impl Environment {
         strange.map(|name| (name.clone(), meant(name))).collect()
     }
 
+    /// Whether a terminal may be sent colours: `NO_COLOR` is not set, and it is not a dumb one.
+    ///
+    /// Source: <https://no-color.org/>
+    #[must_use]
+    pub(crate) fn wants_colours(&self) -> bool {
+        self.get("NO_COLOR").is_none() && self.get("TERM").is_none_or(|term| term != "dumb")
+    }
+
     /// A variable; an empty one counts as absent.
     #[must_use]
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
@@ -40,12 +48,15 @@ impl Environment {
 impl FromIterator<(String, String)> for Environment {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
         let ours = |name: &str| {
-            ["HOME", "NOTIFY_SOCKET"].contains(&name)
-                || ["LEASEHOLD_", "BAO_", "VAULT_"].iter().any(|prefix| name.starts_with(prefix))
+            OTHERS.contains(&name)
+                || ["LEASEHOLD_", "BAO_", "VAULT_", "OTEL_"].iter().any(|prefix| name.starts_with(prefix))
         };
         Self(variables.into_iter().filter(|(name, _)| ours(name)).collect())
     }
 }
+
+/// Variables that are not leasehold's own, nor Vault's.
+const OTHERS: [&str; 6] = ["HOME", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "NO_COLOR", "TERM"];
 
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

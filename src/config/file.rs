@@ -65,7 +65,11 @@ impl File {
             Ok(table) => Reader { source: &source, file: &mut file }.table(table.get_ref(), "")?,
             Err(error) => {
                 let at = error.span().map_or(0, |span| span.start);
-                return Err(Error::invalid(source.place(at, source.table_at(at)), syntax(error.message())));
+                let mut reason = syntax(error.message());
+                if source.is_unquoted(at) {
+                    reason.push_str(QUOTES_WANTED);
+                }
+                return Err(Error::invalid(source.place(at, source.table_at(at)), reason));
             }
         }
         Ok(Self { source, ..file })
@@ -179,7 +183,7 @@ impl Reader<'_> {
                 return Ok(number.as_str().to_owned());
             }
             (Form::List, DeValue::Array(values)) => {
-                let texts: Option<Vec<&str>> = values.iter().map(|value| value.get_ref().as_str()).collect();
+                let texts: Option<Vec<&str>> = values.iter().map(|value| item(value.get_ref())).collect();
                 match texts {
                     Some(texts) => return Ok(texts.join(",")),
                     None => LIST_WANTED,
@@ -187,6 +191,9 @@ impl Reader<'_> {
             }
             // It is refused by name, whatever its value is.
             (Form::Later, _) => return Ok(String::new()),
+            (Form::Text, DeValue::Integer(_)) if setting.placeholder == "TIME" => {
+                "expected a duration in quotes, such as \"30s\" or \"2m\""
+            }
             (Form::Text | Form::Unread, _) => "expected a string",
             (Form::List, _) => LIST_WANTED,
             (Form::Switch, _) => "expected a boolean",
@@ -217,6 +224,15 @@ impl Source {
         Origin::File { path: self.path.clone(), line: before.matches('\n').count() + 1, key: key.to_owned() }
     }
 
+    /// Whether the value on the line of a place is in no quotes, and begins like nothing else that TOML has.
+    fn is_unquoted(&self, at: usize) -> bool {
+        let before = self.text.get(..at).unwrap_or_default().rsplit('\n').next().unwrap_or_default();
+        let after = self.text.get(at..).unwrap_or_default().split('\n').next().unwrap_or_default();
+        let line = format!("{before}{after}");
+        let value = line.split_once('=').map_or("", |(_, value)| value.trim());
+        !value.is_empty() && !value.starts_with(['"', '\'', '[', '{', '='])
+    }
+
     /// The table around a place, if its header is one of leasehold's. It is found in the text, as the syntax is broken.
     fn table_at(&self, at: usize) -> &'static str {
         let end = self
@@ -226,6 +242,14 @@ impl Source {
             .map_or(self.text.len(), |length| at + length);
         let lines = self.text.get(..end).unwrap_or("").lines().rev().map(str::trim);
         lines.filter_map(header).next().and_then(known::table).unwrap_or(TOP)
+    }
+}
+
+/// One of a list: a string, or a number such as a user's.
+fn item<'a>(value: &'a DeValue<'_>) -> Option<&'a str> {
+    match value {
+        DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str()),
+        other => other.as_str(),
     }
 }
 
@@ -260,6 +284,7 @@ const SYNTAX: [&str; 10] = [
     "invalid",
 ];
 
+const QUOTES_WANTED: &str = "; a value that is not a number, true or false stands in quotes";
 const ROUTES_WANTED: &str = "expected a list of tables: each begins with [[route]]";
 const TABLE_WANTED: &str = "expected a table";
 const LIST_WANTED: &str = "expected a string or a list of strings";

@@ -1,19 +1,23 @@
 //! The command line. Floor 6.
 //!
-//! What stands here as a doc comment is what `--help` prints; the settings of `run` come from [the table](super::keys).
+//! What stands here as a doc comment is what `--help` prints; the settings of `run` come from [the table](super::keys), by
+//! way of `of_settings`.
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod of_settings;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::ValueParser;
-use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory as _, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 
-use super::key::{Form, Setting};
-use super::{Environment, keys, values};
+use super::values;
 use crate::credentials::DrainSpan;
+use crate::log::Level;
+use crate::otlp;
+
+pub(super) use of_settings::Flags;
+pub(crate) use of_settings::{AdminFlags, RunFlags};
 
 /// The whole command line as clap knows it, for its own help, shell completion and tests.
 #[must_use]
@@ -23,7 +27,7 @@ pub fn command() -> clap::Command {
 
 /// A PostgreSQL proxy that logs in upstream with the current dynamic credential of Vault or OpenBao
 #[derive(Debug, Parser)]
-#[command(name = "leasehold", version, max_term_width = 100)]
+#[command(name = "leasehold", version = VERSION, max_term_width = 100, after_help = EXAMPLE)]
 pub(crate) struct Cli {
     /// What to do
     #[command(subcommand)]
@@ -33,7 +37,7 @@ pub(crate) struct Cli {
 /// What leasehold can do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve
+    /// Serve: let apps reach PostgreSQL without a password
     #[command(after_help = NAMES)]
     Run(Box<RunFlags>),
     /// Find out what would go wrong, and what mends it
@@ -44,6 +48,9 @@ pub(crate) enum Command {
     Policy(Box<RunFlags>),
     /// Show routes and credentials of a running leasehold
     Status(StatusFlags),
+    /// Show the sessions of a running leasehold
+    #[command(after_help = SESSIONS)]
+    Sessions(Box<SessionsFlags>),
     /// Publish fresh credentials now
     #[command(after_help = "Exit 1 if no fresh credential could be published; then nothing is drained.")]
     Rotate(RotateFlags),
@@ -54,12 +61,37 @@ pub(crate) enum Command {
     Wait(WaitFlags),
     /// Stop a running leasehold, as SIGTERM does
     Shutdown(ShutdownFlags),
+    /// Set the level of the log of a running leasehold, until its next reload
+    LogLevel(LogLevelFlags),
     /// Show what a fleet of sidecars asks of Vault, by simulating it
     #[command(after_help = SIMULATE)]
     Simulate(SimulateFlags),
+    /// Print the completions of a shell
+    #[command(after_help = COMPLETION)]
+    Completion(CompletionFlags),
+    /// Print a page of the manual, as in: leasehold man run | man -l -
+    Man(ManFlags),
 }
 
+/// The version, and what the build has beyond the default.
+const VERSION: &str =
+    if otlp::IS_BUILT { concat!(env!("CARGO_PKG_VERSION"), " (otlp)") } else { env!("CARGO_PKG_VERSION") };
+
+const EXAMPLE: &str = "\
+Example:
+  leasehold run --upstream 'postgresql://db.example.com/?sslrootcert=/etc/pg/ca.crt' \\
+                --vault-addr https://vault.example.com:8200 --vault-path database/creds/app-role
+
+  psql postgresql://app@localhost:6432/myapp
+
+`leasehold check` finds out what would go wrong, and `leasehold policy` prints the policy that Vault needs. The manual \
+is `leasehold man`, README.md and docs/ of the source.";
+
 const NAMES: &str = "\
+Example:
+  leasehold run --upstream 'postgresql://localhost/?sslmode=disable' --vault-addr http://127.0.0.1:8200 \\
+                --vault-path database/creds/app-role
+
 Every flag --a-b is also the variable LEASEHOLD_A_B and the key a_b of the file, with its table in front: \
 --vault-addr is `addr` in [vault]. A flag beats the variable, the variable beats the file. Vault's settings are also \
 taken from BAO_* and then VAULT_*. Durations are written 500ms, 2m, 1h30m. No flag, variable or key holds a \
@@ -73,121 +105,20 @@ const POLICY: &str = "\
 It takes what run takes, and prints what the token of that login must be allowed. Nothing is asked of Vault, and no \
 token is needed. Pipe it into `vault policy write leasehold -`.";
 
+const SESSIONS: &str = "\
+Without a filter all sessions are shown; with several, those that fit each. STATE is as in pg_stat_activity: idle, active, \
+idle in transaction; or closing. PID is the server's process, as in pg_stat_activity. SENT and RECEIVED are as the client sees \
+them.";
+
+const COMPLETION: &str = "\
+Examples:
+  leasehold completion bash > /usr/share/bash-completion/completions/leasehold
+  leasehold completion zsh > /usr/local/share/zsh/site-functions/_leasehold
+  leasehold completion fish > /usr/share/fish/vendor_completions.d/leasehold.fish";
+
 const SIMULATE: &str = "\
 No server is asked, and no configuration is read: the sidecars are simulated with the defaults of run. Without a name every \
 scenario is simulated. docs/fleet.md says what they are, and what the model of Vault is. Exit 1 if a promise was broken.";
-
-/// Settings that were given as flags, by their paths.
-///
-/// A flag is no place for a secret, but a user may have put one there: Debug shows the names of the flags alone.
-#[derive(Clone, Default)]
-pub(super) struct Flags(BTreeMap<String, String>);
-
-impl Flags {
-    /// The text of one, if it was given; lists are joined by commas.
-    pub(super) fn get(&self, setting: &Setting) -> Option<&str> {
-        self.0.get(&setting.path()).map(String::as_str)
-    }
-
-    fn of(matches: &ArgMatches, settings: impl Iterator<Item = &'static Setting>) -> Self {
-        let given = settings.filter_map(|setting| {
-            let flag = setting.flag();
-            let from_here = matches.value_source(&flag) == Some(ValueSource::CommandLine);
-            let texts: Vec<String> = matches.get_many(&flag).filter(|_| from_here)?.cloned().collect();
-            Some((setting.path(), texts.join(",")))
-        });
-        Self(given.collect())
-    }
-}
-
-impl fmt::Debug for Flags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
-/// Everything that `run` takes.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct RunFlags(pub(super) Flags);
-
-/// Where the file and the admin address are: what every command takes.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct AdminFlags(pub(super) Flags);
-
-impl RunFlags {
-    /// As `--config FILE`.
-    #[cfg(test)]
-    pub(crate) fn of_file(path: &std::path::Path) -> Self {
-        Self(Flags([("config".to_owned(), path.display().to_string())].into()))
-    }
-
-    /// Whether a file is named, here or by the variable.
-    #[must_use]
-    pub(crate) fn name_a_file(&self, env: &Environment) -> bool {
-        self.0.get(keys::CONFIG.setting).is_some() || env.get(&keys::CONFIG.setting.variable()).is_some()
-    }
-
-    fn settings() -> impl Iterator<Item = &'static Setting> {
-        keys::ALL.iter().copied().filter(|setting| setting.is_flag())
-    }
-}
-
-impl AdminFlags {
-    fn settings() -> impl Iterator<Item = &'static Setting> {
-        [keys::CONFIG.setting, keys::ADMIN.setting].into_iter()
-    }
-}
-
-/// How clap takes a set of settings.
-macro_rules! takes {
-    ($flags:ident) => {
-        impl Args for $flags {
-            fn augment_args(command: clap::Command) -> clap::Command {
-                Self::settings().fold(command, |command, setting| command.arg(argument(setting)))
-            }
-
-            fn augment_args_for_update(command: clap::Command) -> clap::Command {
-                Self::augment_args(command)
-            }
-        }
-
-        impl FromArgMatches for $flags {
-            fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-                Ok(Self(Flags::of(matches, Self::settings())))
-            }
-
-            fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-                *self = Self::from_arg_matches(matches)?;
-                Ok(())
-            }
-        }
-    };
-}
-
-takes!(RunFlags);
-takes!(AdminFlags);
-
-/// A setting as clap knows it. The value stays text; whether it can be read is found out here, so that a wrong flag is a
-/// usage error.
-fn argument(setting: &'static Setting) -> Arg {
-    let check = if setting.form == Form::Unread { |_: &str| Ok(()) } else { setting.check };
-    let read = move |text: &str| check(text).map(|()| text.to_owned());
-    let default = setting.default();
-    let help =
-        if default.is_empty() { setting.help() } else { format!("{} [default: {default}]", setting.help()) };
-    let argument = Arg::new(setting.flag())
-        .long(setting.flag())
-        .value_name(setting.placeholder)
-        .value_parser(ValueParser::new(read))
-        .help(help)
-        .help_heading(setting.table.heading());
-    match setting.form {
-        Form::List => argument.action(ArgAction::Append),
-        Form::Switch => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
-        Form::Later => argument.hide(true).num_args(0..=1),
-        Form::Text | Form::Unread | Form::Number => argument,
-    }
-}
 
 /// What `check` takes.
 #[derive(Clone, Debug, Args)]
@@ -208,12 +139,79 @@ pub(crate) struct StatusFlags {
     /// The address of the running leasehold.
     #[command(flatten)]
     pub(crate) at: AdminFlags,
-    /// Print the document of GET /status
+    /// How it is shown.
+    #[command(flatten)]
+    pub(crate) show: ShowFlags,
+    /// Exit 1 if it is not ready
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// How something is shown.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct ShowFlags {
+    /// Print the document of the admin address
     #[arg(long)]
     pub(crate) json: bool,
     /// Print again every two seconds
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+/// What `sessions` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SessionsFlags {
+    /// The address of the running leasehold.
+    #[command(flatten)]
+    pub(crate) at: AdminFlags,
+    /// How it is shown.
+    #[command(flatten)]
+    pub(crate) show: ShowFlags,
+    /// Only sessions of this route
+    #[arg(long, value_name = "NAME")]
+    pub(crate) route: Option<String>,
+    /// Only sessions whose client named this user
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Only sessions in this database
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<String>,
+    /// Only sessions whose client connected with this application_name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) application_name: Option<String>,
+    /// Only sessions of this client: an address with or without its port, "uid 1000" or "pid 4242"
+    #[arg(long, value_name = "CLIENT")]
+    pub(crate) client: Option<String>,
+    /// Only sessions of this generation of a credential
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) generation: Option<String>,
+    /// Only sessions of this role in the database
+    #[arg(long, value_name = "NAME")]
+    pub(crate) role: Option<String>,
+    /// Only the session of this server process
+    #[arg(long, value_name = "PID")]
+    pub(crate) backend_pid: Option<String>,
+    /// Only sessions in this state: idle, active, idle-in-transaction or closing
+    #[arg(long, value_name = "STATE")]
+    pub(crate) state: Option<String>,
+}
+
+impl SessionsFlags {
+    /// The fields that were given, by their names in the document.
+    pub(crate) fn filter(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let given = [
+            ("route", &self.route),
+            ("user", &self.user),
+            ("database", &self.database),
+            ("application_name", &self.application_name),
+            ("client", &self.client),
+            ("generation", &self.generation),
+            ("role", &self.role),
+            ("backend_pid", &self.backend_pid),
+            ("state", &self.state),
+        ];
+        given.into_iter().filter_map(|(name, value)| value.as_deref().map(|value| (name, value)))
+    }
 }
 
 /// What `rotate` takes.
@@ -225,7 +223,7 @@ pub(crate) struct RotateFlags {
     /// Which route [default: all]
     #[arg(value_parser = values::route_name)]
     pub(crate) route: Option<String>,
-    /// End and revoke all earlier credentials this long after publication [bare: the route's drain]
+    /// End and revoke all earlier credentials this long after publication, as in --drain=5s [bare: the route's drain]
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true,
           default_missing_value = "", value_parser = drain_span)]
     pub(crate) drain: Option<DrainSpan>,
@@ -261,6 +259,32 @@ pub(crate) struct ShutdownFlags {
     pub(crate) wait: bool,
 }
 
+/// What `log-level` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LogLevelFlags {
+    /// The address of the running leasehold.
+    #[command(flatten)]
+    pub(crate) at: AdminFlags,
+    /// error, warn, info, debug or trace
+    #[arg(value_parser = values::level)]
+    pub(crate) level: Level,
+}
+
+/// What `completion` takes.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct CompletionFlags {
+    /// bash, elvish, fish, powershell or zsh
+    #[arg(value_parser = shell)]
+    pub(crate) shell: Shell,
+}
+
+/// What `man` takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ManFlags {
+    /// The page of which command [default: the one that lists them]
+    pub(crate) command: Option<String>,
+}
+
 /// What `simulate` takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SimulateFlags {
@@ -282,6 +306,10 @@ pub(crate) struct SimulateFlags {
     /// Write a table and SVG plots of each scenario into this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+}
+
+fn shell(text: &str) -> Result<Shell, values::Bad> {
+    text.parse().map_err(|_| "none of bash, elvish, fish, powershell, zsh".into())
 }
 
 fn drain_span(text: &str) -> Result<DrainSpan, values::Bad> {

@@ -11,7 +11,7 @@ use super::{Limits, Listen, keys};
 use crate::files::FileSetting;
 use crate::postgres::cancel::Unknown;
 use crate::postgres::protocol::startup::ALPN;
-use crate::socket::Address;
+use crate::socket::{Address, Network};
 use crate::{acceptor, log, session, shutdown};
 
 pub(super) fn listen(sources: &Sources<'_>) -> Result<Vec<Listen>, Error> {
@@ -22,14 +22,21 @@ pub(super) fn listen(sources: &Sources<'_>) -> Result<Vec<Listen>, Error> {
     if listen.is_empty() {
         return Err(Error::invalid(origin, "at least one address is needed"));
     }
-    if let Some(open) = listen.iter().find(|listen| !public && !listen.address.is_local()) {
-        return Err(Error::invalid(
-            origin,
-            format!(
-                "{} is open beyond this machine, and whoever reaches it needs no password; --listen-public allows it",
-                open.address
-            ),
-        ));
+    if let Some(open) = listen.iter().find(|listen| !listen.address.is_local()) {
+        let open_to = |remedy: &str| {
+            let open = &open.address;
+            format!("{open} is open beyond this machine, and whoever reaches it needs no password; {remedy}")
+        };
+        if !public {
+            let reason = open_to("--listen-public allows it");
+            return Err(Error::invalid(origin, reason));
+        }
+        let is_guarded = [keys::TLS_CLIENT_CA_FILE.setting, keys::ALLOW_ADDRESSES.setting];
+        if is_guarded.iter().all(|setting| sources.place(setting).is_none()) {
+            let remedy =
+                "say from whom: --tls-client-ca-file asks for certificates, --allow-addresses lists networks";
+            return Err(Error::invalid(origin, open_to(remedy)));
+        }
     }
     for (at, one) in listen.iter().enumerate() {
         let fixed = !matches!(one.address, Address::Tcp(addr) if addr.port() == 0);
@@ -40,6 +47,12 @@ pub(super) fn listen(sources: &Sources<'_>) -> Result<Vec<Listen>, Error> {
     Ok(listen)
 }
 
+/// Whether clients can connect over a Unix socket.
+pub(super) fn listens_on_unix(sources: &Sources<'_>) -> Result<bool, Error> {
+    let listen = sources.get_or(&keys::LISTEN, Vec::new())?;
+    Ok(listen.iter().any(|listen| matches!(listen.address, Address::Unix(_))))
+}
+
 /// The second one only where there is IPv6.
 fn both_loopbacks() -> Vec<Listen> {
     let at = |ip: std::net::IpAddr, optional| Listen {
@@ -47,6 +60,11 @@ fn both_loopbacks() -> Vec<Listen> {
         optional,
     };
     vec![at(Ipv4Addr::LOCALHOST.into(), false), at(Ipv6Addr::LOCALHOST.into(), true)]
+}
+
+/// `None`: clients may connect from everywhere.
+pub(super) fn allow_addresses(sources: &Sources<'_>) -> Result<Option<Vec<Network>>, Error> {
+    Ok(sources.find(&keys::ALLOW_ADDRESSES)?.map(|found| found.value))
 }
 
 pub(super) fn http(sources: &Sources<'_>) -> Result<Option<SocketAddr>, Error> {
@@ -67,6 +85,7 @@ pub(super) fn log(sources: &Sources<'_>) -> Result<log::Options, Error> {
     Ok(log::Options {
         level: sources.get(&keys::LOG_LEVEL)?,
         format: sources.find(&keys::LOG_FORMAT)?.map(|found| found.value),
+        colours: sources.env.wants_colours(),
     })
 }
 
@@ -85,6 +104,10 @@ pub(super) fn sigterm(sources: &Sources<'_>) -> Result<shutdown::Delays, Error> 
 
 pub(super) fn state_file(sources: &Sources<'_>) -> Result<Option<FileSetting>, Error> {
     Ok(sources.find(&keys::STATE_FILE)?.map(Found::into_file))
+}
+
+pub(super) fn audit_file(sources: &Sources<'_>) -> Result<Option<FileSetting>, Error> {
+    Ok(sources.find(&keys::AUDIT_FILE)?.map(Found::into_file))
 }
 
 /// What TLS towards clients is done with. `None`: it is not offered.
@@ -114,6 +137,8 @@ pub(super) fn limits(sources: &Sources<'_>) -> Result<Limits, Error> {
             login_wait: sources.get(&keys::LOGIN_WAIT)?,
             send_timeout: sources.get(&keys::SEND_TIMEOUT)?,
             max_sessions: sources.get(&keys::ALL_SESSIONS)?,
+            max_handshakes: sources.get(&keys::MAX_HANDSHAKES)?,
+            logins_per_second: sources.get(&keys::ALL_LOGINS)?,
         },
         connect_timeout: sources.get(&keys::CONNECT_TIMEOUT)?,
         replica_grace: sources.find(&keys::REPLICA_GRACE)?.map(|found| found.value),

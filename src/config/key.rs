@@ -69,6 +69,8 @@ pub(super) enum Form {
 pub(super) enum Reload {
     /// A reload changes nothing, and says that a restart is needed.
     Restart,
+    /// The value holds from the reload on.
+    AtOnce,
     /// The value holds from the next request to Vault on.
     NextRequest,
     /// A fresh credential is issued, proved and published for it.
@@ -181,6 +183,7 @@ impl Setting {
     pub fn on_reload(&self) -> &'static str {
         match self.on_reload {
             Reload::Restart => "restart",
+            Reload::AtOnce => "at once",
             Reload::NextRequest => "next request to Vault",
             Reload::FreshCredential => "fresh credential",
             Reload::NewLogins => "new logins",

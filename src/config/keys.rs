@@ -8,14 +8,17 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::access::{self, Owner};
 use super::key::{Form, Key, Reload, Setting, Table};
 use super::method::Method;
 use super::values::{self, OrOff};
+use crate::hardening::Hardening;
 use crate::log::{Format, Level};
 use crate::postgres::cancel::Unknown;
+use crate::postgres::console::Access;
 use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::upstream::uri::Uri;
-use crate::session::Match;
+use crate::session::{Match, San};
 use crate::vault::VaultPath;
 use crate::{socket, vault};
 
@@ -52,23 +55,34 @@ keys! {
     ADMIN: OrOff<socket::Address> = Top "admin" Text "ADDR" values::admin, Restart, "127.0.0.1:9091";
     /// Addresses for clients; /dir[:port] is the Unix socket /dir/.s.PGSQL.<port>, mode 0660
     LISTEN: Vec<Listen> = Top "listen" List "ADDR,…" values::listens, Restart, "127.0.0.1:6432,[::1]:6432";
-    /// Allow listeners beyond loopback and Unix sockets
+    /// Allow listeners beyond loopback and Unix sockets. It needs --tls-client-ca-file or --allow-addresses
     LISTEN_PUBLIC: bool = Top "listen_public" Switch "BOOL" values::boolean, Restart;
+    /// IP addresses and networks, such as 10.0.0.0/8, that clients may connect from over TCP; others get 28000
+    ALLOW_ADDRESSES: Vec<socket::Network> = Top "allow_addresses" List "NET,…" values::networks, NewLogins, "all";
     /// Address of probes and /metrics, which may be 0.0.0.0, or off
     HTTP: OrOff<SocketAddr> = Top "http" Text "ADDR" values::http, Restart, "127.0.0.1:9090";
+    /// Who may use the console, in which SHOW shows what leasehold does: off, socket (clients of Unix sockets) or all
+    CONSOLE: Access = Top "console" Text "WORD" values::console, Restart, "socket";
+    /// The database that it is; a route that names the same goes first
+    CONSOLE_DATABASE: String = Top "console_database" Text "NAME" values::text, Restart, "leasehold";
     /// Threads that carry sessions
     THREADS: NonZeroUsize = Top "threads" Number "COUNT" values::threads, Restart,
         "the CPUs that the cgroup's quota allows";
     /// error, warn, info, debug or trace
-    LOG_LEVEL: Level = Top "log_level" Text "LEVEL" values::level, Restart, "info";
+    LOG_LEVEL: Level = Top "log_level" Text "LEVEL" values::level, AtOnce, "info";
     /// text or json, on stderr; a line that cannot be written is dropped and counted
     LOG_FORMAT: Format = Top "log_format" Text "FORMAT" values::format, Restart, "text on a terminal, else json";
+    /// File, mode 0600, that each session's begin and end are appended to, one JSON object a line; a reload opens it again
+    AUDIT_FILE: PathBuf = Top "audit_file" Text "FILE" values::path, Restart, "none";
     /// How long after SIGTERM new connections are accepted
     MIN_SIGTERM_DELAY: Duration = Top "min_sigterm_delay" Text "TIME" values::duration, Restart, "0s";
     /// How long after SIGTERM sessions may go on
     MAX_SIGTERM_DELAY: Duration = Top "max_sigterm_delay" Text "TIME" values::duration, Restart, "20s";
     /// File in memory, such as on /dev/shm, from which a start after a crash takes its credentials up again
     STATE_FILE: PathBuf = Top "state_file" Text "FILE" values::path, Restart, "none, and each start issues fresh ones";
+    /// off, auto or require: whether the process gives up capabilities, privileges, system calls and files to write before it
+    /// serves; auto goes on without what the kernel does not have, require does not start
+    HARDENING: Hardening = Top "hardening" Text "WORD" values::hardening, Restart, "auto";
     // The defaults of address and timeout are those of the `vault` and `bao` command lines.
 
     /// Base URLs without a path, tried in order
@@ -119,6 +133,14 @@ keys! {
     USER: Match = Routes "user" Text "NAME" values::pattern, NewLogins, "*";
     /// What the app writes as its database, or * for any
     DATABASE: Match = Routes "database" Text "NAME" values::pattern, NewLogins, "*";
+    /// Users of this machine who may use the route over a Unix socket: numbers, or names in /etc/passwd. Where any of
+    /// --allow-uids, --allow-gids and --client-san is written, a client that can show none of them gets 28000
+    ALLOW_UIDS: Vec<Owner> = Route "allow_uids" List "USER,…" access::owners, NewLogins, "every client";
+    /// Groups, of processes that run with them: numbers, or names in /etc/group
+    ALLOW_GIDS: Vec<Owner> = Route "allow_gids" List "GROUP,…" access::owners, NewLogins, "every client";
+    /// Subject alternative names, one of which a client's certificate has: a SPIFFE ID or another URI, a DNS name, an
+    /// address of email, each compared as a whole. It needs --tls-client-ca-file
+    CLIENT_SAN: Vec<San> = Route "client_san" List "NAME,…" access::sans, NewLogins, "every client";
     /// Where PostgreSQL is: a libpq URI without user and password
     UPSTREAM: Uri = Route "upstream" Unread "URI" values::upstream, NewLogins;
     /// Where the credential comes from: <mount>/creds/<role>
@@ -141,6 +163,8 @@ keys! {
     PROBE_SQL: String = Route "probe_sql" Text "SQL" values::sql, NextDecision;
     /// Sessions of the route; 0 is no limit
     MAX_SESSIONS: usize = Route "max_sessions" Number "COUNT" values::count, NewLogins, "0";
+    /// Logins of the route in a second, and as many at once; beyond them clients get 53300. 0 is no limit
+    LOGINS_PER_SECOND: u32 = Route "logins_per_second" Number "COUNT" values::rate, NewLogins, "0";
     /// Issue at the first session, and give back when there has been none for --idle-after; no part of readiness, and
     /// never with a static role
     LAZY: bool = Route "lazy" Switch "BOOL" values::boolean, NextDecision;
@@ -152,9 +176,15 @@ keys! {
     /// Sessions that are logged in ahead of need, at most: for clients whose startup packet is that of an earlier one,
     /// byte for byte; they count against max_connections of the server
     WARM: usize = Route "warm" Number "COUNT" values::count, NewLogins, "0";
+    /// Whether the upstream session of a client that has left is reset by DISCARD ALL, and serves the next client with the
+    /// same startup packet, byte for byte; at most 64 wait for a client, and count against max_connections of the server
+    REUSE: bool = Route "reuse" Switch "BOOL" values::boolean, NewLogins;
+    /// Append the name of this machine and process to application_name, where the client has left room in its 63 bytes
+    TAG_APPLICATION_NAME: bool = Route "tag_application_name" Switch "BOOL" values::boolean, NewLogins;
     /// How leasehold may authenticate at PostgreSQL, in the words of libpq's require_auth: scram-sha-256, or
     /// !password,!md5
-    REQUIRE_AUTH: RequireAuth = Route "require_auth" Text "METHODS" values::require_auth, NewLogins, "any way it can";
+    REQUIRE_AUTH: RequireAuth = Route "require_auth" Text "METHODS" values::require_auth, NewLogins,
+        "any way it can, and without TLS scram-sha-256";
 
     /// PEM file of the certificate that clients are shown, with its chain; with it TLS is offered to them
     TLS_CERT_FILE: PathBuf = Tls "cert_file" Text "FILE" values::path, NewLogins, "none, and clients get no TLS";
@@ -174,6 +204,11 @@ keys! {
     SEND_TIMEOUT: Duration = Limits "send_timeout" Text "TIME" values::span, Restart, "30s";
     /// Sessions of the process; 0 is no limit
     ALL_SESSIONS: usize = Limits "max_sessions" Number "COUNT" values::count, Restart, "0";
+    /// Clients of the process that have connected and not yet sent their whole StartupMessage, TLS included; beyond them
+    /// clients get 53300. 0 is no limit
+    MAX_HANDSHAKES: usize = Limits "max_handshakes" Number "COUNT" values::count, Restart, "0";
+    /// Logins of the process in a second, and as many at once; beyond them clients get 53300. 0 is no limit
+    ALL_LOGINS: u32 = Limits "logins_per_second" Number "COUNT" values::rate, Restart, "0";
     /// How long a replica may lag in learning of a credential
     REPLICA_GRACE: Duration = Limits "replica_grace" Text "TIME" values::duration, Restart,
         "30s with several upstream addresses, else 0s";
@@ -186,18 +221,6 @@ keys! {
     CANCEL_UNKNOWN: Unknown = Cancel "unknown" Text "WORD" values::unknown_cancel, Restart,
         "forward with a public listener, else off";
 
-    /// Whether sessions are handed on
-    REUSE: () = Route "reuse" Later "BOOL" values::later, NextDecision;
-    /// Whether application_name names this process
-    TAG_APPLICATION_NAME: () = Route "tag_application_name" Later "BOOL" values::later, NewLogins;
-    /// Who may use the route over a Unix socket
-    ALLOW_UIDS: () = Route "allow_uids" Later "UID,…" values::later, NewLogins;
-    /// Who may use the route over a Unix socket
-    ALLOW_GIDS: () = Route "allow_gids" Later "GID,…" values::later, NewLogins;
-    /// Who may use the route by certificate
-    CLIENT_SAN: () = Route "client_san" Later "NAME" values::later, NewLogins;
     /// Of each route
     ROUTE_VAULT: () = Routes "vault" Later "NAME" values::later, FreshCredential;
-    /// What the process may do
-    HARDENING: () = Top "hardening" Later "WORD" values::later, Restart;
 }

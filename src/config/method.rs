@@ -22,6 +22,17 @@ pub(crate) enum Method {
 }
 
 impl Method {
+    /// All of them.
+    pub(super) const ALL: [Self; 7] = [
+        Self::Token,
+        Self::TokenFile,
+        Self::Kubernetes,
+        Self::Jwt,
+        Self::AppRole,
+        Self::Cert,
+        Self::Userpass,
+    ];
+
     /// The method by its word.
     ///
     /// # Errors

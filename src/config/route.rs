@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::error::Origin;
 use crate::postgres::protocol::auth::method::RequireAuth;
 use crate::postgres::upstream::uri::Uri;
-use crate::session::Match;
+use crate::session::{Access, Match};
 use crate::vault::VaultPath;
 
 /// One route, checked.
@@ -17,6 +17,8 @@ pub(crate) struct RouteConfig {
     pub(crate) user: Match,
     /// The database that it is for, which is the user's name where a client names none.
     pub(crate) database: Match,
+    /// The clients that it is for.
+    pub(crate) access: Access,
     /// Where PostgreSQL is.
     pub(crate) upstream: UpstreamUri,
     /// Where its credential is read.
@@ -35,8 +37,14 @@ pub(crate) struct RouteConfig {
     pub(crate) probe_sql: Option<String>,
     /// How many sessions there may be; 0 is no limit.
     pub(crate) max_sessions: usize,
+    /// How many logins may begin in a second; 0 is no limit.
+    pub(crate) logins_per_second: u32,
     /// How many sessions may be logged in ahead of need.
     pub(crate) warm: usize,
+    /// Whether the sessions of clients that have left serve other clients.
+    pub(crate) reuse: bool,
+    /// Whether `application_name` names this process too.
+    pub(crate) tag_application_name: bool,
     /// Issue at the first session; never with a static role.
     pub(crate) lazy: bool,
     /// How long a lazy route keeps its credential without a session.

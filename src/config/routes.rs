@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use super::access::{Names, Owner};
 use super::error::{Error, Origin};
 use super::file::RouteTable;
 use super::key::{Key, Setting};
-use super::keys;
 use super::route::{RouteConfig, UpstreamUri};
 use super::sources::{Found, Sources, Written, or_default};
 use super::values::{self, Bad};
+use super::{general, keys};
 use crate::postgres::upstream::uri::Uri;
+use crate::session::Access;
 use crate::vault::{RoleKind, VaultPath};
 
 /// The routes of the file, or the one of flags and environment.
@@ -99,6 +101,7 @@ impl Reader<'_> {
             },
             user: self.get_or_default(&keys::USER)?,
             database: self.get_or_default(&keys::DATABASE)?,
+            access: self.access()?,
             upstream: UpstreamUri { uri: upstream.value, origin: upstream.origin },
             rotate_after: rotate_after.map(|found| found.value),
             max_age: max_age.map(|found| found.value),
@@ -107,7 +110,10 @@ impl Reader<'_> {
             probe_database,
             probe_sql,
             max_sessions: self.get_or_default(&keys::MAX_SESSIONS)?,
+            logins_per_second: self.get_or_default(&keys::LOGINS_PER_SECOND)?,
             warm: self.get_or_default(&keys::WARM)?,
+            reuse: self.get(&keys::REUSE)?.unwrap_or_default(),
+            tag_application_name: self.get(&keys::TAG_APPLICATION_NAME)?.unwrap_or_default(),
             lazy: of_a_dynamic_role(lazy, vault_path.value.kind(), "is never lazy")?,
             idle_after: self.get_or_default(&keys::IDLE_AFTER)?,
             standby: of_a_dynamic_role(
@@ -119,6 +125,34 @@ impl Reader<'_> {
             vault_path: vault_path.value,
         })
     }
+
+    fn access(&self) -> Result<Access, Error> {
+        let [uids, gids] = [self.find(&keys::ALLOW_UIDS)?, self.find(&keys::ALLOW_GIDS)?];
+        let sans = self.find(&keys::CLIENT_SAN)?;
+        if let Some(found) = uids.as_ref().or(gids.as_ref())
+            && !general::listens_on_unix(self.sources)?
+        {
+            let reason = "needs a Unix socket in listen: over TCP nobody knows the user of a client";
+            return Err(Error::invalid(found.origin.clone(), reason));
+        }
+        if let Some(found) = &sans
+            && self.sources.place(keys::TLS_CLIENT_CA_FILE.setting).is_none()
+        {
+            let reason = "needs tls.client_ca_file: without it clients show no certificate";
+            return Err(Error::invalid(found.origin.clone(), reason));
+        }
+        Ok(Access {
+            uids: ids(Names::Users, uids)?,
+            gids: ids(Names::Groups, gids)?,
+            sans: sans.map(|found| found.value).unwrap_or_default(),
+        })
+    }
+}
+
+/// The numbers of users or groups that are written; none where nothing is.
+fn ids(names: Names, found: Option<Found<Vec<Owner>>>) -> Result<Vec<u32>, Error> {
+    let Some(Found { value, origin }) = found else { return Ok(Vec::new()) };
+    names.resolve(value).map_err(|Bad(reason)| Error::invalid(origin, reason))
 }
 
 /// The first route flag or variable that is given.

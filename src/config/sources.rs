@@ -29,6 +29,8 @@ impl<T> Found<T> {
     fn parsed(text: &str, origin: Origin, parse: impl Fn(&str) -> Result<T, Bad>) -> Result<Self, Error> {
         match parse(text) {
             Ok(value) => Ok(Self { value, origin }),
+            // As clap says of the values that it may read.
+            Err(Bad(reason)) if matches!(origin, Origin::Flag(_)) => Err(Error::Usage { origin, reason }),
             Err(reason) => Err(Error::invalid(origin, reason)),
         }
     }
@@ -68,7 +70,7 @@ impl<'a> Sources<'a> {
         Ok(sources)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn of_text(text: &str, flags: &'a Flags, env: &'a Environment) -> Result<Self, Error> {
         Ok(Self { flags, env, file: File::parse(std::path::Path::new("test.toml"), text.to_owned())? })
     }
@@ -76,13 +78,17 @@ impl<'a> Sources<'a> {
     /// A setting that belongs to no route.
     pub(super) fn find<T>(&self, key: &Key<T>) -> Result<Option<Found<T>>, Error> {
         let setting = key.setting;
-        let found = self.given(setting).or_else(|| self.file.get(setting));
-        found.map(|(text, origin)| Found::parsed(text, origin, key.parse)).transpose()
+        self.written(setting).map(|(text, origin)| Found::parsed(text, origin, key.parse)).transpose()
+    }
+
+    /// The text of a setting that belongs to no route, and its place.
+    pub(super) fn written(&self, setting: &Setting) -> Option<(&str, Origin)> {
+        self.given(setting).or_else(|| self.file.get(setting))
     }
 
     /// Where a setting that belongs to no route is written.
     pub(super) fn place(&self, setting: &Setting) -> Option<Origin> {
-        self.given(setting).or_else(|| self.file.get(setting)).map(|(_, origin)| origin)
+        self.written(setting).map(|(_, origin)| origin)
     }
 
     /// The same without its place, or `default` where the table of settings has none that is a value.
@@ -97,13 +103,21 @@ impl<'a> Sources<'a> {
 
     /// A setting of a route; what is not written for it is taken from `[defaults]`.
     pub(super) fn find_of<T>(&self, route: Written<'_>, key: &Key<T>) -> Result<Option<Found<T>>, Error> {
-        let setting = key.setting;
+        let found = self.written_of(route, key.setting);
+        found.map(|(text, origin)| Found::parsed(text, origin, key.parse)).transpose()
+    }
+
+    /// The text of a setting of a route, and its place.
+    pub(super) fn written_of<'b>(
+        &'b self,
+        route: Written<'b>,
+        setting: &Setting,
+    ) -> Option<(&'b str, Origin)> {
         let own = match route {
             Written::ByFlags => self.given(setting),
             Written::InFile(table) => self.file.get_of(&table.values, "route", setting),
         };
-        let found = own.or_else(|| self.file.get_of(&self.file.defaults, "defaults", setting));
-        found.map(|(text, origin)| Found::parsed(text, origin, key.parse)).transpose()
+        own.or_else(|| self.file.get_of(&self.file.defaults, "defaults", setting))
     }
 
     /// What the `bao` and `vault` command lines take from the environment: `BAO_*`, or else `VAULT_*`.
@@ -112,13 +126,13 @@ impl<'a> Sources<'a> {
         name: &str,
         parse: impl Fn(&str) -> Result<T, Bad>,
     ) -> Result<Option<Found<T>>, Error> {
-        for prefix in ["BAO_", "VAULT_"] {
-            let variable = format!("{prefix}{name}");
-            if let Some(text) = self.env.get(&variable) {
-                return Found::parsed(text, Origin::Env(variable), parse).map(Some);
-            }
-        }
-        Ok(None)
+        self.ambient_text(name).map(|(text, origin)| Found::parsed(text, origin, parse)).transpose()
+    }
+
+    /// The same as it was written.
+    pub(super) fn ambient_text(&self, name: &str) -> Option<(&str, Origin)> {
+        let mut variables = ["BAO_", "VAULT_"].iter().map(|prefix| format!("{prefix}{name}"));
+        variables.find_map(|variable| Some((self.env.get(&variable)?, Origin::Env(variable))))
     }
 
     /// What was written for leasehold, or else what is [ambient](Self::ambient).

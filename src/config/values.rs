@@ -8,10 +8,12 @@ use std::time::Duration;
 use crate::postgres::protocol::auth::method::{RequireAuth, RequireAuthError};
 
 use super::Listen;
+use crate::hardening::Hardening;
 use crate::postgres::cancel::Unknown;
+use crate::postgres::console::Access;
 use crate::postgres::upstream::uri::Uri;
 use crate::session::Match;
-use crate::socket::Address;
+use crate::socket::{Address, Network, NetworkError};
 use crate::vault::{self, VaultPath};
 
 /// Why a value is wrong: one line, which does not repeat the value.
@@ -131,6 +133,14 @@ pub(super) fn count(text: &str) -> Result<usize, Bad> {
         .ok_or_else(|| "not a whole number from 0 up".into())
 }
 
+/// A number in a second; 0 is no limit.
+pub(super) fn rate(text: &str) -> Result<u32, Bad> {
+    match text.trim().parse() {
+        Ok(count) if count <= MOST_A_SECOND => Ok(count),
+        _ => Err(Bad(format!("not a whole number from 0 to {MOST_A_SECOND}"))),
+    }
+}
+
 pub(super) fn threads(text: &str) -> Result<NonZeroUsize, Bad> {
     match text.trim().parse() {
         Ok(count) if count <= MOST_THREADS => Ok(count),
@@ -210,6 +220,11 @@ pub(super) fn listens(text: &str) -> Result<Vec<Listen>, Bad> {
     list(text).map(listen).collect()
 }
 
+/// `10.0.0.0/8,192.0.2.7`
+pub(super) fn networks(text: &str) -> Result<Vec<Network>, Bad> {
+    list(text).map(|text| text.parse().map_err(|error: NetworkError| Bad(error.to_string()))).collect()
+}
+
 pub(super) fn http(text: &str) -> Result<OrOff<SocketAddr>, Bad> {
     match text.trim() {
         "off" => Ok(OrOff::Off),
@@ -245,6 +260,19 @@ pub(super) fn level(text: &str) -> Result<crate::log::Level, Bad> {
 
 pub(super) fn format(text: &str) -> Result<crate::log::Format, Bad> {
     crate::log::Format::from_word(text).ok_or_else(|| "neither text nor json".into())
+}
+
+pub(super) fn hardening(text: &str) -> Result<Hardening, Bad> {
+    Hardening::from_word(text).ok_or_else(|| "none of off, auto, require".into())
+}
+
+pub(super) fn console(text: &str) -> Result<Access, Bad> {
+    match text {
+        "off" => Ok(Access::Off),
+        "socket" => Ok(Access::Socket),
+        "all" => Ok(Access::All),
+        _ => Err("none of off, socket, all".into()),
+    }
 }
 
 pub(super) fn unknown_cancel(text: &str) -> Result<Unknown, Bad> {
@@ -319,7 +347,7 @@ fn url_path(text: &str) -> Result<String, Bad> {
     vault::segments(text).map(str::to_owned).map_err(|error| Bad(error.to_string()))
 }
 
-fn list(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim)
 }
 
@@ -339,6 +367,9 @@ const SUN_PATH: usize = 107;
 
 /// More than any machine has CPUs. Each thread takes memory and descriptors.
 const MOST_THREADS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+
+/// More than any machine can begin.
+const MOST_A_SECOND: u32 = 100_000;
 
 /// The longest span. A longer one is a mistake, and sums with this one stay far from overflow.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);

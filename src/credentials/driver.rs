@@ -6,11 +6,13 @@
 mod commands;
 mod entry;
 mod input;
+mod memory;
 mod priority;
 mod replies;
+mod reporting;
 mod returning;
+mod spans;
 mod start;
-mod telling;
 #[cfg(test)]
 mod tests;
 mod unserved;
@@ -30,24 +32,30 @@ use super::requests::{Requests, Target, VaultReply};
 use super::route::{Command, NotReplaced, RotateFailed, Shared};
 use super::state_writer::StateWriter;
 use crate::clock;
-use crate::lease::{Action, Event, Failure, GenerationId, NotRotated, TokenId, Verdict};
+use crate::lease::{Action, Event, Failure, GenerationId, NotRotated, Note, TokenId, Verdict};
 use crate::metrics::RouteMetrics;
 use crate::secret::Secret;
 use crate::time::Time;
 use crate::vault::RoleKind;
 use entry::Entry;
-use input::{Credential, Input};
+use input::{Came, Credential, Input};
 use returning::PendingRevocations;
+use spans::Spans;
 pub(crate) use start::{Deps, Leftovers, give_back, start};
 use unserved::Unserved;
 use waiting::Rotate;
 
 struct Driver {
+    /// The route's.
+    name: String,
+    kind: RoleKind,
     machine: Machine,
     requests: Requests,
     tokens: HashMap<TokenId, Secret>,
     /// The tokens that can be used so many times only: none of their uses goes into a look-up.
     counted: HashSet<TokenId>,
+    /// The tokens that were given to us. To take one costs Vault a look-up, and makes nothing.
+    handed: HashSet<TokenId>,
     next_token: u64,
     generations: HashMap<GenerationId, Arc<Generation>>,
     pending_revocations: PendingRevocations,
@@ -55,7 +63,7 @@ struct Driver {
     state_writer: StateWriter,
     /// The generations that end once no session is in them.
     ends_when_empty: HashSet<GenerationId>,
-    /// How far a server may lag behind, as the machine knows it; `None` where it is to be told.
+    /// How far a server may lag behind, as the machine knows it; `None`: it was not sent to the machine yet.
     replica_grace: Option<Duration>,
     /// Woken when a generation's last session leaves.
     left: Arc<Notify>,
@@ -69,6 +77,7 @@ struct Driver {
     /// Whether the current generation has sessions, as far as the machine has heard.
     in_use: bool,
     unserved: Unserved,
+    spans: Spans,
     ended: CancellationToken,
 }
 
@@ -115,7 +124,10 @@ impl Driver {
         self.report_acceptances();
         self.end_empty();
         self.look_for_sessions();
-        self.tell_of_no_service(now);
+        self.report_unserved(now);
+        if !self.machine.is_issuing() {
+            self.spans.given_up();
+        }
         self.show();
     }
 
@@ -138,7 +150,7 @@ impl Driver {
         for generation in left {
             let number = generation.number();
             self.ends_when_empty.remove(&number);
-            self.step(Event::Empty { number, stray: generation.has_stray() });
+            self.step(Event::Empty { number, open_upstream: generation.may_be_open_upstream() });
         }
     }
 
@@ -154,6 +166,9 @@ impl Driver {
     /// The machine hears of what has happened, and what it says is done.
     fn step(&mut self, input: impl Into<Input>) {
         let Input { event, mut credential, error } = input.into();
+        if let Some(error) = &error {
+            self.spans.failed(error);
+        }
         let actions = self.machine.handle(clock::now(), event);
         for action in &actions {
             if let Action::Store(number) = action
@@ -162,10 +177,16 @@ impl Driver {
                 self.store(*number, credential);
             }
         }
-        // Before anything comes of it: a crash from here on leaves nothing that the next process does not know.
+        // Saved before the actions are done: a crash from here on leaves nothing that the next process does not know.
         let saved = self.state_writer.keep(&self.machine, &self.tokens, &self.generations);
         if let Ok(mut view) = self.shared.view.lock() {
             view.unsaved = !saved;
+        }
+        // How many sessions a generation has is known before they are told to end.
+        for action in &actions {
+            if let Action::Note(note @ Note::Closing(..)) = action {
+                self.remember_note(*note);
+            }
         }
         // A session that begins with a generation must find its ending set.
         for action in &actions {
@@ -190,6 +211,10 @@ impl Driver {
     fn store(&mut self, number: GenerationId, credential: Credential) {
         let Credential { username, password, lease, came } = credential;
         came.log(number, &username, &lease);
+        // What comes too late is not of the attempt that is under way.
+        if matches!(came, Came::Issued { .. }) {
+            self.spans.granted(number);
+        }
         let left = Arc::clone(&self.left);
         let generation = Generation::new(number, username, password, lease, Time::NEVER, left);
         self.generations.insert(number, generation);
@@ -204,21 +229,33 @@ impl Driver {
             return self.step(Event::IssueFailed(Failure::Refused));
         };
         match path.kind() {
-            RoleKind::Dynamic => self.requests.issue(path, self.for_issuance(), id, token),
-            RoleKind::Static => self.requests.read(path, self.for_issuance(), token),
+            RoleKind::Dynamic => {
+                self.requests.issue(
+                    path,
+                    self.for_issuance(),
+                    id,
+                    token,
+                    self.spans.of_attempt("vault.issue"),
+                );
+            }
+            RoleKind::Static => {
+                self.requests.read(path, self.for_issuance(), token, self.spans.of_attempt("vault.read"));
+            }
         }
     }
 
     fn do_one(&mut self, action: Action) {
         match action {
             Action::NotifySessions(..) | Action::Store(_) | Action::RotateFailed(_) | Action::Barred => {}
-            Action::LogIn { within } => self.requests.log_in(self.for_issuance(), within),
+            Action::LogIn { within } => {
+                self.requests.log_in(self.for_issuance(), within, self.spans.of_attempt("vault.login"));
+            }
             Action::Issue(id) => self.issue(id),
             Action::Prove(number) => {
                 if let Some(generation) = self.generations.get(&number) {
                     let (username, password) =
                         (generation.username().to_owned(), generation.password().clone());
-                    self.requests.prove(number, username, password);
+                    self.requests.prove(number, username, password, self.spans.of_proof(number));
                 }
             }
             Action::RenewLease(number, id, within) => match self.leased(number, id) {
@@ -277,6 +314,7 @@ impl Driver {
             Action::ForgetToken(id) => {
                 self.tokens.remove(&id);
                 self.counted.remove(&id);
+                self.handed.remove(&id);
             }
             Action::Answer(number, verdict) => self.answer(number, verdict),
             Action::TooEarly(_) => self.not_replaced(NotReplaced::TooEarly),

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use crate::clock;
 use crate::lease::{Cause, Ending, GenerationId};
 use crate::metrics::Closed;
+use crate::published::Published;
 use crate::secret::Secret;
 use crate::time::Time;
 use crate::vault::Lease;
@@ -25,12 +26,12 @@ pub(crate) struct Generation {
     /// Sessions, and logins on their way. `CLOSED` is added once, when no session may enter any more.
     entered: AtomicUsize,
     /// Some session's upstream did not reach EOF before its guard was dropped.
-    stray: AtomicBool,
+    open_upstream: AtomicBool,
     /// When the hard close begins, in nanoseconds since boot: that of `ending`, to be read without a lock.
     hard_close_at: AtomicU64,
     /// When it was published first, in nanoseconds since boot; the maximum while it was not.
     published_at: AtomicU64,
-    ending: watch::Sender<Ending>,
+    ending: Arc<Published<Ending>>,
     /// Woken when the last guard is dropped.
     left: Arc<Notify>,
     /// Addresses, the latest to be known last.
@@ -61,10 +62,10 @@ impl Generation {
             password,
             lease,
             entered: AtomicUsize::new(0),
-            stray: AtomicBool::new(false),
+            open_upstream: AtomicBool::new(false),
             hard_close_at: AtomicU64::new(hard_close_at.as_nanos()),
             published_at: AtomicU64::new(Time::NEVER.as_nanos()),
-            ending: watch::Sender::new(Ending { hard_close_at, drain_from: None, closing: None }),
+            ending: Published::new(Ending { hard_close_at, drain_from: None, closing: None }),
             left,
             accepted_by: Mutex::new(Vec::new()),
             accepted_at: AtomicU64::new(0),
@@ -127,14 +128,20 @@ impl Generation {
 
     /// Whether a session's upstream was still open when the session was given up.
     #[must_use]
-    pub(crate) fn has_stray(&self) -> bool {
-        self.stray.load(Ordering::Acquire)
+    pub(crate) fn may_be_open_upstream(&self) -> bool {
+        self.open_upstream.load(Ordering::Acquire)
     }
 
     /// When the hard close begins. It moves with each renewal; compare it at every wake-up.
     #[must_use]
     pub(crate) fn hard_close_at(&self) -> Time {
         Time::from_nanos(self.hard_close_at.load(Ordering::Acquire))
+    }
+
+    /// Whether its hard close has not begun.
+    #[must_use]
+    pub(crate) fn is_usable(&self, now: Time) -> bool {
+        now < self.hard_close_at()
     }
 
     /// When it became the current one first; [`Time::NEVER`] while it was not.
@@ -151,13 +158,19 @@ impl Generation {
     /// Whether its sessions are being closed, or would be at this time: no session begins with it any more.
     #[must_use]
     pub(crate) fn has_ended(&self, now: Time) -> bool {
-        now >= self.hard_close_at() || self.ending.borrow().closing.is_some()
+        now >= self.hard_close_at() || self.ending.value().closing.is_some()
     }
 
     /// What sessions have to know of their end. They are not woken where the hard close alone moves.
     #[must_use]
     pub(crate) fn ending(&self) -> watch::Receiver<Ending> {
         self.ending.subscribe()
+    }
+
+    /// The same for a session's relay.
+    #[must_use]
+    pub(crate) fn published_ending(&self) -> Arc<Published<Ending>> {
+        Arc::clone(&self.ending)
     }
 
     /// Sets what sessions have to know of their end, and wakes those that have to do something about it: each renewal
@@ -248,7 +261,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if self.upstream_open {
-            self.generation.stray.store(true, Ordering::Release);
+            self.generation.open_upstream.store(true, Ordering::Release);
         }
         if self.generation.entered.fetch_sub(1, Ordering::AcqRel) & !CLOSED == 1 {
             self.generation.left.notify_one();

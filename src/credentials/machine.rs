@@ -29,6 +29,8 @@ pub(super) struct Row {
     /// [`Time::NEVER`] for a static role.
     pub(super) ends_at: Time,
     pub(super) lease_ends_at: Time,
+    /// How long a renewal lasts at most; `None` without an end.
+    pub(super) lease_for: Option<Duration>,
     pub(super) drain_at: Option<Time>,
     pub(super) renewals: u32,
 }
@@ -109,6 +111,15 @@ impl Machine {
         }
     }
 
+    /// Whether an attempt at a fresh lease is under way. Nothing is decided by it.
+    pub(super) fn is_issuing(&self) -> bool {
+        match self {
+            Self::Dynamic(machine) => machine.is_issuing(),
+            // It has no attempts: its password is read at its times.
+            Self::Static(_) => false,
+        }
+    }
+
     /// How often an issuance has failed since the latest that did not.
     pub(super) fn failures(&self) -> u32 {
         match self {
@@ -174,11 +185,12 @@ impl Machine {
                 .generations()
                 .map(|(number, generation)| Row {
                     number,
-                    state: word(generation.state()),
+                    state: state_name(generation.state()),
                     may_serve: generation.may_stand_in(),
                     issued_at: generation.issued_at(),
                     ends_at: machine.hard_close_at(generation),
                     lease_ends_at: generation.lease_ends_at(),
+                    lease_for: Some(machine.lease_for(generation)),
                     drain_at: machine.drain_at(generation),
                     renewals: generation.renewals(),
                 })
@@ -193,6 +205,7 @@ impl Machine {
                     issued_at: password.read_at,
                     ends_at: Time::NEVER,
                     lease_ends_at: Time::NEVER,
+                    lease_for: None,
                     drain_at: None,
                     renewals: 0,
                 })
@@ -202,7 +215,7 @@ impl Machine {
 }
 
 /// A generation that is being closed or given back is retiring.
-fn word(state: State) -> &'static str {
+fn state_name(state: State) -> &'static str {
     match state {
         State::Candidate => "candidate",
         State::Standby => "standby",

@@ -8,59 +8,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::VaultClient;
+use super::proof::{Obstacle, Proof};
 use super::{Generation, Lease};
 use crate::clock;
 use crate::lease::{Failure, GenerationId, TokenId};
 use crate::secret::Secret;
 use crate::time::Time;
+use crate::traces::{Kind, RouteTraces, Span};
 use crate::vault::{self, Bounds, Grant, Leftover, Login, Priority, StaticCredential, VaultPath};
-
-/// What a proof found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Proof {
-    /// A server let the candidate in.
-    Accepted {
-        /// Its address, as sessions name it.
-        address: String,
-    },
-    /// A server refused it, and none let it in.
-    Refused,
-    /// A server that sessions do not go to let it in; those that they go to do not know it yet.
-    Lags,
-    /// No server could say.
-    Unprovable(Obstacle),
-}
-
-/// Why no server could say what it makes of a candidate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Obstacle {
-    /// It may be gone the next time.
-    Passing,
-    /// No server that answered is one that sessions go to. The reason is one line without secrets.
-    Unsuitable(String),
-    /// Time alone does not mend it, at any server. The reason is one line without secrets.
-    Lasting(String),
-}
-
-impl Proof {
-    /// What is kept as the latest error; nothing where it was accepted.
-    pub(super) fn error(&self, is_current: bool) -> Option<String> {
-        let reason = match self {
-            Self::Accepted { .. } => return None,
-            Self::Refused if is_current => "the server refuses the current credential",
-            Self::Refused => "the server refuses the new credential",
-            Self::Lags => "the servers that sessions go to do not know the new credential yet",
-            Self::Unprovable(Obstacle::Passing) => "no server could say",
-            Self::Unprovable(Obstacle::Unsuitable(reason) | Obstacle::Lasting(reason)) => reason,
-        };
-        Some(format!("prove: {reason}"))
-    }
-}
 
 /// Logs in upstream with a candidate: user name and password.
 ///
@@ -119,6 +79,9 @@ pub(super) struct Requests {
     pub(super) done: mpsc::Sender<VaultReply>,
     /// Logins and creds requests that still wait for their turn are given up once it is cancelled.
     pub(super) withdrawn: CancellationToken,
+    /// The generation that new sessions use.
+    pub(super) published: watch::Receiver<Option<Arc<Generation>>>,
+    pub(super) traces: RouteTraces,
 }
 
 impl Requests {
@@ -141,19 +104,29 @@ impl Requests {
         }
     }
 
-    pub(super) fn log_in(&self, priority: Priority, within: Option<Duration>) {
+    /// `span` is that of the request, here as below.
+    pub(super) fn log_in(&self, priority: Priority, within: Option<Duration>, span: Span) {
         let within = within.unwrap_or(self.client_timeout).min(self.client_timeout);
         self.spawn(|this| async move {
             let bounds = Bounds::new(priority, within).withdrawn_by(this.withdrawn.clone());
             let begun_at = clock::now();
-            match this.vault.log_in(bounds.clone()).await {
+            let answer = this.vault.log_in(bounds.clone()).await;
+            end(span, &answer);
+            match answer {
                 Ok(login) => VaultReply::LoggedIn(begun_at + bounds.waited(), login),
                 Err(failure) => VaultReply::LogInFailed(failure),
             }
         });
     }
 
-    pub(super) fn issue(&self, path: Arc<VaultPath>, priority: Priority, id: TokenId, token: Secret) {
+    pub(super) fn issue(
+        &self,
+        path: Arc<VaultPath>,
+        priority: Priority,
+        id: TokenId,
+        token: Secret,
+        span: Span,
+    ) {
         let within = self.client_timeout;
         let this = self.clone();
         self.tasks.spawn(async move {
@@ -163,8 +136,19 @@ impl Requests {
             tokio::pin!(request);
             let answered = tokio::select! {
                 answer = &mut request => Some(answer),
-                () = bounds.sent() => tokio::time::timeout(within, &mut request).await.ok(),
+                () = bounds.sent() => match tokio::time::timeout(within, &mut request).await {
+                    // Vault serves requests in their order. While no credential is usable, a request that was repeated would
+                    // have to wait behind those of all others, and the credential that comes late would be given back.
+                    Err(_) if this.published.borrow().is_none() => {
+                        tokio::time::timeout(within, &mut request).await.ok()
+                    }
+                    answered => answered.ok(),
+                },
             };
+            match &answered {
+                Some(answer) => end(span, answer),
+                None => end::<Grant>(span, &Err(vault::Failure::gave_up(vault::Operation::Issue))),
+            }
             let failure = match answered {
                 Some(Ok(grant)) => {
                     this.send(VaultReply::Granted(begun_at + bounds.waited(), grant)).await;
@@ -205,34 +189,46 @@ impl Requests {
     }
 
     /// Reads a static role's password.
-    pub(super) fn read(&self, path: Arc<VaultPath>, priority: Priority, token: Secret) {
+    pub(super) fn read(&self, path: Arc<VaultPath>, priority: Priority, token: Secret, span: Span) {
         self.spawn(move |this| async move {
             let bounds = Bounds::new(priority, this.client_timeout).withdrawn_by(this.withdrawn.clone());
             let begun_at = clock::now();
-            match this.vault.read_static(&token, &path, bounds.clone()).await {
+            let answer = this.vault.read_static(&token, &path, bounds.clone()).await;
+            end(span, &answer);
+            match answer {
                 Ok(credential) => VaultReply::Read(begun_at + bounds.waited(), credential),
                 Err(failure) => VaultReply::IssueFailed(failure),
             }
         });
     }
 
-    pub(super) fn prove(&self, number: GenerationId, username: String, password: Secret) {
-        self.spawn(
-            move |this| async move { VaultReply::Proof(number, this.proof(username, password).await) },
-        );
+    pub(super) fn prove(&self, number: GenerationId, username: String, password: Secret, span: Span) {
+        self.spawn(move |this| async move {
+            let proof = this.proof(username, password).await;
+            end_of_proof(span, &proof);
+            VaultReply::Proof(number, proof)
+        });
     }
 
     /// Proves what is published already.
-    pub(super) fn prove_published(&self, number: GenerationId, username: String, password: Secret) {
+    pub(super) fn prove_published(
+        &self,
+        number: GenerationId,
+        username: String,
+        password: Secret,
+        span: Span,
+    ) {
         self.spawn(move |this| async move {
-            VaultReply::PublishedProof(number, this.proof(username, password).await)
+            let proof = this.proof(username, password).await;
+            end_of_proof(span, &proof);
+            VaultReply::PublishedProof(number, proof)
         });
     }
 
     async fn proof(&self, username: String, password: Secret) -> Proof {
         match &self.target {
             Some(target) => (target.servers.prove)(username, password).await,
-            None => Proof::Unprovable(Obstacle::Passing),
+            None => Proof::Unprovable(Obstacle::Passing("the route is gone".to_owned())),
         }
     }
 
@@ -246,9 +242,12 @@ impl Requests {
         let bounds = Bounds::new(priority, within.min(self.client_timeout));
         let (number, lease) = (generation.number(), generation.lease().clone());
         let username = generation.username().to_owned();
+        let span = self.about("vault.renew", number);
         self.spawn(move |this| async move {
             let begun_at = clock::now();
-            match this.vault.renew(&token, &lease, &username, bounds.clone()).await {
+            let answer = this.vault.renew(&token, &lease, &username, bounds.clone()).await;
+            end(span, &answer);
+            match answer {
                 Ok(renewed) => VaultReply::LeaseRenewed(number, begun_at + bounds.waited(), renewed),
                 Err(failure) => VaultReply::LeaseRenewFailed(number, failure),
             }
@@ -257,9 +256,12 @@ impl Requests {
 
     pub(super) fn renew_token(&self, priority: Priority, id: TokenId, token: Secret, within: Duration) {
         let bounds = Bounds::new(priority, within.min(self.client_timeout));
+        let span = self.traces.begin(Kind::Client, "vault.renew_token");
         self.spawn(move |this| async move {
             let begun_at = clock::now();
-            match this.vault.renew_token(&token, bounds.clone()).await {
+            let answer = this.vault.renew_token(&token, bounds.clone()).await;
+            end(span, &answer);
+            match answer {
                 Ok(renewed) => VaultReply::TokenRenewed(id, begun_at + bounds.waited(), renewed),
                 Err(failure) => VaultReply::TokenRenewFailed(id, failure),
             }
@@ -268,9 +270,12 @@ impl Requests {
 
     pub(super) fn revoke_lease(&self, priority: Priority, generation: &Generation, token: Secret) {
         let (number, lease) = (generation.number(), generation.lease().clone());
+        let span = self.about("vault.revoke", number);
         self.spawn(move |this| async move {
             let bounds = Bounds::new(priority, this.client_timeout);
-            VaultReply::LeaseRevoked(number, this.vault.revoke(&token, &lease, bounds).await)
+            let answer = this.vault.revoke(&token, &lease, bounds).await;
+            end(span, &answer);
+            VaultReply::LeaseRevoked(number, answer)
         });
     }
 
@@ -281,18 +286,30 @@ impl Requests {
         token: Secret,
         lease: Lease,
     ) {
+        let span = self.about("vault.look_up", number);
         self.spawn(move |this| async move {
             let bounds = Bounds::new(priority, this.client_timeout);
             let answer = this.vault.has_lease(&token, &lease, bounds).await;
+            end(span, &answer);
             VaultReply::LeaseLookedUp(number, answer)
         });
     }
 
     pub(super) fn revoke_token(&self, priority: Priority, id: TokenId, token: Secret) {
+        let span = self.traces.begin(Kind::Client, "vault.revoke_token");
         self.spawn(move |this| async move {
             let bounds = Bounds::new(priority, this.client_timeout);
-            VaultReply::TokenRevoked(id, this.vault.revoke_token(&token, bounds).await)
+            let answer = this.vault.revoke_token(&token, bounds).await;
+            end(span, &answer);
+            VaultReply::TokenRevoked(id, answer)
         });
+    }
+
+    /// The span of a request about this generation.
+    fn about(&self, name: &'static str, number: GenerationId) -> Span {
+        let mut span = self.traces.begin(Kind::Client, name);
+        span.number("lease.generation", number.get());
+        span
     }
 
     fn spawn<F: Future<Output = VaultReply> + Send + 'static>(&self, request: impl FnOnce(Self) -> F) {
@@ -307,6 +324,26 @@ impl Requests {
     async fn send(&self, done: VaultReply) {
         // Without a driver the reply is of no use.
         let _ = self.done.send(done).await;
+    }
+}
+
+/// Ends the span of a request that has been answered.
+fn end<T>(mut span: Span, answer: &Result<T, vault::Failure>) {
+    match answer {
+        Ok(_) => span.word("outcome", "ok"),
+        Err(failure) => span.fail(failure.kind.as_str(), &failure.reason()),
+    }
+}
+
+fn end_of_proof(mut span: Span, proof: &Proof) {
+    match proof {
+        Proof::Accepted { address, .. } => {
+            span.text("upstream.addr", address);
+            span.word("outcome", "ok");
+        }
+        Proof::Refused => span.fail("refused", &"the server refuses the credential"),
+        Proof::Lags => span.fail("unprovable", &"the server that sessions go to does not know it yet"),
+        Proof::Unprovable(obstacle) => span.fail("unprovable", &obstacle.reason()),
     }
 }
 

@@ -8,6 +8,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Generation;
+use super::history::{History, RouteHistory};
+use super::outage::Outage;
 use super::requests::Servers;
 use super::settings::RouteSettings;
 use super::status::RouteStatus;
@@ -30,6 +32,8 @@ pub(crate) struct Route {
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) view: std::sync::Mutex<View>,
+    pub(super) history: std::sync::Mutex<History>,
+    pub(super) outage: Outage,
     pub(super) has_had_credential: AtomicBool,
     pub(super) was_refused: AtomicBool,
     /// The server refuses the current credential, and there is no other.
@@ -44,6 +48,8 @@ pub(super) enum Command {
     Await(GenerationId, oneshot::Sender<NotReplaced>),
     Denial(GenerationId),
     Rotate(Option<DrainSpan>, oneshot::Sender<Result<RotateDone, RotateFailed>>),
+    /// No login is given a session, for a reason that passes by itself.
+    Away,
     Want,
     Reload(Box<Reload>),
     Retire,
@@ -279,8 +285,31 @@ impl Route {
     #[must_use]
     pub(crate) fn status(&self) -> RouteStatus {
         let (now, is_ready) = (clock::now(), self.is_ready());
+        let outage = self.shared.outage.error();
         let view = self.shared.view.lock().unwrap_or_else(PoisonError::into_inner);
-        view.status(now, is_ready)
+        // What bars the route is the latest error already.
+        let upstream_error = outage.filter(|_| view.barred.is_none());
+        RouteStatus { upstream_error, ..view.status(now, is_ready) }
+    }
+
+    /// A login has found a server that gives sessions.
+    pub(crate) fn servers_give_sessions(&self) {
+        self.shared.outage.end(&self.name);
+    }
+
+    /// A login has found that no server gives a session, to whichever client. The credential is proved until one does. The
+    /// reason is one line without secrets.
+    pub(crate) fn no_server_gives_sessions(&self, reason: String) {
+        self.shared.outage.go_on(&self.name, reason);
+        // With a full queue the next login does it.
+        self.shared.outage.report(|| self.commands.try_send(Command::Away).is_ok());
+    }
+
+    /// What has happened to the route in the last hour.
+    #[must_use]
+    pub(crate) fn history(&self) -> RouteHistory {
+        let history = self.shared.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.document(&self.name, clock::now())
     }
 
     /// Why no session can log in with what is published, as far as that is known.
@@ -292,10 +321,9 @@ impl Route {
     /// Whether the route has a usable credential, and sessions can log in with it as far as is known.
     #[must_use]
     pub(crate) fn is_ready(&self) -> bool {
-        let now = clock::now();
-        !self.shared.is_refused.load(Ordering::Acquire)
-            && self.barred().is_none()
-            && self.published.borrow().as_ref().is_some_and(|generation| now < generation.hard_close_at())
+        let is_open = !self.shared.is_refused.load(Ordering::Acquire) && self.barred().is_none();
+        is_open
+            && self.published.borrow().as_ref().is_some_and(|generation| generation.is_usable(clock::now()))
     }
 
     /// Whether the route has had its first credential.

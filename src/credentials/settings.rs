@@ -10,6 +10,8 @@ use crate::vault::VaultPath;
 pub(crate) struct RouteSettings {
     /// The route's name.
     pub(crate) name: String,
+    /// Whom and what it is for.
+    pub(crate) serves: Serves,
     /// Where credentials are read.
     pub(crate) vault_path: VaultPath,
     /// Whom the login is for; a credential of another one is not taken up.
@@ -18,6 +20,17 @@ pub(crate) struct RouteSettings {
     pub(crate) client_timeout: Duration,
     /// The lease arithmetic.
     pub(crate) lease: Settings,
+}
+
+/// Whom a route is for, and where it leads, as the status shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Serves {
+    /// The user name, or `*`.
+    pub(crate) user: String,
+    /// The database, or `*`.
+    pub(crate) database: String,
+    /// The servers, with commas.
+    pub(crate) upstream: String,
 }
 
 impl RouteSettings {

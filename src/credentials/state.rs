@@ -9,6 +9,8 @@
 //! Writing never waits for a disk, so drivers do it where they stand.
 
 mod document;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod place;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,15 @@ use crate::lease::NextAction;
 pub(crate) struct RouteStatus {
     /// Its name.
     pub(crate) name: String,
+    /// The user name that its clients write, or `*`.
+    #[serde(default)]
+    pub(crate) user: String,
+    /// The database that its clients ask for, or `*`; that of the upstream's URI where it names one.
+    #[serde(default)]
+    pub(crate) database: String,
+    /// Its servers, `host:port` or the path of a socket each, with commas.
+    #[serde(default)]
+    pub(crate) upstream: String,
     /// Where its credential comes from.
     pub(crate) vault_path: String,
     /// `dynamic` or `static`.
@@ -26,6 +35,14 @@ pub(crate) struct RouteStatus {
     pub(crate) next_action_at: Option<String>,
     /// The latest error, if there was one.
     pub(crate) last_error: Option<LastError>,
+    /// Why it has had no fresh credential since the latest that it was given; null after one came. An error of another kind, such as
+    /// that of a revocation, does not take its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) credential_error: Option<LastError>,
+    /// Why no server gave a session to the latest login of a proof or a client, and when that was; null once one does. It
+    /// passes by itself, and does not make the route unready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) upstream_error: Option<LastError>,
     /// Whether the state file lacks what the route holds, as it cannot be written.
     #[serde(default)]
     pub(crate) unsaved: bool,
@@ -40,9 +57,20 @@ pub(crate) struct LastError {
     pub(crate) at: String,
     /// A fixed phrase, with the database's SQLSTATE where there is one.
     pub(crate) kind: String,
+    /// The cause in words for people, one line without secrets: what Vault, a server or the network said.
+    #[serde(default)]
+    pub(crate) reason: String,
     /// Whether what failed has worked since.
     #[serde(default)]
     pub(crate) past: bool,
+}
+
+impl LastError {
+    /// The reason, or the phrase of a leasehold that gives none.
+    #[must_use]
+    pub(crate) fn words(&self) -> &str {
+        if self.reason.is_empty() { &self.kind } else { &self.reason }
+    }
 }
 
 /// One generation.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Generation;
 use super::machine::Row;
+use super::settings::Serves;
 use super::status::{GenerationStatus, LastError, RouteStatus};
 use crate::clock;
 use crate::lease::{GenerationId, NextAction};
@@ -14,6 +15,7 @@ use crate::time::Time;
 #[derive(Default)]
 pub(super) struct View {
     pub(super) name: String,
+    pub(super) serves: Serves,
     pub(super) vault_path: String,
     pub(super) kind: &'static str,
     /// The latest hard close of a usable generation.
@@ -22,6 +24,8 @@ pub(super) struct View {
     pub(super) is_wanted: bool,
     pub(super) next_action: (NextAction, Option<Time>),
     pub(super) last_error: Option<LastError>,
+    /// The latest error since a fresh credential came that kept one from coming.
+    pub(super) credential_error: Option<LastError>,
     pub(super) unsaved: bool,
     /// Why no session can log in with what is published.
     pub(super) barred: Option<LastError>,
@@ -40,9 +44,7 @@ impl View {
             .iter()
             .rev()
             .find(|view| {
-                view.generation.number() < number
-                    && view.row.may_serve
-                    && now < view.generation.hard_close_at()
+                view.generation.number() < number && view.row.may_serve && view.generation.is_usable(now)
             })
             .map(|view| Arc::clone(&view.generation))
     }
@@ -52,14 +54,19 @@ impl View {
         let endless = self.runs_until == Some(Time::NEVER);
         RouteStatus {
             name: self.name.clone(),
+            user: self.serves.user.clone(),
+            database: self.serves.database.clone(),
+            upstream: self.serves.upstream.clone(),
             vault_path: self.vault_path.clone(),
             kind: self.kind.to_owned(),
             ready: is_ready,
             runway_seconds: (self.is_wanted && !endless).then(|| runway.as_millis() as f64 / 1000.0),
             sessions: self.generations.iter().map(|view| view.generation.sessions()).sum(),
             next_action: self.next_action.0,
-            next_action_at: self.next_action.1.and_then(|at| wall(now, at)),
+            next_action_at: self.next_action.1.and_then(|at| clock::rfc3339(now, at)),
             last_error: self.barred.clone().or_else(|| self.last_error.clone()),
+            credential_error: self.barred.clone().or_else(|| self.credential_error.clone()),
+            upstream_error: None,
             unsaved: self.unsaved,
             generations: self.generations.iter().map(|view| view.status(now)).collect(),
         }
@@ -73,27 +80,16 @@ impl GenerationView {
             state: self.row.state.to_owned(),
             lease_id: self.generation.lease_id_tail().to_owned(),
             username: self.generation.username().to_owned(),
-            issued_at: wall(now, self.row.issued_at).unwrap_or_default(),
-            ends_at: wall(now, self.row.ends_at),
-            drain_at: self.row.drain_at.and_then(|at| wall(now, at)),
+            issued_at: clock::rfc3339(now, self.row.issued_at).unwrap_or_default(),
+            ends_at: clock::rfc3339(now, self.row.ends_at),
+            drain_at: self.row.drain_at.and_then(|at| clock::rfc3339(now, at)),
             renewals: self.row.renewals,
             sessions: self.generation.sessions(),
         }
     }
 }
 
-/// The wall clock's word for a time, RFC 3339 in UTC. None for what never comes.
-pub(super) fn wall(now: Time, at: Time) -> Option<String> {
-    if at == Time::NEVER {
-        return None;
-    }
-    let wall_now = clock::wall();
-    let wall =
-        if at >= now { wall_now.checked_add(at.since(now))? } else { wall_now.checked_sub(now.since(at))? };
-    Some(humantime::format_rfc3339_millis(wall).to_string())
-}
-
-/// The wall clock's word for now.
+/// The present time by the wall clock, as RFC 3339 in UTC.
 pub(super) fn wall_now() -> String {
     humantime::format_rfc3339_millis(clock::wall()).to_string()
 }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::seq::SliceRandom as _;
@@ -31,6 +32,17 @@ impl Host {
     #[must_use]
     pub(crate) fn is_socket(&self) -> bool {
         matches!(self, Self::Unix(_))
+    }
+
+    /// Whether nobody outside of this machine is on the way to it: a Unix socket, or a loopback address.
+    #[must_use]
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp { name, .. } => {
+                name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
+            }
+            Self::Unix(_) => true,
+        }
     }
 
     /// The name that the server's certificate must have; empty for a Unix socket.
@@ -97,7 +109,7 @@ pub(crate) struct Hosts {
     /// The hosts, and the text that is shown for each.
     list: Vec<(Host, String)>,
     order: Order,
-    tcp: TcpSettings,
+    tcp: Arc<TcpSettings>,
     lookups: Lookups,
 }
 
@@ -106,7 +118,7 @@ impl Hosts {
     #[must_use]
     pub(crate) fn new(list: Vec<Host>, order: Order, tcp: TcpSettings, lookups: Lookups) -> Self {
         let list = list.into_iter().map(|host| (host.clone(), host.to_string())).collect();
-        Self { list, order, tcp, lookups }
+        Self { list, order, tcp: Arc::new(tcp), lookups }
     }
 
     /// The number of hosts.
@@ -129,7 +141,7 @@ impl Hosts {
 
     /// The socket options of each TCP connection.
     #[must_use]
-    pub(crate) fn tcp(&self) -> &TcpSettings {
+    pub(crate) fn tcp(&self) -> &Arc<TcpSettings> {
         &self.tcp
     }
 

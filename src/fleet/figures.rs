@@ -85,8 +85,11 @@ impl Figures {
         let waits = outcome.backlogs.iter().map(|backlog| backlog.wait);
         figures.queued_for = Duration::from_mins(waits.clone().filter(|wait| *wait > PATIENT).count() as u64);
         figures.longest_wait = waits.max().unwrap_or_default();
-        let from =
-            event(scenario).map_or(scenario.settled_after, |(begin, _)| Duration::from_mins(begin as u64));
+        // Before the end of a common start there are sidecars that have no credential yet.
+        let from = event(scenario).map_or(scenario.settled_after, |(begin, end)| {
+            let is_start = matches!(scenario.starts, Starts::Within(_));
+            Duration::from_mins(if is_start { end } else { begin } as u64)
+        });
         let runways = outcome.runways.iter().filter(|runway| runway.at > BEGIN + from);
         figures.runway = (
             mean(runways.clone().map(|runway: &Runway| runway.mean)),

@@ -55,9 +55,10 @@ fn starts(size: Size) -> [Scenario; 3] {
     };
     let quota = Scenario {
         name: "quota",
-        about: "All pods start within a minute, and Vault grants 50 credentials a second.",
+        about: "All pods start within a minute, and Vault grants less than they ask for, at most 50 credentials a second.",
         vault: Capacity {
-            quota: Some(50),
+            // A small fleet, too, asks for more.
+            quota: Some((size.sidecars / 80).clamp(1, 50)),
             retry_after: Some(Duration::from_secs(1)),
             ..restart.vault.clone()
         },

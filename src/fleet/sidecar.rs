@@ -21,7 +21,7 @@ use super::verdicts::Verdicts;
 use crate::lease::{Action, DynamicRole, Event, GenerationId, Settings};
 use crate::time::Time;
 use crate::vault::{Priority, Turns};
-use asking::{Ask, Task};
+use asking::{Ask, RatedPath, Task};
 use sessions::Held;
 use truth::Truth;
 
@@ -74,7 +74,7 @@ pub(super) enum Timer {
 pub(super) struct Sidecar {
     number: u32,
     role: DynamicRole,
-    turns: Turns<&'static str, Time>,
+    turns: Turns<RatedPath, Time>,
     tasks: Vec<Task>,
     next_task: u32,
     /// When a turn may come.
@@ -100,7 +100,8 @@ impl Sidecar {
     pub(super) fn new(number: u32, scenario: &Scenario, starts_at: Time) -> Self {
         let mut dice = Dice::new(scenario.seed, u64::from(number) + 1);
         let role = DynamicRole::new(settings(scenario, &mut dice));
-        let mut timers = vec![(starts_at, Timer::Start)];
+        let mut timers = Vec::with_capacity(8);
+        timers.push((starts_at, Timer::Start));
         if let Some((window, per_mille)) = scenario.deploy
             && dice.per_mille(per_mille)
         {
@@ -113,13 +114,14 @@ impl Sidecar {
             number,
             role,
             turns: Turns::new(dice.number()),
-            tasks: Vec::new(),
+            // The memory of a sidecar is better taken at once, in one place, than whenever it is needed.
+            tasks: Vec::with_capacity(4),
             next_task: 0,
             wake_at: Time::NEVER,
             timers,
             unanswered: 0,
-            truth: Truth::default(),
-            held: Vec::new(),
+            truth: Truth::new(),
+            held: Vec::with_capacity(4),
             published: None,
             unserved_since: None,
             started_at: starts_at,
@@ -132,7 +134,7 @@ impl Sidecar {
     }
 
     /// The time of the next known event.
-    pub(super) fn next_at(&self) -> Time {
+    pub(super) fn next_at(&mut self) -> Time {
         let timers = self.timers.iter().map(|(at, _)| *at).min().unwrap_or(Time::NEVER);
         let machine = if self.is_running { self.role.next_deadline() } else { Time::NEVER };
         timers.min(machine).min(self.wake_at).min(self.truth.next_expiry())
@@ -175,8 +177,8 @@ impl Sidecar {
         } else if self.is_running && self.role.next_deadline() <= now {
             self.hear(context, Event::Tick);
         }
-        self.take_turns(context);
         self.let_go(context);
+        self.take_turns(context);
         self.look(context);
     }
 

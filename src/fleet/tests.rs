@@ -40,6 +40,8 @@ fn a_fleet_that_has_grown_asks_evenly() {
     assert!(figures.calm_peak <= 1.3 + by_chance(&figures), "{figures:?}");
     assert_eq!(figures.cut, 0, "{figures:?}");
     assert!(figures.unserved <= STARTING, "{figures:?}");
+    let (_, most, longest) = figures.ready_after;
+    assert!(most < Duration::from_millis(50) && longest < Duration::from_millis(100), "{figures:?}");
     let of_one = figures.mean * 3600.0 / f64::from(size().sidecars);
     assert!((2.5..4.0).contains(&of_one), "{of_one} requests an hour of each");
 }
@@ -54,8 +56,18 @@ fn a_fleet_that_starts_at_once_is_ready_at_once_and_makes_no_second_wave() {
 }
 
 #[test]
+fn a_day_after_a_common_start_what_is_replaced_goes_back_as_its_sessions_leave() {
+    let size = Size { span: Duration::from_hours(26), ..size() };
+    let scenario = all(size).into_iter().find(|scenario| scenario.name() == "restart").expect("it is there");
+    let report = simulate(&scenario);
+    assert_eq!(report.breaches(), "");
+    assert!(report.figures().calm_peak < 6.0, "{:?}", report.figures());
+}
+
+#[test]
 fn a_quota_delays_what_it_must_and_is_asked_less_and_less() {
     let figures = holds("quota");
+    assert!(figures.too_many > 0, "the quota is reached: {figures:?}");
     assert!(figures.second_peak <= 3.0, "{figures:?}");
     assert!(figures.ready_after.2 < Duration::from_mins(2), "{figures:?}");
 }
@@ -90,6 +102,21 @@ fn an_absence_longer_than_leases_ends_in_time_and_all_are_served_again() {
 fn a_wrong_policy_that_is_taken_back_in_time_ends_no_session() {
     let figures = holds("policy");
     assert_eq!(figures.cut, 0, "{figures:?}");
+    assert!(figures.second_peak <= 4.0, "{figures:?}");
+}
+
+#[test]
+fn a_start_beyond_what_vault_serves_takes_about_as_long_as_vault_does() {
+    let size = Size { span: Duration::from_hours(3), ..size() };
+    let mut scenario =
+        all(size).into_iter().find(|scenario| scenario.name() == "restart").expect("it is there");
+    // A credential takes 0.27 s, and a thousand take longer than a request is waited for.
+    scenario.vault.slower = 50_000;
+    let report = simulate(&scenario);
+    assert_eq!(report.breaches(), "");
+    let (_, _, longest) = report.figures().ready_after;
+    let served_in = Duration::from_millis(267 * 1000);
+    assert!(longest > Duration::from_mins(3) && longest < served_in * 3 / 2, "{longest:?}");
 }
 
 #[test]

@@ -6,15 +6,17 @@
 //! that were sent a little earlier in the same window; windows are short while there is a queue. Equal scenarios give
 //! equal results with any number of threads.
 
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use super::dice::Dice;
 use super::scenario::{BEGIN, Scenario, Starts};
 use super::servers::{Answer, Call, Vault};
-use super::shard::{SLOT, Shard};
+use super::shard::Shard;
 use super::sidecar::Sidecar;
 use super::tally::Tally;
 use super::verdicts::Verdicts;
+use super::wheel::SLOT;
 use crate::time::Time;
 
 /// The number of parts that run in parallel.
@@ -23,7 +25,7 @@ const SHARDS: u32 = 2;
 const WORTH_A_THREAD: usize = 256;
 /// The most slots of a window, and the number of due sidecars at which it ends earlier.
 const LONGEST: u64 = 60;
-const CROWD: usize = 4096;
+const CROWD: usize = 512;
 
 /// The remaining life of credentials at one moment, in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -52,23 +54,51 @@ pub(super) struct Outcome {
 
 /// Runs a simulation.
 pub(super) fn run(scenario: &Scenario) -> Outcome {
-    let verdicts = Verdicts::new();
-    let mut world = World::new(scenario, &verdicts);
-    while world.now < scenario.ends_at() {
-        let until = world.window();
-        world.pass(until);
-    }
+    let verdicts = &Verdicts::new();
+    let (shards, runways, backlogs) = std::thread::scope(|scope| {
+        let (jobs, for_second) = sync_channel::<Job>(1);
+        let (done, by_second) = sync_channel(1);
+        let second = move || {
+            for Job { mut shard, until } in for_second {
+                shard.go_on(until, scenario, verdicts);
+                if done.send(shard).is_err() {
+                    break;
+                }
+            }
+        };
+        scope.spawn(second);
+        let mut world = World::new(scenario, verdicts, Second { jobs, done: by_second });
+        while world.now < scenario.ends_at() {
+            let until = world.window();
+            world.pass(until);
+        }
+        let World { shards, runways, backlogs, .. } = world;
+        (shards, runways, backlogs)
+    });
     let mut tally = Tally::new(scenario.span, scenario.bin);
-    for shard in &world.shards {
+    for shard in &shards {
         tally.add(&shard.tally);
     }
-    Outcome { tally, runways: world.runways, backlogs: world.backlogs }
+    Outcome { tally, runways, backlogs }
+}
+
+/// A shard that runs on the second thread, up to this time.
+struct Job {
+    shard: Shard,
+    until: Time,
+}
+
+/// The second thread.
+struct Second {
+    jobs: SyncSender<Job>,
+    done: Receiver<Shard>,
 }
 
 struct World<'a> {
     scenario: &'a Scenario,
     verdicts: &'a Verdicts,
     shards: Vec<Shard>,
+    second: Second,
     vault: Vault,
     now: Time,
     turning_points: Vec<Time>,
@@ -79,7 +109,7 @@ struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn new(scenario: &'a Scenario, verdicts: &'a Verdicts) -> Self {
+    fn new(scenario: &'a Scenario, verdicts: &'a Verdicts, second: Second) -> Self {
         let mut dice = Dice::new(scenario.seed, 0);
         let mut parts: Vec<Vec<Sidecar>> = (0..SHARDS).map(|_| Vec::new()).collect();
         for number in 0..scenario.sidecars {
@@ -96,6 +126,7 @@ impl<'a> World<'a> {
             scenario,
             verdicts,
             shards: shards.collect(),
+            second,
             vault: Vault::new(),
             now: BEGIN,
             turning_points: scenario.turning_points(),
@@ -144,16 +175,15 @@ impl<'a> World<'a> {
             }
             return;
         }
-        std::thread::scope(|scope| {
-            let mut shards = self.shards.iter_mut();
-            let first = shards.next();
-            for shard in shards {
-                scope.spawn(move || shard.go_on(until, scenario, verdicts));
-            }
-            if let Some(first) = first {
-                first.go_on(until, scenario, verdicts);
-            }
-        });
+        // A shard that was handed over comes back, unless its thread has panicked, which ends the simulation anyway.
+        let is_away =
+            self.shards.pop().is_some_and(|shard| self.second.jobs.send(Job { shard, until }).is_ok());
+        for shard in &mut self.shards {
+            shard.go_on(until, scenario, verdicts);
+        }
+        if is_away {
+            self.shards.extend(self.second.done.recv());
+        }
     }
 
     /// Lets Vault answer the requests.
@@ -163,6 +193,7 @@ impl<'a> World<'a> {
         }
         self.calls.sort_unstable_by_key(|call| (call.at, call.sidecar, call.task));
         for call in self.calls.drain(..) {
+            debug_assert!(call.at + SLOT >= self.now, "requests are sent in the window of their time");
             let answer: Answer = self.vault.answer(self.scenario, &call);
             if let Some(shard) = self.shards.get_mut((call.sidecar % SHARDS) as usize) {
                 shard.answers.push((call, answer));

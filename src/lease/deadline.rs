@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Time;
 
-/// The reasons why a role is reviewed at a later time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The reasons why a role is reviewed at a later time, in the order of precedence for equal times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Deadline {
     /// The back-off after a failed issuance ends, and a credential is requested again.
     Issue,
@@ -50,7 +50,7 @@ pub(super) enum Deadline {
 }
 
 impl Deadline {
-    /// The order of precedence for equal times.
+    #[cfg(test)]
     const ALL: [Self; 20] = [
         Self::Issue,
         Self::IssueLimit,
@@ -137,57 +137,51 @@ impl NextAction {
     }
 }
 
-/// A table of deadlines: the earliest time for each, and whether its action is under way.
+/// The earliest of a role's deadlines, and of those whose action has a name in the status.
 ///
-/// Each review of a role begins with an empty table, and enters all that is planned.
+/// Each review of a role begins without any, and enters all that is planned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Deadlines {
     now: Time,
-    entries: [Entry; Deadline::ALL.len()],
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Entry {
-    at: Time,
-    is_under_way: bool,
+    next: Time,
+    /// The next action with a name. What is under way has the present time.
+    next_action: Option<(Time, Deadline)>,
 }
 
 impl Deadlines {
-    /// An empty table, as of `now`.
+    /// Nothing is planned yet, as of `now`.
     pub(super) fn new(now: Time) -> Self {
-        Self { now, entries: [Entry { at: Time::NEVER, is_under_way: false }; Deadline::ALL.len()] }
+        Self { now, next: Time::NEVER, next_action: None }
     }
 
     /// Enters this time, if it is in the future.
     pub(super) fn wake(&mut self, deadline: Deadline, at: Time) {
-        if at > self.now
-            && let Some(entry) = self.entries.get_mut(deadline as usize)
-        {
-            entry.at = entry.at.min(at);
+        if at > self.now && at < Time::NEVER {
+            self.next = at.min(self.next);
+            self.act(at, deadline);
         }
     }
 
     /// The action of this deadline is under way.
     pub(super) fn is_under_way(&mut self, deadline: Deadline) {
-        if let Some(entry) = self.entries.get_mut(deadline as usize) {
-            entry.is_under_way = true;
+        self.act(self.now, deadline);
+    }
+
+    fn act(&mut self, at: Time, deadline: Deadline) {
+        if deadline.action().is_some() && self.next_action.is_none_or(|next| (at, deadline) < next) {
+            self.next_action = Some((at, deadline));
         }
     }
 
-    /// The earliest; [`Time::NEVER`] in an empty table.
+    /// The earliest; [`Time::NEVER`] if there is none.
     pub(super) fn next(&self) -> Time {
-        self.entries.iter().map(|entry| entry.at).min().unwrap_or(Time::NEVER)
+        self.next
     }
 
     /// The next action and its time. An action that is under way has the present time.
     pub(super) fn next_action(&self) -> (NextAction, Time) {
-        let all = Deadline::ALL.iter().zip(&self.entries);
-        let times = all.filter_map(|(deadline, entry)| {
-            let at = if entry.is_under_way { self.now } else { entry.at };
-            Some((deadline.action()?, at))
-        });
-        let first = times.filter(|(_, at)| *at != Time::NEVER).min_by_key(|(_, at)| *at);
-        first.unwrap_or((NextAction::None, Time::NEVER))
+        let next = self.next_action.and_then(|(at, deadline)| Some((deadline.action()?, at)));
+        next.unwrap_or((NextAction::None, Time::NEVER))
     }
 }
 
@@ -232,9 +226,13 @@ mod tests {
     }
 
     #[test]
-    fn each_has_a_place_of_its_own() {
-        for (place, deadline) in Deadline::ALL.into_iter().enumerate() {
-            assert_eq!(deadline as usize, place, "{deadline:?}");
+    fn of_equal_times_the_first_in_order_is_next() {
+        for order in [[Deadline::Rotate, Deadline::RenewToken], [Deadline::RenewToken, Deadline::Rotate]] {
+            let mut deadlines = Deadlines::new(at(10));
+            for deadline in order {
+                deadlines.wake(deadline, at(20));
+            }
+            assert_eq!(deadlines.next_action(), (NextAction::Rotate, at(20)));
         }
     }
 

@@ -29,29 +29,29 @@ pub(super) enum Doubt {
     Refused(GenerationId, Time),
 }
 
-/// The answer to a refused login.
+/// What follows for a refused login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// The credential has to be proved first.
+pub(super) enum Remedy {
+    /// The credential is proved first.
     Prove,
-    /// A proof is in flight.
+    /// The login waits, for the proof in flight or for the issuance under way.
     Wait,
     /// The credential is good.
     LetsIn,
-    /// The credential is refused, as far as is known.
-    Refused,
+    /// The credential is refused, as far as is known: it is replaced, or a static role's is read again.
+    Replace,
 }
 
 impl Doubt {
     /// A login with this credential was refused.
-    pub(super) fn ask(&mut self, now: Time, number: GenerationId) -> Answer {
+    pub(super) fn ask(&mut self, now: Time, number: GenerationId) -> Remedy {
         match *self {
-            Self::Proving(n) if n == number => Answer::Wait,
-            Self::LetsIn(n, at) if n == number && now < at + ASK_EVERY => Answer::LetsIn,
-            Self::Refused(n, at) if n == number && now < at + ASK_EVERY => Answer::Refused,
+            Self::Proving(n) if n == number => Remedy::Wait,
+            Self::LetsIn(n, at) if n == number && now < at + ASK_EVERY => Remedy::LetsIn,
+            Self::Refused(n, at) if n == number && now < at + ASK_EVERY => Remedy::Replace,
             _ => {
                 *self = Self::Proving(number);
-                Answer::Prove
+                Remedy::Prove
             }
         }
     }

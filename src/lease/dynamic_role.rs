@@ -123,7 +123,7 @@ impl DynamicRole {
             }
             Event::LeaseRenewFailed(number, failure) => self.lease_renew_failed(now, number, failure),
             Event::TokenRenewed { token, sent_at, ttl, renewable } => {
-                let jitter = self.jitter();
+                let jitter = self.token_renewal_jitter(token, renewable);
                 if self.tokens.renewed(now, token, (sent_at, ttl, renewable), jitter) {
                     self.note(Note::TokenEnding(token));
                 }
@@ -146,7 +146,7 @@ impl DynamicRole {
                 let jitter = self.jitter();
                 self.revocation.looked_up(now, number, lookup, jitter, &mut self.actions);
             }
-            Event::Empty { number, stray } => self.emptied(now, number, stray),
+            Event::Empty { number, open_upstream } => self.emptied(now, number, open_upstream),
             Event::Suspected(number) => self.check(now, number, CHECK_EVERY, true),
             Event::DenialSeen(number) => self.check(now, number, DENIAL_EVERY, false),
             Event::Replace(number) if self.is_replaceable(number) => {
@@ -200,7 +200,9 @@ impl DynamicRole {
 
     /// Notifies the sessions of each generation, if something has changed for them.
     fn notify_sessions(&mut self, now: Time) {
-        for number in self.generations.numbers() {
+        let mut next = None;
+        while let Some(number) = self.generations.next(next) {
+            next = Some(number);
             let held = self.holdings(now);
             let Some(generation) = held.generations.get(number) else { continue };
             let (drain_at, ending) = (held.drain_at(generation), held.ending(generation));
@@ -228,6 +230,13 @@ impl DynamicRole {
     fn jitter(&mut self) -> Jitter {
         self.salt = self.salt.wrapping_add(1);
         Jitter::new(self.settings.seed, self.salt)
+    }
+
+    /// The jitter of a term, which is wide if many processes may have been granted theirs at the same time, and if it
+    /// can be renewed.
+    fn term_jitter(&mut self, is_common: bool, renewable: bool) -> Jitter {
+        let jitter = self.jitter();
+        if is_common && renewable { jitter.wide() } else { jitter }
     }
 
     fn note(&mut self, note: Note) {
@@ -288,6 +297,12 @@ impl DynamicRole {
         self.generations.iter()
     }
 
+    /// Whether a login or a creds request is in flight, or a candidate is there.
+    #[must_use]
+    pub(crate) fn is_issuing(&self) -> bool {
+        !self.issuance.is_idle()
+    }
+
     /// How often an issuance has failed since it last succeeded.
     #[must_use]
     pub(crate) fn failures(&self) -> u32 {
@@ -304,6 +319,12 @@ impl DynamicRole {
     #[must_use]
     pub(crate) fn hard_close_at(&self, generation: &Generation) -> Time {
         generation.hard_close_at(self.tokens.limits(generation.token()))
+    }
+
+    /// How long a renewal of this generation lasts at most: its lease, or its token's usable life if that is shorter.
+    #[must_use]
+    pub(crate) fn lease_for(&self, generation: &Generation) -> Duration {
+        generation.term().longest().min(self.tokens.limits(generation.token()).usable)
     }
 
     /// When the sessions of this generation begin to be drained; `None` without a successor.

@@ -2,7 +2,7 @@
 //!
 //! A credential that was published without a proof is proved again until a server has let it in, so a route without
 //! logins also learns that the previous credential is not needed any more. A credential with which no session can log
-//! in is proved again until a session can.
+//! in is proved again until a session can; so is one that no server gives a session for a while.
 
 use std::time::Duration;
 
@@ -14,11 +14,28 @@ use crate::time::Time;
 /// The state of the servers that sessions go to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Entry {
-    /// Whether a proof has found that no session can log in.
-    is_barred: bool,
+    servers: Availability,
     /// Whether a server has ever let in a credential of this route.
     has_let_in: bool,
     proof: Option<Proof>,
+}
+
+/// Whether the servers give sessions, as was seen last.
+///
+/// ```text
+///              passing                  unsuitable, lasting
+///   Available ──────────▶ Unavailable ──────────────────────▶ Barred
+///       ▲──────────────────────┴──────────── let in ────────────┘
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+enum Availability {
+    /// As far as is known.
+    #[default]
+    Available,
+    /// Not at present.
+    Unavailable,
+    /// Not until something is changed.
+    Barred,
 }
 
 /// The proof of a published generation.
@@ -36,20 +53,26 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE_AFTER: u32 = 5;
 
 impl Entry {
-    /// A proof has found that no session can log in. False if this has no effect: a credential was let in before, and
-    /// will be again without a change here.
+    /// A proof or a login has found that no session can log in. False if this does not last, as far as is known: the reason
+    /// passes by itself, or a credential was let in before, and will be again without a change here.
     pub(super) fn bar(&mut self, barrier: Barrier) -> bool {
-        if barrier == Barrier::Lasting && self.has_let_in {
-            return false;
+        let lasts = match barrier {
+            Barrier::Unsuitable => true,
+            Barrier::Lasting => !self.has_let_in,
+            Barrier::Passing => false,
+        };
+        if lasts {
+            self.servers = Availability::Barred;
+        } else if self.servers == Availability::Available {
+            self.servers = Availability::Unavailable;
         }
-        self.is_barred = true;
-        true
+        lasts
     }
 
-    /// A server has let a credential in. True if no session could log in before.
+    /// A server has let a credential in. True if no session could log in before until something was changed.
     pub(super) fn let_in(&mut self) -> bool {
         self.has_let_in = true;
-        std::mem::take(&mut self.is_barred)
+        std::mem::take(&mut self.servers) == Availability::Barred
     }
 
     /// The generation whose proof is due. `current`: the published generation, and whether a server has let it in.
@@ -63,7 +86,8 @@ impl Entry {
             // There is only one proof at a time.
             return None;
         }
-        let unproved = current.filter(|(_, is_accepted)| self.is_barred || !is_accepted);
+        let unproved =
+            current.filter(|(_, is_accepted)| self.servers != Availability::Available || !is_accepted);
         let Some((number, _)) = unproved else {
             self.proof = None;
             return None;
@@ -152,5 +176,21 @@ mod tests {
         assert_eq!(due(&mut entry, 0, Some((G1, true))), (None, Time::NEVER));
         assert!(!entry.bar(Barrier::Lasting), "it has let in before");
         assert!(entry.bar(Barrier::Unsuitable));
+    }
+
+    #[test]
+    fn while_servers_are_away_the_credential_is_proved_and_nothing_is_barred() {
+        for passing in [Barrier::Passing, Barrier::Lasting] {
+            let mut entry = Entry::default();
+            entry.let_in();
+            assert!(!entry.bar(passing));
+            assert_eq!(due(&mut entry, 0, Some((G1, true))), (None, at(1)), "{passing:?}");
+            assert!(!entry.let_in(), "it was not barred");
+            assert_eq!(due(&mut entry, 0, Some((G1, true))), (None, Time::NEVER));
+        }
+        let mut entry = Entry::default();
+        entry.bar(Barrier::Unsuitable);
+        entry.bar(Barrier::Passing);
+        assert!(entry.let_in(), "a server that is away unbars nothing");
     }
 }

@@ -76,7 +76,7 @@ pub(crate) enum Event {
     Unprovable(GenerationId),
     /// A server that sessions go to has let this generation in, for a session or for a proof after its publication.
     Accepted(GenerationId),
-    /// A proof has found that no session can log in. The answer to the proof is a separate event.
+    /// A proof or a login has found that no session can log in. The answer to the proof is a separate event.
     Barred(Barrier),
     /// The answer to [`Action::ProvePublished`]. Its result comes before, as [`Event::Accepted`] or [`Event::Barred`].
     PublishedProofEnded(GenerationId),
@@ -120,7 +120,7 @@ pub(crate) enum Event {
     Empty {
         number: GenerationId,
         /// Whether a server session may still be open.
-        stray: bool,
+        open_upstream: bool,
     },
     /// A login with this generation was refused: is its lease alive? Answered by [`Action::Answer`], or by
     /// [`Action::DropCredential`] or [`Action::Forget`] if the lease is gone.
@@ -149,13 +149,15 @@ pub(crate) enum Event {
     Close,
 }
 
-/// Why no session can log in, according to a proof.
+/// Why no session can log in, according to a proof or a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Barrier {
     /// All servers that answer are servers that sessions do not go to.
     Unsuitable,
     /// Every server refuses for a reason that does not pass by itself.
     Lasting,
+    /// No server can be reached or has a connection left, which passes by itself.
+    Passing,
 }
 
 /// How long earlier generations may continue after a rotation on command.

@@ -11,6 +11,9 @@ const LONGEST_UNSERVED_ABSENCE: RangeInclusive<Duration> = Duration::from_secs(3
 /// After this number of failures, which is a minute, the shorter wait grows by a second with each failure.
 const SHORT_WAITS: u32 = 20;
 const LONGEST_UNSERVED_REFUSAL: Duration = Duration::from_secs(30);
+/// The first waits.
+const FIRST: Duration = Duration::from_millis(500);
+const FIRST_PROOF: Duration = Duration::from_secs(5);
 /// The longest wait after a refused proof while another credential is usable.
 const LONGEST_SERVED_PROOF_REFUSAL: Duration = Duration::from_mins(5);
 
@@ -33,16 +36,20 @@ impl FailureClass {
 
     /// The wait after this failure and `failures` before it. `left`: how long a credential is still usable, if any.
     pub(super) fn back_off(self, failures: u32, left: Option<Duration>, jitter: Jitter) -> Duration {
-        let first = match self {
-            Self::Transient | Self::Refused => Duration::from_millis(500),
-            Self::ProofRefused => Duration::from_secs(5),
-        };
-        let most = match (self, left) {
-            (Self::ProofRefused, Some(_)) => LONGEST_SERVED_PROOF_REFUSAL,
-            (Self::Transient | Self::Refused, Some(left)) => schedule::longest_wait(left),
-            (_, None) => longest_unserved(self.is_refusal(), failures),
-        };
-        schedule::back_off(failures, first, most, jitter)
+        match (self, left) {
+            (Self::ProofRefused, Some(_)) => {
+                schedule::back_off(failures, FIRST_PROOF, LONGEST_SERVED_PROOF_REFUSAL, jitter)
+            }
+            (Self::Transient | Self::Refused, Some(left)) => {
+                schedule::back_off_by_eight(failures, schedule::longest_wait(left), jitter)
+            }
+            (Self::Transient | Self::Refused, None) => {
+                schedule::back_off(failures, FIRST, longest_unserved(self.is_refusal(), failures), jitter)
+            }
+            (Self::ProofRefused, None) => {
+                schedule::back_off(failures, FIRST_PROOF, LONGEST_UNSERVED_REFUSAL, jitter)
+            }
+        }
     }
 }
 
@@ -67,6 +74,16 @@ mod tests {
         assert_eq!(longest(FailureClass::Transient, None), 3);
         let after = |failures| FailureClass::Transient.back_off(failures, None, Jitter::NONE).as_secs();
         assert_eq!([25, 40, 100].map(after), [8, 23, 30], "and longer, where it lasts");
+        let served = |failures| {
+            FailureClass::Transient
+                .back_off(failures, Some(Duration::from_hours(1)), Jitter::NONE)
+                .as_millis()
+        };
+        assert_eq!(
+            [0, 1, 2, 3, 4].map(served),
+            [500, 4000, 32_000, 256_000, 600_000],
+            "eightfold while served"
+        );
         assert_eq!(longest(FailureClass::Refused, None), 30);
         assert_eq!(longest(FailureClass::ProofRefused, None), 30);
         for class in [FailureClass::Transient, FailureClass::Refused] {

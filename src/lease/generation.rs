@@ -9,7 +9,7 @@ use super::ids::TokenId;
 use super::lease_term::LeaseTerm;
 use super::note::Cause;
 use super::schedule::{self, Jitter, Retry};
-use super::term::{NotRenewed, Renewal, Term};
+use super::term::{NotRenewed, Term};
 use super::tokens::TokenLimits;
 use crate::time::Time;
 
@@ -250,10 +250,7 @@ impl Generation {
 
     /// Why the state of its renewal makes a successor necessary, and from when on.
     pub(super) fn replace(&self) -> Option<(NotRenewed, Time)> {
-        match self.term().renewal() {
-            Renewal::Stopped { why, replace_at } => Some((why, replace_at)),
-            Renewal::Scheduled(_) | Renewal::InFlight => None,
-        }
+        self.term().replace()
     }
 
     /// What its sessions have to know; `None` if it has no sessions.

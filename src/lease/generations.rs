@@ -3,8 +3,6 @@
 //! The current generation and the standby are those in these states. There is at most one of each, since each change to
 //! such a state takes the earlier generation out of it.
 
-use std::collections::BTreeMap;
-
 use super::event::Ending;
 use super::generation::{CutShort, Generation, State};
 use super::ids::{GenerationId, TokenId};
@@ -15,13 +13,14 @@ use crate::time::Time;
 /// The generations that have not ended, and the number of the next generation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Generations {
-    held: BTreeMap<GenerationId, Generation>,
+    /// Oldest first. There are few.
+    held: Vec<(GenerationId, Generation)>,
     next: GenerationId,
 }
 
 impl Default for Generations {
     fn default() -> Self {
-        Self { held: BTreeMap::new(), next: GenerationId::FIRST }
+        Self { held: Vec::new(), next: GenerationId::FIRST }
     }
 }
 
@@ -30,13 +29,14 @@ impl Generations {
     pub(super) fn add(&mut self, generation: Generation) -> GenerationId {
         let number = self.next;
         self.next = number.next();
-        self.held.insert(number, generation);
+        self.held.push((number, generation));
         number
     }
 
     /// Forgets a generation. False if it did not exist.
     pub(super) fn remove(&mut self, number: GenerationId) -> bool {
-        self.held.remove(&number).is_some()
+        let index = self.held.iter().position(|(held, _)| *held == number);
+        index.map(|index| self.held.remove(index)).is_some()
     }
 
     /// Whether there is no generation.
@@ -46,7 +46,7 @@ impl Generations {
 
     /// This generation, if it has not ended.
     pub(super) fn get(&self, number: GenerationId) -> Option<&Generation> {
-        self.held.get(&number)
+        self.iter().find(|(held, _)| *held == number).map(|(_, generation)| generation)
     }
 
     /// All generations, oldest first.
@@ -54,14 +54,14 @@ impl Generations {
         self.held.iter().map(|(number, generation)| (*number, generation))
     }
 
-    /// Their numbers, oldest first.
-    pub(super) fn numbers(&self) -> Vec<GenerationId> {
-        self.held.keys().copied().collect()
+    /// The number after this one; the oldest, for `None`. For a walk over all that changes them.
+    pub(super) fn next(&self, number: Option<GenerationId>) -> Option<GenerationId> {
+        self.held.iter().map(|(held, _)| *held).find(|held| number.is_none_or(|number| *held > number))
     }
 
     /// The generations that are younger than this generation, oldest first.
     pub(super) fn after(&self, number: GenerationId) -> impl Iterator<Item = &Generation> {
-        self.held.range(number.next()..).map(|(_, generation)| generation)
+        self.iter().filter(move |(held, _)| *held > number).map(|(_, generation)| generation)
     }
 
     /// The generation that serves new logins.
@@ -81,7 +81,7 @@ impl Generations {
 
     /// Whether this token owns the lease of a generation.
     pub(super) fn stand_on(&self, token: TokenId) -> bool {
-        self.held.values().any(|generation| generation.token() == token)
+        self.iter().any(|(_, generation)| generation.token() == token)
     }
 
     /// The generations whose leases this token owns.
@@ -91,12 +91,12 @@ impl Generations {
 
     /// The generation, to renew its lease.
     pub(super) fn get_mut(&mut self, number: GenerationId) -> Option<&mut Generation> {
-        self.held.get_mut(&number)
+        self.held.iter_mut().find(|(held, _)| *held == number).map(|(_, generation)| generation)
     }
 
     /// A proved candidate becomes the standby. The caller gives back an earlier standby before.
     pub(super) fn stand_by(&mut self, number: GenerationId) {
-        if let Some(generation) = self.held.get_mut(&number) {
+        if let Some(generation) = self.get_mut(number) {
             generation.stand_by();
         }
     }
@@ -104,7 +104,7 @@ impl Generations {
     /// This generation serves new logins, and the previous one retires.
     pub(super) fn publish(&mut self, now: Time, number: GenerationId) {
         self.retire_current(Some(now));
-        if let Some(generation) = self.held.get_mut(&number) {
+        if let Some(generation) = self.get_mut(number) {
             generation.serve(now);
         }
     }
@@ -122,7 +122,7 @@ impl Generations {
         if self.current().is_some() {
             return None;
         }
-        let generation = self.held.get_mut(&number)?;
+        let generation = self.get_mut(number)?;
         let State::Retiring { published_at, successor_at } = generation.state() else { return None };
         generation.serve(published_at);
         Some(successor_at)
@@ -131,7 +131,7 @@ impl Generations {
     /// The sessions of this generation are closed from now on. True if it was current.
     pub(super) fn close(&mut self, now: Time, number: GenerationId, cause: Cause) -> bool {
         let was_current = self.is_current(number);
-        if let Some(generation) = self.held.get_mut(&number) {
+        if let Some(generation) = self.get_mut(number) {
             generation.close(now, cause);
         }
         was_current
@@ -139,14 +139,14 @@ impl Generations {
 
     /// The revocation of its lease is in flight. Returns the token to revoke it with.
     pub(super) fn revoke(&mut self, number: GenerationId) -> Option<TokenId> {
-        let generation = self.held.get_mut(&number)?;
+        let generation = self.get_mut(number)?;
         generation.revoke(generation.revoking().map_or(Retry::IN_FLIGHT, Retry::again));
         Some(generation.token())
     }
 
     /// The revocation of its lease failed, and is asked for again after a back-off.
     pub(super) fn revoke_later(&mut self, now: Time, number: GenerationId, jitter: Jitter) {
-        if let Some(generation) = self.held.get_mut(&number)
+        if let Some(generation) = self.get_mut(number)
             && let Some(retry) = generation.revoking()
         {
             generation.revoke(retry.failed(now, jitter));
@@ -155,31 +155,31 @@ impl Generations {
 
     /// Its lease is not revoked, and lapses.
     pub(super) fn leave_to_lapse(&mut self, number: GenerationId) {
-        if let Some(generation) = self.held.get_mut(&number) {
+        if let Some(generation) = self.get_mut(number) {
             generation.revoke(Retry::GIVEN_UP);
         }
     }
 
     /// The sessions of this generation are notified. False if the latest notice was the same.
     pub(super) fn notify(&mut self, number: GenerationId, ending: Ending) -> bool {
-        self.held.get_mut(&number).is_some_and(|generation| generation.notify(ending))
+        self.get_mut(number).is_some_and(|generation| generation.notify(ending))
     }
 
     /// Records whether this generation may end once no session is in it. False if this was the last record.
     pub(super) fn end_when_empty(&mut self, number: GenerationId, may_end: bool) -> bool {
-        self.held.get_mut(&number).is_some_and(|generation| generation.end_when_empty(may_end))
+        self.get_mut(number).is_some_and(|generation| generation.end_when_empty(may_end))
     }
 
     /// A server that sessions go to has let this generation in.
     pub(super) fn accept(&mut self, number: GenerationId) {
-        if let Some(generation) = self.held.get_mut(&number) {
+        if let Some(generation) = self.get_mut(number) {
             generation.accept();
         }
     }
 
     /// A command ends all retired generations early, each by what `cut` returns for it.
     pub(super) fn cut_short(&mut self, cut: impl Fn(&Generation) -> CutShort) {
-        for generation in self.held.values_mut().filter(|generation| generation.is_retiring()) {
+        for generation in self.held.iter_mut().map(|(_, it)| it).filter(|it| it.is_retiring()) {
             let cut = cut(generation);
             generation.cut_short(cut);
         }
@@ -188,7 +188,7 @@ impl Generations {
     /// Replaces the term, for a bug that is planted on purpose.
     #[cfg(test)]
     pub(super) fn plant_term(&mut self, number: GenerationId, term: super::term::Term) {
-        if let Some(generation) = self.held.get_mut(&number) {
+        if let Some(generation) = self.get_mut(number) {
             generation.lease().plant(term);
         }
     }
@@ -196,7 +196,7 @@ impl Generations {
     /// See [`Generation::forget_counts`].
     #[cfg(test)]
     pub(super) fn forget_counts(&mut self) {
-        self.held.values_mut().for_each(Generation::forget_counts);
+        self.held.iter_mut().for_each(|(_, generation)| generation.forget_counts());
     }
 }
 

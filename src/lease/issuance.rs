@@ -72,26 +72,15 @@ pub(super) enum Due {
     Free,
 }
 
-/// What follows from the answer to a login.
+/// What follows from a token or a lease that has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LoggedIn {
+pub(super) enum Received {
     /// No credential is needed any more, or it is needed for another configuration.
     Unwanted,
-    /// A lease under the token could not be used.
-    NoUse,
-    /// A credential is requested under the token.
-    Request,
-}
-
-/// What follows from a grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Granted {
-    /// The lease is given back.
-    Unwanted,
-    /// The lease is given back, and the issuance fails.
-    TooShort,
-    /// It is proved.
-    Prove,
+    /// It ends too early, and the issuance fails.
+    OfNoUse,
+    /// The issuance goes on with it.
+    Used,
 }
 
 impl Issuance {
@@ -239,23 +228,23 @@ impl Issuance {
         is_owned: bool,
         is_wanted: bool,
         is_of_use: bool,
-    ) -> LoggedIn {
-        let Some(reason) = self.logging_in() else { return LoggedIn::Unwanted };
+    ) -> Received {
+        let Some(reason) = self.logging_in() else { return Received::Unwanted };
         let is_discarded = std::mem::take(&mut self.discard);
         if !is_wanted || is_discarded {
             self.spare = None;
             self.state = State::Idle;
-            return LoggedIn::Unwanted;
+            return Received::Unwanted;
         }
         if !is_of_use {
             self.spare = None;
-            return LoggedIn::NoUse;
+            return Received::OfNoUse;
         }
         if is_owned {
             self.spare = Some(token);
         }
         self.request(reason, token);
-        LoggedIn::Request
+        Received::Used
     }
 
     /// Sends a creds request under this token.
@@ -271,8 +260,8 @@ impl Issuance {
         usable: Duration,
         is_wanted: bool,
         is_out_of_turn: bool,
-    ) -> Granted {
-        let Some((reason, token)) = self.requesting() else { return Granted::Unwanted };
+    ) -> Received {
+        let Some((reason, token)) = self.requesting() else { return Received::Unwanted };
         self.limit.answered();
         self.drop_spare(token);
         if is_out_of_turn {
@@ -281,12 +270,12 @@ impl Issuance {
         let is_discarded = std::mem::take(&mut self.discard);
         if !is_wanted || is_discarded {
             self.state = State::Idle;
-            Granted::Unwanted
+            Received::Unwanted
         } else if usable < schedule::LEAST_USABLE {
-            Granted::TooShort
+            Received::OfNoUse
         } else {
             self.prove(reason, number);
-            Granted::Prove
+            Received::Used
         }
     }
 
@@ -334,6 +323,7 @@ impl Issuance {
     }
 
     /// An attempt failed. `left`: how long a credential is still usable. If the route `is_closed`, nothing follows.
+    /// Returns when the next attempt is made.
     pub(super) fn fail(
         &mut self,
         now: Time,
@@ -341,7 +331,7 @@ impl Issuance {
         left: Option<Duration>,
         is_closed: bool,
         jitter: Jitter,
-    ) {
+    ) -> Time {
         if class == FailureClass::ProofRefused && left.is_none() {
             // The next grant is out of turn, and would probably be useless as well.
             self.limit.granted_for_nothing(now);
@@ -350,6 +340,7 @@ impl Issuance {
         self.failures = self.failures.saturating_add(1);
         self.discard = false;
         self.state = if is_closed { State::Idle } else { State::BackOff { until, slow: class.is_refusal() } };
+        until
     }
 
     /// The candidate is published, or becomes the standby.

@@ -25,6 +25,14 @@ struct Check {
     is_awaited: bool,
 }
 
+impl Check {
+    /// Whether it changes nothing that it is granted: Vault extends this lease, and it is not renewed all the same. A
+    /// refusal is over once Vault has granted a renewal.
+    fn is_moot(&self) -> bool {
+        matches!(self.before, Renewal::Stopped { why, .. } if why != NotRenewed::Refused)
+    }
+}
+
 /// The result of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Renewed {
@@ -58,13 +66,18 @@ impl LeaseTerm {
 
     /// Its renewal is sent. Gives how long that may take.
     pub(super) fn ask(&mut self) -> Duration {
-        self.term.asked();
+        self.term.renewal_sent();
         schedule::patience(self.term.usable())
     }
 
     /// A renewal that is planned for later is asked for at this time.
     pub(super) fn renew_by(&mut self, at: Time) {
         self.term.renew_by(at);
+    }
+
+    /// If its latest renewal failed, or Vault refused it, it is asked again by this time.
+    pub(super) fn ask_again_by(&mut self, at: Time) {
+        self.term.ask_again_by(at);
     }
 
     /// It is not renewed any more, and a successor is needed from now on.
@@ -83,15 +96,11 @@ impl LeaseTerm {
     ) -> Renewed {
         let check = self.check.take();
         let capped = self.term.renewed(now, sent_at, Some(lease), renewable, jitter);
-        let before = check.map(|check| check.before);
-        let ended_before = before.filter(|before| matches!(before, Renewal::Stopped { .. }));
-        if let Some(before) = ended_before {
+        let moot = check.filter(Check::is_moot);
+        if let Some(Check { before, .. }) = moot {
             self.term.restore(before);
         }
-        Renewed {
-            capped: capped && ended_before.is_none(),
-            is_awaited: check.is_some_and(|check| check.is_awaited),
-        }
+        Renewed { capped: capped && moot.is_none(), is_awaited: check.is_some_and(|check| check.is_awaited) }
     }
 
     /// Its renewal failed. True if a login waits for the answer.
@@ -101,7 +110,9 @@ impl LeaseTerm {
             (Failure::Gone | Failure::TokenDead, _) => {}
             (_, Some(before @ Renewal::Stopped { .. })) => self.term.restore(before),
             // A failed check before the renewal's time is not a failed renewal; at its time it is.
-            (Failure::Transient | Failure::TimedOut, Some(before @ Renewal::Scheduled(at))) if now < at => {
+            (Failure::Transient | Failure::TimedOut, Some(before @ Renewal::Scheduled { at, .. }))
+                if now < at =>
+            {
                 self.term.restore(before);
             }
             (failure, _) => self.term.failed(now, failure, jitter),
@@ -113,7 +124,7 @@ impl LeaseTerm {
     /// `is_awaited`, a login waits for the answer.
     pub(super) fn check(&mut self, now: Time, every: Duration, is_barred: bool, is_awaited: bool) -> Checked {
         let before = self.term.renewal();
-        if before == Renewal::InFlight {
+        if matches!(before, Renewal::InFlight { .. }) {
             self.check.get_or_insert(Check { before, is_awaited: false }).is_awaited |= is_awaited;
             return Checked::InFlight;
         }

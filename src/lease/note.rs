@@ -113,6 +113,11 @@ impl Reason {
             Self::Standby => "standby",
         }
     }
+
+    /// Whether many processes may have it at the same time: after a common start, or by what somebody has done to all.
+    pub(super) fn is_common(self) -> bool {
+        matches!(self, Self::First | Self::Revoked | Self::Refused | Self::Command | Self::Reload)
+    }
 }
 
 /// Why the sessions of a generation are closed, whatever they do.

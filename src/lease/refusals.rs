@@ -2,7 +2,7 @@
 //! If the proof fails, it is replaced, at most once a minute, or the logins wait for the issuance that is under way.
 //! Floor 1.
 
-use super::doubt::{Answer, Doubt, ReplaceGate};
+use super::doubt::{Doubt, Remedy, ReplaceGate};
 use super::ids::GenerationId;
 use crate::time::Time;
 
@@ -13,19 +13,6 @@ pub(super) struct Refusals {
     gate: ReplaceGate,
     /// Logins with this generation were refused, and wait for the issuance under way.
     awaited: Option<GenerationId>,
-}
-
-/// What follows for a refused login.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Remedy {
-    /// The credential is proved.
-    Prove,
-    /// The login waits, for the proof in flight or for the issuance under way.
-    Wait,
-    /// The credential is good.
-    LetsIn,
-    /// The credential is replaced.
-    Replace,
 }
 
 impl Refusals {
@@ -52,10 +39,8 @@ impl Refusals {
     /// A login with the current generation was refused, and waits for another credential.
     pub(super) fn refused(&mut self, now: Time, number: GenerationId) -> Remedy {
         match self.doubt.ask(now, number) {
-            Answer::Prove => Remedy::Prove,
-            Answer::Wait => Remedy::Wait,
-            Answer::LetsIn => Remedy::LetsIn,
-            Answer::Refused => self.replace(now, number),
+            Remedy::Replace => self.replace(now, number),
+            remedy => remedy,
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::deadline::{Deadline, Deadlines};
 use super::event::Action;
-use super::generation::Generation;
+use super::generation::{Generation, State};
 use super::generations::Generations;
 use super::ids::GenerationId;
 use super::schedule;
@@ -30,7 +30,9 @@ pub(super) fn renew(
     let retiring = generations.iter().filter(|(_, generation)| generation.is_retiring());
     let retiring: Vec<GenerationId> = retiring.map(|(number, _)| number).collect();
     let too_many = retiring.len().saturating_sub(MOST_RETIRING);
-    for number in generations.numbers() {
+    let mut next = None;
+    while let Some(number) = generations.next(next) {
+        next = Some(number);
         let Some(generation) = generations.get_mut(number).filter(|generation| generation.is_renewed())
         else {
             continue;
@@ -49,10 +51,26 @@ pub(super) fn renew(
     }
 }
 
+/// The renewals that failed or were refused are asked again by this time, before a replacement is.
+///
+/// What made both fail may be the same: an absence of Vault, or a wrong policy. Once that is over, a renewal is one
+/// request, and a replacement is seven.
+pub(super) fn ask_again_by(at: Time, generations: &mut Generations, tokens: &mut Tokens) {
+    let mut next = None;
+    while let Some(number) = generations.next(next) {
+        next = Some(number);
+        let Some(generation) = generations.get_mut(number) else { continue };
+        if matches!(generation.state(), State::Current { .. } | State::Standby) {
+            generation.lease().ask_again_by(at);
+            tokens.ask_again_by(generation.token(), at);
+        }
+    }
+}
+
 /// Enters the renewals in flight.
 pub(super) fn show(generations: &Generations, deadlines: &mut Deadlines) {
     let mut all = generations.iter();
-    if all.any(|(_, generation)| generation.term().renewal() == Renewal::InFlight) {
+    if all.any(|(_, generation)| matches!(generation.term().renewal(), Renewal::InFlight { .. })) {
         deadlines.is_under_way(Deadline::RenewLease);
     }
 }
@@ -67,9 +85,10 @@ pub(super) fn stagger(now: Time, generations: &mut Generations, tokens: &mut Tok
     let (Some(of_current), Some(of_standby)) = phases else {
         return;
     };
-    of_current.advance(of_current.at, generations, tokens, current);
-    let at = schedule::antiphase(of_current.at, of_standby.at, of_standby.usable * 2 / 3);
-    of_standby.advance(at.map_or(of_standby.at, |at| at.max(now)), generations, tokens, standby);
+    let period = of_standby.usable * 2 / 3;
+    let (current_at, standby_at) = schedule::antiphase(of_current.at, of_standby.at, period);
+    of_current.advance(current_at.max(now), generations, tokens, current);
+    of_standby.advance(standby_at.max(now), generations, tokens, standby);
 }
 
 /// The time of a generation's renewal.

@@ -246,7 +246,7 @@ fn demand_of(held: Holdings<'_>, current: &Generation) -> Result<Reason, Time> {
     let by_age = held.settings.rotate_after.map(|age| (current.issued_at() + age, Reason::Schedule));
     let by_renewal = current.replace().map(|(why, at)| match why {
         NotRenewed::Capped | NotRenewed::Unneeded => (at, Reason::Capped),
-        NotRenewed::NotRenewable => (at, Reason::NotRenewable),
+        NotRenewed::NotRenewable | NotRenewed::Refused => (at, Reason::NotRenewable),
         NotRenewed::MaxAge | NotRenewed::Endless => (at, Reason::Schedule),
     });
     // Renewals keep failing and the end is near: a fresh lease may be granted although renewals fail.

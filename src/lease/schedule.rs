@@ -26,16 +26,13 @@ pub(crate) fn usable(grant: Duration, margin: Duration) -> Duration {
     grant.saturating_sub(margin).saturating_sub(CANCEL_LEAD)
 }
 
-/// When to renew: at two thirds of the usable life, earlier by at most a tenth of that, or by most of it if the renewal
-/// is to be `spread`. The renewal is never within a second, so that a token that is too short is not renewed in a hot
-/// loop.
-///
-/// Processes that got their grants at the same time, after a common start or Vault's return, would renew them together
-/// again and again. A tenth of a period spreads them within days; a single renewal at any time spreads them at once.
+/// When to renew: at two thirds of the usable life, earlier by at most a tenth of that, or by most of it with a
+/// [wide](Jitter::wide) jitter. The renewal is never within a second, so that a token that is too short is not renewed in
+/// a hot loop.
 #[must_use]
-pub(crate) fn renew_at(sent_at: Time, usable: Duration, is_spread: bool, jitter: Jitter) -> Time {
+pub(crate) fn renew_at(sent_at: Time, usable: Duration, jitter: Jitter) -> Time {
     let two_thirds = (usable.saturating_mul(2) / 3).max(Duration::from_secs(1));
-    let earlier = if is_spread { two_thirds - two_thirds / 8 } else { two_thirds / 10 };
+    let earlier = if jitter.is_wide { two_thirds - two_thirds / 8 } else { two_thirds / 10 };
     sent_at + (two_thirds - jitter.of(earlier)).max(Duration::from_secs(1))
 }
 
@@ -55,6 +52,13 @@ pub(crate) fn back_off(attempt: u32, first: Duration, most: Duration, jitter: Ji
     wait - jitter.of(wait / 4)
 }
 
+/// The wait before try `attempt` of a request that is not urgent: 0.5 s, eightfold each time up to `most`, less up to a
+/// quarter.
+#[must_use]
+pub(crate) fn back_off_by_eight(attempt: u32, most: Duration, jitter: Jitter) -> Duration {
+    back_off(attempt.saturating_mul(3), Duration::from_millis(500), most, jitter)
+}
+
 /// The longest wait between attempts that have to succeed within `left`: a third of it, and at least 1 s. If minutes
 /// are left, half of it, and at most 10 min.
 ///
@@ -66,22 +70,31 @@ pub(crate) fn longest_wait(left: Duration) -> Duration {
     part.clamp(Duration::from_secs(1), Duration::from_mins(10))
 }
 
-/// Two leases are renewed half a `period` apart, so that at any time either has two thirds of its life left. If `at` is
-/// too close to `other`, returns an earlier time for `at` that restores the gap; otherwise `None`.
+/// The times at which the leases of two credentials are renewed: half a `period` apart, more or less, so that at any
+/// time either has nearly two thirds of its life left. Neither time is later than planned.
+///
+/// What jitter has put off is put right by the renewal that is late, so by little. Only a first renewal may have to
+/// come much earlier. That is the standby's: the other is spread over the fleet.
 #[must_use]
-pub(crate) fn antiphase(other: Time, at: Time, period: Duration) -> Option<Time> {
+pub(crate) fn antiphase(current: Time, standby: Time, period: Duration) -> (Time, Time) {
     let span = period.as_nanos();
     if span == 0 {
-        return None;
+        return (current, standby);
     }
-    let half = span / 2;
     let phase = |ahead: u128, behind: u128| (ahead % span + span - behind % span) % span;
-    // How far `at` is beyond the time that is half a period away.
-    let beyond = (phase(at.since(other).as_nanos(), other.since(at).as_nanos()) + span - half) % span;
-    if beyond == 0 || span - beyond <= span / 16 {
-        return None;
+    // How far the standby's is beyond the time that is half a period away, and how far the other is beyond its own.
+    let late = (phase(standby.since(current).as_nanos(), current.since(standby).as_nanos()) + span
+        - span / 2)
+        % span;
+    let early = span - late;
+    let by = |nanos: u128| Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
+    if late <= span / 16 || early <= span / 16 {
+        (current, standby)
+    } else if early <= span / 8 {
+        (current - by(early), standby)
+    } else {
+        (current, standby - by(late))
     }
-    Some(at - Duration::from_nanos(u64::try_from(beyond).unwrap_or(0)))
 }
 
 /// How long a renewal, a look-up or a login may take: a quarter of the usable life, at least 2 s.
@@ -128,11 +141,15 @@ impl Retry {
 
 /// A fraction that differs between processes and moments, and is the same for the same seed and salt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Jitter(u32);
+pub(crate) struct Jitter {
+    /// Of 2^20.
+    fraction: u32,
+    is_wide: bool,
+}
 
 impl Jitter {
     /// No jitter.
-    pub(crate) const NONE: Self = Self(0);
+    pub(crate) const NONE: Self = Self { fraction: 0, is_wide: false };
 
     /// Seed 0 is [`Jitter::NONE`].
     #[must_use]
@@ -144,14 +161,22 @@ impl Jitter {
         let mut x = seed.wrapping_add(salt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Self(u32::try_from((x ^ (x >> 31)) >> 44).unwrap_or(0))
+        Self { fraction: u32::try_from((x ^ (x >> 31)) >> 44).unwrap_or(0), is_wide: false }
+    }
+
+    /// The same, for a term that many processes may have been granted at the same time, after a common start or Vault's
+    /// return. Their renewals would come together again and again: a tenth of a period spreads them within days, a
+    /// single renewal at any time spreads them at once.
+    #[must_use]
+    pub(crate) fn wide(self) -> Self {
+        Self { is_wide: true, ..self }
     }
 
     /// The fraction of `span`, below the whole.
     #[must_use]
     pub(crate) fn of(self, span: Duration) -> Duration {
         // 20 bits of fraction; a span of a century still fits.
-        let nanos = span.as_nanos().saturating_mul(u128::from(self.0)) >> 20;
+        let nanos = span.as_nanos().saturating_mul(u128::from(self.fraction)) >> 20;
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
     }
 }
@@ -173,7 +198,7 @@ mod tests {
     fn renewal_is_never_after_two_thirds_nor_a_tenth_before() {
         let sent = Time::from_nanos(0);
         for salt in 0..1000 {
-            let at = renew_at(sent, S(900), false, Jitter::new(7, salt));
+            let at = renew_at(sent, S(900), Jitter::new(7, salt));
             assert!(at <= sent + S(600) && at > sent + S(540), "{at:?}");
         }
     }
@@ -182,15 +207,15 @@ mod tests {
     fn a_renewal_that_is_spread_is_at_any_time_from_a_twelfth_to_two_thirds() {
         let sent = Time::from_nanos(0);
         let times: Vec<_> =
-            (0..1000).map(|salt| renew_at(sent, S(900), true, Jitter::new(7, salt))).collect();
+            (0..1000).map(|salt| renew_at(sent, S(900), Jitter::new(7, salt).wide())).collect();
         assert!(times.iter().all(|at| *at <= sent + S(600) && *at > sent + S(75)), "{times:?}");
         for tenth in 1..10 {
             let before = times.iter().filter(|at| at.since(sent) < S(75) + S(525) * tenth / 10).count();
             let even = 100 * tenth as usize;
             assert!(before.abs_diff(even) < 60, "{before} of a thousand come before tenth {tenth}");
         }
-        assert_eq!(renew_at(sent, S(900), true, Jitter::NONE), sent + S(600));
-        assert!(renew_at(sent, S(1), true, Jitter::new(7, 1)) >= sent + S(1), "never within a second");
+        assert_eq!(renew_at(sent, S(900), Jitter::NONE.wide()), sent + S(600));
+        assert!(renew_at(sent, S(1), Jitter::new(7, 1).wide()) >= sent + S(1), "never within a second");
     }
 
     #[test]

@@ -26,3 +26,21 @@ pub(crate) struct Settings {
     /// The seed of the jitter; 0 means no jitter.
     pub(crate) seed: u64,
 }
+
+impl Settings {
+    /// The settings of a route for which nothing is configured.
+    #[must_use]
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            rotate_after: None,
+            max_age: None,
+            drain: None,
+            replica_grace: Duration::ZERO,
+            lazy: None,
+            standby: false,
+            issue_burst: 3,
+            issue_interval: Duration::from_mins(1),
+            seed,
+        }
+    }
+}

@@ -19,7 +19,7 @@ mod reads;
 use std::collections::BTreeMap;
 
 use super::deadline::{Deadline, Deadlines, NextAction};
-use super::doubt::Answer;
+use super::doubt::Remedy;
 use super::entry::Entry;
 use super::event::{Action, Ending, Event, Failure, NotRotated, Verdict};
 use super::ids::{GenerationId, TokenId};
@@ -27,7 +27,7 @@ use super::note::{Note, Reason};
 use super::schedule::Jitter;
 use super::tokens::Tokens;
 use crate::time::Time;
-use proofs::{Follows, Found, Proofs};
+use proofs::{Found, Proofs};
 use reads::Reads;
 
 /// A static role of Vault: one credential, whose password changes in place. It takes the same events as a
@@ -101,6 +101,8 @@ impl StaticRole {
             Event::IssueFailed(failure) => self.read_failed(now, failure),
             Event::TokenRenewed { token, sent_at, ttl, renewable } => {
                 let jitter = self.jitter();
+                let has_waited = renewable && self.tokens.is_failing(token);
+                let jitter = if has_waited { jitter.wide() } else { jitter };
                 if self.tokens.renewed(now, token, (sent_at, ttl, renewable), jitter) {
                     self.actions.push(Action::Note(Note::TokenEnding(token)));
                 }
@@ -239,21 +241,23 @@ impl StaticRole {
         if self.current() != Some(number) {
             return;
         }
-        match self.proofs.doubt(now, number) {
-            Answer::Prove => self.actions.push(Action::Prove(number)),
-            Answer::Wait => {}
-            Answer::LetsIn => self.actions.push(Action::LetsIn(number)),
-            Answer::Refused => self.retry_now(now),
+        let remedy = self.proofs.doubt(now, number);
+        self.remedy(now, number, remedy);
+    }
+
+    fn remedy(&mut self, now: Time, number: GenerationId, remedy: Remedy) {
+        match remedy {
+            Remedy::Prove => self.actions.push(Action::Prove(number)),
+            Remedy::Wait => {}
+            Remedy::LetsIn => self.actions.push(Action::LetsIn(number)),
+            Remedy::Replace => self.retry_now(now),
         }
     }
 
     fn proved(&mut self, now: Time, number: GenerationId, found: Found) {
         let (is_current, jitter) = (self.current() == Some(number), self.jitter());
-        match self.proofs.settle(now, number, found, is_current, jitter) {
-            Follows::Nothing => {}
-            Follows::LetsIn => self.actions.push(Action::LetsIn(number)),
-            Follows::Read => self.retry_now(now),
-        }
+        let remedy = self.proofs.settle(now, number, found, is_current, jitter);
+        self.remedy(now, number, remedy);
     }
 
     fn close(&mut self) {

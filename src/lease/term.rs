@@ -12,9 +12,9 @@ use crate::time::Time;
 ///
 /// ```text
 ///   Scheduled ──due──▶ InFlight ──granted in full──▶ Scheduled
-///       ▲                 │ transient: back-off ──────▶ Scheduled
-///       │                 │ granted less, or never again
-///       └── (never) ──── Over
+///       ▲                 │ transient: back-off ──────▶ Scheduled; refused before ──▶ Stopped
+///       │                 │ granted less, refused, or never again
+///       └── refused, and its replacement fails too ─── Stopped
 /// ```
 /// There is no state for "ended": the time says that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -37,10 +37,17 @@ pub(crate) struct Term {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Renewal {
     /// It will be requested at this time.
-    Scheduled(Time),
+    Scheduled {
+        at: Time,
+        /// If Vault refused the latest renewal that it answered: a successor is needed from then on.
+        refused: Option<Time>,
+    },
     /// The request was sent.
-    InFlight,
-    /// The term is not renewed any more.
+    InFlight {
+        /// As in [`Renewal::Scheduled`]. The successor waits for the answer.
+        refused: Option<Time>,
+    },
+    /// The term is not renewed any more; one that was refused is asked for again before each further try of a replacement.
     Stopped {
         why: NotRenewed,
         /// A successor is needed from then on.
@@ -53,8 +60,10 @@ pub(crate) enum Renewal {
 pub(crate) enum NotRenewed {
     /// The latest grant was shorter than an earlier grant, or Vault said that the term cannot be extended.
     Capped,
-    /// It is not renewable, or the policy forbids it.
+    /// It is not renewable.
     NotRenewable,
+    /// Vault refused its renewal, or the policy forbids it. It is asked again when its replacement fails as well.
+    Refused,
     /// A renewal would pass `max_age`.
     MaxAge,
     /// Too many generations are retiring.
@@ -79,7 +88,7 @@ impl Term {
             failures: 0,
         };
         if span.is_some() {
-            term.plan(renewable, true, jitter);
+            term.plan(renewable, jitter);
         }
         term
     }
@@ -87,8 +96,10 @@ impl Term {
     /// A term of another process. A renewal that was in flight is requested again.
     pub(super) fn resumed(self, now: Time) -> Self {
         match self.renewal {
-            Renewal::InFlight => Self { renewal: Renewal::Scheduled(now), ..self },
-            Renewal::Scheduled(_) | Renewal::Stopped { .. } => self,
+            Renewal::InFlight { refused } => {
+                Self { renewal: Renewal::Scheduled { at: now, refused }, ..self }
+            }
+            Renewal::Scheduled { .. } | Renewal::Stopped { .. } => self,
         }
     }
 
@@ -125,15 +136,15 @@ impl Term {
     /// When its renewal will be requested.
     pub(crate) fn renews_at(&self) -> Option<Time> {
         match self.renewal {
-            Renewal::Scheduled(at) => Some(at),
-            Renewal::InFlight | Renewal::Stopped { .. } => None,
+            Renewal::Scheduled { at, .. } => Some(at),
+            Renewal::InFlight { .. } | Renewal::Stopped { .. } => None,
         }
     }
 
     /// If the renewal is planned for later, it is requested at this time.
     pub(super) fn renew_by(&mut self, at: Time) {
-        if let Renewal::Scheduled(planned) = self.renewal {
-            self.renewal = Renewal::Scheduled(planned.min(at));
+        if let Renewal::Scheduled { at: planned, .. } = &mut self.renewal {
+            *planned = (*planned).min(at);
         }
     }
 
@@ -152,21 +163,47 @@ impl Term {
         schedule::usable(self.granted, self.margin)
     }
 
+    /// Why a successor is needed, and from when on; `None` as long as it can be renewed.
+    pub(super) fn replace(&self) -> Option<(NotRenewed, Time)> {
+        match self.renewal {
+            Renewal::Stopped { why, replace_at } => Some((why, replace_at)),
+            Renewal::Scheduled { refused, .. } => refused.map(|at| (NotRenewed::Refused, at)),
+            Renewal::InFlight { .. } => None,
+        }
+    }
+
     /// The time from which a successor is needed; never, as long as it can be renewed.
     pub(crate) fn replace_at(&self) -> Time {
+        self.replace().map_or(Time::NEVER, |(_, at)| at)
+    }
+
+    /// If its latest renewal failed, or Vault refused it, it is asked again by this time.
+    pub(super) fn ask_again_by(&mut self, at: Time) {
         match self.renewal {
-            Renewal::Stopped { replace_at, .. } => replace_at,
-            Renewal::Scheduled(_) | Renewal::InFlight => Time::NEVER,
+            Renewal::Stopped { why: NotRenewed::Refused, .. } => {
+                self.renewal = Renewal::Scheduled { at, refused: self.refused() };
+            }
+            Renewal::Scheduled { .. } if self.is_failing() => self.renew_by(at),
+            _ => {}
         }
     }
 
     /// The request was sent.
-    pub(crate) fn asked(&mut self) {
-        self.renewal = Renewal::InFlight;
+    pub(crate) fn renewal_sent(&mut self) {
+        self.renewal = Renewal::InFlight { refused: self.refused() };
+    }
+
+    /// From when on a successor is needed, if Vault refused the latest renewal that it answered.
+    pub(super) fn refused(&self) -> Option<Time> {
+        match self.renewal {
+            Renewal::Scheduled { refused, .. } | Renewal::InFlight { refused } => refused,
+            Renewal::Stopped { why: NotRenewed::Refused, replace_at } => Some(replace_at),
+            Renewal::Stopped { .. } => None,
+        }
     }
 
     /// It has ended early.
-    pub(crate) fn died(&mut self, now: Time) {
+    pub(crate) fn expired(&mut self, now: Time) {
         self.ends_at = self.ends_at.min(now);
         self.over(NotRenewed::NotRenewable, now);
     }
@@ -190,8 +227,7 @@ impl Term {
         renewable: bool,
         jitter: Jitter,
     ) -> bool {
-        // Others may have waited for Vault at the same time.
-        let has_waited = std::mem::take(&mut self.failures) > 0;
+        self.failures = 0;
         self.renewals += 1;
         self.sent_at = sent_at;
         let Some(span) = span else {
@@ -206,7 +242,7 @@ impl Term {
             return true;
         }
         self.longest = self.longest.max(span);
-        self.plan(renewable, has_waited, jitter);
+        self.plan(renewable, jitter);
         false
     }
 
@@ -215,26 +251,27 @@ impl Term {
         match failure {
             Failure::CannotExtend => self.over(NotRenewed::Capped, now),
             // The term is treated as not renewable: a successor is needed after two thirds.
-            Failure::Forbidden | Failure::Refused | Failure::Unusable => self.plan(false, false, jitter),
+            Failure::Forbidden | Failure::Refused | Failure::Unusable => {
+                self.failures = self.failures.saturating_add(1);
+                self.over(NotRenewed::Refused, schedule::renew_at(self.sent_at, self.usable(), jitter));
+            }
             Failure::Transient | Failure::TimedOut | Failure::TokenDead | Failure::Gone => {
                 let most = schedule::longest_wait((self.end_at() - schedule::CANCEL_LEAD).since(now));
-                let wait = schedule::back_off(
-                    self.failures.saturating_mul(3),
-                    Duration::from_millis(500),
-                    most,
-                    jitter,
-                );
+                let wait = schedule::back_off_by_eight(self.failures, most, jitter);
                 self.failures = self.failures.saturating_add(1);
-                self.renewal = Renewal::Scheduled(now + wait);
+                // What was refused before waits for the next try of its replacement, and does not put that off.
+                self.renewal = match self.refused() {
+                    Some(replace_at) => Renewal::Stopped { why: NotRenewed::Refused, replace_at },
+                    None => Renewal::Scheduled { at: now + wait, refused: None },
+                };
             }
         }
     }
 
-    /// `is_spread`: many others may have got their grants at the same time.
-    fn plan(&mut self, renewable: bool, is_spread: bool, jitter: Jitter) {
-        let at = schedule::renew_at(self.sent_at, self.usable(), is_spread && renewable, jitter);
+    fn plan(&mut self, renewable: bool, jitter: Jitter) {
+        let at = schedule::renew_at(self.sent_at, self.usable(), jitter);
         self.renewal = if renewable {
-            Renewal::Scheduled(at)
+            Renewal::Scheduled { at, refused: None }
         } else {
             Renewal::Stopped { why: NotRenewed::NotRenewable, replace_at: at }
         };

@@ -11,7 +11,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -56,9 +55,9 @@ impl TokenSnapshot {
     }
 }
 
-/// The tokens of one role.
+/// The tokens of one role, in the order of their logins. There are few.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Tokens(BTreeMap<TokenId, Token>);
+pub(super) struct Tokens(Vec<(TokenId, Token)>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Token {
@@ -98,15 +97,15 @@ impl Tokens {
 
     /// Whether this token exists.
     pub(super) fn has(&self, id: TokenId) -> bool {
-        self.0.contains_key(&id)
+        self.get(id).is_some()
     }
 
     /// The result of a login. A token that is known already may have been renewed by another process.
     pub(super) fn logged_in(&mut self, id: TokenId, facts: TokenFacts, jitter: Jitter) {
         let term = Term::new(facts.sent_at, facts.ttl, facts.renewable, jitter);
-        match self.0.get_mut(&id) {
+        match self.get_mut(id) {
             None => {
-                self.0.insert(id, Token::new(term, facts.owned));
+                self.0.push((id, Token::new(term, facts.owned)));
             }
             // Both ends are rounded to seconds.
             Some(held) if term.ends_at() > held.term.ends_at() + Duration::from_secs(1) => held.term = term,
@@ -116,42 +115,50 @@ impl Tokens {
 
     /// How it bounds the leases that it owns. An unknown token sets no bound.
     pub(super) fn limits(&self, id: TokenId) -> TokenLimits {
-        self.0.get(&id).map_or(TokenLimits::NONE, |Token { term, .. }| TokenLimits {
+        self.get(id).map_or(TokenLimits::NONE, |Token { term, .. }| TokenLimits {
             ends_at: term.ends_at(),
             end_at: term.end_at(),
             usable: term.usable(),
         })
     }
 
+    fn get(&self, id: TokenId) -> Option<&Token> {
+        self.0.iter().find(|(held, _)| *held == id).map(|(_, token)| token)
+    }
+
+    fn get_mut(&mut self, id: TokenId) -> Option<&mut Token> {
+        self.0.iter_mut().find(|(held, _)| *held == id).map(|(_, token)| token)
+    }
+
     /// Its end.
     pub(super) fn ends_at(&self, id: TokenId) -> Option<Time> {
-        self.0.get(&id).map(|token| token.term.ends_at())
+        self.get(id).map(|token| token.term.ends_at())
     }
 
     /// The time from which it is ending: its renewal was capped, or it cannot be renewed and two thirds of its life are
     /// over. Never, as long as it can be renewed, or if it is unknown.
     pub(super) fn ending_at(&self, id: TokenId) -> Time {
-        self.0.get(&id).map_or(Time::NEVER, |token| token.term.replace_at())
+        self.get(id).map_or(Time::NEVER, |token| token.term.replace_at())
     }
 
     /// How long a grant under it would be usable at most; `None` if it is unknown.
     pub(super) fn usable_for(&self, now: Time, id: TokenId) -> Option<Duration> {
-        self.0.get(&id).map(|token| token.usable_for(now))
+        self.get(id).map(|token| token.usable_for(now))
     }
 
     /// Whether it comes from our login, so that leasehold may revoke it.
     pub(super) fn is_owned(&self, id: TokenId) -> bool {
-        self.0.get(&id).is_some_and(|token| token.owned)
+        self.get(id).is_some_and(|token| token.owned)
     }
 
     /// Whether its latest renewal failed, and is tried again.
     pub(super) fn is_failing(&self, id: TokenId) -> bool {
-        self.0.get(&id).is_some_and(|token| token.term.is_failing())
+        self.get(id).is_some_and(|token| token.term.is_failing())
     }
 
     /// Its term.
     pub(super) fn term(&self, id: TokenId) -> Option<&Term> {
-        self.0.get(&id).map(|token| &token.term)
+        self.get(id).map(|token| &token.term)
     }
 
     /// The token that lives longest, of those under which a grant would be usable.
@@ -170,12 +177,12 @@ impl Tokens {
         deadlines: &mut Deadlines,
         actions: &mut Vec<Action>,
     ) {
-        for (id, token) in self.0.iter_mut().filter(|(id, token)| token.revoking.is_none() && is_needed(**id))
+        for (id, token) in self.0.iter_mut().filter(|(id, token)| token.revoking.is_none() && is_needed(*id))
         {
             match token.term.renews_at() {
                 Some(at) if now < at => deadlines.wake(Deadline::RenewToken, at),
                 Some(_) => {
-                    token.term.asked();
+                    token.term.renewal_sent();
                     let within = schedule::patience(token.term.usable());
                     actions.push(Action::RenewToken(*id, within));
                 }
@@ -186,8 +193,15 @@ impl Tokens {
 
     /// If the renewal is planned for later, it is requested at this time.
     pub(super) fn renew_by(&mut self, id: TokenId, at: Time) {
-        if let Some(token) = self.0.get_mut(&id) {
+        if let Some(token) = self.get_mut(id) {
             token.term.renew_by(at);
+        }
+    }
+
+    /// If its latest renewal failed, or Vault refused it, it is asked again by this time.
+    pub(super) fn ask_again_by(&mut self, id: TokenId, at: Time) {
+        if let Some(token) = self.get_mut(id) {
+            token.term.ask_again_by(at);
         }
     }
 
@@ -200,38 +214,39 @@ impl Tokens {
         (sent_at, ttl, renewable): (Time, Option<Duration>, bool),
         jitter: Jitter,
     ) -> bool {
-        self.0.get_mut(&id).is_some_and(|token| token.term.renewed(now, sent_at, ttl, renewable, jitter))
+        self.get_mut(id).is_some_and(|token| token.term.renewed(now, sent_at, ttl, renewable, jitter))
     }
 
-    /// Its renewal failed, and it is not known to be dead. True if it is not renewed any more.
+    /// Its renewal failed, and it is not known to be dead. True if this failure is why it is not renewed any more.
     ///
     /// If a policy forbids the renewal, or it is a batch token, it is ending after two thirds of its life, and the
     /// first renewal is not requested before that.
     pub(super) fn renew_failed(&mut self, now: Time, id: TokenId, failure: Failure, jitter: Jitter) -> bool {
-        self.0.get_mut(&id).is_some_and(|token| {
+        self.get_mut(id).is_some_and(|token| {
+            let was_refused = token.term.refused().is_some();
             token.term.failed(now, failure, jitter);
-            token.term.renews_at().is_none()
+            token.term.renews_at().is_none() && !was_refused
         })
     }
 
     /// It has ended early.
-    pub(super) fn died(&mut self, now: Time, id: TokenId) {
-        if let Some(token) = self.0.get_mut(&id) {
-            token.term.died(now);
+    pub(super) fn expired(&mut self, now: Time, id: TokenId) {
+        if let Some(token) = self.get_mut(id) {
+            token.term.expired(now);
         }
     }
 
     /// A creds request under it may still be granted: it is kept until this is settled, then revoked with all that it
     /// owns.
     pub(super) fn may_be_granted(&mut self, id: TokenId) {
-        if let Some(token) = self.0.get_mut(&id) {
+        if let Some(token) = self.get_mut(id) {
             token.unsettled += 1;
         }
     }
 
     /// A creds request with unknown outcome is settled.
     pub(super) fn settled(&mut self, id: TokenId) {
-        if let Some(token) = self.0.get_mut(&id) {
+        if let Some(token) = self.get_mut(id) {
             token.unsettled = token.unsettled.saturating_sub(1);
         }
     }
@@ -246,7 +261,7 @@ impl Tokens {
         actions: &mut Vec<Action>,
     ) -> Vec<TokenId> {
         let mut ended = Vec::new();
-        for (id, token) in self.0.iter_mut().filter(|(id, token)| token.unsettled == 0 && !stands(**id)) {
+        for (id, token) in self.0.iter_mut().filter(|(id, token)| token.unsettled == 0 && !stands(*id)) {
             let ends_at = token.term.ends_at();
             if !token.owned || now >= ends_at {
                 ended.push(*id);
@@ -266,7 +281,7 @@ impl Tokens {
 
     /// Whether it is being revoked.
     pub(super) fn is_revoking(&self, id: TokenId) -> bool {
-        self.0.get(&id).is_some_and(|token| token.revoking.is_some())
+        self.get(id).is_some_and(|token| token.revoking.is_some())
     }
 
     /// Its revocation failed. It is tried again, or else its outcome is returned.
@@ -277,7 +292,7 @@ impl Tokens {
         failure: Failure,
         jitter: Jitter,
     ) -> Option<Outcome> {
-        let revoking = self.0.get_mut(&id)?.revoking.as_mut()?;
+        let revoking = self.get_mut(id)?.revoking.as_mut()?;
         match failure {
             Failure::TokenDead | Failure::Gone => Some(Outcome::Token),
             Failure::Forbidden | Failure::Refused | Failure::Unusable | Failure::CannotExtend => {
@@ -292,13 +307,14 @@ impl Tokens {
 
     /// It is revoked, or left to expire. False if it is unknown.
     pub(super) fn remove(&mut self, id: TokenId) -> bool {
-        self.0.remove(&id).is_some()
+        let index = self.0.iter().position(|(held, _)| *held == id);
+        index.map(|index| self.0.remove(index)).is_some()
     }
 
     /// Makes fields equal that no decision depends on, so that the model check recognises a state.
     #[cfg(test)]
     pub(super) fn forget_counts(&mut self) {
-        for token in self.0.values_mut() {
+        for (_, token) in &mut self.0 {
             token.term.renewals = 0;
         }
     }

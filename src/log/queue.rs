@@ -45,6 +45,12 @@ impl Queue {
         Ok(Guard(self.clone()))
     }
 
+    /// Writes what is in it, and ends it. Blocks, as no other thread does it.
+    pub(super) fn write_rest(&self, sink: impl Write) {
+        self.lock().ended = true;
+        self.write_lines(sink);
+    }
+
     fn push(&self, line: &[u8]) {
         let mut state = self.lock();
         if state.ended || state.bytes.saturating_add(line.len()) > self.0.capacity {

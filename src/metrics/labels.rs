@@ -1,5 +1,14 @@
 //! The words of the labels. Floor 0.
 
+/// The words of one label.
+pub(super) trait Label: Copy + 'static {
+    /// All of them.
+    const ALL: &'static [Self];
+
+    /// The word in the metric.
+    fn word(self) -> &'static str;
+}
+
 /// An enum whose variants are the values of one label.
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -12,6 +21,14 @@ macro_rules! label {
             #[must_use]
             pub(crate) const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            fn word(self) -> &'static str {
+                self.as_str()
             }
         }
     };
@@ -39,11 +56,27 @@ label! {
     }
 }
 
+impl Closed {
+    /// All of them, in the order in which they are documented.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Client,
+        Self::Upstream,
+        Self::Drain,
+        Self::LeaseEnd,
+        Self::LeaseEndCut,
+        Self::Revoked,
+        Self::Shutdown,
+        Self::Error,
+    ];
+}
+
 label! {
     /// Why a login failed.
     LoginFailure {
         /// No route for this user and database.
         NoRoute = "no_route",
+        /// The client is none of those who may use the route.
+        Denied = "denied",
         /// No usable credential within `login_wait`.
         NoCredential = "no_credential",
         /// The server refused the credential.

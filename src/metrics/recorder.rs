@@ -8,11 +8,13 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+use super::process::Process;
 use super::{RouteMetrics, Series};
 
 /// The process' metrics. Those of a route are kept by themselves, so that they go with it.
 pub(crate) struct Metrics {
-    process: PrometheusHandle,
+    recorder: PrometheusHandle,
+    process: Process,
     /// By name. What lives is held by the route's sessions and by its driver.
     routes: Mutex<Vec<Weak<Series>>>,
 }
@@ -23,9 +25,13 @@ impl Metrics {
     /// # Errors
     /// If there is a recorder already.
     pub(crate) fn install() -> Result<Self, BuildError> {
-        let process = builder()?.install_recorder()?;
+        let recorder = builder()?.install_recorder()?;
         describe();
-        Ok(Self { process, routes: Mutex::default() })
+        Ok(Self::of(recorder))
+    }
+
+    fn of(recorder: PrometheusHandle) -> Self {
+        Self { recorder, process: Process::new(), routes: Mutex::default() }
     }
 
     /// The metrics of the route with this name. Where another one of this name is still there, since it was removed and
@@ -47,6 +53,7 @@ impl Metrics {
     #[must_use]
     pub(crate) fn render(&self) -> String {
         let mut families = Families::default();
+        families.add(&self.recorder.render());
         families.add(&self.process.render());
         for series in self.living() {
             families.add(&series.render());
@@ -56,7 +63,7 @@ impl Metrics {
 
     /// Folds up the samples of histograms. Call it every few seconds, as there may be no scraper that does it.
     pub(crate) fn run_upkeep(&self) {
-        self.process.run_upkeep();
+        self.recorder.run_upkeep();
         for series in self.living() {
             series.run_upkeep();
         }
@@ -150,6 +157,16 @@ fn describe() {
         "How long sessions can go on if the secret server never answers again"
     );
     describe_gauge!("leasehold_lease_ends_timestamp_seconds", "When the current lease ends, in Unix time");
+    describe_gauge!(
+        "leasehold_lease_duration_seconds",
+        "How long a renewal of the current lease lasts at most: the lease, or its token's usable life if that is shorter"
+    );
+    describe_gauge!("leasehold_route_ready", "1 if sessions can log in through the route");
+    describe_gauge!("leasehold_ready", "1 if the process is ready, as /readyz says");
+    describe_gauge!(
+        "leasehold_vault_up",
+        "1 if the secret server has answered the latest request, and serves"
+    );
     describe_counter!("leasehold_issuances_total", "Requests for a credential, by outcome");
     describe_counter!("leasehold_proofs_total", "Logins that tried a fresh credential, by outcome");
     describe_counter!("leasehold_rotations_total", "Credentials that were published, by reason");
@@ -171,6 +188,7 @@ fn describe() {
         "Connections that failed before their startup message was whole, by reason"
     );
     describe_counter!("leasehold_log_lines_dropped_total", "Lines of the log that could not be written");
+    describe_counter!("leasehold_spans_lost_total", "Spans that no collector took");
     describe_gauge!("leasehold_build_info", "1, with the version");
 }
 
@@ -214,7 +232,7 @@ mod tests {
     }
 
     fn all_metrics() -> Metrics {
-        Metrics { process: builder().unwrap().build_recorder().handle(), routes: Mutex::default() }
+        Metrics::of(builder().unwrap().build_recorder().handle())
     }
 
     fn lines<'a>(text: &'a str, part: &str) -> Vec<&'a str> {
@@ -234,7 +252,13 @@ mod tests {
         let both = all.render();
         assert_eq!(lines(&both, "# TYPE leasehold_issuances_total counter").len(), 1, "{both}");
         assert_eq!(lines(&both, "# HELP leasehold_issuances_total").len(), 1, "{both}");
-        assert_eq!(lines(&both, "leasehold_issuances_total{").len(), 2, "{both}");
+        let issued = lines(&both, "leasehold_issuances_total{");
+        assert_eq!(issued.iter().filter(|line| line.ends_with(" 1")).count(), 2, "{both}");
+        assert_eq!(
+            issued.iter().filter(|line| line.ends_with(" 0")).count(),
+            4,
+            "the other outcomes: {both}"
+        );
         drop(one);
         assert_eq!(
             lines(&all.render(), "leasehold_sessions{route=\"one\"}"),

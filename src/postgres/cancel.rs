@@ -1,22 +1,31 @@
-//! CancelRequests: maps the key that a client holds to its server's key, and delivers requests. Floor 4.
+//! Delivers CancelRequests to the servers of their sessions. Floor 4.
 //!
 //! A request comes on a connection of its own and gets no reply. That connection is closed once the server has closed
 //! the connection on which it received the request, so the client knows that it was delivered.
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS>
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod rate;
+mod table;
+mod turns;
+
+use std::iter;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use crate::bucket::Bucket;
 use crate::clock;
 use crate::metrics::{self, Cancel};
 use crate::postgres::protocol::startup::CancelRequest;
 use crate::postgres::upstream::{CancelTarget, Upstream};
+use crate::socket::Peer;
+use crate::socket::descriptors::Descriptors;
+use rate::Rate;
+pub(super) use table::Registration;
+use table::Table;
+use turns::Turns;
 
 /// What happens to a request whose key is not in the table. It may belong to a session of another instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,93 +37,94 @@ pub(crate) enum Unknown {
     Forward,
 }
 
-/// The table of the keys of all sessions.
+/// The keys of all sessions, and the requests that are under way.
 pub(crate) struct Cancels {
-    targets: Mutex<HashMap<CancelRequest, Entry>>,
+    table: Arc<Table>,
+    turns: Turns,
     unknown: Unknown,
-    /// Limits the rate of requests with unknown keys, since each costs every upstream host a connection.
-    bucket: Mutex<Bucket>,
-    in_flight: Semaphore,
-}
-
-struct Entry {
-    target: Arc<CancelTarget>,
-    /// Distinguishes this entry from a later one with the same key: two servers may create equal keys.
-    session: u64,
+    /// Limits requests with unknown keys, since each costs every upstream host a connection.
+    rate: Arc<Rate>,
+    /// The descriptors of these connections beyond each client's own.
+    descriptors: Arc<Descriptors>,
 }
 
 impl Cancels {
-    /// Creates an empty table.
+    /// Creates an empty table. `descriptors` counts those that requests take.
     #[must_use]
-    pub(crate) fn new(unknown: Unknown) -> Self {
-        Self {
-            targets: Mutex::default(),
-            unknown,
-            bucket: Mutex::new(Bucket::full(BURST, ONE_EACH)),
-            in_flight: Semaphore::new(MAX_IN_FLIGHT),
-        }
+    pub(crate) fn new(unknown: Unknown, descriptors: Arc<Descriptors>) -> Self {
+        Self { table: Arc::default(), turns: Turns::default(), unknown, rate: Arc::default(), descriptors }
     }
 
-    /// Adds the key that a session's client was given. Dropping the registration removes it.
+    /// Adds the key that a session's client was given: `other_key`, or else the server's. Dropping the registration removes
+    /// it.
     pub(super) fn register(
-        self: &Arc<Self>,
-        key: CancelRequest,
+        &self,
+        other_key: Option<CancelRequest>,
         target: Arc<CancelTarget>,
-        session: u64,
     ) -> Registration {
-        let entry = Entry { target, session };
-        self.targets.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), entry);
-        Registration { cancels: Arc::clone(self), key, session }
+        self.table.register(other_key, target)
     }
 
-    /// Handles one request until the server has closed the connection or `SEND_WITHIN` has passed. A request with an
-    /// unknown key may go to `upstreams`.
+    /// Handles one request of this client, its wait for a turn included, until the server has closed the connection or
+    /// `SEND_WITHIN` has passed. A request with an unknown key may go to `upstreams`.
     pub(super) async fn handle(
         &self,
+        source: Peer,
         request: &CancelRequest,
         upstreams: impl FnOnce() -> Vec<Arc<Upstream>>,
     ) {
-        let known = self
-            .targets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(request)
-            .map(|entry| Arc::clone(&entry.target));
-        let outcome = match known {
-            Some(target) => match target.send(SEND_WITHIN).await {
-                Ok(()) => Cancel::Known,
-                Err(error) => {
-                    tracing::warn!(error = %error, "a cancel request did not reach its server");
-                    Cancel::Failed
-                }
-            },
-            None if self.unknown == Unknown::Forward => self.forward(request, upstreams()).await,
+        let outcome = match self.table.get(request) {
+            Some(target) => self.send(request, &target).await,
+            None if self.unknown == Unknown::Forward => self.forward(source, request, upstreams()).await,
             None => Cancel::Failed,
         };
         metrics::cancel_request(outcome);
     }
 
-    /// Sends a request with an unknown key to all distinct hosts.
-    async fn forward(&self, request: &CancelRequest, upstreams: Vec<Arc<Upstream>>) -> Cancel {
-        let allowed = self.bucket.lock().unwrap_or_else(PoisonError::into_inner).try_take(clock::now());
-        let Ok(_permit) = self.in_flight.try_acquire() else {
+    /// Sends a request with a known key to the server of its session, after those with the same key.
+    async fn send(&self, request: &CancelRequest, target: &CancelTarget) -> Cancel {
+        let ends_at = Instant::now() + SEND_WITHIN;
+        let Some(_turn) = self.turns.next(request, SEND_WITHIN).await else {
             return Cancel::Limited;
         };
-        if !allowed {
-            return Cancel::Limited;
-        }
-        let mut sending = JoinSet::new();
-        for (upstream, host) in distinct_hosts(&upstreams) {
-            let request = request.clone();
-            sending.spawn(async move { upstream.cancel(host, &request, SEND_WITHIN).await.is_ok() });
-        }
-        let mut outcome = Cancel::Failed;
-        while let Some(sent) = sending.join_next().await {
-            if matches!(sent, Ok(true)) {
-                outcome = Cancel::Forwarded;
+        match target.send(ends_at.saturating_duration_since(Instant::now())).await {
+            Ok(()) => Cancel::Known,
+            Err(error) => {
+                tracing::warn!(error = %error, "a cancel request did not reach its server");
+                Cancel::Failed
             }
         }
-        outcome
+    }
+
+    /// Sends a request with an unknown key to all distinct hosts.
+    async fn forward(&self, source: Peer, request: &CancelRequest, upstreams: Vec<Arc<Upstream>>) -> Cancel {
+        let Some(_permit) = self.rate.begin(source, clock::now()) else {
+            return Cancel::Limited;
+        };
+        let hosts = distinct_hosts(&upstreams);
+        let all = hosts.len();
+        // The client's own descriptors are enough for one host.
+        let descriptors = iter::once(None).chain(iter::from_fn(|| self.descriptors.take().map(Some)));
+        let mut sending = JoinSet::new();
+        for ((upstream, host), descriptors) in hosts.into_iter().zip(descriptors) {
+            let request = request.clone();
+            sending.spawn(async move {
+                let _held = descriptors;
+                upstream.cancel(host, &request, SEND_WITHIN).await.is_ok()
+            });
+        }
+        let is_whole = sending.len() == all;
+        let mut is_sent = false;
+        while let Some(sent) = sending.join_next().await {
+            is_sent |= matches!(sent, Ok(true));
+        }
+        if !is_whole {
+            Cancel::Limited
+        } else if is_sent {
+            Cancel::Forwarded
+        } else {
+            Cancel::Failed
+        }
     }
 }
 
@@ -133,28 +143,8 @@ fn distinct_hosts(upstreams: &[Arc<Upstream>]) -> Vec<(Arc<Upstream>, usize)> {
     found
 }
 
-/// A session's key in the table. Dropping it removes the key.
-pub(super) struct Registration {
-    cancels: Arc<Cancels>,
-    key: CancelRequest,
-    session: u64,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        let mut targets = self.cancels.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        if targets.get(&self.key).is_some_and(|entry| entry.session == self.session) {
-            targets.remove(&self.key);
-        }
-    }
-}
-
 const SEND_WITHIN: Duration = Duration::from_secs(5);
 const MAX_HOSTS: usize = 8;
-const MAX_IN_FLIGHT: usize = 4;
-/// So many requests with unknown keys may pass at once, and then one per `ONE_EACH`.
-const BURST: u32 = 10;
-const ONE_EACH: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 pub(in crate::postgres) mod tests {
@@ -162,7 +152,6 @@ pub(in crate::postgres) mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::postgres::protocol::auth::method::RequireAuth;
     use crate::postgres::upstream::uri::Uri;
     use crate::postgres::upstream::{Settings, Shared, UpstreamSession};
     use crate::secret::Secret;
@@ -179,7 +168,8 @@ pub(in crate::postgres) mod tests {
         let uri = format!("postgresql://{}/shop?sslmode=disable", listener.local_addr().unwrap());
         let settings = Settings {
             connect_timeout: Duration::from_secs(5),
-            require_auth: RequireAuth::default(),
+            // These servers let everybody in.
+            require_auth: "scram-sha-256,none".parse().unwrap(),
             replica_grace: None,
             shared: Shared::default(),
         };
@@ -198,6 +188,8 @@ pub(in crate::postgres) mod tests {
         (listener, session.unwrap(), server)
     }
 
+    const SOURCE: Peer = Peer::User(None);
+
     fn request(key: &[u8]) -> CancelRequest {
         CancelRequest::from_backend_key_data(key).unwrap()
     }
@@ -205,21 +197,41 @@ pub(in crate::postgres) mod tests {
     #[tokio::test]
     async fn a_known_key_reaches_its_server_until_the_session_is_over() {
         let (listener, session, _server) = session().await;
-        let cancels = Arc::new(Cancels::new(Unknown::Off));
+        let cancels = Arc::new(Cancels::new(Unknown::Off, Arc::default()));
         // The client's key may differ from the server's.
         let key = request(&[9; 40]);
-        let registration = cancels.register(key.clone(), Arc::new(session.cancel.unwrap()), 1);
+        let registration = cancels.register(Some(key.clone()), session.cancel.unwrap());
         let accepting = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut packet = [0; 16];
             stream.read_exact(&mut packet).await.unwrap();
             packet
         };
-        let ((), packet) = tokio::join!(cancels.handle(&key, Vec::new), accepting);
+        let ((), packet) = tokio::join!(cancels.handle(SOURCE, &key, Vec::new), accepting);
         assert_eq!(packet, CANCEL);
         drop(registration);
-        cancels.handle(&key, Vec::new).await;
-        assert!(cancels.targets.lock().unwrap().is_empty());
+        cancels.handle(SOURCE, &key, Vec::new).await;
+        assert_eq!(cancels.table.len(), 0);
+        nobody_came_before(&listener).await;
+    }
+
+    #[tokio::test]
+    async fn a_flood_with_a_known_key_costs_the_server_one_connection_at_a_time() {
+        let (listener, session, _server) = session().await;
+        let cancels = Arc::new(Cancels::new(Unknown::Off, Arc::default()));
+        let key = request(&[9; 40]);
+        let _registration = cancels.register(Some(key.clone()), session.cancel.unwrap());
+        let mut flood = JoinSet::new();
+        for _ in 0..9 {
+            let (cancels, key) = (Arc::clone(&cancels), key.clone());
+            flood.spawn(async move { cancels.handle(SOURCE, &key, Vec::new).await });
+        }
+        for _ in 0..9 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 16]).await.unwrap();
+            nobody_came_before(&listener).await;
+        }
+        flood.join_all().await;
         nobody_came_before(&listener).await;
     }
 
@@ -234,7 +246,8 @@ pub(in crate::postgres) mod tests {
         let uri = Uri::parse(&format!("postgresql://{hosts}/?sslmode=disable")).unwrap();
         let settings = Settings {
             connect_timeout: Duration::from_secs(5),
-            require_auth: RequireAuth::default(),
+            // These servers let everybody in.
+            require_auth: "scram-sha-256,none".parse().unwrap(),
             replica_grace: None,
             shared: Shared::default(),
         };
@@ -256,11 +269,32 @@ pub(in crate::postgres) mod tests {
             assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
             packet
         };
-        let cancels = Cancels::new(Unknown::Forward);
+        let cancels = Cancels::new(Unknown::Forward, Arc::default());
         let key = request(&[0, 0, 0, 7, 1, 2, 3, 4]);
-        let ((), first, second) = tokio::join!(cancels.handle(&key, || upstreams), heard(&one), heard(&two));
+        let ((), first, second) =
+            tokio::join!(cancels.handle(SOURCE, &key, || upstreams), heard(&one), heard(&two));
         assert_eq!((first, second), (CANCEL, CANCEL));
         nobody_came_before(&one).await;
+        nobody_came_before(&two).await;
+    }
+
+    #[tokio::test]
+    async fn an_unknown_key_takes_no_descriptors_that_are_kept_for_leases() {
+        let one = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let two = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstreams =
+            vec![upstream(&format!("{},{}", one.local_addr().unwrap(), two.local_addr().unwrap()))];
+        let descriptors = Arc::new(Descriptors::default());
+        descriptors.keep_for(0, usize::MAX);
+        let cancels = Cancels::new(Unknown::Forward, descriptors);
+        let key = request(&[0, 0, 0, 7, 1, 2, 3, 4]);
+        let ((), first) = tokio::join!(cancels.handle(SOURCE, &key, || upstreams), async {
+            let (mut stream, _) = one.accept().await.unwrap();
+            let mut packet = [0; 16];
+            stream.read_exact(&mut packet).await.unwrap();
+            packet
+        });
+        assert_eq!(first, CANCEL, "the client has a descriptor for one");
         nobody_came_before(&two).await;
     }
 
@@ -273,12 +307,12 @@ pub(in crate::postgres) mod tests {
     #[tokio::test]
     async fn a_key_that_two_servers_made_is_the_later_sessions() {
         let (_listener, session, _server) = session().await;
-        let cancels = Arc::new(Cancels::new(Unknown::Off));
-        let target = Arc::new(session.cancel.unwrap());
+        let cancels = Arc::new(Cancels::new(Unknown::Off, Arc::default()));
+        let target = session.cancel.unwrap();
         let key = request(&[9; 8]);
-        let earlier = cancels.register(key.clone(), Arc::clone(&target), 1);
-        let _later = cancels.register(key.clone(), target, 2);
+        let earlier = cancels.register(Some(key.clone()), Arc::clone(&target));
+        let _later = cancels.register(Some(key), target);
         drop(earlier);
-        assert_eq!(cancels.targets.lock().unwrap().len(), 1);
+        assert_eq!(cancels.table.len(), 1);
     }
 }

@@ -15,9 +15,9 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
 
 use crate::clock;
 use crate::credentials::Guard;
@@ -25,10 +25,12 @@ use crate::lease::{Ending, GenerationId};
 use crate::metrics::{Closed, Direction, RouteMetrics};
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::phase::Phase;
-use crate::postgres::upstream::CancelTarget;
+use crate::published::{Published, Watched};
+use crate::session::activity::SessionState;
 use crate::session::end::{self, EndDecision, EndPolicy, HardClose, Stop};
+use crate::session::registry::Session as Listed;
 use crate::session::timer::Timer;
-use crate::session::{Buffered, WatchedValue, read_buffer};
+use crate::session::{Buffered, read_buffer};
 use crate::time::Time;
 
 use pipe::{Pipe, Step, Unreadable};
@@ -37,18 +39,22 @@ use pipe::{Pipe, Step, Unreadable};
 pub(super) struct Session {
     /// The session's place in its generation.
     pub(super) guard: Guard,
+    /// Where it leaves what it does.
+    pub(super) listed: Arc<Listed>,
     /// The metrics of its route.
     pub(super) metrics: Arc<RouteMetrics>,
     /// Called with the generation's number when the server denies something as though the role had lost its rights.
     pub(super) denied: Denied,
-    /// Where its CancelRequest goes.
-    pub(super) cancel: Option<Arc<CancelTarget>>,
     /// What the process asks of its sessions.
-    pub(super) stop: watch::Receiver<Stop>,
+    pub(super) stop: Arc<Published<Stop>>,
+    /// Whether the upstream's session is wanted for another client.
+    pub(super) reuse: bool,
+    /// Bounds the last message to the client; a hard close has its own, shorter bounds.
+    pub(super) send_within: Duration,
 }
 
-/// Called for each 42501 or 42704 that passes by, with the generation's number.
-pub(super) type Denied = Arc<dyn Fn(GenerationId) + Send + Sync>;
+/// Called for each 42501 or 42704 that passes by, with the generation's number. The box makes it one word.
+pub(super) type Denied = Arc<Box<dyn Fn(GenerationId) + Send + Sync>>;
 
 /// A client and its upstream, logged in, both at their first ReadyForQuery. Ready when the session has to be closed,
 /// which is then done by [`Relay::close`].
@@ -58,18 +64,43 @@ pub(super) struct Relay<C, U> {
     to_upstream: Pipe,
     to_client: Pipe,
     phase: Phase,
-    /// Since when the server has owed no answer; `None` while it owes one.
-    quiet_since: Option<Time>,
+    /// Since when the server has owed no answer; [`Time::NEVER`] while it owes one.
+    quiet_since: Time,
     /// The server has said that it ends the session.
     ended_by_server: bool,
+    /// The server has reported a transaction's end since the activity was noted.
+    transaction_ended: bool,
+    listed: Arc<Listed>,
+    metrics: Arc<RouteMetrics>,
     ends: EndPolicy,
-    ending: WatchedValue<Ending>,
-    stop: WatchedValue<Stop>,
+    ending: Watched<Ending, Stop>,
     timer: Timer,
     guard: Guard,
-    metrics: Arc<RouteMetrics>,
     denied: Denied,
-    cancel: Option<Arc<CancelTarget>>,
+    reuse: Reuse,
+    /// In milliseconds, which fit where the flags leave room.
+    send_within: u32,
+}
+
+/// Whether the upstream's session may serve another client once this one has left.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reuse {
+    /// It may, as far as is known: it is wanted, and the server has reported no error in it.
+    possible: bool,
+    /// The server has reported another value of a parameter.
+    reported: bool,
+}
+
+/// What is left of a session whose client has left with a Terminate between transactions.
+pub(super) struct Left<C, U> {
+    /// The client, to be closed.
+    pub(super) client: C,
+    /// The upstream, which knows nothing of the client's end.
+    pub(super) upstream: U,
+    /// The session's place in its generation.
+    pub(super) guard: Guard,
+    /// The server has reported other values of its parameters.
+    pub(super) reported: bool,
 }
 
 /// Why the relay has stopped.
@@ -90,6 +121,9 @@ pub(super) enum RelayExit {
     ClientGone,
     /// The server sent bytes that are no message.
     UpstreamUnreadable,
+    /// The client has sent Terminate between transactions. The server has not got it: its session may be used again, see
+    /// [`Relay::into_left`].
+    ClientLeft,
 }
 
 impl<C, U> Relay<C, U>
@@ -98,26 +132,40 @@ where
     U: AsyncRead + AsyncWrite + Unpin,
 {
     /// What was read ahead is the client's behind its StartupMessage, and the server's behind its first ReadyForQuery.
-    pub(super) fn new(client: Buffered<C>, upstream: Buffered<U>, session: Session) -> Box<Self> {
-        let Session { guard, metrics, denied, cancel, stop } = session;
-        Box::new(Self {
+    pub(super) fn new(client: Buffered<C>, upstream: Buffered<U>, session: Session) -> Self {
+        let Session { guard, listed, metrics, denied, stop, reuse, send_within } = session;
+        Self {
             client: client.stream,
             upstream: upstream.stream,
             // PostgreSQL has its own way with bytes that are no message.
             to_upstream: Pipe::new(&client.buffer, Unreadable::Passed),
             to_client: Pipe::new(&upstream.buffer, Unreadable::Refused),
             phase: Phase::default(),
-            quiet_since: None,
+            quiet_since: Time::NEVER,
             ended_by_server: false,
+            transaction_ended: false,
+            listed,
+            metrics,
             ends: EndPolicy::new(rand::random()),
-            ending: WatchedValue::new(guard.generation().ending()),
-            stop: WatchedValue::new(stop),
+            ending: Watched::new(guard.generation().published_ending(), stop),
             timer: Timer::default(),
             guard,
-            metrics,
             denied,
-            cancel,
-        })
+            reuse: Reuse { possible: reuse, reported: false },
+            // At least one.
+            send_within: u32::try_from(send_within.as_micros().div_ceil(1000)).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Bounds the last message to the client.
+    pub(super) fn send_within(&self) -> Duration {
+        Duration::from_millis(self.send_within.into())
+    }
+
+    /// What is left after [`RelayExit::ClientLeft`].
+    pub(super) fn into_left(self) -> Left<C, U> {
+        let Self { client, upstream, guard, reuse, .. } = self;
+        Left { client, upstream, guard, reported: reuse.reported }
     }
 
     /// Both directions in turns, until neither can move or the session has to end. What the server said is forwarded
@@ -138,7 +186,7 @@ where
                 Step::SourceFailed(kind) => return Poll::Ready(upstream_failed(kind)),
                 Step::Unreadable => return Poll::Ready(RelayExit::UpstreamUnreadable),
                 Step::SinkFailed => self.to_client.lose_sink(),
-                Step::Moved | Step::Blocked | Step::TooLate => {}
+                Step::Moved | Step::Blocked | Step::TooLate | Step::Terminated => {}
             }
             if down != Step::Blocked && !self.to_client.has_sink() {
                 if self.phase.statement_running() {
@@ -165,7 +213,8 @@ where
                     let close = end::by_the_clock(clock::now(), Closed::LeaseEnd);
                     return Poll::Ready(RelayExit::Hard(close));
                 }
-                Step::Moved => self.quiet_since = None,
+                Step::Terminated => return Poll::Ready(RelayExit::ClientLeft),
+                Step::Moved => self.quiet_since = Time::NEVER,
                 Step::SourceEnded | Step::SourceFailed(_) | Step::Blocked | Step::Unreadable => {}
             }
             if !matches!(up, Step::Moved | Step::Blocked) {
@@ -174,7 +223,7 @@ where
             }
             if down == Step::Blocked && up == Step::Blocked {
                 if let EndDecision::IfQuiet { cause, .. } = order
-                    && self.quiet_since.is_some()
+                    && self.quiet_since().is_some()
                     && self.is_idle()
                 {
                     return Poll::Ready(RelayExit::Idle(cause));
@@ -188,9 +237,8 @@ where
 
     /// Decides whether the session has to end, and registers all wake-ups that may change that.
     fn order(&mut self, cx: &mut Context<'_>, now: Time) -> EndDecision {
-        let ending = self.ending.look(cx);
-        let stop = self.stop.look(cx);
-        let idle_since = self.quiet_since.filter(|_| ending.drain_from.is_some() && self.is_idle());
+        let (ending, stop) = self.ending.look(cx);
+        let idle_since = self.quiet_since().filter(|_| ending.drain_from.is_some() && self.is_idle());
         let order = self.ends.order(now, idle_since, ending, stop);
         let look_at = match order {
             EndDecision::Relay { look_at } => look_at,
@@ -217,24 +265,48 @@ where
     /// `now` is the time of the turn: what moved in it, moved then.
     fn note_quiet(&mut self, now: Time) {
         if !self.is_quiet() {
-            self.quiet_since = None;
-        } else if self.quiet_since.is_none() {
-            self.quiet_since = Some(now);
+            self.quiet_since = Time::NEVER;
+        } else if self.quiet_since().is_none() {
+            self.quiet_since = now;
         }
+    }
+
+    fn quiet_since(&self) -> Option<Time> {
+        Some(self.quiet_since).filter(|since| *since != Time::NEVER)
+    }
+
+    fn note_activity(&mut self, now: Time) {
+        let state = if self.phase.statement_running() {
+            SessionState::Active
+        } else if self.phase.between_transactions() {
+            SessionState::Idle
+        } else {
+            SessionState::IdleInTransaction
+        };
+        self.listed.activity.note(now, state, std::mem::take(&mut self.transaction_ended));
     }
 
     fn step_to_client(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Step {
         let phase = &mut self.phase;
-        let (mut denied, mut ended) = (false, false);
+        let (mut denied, mut ended, mut failed, mut reported) = (false, false, false, false);
+        let transaction_ended = &mut self.transaction_ended;
         let always = || true;
         let step = self.to_client.step(cx, buffer, &mut self.upstream, &mut self.client, always, |frame| {
             phase.backend(frame.tag, frame.body);
-            if frame.tag == b'E' {
-                denied |= is_denial(frame.body);
-                ended |= is_fatal(frame.body);
+            match frame.tag {
+                b'Z' => *transaction_ended |= frame.body.first() == Some(&b'I'),
+                b'E' => {
+                    failed = true;
+                    denied |= is_denial(frame.body);
+                    ended |= is_fatal(frame.body);
+                }
+                b'S' => reported = true,
+                _ => {}
             }
         });
         self.ended_by_server |= ended;
+        self.reuse.possible &= !failed;
+        self.reuse.reported |= reported;
         if denied {
             (self.denied)(self.guard.generation().number());
         }
@@ -242,6 +314,7 @@ where
     }
 
     fn step_to_upstream(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Step {
+        self.to_upstream.hold_terminate(self.reuse.possible && self.is_idle());
         let phase = &mut self.phase;
         let generation = self.guard.generation();
         let in_time = || clock::now() < generation.hard_close_at();
@@ -271,10 +344,12 @@ where
         let up = self.to_upstream.take_moved();
         if up > 0 {
             self.metrics.relayed(Direction::Upstream, up);
+            self.listed.activity.relayed(Direction::Upstream, up);
         }
         let down = self.to_client.take_moved();
         if down > 0 {
             self.metrics.relayed(Direction::Client, down);
+            self.listed.activity.relayed(Direction::Client, down);
         }
     }
 }
@@ -291,6 +366,7 @@ where
         let now = clock::now();
         let done = read_buffer::lend(|buffer| this.turn(cx, now, buffer));
         this.note_quiet(now);
+        this.note_activity(now);
         this.count();
         done
     }

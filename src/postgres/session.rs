@@ -15,143 +15,139 @@ mod handshake;
 mod login;
 mod reasons;
 mod routes;
+mod shared;
 mod warm;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{Mutex, watch};
-use tokio::time::{sleep, timeout};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
 
-use crate::acceptor::Acceptor;
-use crate::dial::{Discard, Stream};
+use crate::clock;
+use crate::dial::Stream;
 use crate::error::Chain;
-use crate::metrics::{self, OpenSession};
-use crate::postgres::cancel::{Cancels, Registration};
+use crate::metrics::{self, Closed, OpenSession};
+use crate::postgres::cancel::Registration;
 use crate::postgres::protocol::startup::CancelRequest;
 use crate::postgres::relay::{self, Relay};
-use crate::session::end::Stop;
-use crate::session::{Limits, SessionLimit, SessionPermit};
-use crate::socket::descriptors::Descriptors;
-use crate::socket::{Client, Connections};
+use crate::session::registry::Place;
+use crate::session::{Limits, SessionPermit, audit};
+use crate::socket::Client;
 
 pub(crate) use away::turn_away;
 use entry::{Entry, Rejected};
 use handshake::Request;
 pub(crate) use routes::{FAILURES_EVERY, Routes, SessionRoute, UsedDatabases};
+pub(crate) use shared::Shared;
+use warm::Returns;
 pub(crate) use warm::WarmSessions;
 
-/// What all sessions share.
-pub(crate) struct Shared {
-    routes: RwLock<Arc<Routes>>,
-    limits: Limits,
-    acceptor: Arc<Acceptor>,
-    cancels: Arc<Cancels>,
-    stop: watch::Receiver<Stop>,
-    session_limit: SessionLimit,
-    descriptors: Arc<Descriptors>,
-    /// Clients for which there were no descriptors.
-    turned_away: Mutex<Connections>,
-}
-
-impl Shared {
-    /// Makes it for these routes. `stop` is what the process asks of its sessions, `descriptors` counts what its clients
-    /// take.
-    #[must_use]
-    pub(crate) fn new(
-        routes: Routes,
-        limits: Limits,
-        cancels: Cancels,
-        stop: watch::Receiver<Stop>,
-        descriptors: Descriptors,
-    ) -> Arc<Self> {
-        let descriptors = Arc::new(descriptors);
-        descriptors.keep_for(routes.len(), routes.most_warm());
-        let turned_away = descriptors.shares().turned_away;
-        Arc::new(Self {
-            routes: RwLock::new(Arc::new(routes)),
-            limits,
-            acceptor: Arc::default(),
-            cancels: Arc::new(cancels),
-            stop,
-            session_limit: SessionLimit::default(),
-            descriptors,
-            turned_away: Mutex::new(Connections::new(turned_away, turned_away)),
-        })
-    }
-
-    /// Sets other routes for new sessions; those that exist keep theirs.
-    pub(crate) fn set_routes(&self, routes: Routes) {
-        self.descriptors.keep_for(routes.len(), routes.most_warm());
-        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
-    }
-
-    /// The certificates that clients are offered TLS with; none at first.
-    #[must_use]
-    pub(crate) fn acceptor(&self) -> &Arc<Acceptor> {
-        &self.acceptor
-    }
-
-    /// Counts the descriptors of clients.
-    #[must_use]
-    pub(crate) fn descriptors(&self) -> &Arc<Descriptors> {
-        &self.descriptors
-    }
-
-    /// Ends `span` after the process has begun to close its sessions.
-    async fn closing_for(&self, span: Duration) {
-        let mut stop = self.stop.clone();
-        if stop.wait_for(|stop| *stop != Stop::Running).await.is_err() {
-            // The sender is gone: no stop will come.
-            std::future::pending::<()>().await;
-        }
-        sleep(span).await;
-    }
-
-    fn routes(&self) -> Arc<Routes> {
-        Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Serves one client to its end. `id`: no other session of the process has it.
+/// Serves one client to its end. `id`: no other session of the process has it. `handshake` is held until its request is
+/// read.
 ///
 /// Not cancel safe: dropped, it leaves the server's session uncounted for. To end it early use [`Stop`].
-pub(crate) async fn serve(client: Client, shared: Arc<Shared>, id: u64) {
-    // Both are boxed: while a session is idle its task holds two pointers, not the states of its begin and its end.
-    let Some(mut open) = Box::pin(begin(client, shared, id)).await else {
-        return;
-    };
-    let done = (&mut *open.relay).await;
-    Box::pin(open.close(done)).await;
+pub(crate) fn serve(
+    client: Client,
+    shared: Arc<Shared>,
+    id: u64,
+    handshake: SessionPermit,
+) -> impl Future<Output = ()> + Send + 'static {
+    Serving(Box::new(Stage::Around(Box::pin(begin(client, shared, id, handshake)))))
+}
+
+/// The task of a session. It is one word long, as tokio has room for three in a task of 128 bytes, and the next larger one
+/// is of 256.
+struct Serving(Box<Stage>);
+
+/// How far a session has come.
+///
+/// ```text
+///   Around ──first ReadyForQuery──▶ Relay ──▶ Around ──▶ Over
+/// ```
+#[expect(clippy::large_enum_variant, reason = "most sessions are in the large one most of the time")]
+enum Stage {
+    /// It begins, or ends: then there is no session to come.
+    Around(Around),
+    /// Its client has had its first ReadyForQuery.
+    Relay(Open<Client, Stream>),
+    /// Both sockets are closed.
+    Over,
+}
+
+type Around = Pin<Box<dyn Future<Output = Option<Open<Client, Stream>>> + Send>>;
+
+impl Future for Serving {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let stage = &mut *self.get_mut().0;
+        loop {
+            match stage {
+                Stage::Around(around) => {
+                    let open = ready!(around.as_mut().poll(cx));
+                    *stage = open.map_or(Stage::Over, Stage::Relay);
+                }
+                Stage::Relay(open) => {
+                    let done = ready!(Pin::new(&mut open.relay).poll(cx));
+                    if let Stage::Relay(open) = std::mem::replace(stage, Stage::Over) {
+                        *stage = Stage::Around(Box::pin(async move {
+                            open.close(done).await;
+                            None
+                        }));
+                    }
+                }
+                Stage::Over => return Poll::Ready(()),
+            }
+        }
+    }
 }
 
 /// A session whose client has had its first ReadyForQuery.
 struct Open<C, U> {
-    relay: Box<Relay<C, U>>,
+    relay: Relay<C, U>,
     counted: OpenSession,
-    send_timeout: Duration,
-    /// Held until the server has closed.
-    _registration: Option<Registration>,
+    /// Held until the server has closed, or the client of a session that is returned has left.
+    registration: Option<Registration>,
+    place: Place,
+    returns: Option<Box<Returns>>,
     permits: (SessionPermit, SessionPermit),
 }
 
-impl<C, U> Open<C, U>
-where
-    C: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin + Discard,
-{
+impl Open<Client, Stream> {
     async fn close(self, done: relay::RelayExit) {
-        let Self { relay, counted, send_timeout, _registration, permits } = self;
+        let Self { relay, counted, registration, place, returns, permits } = self;
+        place.session().activity.closing(clock::now());
+        if let (relay::RelayExit::ClientLeft, Some(returns)) =
+            (done, returns.filter(|returns| returns.have_room()))
+        {
+            let send_timeout = relay.send_within();
+            let relay::Left { mut client, upstream, guard, reported } = relay.into_left();
+            audit::closed(place.session(), Closed::Client);
+            let id = place.session().id;
+            drop((registration, place, permits));
+            returns.give_back(upstream, guard, reported);
+            tracing::debug!(session.id = id, "its upstream session may serve another client");
+            counted.closed(Closed::Client);
+            return relay::close_client(&mut client, &[], send_timeout).await;
+        }
         // A client that has gone takes up no place, however long its server takes to notice.
         let _permits = (done != relay::RelayExit::ClientGone).then_some(permits);
-        let cause = relay.close(done, send_timeout).await;
-        tracing::debug!(cause = cause.as_str(), "session closed");
+        let cancel = registration.as_ref().map(Registration::target);
+        let cause = Box::new(relay).close(done, cancel).await;
+        audit::closed(place.session(), cause);
         counted.closed(cause);
     }
 }
 
-async fn begin(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Client, Stream>> {
+async fn begin(
+    client: Client,
+    shared: Arc<Shared>,
+    id: u64,
+    handshake: SessionPermit,
+) -> Option<Open<Client, Stream>> {
     let Limits { handshake_timeout, send_timeout, .. } = shared.limits;
     let acceptor = shared.acceptor.in_force();
     let request = tokio::select! {
@@ -159,15 +155,25 @@ async fn begin(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Clie
         request = encryption::answer(client, acceptor.as_deref(), handshake_timeout, send_timeout) => request,
         () = shared.closing_for(LAST_PACKET_WITHIN) => return None,
     };
+    drop(handshake);
     match request {
         Ok((Request::Session(startup), mut client)) => {
-            match Entry::log_in(&mut client, &startup, &shared).await {
-                Ok(entry) => entry.open(client, &shared, id).await,
-                Err(Rejected::Refused(message)) => {
-                    relay::close_client(&mut client.stream, &message, send_timeout).await;
+            if let Some(console) = shared.console_for(&startup, &client.stream) {
+                console.serve(client, &startup, shared.stop.subscribe(), send_timeout).await;
+                return None;
+            }
+            let mut span = shared.trace_login(id);
+            match Entry::log_in(&mut client, &startup, &shared, &mut span).await {
+                Ok(entry) => entry.open(client, &shared, id, span).await,
+                Err(rejected) => {
+                    span.word("outcome", rejected.outcome());
+                    // However long the client takes to read why.
+                    span.end();
+                    if let Rejected::Refused { message, .. } = rejected {
+                        relay::close_client(&mut client.stream, &message, send_timeout).await;
+                    }
                     None
                 }
-                Err(Rejected::Disconnected) => None,
             }
         }
         Ok((Request::Cancel(cancel), client)) => {
@@ -186,8 +192,8 @@ async fn begin(client: Client, shared: Arc<Shared>, id: u64) -> Option<Open<Clie
 }
 
 /// Sends the request on. There is no reply: the close tells the client that the request was delivered.
-async fn answer_cancel<C: AsyncWrite + Unpin>(mut client: C, cancel: &CancelRequest, shared: &Shared) {
-    shared.cancels.handle(cancel, || shared.routes().upstreams()).await;
+async fn answer_cancel(mut client: Client, cancel: &CancelRequest, shared: &Shared) {
+    shared.cancels.handle(client.source(), cancel, || shared.routes().upstreams()).await;
     let _ = timeout(shared.limits.send_timeout, client.shutdown()).await;
 }
 
@@ -202,31 +208,48 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
-    use crate::postgres::cancel::Unknown;
+    use crate::postgres::cancel::{Cancels, Unknown};
     use crate::postgres::protocol::error_response;
+    use crate::postgres::upstream::CancelTarget;
+    use crate::published::Published;
+    use crate::session::end::Stop;
+    use crate::socket::descriptors::Descriptors;
 
     /// A session without any route, and its client's end.
-    fn session() -> (impl Future<Output = ()> + Send + 'static, UnixStream, watch::Sender<Stop>) {
+    fn session() -> (impl Future<Output = ()> + Send + 'static, UnixStream, Arc<Published<Stop>>) {
         let (near, client) = UnixStream::pair().unwrap();
         let within = Duration::from_secs(5);
-        let limits =
-            Limits { handshake_timeout: within, login_wait: within, send_timeout: within, max_sessions: 0 };
-        let stop = watch::Sender::new(Stop::Running);
-        let shared = Shared::new(
-            Routes::default(),
-            limits,
-            Cancels::new(Unknown::Off),
-            stop.subscribe(),
-            Descriptors::default(),
-        );
-        (serve(Client::Unix(near), shared, 1), client, stop)
+        let limits = Limits {
+            handshake_timeout: within,
+            login_wait: within,
+            send_timeout: within,
+            max_sessions: 0,
+            max_handshakes: 0,
+            logins_per_second: 0,
+        };
+        let stop = Published::new(Stop::Running);
+        let descriptors = Arc::new(Descriptors::default());
+        let cancels = Cancels::new(Unknown::Off, Arc::clone(&descriptors));
+        let shared = Shared::new(Routes::default(), limits, cancels, Arc::clone(&stop), descriptors);
+        let handshake = shared.begin_handshake().unwrap();
+        (serve(Client::Unix(near), shared, 1, handshake), client, stop)
     }
 
     #[tokio::test]
     async fn the_task_of_a_session_is_small() {
         let (session, ..) = session();
         let bytes = size_of_val(&session);
-        assert!(bytes <= 256, "{bytes} bytes");
+        assert!(bytes <= 8, "{bytes} bytes");
+    }
+
+    #[test]
+    fn what_an_idle_session_holds_is_small() {
+        // tokio aligns what it keeps of a socket, 256 bytes, to 128. glibc puts 8 in front of each block: between two of those
+        // there is room for one of 104 bytes or of 360, and for none in between.
+        let (of_task, to_cancel) = (size_of::<Stage>(), size_of::<CancelTarget>());
+        assert!(of_task <= 360, "{of_task} bytes");
+        // An `Arc` counts in two words.
+        assert!(to_cancel + 16 <= 104, "{to_cancel} bytes");
     }
 
     #[tokio::test]

@@ -10,15 +10,19 @@
 //! | `client` | a session in the hands of tokio-postgres, for questions of our own |
 //! | [`cancel`] | the way to cancel a session's statement |
 //! | `target` | `target_session_attrs` |
+//! | `reset` | what makes a session ready for another client |
 //! | [`refusal`] | the server's own error in place of a session |
 
 pub(crate) mod cancel;
 mod client;
 mod conversation;
 mod end_point;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod keys;
 pub(crate) mod login;
 pub(crate) mod refusal;
+mod reset;
 mod target;
 pub(crate) mod tls;
 pub(crate) mod uri;
@@ -133,6 +137,12 @@ impl Upstream {
     #[must_use]
     pub(crate) fn host_name(&self, host: usize) -> &str {
         self.hosts.shown(host)
+    }
+
+    /// All hosts as configured.
+    #[must_use]
+    pub(crate) fn host_names(&self) -> Vec<&str> {
+        (0..self.hosts()).map(|host| self.host_name(host)).collect()
     }
 
     /// The hosts in the order in which to try them: as written, or shuffled by `load_balance_hosts=random`.

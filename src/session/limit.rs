@@ -1,8 +1,11 @@
 //! How many sessions there may be at once, and how long each part of one may take. Floor 4.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::bucket::Bucket;
+use crate::time::Time;
 
 /// Bounds on all sessions of a process. Every span is longer than zero, but `login_wait`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +18,30 @@ pub(crate) struct Limits {
     pub(crate) send_timeout: Duration,
     /// How many sessions all routes may have together; 0 is no limit.
     pub(crate) max_sessions: usize,
+    /// How many clients may be on their way to a whole StartupMessage; 0 is no limit.
+    pub(crate) max_handshakes: usize,
+    /// How many logins all routes may begin together in a second; 0 is no limit.
+    pub(crate) logins_per_second: u32,
+}
+
+/// Counts logins against a number a second.
+#[derive(Debug)]
+pub(crate) struct LoginRate(Option<Mutex<Bucket>>);
+
+impl LoginRate {
+    /// So many a second, and as many at once; 0 is no limit.
+    #[must_use]
+    pub(crate) fn new(per_second: u32) -> Self {
+        let bucket = |count| Mutex::new(Bucket::full(count, Duration::from_secs(1) / count));
+        Self((per_second > 0).then(|| bucket(per_second)))
+    }
+
+    /// Whether a login may begin at `now`; it counts.
+    #[must_use]
+    pub(crate) fn admit(&self, now: Time) -> bool {
+        let bucket = self.0.as_ref().map(|bucket| bucket.lock().unwrap_or_else(PoisonError::into_inner));
+        bucket.is_none_or(|mut bucket| bucket.try_take(now))
+    }
 }
 
 /// Counts sessions against a limit.
@@ -46,6 +73,16 @@ impl Drop for SessionPermit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logins_are_let_in_at_their_rate() {
+        let (rate, begin) = (LoginRate::new(5), Time::from_nanos(1));
+        assert_eq!((0..9).filter(|_| rate.admit(begin)).count(), 5);
+        let later = begin + Duration::from_millis(400);
+        assert_eq!((0..9).filter(|_| rate.admit(later)).count(), 2);
+        let unlimited = LoginRate::new(0);
+        assert!((0..10_000).all(|_| unlimited.admit(begin)));
+    }
 
     #[test]
     fn a_permit_is_free_again_when_dropped() {

@@ -1,5 +1,7 @@
 //! Whether a route is for the names that a client sends. Floor 4.
 
+use std::fmt;
+
 /// What a route asks of a name that a client sends. Names are bytes, whatever their encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Match {
@@ -16,6 +18,16 @@ impl Match {
         match self {
             Self::Any => true,
             Self::Only(only) => only == name,
+        }
+    }
+}
+
+/// As it is written, where it is UTF-8.
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Only(name) => f.write_str(&String::from_utf8_lossy(name)),
         }
     }
 }

@@ -5,15 +5,19 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::Context;
 
+use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 /// Wakes the task at a time of the boot-time clock.
 #[derive(Default)]
-pub(crate) struct Timer(Option<Armed>);
+pub(crate) struct Timer(Option<Pin<Box<Armed>>>);
 
-struct Armed {
-    at: Time,
-    sleep: Pin<Box<Sleep>>,
+pin_project! {
+    struct Armed {
+        at: Time,
+        #[pin]
+        sleep: Sleep,
+    }
 }
 
 impl Timer {
@@ -25,14 +29,14 @@ impl Timer {
         };
         if let Some(armed) = &mut self.0
             && armed.at == at
-            && armed.sleep.as_mut().poll(cx).is_pending()
+            && armed.as_mut().project().sleep.poll(cx).is_pending()
         {
             return;
         }
-        let mut sleep = Box::pin(tokio::time::sleep(at.since(now)));
-        if sleep.as_mut().poll(cx).is_ready() {
+        let mut armed = Box::pin(Armed { at, sleep: tokio::time::sleep(at.since(now)) });
+        if armed.as_mut().project().sleep.poll(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
-        self.0 = Some(Armed { at, sleep });
+        self.0 = Some(armed);
     }
 }

@@ -4,17 +4,19 @@
 //!   admitted ──▶ Asking ──the request is whole──▶ Answering ──▶ Answered ──▶ closed
 //! ```
 //!
-//! If a peer has reached its own limit, its connection that has been Asking longest is closed for the new one. If the
-//! set is full, the connection of any peer that has been Asking longest is closed. If none is Asking, an Answered
-//! connection is closed, and last an Answering one.
+//! If the set is full, a connection that waits for its client is closed (Asking, Answered): of the peer that has most of
+//! these, the oldest. So a crowd from one address closes its own connections, and a client that has just come is
+//! closed only after as many others as fit have come, unless its own address has most. If none waits for its client, an Answering
+//! connection is closed, in the same order.
 
+use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::{AbortHandle, JoinSet};
 
-/// The peer of a connection, for the limit of each peer.
+/// The peer of a connection, for the share of each peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// A TCP peer. An IPv6 address is reduced to its network, since a host has many addresses in it.
@@ -34,23 +36,22 @@ impl Peer {
     }
 }
 
-/// The progress of a connection. The task that serves the connection advances it.
+/// The progress of a connection: whether it is Answering. The task that serves the connection advances it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Progress(Arc<AtomicU8>);
+pub(crate) struct Progress(Arc<AtomicBool>);
 
 impl Progress {
     /// The request is complete.
     pub(crate) fn answering(&self) {
-        self.0.store(ANSWERING, Ordering::Relaxed);
+        self.0.store(true, Ordering::Relaxed);
     }
 
     /// The answer is complete and is being written.
     pub(crate) fn answered(&self) {
-        self.0.store(ANSWERED, Ordering::Relaxed);
+        self.0.store(false, Ordering::Relaxed);
     }
 
-    /// A connection with a lower rank is closed earlier.
-    fn rank(&self) -> u8 {
+    fn is_answering(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -61,7 +62,6 @@ pub(crate) struct Connections {
     tasks: JoinSet<()>,
     open: Vec<Connection>,
     most: usize,
-    most_of_one_peer: usize,
 }
 
 #[derive(Debug)]
@@ -72,10 +72,10 @@ struct Connection {
 }
 
 impl Connections {
-    /// Creates a set with a limit in all, and a limit for each peer.
+    /// Creates a set with a limit.
     #[must_use]
-    pub(crate) fn new(most: usize, most_of_one_peer: usize) -> Self {
-        Self { tasks: JoinSet::new(), open: Vec::new(), most, most_of_one_peer }
+    pub(crate) fn new(most: usize) -> Self {
+        Self { tasks: JoinSet::new(), open: Vec::new(), most }
     }
 
     /// Serves a connection in its own task. If another connection is closed for it, this waits until the task of that
@@ -85,17 +85,25 @@ impl Connections {
         F: Future<Output = ()> + Send + 'static,
     {
         self.forget_ended();
-        self.make_room(peer);
+        if self.open.len() >= self.most {
+            // Of connections that came together the first would be closed before its task has run once: what has arrived
+            // on them is read first.
+            tokio::task::yield_now().await;
+            self.forget_ended();
+        }
+        if self.open.len() >= self.most {
+            self.close(self.first_to_go(|_| true));
+        }
         while self.tasks.len() >= self.most && self.tasks.join_next().await.is_some() {}
         let progress = Progress::default();
         let task = self.tasks.spawn(serve(progress.clone()));
         self.open.push(Connection { peer, progress, task });
     }
 
-    /// Closes the connection with the lowest rank, if there is any, to free its descriptor.
+    /// Closes a connection that waits for its client, if there is any, to free its descriptor.
     pub(crate) fn give_up_one(&mut self) {
         self.forget_ended();
-        self.close(self.first_to_go(|connection| connection.progress.rank() < ANSWERING));
+        self.close(self.first_to_go(|connection| !connection.progress.is_answering()));
     }
 
     fn forget_ended(&mut self) {
@@ -103,25 +111,17 @@ impl Connections {
         self.open.retain(|connection| !connection.task.is_finished());
     }
 
-    fn make_room(&mut self, peer: Peer) {
-        let of_peer = self.open.iter().filter(|connection| connection.peer == peer).count();
-        if of_peer >= self.most_of_one_peer {
-            // A command that is running is not closed because of a peer's own limit.
-            self.close(
-                self.first_to_go(|connection| {
-                    connection.peer == peer && connection.progress.rank() < ANSWERING
-                }),
-            );
-        }
-        if self.open.len() >= self.most {
-            self.close(self.first_to_go(|_| true));
-        }
-    }
-
     fn first_to_go(&self, may_go: impl Fn(&Connection) -> bool) -> Option<usize> {
+        let rank = |connection: &Connection| {
+            let answering = connection.progress.is_answering();
+            let alike = |other: &&Connection| {
+                other.peer == connection.peer && other.progress.is_answering() == answering
+            };
+            (answering, Reverse(self.open.iter().filter(alike).count()))
+        };
         let may_go = self.open.iter().enumerate().filter(|(_, connection)| may_go(connection));
         // Among connections of equal rank this takes the oldest.
-        may_go.min_by_key(|(_, connection)| connection.progress.rank()).map(|(at, _)| at)
+        may_go.min_by_key(|(_, connection)| rank(connection)).map(|(at, _)| at)
     }
 
     fn close(&mut self, at: Option<usize>) {
@@ -130,10 +130,6 @@ impl Connections {
         }
     }
 }
-
-// Ranks of `Progress`. The default is the rank of a connection whose request is not complete.
-const ANSWERED: u8 = 1;
-const ANSWERING: u8 = 2;
 
 /// A peer with one IPv6 address usually controls its /64.
 const NETWORK: u128 = !0 << 64;
@@ -170,7 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn when_full_the_one_that_has_asked_longest_goes() {
-        let mut all = Connections::new(3, 3);
+        let mut all = Connections::new(3);
         let [first, second, third] = admit_three(&mut all, [1, 2, 3]).await;
         first.answering();
         admit(&mut all, 4).await;
@@ -179,7 +175,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reply_that_is_not_read_goes_before_a_command_under_way() {
-        let mut all = Connections::new(3, 3);
+        let mut all = Connections::new(3);
         let [first, second, third] = admit_three(&mut all, [1, 2, 3]).await;
         for progress in [&first, &second, &third] {
             progress.answering();
@@ -194,31 +190,60 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_at_its_bound_gives_up_its_own_and_no_command_under_way() {
-        let mut all = Connections::new(8, 2);
-        let other = admit(&mut all, 1).await;
-        let [first, second, third] = admit_three(&mut all, [2, 2, 2]).await;
-        assert!(has(&all, &other) && !has(&all, &first) && has(&all, &second) && has(&all, &third));
-        second.answering();
-        third.answering();
-        let fourth = admit(&mut all, 2).await;
-        assert!([&second, &third, &fourth].iter().all(|progress| has(&all, progress)));
+    async fn a_crowd_gives_up_its_own_whatever_it_waits_for() {
+        let mut all = Connections::new(4);
+        let patient = admit(&mut all, 1).await;
+        let unread = admit(&mut all, 2).await;
+        unread.answering();
+        unread.answered();
+        let [second, third, fourth] = admit_three(&mut all, [2, 2, 2]).await;
+        assert!(!has(&all, &unread), "its reply is not read");
+        assert!([&patient, &second, &third, &fourth].iter().all(|progress| has(&all, progress)));
+        admit(&mut all, 3).await;
+        assert!(has(&all, &patient) && !has(&all, &second));
+    }
+
+    #[tokio::test]
+    async fn requests_under_way_of_one_peer_make_room_among_themselves() {
+        let mut all = Connections::new(3);
+        let [other, first, second] = admit_three(&mut all, [1, 2, 2]).await;
+        for progress in [&other, &first, &second] {
+            progress.answering();
+        }
+        admit(&mut all, 2).await.answering();
+        assert!(has(&all, &other) && !has(&all, &first) && has(&all, &second));
+    }
+
+    #[tokio::test]
+    async fn what_has_arrived_is_read_before_room_is_made() {
+        let mut all = Connections::new(2);
+        let answer = Arc::new(tokio::sync::Semaphore::new(0));
+        for _ in 0..3 {
+            let answer = Arc::clone(&answer);
+            // Its request is there when it is admitted.
+            let serve = |progress: Progress| async move {
+                progress.answering();
+                answer.add_permits(1);
+            };
+            all.admit(peer(1), serve).await;
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(answer.available_permits(), 3, "each of them was answered");
     }
 
     #[tokio::test]
     async fn one_that_has_ended_takes_no_room() {
-        let mut all = Connections::new(2, 2);
+        let mut all = Connections::new(2);
         let stays = admit(&mut all, 1).await;
         for _ in 0..5 {
             all.admit(peer(2), |_| std::future::ready(())).await;
-            tokio::task::yield_now().await;
         }
         assert!(has(&all, &stays));
     }
 
     #[tokio::test]
     async fn never_more_sockets_are_open_than_there_may_be() {
-        let mut all = Connections::new(2, 2);
+        let mut all = Connections::new(2);
         let socket = Arc::new(());
         for from in 0..50 {
             let held = Arc::clone(&socket);

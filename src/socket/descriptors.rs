@@ -102,8 +102,8 @@ impl Drop for Taken {
 
 /// The client's socket, and the socket of its upstream or of the cancel request that it sends.
 const EACH_CLIENT: usize = 2;
-/// Standard streams, the main runtime, signals, listeners, the state file and its lock.
-const OWN: usize = 20;
+/// Standard streams, the main runtime, signals, listeners, the state file and its lock, two files of `/proc`.
+const OWN: usize = 22;
 /// The descriptors of a runtime: `epoll`, its `eventfd`, and its end of the signal sockets.
 const OF_THREAD: usize = 3;
 /// A check of the configuration and its files, and DNS lookups.

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::files::Certificates;
-use super::{Error, FileError, Settings};
+use super::{Error, FileError, Level, Settings};
 
 /// Makes TLS connections with these settings. Clones share the certificates.
 #[derive(Clone)]
@@ -45,6 +45,12 @@ impl Connector {
     pub(crate) fn new(settings: Settings) -> Result<Self, FileError> {
         let in_force = RwLock::new(Arc::new(Certificates::read(&settings)?));
         Ok(Self(Arc::new(Shared { settings, in_force, rereads: Mutex::default() })))
+    }
+
+    /// Whether a trusted root must have signed the server's certificate.
+    #[must_use]
+    pub(crate) fn verifies(&self) -> bool {
+        self.0.settings.level >= Level::Chain
     }
 
     /// The certificates that a handshake uses now.

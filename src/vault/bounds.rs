@@ -114,13 +114,20 @@ impl Limit {
         }
     }
 
-    /// The limit of a part of a request, which takes at most `within`, waits included.
+    /// The limit of a part of a request: it waits for turns for `within` at most, and takes as long beside that.
     pub(super) fn part(&self, within: Duration) -> Self {
         let now = Instant::now();
         let ends_at = (now + within).min(self.ends_at());
         let bounds = Bounds { within: ends_at.saturating_duration_since(now), ..self.bounds.clone() };
         let holds_login = AtomicBool::new(self.holds_login.load(Ordering::Relaxed));
         Self { turns_end_at: Some(ends_at), holds_login, ..Self::new(bounds) }
+    }
+
+    /// The limit of what follows the request, however long that has taken: it waits for turns for `within` at most, and takes
+    /// as long beside that.
+    pub(super) fn afterwards(&self, within: Duration) -> Self {
+        let turns_end_at = Some(Instant::now() + within);
+        Self { turns_end_at, ..Self::new(Bounds::new(self.priority(), within)) }
     }
 
     /// The time by which the request must be done.

@@ -1,6 +1,5 @@
 //! Builds a request, sends it in its turn, and records its outcome. Floor 2.
 
-use std::sync::PoisonError;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
@@ -14,6 +13,7 @@ use super::operation::Operation;
 use super::outcome::{self, Standing};
 use super::transport::{NoReply, Reply};
 use super::{Failure, Kind, Vault, replies};
+use crate::clock;
 use crate::metrics::{self, VaultOutcome};
 use crate::secret::Secret;
 
@@ -78,11 +78,9 @@ impl Vault {
     ) -> Result<Reply, Failure> {
         let request = self.build(operation, token, endpoint)?;
         let reply = self.exchange(operation, &request, limit).await?;
-        let status = reply.status;
+        let (status, path) = (reply.status, request.uri().path());
         if !outcome::is_vaults(operation, &reply) {
-            let is_issuance = operation == Operation::Issue;
-            let left = is_issuance.then(|| replies::leftover(&reply.body, subject)).flatten();
-            return Err(Failure::not_vaults(operation, status).leaving(left));
+            return Err(Failure::not_vaults(operation, status).at(path).with_granted(&reply.body, subject));
         }
         if (200..300).contains(&status) {
             return Ok(reply);
@@ -91,7 +89,7 @@ impl Vault {
         let kind = classify(operation, status, Some(&errors), subject);
         let said = errors.first().map_or("", String::as_str);
         let known: Vec<&Secret> = secrets.iter().copied().chain(token).collect();
-        Err(Failure::answered(operation, kind, status, said, &known))
+        Err(Failure::answered(operation, kind, status, said, &known).at(path))
     }
 
     /// vaultrs panics on a token or namespace that is not a valid header value. So the namespace is checked at the
@@ -149,26 +147,29 @@ impl Vault {
         result.map_err(|no_reply| match no_reply {
             NoReply::NotSent(why) | NoReply::Untrusted(why) | NoReply::Redirected(why) => not_sent(&why),
             NoReply::Lost(why, body) => {
-                let failure = not_sent(&why).with_outcome_unknown();
-                let is_issuance = operation == Operation::Issue;
-                failure.leaving(
-                    is_issuance.then(|| replies::leftover(&body, path.trim_start_matches("/v1/"))).flatten(),
-                )
+                not_sent(&why).with_outcome_unknown().with_granted(&body, read_at(path))
             }
-            NoReply::TimedOut => Failure::local(operation, Kind::TimedOut, "no answer in time"),
+            NoReply::TimedOut(body) => Failure::local(operation, Kind::TimedOut, "no answer in time")
+                .with_granted(&body, read_at(path)),
         })
     }
 
     #[expect(clippy::disallowed_methods, reason = "people read the time of the last success")]
     fn note(&self, standing: Standing, outcome: VaultOutcome) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen();
         seen.standing = standing;
+        seen.changes.note(clock::now(), standing);
         if outcome == VaultOutcome::Ok {
             let now = SystemTime::now();
             seen.last_success = Some(now);
             metrics::vault_succeeded(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
         }
     }
+}
+
+/// The path without the version of the API.
+fn read_at(path: &str) -> &str {
+    path.trim_start_matches("/v1/")
 }
 
 /// The failure for a successful answer that cannot be parsed. Vault has done something, with unknown result.

@@ -10,6 +10,7 @@ use crate::secret::Secret;
 
 use super::lease::Leftover;
 use super::operation::Operation;
+use super::replies;
 
 /// The meaning of a failure for the caller.
 ///
@@ -81,8 +82,12 @@ pub(crate) struct Failure {
     pub(crate) outcome_unknown: bool,
     /// The lease that Vault made although the request failed. It is unused, and must be revoked.
     pub(crate) left: Option<Box<Leftover>>,
+    /// The token that Vault made although the login failed. It is unused, and must be revoked.
+    pub(super) unused_token: Option<Secret>,
     operation: Operation,
     reason: String,
+    /// The path that was asked, without `/v1/`; empty before any request.
+    path: String,
     /// The database's SQLSTATE, if Vault passes it on.
     sqlstate: Option<String>,
     blame: Blame,
@@ -110,6 +115,28 @@ impl Failure {
         }
     }
 
+    /// The cause in words for people, one line: what Vault, the database or the network said, and where.
+    #[must_use]
+    pub(crate) fn reason(&self) -> String {
+        let said = &self.reason;
+        match (self.status, self.kind) {
+            (None, _) if self.blame == Blame::Vault => format!("Vault: {said}"),
+            (None, _) => said.clone(),
+            (Some(403), Kind::Forbidden) => {
+                format!("403 on {}: the policy lacks {}", self.path, self.operation.capability())
+            }
+            (Some(503), _) if said.to_lowercase().contains("is sealed") => "Vault is sealed".to_owned(),
+            (Some(_), Kind::Refused) if self.operation == Operation::Issue && self.sqlstate.is_some() => {
+                format!("the role's creation statements fail: {}", words_of_database(said))
+            }
+            (Some(_), _) if self.sqlstate.is_some() => {
+                format!("the database answers Vault: {}", words_of_database(said))
+            }
+            (Some(status), _) if said.is_empty() => format!("{status} on {}", self.path),
+            (Some(status), _) => format!("{status} on {}: {said}", self.path),
+        }
+    }
+
     /// The party that has to act.
     #[must_use]
     pub(crate) fn blame(&self) -> Blame {
@@ -122,6 +149,12 @@ impl Failure {
         self.status.is_none() && self.reason.contains("certificate")
     }
 
+    /// Whether what answered the begin of TLS was something else, as HTTP is.
+    #[must_use]
+    pub(crate) fn is_about_plain_http(&self) -> bool {
+        self.status.is_none() && self.reason.contains("InvalidContentType")
+    }
+
     /// A failure without an answer, or before any request. `reason` is our own text or a socket's error; it may name a
     /// file.
     pub(super) fn local(operation: Operation, kind: Kind, reason: &str) -> Self {
@@ -130,8 +163,10 @@ impl Failure {
             status: None,
             outcome_unknown: kind == Kind::TimedOut,
             left: None,
+            unused_token: None,
             operation,
             reason: one_line(reason, &[], LOCAL_REASON_LIMIT),
+            path: String::new(),
             sqlstate: None,
             blame: Blame::Vault,
         }
@@ -150,8 +185,10 @@ impl Failure {
             status: Some(status),
             outcome_unknown: false,
             left: None,
+            unused_token: None,
             operation,
-            reason: one_line(said, secrets, REASON_LIMIT),
+            reason: one_line(&without_values(said), secrets, REASON_LIMIT),
+            path: String::new(),
             sqlstate: sqlstate(said).map(str::to_ascii_uppercase),
             blame: Blame::Vault,
         }
@@ -174,6 +211,11 @@ impl Failure {
         Self { blame: Blame::Config, ..self }
     }
 
+    /// The same failure, of a request for this path of the URL.
+    pub(super) fn at(self, path: &str) -> Self {
+        Self { path: path.trim_start_matches("/v1/").to_owned(), ..self }
+    }
+
     /// The same failure with another meaning, which was found out later.
     pub(super) fn meaning(self, kind: Kind) -> Self {
         Self { kind, ..self }
@@ -184,9 +226,14 @@ impl Failure {
         Self { outcome_unknown: true, ..self }
     }
 
-    /// The same failure, with the lease that the reply names.
-    pub(super) fn leaving(self, left: Option<Leftover>) -> Self {
-        Self { left: left.map(Box::new).or(self.left), ..self }
+    /// The same failure, with what must be given back of the reply to this operation: the lease that was made at this
+    /// path, or the token of a login. The reply may be cut.
+    pub(super) fn with_granted(self, body: &[u8], path: &str) -> Self {
+        match self.operation {
+            Operation::Issue => Self { left: replies::leftover(body, path).map(Box::new), ..self },
+            Operation::LogIn => Self { unused_token: replies::unused_token(body), ..self },
+            _ => self,
+        }
     }
 }
 
@@ -217,6 +264,35 @@ fn one_line(text: &str, secrets: &[&Secret], limit: usize) -> String {
         text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty()).collect();
     words.join(" ").chars().take(limit).collect()
 }
+
+/// The text without what the database quotes of a statement that it could not read: a password may stand in it. Names that
+/// it quotes otherwise, of a role that does not exist for example, are kept.
+///
+/// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+fn without_values(said: &str) -> String {
+    let is_of_statement = said.contains("at or near")
+        || sqlstate(said).is_some_and(|code| code.starts_with("22") || OF_STATEMENTS.contains(&code));
+    let (Some(first), Some(last)) = (said.find(QUOTES), said.rfind(QUOTES)) else { return said.to_owned() };
+    if !is_of_statement {
+        return said.to_owned();
+    }
+    // What is quoted may hold quotes itself. A text that was cut has the first one only.
+    let after = if first == last { "" } else { said.get(last..).unwrap_or_default() };
+    format!("{}…{}", said.get(..first).unwrap_or_default(), after.trim_start_matches(QUOTES))
+}
+
+/// What the database said, in a text of Vault's: `syntax error at or near … (42601)`.
+fn words_of_database(text: &str) -> String {
+    let words = text.rsplit_once("ERROR: ").map_or(text, |(_, words)| words);
+    words.replace("(SQLSTATE ", "(")
+}
+
+/// How databases quote in their messages, in several languages.
+const QUOTES: [char; 7] = ['"', '«', '»', '“', '”', '„', '‹'];
+
+/// Errors in which a piece of the statement is quoted, beside those of class 22: syntax_error, invalid_name,
+/// name_too_long, undefined_column.
+const OF_STATEMENTS: [&str; 4] = ["42601", "42602", "42622", "42703"];
 
 /// The most characters of the text. Any sentence of Vault's fits, and a log line stays one line.
 const REASON_LIMIT: usize = 200;
@@ -258,6 +334,53 @@ mod tests {
         );
         let away = Failure::answered(Operation::Issue, Kind::Transient, 503, "Vault is sealed", &[]);
         assert_eq!(away.summary(), "transient");
+    }
+
+    #[test]
+    fn a_reason_says_what_is_the_matter_in_words() {
+        let answered = |operation, kind, status, said: &str| {
+            Failure::answered(operation, kind, status, said, &[]).at("/v1/database/creds/app").reason()
+        };
+        let syntax = "failed to execute query: ERROR: syntax error at or near \"p4\"ss\" (SQLSTATE 42601)";
+        assert_eq!(
+            answered(Operation::Issue, Kind::Refused, 500, syntax),
+            "the role's creation statements fail: syntax error at or near … (42601)"
+        );
+        let cut = "ERROR: syntax error at or near \"p4ss";
+        assert!(!answered(Operation::Issue, Kind::Refused, 500, cut).contains("p4ss"));
+        let missing = "ERROR: role \"readers\" does not exist (SQLSTATE 42704)";
+        assert_eq!(
+            answered(Operation::Renew, Kind::Transient, 400, missing),
+            "the database answers Vault: role \"readers\" does not exist (42704)"
+        );
+        assert_eq!(
+            answered(Operation::Issue, Kind::Forbidden, 403, "permission denied"),
+            "403 on database/creds/app: the policy lacks read"
+        );
+        assert_eq!(answered(Operation::Renew, Kind::Transient, 503, "Vault is sealed"), "Vault is sealed");
+        assert_eq!(
+            answered(Operation::Issue, Kind::Refused, 400, "unknown role: app"),
+            "400 on database/creds/app: unknown role: app"
+        );
+        let local = Failure::local(Operation::LogIn, Kind::Transient, "cannot connect: Connection refused");
+        assert_eq!(local.reason(), "Vault: cannot connect: Connection refused");
+        assert_eq!(local.of_ours().reason(), "cannot connect: Connection refused");
+    }
+
+    #[test]
+    fn what_a_database_quotes_of_a_statement_is_in_no_text() {
+        for said in [
+            "failed to execute query: ERROR: syntax error at or near \"p4\"ss\" (SQLSTATE 42601)",
+            "ERROR: unrecognized role option \"p4ss\" (SQLSTATE 42601)",
+            "FEHLER: Syntaxfehler bei »p4ss« (SQLSTATE 42601)",
+            "ERROR: invalid input syntax for type timestamp: \"p4ss\" (SQLSTATE 22007)",
+            "ERROR: syntax error at or near \"p4ss",
+        ] {
+            let failure = Failure::answered(Operation::Issue, Kind::Refused, 500, said, &[]);
+            for text in [failure.to_string(), failure.reason(), failure.summary(), format!("{failure:?}")] {
+                assert!(!text.contains("p4") && !text.contains("ss\""), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -3,11 +3,14 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use rustify::endpoint::Endpoint;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
 use vaultrs::api::auth::kubernetes::requests::LoginWithKubernetesRequest;
 use vaultrs::api::auth::oidc::requests::JWTLoginRequest;
 use vaultrs::api::auth::userpass::requests::LoginRequest as UserpassLoginRequest;
+use vaultrs::api::token::requests::RevokeTokenSelfRequest;
 
 use crate::secret::Secret;
 
@@ -81,11 +84,29 @@ impl Vault {
         // Only the task that has the turn locks this.
         let result = self.log_in_alone(&mut *self.login.lock().await, &limit).await;
         match &result {
-            Ok(_) => turn.went(Went::Well, true),
+            Ok(login) => {
+                turn.went(Went::Well, true);
+                self.hand_out(login);
+            }
             Err(Failure { kind: Kind::Refused, status: Some(_), .. }) => turn.went(Went::Refused, true),
             Err(_) => {}
         }
         result
+    }
+
+    /// The token of the next login, for questions about what it may do. A token whose uses are counted is not handed out.
+    pub(crate) fn next_token(&self) -> oneshot::Receiver<Secret> {
+        let (sender, token) = oneshot::channel();
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        token
+    }
+
+    fn hand_out(&self, login: &Login) {
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(wanted) = wanted.filter(|_| login.num_uses == 0) {
+            // Whoever wanted it may have gone.
+            let _ = wanted.send(login.token.clone());
+        }
     }
 
     async fn log_in_alone(&self, held: &mut Held, limit: &Limit) -> Result<Login, Failure> {
@@ -192,7 +213,7 @@ impl Vault {
             role: role.to_owned(),
             jwt: jwt.expose().to_owned(),
         };
-        self.call(Operation::LogIn, None, request, limit, &[jwt]).await
+        self.send_login(request, limit, &[jwt]).await
     }
 
     /// Logs in with a role_id and a secret_id. An empty secret_id counts as none.
@@ -213,7 +234,7 @@ impl Vault {
             role_id: role_id.to_owned(),
             secret_id: secret_id.expose().to_owned(),
         };
-        self.call(Operation::LogIn, None, request, limit, &[secret_id]).await
+        self.send_login(request, limit, &[secret_id]).await
     }
 
     /// Logs in with a JWT.
@@ -234,14 +255,14 @@ impl Vault {
             jwt: jwt.expose().to_owned(),
             role: Some(role.to_owned()),
         };
-        self.call(Operation::LogIn, None, request, limit, &[jwt]).await
+        self.send_login(request, limit, &[jwt]).await
     }
 
     /// Logs in with the client certificate of the connection.
     async fn log_in_cert(&self, mount: &str, name: Option<&str>, limit: &Limit) -> Result<Reply, Failure> {
         let request =
             LogInByCertificate { mount: mount.to_owned(), name: name.unwrap_or_default().to_owned() };
-        self.call(Operation::LogIn, None, request, limit, &[]).await
+        self.send_login(request, limit, &[]).await
     }
 
     /// Logs in with a user name and a password.
@@ -262,7 +283,23 @@ impl Vault {
             username: username.to_owned(),
             password: password.expose().to_owned(),
         };
-        self.call(Operation::LogIn, None, request, limit, &[password]).await
+        self.send_login(request, limit, &[password]).await
+    }
+
+    /// Sends a login. A token in an answer that cannot be used is given back.
+    async fn send_login<E: Endpoint>(
+        &self,
+        request: E,
+        limit: &Limit,
+        secrets: &[&Secret],
+    ) -> Result<Reply, Failure> {
+        let mut result = self.call(Operation::LogIn, None, request, limit, secrets).await;
+        if let Err(failure) = &mut result
+            && let Some(token) = failure.unused_token.take()
+        {
+            self.give_back(&token, limit).await;
+        }
+        result
     }
 
     /// Takes the token from a login's reply. A look-up gives more exact properties. If it fails, or would cost one of
@@ -270,7 +307,15 @@ impl Vault {
     async fn admit(&self, reply: &Reply, limit: &Limit) -> Result<Login, Failure> {
         let unusable =
             |reason: replies::Unusable| login_failed(Kind::Refused, reason.as_str()).with_outcome_unknown();
-        let auth = replies::login(&reply.body).map_err(unusable)?;
+        let auth = match replies::login(&reply.body) {
+            Ok(auth) => auth,
+            Err(reason) => {
+                if let Some(token) = replies::unused_token(&reply.body) {
+                    self.give_back(&token, limit).await;
+                }
+                return Err(unusable(reason));
+            }
+        };
         let mut facts = auth.facts();
         let token =
             auth.client_token.filter(|token| !token.same(&Secret::new(String::new()))).ok_or_else(|| {
@@ -282,6 +327,15 @@ impl Vault {
             facts = found;
         }
         Ok(Login::new(token, false, facts))
+    }
+
+    /// Revokes a token that a login gave and that cannot be used. Without an answer it lives to its end.
+    async fn give_back(&self, token: &Secret, limit: &Limit) {
+        let limit = limit.afterwards(GIVE_BACK_WITHIN);
+        let request = RevokeTokenSelfRequest {};
+        if let Err(failure) = self.call(Operation::RevokeToken, Some(token), request, &limit, &[]).await {
+            tracing::warn!(error = %failure, "the token of an unusable login could not be given back");
+        }
     }
 
     /// Looks up a token that was given to us.
@@ -320,3 +374,6 @@ fn halfway(deadline: Instant) -> Instant {
 /// The limit of the look-up after a login. The login has succeeded already, so its token is not delayed for more exact
 /// properties.
 const REFINE_WITHIN: Duration = Duration::from_secs(2);
+
+/// The limit of giving back a token that cannot be used, which delays the next login.
+const GIVE_BACK_WITHIN: Duration = Duration::from_secs(2);

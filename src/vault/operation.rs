@@ -26,6 +26,20 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
+    /// The capability that a policy must grant for it.
+    pub(super) fn capability(self) -> &'static str {
+        match self {
+            Self::Issue | Self::LookUp | Self::Health => "read",
+            Self::LogIn
+            | Self::Renew
+            | Self::RenewToken
+            | Self::LookUpLease
+            | Self::Revoke
+            | Self::RevokeToken
+            | Self::Capabilities => "update",
+        }
+    }
+
     /// The name in logs and in the label `operation` of the metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {

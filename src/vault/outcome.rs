@@ -1,5 +1,7 @@
 //! The outcome of a request, for the metrics, the rate limiter and the status. Pure. Floor 2.
 
+use secrecy::zeroize::Zeroizing;
+
 use super::classify::{classify, is_server_trouble};
 use super::operation::Operation;
 use super::pace::Went;
@@ -19,6 +21,18 @@ pub(crate) enum Standing {
     /// Vault did not answer, or no request has been sent yet.
     #[default]
     Unreachable,
+}
+
+impl Standing {
+    /// The state in a word or two.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Sealed => "sealed",
+            Self::NotServing => "not serving",
+            Self::Unreachable => "unreachable",
+        }
+    }
 }
 
 /// The meaning of an outcome for the state of Vault as a whole.
@@ -102,7 +116,7 @@ pub(crate) fn judge(operation: Operation, status: u16, said: &str) -> Verdict {
 #[must_use]
 pub(crate) fn judge_silence(operation: Operation, sent: bool) -> Verdict {
     let (kind, silence) = if sent {
-        (Kind::TimedOut, NoReply::TimedOut)
+        (Kind::TimedOut, NoReply::TimedOut(Zeroizing::default()))
     } else {
         (Kind::Transient, NoReply::NotSent(String::new()))
     };
@@ -128,7 +142,7 @@ pub(super) fn outcome(operation: Operation, result: &Result<Reply, NoReply>) -> 
             _ => VaultOutcome::ClientError,
         },
         Err(NoReply::Redirected(_)) => VaultOutcome::ServerError,
-        Err(NoReply::TimedOut) => VaultOutcome::Timeout,
+        Err(NoReply::TimedOut(_)) => VaultOutcome::Timeout,
         Err(NoReply::NotSent(_) | NoReply::Untrusted(_) | NoReply::Lost(..)) => VaultOutcome::Unreachable,
     }
 }

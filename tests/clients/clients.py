@@ -36,8 +36,8 @@ def small():
     return install.python()
 
 
-def node(name, file, pool=False):
-    return Client(name, lambda: (["node", os.path.join(installs.node(), f"{file}.mjs")], {}), pool)
+def node(name, file, pool=False, where=installs.node):
+    return Client(name, lambda: (["node", os.path.join(where(), f"{file}.mjs")], {}), pool)
 
 
 def java():
@@ -78,11 +78,13 @@ def rust(name, program, pool=False):
     return Client(name, start, pool)
 
 
-@functools.cache
-def go():
-    directory = os.path.join(tempfile.mkdtemp(prefix="leasehold-go-"), "client")
-    installs.go_program(os.path.join(HERE, "go", "main.go"), directory, dict(os.environ))
-    return [os.path.join(directory, "app")], {"GO_VERSION": f"Go {install.GO}"}
+def go(name, build, file):
+    @functools.cache
+    def start():
+        directory = os.path.join(tempfile.mkdtemp(prefix="leasehold-go-"), "client")
+        build([os.path.join(HERE, "go", each) for each in ("common.go", file)], directory, dict(os.environ))
+        return [os.path.join(directory, "app")], {"GO_VERSION": f"Go {install.GO}"}
+    return Client(name, start, pool=True)
 
 
 def said(*command):
@@ -108,11 +110,13 @@ CLIENTS = [
     node("node-postgres", "use_pg", pool=True),
     node("postgres.js", "use_postgres", pool=True),
     node("Drizzle", "use_drizzle"),
+    node("Prisma", "use_prisma", pool=True, where=installs.prisma),
     Client("pgjdbc", java, pool=True),
-    Client("Ruby pg", ruby),
+    Client("Ruby pg", ruby, pool=True),
     Client("PHP PDO", php),
     Client("ODBC", odbc),
-    Client("lib/pq", go, pool=True),
+    go("lib/pq", installs.go_program, "main.go"),
+    go("pgx", installs.pgx_program, os.path.join("pgx", "main.go")),
     rust("tokio-postgres", "use_tokio_postgres", pool=True),
     rust("sqlx", "use_sqlx", pool=True),
     rust("diesel", "use_diesel"),
@@ -121,7 +125,10 @@ CLIENTS = [
 ]
 # Which clients run on which servers, where not all of them do that are not of REPLICATION.
 SOME = {**dict.fromkeys(("14", "16", "17", "tls", "md5", "standby"), ON_ALL_SERVERS), "pgbouncer": BEHIND_PGBOUNCER,
-        "client tls": ("psql", "psycopg", "asyncpg", "Ruby pg"),
+        # How leasehold logs in at each version; that is the same for all clients.
+        **dict.fromkeys((*(f"tls {version}" for version in ("14", "system", "16", "17")),
+                         *(f"md5 {version}" for version in ("14", "16", "17", "18"))), ("psql", "asyncpg")),
+        "client tls": ("psql", "psycopg", "asyncpg", "node-postgres", "postgres.js", "Prisma", "pgjdbc", "Ruby pg", "PHP PDO", "pgx"),
         "replication": ("programs",), "replication 18": ("programs 18",)}
 REPLICATION = ("programs", "programs 18")
 

@@ -84,18 +84,25 @@ def play(client, environment, large):
 
 
 def matrix(options):
-    rows = []
+    """The rows, and what kept servers from having one; the others have theirs."""
+    rows, broken = [], []
     for kind in options.servers:
-        with stage.Stage(options.binary, kind) as there:
-            server = there.version()
-            for client in clients_on(kind, options):
-                direct = play(client, there.environment(through=False), options.large)
-                through = play(client, there.environment(through=True), options.large)
-                row = Row(client, server, direct, through, options.large, as_expected=kind != "pgbouncer",
-                          # A role that is not SET to its group is itself.
-                          may_differ={"current_user"} if kind.startswith("replication") else set())
-                rows.append(row)
-    return rows
+        try:
+            with stage.Stage(options.binary, kind) as there:
+                rows += rows_on(there, kind, options)
+        except Broken as error:
+            broken.append(f"{kind}: {error}")
+    return rows, broken
+
+
+def rows_on(there, kind, options):
+    server = there.version()
+    for client in clients_on(kind, options):
+        direct = play(client, there.environment(through=False), options.large)
+        through = play(client, there.environment(through=True), options.large)
+        yield Row(client, server, direct, through, options.large, as_expected=kind != "pgbouncer",
+                  # A role that is not SET to its group is itself.
+                  may_differ={"current_user"} if kind.startswith("replication") else set())
 
 
 def clients_on(kind, options):
@@ -164,10 +171,10 @@ def arguments():
 def main():
     options = arguments()
     options.binary = options.binary or build()
-    rows = matrix(options) if options.servers else []
+    rows, wrong = matrix(options)
     if rows:
         print(table(rows))
-    wrong = [fault for row in rows for fault in row.faults]
+    wrong += [fault for row in rows for fault in row.faults]
     if options.pools:
         seen, rotations, closed = pools.run(options.binary, [client for client in options.clients if client.pool], options.pools, say)
         text = pools.table(seen)

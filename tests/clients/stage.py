@@ -39,6 +39,7 @@ class Stage(demo.Demo):
         self.binary, self.kind = os.path.abspath(binary), kind
         self.flags, self.settings, self.prepare = flags, settings, PREPARE
         self.more = {}  # variables that clients get beside those of their own
+        self.url_words = ""  # behind the database in their URL
         self.check = lambda: None  # that the servers are of their kind
 
     def __enter__(self):
@@ -90,7 +91,7 @@ class Stage(demo.Demo):
         """What a client is told: where, who, and directly its password. Nothing of the caller's PG* or Vault's."""
         port = self.port if through else self.direct_port
         secret = "" if through else f":{PASSWORD}"
-        ours = {"CLIENT_URL": f"postgresql://app{secret}@127.0.0.1:{port}/{demo.DATABASE}", "CLIENT_HOST": "127.0.0.1",
+        ours = {"CLIENT_URL": f"postgresql://app{secret}@127.0.0.1:{port}/{demo.DATABASE}{self.url_words}", "CLIENT_HOST": "127.0.0.1",
                 "CLIENT_PORT": str(port), "CLIENT_USER": "app", "CLIENT_DATABASE": demo.DATABASE}
         if not through:
             ours["CLIENT_PASSWORD"] = PASSWORD
@@ -102,27 +103,34 @@ def of_version(version, **words):
     return lambda stage: stage.start(version=version, **words)
 
 
-def tls(stage):
+def tls(version):
     """TLS between leasehold and PostgreSQL, which the client has directly too where it asks for it."""
-    stage.start(version="18", ssl=True)
-    stage.words = f"sslmode=verify-full&sslrootcert={stage.postgres['ca']}"
-    # leasehold has no session of its own that stays: one of a client's.
-    tls = "SELECT count(*) > 0 FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename LIKE 'v-%' AND ssl"
-    stage.check = lambda: stage.while_connected(lambda: demo.expect(stage.as_superuser(tls).strip() == "t", "no session has TLS"))
+    def start(stage):
+        stage.start(version=version, ssl=True)
+        stage.words = f"sslmode=verify-full&sslrootcert={stage.postgres['ca']}"
+        # leasehold has no session of its own that stays: one of a client's.
+        tls = "SELECT count(*) > 0 FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename LIKE 'v-%' AND ssl"
+        stage.check = lambda: stage.while_connected(lambda: demo.expect(stage.as_superuser(tls).strip() == "t", "no session has TLS"))
+    return start
 
 
 def client_tls(stage):
-    """TLS between the client and leasehold, with a certificate of the CA that the client verifies; libpq's and asyncpg's words."""
+    """TLS between the client and leasehold, with a certificate of the CA that the client verifies, in libpq's words; Node.js has its own."""
     stage.start(version="18", ssl=True)
     stage.flags = ("--tls-cert-file", stage.postgres["cert"], "--tls-key-file", stage.postgres["key"])
-    stage.more = {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": stage.postgres["ca"]}
+    stage.more = {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": stage.postgres["ca"], "NODE_EXTRA_CA_CERTS": stage.postgres["ca"]}
+    stage.url_words = "?sslmode=verify-full"
 
 
-def md5(stage):
-    stage.start(conf={"password_encryption": "md5"}, hba=["host all all 127.0.0.1/32 md5"])
-    stage.write_to_vault(f"database/config/{demo.DATABASE}", password_authentication="password")
-    md5 = "SELECT count(*) > 0 FROM pg_authid WHERE rolname LIKE 'v-%' AND rolpassword LIKE 'md5%'"
-    stage.check = lambda: demo.expect(stage.as_superuser(md5).strip() == "t", "Vault's role has no md5 password")
+def md5(version):
+    def start(stage):
+        stage.start(version=version, conf={"password_encryption": "md5"}, hba=["host all all 127.0.0.1/32 md5"])
+        stage.write_to_vault(f"database/config/{demo.DATABASE}", password_authentication="password")
+        # Without TLS it is not used unasked.
+        stage.flags = ("--require-auth", "md5")
+        md5 = "SELECT count(*) > 0 FROM pg_authid WHERE rolname LIKE 'v-%' AND rolpassword LIKE 'md5%'"
+        stage.check = lambda: demo.expect(stage.as_superuser(md5).strip() == "t", "Vault's role has no md5 password")
+    return start
 
 
 def standby(stage):
@@ -159,14 +167,17 @@ KINDS = {
     "14": of_version("14"),
     "16": of_version("16"),
     "17": of_version("17"),
-    "tls": tls,
+    "tls": tls("18"),
+    **{f"tls {version}": tls(version) for version in ("14", "system", "16", "17")},
     "client tls": client_tls,
-    "md5": md5,
+    "md5": md5("system"),
+    **{f"md5 {version}": md5(version) for version in ("14", "16", "17", "18")},
     "standby": standby,
     "pgbouncer": pgbouncer,
     "replication": replication("system"),
     "replication 18": replication("18"),
 }
 # What the table says of them, behind the version.
-ADDED = {"tls": "TLS to the server", "client tls": "TLS to leasehold", "md5": "md5", "standby": "with a standby", "pgbouncer": "behind PgBouncer",
+ADDED = {**{kind: "TLS to the server" for kind in KINDS if kind.startswith("tls")}, "client tls": "TLS to leasehold",
+         **{kind: "md5" for kind in KINDS if kind.startswith("md5")}, "standby": "with a standby", "pgbouncer": "behind PgBouncer",
          "replication": "role with REPLICATION", "replication 18": "role with REPLICATION"}

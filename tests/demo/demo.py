@@ -9,6 +9,7 @@ what to connect to and how to stop it.
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -136,6 +137,9 @@ class Demo:
             "--vault-auth-method", "approle", "--vault-auth-role-id", role_id,
             "--vault-auth-secret-id-file", os.path.join(self.login, "secret_id"), *flags,
         ]
+        say(f"$ leasehold {command[1]} \\")
+        for line in flag_lines(command[2:]):
+            say(f"      {line}")
         self.log = os.path.join(self.dir, "leasehold.log")
         with open(self.log, "w") as log:
             # Nothing of the caller's shell, such as VAULT_TOKEN, is for this process.
@@ -287,6 +291,12 @@ def step(title):
     print(f"\n== {title}", flush=True)
 
 
+def flag_lines(flags):
+    """Flags with their values, a pair a line, as a shell takes them."""
+    pairs = [" ".join(shlex.quote(word) for word in flags[at:at + 2]) for at in range(0, len(flags), 2)]
+    return [f"{pair} \\" for pair in pairs[:-1]] + pairs[-1:]
+
+
 def say(line):
     print(f"   {line}", flush=True)
 
@@ -306,6 +316,7 @@ def show(keep, kept):
             return 0
         print(f"\nIt stays up.    DATABASE_URL={demo.url}")
         print(f"                {demo.binary} status --admin {demo.admin_addr}")
+        print(f"                page: http://{demo.admin_addr}/")
         print(f"                log: {demo.log}")
         print(f"To stop it all: kill {os.getpid()}", flush=True)
         kept()

@@ -164,7 +164,7 @@ def only_one_on(address):
 
 def go_example(directory, environment):
     source = os.path.join(directory, "go")
-    environment = installs.go_program(os.path.join(ROOT, "deploy", "examples", "go", "app.go"), source, environment)
+    environment = installs.go_program([os.path.join(ROOT, "deploy", "examples", "go", "app.go")], source, environment)
     return Example("go", "app.go", environment, source)
 
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Holds everything under deploy/ that cannot be run here to what can be checked: exit code 0, or 1 with the findings.
 
-  - each Kubernetes overlay is rendered, validated against Kubernetes' schemas (oldest and newest here that have native
+  - each Kubernetes overlay and each Helm chart is rendered, validated against Kubernetes' schemas (oldest and newest here that have native
     sidecars), and held to rules that no schema has: security, probes, times, references, a configuration that leasehold takes
   - the Dockerfile passes hadolint, and what its last stage copies is enough for the binary to run in an empty root
   - the systemd unit passes `systemd-analyze verify`, and `security` finds it exposed by no more than it should be
   - the names and versions in compose.yaml are those of the rest
+  - the alert rules pass promtool, and they and the dashboard name metrics and labels that there are
 
-    python3 tests/deploy/validate.py path/to/leasehold [--deploy DIR] [--only kubernetes|docker|systemd|compose]
+    python3 tests/deploy/validate.py path/to/leasehold [--deploy DIR] [--only kubernetes|helm|docker|systemd|compose|prometheus]
 """
 
 import argparse
@@ -23,10 +24,14 @@ import tomllib
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "bench"))
+import charts  # noqa: E402  (beside this file)
 import install  # noqa: E402  (in tests/bench)
+import monitoring  # noqa: E402  (beside this file)
 
 SCHEMAS = ("1.29", "1.37")
-SIDECARS = ("deployment", "job", "cronjob")
+SIDECARS = ("deployment", "job", "cronjob", "rollout")
+SHARED = ("shared", "daemonset")
+ENDLESS = ("Deployment", "DaemonSet", "Rollout")
 # Reading the rights of a process, not its size: 0 is the best, 10 the worst; an unhardened unit has 9.6.
 EXPOSED_AT_MOST = 1.3
 IMAGE_AT_MOST = 14 << 20
@@ -50,54 +55,71 @@ def kubernetes(deploy, leasehold, findings):
     sys.path.insert(0, install.python())
     import yaml
     containers = {}
-    for overlay in (*SIDECARS, "shared"):
+    for overlay in (*SIDECARS, *SHARED, "monitoring"):
         rendered = run([*install.kustomize(), os.path.join(deploy, "kubernetes", overlay)])
         if not findings.expect(rendered.returncode == 0, f"{overlay}: {rendered.stderr.strip()}"):
             continue
-        resources = [resource for resource in yaml.safe_load_all(rendered.stdout) if resource]
-        misshapen = [f"{overlay}: {finding}" for resource in resources for finding in against_schemas(resource)]
-        if misshapen:
-            findings += misshapen
-            continue
-        kinds = {}
-        for resource in resources:
-            kinds.setdefault(resource["kind"], []).append(resource)
-        where = Findings()
-        container = check_pod(overlay, kinds, leasehold, where)
-        findings += [f"{overlay}: {finding}" for finding in where]
+        container = check_rendered(overlay, rendered.stdout, overlay in SIDECARS, leasehold, findings)
         if overlay in SIDECARS:
             containers[overlay] = json.dumps(container, sort_keys=True)
     findings.expect(len(set(containers.values())) <= 1, "the sidecar is not the same in " + ", ".join(containers))
+    with open(os.path.join(deploy, "kubernetes", "egress", "networkpolicy.yaml")) as file:
+        findings += against_schemas(yaml.safe_load(file))
+    findings += monitoring.rule_resource(deploy)
+
+
+def check_rendered(name, text, sidecar, leasehold, findings):
+    """What was rendered, against the schemas and the rules. Returns leasehold's container, if there is one."""
+    import yaml
+    resources = [resource for resource in yaml.safe_load_all(text) if resource]
+    misshapen = [f"{name}: {finding}" for resource in resources for finding in against_schemas(resource)]
+    if misshapen:
+        findings += misshapen
+        return None
+    kinds = {}
+    for resource in resources:
+        kinds.setdefault(resource["kind"], []).append(resource)
+    where = Findings()
+    container = check_pod(sidecar, kinds, leasehold, where) if "ConfigMap" in kinds else None
+    where += monitoring.resources(kinds)
+    findings += [f"{name}: {finding}" for finding in where]
+    return container
 
 
 def against_schemas(resource):
+    """Of Kubernetes' own kinds. A Rollout has a Deployment's Pods, and steps of its own; the others are the operator's."""
     import kubernetes_validate as schemas
+    if resource["apiVersion"].startswith("monitoring.coreos.com/"):
+        return
+    if resource["apiVersion"].startswith("argoproj.io/") and resource["kind"] == "Rollout":
+        spec = {key: value for key, value in resource["spec"].items() if key != "strategy"}
+        resource = {**resource, "apiVersion": "apps/v1", "kind": "Deployment", "spec": spec}
     for version in SCHEMAS:
         name = f"{resource.get('kind')} {resource.get('metadata', {}).get('name')}, schema {version}"
         try:
             schemas.validate(resource, version, strict=True)
         except schemas.ValidationError as error:
             yield f"{name}: {'.'.join(str(step) for step in error.path)}: {error.message[:200]}"
-        except (schemas.InvalidSchemaError, schemas.SchemaNotFoundError, schemas.VersionNotSupportedError) as error:
-            yield f"{name}: {error}"
+        except (schemas.InvalidSchemaError, schemas.SchemaNotFoundError) as error:
+            yield f"{name}: {error!r}"
 
 
-def check_pod(overlay, kinds, leasehold, findings):
+def check_pod(sidecar, kinds, leasehold, findings):
     """The rules for the overlay's one workload. Returns leasehold's container."""
-    workload, = (resource for kind in ("Deployment", "Job", "CronJob") for resource in kinds.get(kind, []))
+    workload, = (resource for kind in (*ENDLESS, "Job", "CronJob") for resource in kinds.get(kind, []))
     spec = workload["spec"]
     template = (spec["jobTemplate"]["spec"] if workload["kind"] == "CronJob" else spec)["template"]
     pod = template["spec"]
     starting, running = pod.get("initContainers", []), pod["containers"]
-    sidecar = overlay in SIDECARS
     place = starting if sidecar else running
     if not findings.expect(place and place[0]["name"] == "leasehold", "leasehold is not the first container"):
         return None
     container = place[0]
 
     findings.expect(container.get("restartPolicy") == ("Always" if sidecar else None), "not a native sidecar")
-    findings.expect(workload["kind"] == "Deployment" or pod.get("restartPolicy") in ("Never", "OnFailure"),
+    findings.expect(workload["kind"] in ENDLESS or pod.get("restartPolicy") in ("Never", "OnFailure"),
                     "a job's Pod must be able to end")
+    findings.expect(container.get("terminationMessagePolicy") == "FallbackToLogsOnError", "a wrong setting is not shown")
     findings.expect(not container.get("lifecycle"), "a sidecar's hook runs while the app still works")
     for each in starting + running:
         name, security = each["name"], each.get("securityContext", {})
@@ -147,7 +169,9 @@ def check_pod(overlay, kinds, leasehold, findings):
     needed = seconds(config.get("max_sigterm_delay", "20s")) + GIVE_BACK
     grace = pod.get("terminationGracePeriodSeconds", 30)
     findings.expect(grace >= needed, f"terminationGracePeriodSeconds {grace} is below {needed}")
-    findings.expect(startup and "admin" not in config, "the admin address is not left on loopback")
+    findings.expect(startup and "admin" not in config, "the settings name the admin address, which commands would not find")
+    admin = {entry["name"]: entry.get("value") for entry in container.get("env", [])}.get("LEASEHOLD_ADMIN", "")
+    findings.expect(os.path.dirname(admin) in places, "other containers can reach the admin address")
 
     # Addresses.
     urls = {entry["value"] for each in starting + running for entry in each.get("env", [])
@@ -164,6 +188,8 @@ def check_shared(kinds, template, ports, config, findings):
     labels = template["metadata"]["labels"].items()
     findings.expect(config.get("listen_public") and config["listen"] == f"0.0.0.0:{ports.get('postgres')}",
                     "the Service's clients cannot reach it")
+    findings.expect(config.get("allow_addresses") or config.get("tls", {}).get("client_ca_file"),
+                    "the whole world may connect")
     policies = kinds.get("NetworkPolicy", [])
     if findings.expect(policies, "no NetworkPolicy: everybody in the cluster has the database"):
         policy = policies[0]["spec"]
@@ -211,6 +237,13 @@ def accepted(leasehold, settings):
                    env={"HOME": directory}, timeout=20)
         if done.returncode != 71:
             yield f"leasehold refuses the settings, {done.returncode}: {done.stderr.strip()[-300:]}"
+
+
+def helm(deploy, leasehold, findings):
+    install.ensure("python", "helm")
+    sys.path[:0] = [install.python(), install.helm()]
+    for name, text, sidecar in charts.rendered(os.path.join(deploy, "helm"), findings):
+        check_rendered(name, text, sidecar, leasehold, findings)
 
 
 def docker(_, leasehold, findings):
@@ -327,6 +360,13 @@ def compose(deploy, _, findings):
             findings.expect(done.returncode == 0, f"docker compose config: {done.stderr.strip()}")
 
 
+def prometheus(deploy, _, findings):
+    install.ensure("python", "promtool")
+    sys.path.insert(0, install.python())
+    findings += monitoring.alerts(os.path.join(deploy, "prometheus", "alerts.yaml"), ROOT, install.promtool())
+    findings += monitoring.dashboard(os.path.join(deploy, "grafana", "leasehold.json"), ROOT)
+
+
 def seconds(text):
     """`90s`, `2m` or a bare number, as leasehold and systemd write them."""
     number, unit = re.fullmatch(r"(\d+)(s|m|h)?", str(text)).groups()
@@ -337,7 +377,7 @@ def run(command, timeout=120, **options):
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, **options)
 
 
-PARTS = {"kubernetes": kubernetes, "docker": docker, "systemd": systemd, "compose": compose}
+PARTS = {"kubernetes": kubernetes, "helm": helm, "docker": docker, "systemd": systemd, "compose": compose, "prometheus": prometheus}
 
 
 def main():

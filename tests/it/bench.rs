@@ -11,9 +11,7 @@ use crate::harness::{Backends, Fault, Mode, Raw, SOON, Spec, Storage, bench, eve
 #[tokio::test(flavor = "multi_thread")]
 async fn openbao_issues_a_login_that_postgres_accepts() {
     for server in [bench().postgres().await, bench().postgres_18().await] {
-        let db = server.database().await;
-        let vault = bench().vault().await;
-        let setup = vault.setup(&db, Spec::new("app")).await;
+        let Backends { db, vault, setup } = Backends::on(&server, Spec::new("app")).await;
         let token = setup.token().await;
 
         let creds = vault.request(Method::GET, &setup.path, &token, None).await;
@@ -43,10 +41,8 @@ async fn openbao_issues_a_login_that_postgres_accepts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn revoking_the_token_takes_its_lease_along() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let setup =
-        vault.setup(&db, Spec::new("app").token(json!({"token_ttl": "1m"})).policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } =
+        Backends::new(Spec::new("app").token(json!({"token_ttl": "1m"})).policy(Spec::MAY_REVOKE)).await;
     let token = setup.token().await;
     vault.request(Method::GET, &setup.path, &token, None).await;
     assert_eq!(db.roles().await.len(), 1);
@@ -58,9 +54,8 @@ async fn revoking_the_token_takes_its_lease_along() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_raft_server_keeps_its_leases_over_a_seal_and_a_restart() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().own_vault(Storage::Raft).await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } =
+        Backends::with_vault(bench().own_vault(Storage::Raft).await, Spec::new("app")).await;
     let token = setup.token().await;
     let creds = vault.request(Method::GET, &setup.path, &token, None).await;
     let lease = creds.json["lease_id"].as_str().unwrap();
@@ -156,7 +151,7 @@ async fn the_forwarder_fails_as_it_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_forwarder_finds_the_secrets_of_vault_traffic() {
     let Backends { vault, setup, .. } = Backends::new(Spec::new("app")).await;
-    let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
+    let fault = vault.forwarder().await;
     let through = crate::harness::through(&vault, &fault);
     let secret_id = std::fs::read_to_string(setup.secret_id_file()).unwrap();
     let login = json!({"role_id": setup.role_id(), "secret_id": secret_id});

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Backends, Builder, Fault, Mode, SOON, Spec, Storage, bench, eventually, leasehold, same, through,
+    Backends, Builder, Fault, Mode, SOON, Spec, Storage, bench, eventually, leasehold, same,
 };
 
 /// What a check said.
@@ -63,12 +63,11 @@ impl Report {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_is_well_where_all_is_well_and_nothing_is_left_and_no_secret_is_shown() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
-    let wire = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
-    let builder = leasehold()
-        .upstream(&db)
-        .vault(&through(&vault, &wire))
-        .login(&setup)
+    let backends = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = &backends;
+    let wire = vault.forwarder().await;
+    let builder = backends
+        .leasehold_through(&wire)
         .flag("--probe-database", db.name())
         .flag("--probe-sql", "SELECT 1")
         .flag("--set-role", &db.owner());
@@ -133,6 +132,47 @@ async fn offline_nothing_is_asked_and_no_token_is_needed() {
     let report = Report::of(nowhere.clone().flag("--state-file", "/dev/shm/state")).await;
     assert_eq!((report.exit, report.with("ok")), (Some(0), vec!["config", "state_file"]), "{report:#?}");
 
+    let report = Report::of(nowhere.clone()).await;
+    report.says(
+        "tls",
+        "warning",
+        "sslmode=disable lets sessions with db.invalid go without TLS",
+        "--upstream",
+    );
+    let anywhere =
+        leasehold().vault_addr("https://vault.invalid:8200").path("database/creds/app").switch("--offline");
+    let at = |uri: &str| Report::of(anywhere.clone().upstream_uri(uri));
+    let report = at("postgresql://db.invalid/?sslmode=require").await;
+    report.says("tls", "warning", "sslmode=require does not ask who db.invalid is", "sslmode=verify-full");
+    for uri in ["postgresql://localhost,[::1],127.0.0.2/?sslmode=disable", "postgresql://db.invalid/"] {
+        assert!(at(uri).await.with("warning").is_empty(), "{uri}");
+    }
+
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap().to_string();
+    // Only on the machine that it runs on.
+    let report = Report::of(nowhere.clone().flag("--listen", &taken)).await;
+    assert_eq!(report.exit, Some(0), "{report:#?}");
+    let here = leasehold()
+        .vault_addr("http://127.0.0.1:1")
+        .env("VAULT_TOKEN", "of-nobody")
+        .path("database/creds/app")
+        .upstream_uri("postgresql://127.0.0.1:1/?sslmode=disable");
+    for flag in ["--listen", "--http", "--admin"] {
+        let report = Report::of(here.clone().flag(flag, &taken)).await;
+        report.says(
+            "listen",
+            "error",
+            &format!("{taken} is taken by "),
+            &format!("name another address by {flag}"),
+        );
+    }
+    let report = Report::of(here.clone().flag("--listen", "/nonexistent/directory")).await;
+    report.says("listen", "error", "there is no directory /nonexistent/directory", "--listen");
+    let public = nowhere.clone().flag("--listen", "0.0.0.0:0").switch("--listen-public");
+    let report = Report::of(public.flag("--allow-addresses", "10.0.0.0/8")).await;
+    report.says("client_tls", "warning", "connect without TLS", "--tls-cert-file");
+
     let file = bench().directory().await.join("secret");
     let path = file.to_str().unwrap();
     let token_file = ["--vault-auth-method", "token-file", "--vault-auth-token-file"];
@@ -156,13 +196,12 @@ async fn offline_nothing_is_asked_and_no_token_is_needed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_that_is_interrupted_gives_everything_back() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, vault, setup } = &backends;
     let server = Fault::before(&db.server.addr()).await;
     server.set(Mode::Blackhole).await;
-    let builder = leasehold()
-        .upstream_uri(&format!("postgresql://{}/?sslmode=disable", server.addr()))
-        .vault(&vault)
-        .login(&setup)
+    let builder = backends
+        .leasehold_at(&format!("postgresql://{}/?sslmode=disable", server.addr()))
         .flag("--limits-connect-timeout", "60s");
     for signal in ["INT", "TERM", "QUIT", "HUP"] {
         let check = builder.clone().start_command("check").await;
@@ -181,15 +220,14 @@ async fn a_check_that_is_interrupted_gives_everything_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_that_is_interrupted_twice_says_how_long_its_role_stays() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().own_vault(Storage::Memory).await;
-    let setup = vault.setup(&db, Spec::new("app").ttl("20m", "24h")).await;
+    let backends =
+        Backends::with_vault(bench().own_vault(Storage::Memory).await, Spec::new("app").ttl("20m", "24h"))
+            .await;
+    let Backends { db, vault, .. } = &backends;
     let server = Fault::before(&db.server.addr()).await;
     server.set(Mode::HoldToClient).await;
-    let check = leasehold()
-        .upstream_uri(&format!("postgresql://{}/?sslmode=disable", server.addr()))
-        .vault(&vault)
-        .login(&setup)
+    let check = backends
+        .leasehold_at(&format!("postgresql://{}/?sslmode=disable", server.addr()))
         .flag("--limits-connect-timeout", "60s")
         .start_command("check")
         .await;
@@ -215,8 +253,9 @@ async fn a_check_that_is_interrupted_twice_says_how_long_its_role_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handed_token_leaves_its_lease_unless_it_may_revoke_it() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let builder = leasehold().upstream(&db).vault(&vault).path(&setup.path);
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { vault, setup, .. } = &backends;
+    let builder = backends.without_login().path(&setup.path);
     let plain = json!({"policies": [setup.id()], "ttl": "1h"});
     let made = vault.write("auth/token/create-orphan", plain).await;
     let token = made["auth"]["client_token"].as_str().unwrap().to_owned();

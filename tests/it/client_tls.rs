@@ -4,6 +4,7 @@ mod certificates;
 mod handshake;
 mod identity;
 mod libpq;
+mod pressure;
 mod sessions;
 
 use std::net::SocketAddr;

@@ -1,11 +1,12 @@
 //! After a crash: what it leaves, and what the next start makes of it.
 
+use std::ops::Deref;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use crate::harness::{
-    Backends, Builder, Database, Fault, Leasehold, Memory, Mode, SOON, Setup, Spec, Vault, bench, eventually,
-    leasehold, same, through,
+    Backends, Builder, Database, Fault, Forwarded, Leasehold, Memory, Mode, SOON, Setup, Spec, bench,
+    eventually, leasehold, same, through,
 };
 
 /// What a start asks Vault for: a login, a look at its token, a credential.
@@ -13,12 +14,16 @@ const REQUESTS: usize = 3;
 
 /// A leasehold that can be killed and started again: always the same one to Vault and to PostgreSQL.
 struct Stage {
-    db: Database,
-    vault: Vault,
-    setup: Setup,
-    /// Between leasehold and Vault.
-    to_vault: Fault,
+    backends: Forwarded,
     memory: Memory,
+}
+
+impl Deref for Stage {
+    type Target = Forwarded;
+
+    fn deref(&self) -> &Forwarded {
+        &self.backends
+    }
 }
 
 impl Stage {
@@ -27,14 +32,13 @@ impl Stage {
     }
 
     async fn of(db: Database, spec: Spec) -> Self {
-        let Backends { db, vault, setup } = Backends::of(db, bench().vault().await, spec).await;
-        let to_vault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
-        Self { db, vault, setup, to_vault, memory: Memory::new() }
+        let backends = Backends::with_database(db, spec).await.forwarded().await;
+        Self { backends, memory: Memory::new() }
     }
 
     /// Without a state file.
     fn plain(&self) -> Builder {
-        leasehold_of(self).login(&self.setup)
+        self.leasehold()
     }
 
     fn described(&self) -> Builder {
@@ -53,7 +57,7 @@ impl Stage {
 
     /// How many credentials Vault was asked for.
     fn issued(&self) -> usize {
-        self.to_vault.handed_on(&format!("GET /v1/{} ", self.setup.path))
+        self.fault.handed_on(&format!("GET /v1/{} ", self.setup.path))
     }
 
     /// Vault drops what a revoked token owned a moment after it has said yes.
@@ -104,12 +108,12 @@ async fn kills_at_any_moment_leave_one_role() {
     for requests in 0..=REQUESTS {
         let stage = Stage::new(Spec::new("app")).await;
         for _ in 0..5 {
-            let asked_before = stage.to_vault.asked().len();
+            let asked_before = stage.fault.asked().len();
             let mut leasehold = stage.described().spawn().await;
             eventually(SOON, async || {
                 // What is taken up is served without a request.
                 let serves = !leasehold.log().messages("published").is_empty();
-                let asked = stage.to_vault.asked().len() - asked_before;
+                let asked = stage.fault.asked().len() - asked_before;
                 if serves || asked >= requests { Ok(()) } else { Err(asked) }
             })
             .await;
@@ -119,12 +123,8 @@ async fn kills_at_any_moment_leave_one_role() {
 
         let leasehold = stage.start().await;
         let role = stage.serves(&leasehold).await;
-        // Vault drops the role first, and then its own record of the lease, which waits its turn on a busy machine.
-        eventually(SOON * 3, async || {
-            let leases = stage.vault.leases(&stage.setup.path).await.len();
-            same((stage.db.roles().await, leases), (vec![role.clone()], 1))
-        })
-        .await;
+        // The record of a lease is not counted: of a request that was cut short OpenBao 2.7.2 may keep it, with no role.
+        eventually(SOON * 3, async || same(stage.db.roles().await, vec![role.clone()])).await;
     }
 }
 
@@ -137,13 +137,13 @@ async fn a_credential_that_was_on_its_way_goes_with_its_token_at_the_next_start(
     to_database.set(Mode::HoldToServer).await;
     let mut leasehold = stage.start().await;
     eventually(SOON, async || same(stage.issued(), 1)).await;
-    stage.to_vault.set(Mode::HoldToClient).await;
+    stage.fault.set(Mode::HoldToClient).await;
     to_database.set(Mode::Pass).await;
     eventually(SOON, async || same(stage.db.roles().await.len(), 1)).await;
     leasehold.kill9();
     assert!(leasehold.log().messages("issued").is_empty());
     let lost = stage.db.roles().await;
-    stage.to_vault.set(Mode::Pass).await;
+    stage.fault.set(Mode::Pass).await;
 
     let leasehold = stage.start().await;
 
@@ -203,8 +203,8 @@ async fn sigterm_without_vault_removes_the_file_and_says_that_something_lapses()
     let stage = Stage::new(Spec::new("app")).await;
     let mut leasehold = stage.start().await;
     stage.serves(&leasehold).await;
-    stage.to_vault.set(Mode::Refuse).await;
-    stage.to_vault.cut();
+    stage.fault.set(Mode::Refuse).await;
+    stage.fault.cut();
 
     assert_eq!(leasehold.stop().await.code(), Some(0));
 
@@ -255,7 +255,7 @@ async fn what_is_taken_up_serves_while_vault_is_away() {
     let mut leasehold = stage.start().await;
     let role = stage.serves(&leasehold).await;
     leasehold.kill9();
-    stage.to_vault.set(Mode::Refuse).await;
+    stage.fault.set(Mode::Refuse).await;
 
     let leasehold = stage.start().await;
 
@@ -265,7 +265,7 @@ async fn what_is_taken_up_serves_while_vault_is_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_that_was_taken_up_is_renewed_and_ends_as_ever() {
-    let stage = Stage::new(Spec::new("app").ttl("10s", "20s")).await;
+    let stage = Stage::new(Spec::new("app").ttl("20s", "40s")).await;
     let mut leasehold = stage.start().await;
     let role = stage.serves(&leasehold).await;
     leasehold.kill9();
@@ -276,23 +276,23 @@ async fn a_lease_that_was_taken_up_is_renewed_and_ends_as_ever() {
     assert_eq!(old.value("SELECT session_user").await, role);
     for (metric, label) in [("renewals_total", ("outcome", "ok")), ("rotations_total", ("reason", "capped"))]
     {
-        eventually(SOON * 2, async || same(leasehold.metrics().await.get(metric, &[label]) >= 1.0, true))
+        eventually(SOON * 4, async || same(leasehold.metrics().await.get(metric, &[label]) >= 1.0, true))
             .await;
     }
     // At its max TTL the session ends by our hand, before its role is dropped.
-    assert_eq!(old.ended().await.as_deref(), Some("57P01"));
+    assert_eq!(old.ended_within(SOON * 2).await.as_deref(), Some("57P01"));
     assert_ne!(stage.serves(&leasehold).await, role);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_path_or_route_does_not_take_it_up_and_gives_it_back() {
     let stage = Stage::new(Spec::new("app")).await;
-    let other = stage.vault.setup(&stage.db, Spec::new("app")).await;
+    let other = stage.another(Spec::new("app")).await;
     let mut leasehold = stage.start().await;
     let old = stage.serves(&leasehold).await;
     leasehold.kill9();
     let described = |setup: &Setup| {
-        leasehold_of(&stage).login(setup).flag("--state-file", stage.memory.file().to_str().unwrap())
+        stage.without_login().login(setup).flag("--state-file", stage.memory.file().to_str().unwrap())
     };
 
     // The same route's name, and another login and path.
@@ -419,10 +419,6 @@ async fn refused(described: Builder) -> String {
 }
 
 /// By the same way to Vault and to PostgreSQL.
-fn leasehold_of(stage: &Stage) -> Builder {
-    leasehold_of_vault(stage).upstream(&stage.db)
-}
-
 fn leasehold_of_vault(stage: &Stage) -> Builder {
-    leasehold().vault(&through(&stage.vault, &stage.to_vault))
+    leasehold().vault(&through(&stage.vault, &stage.fault))
 }

@@ -12,8 +12,10 @@
 mod backends;
 mod balancer;
 pub(crate) mod broken_routes;
+mod browser;
 mod client_tls;
 mod clock;
+mod collector;
 mod fault;
 mod http;
 mod identity;
@@ -33,10 +35,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub(crate) use backends::Backends;
+pub(crate) use backends::{Backends, Forwarded};
 pub(crate) use balancer::{Balancer, Spoil};
+pub(crate) use browser::Browser;
 pub(crate) use client_tls::ClientTls;
 pub(crate) use clock::WallClock;
+pub(crate) use collector::{Collector, traced};
 pub(crate) use fault::{Fault, Mode};
 pub(crate) use identity::{Certificate, Issuer, TokenReview};
 pub(crate) use leasehold::{Builder, Leasehold, field, leasehold};

@@ -13,6 +13,7 @@
     reason = "a test fails by panicking, and says why on stderr"
 )]
 
+mod access;
 mod bench;
 mod chaos;
 mod check;
@@ -24,6 +25,7 @@ mod harness;
 mod lease;
 mod load;
 mod main_job;
+mod page;
 mod policy;
 mod probe;
 mod process;

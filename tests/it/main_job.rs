@@ -1,11 +1,12 @@
 //! The main job: an app with no password, on the current credential, over a rotation.
 
-use crate::harness::{Backends, SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, SOON, Spec, bench, eventually, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn select_through_leasehold_needs_no_password() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
 
     let session = leasehold.connect("app", db.name()).await;
@@ -20,8 +21,9 @@ async fn select_through_leasehold_needs_no_password() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_leaves_old_sessions_and_takes_new_ones_along() {
-    let Backends { db, vault, setup } = Backends::on(&bench().postgres_18().await, Spec::new("app")).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::on(&bench().postgres_18().await, Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let old = leasehold.connect("app", db.name()).await;
     let old_user = old.user().await;
@@ -46,8 +48,9 @@ async fn a_rotation_leaves_old_sessions_and_takes_new_ones_along() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_gives_every_lease_back() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
-    let mut leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = &backends;
+    let mut leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let session = leasehold.connect("app", db.name()).await;
 

@@ -2,15 +2,14 @@
 
 use serde_json::json;
 
-use crate::harness::{SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, SOON, Spec, eventually, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leasehold_runs_renews_rotates_and_stops_with_exactly_the_policy_that_it_prints() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
     let token = json!({"token_period": "1h", "token_no_default_policy": true});
-    let setup = vault.setup(&db, Spec::new("app").ttl("9s", "10m").token(token)).await;
-    let builder = leasehold().upstream(&db).vault(&vault).login(&setup);
+    let backends = Backends::new(Spec::new("app").ttl("20s", "10m").token(token)).await;
+    let Backends { db, vault, setup } = &backends;
+    let builder = backends.leasehold();
 
     let printed = builder.clone().command("policy").await;
     assert!(printed.status.success(), "{printed:?}");
@@ -25,7 +24,7 @@ async fn leasehold_runs_renews_rotates_and_stops_with_exactly_the_policy_that_it
     let old = leasehold.connect("app", db.name()).await;
     let old_user = old.user().await;
     let renewed = async || leasehold.metrics().await.get("renewals_total", &[("outcome", "ok")]);
-    eventually(SOON, async || if renewed().await >= 1.0 { Ok(()) } else { Err("not renewed") }).await;
+    eventually(SOON * 2, async || if renewed().await >= 1.0 { Ok(()) } else { Err("not renewed") }).await;
     assert!(leasehold.command(&["rotate"]).await.status.success());
     let new = leasehold.connect("app", db.name()).await;
     let new_user = new.user().await;

@@ -4,18 +4,16 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Backends, Leasehold, SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Leasehold, SOON, Spec, bench, eventually, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_that_cannot_run_probe_sql_is_not_published() {
     let db = bench().postgres().await.database().await;
     db.admin.batch_execute("CREATE TABLE orders (id int)").await.unwrap();
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
-        .login(&setup)
+    let backends = Backends::with_database(db, Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends
+        .leasehold()
         .flag("--probe-database", db.name())
         .flag("--probe-sql", "SELECT count(*) FROM orders")
         .flag("--limits-login-wait", "300ms")
@@ -44,10 +42,10 @@ async fn a_credential_that_cannot_run_probe_sql_is_not_published() {
 #[tokio::test(flavor = "multi_thread")]
 async fn probe_sql_is_asked_as_sessions_are_by_tls_and_under_set_role() {
     let db = bench().postgres_18().await.database().await;
-    let vault = bench().vault().await;
     let create = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'
                     IN ROLE \"{{owner}}\";";
-    let setup = vault.setup(&db, Spec::new("app").creation_statements(create)).await;
+    let backends = Backends::with_database(db, Spec::new("app").creation_statements(create)).await;
+    let Backends { db, .. } = &backends;
     // The server tells by an error who asks. The URI has no way but TLS, with channel binding.
     let sql = format!(
         "DO $$ BEGIN
@@ -57,10 +55,8 @@ async fn probe_sql_is_asked_as_sessions_are_by_tls_and_under_set_role() {
     );
     let ca = db.server.ca.as_ref().unwrap().display();
     let uri = format!("postgresql://{}/?sslrootcert={ca}&channel_binding=require", db.server.addr());
-    let leasehold = leasehold()
-        .upstream_uri(&uri)
-        .vault(&vault)
-        .login(&setup)
+    let leasehold = backends
+        .leasehold_at(&uri)
         .flag("--set-role", &db.owner())
         .flag("--probe-database", db.name())
         .flag("--probe-sql", &sql)
@@ -74,14 +70,13 @@ async fn probe_sql_is_asked_as_sessions_are_by_tls_and_under_set_role() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_sql_that_does_not_end_says_nothing_of_the_credential_and_is_cancelled() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
-        .login(&setup)
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends
+        .leasehold()
         .flag("--probe-database", db.name())
         .flag("--probe-sql", "SELECT pg_sleep(600)")
-        .flag("--limits-connect-timeout", "1s")
+        .flag("--limits-connect-timeout", "5s")
         .start()
         .await;
 
@@ -101,16 +96,9 @@ async fn proofs(leasehold: &Leasehold, outcome: &str) -> f64 {
 async fn a_database_that_a_client_chose_is_no_evidence_against_a_credential() {
     let hba = ["host shut +kept_out all reject"];
     let server = bench().own_postgres(json!({"version": "18", "hba": hba})).await;
-    let db = server.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
-        .login(&setup)
-        .flag("--limits-connect-timeout", "1s")
-        .start()
-        .await;
+    let backends = Backends::on(&server, Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().flag("--limits-connect-timeout", "1s").start().await;
     leasehold.wait_ready().await;
     // The last one is what a proof tries first.
     for database in ["gone", "slow", "shut"] {
@@ -142,10 +130,9 @@ async fn a_database_that_a_client_chose_is_no_evidence_against_a_credential() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_whose_credentials_may_not_enter_the_database_postgres_gets_one() {
     let server = bench().own_postgres(json!({"hba": ["host postgres all all reject"]})).await;
-    let db = server.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::on(&server, Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
 
     leasehold.wait_ready().await;
     assert_eq!(proofs(&leasehold, "unprovable").await, 1.0);
@@ -161,16 +148,10 @@ async fn a_probe_sql_whose_database_is_gone_says_nothing_of_the_credential() {
     let db = bench().postgres().await.database().await;
     let probed = format!("{}_probed", db.name());
     db.admin.batch_execute(&format!("CREATE DATABASE {probed}")).await.unwrap();
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
-        .login(&setup)
-        .flag("--probe-database", &probed)
-        .flag("--probe-sql", "SELECT 1")
-        .start()
-        .await;
+    let backends = Backends::with_database(db, Spec::new("app")).await;
+    let Backends { db, vault, setup } = &backends;
+    let leasehold =
+        backends.leasehold().flag("--probe-database", &probed).flag("--probe-sql", "SELECT 1").start().await;
     leasehold.wait_ready().await;
     let before = leasehold.connect("app", db.name()).await.user().await;
 

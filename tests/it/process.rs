@@ -1,13 +1,19 @@
 //! leasehold as a process among others, as far as its tests share it: HTTP by hand, and a run on sockets alone.
 
+mod alerts;
+mod audit;
 mod commands;
+mod console;
 mod crowd;
 mod descriptors;
 mod endpoints;
+mod flood;
 mod hardening;
 mod logs;
 mod metrics;
+mod sessions;
 mod stop;
+mod traces;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

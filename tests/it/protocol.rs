@@ -1,5 +1,6 @@
 //! The start of a session, as clients of all kinds go about it.
 
+mod ahead;
 mod handshake;
 mod parameters;
 mod tls;

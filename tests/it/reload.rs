@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{Authority, Backends, Leasehold, SOON, Spec, Writers, eventually, leasehold, same};
+use crate::harness::{Authority, Backends, Leasehold, SOON, Spec, Writers, eventually, same};
 
 impl Backends {
     /// With a second Vault role of the same kind.
@@ -33,7 +33,7 @@ impl Backends {
     }
 
     async fn start_with(&self, toml: &str) -> Leasehold {
-        leasehold().vault(&self.vault).approle(&self.setup).config_toml(toml).start().await
+        self.with_file(toml).start().await
     }
 }
 
@@ -267,11 +267,9 @@ async fn a_reload_says_which_certificate_files_have_changed() {
     let (first, second) = (Authority::new(directory, "first"), Authority::new(directory, "second"));
     let file = directory.join("ca.pem");
     std::fs::copy(&first.ca, &file).unwrap();
-    let leasehold = leasehold()
-        .vault(&backends.vault)
-        .approle(&backends.setup)
+    let leasehold = backends
+        .with_file(&backends.route("one", "app", ""))
         .flag("--vault-ca-cert", file.to_str().unwrap())
-        .config_toml(&backends.route("one", "app", ""))
         .start()
         .await;
     leasehold.wait_ready().await;
@@ -291,12 +289,21 @@ async fn what_only_a_restart_can_change_is_named() {
     let leasehold = backends.start_with(&toml).await;
     leasehold.wait_ready().await;
 
-    std::fs::write(file(&leasehold), toml + "[limits]\nlogin_wait = \"3s\"\n").unwrap();
+    let audit = leasehold.directory().join("audit");
+    let general =
+        format!("threads = 7\naudit_file = {audit:?}\nconsole = \"all\"\nconsole_database = \"other\"\n");
+    let tables = "[limits]\nlogin_wait = \"3s\"\n[cancel]\nunknown = \"forward\"\n";
+    std::fs::write(file(&leasehold), general + &toml + tables).unwrap();
     let said = leasehold.command(&["reload"]).await;
 
     assert!(said.status.success(), "{said:?}");
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains("a restart is needed for [limits]"), "{said}");
+    assert!(
+        said.contains("a restart is needed for [limits], threads, audit_file, console, [cancel]"),
+        "{said}"
+    );
+    assert!(!audit.exists(), "no session is recorded in it");
+    assert!(leasehold.try_connect("me", "other").await.is_err(), "no console is there");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
 //! A primary and a real streaming standby: which of them serves, and what happens where the standby lags.
 
+use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,30 +8,33 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::harness::{
-    Builder, Database, Fault, Leasehold, Mode, SOON, Server, Session, Setup, Spec, Vault, bench, eventually,
-    leasehold, same,
+    Backends, Builder, Fault, Leasehold, Mode, SOON, Server, Session, Spec, bench, eventually, same,
 };
 
 /// A primary with a database, its standby, and a forwarder before each.
 struct Cluster {
-    db: Database,
+    backends: Backends,
     standby: Server,
     to_primary: Fault,
     to_standby: Fault,
-    vault: Vault,
-    setup: Setup,
+}
+
+impl Deref for Cluster {
+    type Target = Backends;
+
+    fn deref(&self) -> &Backends {
+        &self.backends
+    }
 }
 
 impl Cluster {
     async fn new(version: &str) -> Self {
         let primary = bench().own_postgres(json!({"version": version})).await;
         let standby = primary.standby(version).await;
-        let db = primary.database().await;
-        let vault = bench().vault().await;
-        let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+        let backends = Backends::on(&primary, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
         let to_primary = Fault::before(&primary.addr()).await;
         let to_standby = Fault::before(&standby.addr()).await;
-        Self { db, standby, to_primary, to_standby, vault, setup }
+        Self { backends, standby, to_primary, to_standby }
     }
 
     /// The primary first, then the standby; `words` of the URI.
@@ -45,7 +49,7 @@ impl Cluster {
 
     fn at(&self, hosts: &str, words: &str) -> Builder {
         let uri = format!("postgresql://{hosts}/?sslmode=disable&{words}");
-        leasehold().upstream_uri(&uri).vault(&self.vault).login(&self.setup)
+        self.leasehold_at(&uri)
     }
 
     /// Waits until the standby knows what the primary does.

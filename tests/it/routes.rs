@@ -175,7 +175,7 @@ async fn a_session_too_many_is_told_53300_and_a_closed_one_makes_room() {
     assert_eq!(refused("readonly").await, of_all);
 
     first.close().await;
-    // The seat is free once the server has let go, a moment after the client.
+    // The place is free once the server has let go, a moment after the client.
     eventually(SOON, async || leasehold.try_connect("readonly", db).await.map(drop)).await;
     let limited = leasehold.metrics().await.get("login_failures_total", &[("reason", "limit")]);
     assert!(limited >= 2.0, "{limited}");
@@ -187,7 +187,7 @@ async fn startup_is_latched_and_readiness_is_not() {
     let away = Fault::before(&format!("127.0.0.1:{}", backends.vault.port)).await;
     away.set(Mode::Refuse).await;
     let leasehold = backends
-        .routes(&["app"], "[limits]\nlogin_wait = \"200ms\"\n")
+        .routes(&["app"], "[limits]\nlogin_wait = \"5s\"\n")
         .vault_addr(&format!("http://{}", away.addr()))
         .start()
         .await;
@@ -223,7 +223,7 @@ async fn startup_is_latched_and_readiness_is_not() {
     assert_eq!(leasehold.http("/startup").await.status, 200, "latched");
     assert_eq!(leasehold.status().await["state"], "serving");
 
-    backends.setup.retune(&backends.db, "1h", "24h").await;
+    backends.retune("1h", "24h").await;
     eventually(SOON * 2, async || leasehold.try_connect("app", backends.db.name()).await.map(drop)).await;
 }
 

@@ -1,8 +1,10 @@
 //! No secret comes out. One story touches everything that holds one, at TRACE; then all that came out is searched.
 
 mod files;
+mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,8 +12,8 @@ use reqwest::Method;
 use tokio_postgres::NoTls;
 
 use crate::harness::{
-    Backends, Builder, Database, Fault, Leasehold, Memory, Mode, Raw, SOON, Setup, Spec, Vault, eventually,
-    leasehold, same,
+    Builder, Collector, Database, Fault, Forwarded, Leasehold, Memory, Mode, Raw, SOON, Spec, connect,
+    eventually, same, traced,
 };
 
 /// All secrets that passed, by what they are, and all that was said where they must not be.
@@ -98,12 +100,17 @@ fn positions(bytes: &[u8], needle: &[u8]) -> Vec<usize> {
 
 /// The parts of the story.
 struct Stage {
-    db: Database,
-    vault: Vault,
-    setup: Setup,
-    to_vault: Fault,
+    backends: Forwarded,
     to_postgres: Fault,
     search: Search,
+}
+
+impl Deref for Stage {
+    type Target = Forwarded;
+
+    fn deref(&self) -> &Forwarded {
+        &self.backends
+    }
 }
 
 impl Stage {
@@ -115,9 +122,23 @@ impl Stage {
     }
 
     async fn pages(&mut self, leasehold: &Leasehold) {
-        for path in ["/metrics", "/status", "/readyz", "/startup", "/livez", "/nothing"] {
+        for path in
+            ["/metrics", "/status", "/sessions", "/history", "/", "/readyz", "/startup", "/livez", "/nothing"]
+        {
             let reply = leasehold.admin(Method::GET, path).await;
             self.search.said(path, reply.text);
+        }
+    }
+
+    /// What the console shows.
+    async fn console(&mut self, leasehold: &Leasehold) {
+        let mut config = tokio_postgres::Config::new();
+        let addr = leasehold.addr();
+        config.host(addr.ip().to_string()).port(addr.port()).user("me").dbname("leasehold");
+        let console = connect(&config).await.unwrap();
+        for view in ["routes", "credentials", "sessions", "stats", "vault", "config", "version", "help"] {
+            let rows = console.client.simple_query(&format!("SHOW {view}")).await.unwrap();
+            self.search.said(&format!("SHOW {view}"), format!("{rows:?}"));
         }
     }
 
@@ -140,20 +161,24 @@ fn lossy(bytes: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_any_log_metric_status_error_or_client_message_of_a_whole_story() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app").ttl("12s", "1h")).await;
-    let to_vault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
-    let to_postgres = Fault::before(&db.server.addr()).await;
+    let backends = Forwarded::new(Spec::new("app").ttl("12s", "1h")).await;
+    let to_postgres = Fault::before(&backends.db.server.addr()).await;
     let memory = Memory::new();
-    let described = leasehold()
-        .upstream_uri(&format!("postgresql://{}/?sslmode=disable", to_postgres.addr()))
-        .vault_addr(&format!("http://{}", to_vault.addr()))
-        .login(&setup)
+    let collector = Collector::start(None).await;
+    let described = backends
+        .leasehold_at(&format!("postgresql://{}/?sslmode=disable", to_postgres.addr()))
         .flag("--log-level", "trace")
+        .flag("--console", "all")
         .flag("--limits-replica-grace", "1s")
         .flag("--limits-login-wait", "1s")
-        .flag("--state-file", memory.file().to_str().unwrap());
+        .flag("--state-file", memory.file().to_str().unwrap())
+        .flag("--audit-file", memory.file().with_extension("audit").to_str().unwrap())
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{}", collector.addr()))
+        .env("OTEL_EXPORTER_OTLP_HEADERS", &format!("authorization=Bearer%20{COLLECTORS}"))
+        // With this build there is one output more.
+        .binary(traced().await);
     let leasehold = described.clone().start().await;
-    let mut stage = Stage { db, vault, setup, to_vault, to_postgres, search: Search::default() };
+    let mut stage = Stage { backends, to_postgres, search: Search::default() };
     leasehold.wait_ready().await;
 
     sessions(&mut stage, &leasehold).await;
@@ -163,8 +188,10 @@ async fn no_secret_is_in_any_log_metric_status_error_or_client_message_of_a_whol
     let open = leasehold.connect("app", stage.db.name()).await;
     let mut ended = stage.login_by_hand(&leasehold, "app", stage.db.name().to_owned().as_str()).await;
     stage.pages(&leasehold).await;
+    stage.console(&leasehold).await;
     stage.command(&leasehold, &["status"]).await;
     stage.command(&leasehold, &["status", "--json"]).await;
+    stage.command(&leasehold, &["sessions"]).await;
     stage.command(&leasehold, &["shutdown", "--wait"]).await;
     assert_eq!(open.ended().await.as_deref(), Some("57P01"));
     for frame in ended.until("").await {
@@ -172,11 +199,22 @@ async fn no_secret_is_in_any_log_metric_status_error_or_client_message_of_a_whol
     }
     assert_eq!(leasehold.wait_exit().await.code(), Some(0));
 
-    let Stage { db, to_vault, to_postgres, mut search, .. } = stage;
-    search.take_vault(&to_vault, &db);
+    let Stage { backends, to_postgres, mut search } = stage;
+    search.take_vault(&backends.fault, &backends.db);
     search.take_postgres(&to_postgres);
     let stdout = std::fs::read_to_string(leasehold.directory().join("stdout")).unwrap();
     search.said("stdout", stdout);
+    let audit = std::fs::read_to_string(memory.file().with_extension("audit")).unwrap();
+    assert!(audit.contains("session closed"), "{audit}");
+    search.said("the audit trail", audit);
+    search.secret("key of the collector", COLLECTORS.to_owned());
+    let spans = collector.spans();
+    assert!(spans.len() > 20 && spans.iter().any(|span| span["error"] != ""), "{spans:?}");
+    for span in spans {
+        // Ids and times are long numbers, in which short secrets would be found by chance.
+        let said = ["name", "attributes", "error", "resource"].map(|part| span[part].to_string());
+        search.said("a span", said.join(" "));
+    }
     let log = leasehold.log();
     let levels: BTreeSet<_> = log.lines().iter().map(|line| line["level"].to_string()).collect();
     for line in log.0.lines() {
@@ -207,6 +245,9 @@ async fn no_secret_is_in_any_log_metric_status_error_or_client_message_of_a_whol
         search.said.pop();
     }
 }
+
+/// What the collector of traces is shown.
+const COLLECTORS: &str = "key-of-the-collector";
 
 /// Queries, a wrong startup, a cancel, rubbish, no route, no database.
 async fn sessions(stage: &mut Stage, leasehold: &Leasehold) {
@@ -266,17 +307,17 @@ async fn failures(stage: &mut Stage, leasehold: &Leasehold) {
     let name = stage.db.name().to_owned();
     stage.vault.delete(&format!("{}/roles/app", stage.setup.mount())).await;
     stage.command(leasehold, &["rotate"]).await;
-    stage.setup.retune(&stage.db, "12s", "1h").await;
+    stage.backends.retune("12s", "1h").await;
     let secret_id = std::fs::read_to_string(stage.setup.secret_id_file()).unwrap();
     std::fs::write(stage.setup.secret_id_file(), "00000000-wrong-secret-id-000000000000").unwrap();
     stage.command(leasehold, &["rotate"]).await;
     std::fs::write(stage.setup.secret_id_file(), &secret_id).unwrap();
     for mode in [Mode::Refuse, Mode::CutToClientAfter(20)] {
-        stage.to_vault.set(mode).await;
-        stage.to_vault.cut();
+        stage.fault.set(mode).await;
+        stage.fault.cut();
         stage.command(leasehold, &["rotate"]).await;
     }
-    stage.to_vault.set(Mode::Pass).await;
+    stage.fault.set(Mode::Pass).await;
     stage.to_postgres.set(Mode::Refuse).await;
     stage.login_by_hand(leasehold, "app", &name).await;
     stage.to_postgres.set(Mode::Pass).await;

@@ -6,4 +6,5 @@ mod end;
 mod pools;
 mod race;
 mod relay;
+mod reuse;
 mod warm;

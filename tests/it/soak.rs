@@ -9,13 +9,11 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Leasehold, SOON, Spec, bench, broken_routes, eventually, leasehold, same};
+use crate::harness::{Backends, Leasehold, SOON, Spec, broken_routes, eventually, same};
 use crate::load::{Book, Kind, Ledger, Shared, Tally, Watch, Worker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dozens_of_rotations_break_nothing_that_was_promised() {
-    let db = Arc::new(bench().postgres().await.database().await);
-    let vault = bench().vault().await;
     // A lease of 12 s is renewed while it has sessions, up to 20 s; its own token ends a few seconds later.
     let token = json!({"token_ttl": "26s", "token_max_ttl": "26s"});
     let spec = Spec::new("app")
@@ -23,19 +21,15 @@ async fn dozens_of_rotations_break_nothing_that_was_promised() {
         .token(token)
         .policy(Spec::MAY_REVOKE)
         .policy(broken_routes::POLICY);
-    let setup = vault.setup(&db, spec).await;
-    Ledger::create(&db, CLIENTS).await;
+    let backends = Backends::new(spec).await;
+    Ledger::create(&backends.db, CLIENTS).await;
     // Beside it two routes that never get a credential, which is to cost the good one nothing.
-    let defaults = format!("rotate_after = '2s'\nprobe_database = '{}'\n", db.name());
-    let started = leasehold()
-        .vault(&vault)
-        .approle(&setup)
-        .config_toml(&broken_routes::beside(&setup, db.server.addr(), &defaults))
-        .flag("--log-level", "info")
-        .start()
-        .await;
+    let defaults = format!("rotate_after = '2s'\nprobe_database = '{}'\n", backends.db.name());
+    let file = broken_routes::beside(&backends.setup, backends.db.server.addr(), &defaults);
+    let started = backends.with_file(&file).flag("--log-level", "info").start().await;
     started.wait_ready_route("app").await;
     let leasehold = Arc::new(started);
+    let db = Arc::new(backends.db);
 
     let (tally, watch) = (Arc::new(Tally::default()), Arc::new(Watch::default()));
     let (stop, stop_looking) = (CancellationToken::new(), CancellationToken::new());

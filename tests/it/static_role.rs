@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::harness::{Backends, Database, Leasehold, SOON, Setup, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Database, Leasehold, SOON, Setup, Spec, bench, eventually, same};
 
 struct Story {
     db: Database,
@@ -15,12 +15,14 @@ struct Story {
 
 /// A static role with this rotation period, and leasehold on it.
 async fn story(period: &str) -> Story {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, setup, .. } = &backends;
     let username = format!("fixed_{}", db.name());
     db.admin.batch_execute(&format!("CREATE ROLE {username} LOGIN")).await.unwrap();
     let path = setup.static_role(&username, period).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).approle(&setup).path(&path).start().await;
+    let leasehold = backends.without_login().approle(setup).path(&path).start().await;
     leasehold.wait_ready().await;
+    let Backends { db, setup, .. } = backends;
     Story { db, setup, leasehold, username }
 }
 

@@ -1,5 +1,7 @@
 //! The upstream URI's words about where the server is, each against a real PostgreSQL.
 
+mod between;
+mod hostile;
 mod pooler;
 mod tls;
 
@@ -51,7 +53,7 @@ async fn a_word_that_cannot_be_ends_the_start_and_is_named() {
         let uri = format!("postgresql://db/?{words}");
         let builder = leasehold().upstream_uri(&uri).path("database/creds/app").env("VAULT_TOKEN", "t");
         let (status, log) = builder.run_to_end().await;
-        assert_eq!(status.code(), Some(78), "{}", log.0);
+        assert_eq!(status.code(), Some(64), "{}", log.0);
         assert!(log.0.contains(why), "{}", log.0);
     }
 }
@@ -121,16 +123,17 @@ async fn connect_timeout_bounds_each_host() {
     let backends = Backends::on_18().await;
     let silent = Fault::before(&backends.db.server.addr()).await;
     silent.set(Mode::Blackhole).await;
-    let words = "sslmode=disable&connect_timeout=1";
+    let words = "sslmode=disable&connect_timeout=3";
     let uri = format!("postgresql://{},{}/?{words}", silent.addr(), backends.db.server.addr());
     // Without the word in the URI a host would have all the time in the world.
     let leasehold = backends.leasehold_at(&uri).flag("--limits-connect-timeout", "600s").start().await;
     leasehold.wait_ready().await;
     let begun = Instant::now();
     backends.address(&leasehold).await;
-    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
 
     let alone = backends.leasehold_at(&format!("postgresql://{}/?{words}", silent.addr())).start().await;
+    alone.wait_ready().await;
     eventually(SOON, async || {
         let error = alone.try_connect("app", backends.db.name()).await.err().unwrap();
         let told = error.as_db_error().map(|told| (told.code().code().to_owned(), told.message().to_owned()));
@@ -198,12 +201,10 @@ async fn keepalives_are_sent_for_a_session() {
     let leasehold = backends.ready_at(&format!("postgresql://{}/?{words}", between.addr())).await;
     let _session = leasehold.connect("app", backends.db.name()).await;
 
-    // The kernel's own view of the sockets towards the forwarder: a keepalive timer that has just begun.
+    // The kernel's own view of the sockets towards the forwarder: a keepalive timer that runs down; two hours by default.
     let destination = format!("dport = :{}", between.addr().port());
     let seen = Command::new("ss").args(["-Htno", "state", "established", &destination]).output().unwrap();
     let seen = String::from_utf8(seen.stdout).unwrap();
-    assert!(
-        seen.contains("timer:(keepalive,40sec,0)") || seen.contains("timer:(keepalive,41sec,0)"),
-        "{seen}"
-    );
+    let is_ours = |left: u32| seen.contains(&format!("timer:(keepalive,{left}sec,0)"));
+    assert!((11..=41).any(is_ours), "{seen}");
 }

@@ -1,8 +1,9 @@
 //! Why a server lets no session in, and what to do about it. Floor 6.
 
 use super::{HostCheck, NoSession};
-use crate::check::finding::Finding;
+use crate::check::finding::{Finding, Outcome};
 use crate::error::Chain;
+use crate::postgres::protocol::auth;
 use crate::postgres::protocol::error_response::Fields;
 use crate::postgres::upstream::refusal::Refusal;
 use crate::postgres::upstream::tls;
@@ -16,7 +17,7 @@ impl HostCheck {
             NoSession::Startup(_) => Finding::error(
                 "server",
                 Chain(error).to_string(),
-                "shorten set_role or probe_database, or mend username_template of the role in Vault",
+                "shorten --set-role or --probe-database, or mend username_template of the role in Vault",
             ),
             NoSession::Login(error) => self.login_failed(turn, error),
         }
@@ -50,9 +51,15 @@ impl HostCheck {
             LoginError::Tls(_) => Finding::error(
                 "tls",
                 detail,
-                "mend the certificate, name its CA by sslrootcert in the upstream URI, or set the word that is named there",
+                "mend the certificate, name its CA by sslrootcert in --upstream, or set there the word that is named",
             ),
             LoginError::Refused(refusal) => self.server_said(name, refusal),
+            LoginError::Auth(auth::Error::UnverifiedPeer) => Finding::error(
+                "server",
+                detail,
+                "set sslmode=verify-full or sslrootcert in --upstream, so that the password goes to no other; or \
+                 require_auth=password there, to send it to whoever answers",
+            ),
             LoginError::Auth(_)
             | LoginError::NoKeys(_)
             | LoginError::Protocol(_)
@@ -84,11 +91,17 @@ impl HostCheck {
                 detail,
                 "add a line to pg_hba.conf: hostssl all +<group of the role> <our address> scram-sha-256 (host without TLS); then reload",
             ),
-            "3D000" => Finding::warning(
-                "database",
-                detail,
-                format!("there is no database {database}: name the app's by --probe-database or in the URI"),
-            ),
+            // Where it is only PostgreSQL's own, sessions go to others.
+            "3D000" => Finding {
+                outcome: if self.is_named { Outcome::Error } else { Outcome::Warning },
+                ..Finding::warning(
+                    "database",
+                    detail,
+                    format!(
+                        "there is no database {database}: create it, or name the app's by --probe-database or in --upstream"
+                    ),
+                )
+            },
             "42501" => Finding::warning(
                 "database",
                 detail,
@@ -102,10 +115,11 @@ impl HostCheck {
                 detail,
                 "creation_statements give the role a CONNECTION LIMIT that leaves no session: raise it, or leave it out (-1)",
             ),
-            "53300" => Finding::warning(
+            "53300" => Finding::error(
                 "server",
                 detail,
-                "raise max_connections of the server (or CONNECTION LIMIT of the database), or close sessions",
+                "raise max_connections of the server (or CONNECTION LIMIT of the database), close sessions, or let fewer come \
+                 by --max-sessions",
             ),
             _ => Finding::error("server", detail, "the server's own words and its log tell more"),
         }

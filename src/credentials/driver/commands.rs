@@ -13,6 +13,7 @@ impl Driver {
         let Reload { settings, vault, servers, issue } = reload;
         if let Ok(mut view) = self.shared.view.lock() {
             view.vault_path = settings.vault_path.to_string();
+            view.serves = settings.serves.clone();
         }
         self.state_writer.set_origin(settings.origin());
         if issue {
@@ -22,6 +23,7 @@ impl Driver {
         self.requests.target = Some(Target { path: Arc::new(settings.vault_path), servers });
         self.requests.client_timeout = settings.client_timeout;
         self.replica_grace = None;
+        self.shared.outage.forget();
         self.machine.set_settings(settings.lease);
         self.step(if issue { Event::Reload } else { Event::Tick });
     }
@@ -44,6 +46,7 @@ impl Driver {
                 self.requests.retry_now();
                 self.step(Event::Rotate(drain));
             }
+            Command::Away => self.report_away(),
             Command::Want => self.step(Event::Wanted),
             Command::Reload(reload) => self.reload(*reload),
             Command::Retire => {

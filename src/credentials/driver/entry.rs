@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::Driver;
 use super::input::Input;
-use crate::credentials::requests::{Obstacle, Proof};
+use crate::credentials::proof::{Obstacle, Proof};
 use crate::credentials::status::LastError;
 use crate::credentials::view;
 use crate::lease::{Barrier, Event, GenerationId};
@@ -27,7 +27,10 @@ impl Entry {
 
     /// No session can log in, for this reason: one line without secrets.
     pub(super) fn bar(&mut self, reason: Option<String>) {
-        self.barred = reason.map(|kind| LastError { at: view::wall_now(), kind, past: false });
+        self.barred = reason.map(|kind| {
+            let reason = kind.clone();
+            LastError { at: view::wall_now(), kind, reason, past: false }
+        });
     }
 
     /// Sessions can log in again.
@@ -59,15 +62,41 @@ impl Driver {
 
     /// Passes on that a proof has found that no session can log in, if it has. Acceptances before that go first.
     pub(super) fn report_barrier(&mut self, proof: &Proof) {
-        let (barrier, reason) = match proof {
-            Proof::Unprovable(Obstacle::Unsuitable(reason)) => (Barrier::Unsuitable, reason),
-            Proof::Unprovable(Obstacle::Lasting(reason)) => (Barrier::Lasting, reason),
-            Proof::Accepted { .. } | Proof::Refused | Proof::Lags | Proof::Unprovable(Obstacle::Passing) => {
-                return;
-            }
+        self.report_outage(proof);
+        let Proof::Unprovable(obstacle) = proof else { return };
+        let (barrier, reason) = match obstacle {
+            Obstacle::Unsuitable(reason) => (Barrier::Unsuitable, reason),
+            Obstacle::Lasting(reason) => (Barrier::Lasting, reason),
+            Obstacle::Passing(reason) => (Barrier::Passing, reason),
         };
         self.report_acceptances();
         self.step(Input::failed(Event::Barred(barrier), format!("prove: {reason}")));
+    }
+
+    /// No login has been given a session for a reason that passes by itself. Acceptances before that go first.
+    pub(super) fn report_away(&mut self) {
+        self.report_acceptances();
+        self.step(Event::Barred(Barrier::Passing));
+    }
+
+    /// Passes on that a server has let the credential in, and has no connection left, if a proof has found that.
+    pub(super) fn report_full(&mut self, proof: &Proof) {
+        if let Proof::Accepted { full: Some(_), .. } = proof {
+            self.report_away();
+        }
+    }
+
+    /// For people: whether the servers give sessions.
+    fn report_outage(&self, proof: &Proof) {
+        let (outage, route) = (&self.shared.outage, &self.name);
+        match proof {
+            Proof::Accepted { full: None, .. } => outage.end(route),
+            proof => {
+                if let Some(reason) = proof.no_session() {
+                    outage.go_on(route, reason.to_owned());
+                }
+            }
+        }
     }
 
     /// Proves the generation that is published.
@@ -75,7 +104,7 @@ impl Driver {
         match self.generations.get(&number) {
             Some(generation) => {
                 let (username, password) = (generation.username().to_owned(), generation.password().clone());
-                self.requests.prove_published(number, username, password);
+                self.requests.prove_published(number, username, password, self.spans.of_proof(number));
             }
             None => self.step(Event::PublishedProofEnded(number)),
         }
@@ -84,11 +113,14 @@ impl Driver {
     /// The proof of a published generation has ended.
     pub(super) fn published_proof(&mut self, number: GenerationId, proof: &Proof) {
         self.report_barrier(proof);
-        if let (Proof::Accepted { address }, Some(generation)) = (proof, self.generations.get(&number)) {
-            tracing::info!(lease.generation = number.get(), "what is published is proved");
+        if let (Proof::Accepted { address, .. }, Some(generation)) = (proof, self.generations.get(&number)) {
+            if generation.accepted_at().is_none() {
+                tracing::info!(lease.generation = number.get(), "what is published is proved");
+            }
             generation.accepted_by(address);
             self.report_acceptances();
         }
+        self.report_full(proof);
         self.step(Event::PublishedProofEnded(number));
     }
 }

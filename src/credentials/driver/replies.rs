@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::Driver;
 use super::input::{Came, Credential, Input};
-use super::telling::Area;
+use super::reporting::Area;
 use crate::credentials::Lease;
-use crate::credentials::requests::{Proof, VaultReply, meaning};
+use crate::credentials::proof::Proof;
+use crate::credentials::requests::{VaultReply, meaning};
 use crate::lease::{Event, Failure, GenerationId, TokenFacts, TokenId};
 use crate::secret::Secret;
 use crate::time::Time;
@@ -25,7 +26,7 @@ impl Driver {
                 self.failed("log in", &failure);
                 self.refused(&failure);
                 let event = Event::LogInFailed(meaning(&failure));
-                self.step(Input::failed(event, format!("log in: {}", failure.summary())));
+                self.step(Input::failed(event, format!("log in: {}", failure.reason())));
             }
             VaultReply::Granted(sent_at, grant) => self.granted(sent_at, grant),
             VaultReply::Read(sent_at, credential) => self.read(sent_at, credential),
@@ -37,7 +38,7 @@ impl Driver {
                     _ => metrics::Issuance::Refused,
                 });
                 let event = Event::IssueFailed(meaning(&failure));
-                self.step(Input::failed(event, format!("issue: {}", failure.summary())));
+                self.step(Input::failed(event, format!("issue: {}", failure.reason())));
             }
             VaultReply::LeaseLeft(token, sent_at, left) => self.lease_left(token, sent_at, left),
             VaultReply::LateReply(token) => self.step(Event::LateReply(token)),
@@ -79,7 +80,7 @@ impl Driver {
     }
 
     fn logged_in(&mut self, sent_at: Time, login: vault::Login) {
-        if login.num_uses == 1 && self.machine.kind() == RoleKind::Dynamic {
+        if login.num_uses == 1 && self.kind == RoleKind::Dynamic {
             tracing::error!(
                 "the token that the login gave can be used once only: Vault revokes a credential at once that is read \
                  with the last use of a token, so none is asked for; set token_num_uses of the login to 0"
@@ -118,6 +119,9 @@ impl Driver {
         self.tokens.insert(id, login.token);
         if login.num_uses > 0 {
             self.counted.insert(id);
+        }
+        if login.handed {
+            self.handed.insert(id);
         }
         self.requests.vault.login_was_of_use(true);
         self.step(Event::LoggedIn(id, facts));
@@ -177,7 +181,7 @@ impl Driver {
     fn proof(&mut self, number: GenerationId, proof: Proof) {
         self.report_barrier(&proof);
         let (outcome, event) = match &proof {
-            Proof::Accepted { address } => {
+            Proof::Accepted { address, .. } => {
                 if let Some(generation) = self.generations.get(&number) {
                     generation.accepted_by(address);
                 }
@@ -197,16 +201,12 @@ impl Driver {
                  server said; does the server demand another method for that database?"
             );
         }
-        let error = proof.error(is_current);
-        if let Some(error) = &error {
-            tracing::warn!(
-                lease.generation = number.get(),
-                outcome = outcome.as_str(),
-                reason = error,
-                "not proved"
-            );
-            self.remember(error);
+        let error = proof.error_in_words(is_current);
+        if let (Some(kind), Some(reason)) = (proof.error(is_current), &error) {
+            tracing::warn!(lease.generation = number.get(), outcome = outcome.as_str(), reason, "not proved");
+            self.remember_in_words(&kind, reason);
         }
         self.step(Input { event, credential: None, error });
+        self.report_full(&proof);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Driver;
-use super::telling::Area;
+use super::reporting::Area;
 use crate::credentials::requests::meaning;
 use crate::credentials::{Generation, Lease};
 use crate::lease::{Event, Failure, GenerationId, LeaseLookup, Outcome, TokenId};
@@ -67,6 +67,7 @@ impl Driver {
                 "could not revoke"
             );
             self.remember_failure("revoke", failure);
+            self.explain("revoke", failure);
         }
         let is_elsewhere = self.generations.get(&number).is_some_and(|g| g.lease().is_elsewhere());
         self.step(match meaning(failure) {
@@ -87,7 +88,12 @@ impl Driver {
         let (lease, user) = self.lease_of(number);
         match outcome {
             Outcome::Lease | Outcome::Token => {
-                tracing::info!(lease.generation = number.get(), by = counted.as_str(), "revoked");
+                tracing::info!(
+                    lease.generation = number.get(),
+                    db.user = user,
+                    by = counted.as_str(),
+                    "revoked"
+                );
                 self.works_again(Area::Revocation);
             }
             Outcome::Unverified => tracing::info!(
@@ -117,7 +123,7 @@ impl Driver {
     }
 
     /// The end of the lease_id, and the user.
-    fn lease_of(&self, number: GenerationId) -> (&str, &str) {
+    pub(super) fn lease_of(&self, number: GenerationId) -> (&str, &str) {
         let held = self.generations.get(&number).map(|g| (g.lease_id_tail(), g.username()));
         held.or_else(|| {
             self.pending_revocations

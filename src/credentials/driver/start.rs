@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::Driver;
 use super::entry::Entry;
 use super::returning::PendingRevocations;
+use super::spans::Spans;
 use super::unserved::Unserved;
 use crate::credentials::client::VaultClient;
 use crate::credentials::requests::{Requests, Servers, Target};
@@ -21,6 +22,7 @@ use crate::credentials::state::Slot;
 use crate::credentials::state_writer::Beginning;
 use crate::lease::Settings;
 use crate::metrics::RouteMetrics;
+use crate::traces::{RouteTraces, Traces};
 use crate::vault::RoleKind;
 
 /// What a route's driver works with.
@@ -33,6 +35,8 @@ pub(crate) struct Deps {
     pub(crate) metrics: Arc<RouteMetrics>,
     /// Where it is kept beyond the process; what is in it is taken up.
     pub(crate) slot: Option<Slot>,
+    /// What begins its spans.
+    pub(crate) traces: Traces,
 }
 
 /// What an earlier process has left of a route that is not configured any more.
@@ -47,12 +51,14 @@ pub(crate) struct Leftovers {
     pub(crate) client_timeout: Duration,
     /// Where it is counted.
     pub(crate) metrics: Arc<RouteMetrics>,
+    /// What begins its spans.
+    pub(crate) traces: Traces,
 }
 
 /// Starts the driver of a route as a task of `tasks`, and gives its handle.
 #[must_use]
 pub(crate) fn start(settings: RouteSettings, deps: Deps, tasks: &TaskTracker) -> Arc<Route> {
-    let Deps { vault, servers, metrics, slot } = deps;
+    let Deps { vault, servers, metrics, slot, traces } = deps;
     let (kind, vault_path) = (settings.vault_path.kind(), settings.vault_path.to_string());
     let is_lazy = settings.lease.lazy.is_some();
     let left = Arc::new(Notify::new());
@@ -63,11 +69,13 @@ pub(crate) fn start(settings: RouteSettings, deps: Deps, tasks: &TaskTracker) ->
         client_timeout: settings.client_timeout,
         metrics,
         left,
+        traces,
     };
     let shared = Shared::default();
     shared.is_lazy.store(is_lazy, Ordering::Release);
     if let Ok(mut view) = shared.view.lock() {
         view.vault_path = vault_path;
+        view.serves = settings.serves;
         view.kind = kind.as_str();
     }
     work.begin(settings.name, beginning, shared, tasks)
@@ -77,29 +85,19 @@ pub(crate) fn start(settings: RouteSettings, deps: Deps, tasks: &TaskTracker) ->
 /// all is given back.
 #[must_use]
 pub(crate) fn give_back(leftovers: Leftovers, tasks: &TaskTracker) -> Arc<Route> {
-    let Leftovers { name, slot, vault, client_timeout, metrics } = leftovers;
+    let Leftovers { name, slot, vault, client_timeout, metrics, traces } = leftovers;
     // Only leased roles leave anything.
     let kind = RoleKind::Dynamic;
     let left = Arc::new(Notify::new());
-    // A role that is closed from the begin issues nothing, so that all but the jitter's seed is without effect.
-    let settings = Settings {
-        rotate_after: None,
-        max_age: None,
-        drain: None,
-        replica_grace: Duration::ZERO,
-        lazy: None,
-        standby: false,
-        issue_burst: 0,
-        issue_interval: Duration::MAX,
-        // Never 0, which would be no jitter.
-        seed: rand::random::<u64>() | 1,
-    };
+    // A role that is closed from the begin issues nothing, so that all but the jitter's seed is without effect. It is
+    // never 0, which would be no jitter.
+    let settings = Settings::new(rand::random::<u64>() | 1);
     let beginning = Beginning::of(Some(slot), kind, settings, None, &left);
     let shared = Shared::default();
     if let Ok(mut view) = shared.view.lock() {
         view.kind = kind.as_str();
     }
-    Work { vault, target: None, client_timeout, metrics, left }.begin(name, beginning, shared, tasks)
+    Work { vault, target: None, client_timeout, metrics, left, traces }.begin(name, beginning, shared, tasks)
 }
 
 /// What a driver asks, and for what.
@@ -111,11 +109,13 @@ struct Work {
     metrics: Arc<RouteMetrics>,
     /// Woken when a generation's last session leaves.
     left: Arc<Notify>,
+    traces: Traces,
 }
 
 impl Work {
     fn begin(self, name: String, beginning: Beginning, shared: Shared, tasks: &TaskTracker) -> Arc<Route> {
-        let Self { vault, target, client_timeout, metrics, left } = self;
+        let Self { vault, target, client_timeout, metrics, left, traces } = self;
+        let traces = RouteTraces::new(traces, &name);
         let Beginning { machine, tokens, next_token, generations, state_writer } = beginning;
         let (commands, asked) = mpsc::channel(1024);
         let (done, came) = mpsc::channel(64);
@@ -125,6 +125,8 @@ impl Work {
         }
         let (shared, ended) = (Arc::new(shared), CancellationToken::new());
         let driver = Driver {
+            name: name.clone(),
+            kind: machine.kind(),
             machine,
             closing: target.is_none(),
             requests: Requests {
@@ -134,9 +136,12 @@ impl Work {
                 tasks: tasks.clone(),
                 done,
                 withdrawn: CancellationToken::new(),
+                published: published.clone(),
+                traces: traces.clone(),
             },
             tokens,
             counted: HashSet::new(),
+            handed: HashSet::new(),
             next_token,
             generations,
             pending_revocations: PendingRevocations::default(),
@@ -153,6 +158,7 @@ impl Work {
             rotates: Vec::new(),
             in_use: false,
             unserved: Unserved::default(),
+            spans: Spans::new(traces),
             ended: ended.clone(),
         };
         let span = tracing::info_span!("lease", route = %name);

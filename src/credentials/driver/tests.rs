@@ -5,6 +5,7 @@ mod script;
 use std::time::Duration;
 
 use self::script::{LEASE, Simulation, TIMEOUT};
+use crate::clock;
 use crate::credentials::RotateDone;
 use crate::credentials::route::RotateFailed;
 use crate::lease::{DrainSpan, NextAction, NotRotated};
@@ -112,18 +113,45 @@ async fn at_the_close_everything_is_given_back_once_its_sessions_have_gone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_credential_that_comes_after_the_wait_for_it_is_given_back() {
+    let simulation = Simulation::start().await;
+    simulation.said();
+    simulation.vault.answer_issues_after(TIMEOUT + SECOND);
+    let route = std::sync::Arc::clone(&simulation.route);
+    let rotation = tokio::spawn(async move { route.rotate(None).await });
+
+    simulation.pass(TIMEOUT * 2).await;
+
+    rotation.await.expect("a rotation").expect_err("no answer came in time");
+    assert_eq!(simulation.said(), ["log in", "issue 2", "revoke 2", "revoke token 2"]);
+    assert_eq!(simulation.route.status().generations.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_credential_one_that_comes_late_is_used_and_not_asked_for_again() {
     let simulation = Simulation::before_its_start();
     simulation.vault.answer_issues_after(TIMEOUT + SECOND);
-    simulation.pass(SECOND).await;
-    simulation.vault.answer_issues_after(Duration::ZERO);
 
-    let current = simulation.route.current(TIMEOUT * 2).await.expect("another credential");
-    simulation.pass(SECOND * 2).await;
+    let current = simulation.route.current(TIMEOUT * 2).await.expect("the credential");
 
-    let said = simulation.said();
     assert_eq!(current.lease().id(), "database/creds/app/1");
-    assert_eq!(said, ["log in", "issue 1", "log in", "issue 2", "prove 1", "revoke 2", "revoke token 1"]);
-    assert_eq!(simulation.route.status().generations.len(), 1);
+    assert_eq!(simulation.said(), ["log in", "issue 1", "prove 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_comes_late_is_used_if_the_one_before_was_lost_meanwhile() {
+    let simulation = Simulation::start().await;
+    let lost = simulation.route.current(SECOND).await.expect("a credential");
+    simulation.vault.answer_issues_after(TIMEOUT + SECOND);
+    let route = std::sync::Arc::clone(&simulation.route);
+    let rotation = tokio::spawn(async move { route.rotate(None).await });
+    simulation.pass(SECOND).await;
+    simulation.vault.revoke_by_hand(1);
+    assert_eq!(simulation.route.check(lost.number(), SECOND * 5).await, crate::lease::Verdict::Lost);
+
+    let fresh = simulation.route.current(TIMEOUT * 2).await.expect("the late credential");
+
+    assert_eq!(fresh.lease().id(), "database/creds/app/2");
+    rotation.await.expect("a rotation").expect("it is published");
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,5 +178,21 @@ async fn a_rotation_says_what_vault_has_said() {
 
     let failed = simulation.route.rotate(None).await.expect_err("Vault is away");
 
-    assert_eq!(failed.to_string(), "log in: timed_out");
+    assert_eq!(failed.to_string(), "log in: Vault: no answer in time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_handed_over_shortly_before_the_end_of_the_last_is_found_in_time() {
+    for tenths in 15..60 {
+        let simulation = Simulation::start_with_token(SECOND * 21).await;
+        let first = simulation.route.current(SECOND).await.expect("a credential");
+        let left = first.hard_close_at().since(clock::now());
+        simulation.pass(left - SECOND * tenths / 10).await;
+        simulation.vault.hand_over(SECOND * 21);
+
+        simulation.pass(SECOND * tenths / 10 - SECOND / 10).await;
+
+        let current = simulation.route.current(Duration::ZERO).await.map(|current| current.number().get());
+        assert_eq!(current.ok(), Some(2), "{tenths} tenths of a second before: {:?}", simulation.said());
+    }
 }

@@ -5,7 +5,6 @@ use tokio::sync::oneshot;
 use super::Driver;
 use crate::clock;
 use crate::credentials::route::{NotReplaced, RotateDone, RotateFailed};
-use crate::credentials::view;
 use crate::lease::{Event, GenerationId, Verdict};
 use crate::vault::RoleKind;
 
@@ -48,7 +47,7 @@ impl Driver {
 
     /// A generation was published.
     pub(super) fn rotated(&mut self, number: GenerationId) {
-        let left_alone = (self.machine.kind() == RoleKind::Static).then(|| {
+        let left_alone = (self.kind == RoleKind::Static).then(|| {
             format!("generation {number} is published, and no session is ended: {}", self.static_remedy())
         });
         self.answer_rotates(RotateDone::Published(number), left_alone);
@@ -57,7 +56,7 @@ impl Driver {
     /// A static role's password is the one that is known.
     pub(super) fn read_again(&mut self, number: GenerationId) {
         let read_at = self.generations.get(&number).map(|generation| generation.published_at());
-        let since = read_at.and_then(|at| view::wall(clock::now(), at)).unwrap_or_default();
+        let since = read_at.and_then(|at| clock::rfc3339(clock::now(), at)).unwrap_or_default();
         let left_alone =
             format!("unchanged since {since}, and no session is ended: {}", self.static_remedy());
         self.answer_rotates(RotateDone::Unchanged { since }, Some(left_alone));

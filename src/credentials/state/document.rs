@@ -144,7 +144,7 @@ impl Document {
 }
 
 /// Raised with each change of what is written here, or of what `lease` keeps.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Counts what is written.
 struct Size(usize);

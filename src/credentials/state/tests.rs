@@ -61,17 +61,7 @@ impl Drop for Memory {
 
 /// What a route that serves one generation keeps.
 fn snapshot() -> Snapshot {
-    let settings = Settings {
-        rotate_after: None,
-        max_age: None,
-        drain: None,
-        replica_grace: Duration::ZERO,
-        lazy: None,
-        standby: false,
-        issue_burst: 3,
-        issue_interval: Duration::from_mins(1),
-        seed: 1,
-    };
+    let settings = Settings::new(1);
     let sent_at = clock::now();
     let mut machine = DynamicRole::new(settings);
     let ttl = Some(Duration::from_secs(7200));
@@ -273,7 +263,7 @@ fn what_is_of_another_vault_boot_or_version_is_removed() {
         assert_eq!(memory.names(), ["state.lock"]);
     }
     let text = String::from_utf8(written(&left())).expect("JSON");
-    let newer = text.replacen("\"version\":1", "\"version\":2,\"more\":[]", 1);
+    let newer = text.replacen("\"version\":2", "\"version\":3,\"more\":[]", 1);
     assert_eq!(read(newer.as_bytes()).err(), Some(Useless::Version));
     std::fs::write(memory.file(), newer).expect("it can be written");
     std::fs::set_permissions(memory.file(), Permissions::from_mode(0o600)).expect("it is ours");

@@ -35,20 +35,12 @@ impl Ask {
     }
 }
 
-/// The path of logins in the rate limiter, on which one runs at a time.
-const LOGIN: &str = "login";
-
-fn path(kind: Kind) -> &'static str {
-    match kind {
-        Kind::LogIn => "/v1/auth/approle/login",
-        Kind::LookUp => "/v1/auth/token/lookup-self",
-        Kind::Issue => "/v1/database/creds/app-role",
-        Kind::Renew => "/v1/sys/leases/renew",
-        Kind::RenewToken => "/v1/auth/token/renew-self",
-        Kind::Revoke | Kind::Expire => "/v1/sys/leases/revoke",
-        Kind::RevokeToken => "/v1/auth/token/revoke-self",
-        Kind::LookUpLease => "/v1/sys/leases/lookup",
-    }
+/// A path, as the rate limiter knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RatedPath {
+    /// What one login at a time holds.
+    Login,
+    Of(Kind),
 }
 
 /// A request of the driver, which may need several requests to Vault.
@@ -63,7 +55,7 @@ pub(super) struct Task {
     /// When its first request was sent.
     sent_at: Option<Time>,
     /// The turn of the login that runs.
-    login: Option<Sent<&'static str>>,
+    login: Option<Sent<RatedPath>>,
     /// The token of a login, while it is looked up.
     token: Option<TokenId>,
     /// Whether the machine already got the event that no answer came in time.
@@ -76,7 +68,7 @@ enum Stage {
     /// login.
     Waits { place: Place<Time>, kind: Option<Kind>, since: Time, until: Time },
     /// The request was sent.
-    Sent(Sent<&'static str>, Kind),
+    Sent(Sent<RatedPath>, Kind),
 }
 
 impl Task {
@@ -90,8 +82,11 @@ impl Sidecar {
     pub(super) fn ask(&mut self, now: Time, ask: Ask, priority: Priority<Time>, within: Duration) {
         self.next_task += 1;
         let is_login = ask == Ask::LogIn;
-        let place =
-            self.turns.queue(priority, Some(if is_login { LOGIN } else { path(ask.kind()) }), is_login);
+        let place = self.turns.queue(
+            priority,
+            Some(if is_login { RatedPath::Login } else { RatedPath::Of(ask.kind()) }),
+            is_login,
+        );
         let until = (now + WAIT_MOST).min(priority.moot_at().unwrap_or(Time::NEVER));
         let kind = (!is_login).then(|| ask.kind());
         self.tasks.push(Task {
@@ -169,7 +164,7 @@ impl Sidecar {
     /// Queues a further request of a task.
     fn queue(&mut self, index: usize, now: Time, kind: Kind) {
         let Some(task) = self.tasks.get_mut(index) else { return };
-        let place = self.turns.queue(task.priority, Some(path(kind)), false);
+        let place = self.turns.queue(task.priority, Some(RatedPath::Of(kind)), false);
         let until = (now + WAIT_MOST).min(task.priority.moot_at().unwrap_or(Time::NEVER));
         task.stage = Stage::Waits { place, kind: Some(kind), since: now, until };
     }
@@ -194,7 +189,7 @@ impl Sidecar {
         if trouble == Some(Trouble::Quota)
             && let Some(span) = context.scenario.vault.retry_after
         {
-            self.turns.rest(&path(kind), now + span, now);
+            self.turns.rest(&RatedPath::Of(kind), now + span, now);
         }
         self.turns.done(&sent);
         if trouble.is_some() {
@@ -303,6 +298,10 @@ impl Sidecar {
 
     /// A creds request has reached its time limit. Its late answer is accepted for the same time again.
     pub(super) fn give_up(&mut self, context: &mut Context<'_>, id: u32) {
+        // See `credentials::requests`: without a usable credential the whole time is waited.
+        if self.published.is_none() {
+            return;
+        }
         let Some(task) = self.tasks.iter_mut().find(|task| task.id == id && !task.is_given_up) else {
             return;
         };

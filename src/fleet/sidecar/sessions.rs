@@ -107,7 +107,7 @@ impl Sidecar {
             if self.role.may_empty(context.now, held.number) {
                 held.is_shut = true;
                 let number = held.number;
-                self.hear(context, Event::Empty { number, stray: false });
+                self.hear(context, Event::Empty { number, open_upstream: false });
                 return self.let_go(context);
             }
         }

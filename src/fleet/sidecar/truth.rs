@@ -38,11 +38,13 @@ impl Token {
 }
 
 /// The tokens and leases of one sidecar.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Truth {
     tokens: Vec<Token>,
     leases: Vec<Lease>,
     next: u32,
+    /// When Vault's next lease expires; `None` if that has to be computed anew.
+    expires_at: Option<Time>,
     /// The number of roles in PostgreSQL.
     pub(super) roles: u32,
 }
@@ -51,7 +53,14 @@ pub(super) struct Truth {
 const ROUNDING: Duration = Duration::from_millis(500);
 
 impl Truth {
+    /// A sidecar that never had a lease.
+    pub(super) fn new() -> Self {
+        let (tokens, leases) = (Vec::with_capacity(4), Vec::with_capacity(4));
+        Self { tokens, leases, next: 0, expires_at: None, roles: 0 }
+    }
+
     pub(super) fn make_token(&mut self, now: Time, world: &Scenario) -> TokenId {
+        self.expires_at = None;
         self.next += 1;
         let id = TokenId(u64::from(self.next));
         self.tokens.push(Token { id, ends_at: now + world.roles.token, revoked_at: None });
@@ -110,6 +119,7 @@ impl Truth {
 
     /// Carries out a request at `now`, and returns the event for the machine.
     pub(super) fn perform(&mut self, context: &mut Context<'_>, ask: Ask, sent_at: Time, now: Time) -> Event {
+        self.expires_at = None;
         let lives = self.token_of(ask).is_some_and(|token| self.token_lives(token, now));
         let dead = Failure::TokenDead;
         match ask {
@@ -180,13 +190,19 @@ impl Truth {
     }
 
     /// When Vault's next lease expires.
-    pub(super) fn next_expiry(&self) -> Time {
+    pub(super) fn next_expiry(&mut self) -> Time {
+        if let Some(at) = self.expires_at {
+            return at;
+        }
         let living = self.leases.iter().filter(|lease| lease.gone_at.is_none());
-        living.map(|lease| self.true_end(lease)).min().unwrap_or(Time::NEVER)
+        let at = living.map(|lease| self.true_end(lease)).min().unwrap_or(Time::NEVER);
+        self.expires_at = Some(at);
+        at
     }
 
     /// The leases that have expired by `now`, which Vault must revoke.
     pub(super) fn expire(&mut self, now: Time) -> Vec<u32> {
+        self.expires_at = None;
         let ended: Vec<(u32, Time)> = self
             .leases
             .iter()
@@ -213,6 +229,10 @@ impl Truth {
 
     /// Removes leases and tokens that are not needed any more.
     pub(super) fn forget(&mut self, is_held: impl Fn(GenerationId) -> bool, now: Time) {
+        if self.leases.len() <= 1 && self.tokens.len() <= 1 {
+            return;
+        }
+        self.expires_at = None;
         self.leases.retain(|lease| !lease.is_dropped || lease.number.is_some_and(&is_held));
         let leases = &self.leases;
         self.tokens.retain(|token| {

@@ -15,7 +15,9 @@ use crate::time::Time;
 impl DynamicRole {
     /// Hard closes that are due, and credentials that end without having been published.
     pub(super) fn end_generations(&mut self, now: Time) {
-        for number in self.generations.numbers() {
+        let mut next = None;
+        while let Some(number) = self.generations.next(next) {
+            next = Some(number);
             let Some(generation) = self.generations.get(number) else { continue };
             let hard_close_at = self.hard_close_at(generation);
             let is_due = now >= hard_close_at;
@@ -87,14 +89,16 @@ impl DynamicRole {
             self.lose(now, number);
         }
         self.issuance.drop_spare(token);
-        self.tokens.died(now, token);
+        self.tokens.expired(now, token);
         let jitter = self.jitter();
         self.revocation.token_gone(now, token, Outcome::Token, jitter, &mut self.actions);
     }
 
     /// Says which generations may end once no session is in them, where that has changed.
     pub(super) fn end_empty(&mut self, now: Time) {
-        for number in self.generations.numbers() {
+        let mut next = None;
+        while let Some(number) = self.generations.next(next) {
+            next = Some(number);
             let may_end = self.may_empty(now, number);
             if self.generations.end_when_empty(number, may_end) {
                 self.actions.push(if may_end {
@@ -106,13 +110,13 @@ impl DynamicRole {
         }
     }
 
-    /// No session is in this generation any more, and none can come. `stray`: a session may still be open on the
+    /// No session is in this generation any more, and none can come. `open_upstream`: a session may still be open on the
     /// server.
-    pub(super) fn emptied(&mut self, now: Time, number: GenerationId, stray: bool) {
+    pub(super) fn emptied(&mut self, now: Time, number: GenerationId, open_upstream: bool) {
         let Some(generation) = self.generations.get(number) else { return };
         match generation.state() {
             State::Closing { cause: Cause::Lost, .. } => self.forget(number),
-            State::Closing { .. } | State::Retiring { .. } if stray => {
+            State::Closing { .. } | State::Retiring { .. } if open_upstream => {
                 // The lease is left to lapse, and its token with it.
                 self.generations.leave_to_lapse(number);
                 self.note(Note::Returned(number, Outcome::Failed));
@@ -180,7 +184,9 @@ impl DynamicRole {
 
     /// Revocations to be tried again, and leases that have lapsed.
     pub(super) fn give_leases_back(&mut self, now: Time) {
-        for number in self.generations.numbers() {
+        let mut next = None;
+        while let Some(number) = self.generations.next(next) {
+            next = Some(number);
             let held = self.holdings(now);
             let Some(generation) = held.generations.get(number) else { continue };
             let (state, lapses_at) = (generation.state(), held.lapses_at(generation));

@@ -9,10 +9,14 @@ use crate::lease::event::{Action, Failure, NotRotated, TokenFacts};
 use crate::lease::failure_class::FailureClass;
 use crate::lease::generation::Generation;
 use crate::lease::ids::TokenId;
-use crate::lease::issuance::{Due, Granted, LoggedIn};
+use crate::lease::issuance::{Due, Received};
 use crate::lease::note::{Note, Reason};
-use crate::lease::schedule;
+use crate::lease::renewal;
+use crate::lease::schedule::{self, Jitter};
 use crate::time::Time;
+
+/// A renewal that failed is asked again this long before a replacement is, so that it may be answered before.
+const RENEWAL_FIRST: Duration = Duration::from_secs(1);
 
 impl DynamicRole {
     /// Goes on with the issuance, or begins one if a credential is needed.
@@ -68,18 +72,18 @@ impl DynamicRole {
 
     pub(super) fn logged_in(&mut self, now: Time, token: TokenId, facts: TokenFacts) {
         let Some(reason) = self.issuance.logging_in() else { return };
-        let jitter = self.jitter();
+        let jitter = self.issuance_jitter(reason, facts.renewable);
         self.tokens.logged_in(token, facts, jitter);
         let is_of_use = self.rotation.is_of_use(self.holdings(now), reason, token);
         match self.issuance.logged_in(token, facts.owned, self.is_wanted(), is_of_use) {
-            LoggedIn::Unwanted => {}
-            LoggedIn::NoUse => {
+            Received::Unwanted => {}
+            Received::OfNoUse => {
                 self.note(Note::TokenOfNoUse(token));
                 // The owner of the token may provide another token at any moment.
                 let class = if facts.owned { FailureClass::Refused } else { FailureClass::Transient };
                 self.fail(now, class, NotRotated::TokenOfNoUse);
             }
-            LoggedIn::Request => self.actions.push(Action::Issue(token)),
+            Received::Used => self.actions.push(Action::Issue(token)),
         }
     }
 
@@ -109,21 +113,28 @@ impl DynamicRole {
 
     pub(super) fn granted(&mut self, now: Time, sent_at: Time, lease: Duration, renewable: bool) {
         let Some((reason, token)) = self.issuance.requesting() else { return };
-        let jitter = self.jitter();
+        let jitter = self.issuance_jitter(reason, renewable);
         let generation = Generation::new(token, sent_at, lease, renewable, jitter);
         let usable = self.hard_close_at(&generation).since(sent_at);
         let number = self.generations.add(generation);
         self.actions.push(Action::Store(number));
         let is_out_of_turn = self.rotation.is_out_of_turn(reason);
         match self.issuance.granted(now, number, usable, self.is_wanted(), is_out_of_turn) {
-            Granted::Unwanted => self.give_back(number),
-            Granted::TooShort => {
+            Received::Unwanted => self.give_back(number),
+            Received::OfNoUse => {
                 self.note(Note::TooShort(number));
                 self.give_back(number);
                 self.fail(now, FailureClass::Refused, NotRotated::TooShort);
             }
-            Granted::Prove => self.actions.push(Action::Prove(number)),
+            Received::Used => self.actions.push(Action::Prove(number)),
         }
+    }
+
+    /// The jitter of a fresh lease, or of its token. After several failures others may have waited for Vault, too. A
+    /// standby is renewed half a period from the current generation, so its own renewal is not spread.
+    fn issuance_jitter(&mut self, reason: Reason, renewable: bool) -> Jitter {
+        let has_waited = self.issuance.failures() > 1 && reason != Reason::Standby;
+        self.term_jitter(has_waited || reason.is_common(), renewable)
     }
 
     pub(super) fn issue_failed(&mut self, now: Time, failure: Failure) {
@@ -155,7 +166,9 @@ impl DynamicRole {
     pub(super) fn fail(&mut self, now: Time, class: FailureClass, why: NotRotated) {
         let left = self.runs_until(now).map(|until| until.since(now));
         let jitter = self.jitter();
-        self.issuance.fail(now, class, left, self.closed, jitter);
+        let until = self.issuance.fail(now, class, left, self.closed, jitter);
+        let before = until - RENEWAL_FIRST.min(until.since(now) / 2);
+        renewal::ask_again_by(before, &mut self.generations, &mut self.tokens);
         self.fail_command(why);
     }
 

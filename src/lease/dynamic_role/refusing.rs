@@ -1,9 +1,9 @@
 //! What follows when logins with the current credential are refused. Floor 1.
 
 use super::DynamicRole;
+use crate::lease::doubt::Remedy;
 use crate::lease::event::Action;
 use crate::lease::ids::GenerationId;
-use crate::lease::refusals::Remedy;
 use crate::time::Time;
 
 impl DynamicRole {

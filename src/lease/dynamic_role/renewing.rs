@@ -9,6 +9,7 @@ use crate::lease::ids::{GenerationId, TokenId};
 use crate::lease::lease_term::Checked;
 use crate::lease::note::Note;
 use crate::lease::renewal;
+use crate::lease::schedule::Jitter;
 use crate::time::Time;
 
 impl DynamicRole {
@@ -31,7 +32,9 @@ impl DynamicRole {
         lease: Duration,
         renewable: bool,
     ) {
-        let jitter = self.jitter();
+        let Some(generation) = self.generations.get(number) else { return };
+        let has_waited = generation.term().is_failing() && generation.state() != State::Standby;
+        let jitter = self.term_jitter(has_waited, renewable);
         let Some(generation) = self.generations.get_mut(number) else { return };
         let renewed = generation.lease().renewed(now, sent_at, lease, renewable, jitter);
         self.note(Note::Renewed { number, lease, capped: renewed.capped });
@@ -78,6 +81,13 @@ impl DynamicRole {
         if is_awaited {
             self.actions.push(Action::Answer(number, verdict));
         }
+    }
+
+    /// The jitter of a token that was renewed. After failures others may have waited for Vault, too; a standby is
+    /// renewed half a period from the current generation in any case.
+    pub(super) fn token_renewal_jitter(&mut self, token: TokenId, renewable: bool) -> Jitter {
+        let is_of_standby = self.generations.standby().is_some_and(|(_, standby)| standby.token() == token);
+        self.term_jitter(self.tokens.is_failing(token) && !is_of_standby, renewable)
     }
 
     pub(super) fn token_renew_failed(&mut self, now: Time, token: TokenId, failure: Failure) {

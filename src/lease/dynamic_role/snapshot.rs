@@ -48,10 +48,8 @@ impl DynamicRole {
     pub(crate) fn resume(settings: Settings, now: Time, left: &Snapshot) -> Self {
         let mut role = Self::new(settings);
         role.tokens = Tokens::resume(now, &left.tokens);
-        for (_, kept) in &left.generations {
-            role.generations.add(Generation::resumed(now, kept));
-        }
-        let numbers = role.generations.numbers();
+        let add = |(_, kept): &(GenerationId, _)| role.generations.add(Generation::resumed(now, kept));
+        let numbers: Vec<GenerationId> = left.generations.iter().map(add).collect();
         for (number, (_, kept)) in numbers.iter().zip(&left.generations) {
             let serves = kept.serves && numbers.last() == Some(number);
             role.settle(now, *number, serves);

@@ -19,14 +19,14 @@ fn issuance() -> Issuance {
 fn requesting(reason: Reason) -> Issuance {
     let mut issuance = issuance();
     issuance.begin(reason, None);
-    assert_eq!(issuance.logged_in(T1, true, true, true), LoggedIn::Request);
+    assert_eq!(issuance.logged_in(T1, true, true, true), Received::Used);
     issuance
 }
 
 /// Generation 1 is a candidate.
 fn proving(reason: Reason) -> Issuance {
     let mut issuance = requesting(reason);
-    assert_eq!(issuance.granted(at(0), G1, LONG, true, false), Granted::Prove);
+    assert_eq!(issuance.granted(at(0), G1, LONG, true, false), Received::Used);
     issuance
 }
 
@@ -47,8 +47,8 @@ fn a_login_a_grant_and_a_proof_lead_to_a_publication() {
 fn an_answer_that_nothing_was_asked_for_changes_nothing() {
     let mut issuance = proving(Reason::First);
     let before = issuance.clone();
-    assert_eq!(issuance.logged_in(T2, true, true, true), LoggedIn::Unwanted);
-    assert_eq!(issuance.granted(at(1), G1.next(), LONG, true, true), Granted::Unwanted);
+    assert_eq!(issuance.logged_in(T2, true, true, true), Received::Unwanted);
+    assert_eq!(issuance.granted(at(1), G1.next(), LONG, true, true), Received::Unwanted);
     issuance.not_granted(at(1), Failure::TimedOut);
     assert_eq!(issuance, before);
 }
@@ -75,20 +75,20 @@ fn a_token_whose_grant_failed_is_kept_for_the_next_one_unless_it_is_at_fault() {
 fn a_token_that_is_not_ours_or_of_no_use_is_not_kept() {
     let mut issuance = issuance();
     issuance.begin(Reason::First, None);
-    assert_eq!(issuance.logged_in(T1, false, true, true), LoggedIn::Request);
+    assert_eq!(issuance.logged_in(T1, false, true, true), Received::Used);
     fail(&mut issuance, FailureClass::Transient, None);
     assert!(!issuance.needs(T1));
     issuance.begin(Reason::First, None);
-    assert_eq!(issuance.logged_in(T1, true, true, false), LoggedIn::NoUse);
+    assert_eq!(issuance.logged_in(T1, true, true, false), Received::OfNoUse);
     assert!(!issuance.needs(T1));
 }
 
 #[test]
 fn a_grant_that_is_too_short_or_not_wanted_any_more_is_not_proved() {
     let short = schedule::LEAST_USABLE - Duration::from_millis(1);
-    assert_eq!(requesting(Reason::First).granted(at(0), G1, short, true, false), Granted::TooShort);
+    assert_eq!(requesting(Reason::First).granted(at(0), G1, short, true, false), Received::OfNoUse);
     let mut issuance = requesting(Reason::First);
-    assert_eq!(issuance.granted(at(0), G1, LONG, false, false), Granted::Unwanted);
+    assert_eq!(issuance.granted(at(0), G1, LONG, false, false), Received::Unwanted);
     assert_eq!((issuance.state(), issuance.candidate()), (State::Idle, None));
 }
 
@@ -96,7 +96,7 @@ fn a_grant_that_is_too_short_or_not_wanted_any_more_is_not_proved() {
 fn what_an_earlier_configuration_asked_for_is_of_no_use() {
     let mut issuance = requesting(Reason::First);
     assert_eq!(issuance.reload(), None);
-    assert_eq!(issuance.granted(at(0), G1, LONG, true, false), Granted::Unwanted);
+    assert_eq!(issuance.granted(at(0), G1, LONG, true, false), Received::Unwanted);
     issuance.begin(Reason::First, None);
     issuance.reload();
     assert!(issuance.is_discarded(false) && issuance.is_idle(), "its failure says nothing");
@@ -120,7 +120,7 @@ fn a_back_off_is_cut_short_by_a_command_and_by_the_loss_of_what_served() {
     for _ in 0..10 {
         fail(&mut issuance, FailureClass::Transient, Some(LONG * 100));
     }
-    assert_eq!(issuance.due(at(0), true, false), Due::BackOff(at(256)));
+    assert_eq!(issuance.due(at(0), true, false), Due::BackOff(at(600)));
     assert!(issuance.is_under_way(|| true) && !issuance.is_under_way(|| false));
     assert_eq!(issuance.due(at(0), false, false), Due::BackOff(at(3)));
     assert_eq!(issuance.due(at(0), false, true), Due::Free);

@@ -28,17 +28,7 @@ struct Held {
 impl Held {
     /// No credential, and a token that has no end.
     fn none() -> Self {
-        let settings = Settings {
-            rotate_after: None,
-            max_age: None,
-            drain: None,
-            replica_grace: Duration::ZERO,
-            lazy: None,
-            standby: true,
-            issue_burst: 1,
-            issue_interval: LEASE,
-            seed: 0,
-        };
+        let settings = Settings { standby: true, issue_burst: 1, issue_interval: LEASE, ..Settings::new(0) };
         let mut tokens = Tokens::default();
         let endless = TokenFacts { sent_at: at(0), ttl: None, renewable: false, owned: true };
         tokens.logged_in(T1, endless, Jitter::NONE);

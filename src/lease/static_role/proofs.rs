@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::lease::deadline::{Deadline, Deadlines};
-use crate::lease::doubt::{Answer, Doubt};
+use crate::lease::doubt::{Doubt, Remedy};
 use crate::lease::ids::GenerationId;
 use crate::lease::schedule::{self, Jitter};
 use crate::time::Time;
@@ -36,17 +36,6 @@ pub(super) enum Found {
     Nothing,
 }
 
-/// What follows from a proof.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Follows {
-    /// Nothing.
-    Nothing,
-    /// The login that waits learns that the password is good.
-    LetsIn,
-    /// The password may have changed, and is read again.
-    Read,
-}
-
 /// A password that the server refuses is proved again after so long, then less often.
 const PROVE_AFTER: Duration = Duration::from_secs(10);
 const LONGEST_PROVE_AFTER: Duration = Duration::from_secs(30);
@@ -65,16 +54,17 @@ impl Proofs {
     /// A new password is published. True if it is to be proved.
     pub(super) fn published(&mut self, now: Time, number: GenerationId) -> bool {
         self.refused = None;
-        self.doubt.ask(now, number) == Answer::Prove
+        self.doubt.ask(now, number) == Remedy::Prove
     }
 
     /// A login with the current password was refused.
-    pub(super) fn doubt(&mut self, now: Time, number: GenerationId) -> Answer {
+    pub(super) fn doubt(&mut self, now: Time, number: GenerationId) -> Remedy {
         self.is_doubted = true;
         self.doubt.ask(now, number)
     }
 
-    /// A proof has ended. A proof of a password that is not current any more has no effect.
+    /// A proof has ended. A proof of a password that is not current any more has no effect. A password may have changed
+    /// if no server has let it in.
     pub(super) fn settle(
         &mut self,
         now: Time,
@@ -82,26 +72,26 @@ impl Proofs {
         found: Found,
         is_current: bool,
         jitter: Jitter,
-    ) -> Follows {
+    ) -> Remedy {
         if !self.doubt.settle(now, number, found == Found::LetsIn) || !is_current {
-            return Follows::Nothing;
+            return Remedy::Wait;
         }
         let is_doubted = std::mem::take(&mut self.is_doubted);
         if found == Found::LetsIn {
             self.refused = None;
             if is_doubted {
-                return Follows::LetsIn;
+                return Remedy::LetsIn;
             }
             // This proof does not count for a login that is refused later.
             self.doubt = Doubt::Unasked;
-            return Follows::Nothing;
+            return Remedy::Wait;
         }
         if found == Found::Refused || self.refused.is_some() {
             let tries = self.refused.map_or(0, |refused| refused.tries + 1);
             let wait = schedule::back_off(tries, PROVE_AFTER, LONGEST_PROVE_AFTER, jitter);
             self.refused = Some(Refused { tries, again_at: now + wait });
         }
-        Follows::Read
+        Remedy::Replace
     }
 
     /// Whether the current password is proved again now, as the server refuses it.
@@ -114,7 +104,7 @@ impl Proofs {
             deadlines.wake(Deadline::Proof, again_at);
             return false;
         }
-        let is_due = self.doubt.ask(now, number) == Answer::Prove;
+        let is_due = self.doubt.ask(now, number) == Remedy::Prove;
         if !is_due {
             // A login has had it proved a moment ago.
             deadlines.wake(Deadline::Proof, now + PROVE_AFTER);
@@ -133,7 +123,7 @@ mod tests {
         Time::from_nanos(second * 1_000_000_000)
     }
 
-    fn settle(proofs: &mut Proofs, second: u64, found: Found) -> Follows {
+    fn settle(proofs: &mut Proofs, second: u64, found: Found) -> Remedy {
         proofs.settle(at(second), G1, found, true, Jitter::NONE)
     }
 
@@ -150,12 +140,12 @@ mod tests {
         let mut now = 0;
         for wait in [10, 20, 30, 30] {
             assert_eq!(due(&mut proofs, now), (false, Time::NEVER), "its proof is in flight");
-            assert_eq!(settle(&mut proofs, now, Found::Refused), Follows::Read);
+            assert_eq!(settle(&mut proofs, now, Found::Refused), Remedy::Replace);
             assert_eq!(due(&mut proofs, now), (false, at(now + wait)));
             now += wait;
             assert_eq!(due(&mut proofs, now), (true, Time::NEVER));
         }
-        assert_eq!(settle(&mut proofs, now, Found::LetsIn), Follows::Nothing);
+        assert_eq!(settle(&mut proofs, now, Found::LetsIn), Remedy::Wait);
         assert!(!proofs.is_refused());
     }
 
@@ -163,20 +153,20 @@ mod tests {
     fn a_login_that_waits_learns_that_the_password_is_good() {
         let mut proofs = Proofs::new();
         proofs.published(at(0), G1);
-        assert_eq!(settle(&mut proofs, 0, Found::LetsIn), Follows::Nothing);
-        assert_eq!(proofs.doubt(at(1), G1), Answer::Prove, "an earlier proof does not count");
-        assert_eq!(settle(&mut proofs, 1, Found::LetsIn), Follows::LetsIn);
-        assert_eq!(proofs.doubt(at(2), G1), Answer::LetsIn);
+        assert_eq!(settle(&mut proofs, 0, Found::LetsIn), Remedy::Wait);
+        assert_eq!(proofs.doubt(at(1), G1), Remedy::Prove, "an earlier proof does not count");
+        assert_eq!(settle(&mut proofs, 1, Found::LetsIn), Remedy::LetsIn);
+        assert_eq!(proofs.doubt(at(2), G1), Remedy::LetsIn);
     }
 
     #[test]
     fn a_password_that_no_server_could_judge_is_not_refused_and_an_old_one_does_not_matter() {
         let mut proofs = Proofs::new();
         proofs.published(at(0), G1);
-        assert_eq!(settle(&mut proofs, 0, Found::Nothing), Follows::Read);
+        assert_eq!(settle(&mut proofs, 0, Found::Nothing), Remedy::Replace);
         assert!(!proofs.is_refused());
         proofs.published(at(10), G1);
-        let follows = proofs.settle(at(10), G1, Found::Refused, false, Jitter::NONE);
-        assert_eq!((follows, proofs.is_refused()), (Follows::Nothing, false));
+        let remedy = proofs.settle(at(10), G1, Found::Refused, false, Jitter::NONE);
+        assert_eq!((remedy, proofs.is_refused()), (Remedy::Wait, false));
     }
 }

@@ -28,7 +28,8 @@ impl StaticRole {
         if !self.reads.is_logging_in() {
             return;
         }
-        let jitter = self.jitter();
+        // Many processes may have started together, or waited for Vault together.
+        let jitter = if facts.renewable { self.jitter().wide() } else { self.jitter() };
         self.tokens.logged_in(token, facts, jitter);
         self.token = Some(token);
         if self.closed {

@@ -117,7 +117,7 @@ fn nothing_is_issued_under_a_handed_token_without_life_left() {
     let mut story = Story::serving(settings(), 1000.0, TokenFacts { renewable: false, ..handed(20.0) });
     // Of 20 s, 17 are usable.
     story.pass(17.0);
-    story.at(17.0, Event::Empty { number: G1, stray: false });
+    story.at(17.0, Event::Empty { number: G1, open_upstream: false });
     let looked_up = TokenFacts { sent_at: at(17.5), renewable: false, ..handed(2.5) };
     story.at(17.5, Event::LoggedIn(T1, looked_up)).does([]).notes(Note::TokenOfNoUse(T1));
 }

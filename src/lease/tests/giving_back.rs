@@ -99,7 +99,7 @@ fn a_token_is_renewed_until_its_last_generation_has_ended() {
 fn a_lease_with_a_stray_session_is_left_to_lapse_and_its_token_with_it() {
     let mut story = rotated(settings(), own(100_000.0));
     story
-        .at(11.0, Event::Empty { number: G1, stray: true })
+        .at(11.0, Event::Empty { number: G1, open_upstream: true })
         .does([])
         .notes(Note::Returned(G1, Outcome::Failed));
     story.at(76.0, Event::Tick).does([renew(G2, T2, 24.75)]);

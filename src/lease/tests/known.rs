@@ -31,7 +31,7 @@ pub(super) struct Held {
     pub(super) cut: bool,
     /// Closed to newcomers.
     pub(super) shut: bool,
-    pub(super) stray: bool,
+    pub(super) open_upstream: bool,
     /// Whether it must end once it is empty.
     pub(super) ends_when_empty: bool,
     /// Whether a forced close leaves a server session behind.
@@ -150,7 +150,7 @@ impl Watch {
             unprovable: false,
             cut: false,
             shut: false,
-            stray: false,
+            open_upstream: false,
             ends_when_empty: false,
             strays: false,
             asked: 0,

@@ -5,8 +5,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::RngSeed;
 use proptest::test_runner::TestRunner;
 
-use super::promises::{Counts, run};
 use super::script::{at, secs, settings};
+use super::simulation::{Counts, run};
 use super::watch::Planted;
 use super::world::{Fault, Scenario, Tokens};
 use crate::lease::{
@@ -149,7 +149,7 @@ proptest! {
             asked.retain(|action| answer(*action, 0, now, &mut 0).is_some());
             let event = if asked.is_empty() {
                 let open = role.generations().map(|(n, _)| n).find(|n| role.may_empty(now, *n));
-                open.map_or(Event::Tick, |number| Event::Empty { number, stray: false })
+                open.map_or(Event::Tick, |number| Event::Empty { number, open_upstream: false })
             } else {
                 let action = asked.remove(usize::from(how) % asked.len());
                 answer(action, if closed { 0 } else { how }, now, &mut tokens).unwrap_or(Event::Tick)
@@ -248,7 +248,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         number().prop_map(Event::Unprovable),
         number().prop_map(Event::Accepted),
         number().prop_map(Event::PublishedProofEnded),
-        prop_oneof![Just(Barrier::Unsuitable), Just(Barrier::Lasting)].prop_map(Event::Barred),
+        prop_oneof![Just(Barrier::Unsuitable), Just(Barrier::Lasting), Just(Barrier::Passing)]
+            .prop_map(Event::Barred),
     ];
     let second = prop_oneof![
         (number(), time(), span(), any::<bool>()).prop_map(|(number, sent_at, lease, renewable)| {
@@ -276,7 +277,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             .prop_map(|(n, lookup)| Event::LeaseLookedUp(n, lookup)),
     ];
     let third = prop_oneof![
-        4 => (number(), any::<bool>()).prop_map(|(number, stray)| Event::Empty { number, stray }),
+        4 => (number(), any::<bool>()).prop_map(|(number, open_upstream)| Event::Empty { number, open_upstream }),
         4 => number().prop_map(Event::Suspected),
         4 => number().prop_map(Event::DenialSeen),
         4 => number().prop_map(Event::Replace),

@@ -27,17 +27,7 @@ pub(super) fn at(seconds: f64) -> Time {
 
 /// Settings without jitter, so that times are exact.
 pub(super) fn settings() -> Settings {
-    Settings {
-        rotate_after: None,
-        max_age: None,
-        drain: None,
-        replica_grace: Duration::ZERO,
-        lazy: None,
-        standby: false,
-        issue_burst: 3,
-        issue_interval: Duration::from_mins(1),
-        seed: 0,
-    }
+    Settings::new(0)
 }
 
 /// A role, and its latest actions.
@@ -231,7 +221,7 @@ pub(super) fn token_renewed(token: TokenId, sent: f64, ttl: f64) -> Event {
 }
 
 pub(super) fn empty(number: GenerationId) -> Event {
-    Event::Empty { number, stray: false }
+    Event::Empty { number, open_upstream: false }
 }
 
 pub(super) fn renew(number: GenerationId, token: TokenId, within: f64) -> Action {

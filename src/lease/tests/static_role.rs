@@ -81,7 +81,7 @@ fn a_rotation_ends_and_drains_nothing() {
         "{told:?}"
     );
     assert!(actions.contains(&Action::EndWhenEmpty(G1)) && !actions.contains(&Action::EndWhenEmpty(G2)));
-    assert_eq!(role.handle(at(70), Event::Empty { number: G1, stray: false }), [Action::Forget(G1)]);
+    assert_eq!(role.handle(at(70), Event::Empty { number: G1, open_upstream: false }), [Action::Forget(G1)]);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn the_end_gives_the_token_back() {
     let mut role = started(3600);
     let actions = role.handle(at(100), Event::Close);
     assert_eq!(actions, [Action::Unpublish, Action::EndWhenEmpty(G1), Action::RevokeToken(TOKEN)]);
-    assert_eq!(role.handle(at(100), Event::Empty { number: G1, stray: false }), [Action::Forget(G1)]);
+    assert_eq!(role.handle(at(100), Event::Empty { number: G1, open_upstream: false }), [Action::Forget(G1)]);
     assert_eq!(role.handle(at(101), Event::TokenRevoked(TOKEN)), [Action::ForgetToken(TOKEN)]);
     assert!(role.is_empty());
     assert_eq!(role.next_deadline(), Time::NEVER);

@@ -95,11 +95,8 @@ impl Scenario {
             max_age: self.max_age.map(|leases| secs(leases * self.lease)),
             drain: self.drain.map(|leases| secs(leases * self.lease)),
             replica_grace: secs(self.replica_grace),
-            lazy: None,
             standby: self.standby,
-            issue_burst: 3,
-            issue_interval: Duration::from_mins(1),
-            seed: self.seed,
+            ..Settings::new(self.seed)
         }
     }
 }

@@ -80,6 +80,6 @@ fn the_longest_living_is_one_under_which_a_grant_is_of_use() {
     tokens.logged_in(T2, facts(50), Jitter::NONE);
     assert_eq!(tokens.longest_living(at(10)), Some(T1));
     assert_eq!(tokens.longest_living(at(95)), None);
-    tokens.died(at(10), T1);
+    tokens.expired(at(10), T1);
     assert_eq!(tokens.longest_living(at(10)), Some(T2));
 }

@@ -12,6 +12,8 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod method;
 pub(crate) mod scram;
 #[cfg(test)]
@@ -36,6 +38,8 @@ pub(crate) enum Transport {
     Tls {
         /// The `tls-server-end-point` data of RFC 5929; `None` if the certificate's signature does not define it.
         end_point: Option<Vec<u8>>,
+        /// Whether a trusted CA has signed the server's certificate. Otherwise anybody may be at the other end.
+        verified: bool,
     },
 }
 
@@ -144,8 +148,12 @@ impl<'a> Authentication<'a> {
 
     fn cleartext(self) -> Result<Step<'a>, Error> {
         self.permit(Method::Password)?;
-        if self.terms.transport == Transport::Plain {
-            return Err(Error::Cleartext);
+        match self.terms.transport {
+            Transport::Plain => return Err(Error::Cleartext),
+            Transport::Tls { verified: false, .. } if self.terms.require_auth.is_default() => {
+                return Err(Error::UnverifiedPeer);
+            }
+            Transport::Tls { .. } | Transport::Local => {}
         }
         let message = terminated(self.password.expose().as_bytes())?;
         Ok(self.send(&message, State::Answered))
@@ -179,7 +187,7 @@ impl<'a> Authentication<'a> {
     fn binding(&self, scram: bool, plus: bool) -> Result<Gs2, Error> {
         let wanted = self.terms.channel_binding;
         let end_point = match &self.terms.transport {
-            Transport::Tls { end_point } if wanted != ChannelBinding::Disable => end_point.as_deref(),
+            Transport::Tls { end_point, .. } if wanted != ChannelBinding::Disable => end_point.as_deref(),
             _ => None,
         };
         match (end_point, scram, plus) {
@@ -193,8 +201,14 @@ impl<'a> Authentication<'a> {
 
     /// Refuses a method that `require_auth` does not allow, or that cannot bind while binding is required.
     fn permit(&self, method: Method) -> Result<(), Error> {
-        if !self.terms.require_auth.allows(method) {
-            return Err(Error::NotAllowed { method });
+        let Terms { require_auth, transport, .. } = &self.terms;
+        if !require_auth.allows(method, *transport != Transport::Plain) {
+            let error = if require_auth.is_default() {
+                Error::NeedsTls { method }
+            } else {
+                Error::NotAllowed { method }
+            };
+            return Err(error);
         }
         if self.terms.channel_binding == ChannelBinding::Require && method != Method::ScramSha256 {
             return Err(Error::NoChannelBinding);
@@ -253,12 +267,23 @@ pub(crate) enum Error {
     /// The server asked for a cleartext password over TCP without TLS.
     #[error("server asks for a cleartext password over a connection without TLS")]
     Cleartext,
+    /// The server asked for a cleartext password over TLS, and no setting has its certificate verified.
+    #[error(
+        "server asks for a cleartext password, which without a verified certificate only require_auth allows"
+    )]
+    UnverifiedPeer,
     /// The password holds a zero byte.
     #[error("password holds a zero byte")]
     Password,
     /// `require_auth` does not allow the method.
     #[error("server asks for method {method}, which require_auth does not allow")]
     NotAllowed {
+        /// The method that the server asked for.
+        method: Method,
+    },
+    /// Without TLS and without a `require_auth`, only SCRAM is used.
+    #[error("server asks for method {method}, which without TLS only require_auth allows")]
+    NeedsTls {
         /// The method that the server asked for.
         method: Method,
     },
@@ -271,6 +296,33 @@ pub(crate) enum Error {
     /// The SCRAM exchange failed.
     #[error("SCRAM failed")]
     Scram(#[from] scram::Error),
+}
+
+impl Error {
+    /// The reason as one fixed sentence, for a client.
+    #[must_use]
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed | Self::OutOfTurn | Self::Unknown { .. } => {
+                "It broke the protocol of authentication."
+            }
+            Self::Unsupported { .. } => "It asks for a method of authentication that is not supported.",
+            Self::Cleartext => "It asks for a cleartext password over a connection without TLS.",
+            Self::UnverifiedPeer => {
+                "It asks for a cleartext password, and its certificate is not verified: sslmode=verify-full or sslrootcert \
+                 would, or require_auth=password allows it."
+            }
+            Self::Password => "The password has a character that cannot be sent.",
+            Self::NotAllowed { .. } => {
+                "It asks for a method of authentication that require_auth does not allow."
+            }
+            Self::NeedsTls { .. } => {
+                "Without TLS it has to ask for SCRAM, unless require_auth says otherwise."
+            }
+            Self::NoChannelBinding => "It did not bind the login to its TLS certificate.",
+            Self::NotVerified | Self::Scram(_) => "It did not show that it knows the password.",
+        }
+    }
 }
 
 fn terminated(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::error::{ClientFacing, Ended};
+use crate::error::{Allowed, ClientFacing, Ended};
 
 /// An error of leasehold itself: always `FATAL`, with a SQLSTATE and fixed text.
 ///
@@ -32,7 +32,7 @@ pub(crate) enum SqlState {
     SqlclientUnableToEstablishSqlconnection,
     /// 08006: the connection to the upstream was lost.
     ConnectionFailure,
-    /// 08P01: the client broke the protocol.
+    /// 08P01: the client or the upstream broke the protocol.
     ProtocolViolation,
     /// 53300: a limit on sessions or file descriptors is reached.
     TooManyConnections,
@@ -78,11 +78,24 @@ impl From<ClientFacing> for Fatal {
                 let message = format!("database \"{}\" is not served here", shown(&named));
                 (Code::InvalidCatalogName, message.into(), Some(ONE_DATABASE), Some(ITS_NAME))
             }
+            ClientFacing::AddressNotAllowed => {
+                (Code::InvalidAuthorizationSpecification, NOT_FROM.into(), None, Some(LIST_ADDRESSES))
+            }
+            ClientFacing::NotAllowed(allowed) => for_whom(allowed),
             ClientFacing::RouteFull => {
                 (Code::TooManyConnections, TOO_MANY.into(), Some(OF_ROUTE), Some(CLOSE_SESSIONS))
             }
             ClientFacing::ProcessFull => {
                 (Code::TooManyConnections, TOO_MANY.into(), Some(OF_PROCESS), Some(CLOSE_SESSIONS))
+            }
+            ClientFacing::RouteTooFast => {
+                (Code::TooManyConnections, TOO_FAST.into(), Some(ROUTE_FAST), Some(POOL))
+            }
+            ClientFacing::ProcessTooFast => {
+                (Code::TooManyConnections, TOO_FAST.into(), Some(PROCESS_FAST), Some(POOL))
+            }
+            ClientFacing::TooManyHandshakes => {
+                (Code::TooManyConnections, HANDSHAKES.into(), None, Some(RAISE_HANDSHAKES))
             }
             ClientFacing::DescriptorsKept => {
                 (Code::TooManyConnections, NO_DESCRIPTORS.into(), Some(KEPT), Some(RAISE_LIMIT))
@@ -98,9 +111,8 @@ impl From<ClientFacing> for Fatal {
             }
             ClientFacing::UpstreamUnreachable => (Code::UNABLE, UNREACHABLE.into(), None, None),
             ClientFacing::UpstreamTimedOut => (Code::UNABLE, TIMED_OUT.into(), None, None),
-            ClientFacing::UpstreamLost => {
-                (Code::ConnectionFailure, LOST.into(), Some(NOT_KNOWN), Some(LOOK_FIRST))
-            }
+            ClientFacing::UpstreamLost => in_midst(Code::ConnectionFailure, LOST),
+            ClientFacing::UpstreamUnreadable => in_midst(Code::ProtocolViolation, UNREADABLE),
             ClientFacing::Stopping => {
                 let (message, _, hint) = ended(Ended::Shutdown);
                 (Code::AdminShutdown, message.into(), None, Some(hint))
@@ -113,6 +125,34 @@ impl From<ClientFacing> for Fatal {
         };
         Self { sqlstate, message, detail, hint }
     }
+}
+
+/// The parts of the error for a client whose server has gone, or must go, in the midst of a session.
+fn in_midst(
+    code: SqlState,
+    message: &'static str,
+) -> (SqlState, Cow<'static, str>, Option<&'static str>, Option<&'static str>) {
+    (code, message.into(), Some(NOT_KNOWN), Some(LOOK_FIRST))
+}
+
+/// The parts of the error for a client that a route is not for.
+fn for_whom(allowed: Allowed) -> (SqlState, Cow<'static, str>, Option<&'static str>, Option<&'static str>) {
+    let (detail, hint) = match allowed {
+        Allowed::Users => (
+            "It is for certain users of the proxy's machine, over its Unix socket.",
+            "Connect over the Unix socket as a user in allow_uids, or with a group in allow_gids.",
+        ),
+        Allowed::Certificates => (
+            "It is for certain client certificates.",
+            "Show a certificate with a subject alternative name in client_san: sslcert and sslkey in libpq's words.",
+        ),
+        Allowed::UsersAndCertificates => (
+            "It is for certain users of the proxy's machine, and for certain client certificates.",
+            "Connect over the Unix socket as a user in allow_uids or with a group in allow_gids, or show a \
+             certificate with a subject alternative name in client_san.",
+        ),
+    };
+    (SqlState::InvalidAuthorizationSpecification, NOT_FOR.into(), Some(detail), Some(hint))
 }
 
 /// Returns message, detail and hint.
@@ -145,10 +185,19 @@ fn shown(name: &[u8]) -> String {
 const CONFIGURED_NAMES: &str = "Connect with a user and database that a configured route takes.";
 const ONE_DATABASE: &str = "The route leads to one database, and this is not its name.";
 const ITS_NAME: &str = "Name no database, or the one in the route's upstream address.";
+const NOT_FROM: &str = "connections from this address are not allowed";
+const LIST_ADDRESSES: &str = "allow_addresses lists the addresses that clients may connect from.";
+const NOT_FOR: &str = "the route is not for this client";
 const TOO_MANY: &str = "too many sessions";
 const OF_ROUTE: &str = "The route has as many sessions as it may.";
 const OF_PROCESS: &str = "The proxy has as many sessions as it may.";
 const CLOSE_SESSIONS: &str = "Close sessions, or raise max_sessions.";
+const TOO_FAST: &str = "too many logins in a second";
+const ROUTE_FAST: &str = "The route has begun as many as it may.";
+const PROCESS_FAST: &str = "The proxy has begun as many as it may.";
+const POOL: &str = "Keep connections in a pool, or raise logins_per_second.";
+const HANDSHAKES: &str = "too many clients have connected and not yet said what they want";
+const RAISE_HANDSHAKES: &str = "Try again in a moment, or raise max_handshakes.";
 const NO_DESCRIPTORS: &str = "the proxy has no file descriptors left";
 const KEPT: &str = "Those that are left are kept for the leases of the sessions that there are.";
 const RAISE_LIMIT: &str = "Close sessions, or raise the proxy's limit of open files: a session needs two.";
@@ -161,6 +210,7 @@ const IN_A_MINUTE: &str = "Try again in a minute; the proxy's log says more.";
 const UNREACHABLE: &str = "cannot reach the upstream server";
 const TIMED_OUT: &str = "the upstream server did not answer in time";
 const LOST: &str = "the connection to the database server was lost";
+const UNREADABLE: &str = "the database server sent bytes that are no message";
 const NOT_KNOWN: &str = "Whether a statement that was running took effect is not known.";
 const LOOK_FIRST: &str = "Reconnect, and look before you repeat.";
 const NOT_RUN: &str = "The session was between transactions; nothing sent since then was run.";
@@ -179,6 +229,49 @@ mod tests {
         let message = Fatal::from(facing).message;
         assert!(message.starts_with("no route for user \"a\\\"\\n\u{fffd}\" and database \"xxx"));
         assert_eq!(message.matches('x').count(), SHOWN_CHARACTERS);
+    }
+
+    /// The part of a message that names are not in, without what several messages begin with.
+    fn own_words(message: &str) -> &str {
+        let begins =
+            ["terminating connection because its database credential ", "terminating connection because "];
+        let rest = begins.iter().find_map(|begin| message.strip_prefix(begin)).unwrap_or(message);
+        rest.split('"').map(str::trim).max_by_key(|part| part.len()).unwrap()
+    }
+
+    #[test]
+    fn every_error_has_a_line_in_the_documents_for_those_who_meet_it() {
+        let name = || b"app".to_vec();
+        let ended = |why| ClientFacing::Ended { why, idle: false };
+        let all = [
+            ClientFacing::NoRoute { user: name(), database: name() },
+            ClientFacing::OtherDatabase { named: name() },
+            ClientFacing::AddressNotAllowed,
+            ClientFacing::NotAllowed(Allowed::Users),
+            ClientFacing::RouteFull,
+            ClientFacing::DescriptorsKept,
+            ClientFacing::NoCredential,
+            ClientFacing::CredentialRefused,
+            ClientFacing::UpstreamUnreachable,
+            ClientFacing::UpstreamTimedOut,
+            ClientFacing::UpstreamLost,
+            ClientFacing::UpstreamUnreadable,
+            ClientFacing::Stopping,
+            ended(Ended::Revoked),
+            ended(Ended::Retired),
+            ended(Ended::LeaseEnd),
+        ];
+        let page = include_str!("../../../docs/troubleshooting.md");
+        for facing in all {
+            let fatal = Fatal::from(facing);
+            let (code, words) = (fatal.sqlstate.code(), own_words(&fatal.message));
+            let is_it = |line: &str| line.contains(&format!("`{code} ")) && line.contains(words);
+            assert!(page.lines().any(is_it), "{code} {words}");
+            assert!(
+                page.contains(&format!("| `{code}`")) || page.contains(&format!("`, `{code}`")),
+                "{code}"
+            );
+        }
     }
 
     #[test]

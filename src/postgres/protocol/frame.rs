@@ -5,6 +5,8 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-overview.html#PROTOCOL-MESSAGE-CONCEPTS>
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 
@@ -31,13 +33,16 @@ impl Scanner {
     ///
     /// # Errors
     ///
-    /// [`Error`]: the stream cannot be followed, so the connection must be closed. Earlier messages were reported.
+    /// [`Error`]: the stream cannot be followed, so the connection must be closed. Earlier messages were reported, and
+    /// [`Self::at_boundary`] says whether the whole message with the error is in this chunk, from [`Error::offset`] on.
     pub(crate) fn feed(&mut self, chunk: &[u8], mut on_frame: impl FnMut(Frame<'_>)) -> Result<(), Error> {
         let mut rest = chunk;
         while !rest.is_empty() {
             rest = match self.state {
                 State::Header { bytes, filled } => match fill(bytes, filled, rest) {
-                    Ok((header, after)) => self.enter(header, after, &mut on_frame)?,
+                    Ok((header, after)) => self
+                        .enter(header, after, &mut on_frame)
+                        .map_err(|error| Error { offset: chunk.len() - rest.len(), ..error })?,
                     Err(partial) => {
                         self.state = partial;
                         return Ok(());
@@ -130,6 +135,8 @@ pub(crate) struct Error {
     pub(crate) tag: u8,
     /// The received length field, which should count itself.
     pub(crate) length: u32,
+    /// How many of the chunk's bytes belong to earlier messages.
+    pub(crate) offset: usize,
 }
 
 /// ```text
@@ -182,7 +189,7 @@ fn body_length([tag, length @ ..]: [u8; HEADER]) -> Result<u32, Error> {
     let length = u32::from_be_bytes(length);
     match length.checked_sub(LENGTH_FIELD) {
         Some(body) if length <= MAX_LENGTH => Ok(body),
-        _ => Err(Error { tag, length }),
+        _ => Err(Error { tag, length, offset: 0 }),
     }
 }
 

@@ -9,7 +9,9 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-flow.html>
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
+#[cfg(any(test, fuzzing))]
 mod model;
 mod outstanding;
 mod places;

@@ -10,6 +10,8 @@ use super::fatal::{Fatal, SqlState};
 use crate::error::Blame;
 
 mod cancel;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod message;
 #[cfg(test)]
 mod tests;

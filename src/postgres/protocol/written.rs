@@ -10,6 +10,9 @@ use pgwire::messages::terminate::{MESSAGE_TYPE_BYTE_TERMINATE, Terminate};
 /// The message type of Terminate.
 pub(crate) const TERMINATE: u8 = MESSAGE_TYPE_BYTE_TERMINATE;
 
+/// Terminate as it stands on the wire.
+pub(crate) const TERMINATE_MESSAGE: [u8; 5] = [TERMINATE, 0, 0, 0, 4];
+
 /// Encodes Terminate, which ends a session.
 ///
 /// <https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-TERMINATE>
@@ -48,6 +51,7 @@ mod tests {
     #[test]
     fn messages_are_as_the_manual_has_them() {
         assert_eq!(terminate(), b"X\0\0\0\x04".as_slice());
+        assert_eq!(terminate(), TERMINATE_MESSAGE.as_slice());
         assert_eq!(ssl_request(), [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f].as_slice());
         assert_eq!(query("SELECT 1"), b"Q\0\0\0\x0dSELECT 1\0".as_slice());
     }

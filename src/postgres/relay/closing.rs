@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
 
 use super::pipe::Pipe;
-use super::{Relay, RelayExit};
+use super::{Left, Relay, RelayExit};
 use crate::clock;
 use crate::credentials::Guard;
 use crate::dial::Discard;
@@ -24,23 +24,25 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin + Discard,
 {
-    /// Ends the session. `send_within` bounds the message to the client; a hard close has its own, shorter bounds.
+    /// Ends the session. `cancel` is where a CancelRequest goes.
     ///
     /// Not cancel safe: dropped, it leaves the server's session uncounted for.
     pub(in crate::postgres) async fn close(
         self: Box<Self>,
         done: RelayExit,
-        send_within: Duration,
+        cancel: Option<&CancelTarget>,
     ) -> Closed {
+        let send_within = self.send_within();
         match done {
             RelayExit::Idle(cause) => self.close_idle(cause, send_within).await,
-            RelayExit::Hard(close) => self.close_hard(close).await,
+            RelayExit::Hard(close) => self.close_hard(close, cancel).await,
             RelayExit::UpstreamGone { in_order } => {
                 self.close_after_upstream(true, in_order, send_within).await
             }
             RelayExit::UpstreamLost => self.close_after_upstream(false, false, send_within).await,
-            RelayExit::ClientGone => self.close_abandoned().await,
-            RelayExit::UpstreamUnreadable => self.close_unreadable(send_within).await,
+            RelayExit::ClientGone => self.close_abandoned(cancel).await,
+            RelayExit::UpstreamUnreadable => self.close_unreadable(send_within, cancel).await,
+            RelayExit::ClientLeft => self.close_left(send_within).await,
         }
     }
 
@@ -61,6 +63,17 @@ where
         if leaves { Closed::Client } else { cause }
     }
 
+    /// Closes a session whose client has left, and whose upstream is not used again.
+    async fn close_left(self: Box<Self>, send_within: Duration) -> Closed {
+        let Left { mut client, upstream, guard, .. } = self.into_left();
+        let gone_by = clock::now() + GONE_WITHIN;
+        tokio::join!(
+            close_client(&mut client, &[], send_within),
+            terminate_upstream(upstream, guard, true, gone_by),
+        );
+        Closed::Client
+    }
+
     /// When the client may get the message of its end without having asked for anything since its last answer.
     ///
     /// libpq takes an error that it finds behind a ReadyForQuery for a notice and drops it. As the answer to the next
@@ -71,14 +84,14 @@ where
             // It waits for an answer, and this is one.
             return now;
         }
-        self.quiet_since.unwrap_or(now) + ANSWER_READ_WITHIN
+        self.quiet_since().unwrap_or(now) + ANSWER_READ_WITHIN
     }
 
     /// Closes the session whatever it does. The client is not read any more; a message that it has in part may become whole.
-    async fn close_hard(self: Box<Self>, close: HardClose) -> Closed {
+    async fn close_hard(self: Box<Self>, close: HardClose, cancel: Option<&CancelTarget>) -> Closed {
         let HardClose { cause, cut_at, gone_by } = close;
         let tell_at = self.tell_at().min(cut_at);
-        let Self { client, mut upstream, to_upstream, mut to_client, phase, guard, cancel, .. } = *self;
+        let Self { client, mut upstream, to_upstream, mut to_client, phase, guard, .. } = *self;
         // After a suspend the bounds may have passed long ago.
         let gone_by = gone_by.max(clock::now() + AT_LEAST);
         let busy = phase.statement_running();
@@ -104,7 +117,7 @@ where
             tokio::join!(telling, terminate_upstream(upstream, guard, terminate, gone_by));
             cut
         };
-        let stopping = stop_statement(cancel.as_deref().filter(|_| busy), gone_by);
+        let stopping = stop_statement(cancel.filter(|_| busy), gone_by);
         let (cut, _) = tokio::join!(ending, stopping);
         if cut && cause == Closed::LeaseEnd { Closed::LeaseEndCut } else { cause }
     }
@@ -112,12 +125,12 @@ where
     /// Closes the upstream after the client has gone. The server's next write has to fail, as it would without a proxy:
     /// so its socket is reset, and it runs nothing of what it has read ahead. Until that write the statement would go on,
     /// so it is cancelled.
-    async fn close_abandoned(self: Box<Self>) -> Closed {
-        let Self { client, upstream, mut guard, cancel, .. } = *self;
+    async fn close_abandoned(self: Box<Self>, cancel: Option<&CancelTarget>) -> Closed {
+        let Self { client, upstream, mut guard, .. } = *self;
         upstream.discard_unsent();
         drop((client, upstream));
         let gone_by = clock::now() + GONE_WITHIN;
-        if stop_statement(cancel.as_deref(), gone_by).await {
+        if stop_statement(cancel, gone_by).await {
             // Of a reset socket nothing is heard again, so how long the server takes to end can only be allowed for.
             sleep(ENDS_WITHIN).await;
             guard.upstream_gone();
@@ -160,14 +173,27 @@ where
         if asked_for && !ended_by_server { Closed::Client } else { Closed::Upstream }
     }
 
-    /// The server broke the protocol: its last chunk was not forwarded, and what it meant is not known.
-    async fn close_unreadable(self: Box<Self>, send_within: Duration) -> Closed {
-        let Self { mut client, upstream, mut to_client, guard, .. } = *self;
-        let last = to_client.take_pending();
+    /// The server broke the protocol: what came behind its last whole message was not forwarded. A client that has begun
+    /// to read that as a message can be sent nothing more.
+    async fn close_unreadable(
+        self: Box<Self>,
+        send_within: Duration,
+        cancel: Option<&CancelTarget>,
+    ) -> Closed {
+        let Self { mut client, upstream, mut to_client, ended_by_server, guard, phase, .. } = *self;
+        tracing::warn!(
+            lease.generation = guard.generation().number().get(),
+            "the server sent bytes that are no message: its session is closed"
+        );
+        let mut last = to_client.take_pending();
+        if to_client.scanner.at_boundary() && !ended_by_server {
+            last.extend_from_slice(&error_response::fatal(&ClientFacing::UpstreamUnreadable.into()));
+        }
         let gone_by = clock::now() + GONE_WITHIN;
         tokio::join!(
             close_client(&mut client, &last, send_within),
             terminate_upstream(upstream, guard, false, gone_by),
+            stop_statement(cancel.filter(|_| phase.statement_running()), gone_by),
         );
         Closed::Error
     }

@@ -7,29 +7,40 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::postgres::protocol::frame::{Frame, Scanner};
+use crate::postgres::protocol::written::TERMINATE_MESSAGE;
 
 /// One direction.
 pub(super) struct Pipe {
-    /// Bytes that were read before the relay began; it forwards them first.
-    early: Box<[u8]>,
+    /// Boxed, as an idle session has none.
+    held: Option<Box<Held>>,
     pub(super) scanner: Scanner,
-    /// Bytes that were read and scanned, and are not yet written. It has no capacity while it is empty.
-    pending: Vec<u8>,
-    /// How much of `pending` is written.
-    written: usize,
-    /// The sink took bytes that it may still hold back (TLS).
-    unflushed: bool,
     source: Source,
     sink: Sink,
     unreadable: Unreadable,
-    /// Bytes read since they were last counted.
-    moved: u64,
+    /// A Terminate that comes alone is not forwarded.
+    holds_terminate: bool,
+    /// Bytes read since they were last counted, which is after each poll.
+    moved: u32,
+}
+
+/// Bytes that were read, and are not all written.
+enum Held {
+    /// They were read before the relay began; it forwards them first.
+    Early(Box<[u8]>),
+    /// They are scanned.
+    Pending(Pending),
+}
+
+struct Pending {
+    bytes: Vec<u8>,
+    /// How many of them are written.
+    written: usize,
 }
 
 /// What becomes of bytes that are no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unreadable {
-    /// They are not forwarded, and the session ends.
+    /// They are not forwarded, and the session ends. The messages before them are forwarded.
     Refused,
     /// They are forwarded like all that comes behind them: what to make of them is the sink's business.
     Passed,
@@ -53,6 +64,8 @@ enum Source {
 enum Sink {
     /// The sink takes them.
     Open,
+    /// It takes them, and may still hold some back (TLS).
+    Unflushed,
     /// The sink has failed; they are dropped.
     Gone,
 }
@@ -70,7 +83,9 @@ pub(super) enum Step {
     SourceFailed(io::ErrorKind),
     /// The sink has failed.
     SinkFailed,
-    /// What came from the source is no message. It is not forwarded.
+    /// The source has sent Terminate, which is not forwarded, see [`Pipe::hold_terminate`].
+    Terminated,
+    /// What came from the source is no message. It is not forwarded; the messages before it are, or are pending.
     Unreadable,
     /// Bytes may no longer be written. What was read is not forwarded.
     TooLate,
@@ -80,14 +95,12 @@ impl Pipe {
     /// `early`: what was read from the source before the relay began.
     pub(super) fn new(early: &[u8], unreadable: Unreadable) -> Self {
         Self {
-            early: early.into(),
+            held: (!early.is_empty()).then(|| Box::new(Held::Early(early.into()))),
             scanner: Scanner::default(),
-            pending: Vec::new(),
-            written: 0,
-            unflushed: false,
             source: Source::Open,
             sink: Sink::Open,
             unreadable,
+            holds_terminate: false,
             moved: 0,
         }
     }
@@ -99,12 +112,12 @@ impl Pipe {
 
     /// Whether all that was read has left this process.
     pub(super) fn is_written(&self) -> bool {
-        self.pending.is_empty() && !self.unflushed
+        !self.is_pending() && self.sink != Sink::Unflushed
     }
 
     /// Whether bytes are waiting that were read before the relay began.
     pub(super) fn has_early(&self) -> bool {
-        !self.early.is_empty()
+        matches!(self.held.as_deref(), Some(Held::Early(_)))
     }
 
     /// Whether more may come from the source.
@@ -114,7 +127,7 @@ impl Pipe {
 
     /// Whether the sink still takes bytes.
     pub(super) fn has_sink(&self) -> bool {
-        self.sink == Sink::Open
+        self.sink != Sink::Gone
     }
 
     /// Reads nothing more. The sink is shut down once the rest is written.
@@ -131,6 +144,11 @@ impl Pipe {
         }
     }
 
+    /// Sets whether a Terminate that is read alone, at a boundary, ends the step with [`Step::Terminated`].
+    pub(super) fn hold_terminate(&mut self, holds: bool) {
+        self.holds_terminate = holds;
+    }
+
     /// What is to be written from now on is dropped.
     pub(super) fn lose_sink(&mut self) {
         self.sink = Sink::Gone;
@@ -139,15 +157,18 @@ impl Pipe {
 
     /// The bytes that were read and are not written.
     pub(super) fn take_pending(&mut self) -> Vec<u8> {
-        let mut pending = std::mem::take(&mut self.pending);
-        pending.drain(..self.written.min(pending.len()));
-        self.written = 0;
-        pending
+        match self.drop_pending().map(|held| *held) {
+            Some(Held::Pending(Pending { mut bytes, written })) => {
+                bytes.drain(..written.min(bytes.len()));
+                bytes
+            }
+            Some(Held::Early(_)) | None => Vec::new(),
+        }
     }
 
     /// How many bytes were read since the last call.
     pub(super) fn take_moved(&mut self) -> u64 {
-        std::mem::take(&mut self.moved)
+        std::mem::take(&mut self.moved).into()
     }
 
     /// One read and what follows from it. Every message whose header has been read is shown to `saw`, before any of
@@ -177,11 +198,11 @@ impl Pipe {
         if self.source != Source::Open {
             return self.tell_sink(cx, to);
         }
-        if !self.early.is_empty() {
-            if !in_time() {
-                return Step::TooLate;
-            }
-            let early = std::mem::take(&mut self.early);
+        if self.has_early() && !in_time() {
+            return Step::TooLate;
+        }
+        // What is pending is written by now.
+        if let Some(Held::Early(early)) = self.held.take().map(|held| *held) {
             return self.forward(cx, &early, to, saw);
         }
         let mut read = ReadBuf::new(buffer);
@@ -208,15 +229,27 @@ impl Pipe {
         to: &mut W,
         saw: impl FnMut(Frame<'_>),
     ) -> Step {
-        if self.scanner.feed(chunk, saw).is_err() {
-            match self.unreadable {
-                Unreadable::Refused => return Step::Unreadable,
-                Unreadable::Passed => self.scanner.give_up(),
-            }
+        if self.holds_terminate && chunk == TERMINATE_MESSAGE {
+            return Step::Terminated;
         }
-        self.moved += chunk.len() as u64;
+        let (chunk, step) = match (self.scanner.feed(chunk, saw), self.unreadable) {
+            (Ok(()), _) => (chunk, Step::Moved),
+            (Err(_), Unreadable::Passed) => {
+                self.scanner.give_up();
+                (chunk, Step::Moved)
+            }
+            (Err(error), Unreadable::Refused) => {
+                (chunk.get(..error.offset).unwrap_or_default(), Step::Unreadable)
+            }
+        };
+        self.moved = self.moved.saturating_add(u32::try_from(chunk.len()).unwrap_or(u32::MAX));
         match self.write(cx, chunk, to) {
-            Ok(()) => Step::Moved,
+            Ok(()) => step,
+            // What is unreadable ends the session, whatever has become of the sink.
+            Err(_) if step == Step::Unreadable => {
+                self.lose_sink();
+                step
+            }
             Err(_) => Step::SinkFailed,
         }
     }
@@ -238,7 +271,8 @@ impl Pipe {
                 Poll::Ready(Ok(written)) => rest = rest.get(written..).unwrap_or_default(),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
-                    self.pending = rest.to_vec();
+                    let pending = Pending { bytes: rest.to_vec(), written: 0 };
+                    self.held = Some(Box::new(Held::Pending(pending)));
                     return Ok(());
                 }
             }
@@ -251,26 +285,24 @@ impl Pipe {
         cx: &mut Context<'_>,
         to: &mut W,
     ) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.pending.get(self.written..)
+        while let Some(Held::Pending(pending)) = self.held.as_deref_mut()
+            && let Some(rest) = pending.bytes.get(pending.written..)
             && !rest.is_empty()
         {
             match Pin::new(&mut *to).poll_write(cx, rest) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
-                    self.written += written;
-                    self.unflushed = true;
+                    pending.written += written;
+                    self.sink = Sink::Unflushed;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
             }
         }
-        if !self.pending.is_empty() {
-            self.pending = Vec::new();
-            self.written = 0;
-        }
-        if self.unflushed {
+        self.drop_pending();
+        if self.sink == Sink::Unflushed {
             self.flush(cx, to)?;
-            if self.unflushed {
+            if self.sink == Sink::Unflushed {
                 return Poll::Pending;
             }
         }
@@ -279,9 +311,9 @@ impl Pipe {
 
     fn flush<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> io::Result<()> {
         match Pin::new(to).poll_flush(cx) {
-            Poll::Pending => self.unflushed = true,
+            Poll::Pending => self.sink = Sink::Unflushed,
             Poll::Ready(done) => {
-                self.unflushed = false;
+                self.sink = Sink::Open;
                 done?;
             }
         }
@@ -289,7 +321,7 @@ impl Pipe {
     }
 
     fn tell_sink<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Step {
-        if self.source == Source::Ended && self.sink == Sink::Open {
+        if self.source == Source::Ended && self.has_sink() {
             match Pin::new(to).poll_shutdown(cx) {
                 Poll::Pending => return Step::Blocked,
                 // A sink that cannot be shut down has failed, which the other direction finds out.
@@ -299,9 +331,11 @@ impl Pipe {
         Step::Blocked
     }
 
-    fn drop_pending(&mut self) {
-        self.pending = Vec::new();
-        self.written = 0;
-        self.unflushed = false;
+    fn drop_pending(&mut self) -> Option<Box<Held>> {
+        self.held.take_if(|held| matches!(**held, Held::Pending(_)))
+    }
+
+    fn is_pending(&self) -> bool {
+        matches!(self.held.as_deref(), Some(Held::Pending(_)))
     }
 }

@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
@@ -21,6 +21,7 @@ use crate::credentials::Generation;
 use crate::dial::Discard;
 use crate::lease::{Cause, Closing};
 use crate::postgres::protocol::frame::Scanner;
+use crate::postgres::upstream::CancelTarget;
 use crate::secret::Secret;
 use crate::time::Time;
 
@@ -34,8 +35,9 @@ struct Bench {
     client: DuplexStream,
     server: DuplexStream,
     generation: Arc<Generation>,
-    stop: watch::Sender<Stop>,
+    stop: Arc<Published<Stop>>,
     denials: Arc<AtomicU64>,
+    listed: Arc<Listed>,
     session: JoinHandle<(RelayExit, Closed)>,
 }
 
@@ -62,21 +64,25 @@ impl Bench {
         let (server, of_server) = duplex(capacity);
         let (generation, guard) = entered();
         let of_client = of_client(socket, &generation);
-        let stop = watch::Sender::new(Stop::Running);
+        let stop = Published::new(Stop::Running);
         let denials = Arc::new(AtomicU64::new(0));
         let denied = Arc::clone(&denials);
+        let listed = Listed::unlisted(&generation);
         let session = Session {
             guard,
+            listed: Arc::clone(&listed),
             metrics: RouteMetrics::new("app"),
-            denied: Arc::new(move |number| {
+            denied: Arc::new(Box::new(move |number| {
                 denied.fetch_add(number.get(), Ordering::Relaxed);
-            }),
-            cancel: None,
-            stop: stop.subscribe(),
+            })),
+            stop: Arc::clone(&stop),
+            reuse: false,
+            send_within: Duration::from_secs(30),
         };
         let of_server = Buffered { stream: of_server, buffer: early.into() };
-        let session = run(Relay::new(of_client, of_server, session), Duration::from_secs(30));
-        Self { client, server, generation, stop, denials, session }
+        let relay = Relay::new(of_client, of_server, session);
+        let session = run(relay, None);
+        Self { client, server, generation, stop, denials, listed, session }
     }
 
     fn drain(&self, from: Time, until: Time) {
@@ -104,16 +110,17 @@ impl OverTcp {
         let (listener, upstream, mut server) = crate::postgres::cancel::tests::session().await;
         let (mut client, of_client) = duplex(1024);
         let (generation, guard) = entered();
-        let stop = watch::Sender::new(Stop::Running);
         let session = Session {
             guard,
+            listed: Listed::unlisted(&generation),
             metrics: RouteMetrics::new("app"),
-            denied: Arc::new(|_| {}),
-            cancel: upstream.cancel.map(Arc::new),
-            stop: stop.subscribe(),
+            denied: Arc::new(Box::new(|_| {})),
+            stop: Published::new(Stop::Running),
+            reuse: false,
+            send_within: Duration::from_secs(5),
         };
         let relay = Relay::new(Buffered::new(of_client), Buffered::new(upstream.stream), session);
-        let session = run(relay, Duration::from_secs(5));
+        let session = run(relay, upstream.cancel);
         client.write_all(&begin()).await.unwrap();
         let mut read = vec![0; begin().len()];
         server.read_exact(&mut read).await.unwrap();
@@ -142,14 +149,14 @@ fn entered() -> (Arc<Generation>, Guard) {
     (generation, guard)
 }
 
-fn run<C, U>(mut relay: Box<Relay<C, U>>, send_within: Duration) -> JoinHandle<(RelayExit, Closed)>
+fn run<C, U>(mut relay: Relay<C, U>, cancel: Option<Arc<CancelTarget>>) -> JoinHandle<(RelayExit, Closed)>
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     U: AsyncRead + AsyncWrite + Unpin + Discard + Send + 'static,
 {
     tokio::spawn(async move {
-        let done = (&mut *relay).await;
-        (done, relay.close(done, send_within).await)
+        let done = (&mut relay).await;
+        (done, Box::new(relay).close(done, cancel.as_deref()).await)
     })
 }
 

@@ -1,4 +1,5 @@
-//! Clients for which there are no file descriptors: each gets an error, or its cancel request is sent. Floor 4.
+//! Clients that are not served, for lack of file descriptors or because of their address: each gets an error; the cancel
+//! request of one that is allowed is sent. Floor 4.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +13,22 @@ use crate::metrics::{self, LoginFailure};
 use crate::postgres::protocol::error_response;
 use crate::postgres::relay;
 use crate::session::Limits;
-use crate::socket::{Client, Peer, Progress};
+use crate::socket::{Client, Peer, Progress, Unserved};
 
 /// Turns a client away in a task of its own. There are never many of them: when they are too many, the client that has
 /// waited longest without a whole StartupMessage is closed for the new one.
-pub(crate) async fn turn_away(client: Client, peer: Peer, shared: &Arc<Shared>, span: tracing::Span) {
+pub(crate) async fn turn_away(
+    client: Client,
+    peer: Peer,
+    why: Unserved,
+    shared: &Arc<Shared>,
+    span: tracing::Span,
+) {
     let mut clients = shared.turned_away.lock().await;
-    clients.admit(peer, |progress| answer(client, Arc::clone(shared), progress).instrument(span)).await;
+    clients.admit(peer, |progress| answer(client, why, Arc::clone(shared), progress).instrument(span)).await;
 }
 
-async fn answer(client: Client, shared: Arc<Shared>, progress: Progress) {
+async fn answer(client: Client, why: Unserved, shared: Arc<Shared>, progress: Progress) {
     let Limits { handshake_timeout, send_timeout, .. } = shared.limits;
     let acceptor = shared.acceptor.in_force();
     let within = handshake_timeout.min(ASKED_WITHIN);
@@ -29,13 +36,19 @@ async fn answer(client: Client, shared: Arc<Shared>, progress: Progress) {
         Ok((Request::Session(startup), mut client)) => {
             progress.answered();
             let user = startup.user();
+            let (reason, facing) = match why {
+                Unserved::NoDescriptors => (LoginFailure::Limit, ClientFacing::DescriptorsKept),
+                Unserved::Handshakes => (LoginFailure::Limit, ClientFacing::TooManyHandshakes),
+                Unserved::Address => (LoginFailure::Denied, ClientFacing::AddressNotAllowed),
+            };
             match shared.routes().pick(user, startup.database().unwrap_or(user)) {
-                Some(route) => route.metrics.login_failed(LoginFailure::Limit),
-                None => metrics::login_failed("", LoginFailure::Limit),
+                Some(route) => route.metrics.login_failed(reason),
+                None => metrics::login_failed("", reason),
             }
-            let message = error_response::fatal(&ClientFacing::DescriptorsKept.into());
+            let message = error_response::fatal(&facing.into());
             relay::close_client(&mut client.stream, &message, send_timeout).await;
         }
+        Ok((Request::Cancel(_), _)) if why == Unserved::Address => {}
         Ok((Request::Cancel(cancel), client)) => {
             progress.answering();
             answer_cancel(client.stream, &cancel, &shared).await;

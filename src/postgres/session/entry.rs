@@ -1,5 +1,6 @@
 //! From a client's StartupMessage to its open session: the route, the login upstream, the first answer. Floor 4.
 
+use std::fmt::Display;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::error::{Error, Failed};
 use super::handshake::gone;
 use super::login::Login;
 use super::routes::SessionRoute;
-use super::warm::{Alike, LogIn, TOO_MANY_CONNECTIONS};
+use super::warm::{Alike, LogIn, Returns};
 use super::{Open, Shared};
 use crate::acceptor::Identity;
 use crate::clock;
@@ -23,15 +24,21 @@ use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::StartupMessage;
 use crate::postgres::relay::{self, Relay};
 use crate::postgres::upstream::UpstreamSession;
+use crate::session::audit::{self, Secured};
+use crate::session::registry::{self, Names};
 use crate::session::{Buffered, SessionPermit};
 use crate::socket::Client;
 use crate::time::Time;
+use crate::traces::Span;
 
 /// What a session is made of once its login upstream is done.
 pub(super) struct Entry {
     route: Arc<SessionRoute>,
+    names: Names,
     upstream: Box<UpstreamSession>,
     guard: Guard,
+    /// How the upstream's session is returned, if the route reuses sessions.
+    returns: Option<Box<Returns>>,
     permits: (SessionPermit, SessionPermit),
     /// When the StartupMessage was whole.
     begun: Time,
@@ -39,17 +46,31 @@ pub(super) struct Entry {
 
 /// Why a client gets no session.
 pub(super) enum Rejected {
-    /// It gets this ErrorResponse.
-    Refused(Bytes),
+    Refused {
+        /// What its span says.
+        outcome: &'static str,
+        /// The ErrorResponse that it gets.
+        message: Bytes,
+    },
     /// It has hung up.
     Disconnected,
 }
 
 impl Rejected {
-    fn refused(facing: ClientFacing) -> Self {
-        Self::Refused(error_response::fatal(&facing.into()).freeze())
+    fn refused(outcome: &'static str, facing: ClientFacing) -> Self {
+        Self::Refused { outcome, message: error_response::fatal(&facing.into()).freeze() }
+    }
+
+    /// What the span of the login says.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            Self::Refused { outcome, .. } => outcome,
+            Self::Disconnected => HUNG_UP,
+        }
     }
 }
+
+const HUNG_UP: &str = "hung_up";
 
 impl Entry {
     /// Finds the client's route and logs in for it. A client that hangs up meanwhile is not waited for.
@@ -57,12 +78,16 @@ impl Entry {
         client: &mut Buffered<Client>,
         startup: &StartupMessage,
         shared: &Shared,
+        span: &mut Span,
     ) -> Result<Self, Rejected> {
         let begun = clock::now();
         let (route, database) = route(startup, shared)?;
-        let permits = take_permits(&route, shared)?;
+        span.text("route", route.credentials.name());
         let identity = client.stream.identity();
-        let logging_in = log_in_or_take(&route, startup, identity, &database, shared);
+        check_access(&route, &client.stream, identity.as_ref())?;
+        let permits = take_permits(&route, shared)?;
+        let alike = (route.warm.most() > 0).then(|| Alike::of(startup, identity, &database)).flatten();
+        let logging_in = log_in_or_take(&route, startup, alike.as_ref(), &database, shared);
         let outcome = tokio::select! {
             biased;
             outcome = Box::pin(logging_in) => outcome,
@@ -71,19 +96,27 @@ impl Entry {
                 return Err(Rejected::Disconnected);
             }
             // The session would be closed as soon as it is open.
-            () = shared.closing_for(Duration::ZERO) => return Err(Rejected::refused(ClientFacing::Stopping)),
+            () = shared.closing_for(Duration::ZERO) => {
+                return Err(Rejected::refused("stopping", ClientFacing::Stopping));
+            }
         };
         match outcome {
             Ok((upstream, guard)) => {
                 if !startup.replicates_cluster() {
                     route.used_databases.note(&database);
                 }
-                Ok(Self { route, upstream, guard, permits, begun })
+                let application_name = startup.parameter(b"application_name").unwrap_or_default();
+                let names = Names::of([startup.user(), &database, application_name]);
+                let returns =
+                    alike.and_then(|alike| route.warm.returns(&alike, &upstream, &shared.stop.subscribe()));
+                Ok(Self { route, names, upstream, guard, returns, permits, begun })
             }
             Err(failed) => {
-                route.metrics.login_failed(failed.error.reason());
-                log_failure(&route, &failed);
-                Err(Rejected::Refused(failed.error.message()))
+                let reason = failed.error.reason();
+                route.metrics.login_failed(reason);
+                span.error(&failed);
+                log_failure(&route, &client.stream, &failed);
+                Err(Rejected::Refused { outcome: reason.as_str(), message: failed.error.message() })
             }
         }
     }
@@ -95,14 +128,25 @@ impl Entry {
         mut client: Buffered<Client>,
         shared: &Shared,
         id: u64,
+        mut span: Span,
     ) -> Option<Open<Client, Stream>> {
-        let Self { route, upstream, guard, permits, begun } = self;
-        let UpstreamSession { stream, prologue, rest, cancel, .. } = *upstream;
-        let cancel = cancel.map(Arc::new);
-        // The client is given the server's own key; no more than this line relies on it.
-        let registration = cancel
-            .as_ref()
-            .map(|target| shared.cancels.register(target.request().clone(), Arc::clone(target), id));
+        let Self { route, names, mut upstream, guard, returns, permits, begun } = self;
+        let other_key = returns.as_ref().and_then(|_| upstream.give_other_key());
+        let UpstreamSession { stream, prologue, rest, cancel, address } = *upstream;
+        let backend_pid = cancel.as_ref().map(|target| target.request().process_id);
+        let registration = cancel.map(|target| shared.cancels.register(other_key, target));
+        // Before its client can look for it.
+        let place = shared.open.add(registry::Login {
+            id,
+            client: client.stream.peer(),
+            names,
+            metrics: Arc::clone(&route.metrics),
+            generation: Arc::clone(guard.generation()),
+            upstream: address,
+            backend_pid,
+        });
+        span.number("lease.generation", guard.generation().number().get());
+        span.text("upstream.addr", place.session().upstream());
         let send_timeout = shared.limits.send_timeout;
         let letting_in = async {
             client.stream.write_all(&prologue).await?;
@@ -112,38 +156,40 @@ impl Entry {
         if !matches!(timeout(send_timeout, letting_in).await, Ok(Ok(()))) {
             relay::terminate_upstream(stream, guard, true, clock::now() + send_timeout).await;
             counted.closed(Closed::Client);
+            span.word("outcome", HUNG_UP);
             return None;
         }
+        span.word("outcome", "ok");
+        span.end();
         route.metrics.login_took(clock::now().since(begun));
-        tracing::debug!(
-            route = route.credentials.name(),
-            lease.generation = guard.generation().number().get(),
-            client.tls = client.stream.tls_version(),
-            client.identity = client.stream.identity().map(tracing::field::display),
-            "session opened"
-        );
+        let identity = client.stream.identity();
+        let identity = identity.as_ref().map(|identity| identity as &dyn Display);
+        audit::opened(place.session(), &Secured { tls: client.stream.tls_version(), identity });
         let session = relay::Session {
             guard,
+            listed: Arc::clone(place.session()),
             metrics: Arc::clone(&route.metrics),
             denied: Arc::clone(&route.denied),
-            cancel,
-            stop: shared.stop.clone(),
+            stop: Arc::clone(&shared.stop),
+            reuse: returns.is_some(),
+            send_within: send_timeout,
         };
         Some(Open {
             relay: Relay::new(client, Buffered { stream, buffer: rest }, session),
             counted,
-            send_timeout,
-            _registration: registration,
+            registration,
+            place,
+            returns,
             permits,
         })
     }
 }
 
-/// A session that was logged in ahead of need, or a fresh one.
+/// A session that is ready, or a fresh one. `alike`: the kind of the client, `None` if only a fresh one will do.
 async fn log_in_or_take(
     route: &Arc<SessionRoute>,
     startup: &StartupMessage,
-    identity: Option<Identity>,
+    alike: Option<&Arc<Alike>>,
     database: &[u8],
     shared: &Shared,
 ) -> Result<(Box<UpstreamSession>, Guard), Failed> {
@@ -151,8 +197,7 @@ async fn log_in_or_take(
     if route.warm.most() == 0 {
         return login.run().await;
     }
-    let alike = Alike::of(startup, identity, database);
-    let ready = match &alike {
+    let ready = match alike {
         Some(alike) => route.warm.take(alike).await,
         None => None,
     };
@@ -161,15 +206,17 @@ async fn log_in_or_take(
         Some(ready) => ready,
         None => match login.run().await {
             Err(Failed { error: Error::Refused(refusal), .. })
-                if refusal.sqlstate == TOO_MANY_CONNECTIONS && route.warm.make_room().await =>
+                if refusal.is_full() && route.warm.make_room().await =>
             {
                 login.run().await?
             }
             outcome => outcome?,
         },
     };
-    if let Some(alike) = alike {
-        route.warm.came(&alike, found, log_in_ahead(route), &shared.stop);
+    if let Some(alike) = alike
+        && route.warm.ahead() > 0
+    {
+        route.warm.came(alike, found, log_in_ahead(route), &shared.stop.subscribe());
     }
     Ok(logged_in)
 }
@@ -198,12 +245,13 @@ fn route(startup: &StartupMessage, shared: &Shared) -> Result<(Arc<SessionRoute>
     let Some(route) = shared.routes().pick(user, database) else {
         metrics::login_failed("", LoginFailure::NoRoute);
         let (user, database) = (user.to_vec(), database.to_vec());
-        return Err(Rejected::refused(ClientFacing::NoRoute { user, database }));
+        let facing = ClientFacing::NoRoute { user, database };
+        return Err(Rejected::refused(LoginFailure::NoRoute.as_str(), facing));
     };
     let database = match (route.upstream.database(), named) {
         (Some(fixed), Some(named)) if fixed.as_bytes() != named && !startup.replicates_cluster() => {
-            route.metrics.login_failed(LoginFailure::NoRoute);
-            return Err(Rejected::refused(ClientFacing::OtherDatabase { named: named.to_vec() }));
+            let facing = ClientFacing::OtherDatabase { named: named.to_vec() };
+            return Err(refused(&route, LoginFailure::NoRoute, facing));
         }
         (Some(fixed), _) => fixed.as_bytes(),
         (None, _) => database,
@@ -212,12 +260,34 @@ fn route(startup: &StartupMessage, shared: &Shared) -> Result<(Arc<SessionRoute>
     Ok((route, database))
 }
 
+/// Refuses a client that the route is not for.
+fn check_access(route: &SessionRoute, client: &Client, identity: Option<&Identity>) -> Result<(), Rejected> {
+    let user = client.user();
+    route.access.check(user, identity).map_err(|allowed| {
+        if let Some(left_out) = route.throttle.admit(clock::now()) {
+            tracing::info!(
+                route = route.credentials.name(),
+                client.uid = user.map(|user| user.uid),
+                client.gid = user.map(|user| user.gid),
+                client.identity = identity.map(tracing::field::display),
+                left_out,
+                "login refused: the route is not for this client"
+            );
+        }
+        refused(route, LoginFailure::Denied, ClientFacing::NotAllowed(allowed))
+    })
+}
+
 /// Takes a permit of the route's limit, and one of the process's.
 fn take_permits(route: &SessionRoute, shared: &Shared) -> Result<(SessionPermit, SessionPermit), Rejected> {
-    let full = |facing| {
-        route.metrics.login_failed(LoginFailure::Limit);
-        Rejected::refused(facing)
-    };
+    let full = |facing| refused(route, LoginFailure::Limit, facing);
+    let now = clock::now();
+    if !route.login_rate.admit(now) {
+        return Err(full(ClientFacing::RouteTooFast));
+    }
+    if !shared.login_rate.admit(now) {
+        return Err(full(ClientFacing::ProcessTooFast));
+    }
     let Some(of_route) = route.session_limit.take(route.max_sessions) else {
         return Err(full(ClientFacing::RouteFull));
     };
@@ -227,17 +297,30 @@ fn take_permits(route: &SessionRoute, shared: &Shared) -> Result<(SessionPermit,
     Ok((of_route, of_all))
 }
 
+/// Counts a client that the route refuses.
+fn refused(route: &SessionRoute, reason: LoginFailure, facing: ClientFacing) -> Rejected {
+    route.metrics.login_failed(reason);
+    Rejected::refused(reason.as_str(), facing)
+}
+
 /// A server's own error concerns the client alone; a server that gives no session concerns the operator.
-fn log_failure(route: &SessionRoute, failed: &Failed) {
+fn log_failure(route: &SessionRoute, client: &Client, failed: &Failed) {
     let name = route.credentials.name();
     let blame = failed.error.blame().as_str();
     match failed.error {
         Error::Refused(_) | Error::Startup(_) => {
-            tracing::debug!(route = name, error.blame = blame, error = %failed, "login failed");
+            tracing::debug!(route = name, client.addr = %client.peer(), error.blame = blame, error = %failed, "login failed");
         }
         Error::NoCredential | Error::CredentialRefused | Error::Upstream(_) => {
             if let Some(left_out) = route.throttle.admit(clock::now()) {
-                tracing::warn!(route = name, error.blame = blame, error = %failed, left_out, "login failed");
+                tracing::warn!(
+                    route = name,
+                    client.addr = %client.peer(),
+                    error.blame = blame,
+                    error = %failed,
+                    left_out,
+                    "login failed"
+                );
             }
         }
     }

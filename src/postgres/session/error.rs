@@ -41,6 +41,18 @@ impl Error {
         }
     }
 
+    /// Whether no server gives sessions at present, to whichever client.
+    pub(super) fn is_of_servers(&self) -> bool {
+        match self {
+            Self::Upstream(error) => error.blame() == Blame::Upstream,
+            // A database with a CONNECTION LIMIT of its own is full for its clients alone.
+            Self::Refused(refusal) => {
+                (refusal.is_full() && !refusal.is_of_database()) || refusal.is_not_ready()
+            }
+            Self::NoCredential | Self::CredentialRefused | Self::Startup(_) => false,
+        }
+    }
+
     /// Who has to act.
     pub(super) fn blame(&self) -> Blame {
         match self {

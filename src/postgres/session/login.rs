@@ -71,7 +71,18 @@ impl Login<'_> {
     pub(super) async fn run(&mut self) -> Result<(Box<UpstreamSession>, Guard), Failed> {
         let mut reasons = Reasons::default();
         let outcome = self.log_in(&mut reasons).await;
+        self.report_servers(outcome.as_ref().err(), &reasons);
         outcome.map_err(|error| Failed { error, reasons })
+    }
+
+    /// Whether the servers give sessions: an error that is about this client alone says nothing of that.
+    fn report_servers(&self, error: Option<&Error>, reasons: &Reasons) {
+        let credentials = &self.route.credentials;
+        match error {
+            None => credentials.servers_give_sessions(),
+            Some(error) if error.is_of_servers() => credentials.no_server_gives_sessions(reasons.to_string()),
+            Some(_) => {}
+        }
     }
 
     async fn log_in(&mut self, reasons: &mut Reasons) -> Result<(Box<UpstreamSession>, Guard), Error> {
@@ -184,7 +195,7 @@ impl Login<'_> {
                         failed = Some(Error::Upstream(error));
                     }
                 }
-                Answer::Failed(Error::Refused(refusal)) if refusal.sqlstate == CANNOT_CONNECT_NOW => {
+                Answer::Failed(Error::Refused(refusal)) if refusal.is_not_ready() => {
                     failed = Some(Error::Refused(refusal));
                 }
                 Answer::Failed(Error::Refused(refusal)) if refusal.is_suspect() => {
@@ -198,7 +209,15 @@ impl Login<'_> {
 
     /// The StartupMessage that the upstream gets.
     fn startup_for(&self, generation: &Generation) -> Result<BytesMut, startup::Error> {
-        self.startup.for_upstream(generation.username(), self.database, self.route.set_role.as_deref())
+        let SessionRoute { tag, set_role, .. } = self.route;
+        let encode = |startup: &StartupMessage| {
+            startup.for_upstream(generation.username(), self.database, set_role.as_deref())
+        };
+        match tag {
+            // Without the tag it may not be too long.
+            Some(tag) => encode(&self.startup.tagged(tag)).or_else(|_| encode(self.startup)),
+            None => encode(self.startup),
+        }
     }
 
     /// Each address of a name may be a server of its own.
@@ -325,8 +344,6 @@ async fn spending<T>(left: &mut Duration, wait: impl Future<Output = T>) -> T {
     came
 }
 
-/// The SQLSTATE of a server that starts or stops.
-const CANNOT_CONNECT_NOW: [u8; 5] = *b"57P03";
 /// How many credentials may fail a login: the current one, and a fresh one for each way in which it can.
 const MAX_FAILED: usize = 8;
 /// How many may end before it is done. Only rotations on command, each with next to no drain, can do that.

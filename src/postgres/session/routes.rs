@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::warm::WarmSessions;
 use crate::credentials::Route;
-use crate::lease::GenerationId;
 use crate::log_throttle::LogThrottle;
 use crate::metrics::RouteMetrics;
+use crate::postgres::relay::Denied;
 use crate::postgres::upstream::Upstream;
-use crate::session::{Match, SessionLimit};
+use crate::session::{Access, LoginRate, Match, SessionLimit};
 
 /// One route as sessions use it.
 pub(crate) struct SessionRoute {
@@ -18,22 +18,28 @@ pub(crate) struct SessionRoute {
     pub(crate) user: Match,
     /// The databases that it is for.
     pub(crate) database: Match,
+    /// The clients that it is for.
+    pub(crate) access: Access,
     /// Its credentials.
     pub(crate) credentials: Arc<Route>,
     /// Its upstream. The proof of its credentials logs in there too.
     pub(crate) upstream: Arc<Upstream>,
     /// `role` for each session.
     pub(crate) set_role: Option<String>,
+    /// What is appended to `application_name`: `tag_application_name`.
+    pub(crate) tag: Option<Arc<str>>,
     /// Its metrics.
     pub(crate) metrics: Arc<RouteMetrics>,
     /// How many sessions it may have, logins on their way included; 0 is no limit.
     pub(crate) max_sessions: usize,
+    /// Bounds how many logins begin in a second.
+    pub(crate) login_rate: LoginRate,
     /// Counts the sessions that it has.
     pub(crate) session_limit: SessionLimit,
     /// The databases that clients got into; proofs of new credentials log in to one of them.
     pub(crate) used_databases: UsedDatabases,
     /// Called when the server denies a session something, see [`SessionRoute::denials`].
-    pub(crate) denied: Arc<dyn Fn(GenerationId) + Send + Sync>,
+    pub(crate) denied: Denied,
     /// Its sessions that are logged in ahead of need.
     pub(crate) warm: WarmSessions,
     /// Bounds how often its failed logins are logged.
@@ -43,9 +49,9 @@ pub(crate) struct SessionRoute {
 impl SessionRoute {
     /// Passes on to these credentials that a 42501 or 42704 passed by in a session of a generation.
     #[must_use]
-    pub(crate) fn denials(credentials: &Arc<Route>) -> Arc<dyn Fn(GenerationId) + Send + Sync> {
+    pub(crate) fn denials(credentials: &Arc<Route>) -> Denied {
         let credentials = Arc::clone(credentials);
-        Arc::new(move |number| credentials.denial_passed_by(number))
+        Arc::new(Box::new(move |number| credentials.denial_passed_by(number)))
     }
 }
 
@@ -63,6 +69,15 @@ impl Routes {
     /// The first route that matches both names.
     pub(super) fn pick(&self, user: &[u8], database: &[u8]) -> Option<Arc<SessionRoute>> {
         self.0.iter().find(|route| route.user.takes(user) && route.database.takes(database)).map(Arc::clone)
+    }
+
+    /// Whether a route is for this user, and for this database by its name.
+    pub(super) fn name_database(&self, user: &[u8], database: &[u8]) -> bool {
+        let of_user = self.0.iter().filter(|route| route.user.takes(user));
+        of_user.map(|route| (&route.database, route.upstream.database())).any(|(names, fixed)| match names {
+            Match::Only(name) => name == database,
+            Match::Any => fixed.is_some_and(|fixed| fixed.as_bytes() == database),
+        })
     }
 
     /// The number of routes.

@@ -1,17 +1,22 @@
 //! Upstream sessions that are logged in before a client needs them, for clients that are equivalent. Floor 4.
 //!
 //! Clients are equivalent if their StartupMessages are equal byte for byte and their certificates have the same
-//! identity: nothing has to be set or reset for the next of them. Each session serves one client, and belongs to its
+//! identity: nothing has to be set for the next of them. Each warm session serves one client, and belongs to its
 //! generation like any other session. It is closed when its generation is no longer current, when the server sends
 //! anything on it, after [`AGE`], and when the process stops.
 //!
 //! The number of sessions follows demand. A kind of clients gets one more for each client that found none ready, and
 //! one fewer for each session that no client took. The route's `warm` limits all kinds together.
+//!
+//! With `reuse`, a session whose client has left is reset and waits in the same way for the next client, see
+//! [`returned`].
 
 mod kinds;
+mod returned;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +33,7 @@ use crate::postgres::relay;
 use crate::postgres::upstream::UpstreamSession;
 use crate::session::end::Stop;
 use kinds::Kinds;
+pub(super) use returned::Returns;
 
 /// The warm sessions of a route. Dropping this closes them.
 pub(crate) struct WarmSessions(Arc<Inner>);
@@ -42,6 +48,10 @@ type LoggingIn = Pin<Box<dyn Future<Output = Option<Result<LoggedIn, Error>>> + 
 struct Inner {
     /// The limit for all kinds together.
     most: usize,
+    /// Whether sessions are returned.
+    reuse: bool,
+    /// The log has said that the server is too old for that.
+    is_too_old: AtomicBool,
     credentials: Arc<Route>,
     kinds: Mutex<Kinds>,
     close: CancellationToken,
@@ -86,10 +96,13 @@ impl Alike {
 }
 
 impl WarmSessions {
-    /// Creates a set for at most `most` sessions with these credentials; 0 means that there are none.
-    pub(crate) fn new(most: usize, credentials: Arc<Route>) -> Self {
+    /// Creates a set for at most `most` sessions ahead of need with these credentials; 0 means that there are none.
+    /// `reuse`: sessions whose clients have left are kept too.
+    pub(crate) fn new(most: usize, reuse: bool, credentials: Arc<Route>) -> Self {
         Self(Arc::new(Inner {
             most,
+            reuse,
+            is_too_old: AtomicBool::new(false),
             credentials,
             kinds: Mutex::default(),
             close: CancellationToken::new(),
@@ -97,9 +110,14 @@ impl WarmSessions {
         }))
     }
 
-    /// The limit for all kinds together.
-    pub(super) fn most(&self) -> usize {
+    /// The limit for the sessions ahead of need.
+    pub(super) fn ahead(&self) -> usize {
         self.0.most
+    }
+
+    /// How many sessions may wait for clients.
+    pub(super) fn most(&self) -> usize {
+        self.0.most_waiting()
     }
 
     /// Takes a session for a client of this kind, if one is ready.
@@ -145,6 +163,11 @@ impl Drop for WarmSessions {
 }
 
 impl Inner {
+    /// How many sessions may wait for clients.
+    fn most_waiting(&self) -> usize {
+        self.most + if self.reuse { MOST_RETURNED } else { 0 }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kinds> {
         self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -168,9 +191,7 @@ impl Inner {
         };
         let Some(Ok((mut session, guard))) = logged_in else {
             let pause = match logged_in {
-                Some(Err(Error::Refused(refusal))) if refusal.sqlstate == TOO_MANY_CONNECTIONS => {
-                    PAUSE_WHEN_FULL
-                }
+                Some(Err(Error::Refused(refusal))) if refusal.is_full() => PAUSE_WHEN_FULL,
                 Some(_) => PAUSE,
                 None => Duration::ZERO,
             };
@@ -272,6 +293,8 @@ async fn part(session: Box<UpstreamSession>, guard: Guard) {
     relay::terminate_upstream(session.stream, guard, true, clock::now() + PART_WITHIN).await;
 }
 
+/// How many returned sessions of a route wait for clients.
+const MOST_RETURNED: usize = 64;
 /// About how long a session waits for a client.
 const AGE: Duration = Duration::from_secs(300);
 /// The wait after a login that the server refused.
@@ -281,7 +304,3 @@ const PAUSE_WHEN_FULL: Duration = Duration::from_secs(60);
 /// How long the server may take to close a session.
 const PART_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// `too_many_connections`
-///
-/// Source: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
-pub(super) const TOO_MANY_CONNECTIONS: [u8; 5] = *b"53300";

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,22 +18,24 @@ use crate::postgres::protocol::startup::CancelRequest;
 use crate::socket::Address;
 
 /// What is needed to cancel a session's statement. It outlives the session, and needs no credential.
-#[derive(Clone)]
 pub(crate) struct CancelTarget {
     address: Address,
-    tcp: TcpSettings,
-    tls: Option<(Tls, String)>,
+    tcp: Arc<TcpSettings>,
+    /// Boxed, as most sessions in a Pod are without.
+    tls: Option<Box<(Tls, String)>>,
     request: CancelRequest,
+    /// The server did not acknowledge a request in time.
+    in_doubt: AtomicBool,
 }
 
 impl CancelTarget {
     pub(super) fn new(
         address: Address,
-        tcp: TcpSettings,
+        tcp: Arc<TcpSettings>,
         tls: Option<(Tls, String)>,
         request: CancelRequest,
     ) -> Self {
-        Self { address, tcp, tls, request }
+        Self { address, tcp, tls: tls.map(Box::new), request, in_doubt: AtomicBool::new(false) }
     }
 
     /// The server's process id and key, as BackendKeyData gave them.
@@ -46,7 +50,18 @@ impl CancelTarget {
     /// # Errors
     /// The request could not be sent in time.
     pub(crate) async fn send(&self, within: Duration) -> Result<(), CancelError> {
-        timeout(within, Box::pin(self.deliver())).await.map_err(|_| CancelError::TimedOut { within })?
+        let delivered = timeout(within, Box::pin(self.deliver())).await;
+        let delivered = delivered.map_err(|_| CancelError::TimedOut { within }).flatten();
+        if delivered.is_err() {
+            self.in_doubt.store(true, Ordering::Relaxed);
+        }
+        delivered
+    }
+
+    /// Whether the server may still act on a request that it has not acknowledged.
+    #[must_use]
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::Relaxed)
     }
 
     async fn deliver(&self) -> Result<(), CancelError> {
@@ -56,7 +71,7 @@ impl CancelTarget {
 
     /// If a certificate is rejected and the files now hold others, the request is sent once more with those.
     async fn deliver_over(&self, socket: Socket) -> Result<(), CancelError> {
-        let Some((tls, _)) = &self.tls else { return self.deliver_once(socket).await };
+        let Some((tls, _)) = self.tls.as_deref() else { return self.deliver_once(socket).await };
         let used = tls.connector.in_force();
         match self.deliver_once(socket).await {
             Err(error) if error.is_about_certificates() && tls.connector.has_other_than(&used).await => {
@@ -68,7 +83,7 @@ impl CancelTarget {
     }
 
     async fn deliver_once(&self, socket: Socket) -> Result<(), CancelError> {
-        let mut stream = match (socket, &self.tls) {
+        let mut stream = match (socket, self.tls.as_deref()) {
             (Socket::Unix(unix), _) => Stream::Unix(unix),
             (Socket::Tcp(tcp), None) => Stream::Tcp(tcp),
             (Socket::Tcp(tcp), Some((tls, host))) => {
@@ -89,10 +104,18 @@ impl CancelTarget {
                     return Err(CancelError::Lost(error));
                 }
                 // A server that closes without close_notify, or with a reset, has closed all the same.
-                Ok(_) | Err(_) => return Ok(()),
+                Ok(_) => return Ok(()),
+                Err(error) if is_close(&error) => return Ok(()),
+                Err(error) => return Err(CancelError::Lost(error)),
             }
         }
     }
+}
+
+/// Whether a read failed because the server has closed, and not because nothing is heard of it.
+fn is_close(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), ConnectionReset | BrokenPipe | UnexpectedEof)
 }
 
 impl Upstream {
@@ -118,7 +141,9 @@ impl Upstream {
         // A server accepts a CancelRequest without TLS whatever pg_hba.conf says, so TLS is used only where required.
         let insists = |tls: &&Tls| !matches!(tls.mode, SslMode::Disable | SslMode::Allow | SslMode::Prefer);
         let tls = self.tls.as_ref().filter(insists).map(|tls| (tls.clone(), host.name().to_owned()));
-        CancelTarget::new(address, self.hosts.tcp().clone(), tls, request.clone()).deliver_over(socket).await
+        CancelTarget::new(address, Arc::clone(self.hosts.tcp()), tls, request.clone())
+            .deliver_over(socket)
+            .await
     }
 }
 

@@ -89,6 +89,37 @@ where
     }
 }
 
+/// What a command of leasehold's own was answered.
+pub(super) struct Answer {
+    /// The first column of the first row.
+    pub(super) value: Option<BytesMut>,
+    /// The server has reported another value of a parameter.
+    pub(super) reported: bool,
+}
+
+/// Sends leasehold's own command, which must succeed with this command tag, and leave the session between transactions.
+/// The client sees none of the answer. Not cancel safe.
+pub(super) async fn command<S>(stream: &mut S, sql: &str, tag: &[u8]) -> Result<Answer, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut wire = Wire { stream, buffer: BytesMut::new(), received: 0 };
+    wire.send(&query(sql)).await?;
+    let mut answer = Answer { value: None, reported: false };
+    let mut done = false;
+    loop {
+        let frame = wire.frame().await?;
+        match (frame.first(), body(&frame)) {
+            (Some(b'S'), _) => answer.reported = true,
+            (Some(b'N' | b'A' | b'T'), _) => {}
+            (Some(b'D'), row) if !done && answer.value.is_none() => answer.value = Some(first_column(row)),
+            (Some(b'C'), said) if !done && said.strip_suffix(&[0]) == Some(tag) => done = true,
+            (Some(b'Z'), b"I") if done && wire.buffer.is_empty() => return Ok(answer),
+            _ => return Err(Failure::Protocol(Fault::Unexpected)),
+        }
+    }
+}
+
 /// Reads the body of a DataRow: a count of columns, then each column with its length.
 fn first_column(row: &[u8]) -> BytesMut {
     let length = row.get(2..6).and_then(|length| length.try_into().ok()).map_or(-1, i32::from_be_bytes);
@@ -217,7 +248,7 @@ fn frame_len(buffer: &[u8]) -> Result<Option<usize>, Failure> {
     }
 }
 
-fn body(frame: &[u8]) -> &[u8] {
+pub(super) fn body(frame: &[u8]) -> &[u8] {
     frame.get(HEADER..).unwrap_or_default()
 }
 
@@ -259,7 +290,7 @@ pub(crate) enum Fault {
 }
 
 /// The type byte and the length.
-const HEADER: usize = 5;
+pub(super) const HEADER: usize = 5;
 
 /// The bytes to read at once; the answer to a login fits.
 const CHUNK: usize = 2048;

@@ -6,6 +6,7 @@ mod tests;
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub(crate) struct UpstreamSession {
     /// What the server sent after ReadyForQuery; nearly always empty. It precedes the bytes of `stream`.
     pub(crate) rest: BytesMut,
     /// What cancels the session's statement; `None` if the server sent no key.
-    pub(crate) cancel: Option<CancelTarget>,
+    pub(crate) cancel: Option<Arc<CancelTarget>>,
     /// The server's address.
     pub(crate) address: Address,
 }
@@ -104,6 +105,28 @@ impl Upstream {
     }
 }
 
+impl Upstream {
+    /// Connects to the host of `turn` as a login does, TLS included where `sslmode` wants it, and closes again before anything
+    /// that the server would take for a login.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(crate) async fn reach(&self, turn: Turn) -> Result<Address, Error> {
+        let nowhere = || Error::Unreachable(io::ErrorKind::NotFound.into());
+        let host = self.hosts.get(turn.host()).ok_or_else(nowhere)?;
+        let (connected, password) = (AtomicBool::new(false), Secret::new(String::new()));
+        let (user, startup) = ("", &[][..]);
+        let login =
+            Login { upstream: self, host, turn, startup, user, password: &password, connected: &connected };
+        let within = self.connect_timeout();
+        let (encryption, _) = login.encryptions();
+        match timeout(within, login.connect(encryption)).await {
+            Ok(connected) => connected.map(|(_, address)| address),
+            Err(_) => Err(Error::TimedOut { within, connected: false }),
+        }
+    }
+}
+
 /// A login in progress.
 struct Login<'a> {
     upstream: &'a Upstream,
@@ -120,16 +143,7 @@ impl Login<'_> {
     /// Returns a session, and whether its server matches `target_session_attrs`. Makes a second attempt, with TLS or
     /// without, where `sslmode` is `allow` or `prefer` and TLS may be what failed.
     async fn run(&self) -> Result<(UpstreamSession, bool), Error> {
-        let tls = self.upstream.tls.as_ref().filter(|_| !self.host.is_socket());
-        let (first, second) = match tls {
-            None => (Encryption::No, None),
-            Some(tls) => match tls.mode {
-                SslMode::Disable => (Encryption::No, None),
-                SslMode::Allow => (Encryption::No, Some(Encryption::Must(tls))),
-                SslMode::Prefer => (Encryption::May(tls), Some(Encryption::No)),
-                SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => (Encryption::Must(tls), None),
-            },
-        };
+        let (first, second) = self.encryptions();
         let failure = match (self.attempt(first).await, second) {
             (Ok(found), _) => return Ok(found),
             (Err(Attempt { error, tls }), Some(_)) if first.is_other_way(tls) && error.may_be_about_tls() => {
@@ -143,6 +157,19 @@ impl Login<'_> {
                 error => error,
             }),
             None => Err(failure),
+        }
+    }
+
+    /// How the first attempt is made, and the second one if there is one.
+    fn encryptions(&self) -> (Encryption<'_>, Option<Encryption<'_>>) {
+        let Some(tls) = self.upstream.tls.as_ref().filter(|_| !self.host.is_socket()) else {
+            return (Encryption::No, None);
+        };
+        match tls.mode {
+            SslMode::Disable => (Encryption::No, None),
+            SslMode::Allow => (Encryption::No, Some(Encryption::Must(tls))),
+            SslMode::Prefer => (Encryption::May(tls), Some(Encryption::No)),
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => (Encryption::Must(tls), None),
         }
     }
 
@@ -171,8 +198,8 @@ impl Login<'_> {
         let mut ready = self.converse(&mut stream).await.map_err(failed)?;
         let matches = self.matches(&mut stream, &mut ready).await.map_err(failed)?;
         let used = encryption.tls().filter(|_| tls).map(|tls| (tls.clone(), self.host.name().to_owned()));
-        let tcp = self.upstream.hosts.tcp().clone();
-        let cancel = ready.key.map(|key| CancelTarget::new(address.clone(), tcp, used, key));
+        let tcp = Arc::clone(self.upstream.hosts.tcp());
+        let cancel = ready.key.map(|key| Arc::new(CancelTarget::new(address.clone(), tcp, used, key)));
         Ok((UpstreamSession { stream, prologue: ready.prologue, rest: ready.rest, cancel, address }, matches))
     }
 
@@ -208,7 +235,8 @@ impl Login<'_> {
             Stream::Unix(_) => Transport::Local,
             Stream::Tls(stream) => {
                 let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                Transport::Tls { end_point: leaf.and_then(end_point) }
+                let verified = self.upstream.tls.as_ref().is_some_and(|tls| tls.connector.verifies());
+                Transport::Tls { end_point: leaf.and_then(end_point), verified }
             }
         };
         let terms = Terms {

@@ -25,8 +25,15 @@ pub(crate) struct Refusal {
     pub(crate) address: Option<Address>,
     suspicion: Suspicion,
     refuses_role: bool,
-    /// Whether the routine that checks the role raised it.
-    of_role: bool,
+    subject: Subject,
+}
+
+/// What the routine that raised the error checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    Role,
+    Database,
+    Other,
 }
 
 /// Whether the credential is at fault.
@@ -48,7 +55,11 @@ impl Refusal {
         let routine = fields.routine();
         let suspicion = suspicion(&sqlstate, routine, after_authentication);
         let refuses_role = after_authentication && refuses_role(&sqlstate, routine);
-        let of_role = routine == Some(b"InitializeSessionUserId");
+        let subject = match routine {
+            Some(b"InitializeSessionUserId") => Subject::Role,
+            Some(b"CheckMyDatabase") => Subject::Database,
+            _ => Subject::Other,
+        };
         Self {
             error,
             before,
@@ -57,7 +68,7 @@ impl Refusal {
             address: None,
             suspicion,
             refuses_role,
-            of_role,
+            subject,
         }
     }
 
@@ -93,7 +104,13 @@ impl Refusal {
     /// Whether the error concerns the role itself, such as its connection limit, and not the server or the database.
     #[must_use]
     pub(crate) fn is_of_role(&self) -> bool {
-        self.of_role
+        self.subject == Subject::Role
+    }
+
+    /// Whether the check of the database raised it, which lets clients of another database pass.
+    #[must_use]
+    pub(crate) fn is_of_database(&self) -> bool {
+        self.subject == Subject::Database
     }
 
     /// Whether the server accepted the credential before it refused for another reason, as with 3D000.
@@ -105,6 +122,28 @@ impl Refusal {
     /// Whether TLS or its absence may be the reason: pg_hba.conf has `hostssl` and `hostnossl`.
     pub(super) fn may_be_about_tls(&self) -> bool {
         !self.after_authentication && !self.blames_credential() && self.sqlstate == *b"28000"
+    }
+
+    /// Whether the server has no connection left, for all, for the database or for the role.
+    #[must_use]
+    pub(crate) fn is_full(&self) -> bool {
+        self.sqlstate == *b"53300"
+    }
+
+    /// Whether the server starts or stops.
+    #[must_use]
+    pub(crate) fn is_not_ready(&self) -> bool {
+        self.sqlstate == *b"57P03"
+    }
+
+    /// The SQLSTATE, with the name of the condition where the server as a whole gives no session.
+    pub(super) fn shown(&self) -> String {
+        let name = match &self.sqlstate {
+            b"53300" => " (too_many_connections)",
+            b"57P03" => " (cannot_connect_now)",
+            _ => "",
+        };
+        format!("{}{name}", self.sqlstate())
     }
 
     /// The SQLSTATE as text.

@@ -201,18 +201,7 @@ fn each_known_answer_has_its_meaning() {
 
 #[test]
 fn what_is_not_vaults_json_is_transient_whatever_its_status() {
-    for operation in [
-        Operation::LogIn,
-        Operation::Issue,
-        Operation::Renew,
-        Operation::RenewToken,
-        Operation::LookUp,
-        Operation::LookUpLease,
-        Operation::Revoke,
-        Operation::RevokeToken,
-        Operation::Capabilities,
-        Operation::Health,
-    ] {
+    for operation in crate::vault::fuzz::OPERATIONS {
         for status in 300..=599 {
             assert_eq!(classify(operation, status, None, USER), Kind::Transient, "{operation:?} {status}");
         }

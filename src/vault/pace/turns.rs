@@ -3,7 +3,7 @@
 //! `P` is the type of paths, `T` that of times. Real requests use text and tokio's clock; the simulation of a fleet
 //! uses its own types.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Add;
 use std::time::Duration;
 
@@ -26,15 +26,35 @@ pub(crate) enum Went {
 /// The state of the rate limiter.
 pub(crate) struct Turns<P, T> {
     failing: bool,
-    /// For each of the latest requests, at most [`OUTCOMES`], whether it met trouble.
-    outcomes: VecDeque<bool>,
+    outcomes: Outcomes,
     /// When the latest requests without a good answer were sent, oldest first; at most [`MOST`].
     sent: VecDeque<(u64, T)>,
-    pub(super) waiting: BTreeMap<Place<T>, Waiting<P>>,
-    pub(super) paths: BTreeMap<P, Path<T>>,
+    /// In the order of their places. There are few.
+    pub(super) waiting: Vec<(Place<T>, Waiting<P>)>,
+    /// One for each role that credentials are issued from, and a few of Vault's own.
+    pub(super) paths: Vec<(P, Path<T>)>,
     next: u64,
     /// The seed of the jitter; 0 means no jitter.
     seed: u64,
+}
+
+/// For each of the latest requests, at most [`OUTCOMES`], whether it met trouble.
+#[derive(Clone, Copy, Default)]
+struct Outcomes {
+    /// One bit for each, the latest is the lowest.
+    bits: u16,
+    all: u32,
+}
+
+impl Outcomes {
+    fn push(&mut self, trouble: bool) {
+        self.bits = (self.bits << 1) | u16::from(trouble);
+        self.all = (self.all + 1).min(OUTCOMES);
+    }
+
+    fn troubles(self) -> u32 {
+        self.bits.count_ones()
+    }
 }
 
 /// A place in the queue: by priority, then by arrival.
@@ -104,17 +124,17 @@ impl<P, T> Default for Turns<P, T> {
     fn default() -> Self {
         Self {
             failing: false,
-            outcomes: VecDeque::new(),
+            outcomes: Outcomes::default(),
             sent: VecDeque::new(),
-            waiting: BTreeMap::new(),
-            paths: BTreeMap::new(),
+            waiting: Vec::new(),
+            paths: Vec::new(),
             next: 0,
             seed: 0,
         }
     }
 }
 
-impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
+impl<P: Clone + Eq, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
     /// Creates the state with a jitter of this seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self { seed, ..Self::default() }
@@ -125,13 +145,21 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
     pub(crate) fn queue(&mut self, priority: Priority<T>, path: Option<P>, alone: bool) -> Place<T> {
         self.next += 1;
         let place = (priority, self.next);
-        self.waiting.insert(place, Waiting { path, alone });
+        let index = self.waiting.partition_point(|(other, _)| *other < place);
+        self.waiting.insert(index, (place, Waiting { path, alone }));
         place
     }
 
     /// Gives up a place.
     pub(crate) fn leave(&mut self, place: Place<T>) {
-        self.waiting.remove(&place);
+        if let Ok(index) = self.find(place) {
+            self.waiting.remove(index);
+        }
+    }
+
+    /// The index of a place in the queue.
+    fn find(&self, place: Place<T>) -> Result<usize, usize> {
+        self.waiting.binary_search_by_key(&place, |(place, _)| *place)
     }
 
     /// Takes the turn, if it has come.
@@ -140,8 +168,9 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
     ///
     /// The time to check again if nothing changes before.
     pub(crate) fn take(&mut self, place: Place<T>, now: T) -> Result<Sent<P>, Option<T>> {
-        self.may_go(place, now)?;
-        let Some(Waiting { path, alone }) = self.waiting.remove(&place) else { return Err(None) };
+        let Ok(index) = self.find(place) else { return Err(None) };
+        self.may_go(index, now)?;
+        let (_, Waiting { path, alone }) = self.waiting.remove(index);
         if let Some(path) = &path {
             self.path(path, now).in_flight += 1;
         }
@@ -176,7 +205,7 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
 
     /// Lets the next request for the path go.
     pub(crate) fn done(&mut self, sent: &Sent<P>) {
-        if let Some(path) = sent.path.as_ref().and_then(|path| self.paths.get_mut(path)) {
+        if let Some(path) = sent.path.as_ref().and_then(|path| self.known_mut(path)) {
             path.in_flight = path.in_flight.saturating_sub(1);
         }
     }
@@ -188,7 +217,7 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
             let path = self.path(path, now);
             path.of_no_use = true;
             path.refused(now);
-        } else if let Some(path) = self.paths.get_mut(path) {
+        } else if let Some(path) = self.known_mut(path) {
             (path.of_no_use, path.slow) = (false, false);
             return true;
         }
@@ -202,15 +231,17 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
 
     /// Ends the wait after refusals of this path.
     pub(crate) fn retry_now(&mut self, path: &P, now: T) {
-        if let Some(path) = self.paths.get_mut(path) {
+        if let Some(path) = self.known_mut(path) {
             path.again_at = now;
             path.refusals = 0;
         }
     }
 
     /// Whether the request in this place may be sent. The error is the time to check again if nothing changes before.
-    fn may_go(&self, place: Place<T>, now: T) -> Result<(), Option<T>> {
-        let Some(this) = self.waiting.get(&place) else { return Err(None) };
+    fn may_go(&self, index: usize, now: T) -> Result<(), Option<T>> {
+        let Some((ahead, (_, this))) = self.waiting.get(..index).zip(self.waiting.get(index)) else {
+            return Err(None);
+        };
         self.is_open(this, now)?;
         let has_rivals_on_path = this.alone || self.is_slow(this);
         let is_ahead = |other: &Waiting<P>| {
@@ -218,7 +249,7 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
                 || (has_rivals_on_path && other.path == this.path);
             is_rival && self.is_open(other, now).is_ok()
         };
-        if self.waiting.range(..place).any(|(_, other)| is_ahead(other)) {
+        if ahead.iter().any(|(_, other)| is_ahead(other)) {
             return Err(None);
         }
         match self.sent.front() {
@@ -233,7 +264,7 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
 
     /// Whether the request's path lets it go.
     fn is_open(&self, waiting: &Waiting<P>, now: T) -> Result<(), Option<T>> {
-        let Some(path) = waiting.path.as_ref().and_then(|path| self.paths.get(path)) else { return Ok(()) };
+        let Some(path) = waiting.path.as_ref().and_then(|path| self.known(path)) else { return Ok(()) };
         if (path.slow || waiting.alone) && path.in_flight > 0 {
             return Err(None);
         }
@@ -242,7 +273,7 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
     }
 
     fn is_slow(&self, waiting: &Waiting<P>) -> bool {
-        waiting.path.as_ref().and_then(|path| self.paths.get(path)).is_some_and(|path| path.slow)
+        waiting.path.as_ref().and_then(|path| self.known(path)).is_some_and(|path| path.slow)
     }
 
     fn send(&mut self, number: u64, now: T) {
@@ -253,19 +284,29 @@ impl<P: Clone + Ord, T: Copy + Ord + Add<Duration, Output = T>> Turns<P, T> {
     }
 
     fn note(&mut self, trouble: bool) {
-        if self.outcomes.len() >= OUTCOMES {
-            self.outcomes.pop_front();
-        }
-        self.outcomes.push_back(trouble);
-        let (all, troubles) = (self.outcomes.len(), self.outcomes.iter().filter(|trouble| **trouble).count());
+        self.outcomes.push(trouble);
+        let Outcomes { all, .. } = self.outcomes;
+        let troubles = self.outcomes.troubles();
         self.failing = if self.failing { troubles * 4 > all } else { trouble && troubles * 2 >= all };
     }
 
+    fn known(&self, path: &P) -> Option<&Path<T>> {
+        self.paths.iter().find(|(known, _)| known == path).map(|(_, state)| state)
+    }
+
+    fn known_mut(&mut self, path: &P) -> Option<&mut Path<T>> {
+        self.paths.iter_mut().find(|(known, _)| known == path).map(|(_, state)| state)
+    }
+
+    /// The state of this path. When a path is new, those that need no state any more are forgotten.
     fn path(&mut self, path: &P, now: T) -> &mut Path<T> {
-        if !self.paths.contains_key(path) {
-            self.paths.retain(|_, path| !path.is_idle(now));
-        }
-        self.paths.entry(path.clone()).or_insert_with(|| Path::new(now))
+        let index = self.paths.iter().position(|(known, _)| known == path).unwrap_or_else(|| {
+            self.paths.retain(|(_, path)| !path.is_idle(now));
+            self.paths.push((path.clone(), Path::new(now)));
+            self.paths.len() - 1
+        });
+        #[expect(clippy::indexing_slicing, reason = "the index was found, or is that of the last")]
+        &mut self.paths[index].1
     }
 }
 
@@ -276,7 +317,7 @@ pub(super) const MOST: usize = 5;
 pub(super) const WINDOW: Duration = Duration::from_millis(1250);
 
 /// The number of outcomes that decide whether Vault fails as a whole, or only something that some routes need.
-const OUTCOMES: usize = 16;
+const OUTCOMES: u32 = u16::BITS;
 
 /// The wait between a first refusal and the next request for the path. It is for many routes with the same path; each
 /// route also has its own back-off, which may be longer.

@@ -1,6 +1,7 @@
 //! Replies of OpenBao 2.7, and incomplete or wrong replies.
 
 use super::*;
+use crate::vault::lease::Leftover;
 
 #[test]
 fn a_creds_reply_is_a_grant() {
@@ -70,7 +71,64 @@ fn creds_without_a_lease_or_password_are_unusable() {
 fn a_renewal_needs_no_data() {
     let reply = br#"{"lease_id":"l","renewable":true,"lease_duration":11,"data":null,"warnings":["capped"]}"#;
     assert_eq!(renewed(reply), Ok(Renewed { ttl: Duration::from_secs(11), renewable: true }));
-    assert_eq!(renewed(b"{}"), Err(Unusable::NotJson));
+    assert_eq!(renewed(b"{}"), Err(Unusable::NoSpan));
+}
+
+/// A span that is left out is not that of a token without an end, which is 0.
+#[test]
+fn what_is_granted_has_a_span() {
+    let token = br#"{"auth":{"client_token":"s.x","renewable":true}}"#;
+    assert_eq!(login(token).err(), Some(Unusable::NoSpan));
+    assert_eq!(renewed_token(token), Err(Unusable::NoSpan));
+    assert_eq!(token_facts(br#"{"data":{"renewable":true,"type":"service"}}"#), Err(Unusable::NoSpan));
+    assert_eq!(token_facts(br#"{"data":{}}"#), Err(Unusable::NoSpan));
+}
+
+#[test]
+fn a_span_is_a_whole_number_that_vault_can_count() {
+    let spans = [
+        "-1",
+        "-9223372036854775808",
+        "60.0",
+        "60.5",
+        "6e1",
+        "1000000000000000000",
+        "1e400",
+        "\"60\"",
+        "[60]",
+        "{}",
+        "true",
+    ];
+    for span in spans {
+        let lease =
+            format!(r#"{{"lease_id":"l","lease_duration":{span},"data":{{"username":"u","password":"p"}}}}"#);
+        let token = format!(r#"{{"auth":{{"client_token":"s.x","lease_duration":{span}}}}}"#);
+        let facts = format!(r#"{{"data":{{"ttl":{span},"type":"service"}}}}"#);
+        let refused = [
+            grant(lease.as_bytes(), "x").err(),
+            renewed(lease.as_bytes()).err(),
+            login(token.as_bytes()).err(),
+            renewed_token(token.as_bytes()).err(),
+            token_facts(facts.as_bytes()).err(),
+        ];
+        assert!(refused.iter().all(Option::is_some), "{span}: {refused:?}");
+    }
+}
+
+/// However deep or wide a value is that nobody asked for: it costs no stack, and no more than its bytes.
+#[test]
+fn a_bomb_that_is_not_read_does_no_harm_and_one_that_is_read_is_refused() {
+    let bomb = ["[", "{\"a\":"].map(|open| open.repeat(200_000));
+    for bomb in bomb {
+        let beside = format!(r#"{{"lease_id":"l","lease_duration":9,"more":{bomb}"#);
+        assert_eq!(renewed(beside.as_bytes()), Err(Unusable::NotJson));
+        let within = format!(r#"{{"lease_id":{bomb}"#);
+        assert!(grant(within.as_bytes(), "x").is_err() && renewed(within.as_bytes()).is_err());
+        assert_eq!(leftover(within.as_bytes(), "x"), None);
+    }
+    let whole = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
+    let beside = format!(r#"{{"lease_id":"l","lease_duration":9,"more":{whole}}}"#);
+    assert_eq!(renewed(beside.as_bytes()), Ok(Renewed { ttl: Duration::from_secs(9), renewable: false }));
 }
 
 #[test]

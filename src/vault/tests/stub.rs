@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -43,6 +44,36 @@ impl Stub {
         Self { addr, seen, connections }
     }
 
+    /// Sends this on the first connection, and then a blank every 50 ms; 204 on each further one. Returns its address, and
+    /// all that clients send.
+    pub(super) async fn dripping(first: String) -> (String, Arc<Mutex<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(String::new()));
+        let log = Arc::clone(&seen);
+        tokio::spawn(async move {
+            let mut first = Some(first);
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 16 * 1024];
+                let length = socket.read(&mut request).await.unwrap();
+                log.lock().unwrap().push_str(&String::from_utf8_lossy(&request[..length]));
+                let Some(first) = first.take() else {
+                    let _ = socket.write_all(status(204, "").as_bytes()).await;
+                    continue;
+                };
+                let mut next = first.into_bytes();
+                tokio::spawn(async move {
+                    while socket.write_all(&next).await.is_ok() {
+                        next = b" ".to_vec();
+                        tokio::time::sleep(DRIP).await;
+                    }
+                });
+            }
+        });
+        (addr, seen)
+    }
+
     /// Accepts connections, and never answers.
     pub(super) async fn hanging() -> Self {
         Self::replying([]).await
@@ -64,6 +95,8 @@ impl Stub {
         self.seen.lock().unwrap().clone()
     }
 }
+
+const DRIP: Duration = Duration::from_millis(50);
 
 pub(super) fn ok(body: &str) -> String {
     status(200, body)

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::{CONTENT_LENGTH, DATE, HOST, HeaderValue, LOCATION, RETRY_AFTER};
 use secrecy::zeroize::Zeroizing;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
 use crate::crypto;
@@ -34,8 +34,8 @@ pub(in crate::vault) enum NoReply {
     Lost(String, Zeroizing<Vec<u8>>),
     /// The answer is a redirect that is not followed.
     Redirected(String),
-    /// There was no answer before the deadline.
-    TimedOut,
+    /// There was no whole answer before the deadline. Contains the part of the body that was read.
+    TimedOut(Zeroizing<Vec<u8>>),
 }
 
 /// A server with its own HTTP client. With `tls_server_name` requests go to a URL with that name, and the client's
@@ -90,10 +90,19 @@ impl Server {
         request: &http::Request<Vec<u8>>,
         limit: &Limit,
     ) -> Result<Answer, NoReply> {
-        timeout_at(limit.ends_at(), self.exchange(request)).await.unwrap_or(Err(NoReply::TimedOut))
+        let until = limit.ends_at();
+        let response = timeout_at(until, self.exchange(request)).await;
+        let response = response.unwrap_or_else(|_| Err(NoReply::TimedOut(Zeroizing::default())))?;
+        if matches!(response.status().as_u16(), 307 | 308)
+            && let Some(target) = self.location(&response)
+        {
+            return Ok(Answer::Elsewhere(target));
+        }
+        read(response, until).await.map(Answer::Reply)
     }
 
-    async fn exchange(&self, request: &http::Request<Vec<u8>>) -> Result<Answer, NoReply> {
+    /// Sends the request, and waits for the head of the answer.
+    async fn exchange(&self, request: &http::Request<Vec<u8>>) -> Result<reqwest::Response, NoReply> {
         let mut url = self.target.clone();
         url.set_path(request.uri().path());
         url.set_query(request.uri().query());
@@ -109,13 +118,7 @@ impl Server {
         if !request.body().is_empty() {
             *outgoing.body_mut() = Some(request.body().clone().into());
         }
-        let response = self.client.execute(outgoing).await.map_err(no_reply)?;
-        if matches!(response.status().as_u16(), 307 | 308)
-            && let Some(target) = self.location(&response)
-        {
-            return Ok(Answer::Elsewhere(target));
-        }
-        read(response).await.map(Answer::Reply)
+        self.client.execute(outgoing).await.map_err(no_reply)
     }
 
     fn location(&self, response: &reqwest::Response) -> Option<Url> {
@@ -124,8 +127,9 @@ impl Server {
     }
 }
 
-/// Reads at most [`BODY_LIMIT`] bytes of the body.
-async fn read(mut response: reqwest::Response) -> Result<Reply, NoReply> {
+/// Reads at most [`BODY_LIMIT`] bytes of the body. What was read of a body that is too long, or too slow, is not lost: it may
+/// say what has to be given back.
+async fn read(mut response: reqwest::Response, until: Instant) -> Result<Reply, NoReply> {
     let status = response.status().as_u16();
     let number = |name| -> Option<usize> { response.headers().get(name)?.to_str().ok()?.trim().parse().ok() };
     let retry_after = number(RETRY_AFTER)
@@ -135,17 +139,18 @@ async fn read(mut response: reqwest::Response) -> Result<Reply, NoReply> {
     let date =
         response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
     let announced = number(CONTENT_LENGTH).unwrap_or(0);
-    if announced > BODY_LIMIT {
-        return Err(NoReply::Lost(TOO_LARGE.to_owned(), Zeroizing::default()));
-    }
-    let mut body = Zeroizing::new(Vec::with_capacity(announced));
+    let mut body = Zeroizing::new(Vec::with_capacity(announced.min(BODY_LIMIT)));
     loop {
-        match response.chunk().await {
+        let Ok(chunk) = timeout_at(until, response.chunk()).await else {
+            return Err(NoReply::TimedOut(body));
+        };
+        match chunk {
             Ok(Some(chunk)) if body.len() + chunk.len() > BODY_LIMIT => {
                 return Err(NoReply::Lost(TOO_LARGE.to_owned(), body));
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => break,
+            Err(_) if announced > BODY_LIMIT => return Err(NoReply::Lost(TOO_LARGE.to_owned(), body)),
             Err(error) => {
                 return Err(match no_reply(error) {
                     NoReply::Lost(why, _) => NoReply::Lost(why, body),

@@ -5,42 +5,15 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"log"
 	"os"
-	"strconv"
-	"sync"
 	"time"
 
 	"github.com/lib/pq"
 )
 
-const (
-	workers = 8
-	sleep   = "SELECT pg_advisory_xact_lock(7), pg_sleep(30)"
-	asleep  = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
-)
-
 // lib/pq asks for TLS unless it is told not to.
 var url = os.Getenv("CLIENT_URL") + "?sslmode=disable"
-
-func keywords() string {
-	words := fmt.Sprintf("host=%s port=%s user=%s dbname=%s sslmode=disable", os.Getenv("CLIENT_HOST"),
-		os.Getenv("CLIENT_PORT"), os.Getenv("CLIENT_USER"), os.Getenv("CLIENT_DATABASE"))
-	if password := os.Getenv("CLIENT_PASSWORD"); password != "" {
-		words += " password=" + password
-	}
-	return words
-}
-
-func check(err error) {
-	if err != nil {
-		panic(err)
-	}
-}
 
 func open(target string, size int) *sql.DB {
 	db, err := sql.Open("postgres", target)
@@ -51,18 +24,11 @@ func open(target string, size int) *sql.DB {
 }
 
 func tell(step string, act func(db *sql.DB) any) {
-	db := open(url, 1)
-	defer db.Close()
-	defer func() {
-		if failed := recover(); failed != nil {
-			log.Print(step, ": ", failed)
-			out, _ := json.Marshal(map[string]any{"step": step, "failed": fmt.Sprint(failed)})
-			fmt.Println(string(out))
-		}
-	}()
-	out, err := json.Marshal(map[string]any{"step": step, "result": act(db)})
-	check(err)
-	fmt.Println(string(out))
+	report(step, func() any {
+		db := open(url, 1)
+		defer db.Close()
+		return act(db)
+	})
 }
 
 func value[T any](db interface {
@@ -137,9 +103,7 @@ func failures(db *sql.DB) any {
 }
 
 func large(db *sql.DB) any {
-	megabytes, err := strconv.Atoi(os.Getenv("LARGE_MB"))
-	check(err)
-	sent := bytes.Repeat([]byte("\x00\xffleasehold12345"), megabytes<<20/16)
+	sent := bytes.Repeat([]byte("\x00\xffleasehold12345"), megabytes()<<20/16)
 	var length int
 	var back []byte
 	check(db.QueryRow("SELECT length(v), v FROM (SELECT $1::bytea AS v) t", sent).Scan(&length, &back))
@@ -217,64 +181,13 @@ func transact(db *sql.DB) error {
 func pool(*sql.DB) any {
 	db := open(url, 4)
 	defer db.Close()
-	var all sync.WaitGroup
-	results := make(chan error, 20)
-	for worker := 0; worker < 4; worker++ {
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			for n := 0; n < 5; n++ {
-				results <- transact(db)
-			}
-		}()
-	}
-	all.Wait()
-	close(results)
-	worked := 0
-	for err := range results {
-		check(err)
-		worked++
-	}
-	return worked
+	return share(func() error { return transact(db) })
 }
 
 func workOnPool() {
 	db := open(url, workers)
-	if os.Getenv("POOL_SETTINGS") == "recommended" {
-		seconds, err := strconv.ParseFloat(os.Getenv("POOL_LIFETIME"), 64)
-		check(err)
-		db.SetConnMaxLifetime(time.Duration(seconds * float64(time.Second)))
-	}
-	var all sync.WaitGroup
-	var lock sync.Mutex
-	worked, seen, stop := 0, map[string]int{}, make(chan struct{})
-	for number := 1; number <= workers; number++ {
-		all.Add(1)
-		go func(number int) {
-			defer all.Done()
-			for step := 1; ; step++ {
-				err := transact(db)
-				lock.Lock()
-				if err == nil {
-					worked++
-				} else {
-					seen[code(err)]++
-				}
-				lock.Unlock()
-				select {
-				case <-stop:
-					return
-				case <-time.After(time.Duration((number*7+step*3)%10*20) * time.Millisecond):
-				}
-			}
-		}(number)
-	}
-	fmt.Println("working")
-	io.Copy(io.Discard, os.Stdin)
-	close(stop)
-	all.Wait()
-	out, _ := json.Marshal(map[string]any{"worked": worked, "errors": seen})
-	fmt.Println(string(out))
+	db.SetConnMaxLifetime(lifetime())
+	work(func() error { return transact(db) })
 }
 
 func main() {
@@ -284,7 +197,7 @@ func main() {
 	}
 	tell("version", func(*sql.DB) any { return "lib/pq 1.10.7, " + os.Getenv("GO_VERSION") })
 	tell("url", who)
-	tell("keywords", func(*sql.DB) any { return who(open(keywords(), 1)) })
+	tell("keywords", func(*sql.DB) any { return who(open(keywords()+" sslmode=disable", 1)) })
 	tell("identity", func(db *sql.DB) any { return value[string](db, "SELECT identity()") })
 	tell("prepared", func(db *sql.DB) any {
 		statement, err := db.Prepare("SELECT $1::int * 2")

@@ -35,8 +35,10 @@ public class Jdbc {
     static final String HOST = System.getenv("CLIENT_HOST"), PORT = System.getenv("CLIENT_PORT");
     static final String DATABASE = System.getenv("CLIENT_DATABASE"), USER = System.getenv("CLIENT_USER");
     static final String PASSWORD = System.getenv("CLIENT_PASSWORD");  // null through leasehold
+    static final String MODE = System.getenv("PGSSLMODE");  // null without TLS
     static final String URL = "jdbc:postgresql://" + HOST + ":" + PORT + "/" + DATABASE + "?user=" + USER
-        + (PASSWORD == null ? "" : "&password=" + PASSWORD);
+        + (PASSWORD == null ? "" : "&password=" + PASSWORD)
+        + (MODE == null ? "" : "&sslmode=" + MODE + "&sslrootcert=" + System.getenv("PGSSLROOTCERT"));
     static final int LARGE = Integer.parseInt(System.getenv().getOrDefault("LARGE_MB", "1")) << 20;
     static final int WORKERS = 8;
     static final long PAUSE = 200;  // milliseconds, the longest

@@ -38,9 +38,9 @@ export async function run(steps) {
   }
 }
 
-/// The SQLSTATE of an error, or its kind and text. drizzle has the driver's error as the cause of its own.
+/// The SQLSTATE of an error, or its kind and text. drizzle has the driver's error as the cause of its own, Prisma behind its codes.
 export function sqlstate(error) {
-  const code = error.code ?? error.cause?.code
+  const code = error.meta?.driverAdapterError?.cause?.originalCode ?? error.code ?? error.cause?.code
   return code ? `${code}` : `${error}`
 }
 

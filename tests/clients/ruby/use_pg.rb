@@ -41,6 +41,55 @@ def who(connection)
   connection.exec("SELECT current_user, current_database()").values[0]
 end
 
+WORKERS = 8
+PAUSE = 0.2 # seconds, the longest
+
+# The SQLSTATE, of the driver's error where ActiveRecord has made one of its own of it, or its kind and first line.
+def sqlstate(error)
+  error = error.cause if error.cause.is_a?(PG::Error)
+  state = error.result&.error_field(PG::PG_DIAG_SQLSTATE) if error.is_a?(PG::Error)
+  state || "#{error.class}: #{error.message.lines.first.to_s.strip}"
+end
+
+# As recommended, each transaction takes a connection from the pool, as each request does in Rails; else each thread keeps its own.
+def transact
+  act = ->(connection) { connection.transaction { connection.select_value("SELECT 1") } }
+  return act.call(ActiveRecord::Base.connection) unless ENV["POOL_SETTINGS"] == "recommended"
+
+  ActiveRecord::Base.connection_pool.with_connection(&act)
+end
+
+def work_on_pool
+  ActiveRecord::Base.establish_connection("#{URL}?pool=#{WORKERS}")
+  worked, errors, lock, stop = 0, Hash.new(0), Mutex.new, false
+  workers = WORKERS.times.map do |number|
+    Thread.new do
+      (1..).each do |step|
+        break if stop
+
+        begin
+          transact
+          lock.synchronize { worked += 1 }
+        rescue StandardError => error
+          lock.synchronize { errors[sqlstate(error)] += 1 }
+        end
+        sleep PAUSE * ((number * 7 + step * 3) % 10) / 10
+      end
+    end
+  end
+  puts "working"
+  $stdin.read
+  stop = true
+  workers.each(&:join)
+  puts JSON.generate(worked: worked, errors: errors)
+end
+
+if ARGV == ["pool"]
+  $stdout.sync = true
+  work_on_pool
+  exit
+end
+
 step("version") { "ruby-pg #{PG::VERSION}, ActiveRecord #{ActiveRecord::VERSION::STRING}" }
 step("url") { session { |connection| who(connection) } }
 step("keywords") { session(KEYWORDS) { |connection| who(connection) } }
@@ -160,7 +209,7 @@ step("reconnect") do
   [said, session { |connection| value(connection, "SELECT 1") }]
 end
 step("pool") do
-  ActiveRecord::Base.establish_connection("#{URL}?pool=4")
+  ActiveRecord::Base.establish_connection("#{URL}#{URL.include?('?') ? '&' : '?'}pool=4")
   # It speaks through models, and makes its tables by itself.
   ActiveRecord::Schema.verbose = false
   ActiveRecord::Schema.define { create_table(:things, force: :cascade) { |t| t.integer :x, null: false } }

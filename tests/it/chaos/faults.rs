@@ -128,14 +128,14 @@ impl Fault {
                 stage.vault.unseal().await;
             }
             Self::VaultBlackholed => {
-                stage.to_vault.set(Mode::Blackhole).await;
+                stage.fault.set(Mode::Blackhole).await;
                 pass.await;
-                stage.to_vault.set(Mode::Pass).await;
+                stage.fault.set(Mode::Pass).await;
             }
             Self::VaultSlow => {
-                stage.to_vault.set(Mode::Delay(Duration::from_secs(1))).await;
+                stage.fault.set(Mode::Delay(Duration::from_secs(1))).await;
                 tokio::time::sleep(span * 2).await;
-                stage.to_vault.set(Mode::Pass).await;
+                stage.fault.set(Mode::Pass).await;
             }
             Self::VaultRateLimited => {
                 let quota = format!("sys/quotas/rate-limit/{}", stage.setup.mount());
@@ -163,7 +163,7 @@ impl Fault {
             }
             Self::LeasesRevoked => stage.vault.revoke_prefix(&stage.setup.path).await,
             Self::VaultRoleChanged => {
-                stage.setup.retune(&stage.db, "12s", "20s").await;
+                stage.retune("12s", "20s").await;
                 tokio::time::sleep(span * 2).await;
                 stage.mend_role().await;
             }
@@ -190,16 +190,16 @@ impl Fault {
                 drop(stage.db.admin.batch_execute(&lock).await);
             }
             Self::PostgresRestarted => {
-                stage.server.stop("fast").await;
+                stage.db.server.stop("fast").await;
                 pass.await;
-                stage.server.restart().await;
+                stage.db.server.restart().await;
                 stage.administer_again().await;
             }
             Self::PostgresKilled => {
-                stage.server.stop("KILL").await;
+                stage.db.server.stop("KILL").await;
                 // Its children notice, and let go of its memory.
                 tokio::time::sleep(span + Duration::from_secs(1)).await;
-                stage.server.restart().await;
+                stage.db.server.restart().await;
                 stage.administer_again().await;
             }
             Self::PostgresFull => {

@@ -1,6 +1,7 @@
 //! What the faults are done to: a leasehold with a state file, and servers of its own, each behind a forwarder.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,21 +11,25 @@ use tokio::time::Instant;
 use super::HEALS_WITHIN;
 use super::writers::Writers;
 use crate::harness::{
-    Database, Fault, Leasehold, Memory, SOON, Server, Setup, Spec, Storage, Vault, bench, broken_routes,
-    eventually, leasehold, same, through,
+    Backends, Fault, Forwarded, Leasehold, Memory, SOON, Spec, Storage, bench, broken_routes, eventually,
+    same,
 };
 use crate::load::{Ledger, Session};
 
 pub(super) struct Stage {
-    pub(super) server: Server,
-    pub(super) db: Database,
-    pub(super) vault: Vault,
-    pub(super) setup: Setup,
-    pub(super) to_vault: Fault,
+    backends: Forwarded,
     pub(super) to_postgres: Fault,
     leasehold: Option<Leasehold>,
     memory: Memory,
     pub(super) writers: Writers,
+}
+
+impl Deref for Stage {
+    type Target = Forwarded;
+
+    fn deref(&self) -> &Forwarded {
+        &self.backends
+    }
 }
 
 impl Stage {
@@ -37,15 +42,9 @@ impl Stage {
         Ledger::create(&db, WRITERS).await;
         let vault = bench().own_vault(Storage::Raft).await;
         let spec = Spec::new("app").ttl(TTL, MAX_TTL).policy(Spec::MAY_REVOKE).policy(broken_routes::POLICY);
-        let setup = vault.setup(&db, spec).await;
-        let to_vault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
         let to_postgres = Fault::before(&server.addr()).await;
         let mut stage = Self {
-            server,
-            db,
-            vault,
-            setup,
-            to_vault,
+            backends: Backends::of(db, vault, spec).await.forwarded().await,
             to_postgres,
             leasehold: None,
             memory: Memory::new(),
@@ -65,10 +64,9 @@ impl Stage {
     /// Starts leasehold, for the first time or again.
     async fn start(&mut self) {
         let defaults = format!("rotate_after = '3s'\nprobe_database = '{}'\n", self.db.name());
-        let started = leasehold()
-            .vault(&through(&self.vault, &self.to_vault))
-            .approle(&self.setup)
-            .config_toml(&broken_routes::beside(&self.setup, self.to_postgres.addr(), &defaults))
+        let started = self
+            .backends
+            .with_file(&broken_routes::beside(&self.setup, self.to_postgres.addr(), &defaults))
             .flag("--state-file", self.memory.file().to_str().unwrap())
             .flag("--limits-login-wait", "5s")
             .flag("--limits-issue-burst", "10")
@@ -86,7 +84,8 @@ impl Stage {
 
     /// The database's own end of things, after its server was away.
     pub(super) async fn administer_again(&mut self) {
-        self.db.admin = self.server.superuser(self.db.name()).await;
+        let admin = self.db.server.superuser(self.db.name()).await;
+        self.backends.db.admin = admin;
     }
 
     /// The role of new sessions, and the end of its lease_id.
@@ -139,8 +138,7 @@ impl Stage {
     /// The most requests to Vault within a second.
     pub(super) fn most_requests(&self, from: Instant, until: Instant) -> usize {
         let (mut second, mut most) = (VecDeque::new(), 0);
-        for at in
-            self.to_vault.asked().into_iter().map(|asked| asked.at).filter(|at| (from..until).contains(at))
+        for at in self.fault.asked().into_iter().map(|asked| asked.at).filter(|at| (from..until).contains(at))
         {
             while second.front().is_some_and(|first| at - *first > Duration::from_secs(1)) {
                 second.pop_front();
@@ -185,16 +183,20 @@ impl Stage {
         self.vault.write(&format!("{}/roles/app", self.setup.mount()), role).await;
     }
 
+    pub(super) async fn retune(&mut self, ttl: &str, max_ttl: &str) {
+        self.backends.retune(ttl, max_ttl).await;
+    }
+
     /// Writes the role in Vault as it was.
     pub(super) async fn mend_role(&mut self) {
-        self.setup.retune(&self.db, TTL, MAX_TTL).await;
+        self.retune(TTL, MAX_TTL).await;
     }
 
     /// Sessions of another role, until the server takes no more.
     pub(super) async fn fill(&self) -> Vec<crate::harness::Session> {
         let mut sessions = Vec::new();
         loop {
-            match self.server.login(FILLER, FILLER, self.db.name()).await {
+            match self.db.server.login(FILLER, FILLER, self.db.name()).await {
                 Ok(session) => sessions.push(session),
                 Err(error) => {
                     assert_eq!(error.code().map(|code| code.code()), Some("53300"), "{error:?}");

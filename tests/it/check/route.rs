@@ -1,39 +1,39 @@
 //! What `leasehold check` finds on a route: the role in Vault, the login at PostgreSQL, the session, the revocation.
 
+use std::ops::Deref;
+
 use serde_json::json;
 
 use crate::check::Report;
-use crate::harness::{Backends, Builder, Database, Fault, Mode, Spec, Vault, bench, leasehold};
+use crate::harness::{Backends, Database, Fault, Mode, Spec, bench, leasehold};
 
-struct Ward {
-    db: Database,
-    vault: Vault,
-    /// Without an upstream.
-    bare: Builder,
-    builder: Builder,
-    path: String,
+/// Backends whose route is checked.
+struct Ward(Backends);
+
+impl Deref for Ward {
+    type Target = Backends;
+
+    fn deref(&self) -> &Backends {
+        &self.0
+    }
 }
 
 impl Ward {
     /// A role as `spec` says. leasehold may revoke leases.
     async fn of(spec: Spec) -> Self {
-        let db = bench().postgres().await.database().await;
-        Self::on(db, spec).await
+        Self(Backends::new(spec.policy(Spec::MAY_REVOKE)).await)
     }
 
     async fn on(db: Database, spec: Spec) -> Self {
-        let backends = Backends::of(db, bench().vault().await, spec.policy(Spec::MAY_REVOKE)).await;
-        let (bare, builder) = (backends.without_upstream(), backends.leasehold());
-        let Backends { db, vault, setup } = backends;
-        Self { db, vault, bare, builder, path: setup.path.clone() }
+        Self(Backends::with_database(db, spec.policy(Spec::MAY_REVOKE)).await)
     }
 
     async fn report(&self) -> Report {
-        Report::of(self.builder.clone().flag("--probe-database", self.db.name())).await
+        Report::of(self.leasehold().flag("--probe-database", self.db.name())).await
     }
 
     async fn with_upstream(&self, uri: &str) -> Report {
-        Report::of(self.bare.clone().upstream_uri(uri)).await
+        Report::of(self.leasehold_at(uri)).await
     }
 }
 
@@ -53,7 +53,7 @@ async fn creation_statements_that_fail_are_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_role_is_told() {
     let ward = Ward::of(app()).await;
-    ward.vault.delete(&ward.path.replace("/creds/", "/roles/")).await;
+    ward.vault.delete(&ward.setup.path.replace("/creds/", "/roles/")).await;
     ward.report().await.says("issue", "error", "unknown role", "make the role");
 }
 
@@ -120,15 +120,34 @@ async fn a_server_that_no_session_may_go_to_is_told() {
 async fn a_session_that_lacks_a_right_is_told() {
     let ward = Ward::of(app().creation_statements(LOGIN)).await;
     ward.db.admin.batch_execute("CREATE TABLE orders (id int)").await.unwrap();
-    let in_db = ward.builder.clone().flag("--probe-database", ward.db.name());
+    let in_db = ward.leasehold().flag("--probe-database", ward.db.name());
     let asking = in_db.clone().flag("--probe-sql", "SELECT * FROM orders");
     let report = Report::of(asking.clone().flag("--set-role", &ward.db.owner())).await;
     report.says("set_role", "error", "42501 permission denied to set role", "IN ROLE");
     report.says("probe_sql", "error", "it cannot be asked", "set_role");
     let report = Report::of(asking).await;
     report.says("probe_sql", "error", "permission denied for table orders", "grant the group");
-    let report = Report::of(ward.builder.clone().flag("--probe-database", "nowhere")).await;
-    report.says("database", "warning", "3D000", "--probe-database");
+    let report = Report::of(ward.leasehold().flag("--probe-database", "nowhere")).await;
+    report.says("database", "error", "3D000", "--probe-database");
+    let report =
+        ward.with_upstream(&format!("postgresql://{}/nowhere?sslmode=disable", ward.db.server.addr())).await;
+    report.says("database", "error", "3D000", "there is no database nowhere");
+}
+
+/// Vault's connection is there already; PostgreSQL takes no more of roles that are no superusers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_connection_left_is_told() {
+    let server = bench().own_postgres(json!({"conf": {"max_connections": "14"}})).await;
+    let ward = Ward::on(server.database().await, app()).await;
+    let (user, password) = ward.db.vault_user();
+    let mut sessions = Vec::new();
+    while let Ok(session) = server.login(&user, password, ward.db.name()).await {
+        sessions.push(session);
+        assert!(sessions.len() < 14, "it takes more than it may");
+    }
+    ward.report().await.says("server", "error", "53300", "raise max_connections");
+    sessions.pop().unwrap().close().await;
+    assert!(ward.report().await.errors().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,7 +179,7 @@ async fn a_role_that_could_not_be_dropped_is_told_with_what_stays() {
     let ward = Ward::on(db, app().creation_statements(&statements)).await;
 
     let probe = ("--probe-sql", "CREATE TABLE public.mine (id int)");
-    let in_db = ward.builder.clone().flag("--probe-database", ward.db.name());
+    let in_db = ward.leasehold().flag("--probe-database", ward.db.name());
     let report = Report::of(in_db.flag(probe.0, probe.1)).await;
 
     report.says("ownership", "warning", "schema public", "SET role");
@@ -175,7 +194,7 @@ async fn a_role_that_could_not_be_dropped_is_told_with_what_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn revocation_statements_that_drop_nothing_are_told() {
     let ward = Ward::of(app()).await;
-    let role = ward.path.replace("/creds/", "/roles/");
+    let role = ward.setup.path.replace("/creds/", "/roles/");
     let mut words = ward.vault.read(&role).await["data"].clone();
     words["revocation_statements"] = json!(["SELECT 1"]);
     ward.vault.write(&role, words).await;
@@ -185,7 +204,7 @@ async fn revocation_statements_that_drop_nothing_are_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ttls_that_cannot_work_together_are_told() {
     let ward = Ward::of(app().ttl("8s", "8s")).await;
-    let report = Report::of(ward.builder.clone().flag("--rotate-after", "10m").flag("--drain", "5s")).await;
+    let report = Report::of(ward.leasehold().flag("--rotate-after", "10m").flag("--drain", "5s")).await;
     report.says("ttl", "warning", "the lease has 8s", "default_ttl");
     report.says("ttl", "warning", "max_ttl 8s is no longer than the lease", "raise max_ttl");
     report.says("ttl", "warning", "rotate_after 10m is not shorter than max_ttl 8s", "shorter");

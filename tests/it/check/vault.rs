@@ -1,20 +1,17 @@
 //! What `leasehold check` finds at Vault: reach, seal, trust, namespace, login, capabilities, clock.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
 use reqwest::Method;
+use rustix::thread::{CapabilitySet, capabilities};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::check::Report;
-use crate::harness::{
-    Backends, Builder, Database, Fault, Mode, Setup, Spec, Storage, Vault, bench, leasehold,
-};
-
-/// All is set up well, on the shared servers.
-async fn well(spec: Spec) -> (Database, Vault, Setup) {
-    let Backends { db, vault, setup } = Backends::new(spec).await;
-    (db, vault, setup)
-}
+use crate::harness::{Backends, Builder, Fault, Mode, Spec, Storage, Vault, bench, leasehold};
 
 /// A login that is never come to.
 fn anybody(vault: &Vault) -> Builder {
@@ -46,7 +43,44 @@ async fn a_wrong_ca_and_a_missing_https_are_told() {
     let report = Report::of(at(&tls.addr)).await;
     report.says("vault", "error", "certificate", "--vault-ca-cert");
     let plain = tls.addr.replace("https://", "http://");
-    Report::of(at(&plain)).await.says("vault", "error", "status 400", "https://");
+    Report::of(at(&plain)).await.says("vault", "error", "status 400", "write https://");
+    // The other way round.
+    let vault = bench().vault().await;
+    let https = vault.addr.replace("http://", "https://");
+    Report::of(at(&https)).await.says(
+        "vault",
+        "error",
+        "InvalidContentType",
+        "write http:// in --vault-addr",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_depend_on_vault_is_looked_at_though_vault_is_away() {
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, setup, .. } = &backends;
+    let away = Fault::before("127.0.0.1:1").await;
+    away.set(Mode::Refuse).await;
+    let vault = only_an_address(&format!("http://{}", away.addr()));
+    std::fs::remove_file(setup.secret_id_file()).unwrap();
+
+    let report = Report::of(leasehold().upstream(db).vault(&vault).login(setup)).await;
+
+    report.says("vault", "error", "cannot connect", "is Vault up");
+    report.says("login", "error", "No such file", "put the secret");
+    assert!(report.text.contains(&format!("{} can be reached", db.server.addr())), "{report:#?}");
+    let gone =
+        leasehold().upstream_uri("postgresql://127.0.0.1:1/?sslmode=disable").vault(&vault).login(setup);
+    let report = Report::of(gone).await;
+    report.says("vault", "error", "cannot connect", "is Vault up");
+    report.says("server", "error", "127.0.0.1:1: cannot reach", "is PostgreSQL up");
+    // Nor on a role that Vault does not have.
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { vault, setup, .. } = &backends;
+    vault.delete(&setup.path.replace("/creds/", "/roles/")).await;
+    let report = Report::of(backends.leasehold_at("postgresql://127.0.0.1:1/?sslmode=disable")).await;
+    report.says("issue", "error", "unknown role", "make the role");
+    report.says("server", "error", "127.0.0.1:1: cannot reach", "is PostgreSQL up");
 }
 
 fn only_an_address(addr: &str) -> Vault {
@@ -55,8 +89,9 @@ fn only_an_address(addr: &str) -> Vault {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_login_and_a_wrong_namespace_are_told() {
-    let (db, vault, setup) = well(Spec::new("app")).await;
-    let builder = leasehold().upstream(&db).vault(&vault).login(&setup);
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { setup, .. } = &backends;
+    let builder = backends.leasehold();
     let elsewhere = Report::of(builder.clone().flag("--vault-namespace", "nowhere")).await;
     elsewhere.says("login", "error", "(in the namespace nowhere)", "is there a namespace nowhere");
 
@@ -64,16 +99,44 @@ async fn a_refused_login_and_a_wrong_namespace_are_told() {
     let report = Report::of(builder).await;
     report.says("login", "error", "status 400", "secret_id");
     assert!(!report.text.contains("no-such-secret-id"));
-    let dead = leasehold().upstream(&db).vault(&vault).path(&setup.path).env("VAULT_TOKEN", "dead-token");
+    let dead = backends.without_login().path(&setup.path).env("VAULT_TOKEN", "dead-token");
     let report = Report::of(dead).await;
     report.says("login", "error", "403", "a token that lives");
     assert!(!report.text.contains("dead-token"));
 }
 
+/// `run` as root would read it at its start, and not again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_root_reads_by_its_capabilities_alone_is_told_unless_it_keeps_them() {
+    if !capabilities(None).unwrap().effective.contains(CapabilitySet::CHOWN) {
+        return;
+    }
+    let backends = Backends::new(Spec::new("app")).await;
+    let others = |path: &Path| {
+        std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+    };
+    others(&backends.setup.secret_id_file());
+    for builder in [backends.leasehold(), backends.leasehold().switch("--offline")] {
+        Report::of(builder).await.says("login", "error", "Permission denied", "--hardening off");
+    }
+    let report = Report::of(backends.leasehold().flag("--hardening", "off")).await;
+    assert_eq!(report.exit, Some(0), "{report:#?}");
+
+    let ca = backends.setup.directory().join("ca.pem");
+    std::fs::copy(bench().postgres_18().await.ca.unwrap(), &ca).unwrap();
+    others(&ca);
+    let denied = backends.leasehold().flag("--vault-ca-cert", ca.to_str().unwrap()).command("check").await;
+    let said = String::from_utf8(denied.stderr).unwrap();
+    assert_eq!(denied.status.code(), Some(78), "{said}");
+    assert!(said.contains("Permission denied") && said.contains("--hardening off"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_capability_is_told_by_its_path_asked_or_tried() {
-    let (db, vault, setup) = well(Spec::new("app")).await;
-    let builder = leasehold().upstream(&db).vault(&vault).login(&setup);
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { vault, setup, .. } = &backends;
+    let builder = backends.leasehold();
     let rewrite = async |hcl: &str| {
         vault.write(&format!("sys/policies/acl/{}", setup.id()), json!({"policy": hcl})).await;
     };
@@ -104,14 +167,16 @@ async fn a_missing_capability_is_told_by_its_path_asked_or_tried() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_takes_its_leases_along_is_told() {
     let batch = json!({"token_type": "batch", "token_ttl": "10m"});
-    let (db, vault, setup) = well(Spec::new("app").token(batch)).await;
-    let report = Report::of(leasehold().upstream(&db).vault(&vault).login(&setup)).await;
+    let backends = Backends::new(Spec::new("app").token(batch)).await;
+    let Backends { vault, setup, .. } = &backends;
+    let report = Report::of(backends.leasehold()).await;
     report.says("ttl", "warning", "batch token", "periodic");
     vault.revoke_prefix(&setup.path).await;
 
     let used = json!({"token_num_uses": 20, "token_ttl": "1h"});
-    let (db, vault, setup) = well(Spec::new("app").token(used)).await;
-    let report = Report::of(leasehold().upstream(&db).vault(&vault).login(&setup)).await;
+    let backends = Backends::new(Spec::new("app").token(used)).await;
+    let Backends { vault, .. } = &backends;
+    let report = Report::of(backends.leasehold()).await;
     report.says("login", "warning", "times only", "token_num_uses=0");
     let left = vault.request(Method::GET, "sys/health", "", None).await;
     assert_eq!(left.status, 200);
@@ -150,7 +215,7 @@ async fn with_old_dates(vault: &Vault) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clocks_that_are_apart_are_told() {
-    let (db, vault, setup) = well(Spec::new("app")).await;
+    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
     let old = with_old_dates(&vault).await;
     let report = Report::of(leasehold().upstream(&db).vault_addr(&old).login(&setup)).await;
     report.says("clock", "warning", "the clock of Vault is", "NTP");

@@ -236,11 +236,11 @@ const REFUSED: &str =
 async fn a_reload_begins_and_ends_tls() {
     let authority = Authority::new(&bench().directory().await, "ca");
     let ours = authority.issue("ours", 1);
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
+    let backends = Backends::new(Spec::new("app")).await;
     let without = "log_level = 'debug'\n";
     let with =
         format!("{without}[tls]\ncert_file = '{}'\nkey_file = '{}'\n", shown(&ours.cert), shown(&ours.key));
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).config_toml(without).start().await;
+    let leasehold = backends.leasehold().config_toml(without).start().await;
     let offered = async || {
         let mut raw = leasehold.connect_raw().await;
         raw.packet(80_877_103, &[]).await;

@@ -7,10 +7,16 @@ use crate::harness::{Authority, ClientTls, Raw, bench, connect, tags};
 
 /// A bed that asks for certificates, with a Unix socket in this directory.
 async fn asking() -> (Bed, std::path::PathBuf) {
+    asking_for(&[]).await
+}
+
+/// The same with these flags.
+async fn asking_for(flags: &[(&str, &str)]) -> (Bed, std::path::PathBuf) {
     let directory = bench().directory().await;
     let listen = format!("127.0.0.1:0,{}", directory.display());
     let bed = Bed::with(|builder, authority| {
-        builder.flag("--tls-client-ca-file", shown(&authority.ca)).flag("--listen", &listen)
+        let builder = builder.flag("--tls-client-ca-file", shown(&authority.ca)).flag("--listen", &listen);
+        flags.iter().fold(builder, |builder, (name, value)| builder.flag(name, value))
     })
     .await;
     (bed, directory)
@@ -74,6 +80,35 @@ async fn without_a_certificate_nobody_gets_in_over_tcp() {
     let mut config = tokio_postgres::Config::new();
     config.host_path(&directory).port(6432).user("app").dbname(bed.scene.db.name());
     assert_eq!(connect(&config).await.unwrap().value("SELECT 1").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_is_for_the_names_of_certificates_that_it_lists() {
+    let names = "spiffe://example/ns/shop/sa/app,app.example";
+    let (bed, directory) = asking_for(&[("--client-san", names)]).await;
+    let (ca, addr) = (&bed.authority.ca, bed.scene.leasehold.addr());
+    let workload = bed.authority.issue_for_uri("workload", "spiffe://example/ns/shop/sa/app");
+    let named = bed.authority.issue_for_dns("named", "app.example");
+    for files in [&workload, &named] {
+        let (mut raw, _) = bed.session(&ClientTls::showing(ca, files)).await;
+        assert_eq!(tags(&raw.query("SELECT 1").await), "TDCZ");
+    }
+    // The subject alone is no such name, though it says the same.
+    let other = bed.authority.issue_for_uri("other", "spiffe://example/ns/shop/sa/other");
+    let subject = bed.authority.issue("app.example", 77);
+    let elsewhere = bed.authority.issue_for_dns("elsewhere", "app.example.com");
+    for files in [&other, &subject, &elsewhere] {
+        let (_, frames) = bed.login(addr, &ClientTls::showing(ca, files)).await;
+        let [error] = &frames[..] else { panic!("{frames:?}") };
+        assert_eq!(error.sqlstate(), "28000");
+        assert!(error.fields()[&'H'].contains("client_san"), "{:?}", error.fields());
+    }
+    // Over a Unix socket nobody can show one.
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(&directory).port(6432).user("app").dbname(bed.scene.db.name());
+    assert_eq!(connect(&config).await.err().unwrap().code().unwrap().code(), "28000");
+    let denied = bed.scene.leasehold.metrics().await;
+    assert_eq!(denied.get("login_failures_total", &[("reason", "denied")]), 4.0);
 }
 
 /// A cancel shows its key: libpq before 17 sends it without TLS.

@@ -135,7 +135,7 @@ async fn a_client_that_dies_leaves_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handshake_that_stalls_is_closed_in_time() {
-    let bed = Bed::with(|builder, _| builder.flag("--limits-handshake-timeout", "500ms")).await;
+    let bed = Bed::with(|builder, _| builder.flag("--limits-handshake-timeout", "5s")).await;
     let mut silent = bed.scene.leasehold.connect_raw().await;
     silent.packet(80_877_103, &[]).await;
     assert_eq!(silent.byte().await, Some(b'S'));

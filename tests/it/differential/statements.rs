@@ -244,7 +244,7 @@ const SQL: &[&str] = &[
 const WITH_PARAMETERS: &[&str] = &[
     "SELECT $1::text",
     "SELECT $1::int + 1",
-    "SELECT generate_series(1, $1::int)",
+    "SELECT $1::int FROM generate_series(1, 20)",
     "INSERT INTO things VALUES ($1::int, 'bound')",
     "INSERT INTO things VALUES ($1::int, $2) RETURNING n",
     "SELECT $1",

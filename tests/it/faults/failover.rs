@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::harness::{Builder, Database, Leasehold, SOON, Server, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Builder, Database, Leasehold, SOON, Server, Spec, bench, eventually, same};
 
 /// A primary with its standby; Vault asks whichever of the two takes writes.
 struct Pair {
@@ -20,8 +20,8 @@ impl Pair {
         let standby = primary.standby("18").await;
         let db = primary.database().await;
         standby.catch_up(&db.admin).await;
-        let vault = bench().vault().await;
-        let setup = vault.setup(&db, Spec::new("app")).await;
+        let backends = Backends::with_database(db, Spec::new("app")).await;
+        let Backends { db, vault, setup } = &backends;
         let (user, password) = db.vault_user();
         let url = format!(
             "host=127.0.0.1,127.0.0.1 port={},{} dbname={} user={user} password={password} sslmode=disable \
@@ -34,12 +34,9 @@ impl Pair {
             json!({"plugin_name": "postgresql-database-plugin", "allowed_roles": "*", "connection_url": url});
         vault.write(&format!("{}/config/db", setup.mount()), connection).await;
         let hosts = format!("{},{}", primary.addr(), standby.addr());
-        let builder = leasehold()
-            .upstream_uri(&format!("postgresql://{hosts}/?sslmode=disable&{words}"))
-            .vault(&vault)
-            .login(&setup)
-            .flag("--probe-database", db.name());
-        Self { db, standby, builder }
+        let uri = format!("postgresql://{hosts}/?sslmode=disable&{words}");
+        let builder = backends.leasehold_at(&uri).flag("--probe-database", db.name());
+        Self { db: backends.db, standby, builder }
     }
 
     /// Whether the standby has this role.

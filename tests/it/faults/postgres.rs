@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::{drew_nothing, sqlstate};
 use crate::harness::{
-    Authority, Database, Files, SOON, Scene, Server, Session, Spec, bench, eventually, leasehold, same,
+    Authority, Backends, Builder, Files, Leasehold, SOON, Scene, Server, Session, Spec, bench, eventually,
+    same,
 };
 
 async fn scene_on(server: &Server) -> Scene {
@@ -63,7 +64,9 @@ async fn one_database_that_refuses_a_good_credential_says_so_itself_and_nothing_
     let options = json!({"conf": {"password_encryption": "md5"}, "hba": hba});
     let server = bench().own_postgres(options).await;
     server.superuser("postgres").await.batch_execute("CREATE DATABASE otherdb").await.unwrap();
-    let scene = scene_on(&server).await;
+    let describe =
+        |builder: Builder, db: &_| builder.upstream(db).flag("--require-auth", "scram-sha-256,md5");
+    let scene = Scene::with(&server, Spec::new("app"), describe).await;
     let user = scene.session().await.user().await;
     let other = || scene.leasehold.try_connect("app", "otherdb");
 
@@ -102,10 +105,12 @@ async fn a_server_that_stops_or_is_killed_costs_its_sessions_and_no_credential()
         assert!(how != "fast" || last.as_deref() == Some("57P01"), "{last:?}");
         let refused = scene.leasehold.try_connect("app", scene.db.name()).await.err().unwrap();
         assert_eq!(sqlstate(&refused), "08001", "{how}");
-        // Readiness asks for a credential, which is there.
-        assert_eq!(scene.leasehold.http("/readyz").await.status, 200);
-        assert_eq!(scene.leasehold.status().await["routes"][0]["ready"], true);
+        // Readiness asks for a credential, which is there; that there is no server is said beside it.
+        let server = scene.db.server.addr();
+        says_why(&scene.leasehold, &format!("{server}: cannot reach the upstream server: ")).await;
         scene.db.server.restart().await;
+        // No client has to come for that.
+        no_longer_says_why(&scene.leasehold).await;
 
         let again = scene.session().await;
         assert_eq!(again.user().await, user, "{how}: the lease is kept");
@@ -185,8 +190,10 @@ async fn a_server_out_of_connections_says_so_itself_and_no_credential_is_drawn()
     let told = refused.as_db_error().unwrap();
     assert_eq!(told.code().code(), "53300");
     assert_eq!(told.routine(), Some("InitPostgres"), "it is the server's own: {told:?}");
-    assert_eq!(scene.leasehold.http("/readyz").await.status, 200);
+    let full = format!("{}: upstream server refused with 53300 (too_many_connections)", server.addr());
+    says_why(&scene.leasehold, &full).await;
     sessions.pop().unwrap().close().await;
+    no_longer_says_why(&scene.leasehold).await;
     let again = eventually(SOON, async || scene.leasehold.try_connect("app", scene.db.name()).await).await;
     assert_eq!(again.user().await, user);
     drew_nothing(&scene.leasehold).await;
@@ -196,18 +203,93 @@ async fn a_server_out_of_connections_says_so_itself_and_no_credential_is_drawn()
     assert_eq!(metrics.get("login_failures_total", &[("reason", "upstream_error")]), failures);
 }
 
+/// A server that no role but a superuser can log in to any more, before leasehold has seen it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_full_at_the_start_is_shown_before_any_client_comes() {
+    let server = bench().own_postgres(json!({"conf": {"max_connections": "14"}})).await;
+    let backends = Backends::on(&server, Spec::new("app")).await;
+    // Vault keeps its connection.
+    let (user, password) = backends.db.vault_user();
+    let mut sessions = Vec::new();
+    let refused = loop {
+        match server.login(&user, password, backends.db.name()).await {
+            Ok(session) => sessions.push(session),
+            Err(refused) => break refused,
+        }
+        assert!(sessions.len() < 14, "it takes more than it may");
+    };
+    assert_eq!(sqlstate(&refused), "53300");
+
+    let leasehold = backends.leasehold().start().await;
+
+    leasehold.wait_ready().await;
+    let full = format!("{}: upstream server refused with 53300 (too_many_connections)", server.addr());
+    eventually(SOON, async || same(why(&leasehold).await.contains(&full), true)).await;
+    says_why(&leasehold, &full).await;
+    assert_eq!(leasehold.metrics().await.get("login_failures_total", &[]), 0.0, "no client has come");
+    sessions.pop().unwrap().close().await;
+    no_longer_says_why(&leasehold).await;
+    let log = leasehold.log();
+    assert_eq!(log.messages("no server gives sessions").len(), 1, "one line a change, not one a try");
+    assert_eq!(log.messages("a server gives sessions again").len(), 1);
+}
+
+/// A database with a limit of its own is full for its clients, and the server gives sessions in others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_database_is_no_full_server() {
+    let scene = scene_on(&bench().postgres().await).await;
+    let full = format!("{}_full", scene.db.name());
+    let admin = &scene.db.admin;
+    admin.batch_execute(&format!("CREATE DATABASE {full} CONNECTION LIMIT 0")).await.unwrap();
+
+    let Err(refused) = scene.leasehold.try_connect("app", &full).await else { panic!("it is full") };
+
+    assert_eq!(refused.as_db_error().unwrap().routine(), Some("CheckMyDatabase"), "{refused:?}");
+    eventually(SOON, async || same(scene.leasehold.metrics().await.get("login_failures_total", &[]), 1.0))
+        .await;
+    assert_eq!(why(&scene.leasehold).await, "");
+    admin.batch_execute(&format!("DROP DATABASE {full}")).await.unwrap();
+}
+
+/// Why no server gives sessions, as the status has it; empty where one does.
+async fn why(leasehold: &Leasehold) -> String {
+    let status = leasehold.status().await;
+    status["routes"][0]["upstream_error"]["reason"].as_str().unwrap_or_default().to_owned()
+}
+
+/// It is ready, and both status and readiness say why there is no session to be had.
+async fn says_why(leasehold: &Leasehold, reason: &str) {
+    let shown = why(leasehold).await;
+    assert!(shown.contains(reason), "{shown:?}, not {reason:?}");
+    assert_eq!(leasehold.status().await["routes"][0]["ready"], true);
+    let ready = leasehold.http("/readyz").await;
+    let detail = "; no server gives sessions (";
+    assert!(ready.text.contains(detail) && ready.text.contains(reason), "{ready:?}");
+    assert_eq!(ready.status, 200);
+    let table = leasehold.command(&["status"]).await;
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.contains("app: no server gives sessions, "), "{table}");
+}
+
+async fn no_longer_says_why(leasehold: &Leasehold) {
+    eventually(SOON * 2, async || same(why(leasehold).await, String::new())).await;
+    let ready = leasehold.http("/readyz").await;
+    assert!(ready.status == 200 && !ready.text.contains("no server"), "{ready:?}");
+}
+
 /// A server with TLS whose certificate is changed while it runs.
 struct Changing {
-    db: Database,
+    backends: Backends,
     data: PathBuf,
 }
 
 impl Changing {
     async fn new(files: &Files) -> Self {
         let ssl = json!({"cert": files.cert, "key": files.key, "ca": files.cert});
-        let db = bench().own_postgres(json!({"version": "18", "ssl": ssl})).await.database().await;
-        let data = PathBuf::from(db.admin.value("SHOW data_directory").await);
-        Self { db, data }
+        let server = bench().own_postgres(json!({"version": "18", "ssl": ssl})).await;
+        let backends = Backends::on(&server, Spec::new("app")).await;
+        let data = PathBuf::from(backends.db.admin.value("SHOW data_directory").await);
+        Self { backends, data }
     }
 
     /// Puts other files in place, as an administrator does, and has the server read them.
@@ -216,9 +298,9 @@ impl Changing {
         for (from, to) in [(&files.cert, "server.cert"), (&files.key, "server.key")] {
             std::fs::write(self.data.join(to), std::fs::read(from).unwrap()).unwrap();
         }
-        let since = self.db.server.log().len();
-        self.db.admin.value("SELECT pg_reload_conf()").await;
-        let log = || self.db.server.log().split_off(since);
+        let since = self.backends.db.server.log().len();
+        self.backends.db.admin.value("SELECT pg_reload_conf()").await;
+        let log = || self.backends.db.server.log().split_off(since);
         eventually(SOON, async || same(log().contains("received SIGHUP, reloading"), true)).await;
         assert!(!log().contains("SSL configuration was not reloaded"), "{}", log());
     }
@@ -233,13 +315,12 @@ async fn a_new_certificate_is_checked_at_the_next_login_and_sessions_run_on() {
     let directory = bench().directory().await;
     let (ours, theirs) = (Authority::new(&directory, "ca"), Authority::new(&directory, "other-ca"));
     let server = Changing::new(&ours.issue("before", 1)).await;
-    let setup = bench().vault().await.setup(&server.db, Spec::new("app")).await;
     let trusted = directory.join("trusted.pem");
     std::fs::copy(&ours.ca, &trusted).unwrap();
-    let uri = format!("postgresql://{}/?sslrootcert={}", server.db.server.addr(), shown(&trusted));
-    let leasehold = leasehold().upstream_uri(&uri).vault(&bench().vault().await).login(&setup).start().await;
+    let uri = format!("postgresql://{}/?sslrootcert={}", server.backends.db.server.addr(), shown(&trusted));
+    let leasehold = server.backends.leasehold_at(&uri).start().await;
     leasehold.wait_ready().await;
-    let session = leasehold.connect("app", server.db.name()).await;
+    let session = leasehold.connect("app", server.backends.db.name()).await;
     let user = session.user().await;
     let closed = async |answer: Result<Session, tokio_postgres::Error>| {
         let refused = answer.err().ok_or("it gets in")?;
@@ -250,22 +331,26 @@ async fn a_new_certificate_is_checked_at_the_next_login_and_sessions_run_on() {
 
     // The postmaster reads its files a moment after the signal.
     server.change(&theirs.issue("stranger", 2)).await;
-    eventually(SOON, async || closed(leasehold.try_connect("app", server.db.name()).await).await).await;
+    eventually(SOON, async || closed(leasehold.try_connect("app", server.backends.db.name()).await).await)
+        .await;
     assert_eq!(session.user().await, user, "an open session is not asked again");
-    assert_eq!(leasehold.http("/readyz").await.status, 200);
+    says_why(&leasehold, "no TLS with the upstream server: ").await;
 
     server.change(&ours.issue("after", 3)).await;
-    let renewed =
-        eventually(SOON, async || leasehold.try_connect("app", server.db.name()).await.map_err(drop)).await;
+    let renewed = eventually(SOON, async || {
+        leasehold.try_connect("app", server.backends.db.name()).await.map_err(drop)
+    })
+    .await;
     assert_eq!(renewed.user().await, user);
 
     // Another CA is trusted once a reload has read its file.
     server.change(&theirs.issue("theirs", 4)).await;
-    eventually(SOON, async || closed(leasehold.try_connect("app", server.db.name()).await).await).await;
+    eventually(SOON, async || closed(leasehold.try_connect("app", server.backends.db.name()).await).await)
+        .await;
     let both = [std::fs::read(&ours.ca).unwrap(), std::fs::read(&theirs.ca).unwrap()].concat();
     std::fs::write(&trusted, both).unwrap();
     assert!(leasehold.command(&["reload"]).await.status.success());
-    assert_eq!(leasehold.connect("app", server.db.name()).await.user().await, user);
+    assert_eq!(leasehold.connect("app", server.backends.db.name()).await.user().await, user);
     drew_nothing(&leasehold).await;
     assert_eq!(leasehold.metrics().await.get("suspect_logins_total", &[]), 0.0);
 }

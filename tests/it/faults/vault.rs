@@ -4,6 +4,7 @@
 //! (`lease::outage`, `lease::healing`, `vault::addresses`, `vault::tokens`, `vault::wrapped`); here is what they leave out.
 
 mod broken_routes;
+mod hostile;
 mod login;
 mod lost;
 mod rate;
@@ -16,44 +17,7 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
-use crate::harness::{Database, Fault, Leasehold, SOON, Setup, Spec, Vault, bench, eventually, leasehold};
-
-/// A database, a role in a Vault, and the forwarder by which leasehold reaches it.
-struct Stage {
-    db: Database,
-    vault: Vault,
-    setup: Setup,
-    fault: Fault,
-    /// Another node of its cluster.
-    other: Option<Vault>,
-}
-
-impl Stage {
-    async fn on(vault: Vault, spec: Spec) -> Self {
-        let db = bench().postgres().await.database().await;
-        let setup = vault.setup(&db, spec).await;
-        let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
-        Self { db, vault, setup, fault, other: None }
-    }
-
-    async fn shared(spec: Spec) -> Self {
-        Self::on(bench().vault().await, spec).await
-    }
-
-    /// With one route, where Vault is asked through the forwarder.
-    async fn start(&self, flags: &[(&str, &str)]) -> Leasehold {
-        let builder = leasehold()
-            .upstream(&self.db)
-            .vault_addr(&format!("http://{}", self.fault.addr()))
-            .login(&self.setup);
-        flags.iter().fold(builder, |builder, (name, value)| builder.flag(name, value)).start().await
-    }
-
-    /// How many requests for paths with this in them have come.
-    fn asked(&self, path: &str) -> usize {
-        self.fault.asked().iter().filter(|asked| asked.line.contains(path)).count()
-    }
-}
+use crate::harness::{Database, Forwarded, Leasehold, SOON, Spec, eventually};
 
 /// Waits until the log has so many lines with this message.
 async fn said(leasehold: &Leasehold, within: Duration, message: &str, times: usize) {

@@ -59,6 +59,11 @@ impl Http {
         Self::reply(request.body(body.to_string())).await
     }
 
+    /// A request that may change something at leasehold's admin address.
+    pub(crate) async fn command(&self, method: Method, url: &str) -> Result<Reply, reqwest::Error> {
+        Self::reply(self.client.request(method, url).header("leasehold-admin", "1")).await
+    }
+
     async fn reply(request: reqwest::RequestBuilder) -> Result<Reply, reqwest::Error> {
         let reply = request.send().await?;
         let status = reply.status().as_u16();

@@ -1,10 +1,12 @@
 //! leasehold itself, as a process.
 
+mod builder;
+mod output;
+
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -12,245 +14,12 @@ use rustix::process::Resource;
 use serde_json::Value;
 use tokio_postgres::Config;
 
-use super::clock::WallClock;
 use super::http::{Http, Reply};
-use super::postgres::{Database, Session, connect};
+use super::postgres::{Session, connect};
 use super::raw::Raw;
-use super::vault::{Setup, Vault};
-use super::{SOON, bench, eventually, same};
-
-/// Begins to describe a leasehold; [`Builder::start`] runs it.
-pub(crate) fn leasehold() -> Builder {
-    Builder::default()
-}
-
-/// What it is run with. All three listeners take a free port unless a flag or the file says otherwise.
-#[derive(Clone, Default)]
-pub(crate) struct Builder {
-    arguments: Vec<String>,
-    environment: Vec<(String, String)>,
-    config: Option<String>,
-    /// Shell words that come before it is run.
-    first: Vec<String>,
-    hosts: Option<PathBuf>,
-}
-
-impl Builder {
-    /// `--upstream`: this database's server, without TLS; clients name the database.
-    pub(crate) fn upstream(self, db: &Database) -> Self {
-        self.upstream_uri(&format!("postgresql://{}/?sslmode=disable", db.server.addr()))
-    }
-
-    pub(crate) fn upstream_uri(self, uri: &str) -> Self {
-        self.flag("--upstream", uri)
-    }
-
-    /// `--vault-addr`, and the CA of its certificate.
-    pub(crate) fn vault(self, vault: &Vault) -> Self {
-        let this = self.vault_addr(&vault.addr);
-        match &vault.ca {
-            Some(ca) => this.flag("--vault-ca-cert", ca.to_str().unwrap()),
-            None => this,
-        }
-    }
-
-    pub(crate) fn vault_addr(self, addr: &str) -> Self {
-        self.flag("--vault-addr", addr)
-    }
-
-    /// The AppRole login and the path of this setup.
-    pub(crate) fn login(self, setup: &Setup) -> Self {
-        self.approle(setup).path(&setup.path)
-    }
-
-    /// The AppRole login alone.
-    pub(crate) fn approle(self, setup: &Setup) -> Self {
-        self.flag("--vault-auth-method", "approle")
-            .flag("--vault-auth-role-id", &setup.role_id())
-            .flag("--vault-auth-secret-id-file", setup.secret_id_file().to_str().unwrap())
-    }
-
-    /// The auth method, its mount, and the path of this setup.
-    pub(crate) fn method(self, method: &str, mount: &str, setup: &Setup) -> Self {
-        self.flag("--vault-auth-method", method).flag("--vault-auth-mount", mount).path(&setup.path)
-    }
-
-    /// `--vault-path`.
-    pub(crate) fn path(self, path: &str) -> Self {
-        self.flag("--vault-path", path)
-    }
-
-    pub(crate) fn flag(mut self, name: &str, value: &str) -> Self {
-        self.arguments.extend([name.to_owned(), value.to_owned()]);
-        self
-    }
-
-    /// A flag without a value.
-    pub(crate) fn switch(mut self, name: &str) -> Self {
-        self.arguments.push(name.to_owned());
-        self
-    }
-
-    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Its wall clock.
-    pub(crate) fn wall_clock(self, clock: &WallClock) -> Self {
-        clock.env().into_iter().fold(self, |this, (name, value)| this.env(name, value))
-    }
-
-    /// The text of `--config`.
-    pub(crate) fn config_toml(self, text: &str) -> Self {
-        Self { config: Some(text.to_owned()), ..self }
-    }
-
-    /// At most so many open files.
-    pub(crate) fn limit_files(self, files: u32) -> Self {
-        self.first(&format!("ulimit -n {files}"))
-    }
-
-    /// At most so many open files at its start, and more for the asking.
-    pub(crate) fn limit_files_softly(self, files: u32, hard: u32) -> Self {
-        self.first(&format!("ulimit -Sn {files} && ulimit -Hn {hard}"))
-    }
-
-    /// As `nohup` runs it.
-    pub(crate) fn ignoring_hangups(self) -> Self {
-        self.first("trap '' HUP")
-    }
-
-    fn first(mut self, words: &str) -> Self {
-        self.first.push(words.to_owned());
-        self
-    }
-
-    /// This file is its `/etc/hosts`: it runs in a mount namespace of its own.
-    pub(crate) fn hosts_file(self, path: &Path) -> Self {
-        Self { hosts: Some(path.to_owned()), ..self }
-    }
-
-    /// Runs it, and waits until all its listeners are bound.
-    pub(crate) async fn start(self) -> Leasehold {
-        let mut process = self.spawn().await;
-        eventually(SOON, async || {
-            if let Some(status) = process.exited() {
-                panic!("leasehold ended at its start with {status}");
-            }
-            let log = process.log();
-            for listener in ["client", "http", "admin"] {
-                let addrs = log.listening(listener);
-                if !addrs.is_empty() {
-                    process.addrs.insert(listener, addrs);
-                }
-            }
-            same(process.addrs.len() >= process.listeners, true)
-        })
-        .await;
-        process
-    }
-
-    /// Runs it and waits until it has ended by itself; its exit status and its log.
-    pub(crate) async fn run_to_end(self) -> (ExitStatus, Log) {
-        let mut process = self.spawn().await;
-        let status = eventually(SOON, async || process.exited().ok_or("it runs")).await;
-        (status, process.log())
-    }
-
-    /// Runs another command than `run` with all this, such as `policy`, and waits for its end.
-    pub(crate) async fn command(self, name: &str) -> Output {
-        let directory = bench().directory().await;
-        let mut command = self.prepare(name, &directory);
-        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
-    }
-
-    /// Starts another command than `run`.
-    pub(crate) async fn start_command(self, name: &str) -> Running {
-        let directory = bench().directory().await;
-        let mut command = self.prepare(name, &directory);
-        Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
-    }
-
-    /// Runs it, and waits for nothing.
-    pub(crate) async fn spawn(self) -> Leasehold {
-        let directory = bench().directory().await;
-        let mut command = self.prepare("run", &directory);
-        let log = directory.join("log");
-        command.stdout(File::create(directory.join("stdout")).unwrap()).stderr(File::create(&log).unwrap());
-        let off = |name: &str| self.arguments.windows(2).any(|pair| pair[0] == name && pair[1] == "off");
-        Leasehold {
-            child: command.spawn().unwrap(),
-            log,
-            listeners: 1 + usize::from(!off("--http")) + usize::from(!off("--admin")),
-            addrs: BTreeMap::new(),
-            http: Http::new(None),
-            directory,
-        }
-    }
-
-    /// The command line in its directory; its output goes nowhere yet.
-    fn prepare(&self, name: &str, directory: &Path) -> Command {
-        let mut command = match (&self.first[..], &self.hosts) {
-            ([], None) => {
-                // Who runs the tests may ignore hangups, as under nohup, which a child would inherit.
-                let mut command = Command::new("env");
-                command.args(["--default-signal=HUP", BINARY]);
-                command
-            }
-            (first, None) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("{} && exec \"$0\" \"$@\"", first.join(" && ")), BINARY]);
-                shell
-            }
-            (_, Some(hosts)) => {
-                let mut command = Command::new("unshare");
-                let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
-                command.args(["--mount", "--map-root-user", "sh", "-c", script]).arg(hosts).arg(BINARY);
-                command
-            }
-        };
-        command.arg(name).args(&self.arguments);
-        let said = |name: &str| self.arguments.iter().any(|argument| argument == name);
-        for (name, value) in DEFAULTS {
-            if !said(name) {
-                command.args([name, value]);
-            }
-        }
-        if let Some(text) = &self.config {
-            let path = directory.join("leasehold.toml");
-            std::fs::write(&path, text).unwrap();
-            command.arg("--config").arg(path);
-        }
-        // Nothing of the shell that the tests run in is for leasehold.
-        command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", directory)
-            .env("RUST_BACKTRACE", "1")
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(directory)
-            .stdin(Stdio::null());
-        command
-    }
-}
-
-/// A command under way.
-pub(crate) struct Running(Child);
-
-impl Running {
-    /// `INT` or `TERM`.
-    pub(crate) fn signal(&self, name: &str) {
-        let signal = if name == "INT" { rustix::process::Signal::INT } else { rustix::process::Signal::TERM };
-        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    /// Waits for its end.
-    pub(crate) async fn output(self) -> Output {
-        tokio::task::spawn_blocking(move || self.0.wait_with_output()).await.unwrap().unwrap()
-    }
-}
+use super::{SOON, eventually};
+pub(crate) use builder::{Builder, leasehold};
+pub(crate) use output::{Log, Metrics, field};
 
 /// A running leasehold. Dropping it kills it; where the test is failing, the end of its log is printed.
 pub(crate) struct Leasehold {
@@ -316,7 +85,7 @@ impl Leasehold {
 
     /// A request to the `admin` address.
     pub(crate) async fn admin(&self, method: Method, path: &str) -> Reply {
-        self.http.send(method, &format!("http://{}{path}", self.addrs["admin"][0]), None, None).await.unwrap()
+        self.http.command(method, &format!("http://{}{path}", self.addrs["admin"][0])).await.unwrap()
     }
 
     /// Waits until `/readyz` says 200.
@@ -424,8 +193,19 @@ impl Leasehold {
     }
 
     /// SIGSTOP: it does nothing at all, and its clock goes on.
+    ///
+    /// One of its threads has to run to take the signal and stop the others, which on a busy machine go on until then.
     pub(crate) fn suspend(&self) {
         self.signal(rustix::process::Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let is_stopped = |task: std::fs::DirEntry| {
+            // The state follows the name, which is in parentheses.
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        };
+        let all_stopped = || std::fs::read_dir(&tasks).unwrap().flatten().all(is_stopped);
+        let stopped = (0..1_000_000).any(|_| all_stopped() || (std::thread::yield_now(), false).1);
+        assert!(stopped, "it goes on after SIGSTOP");
     }
 
     /// SIGCONT.
@@ -501,91 +281,4 @@ impl Drop for Leasehold {
     }
 }
 
-/// A log in JSON lines.
-pub(crate) struct Log(pub(crate) String);
-
-impl Log {
-    /// Its lines, those that are not JSON left out.
-    pub(crate) fn lines(&self) -> Vec<Value> {
-        self.0.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-
-    /// The lines with this message.
-    pub(crate) fn messages(&self, message: &str) -> Vec<Value> {
-        let mut lines = self.lines();
-        lines.retain(|line| field(line, "message") == message);
-        lines
-    }
-
-    /// The messages at this level, such as `ERROR`.
-    pub(crate) fn at(&self, level: &str) -> Vec<String> {
-        let lines = self.lines().into_iter();
-        lines.filter(|line| field(line, "level") == level).map(|line| field(&line, "message")).collect()
-    }
-
-    /// The addresses that a listener was bound to.
-    pub(crate) fn listening(&self, listener: &str) -> Vec<String> {
-        let lines = self.messages("listening").into_iter();
-        lines.filter(|line| field(line, "listener") == listener).map(|line| field(&line, "addr")).collect()
-    }
-}
-
-/// A field of a log line as text, whether fields stand at the top or under `fields`; empty where it is missing.
-pub(crate) fn field(line: &Value, name: &str) -> String {
-    let value = line.get("fields").and_then(|fields| fields.get(name)).or_else(|| line.get(name));
-    match value {
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-        None => String::new(),
-    }
-}
-
-/// `/metrics`, parsed.
-#[derive(Debug)]
-pub(crate) struct Metrics(Vec<Series>);
-
-#[derive(Debug)]
-struct Series {
-    name: String,
-    labels: Vec<(String, String)>,
-    value: f64,
-}
-
-impl Metrics {
-    /// Parses the Prometheus text format; label values here hold no quotes or commas.
-    fn parse(text: &str) -> Self {
-        let series = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-            let labels = labels.trim_end_matches('}').split(',').filter_map(|label| {
-                let (key, value) = label.split_once('=')?;
-                Some((key.to_owned(), value.trim_matches('"').to_owned()))
-            });
-            Some(Series { name: name.to_owned(), labels: labels.collect(), value: value.parse().ok()? })
-        });
-        Self(series.collect())
-    }
-
-    /// The sum of the series with this name (without its `leasehold_`) and all these labels; 0 where there is none.
-    pub(crate) fn get(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let has = |series: &Series, (key, value): &(&str, &str)| {
-            series.labels.iter().any(|label| label.0 == *key && label.1 == *value)
-        };
-        self.0
-            .iter()
-            .filter(|series| series.name.strip_prefix("leasehold_") == Some(name))
-            .filter(|series| labels.iter().all(|label| has(series, label)))
-            .map(|series| series.value)
-            .sum()
-    }
-}
-
-const BINARY: &str = env!("CARGO_BIN_EXE_leasehold");
-
-const DEFAULTS: [(&str, &str); 5] = [
-    ("--listen", "127.0.0.1:0"),
-    ("--http", "127.0.0.1:0"),
-    ("--admin", "127.0.0.1:0"),
-    ("--log-format", "json"),
-    ("--log-level", "debug"),
-];
+pub(super) const BINARY: &str = env!("CARGO_BIN_EXE_leasehold");

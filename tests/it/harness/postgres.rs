@@ -238,7 +238,7 @@ impl Database {
 
 /// A client and the task that drives it.
 pub(crate) struct Session {
-    client: Client,
+    pub(crate) client: Client,
     end: JoinHandle<Result<(), tokio_postgres::Error>>,
 }
 

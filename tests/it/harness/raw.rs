@@ -32,7 +32,11 @@ impl Raw {
     pub(crate) const PROTOCOL_3_2: i32 = 0x0003_0002;
 
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
-        let stream = soon("a connection", TcpStream::connect(addr)).await.unwrap();
+        Self::over(soon("a connection", TcpStream::connect(addr)).await.unwrap())
+    }
+
+    /// Speaks over this connection.
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         Self { stream, read: BytesMut::new() }
     }
@@ -143,7 +147,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
 
     /// Says that nothing more will come.
     pub(crate) async fn half_close(&mut self) {
-        soon("a half close", self.stream.shutdown()).await.unwrap();
+        self.try_half_close().await.unwrap();
+    }
+
+    /// The same, where the server may have gone.
+    pub(crate) async fn try_half_close(&mut self) -> std::io::Result<()> {
+        soon("a half close", self.stream.shutdown()).await
     }
 
     /// All that comes up to the end, and how that came: an error, or in order.

@@ -64,6 +64,11 @@ impl Vault {
         &self.name
     }
 
+    /// A forwarder before it.
+    pub(crate) async fn forwarder(&self) -> Fault {
+        Fault::before(&format!("127.0.0.1:{}", self.port)).await
+    }
+
     /// The status of its health: 200 active, 429 standby, 503 sealed.
     pub(crate) async fn health(&self) -> u16 {
         self.request(Method::GET, "sys/health", "", None).await.status
@@ -174,7 +179,7 @@ impl Vault {
     }
 
     /// Sets up a database engine, a role, a policy and an AppRole login for this database, apart from all others.
-    pub(crate) async fn setup(&self, db: &Database, spec: Spec) -> Setup {
+    pub(super) async fn setup(&self, db: &Database, spec: Spec) -> Setup {
         let id = format!("{}-{}", db.name(), bench().fresh_name("s"));
         let mount = format!("{}{id}", spec.below);
         let path = format!("{mount}/creds/{}", spec.role);
@@ -328,13 +333,13 @@ impl Setup {
     }
 
     /// Changes the TTLs of the role; a lease feels it at its next renewal.
-    pub(crate) async fn retune(&mut self, db: &Database, ttl: &str, max_ttl: &str) {
+    pub(super) async fn retune(&mut self, db: &Database, ttl: &str, max_ttl: &str) {
         self.spec = self.spec.clone().ttl(ttl, max_ttl);
         self.write_role(db).await;
     }
 
     /// Puts the usual creation statements in place of those it was made with.
-    pub(crate) async fn recreate(&mut self, db: &Database) {
+    pub(super) async fn recreate(&mut self, db: &Database) {
         self.spec.creation_statements = None;
         self.write_role(db).await;
     }

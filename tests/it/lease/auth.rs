@@ -5,9 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{Logins, Orphans, SOON};
-use crate::harness::{
-    Backends, Fault, Mode, Setup, Spec, Storage, Vault, bench, eventually, leasehold, same, through,
-};
+use crate::harness::{Backends, Mode, Setup, Spec, Storage, Vault, bench, eventually, leasehold, same};
 
 /// A token of a platform team's making, with the rights of this setup.
 async fn handed_token(vault: &Vault, setup: &Setup) -> String {
@@ -31,11 +29,11 @@ fn replace(path: &Path, text: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_handed_to_leasehold_lives_on_after_it() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
-    let token = handed_token(&vault, &setup).await;
-    let mut leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
+    let backends = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = &backends;
+    let token = handed_token(vault, setup).await;
+    let mut leasehold = backends
+        .without_login()
         .path(&setup.path)
         .env("BAO_TOKEN", &token)
         .env("VAULT_TOKEN", "of another tool")
@@ -48,37 +46,37 @@ async fn a_token_handed_to_leasehold_lives_on_after_it() {
 
     assert_eq!(leasehold.stop().await.code(), Some(0));
 
-    assert!(lives(&vault, &token).await);
+    assert!(lives(vault, &token).await);
     assert!(vault.leases(&setup.path).await.is_empty(), "its leases are given back by themselves");
     assert!(db.roles().await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_of_a_handed_token_lapses_where_it_may_not_be_revoked() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app").ttl("10s", "1h")).await;
-    let token = handed_token(&vault, &setup).await;
-    let leasehold =
-        leasehold().upstream(&db).vault(&vault).path(&setup.path).env("VAULT_TOKEN", &token).start().await;
+    let backends = Backends::new(Spec::new("app").ttl("10s", "1h")).await;
+    let Backends { db, vault, setup } = &backends;
+    let token = handed_token(vault, setup).await;
+    let leasehold = backends.without_login().path(&setup.path).env("VAULT_TOKEN", &token).start().await;
     leasehold.wait_ready().await;
     let first = db.roles().await.remove(0);
 
     assert!(leasehold.command(&["rotate"]).await.status.success());
 
     leasehold.until_metric(SOON, "revocations_total", &[("outcome", "forbidden")], 1.0).await;
-    assert!(lives(&vault, &token).await);
+    assert!(lives(vault, &token).await);
     eventually(SOON * 2, async || same(db.roles().await.contains(&first), false)).await;
     leasehold.connect("app", db.name()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_file_is_read_again_for_each_credential() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let backends = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = &backends;
     let file = bench().directory().await.join("token");
-    let first = handed_token(&vault, &setup).await;
+    let first = handed_token(vault, setup).await;
     std::fs::write(&file, format!("{first}\n")).unwrap();
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
+    let leasehold = backends
+        .without_login()
         .path(&setup.path)
         .flag("--vault-auth-method", "token-file")
         .flag("--vault-auth-token-file", file.to_str().unwrap())
@@ -86,7 +84,7 @@ async fn a_token_file_is_read_again_for_each_credential() {
         .await;
     leasehold.wait_ready().await;
     let old = leasehold.connect("app", db.name()).await;
-    let second = handed_token(&vault, &setup).await;
+    let second = handed_token(vault, setup).await;
     replace(&file, &second);
     assert!(leasehold.command(&["rotate"]).await.status.success());
     let new = leasehold.connect("app", db.name()).await;
@@ -98,17 +96,18 @@ async fn a_token_file_is_read_again_for_each_credential() {
     let new_user = new.user().await;
     eventually(SOON, async || same(db.roles().await, [new_user.clone()])).await;
     drop(old);
-    assert!(lives(&vault, &second).await);
+    assert!(lives(vault, &second).await);
     leasehold.connect("app", db.name()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exhausted_secret_id_leaves_the_living_token_to_issue() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, vault, setup } = &backends;
     let login = format!("auth/approle/role/{}/secret-id", setup.id());
     let secret_id = vault.write(&login, json!({"num_uses": 1})).await;
     std::fs::write(setup.secret_id_file(), secret_id["data"]["secret_id"].as_str().unwrap()).unwrap();
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let old = leasehold.connect("app", db.name()).await;
 
@@ -128,20 +127,21 @@ async fn an_exhausted_secret_id_leaves_the_living_token_to_issue() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_token_is_replaced_in_time_though_nothing_of_it_can_be_renewed() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let token = json!({"token_type": "batch", "token_ttl": "12s"});
-    let setup = vault.setup(&db, Spec::new("app").token(token)).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let token = json!({"token_type": "batch", "token_ttl": "24s"});
+    let backends = Backends::new(Spec::new("app").token(token)).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
-    let orphans = Orphans::watch(&db).await;
-    let logins = Logins::through(&leasehold, &db);
+    let orphans = Orphans::watch(db).await;
+    let logins = Logins::through(&leasehold, db);
     let session = leasehold.connect("app", db.name()).await;
     let first = session.user().await;
+    // It is not drained, and lasts to the hard close.
+    session.batch_execute("BEGIN").await.unwrap();
 
     leasehold.until_metric(SOON * 2, "rotations_total", &[], 1.0).await;
     assert_eq!(session.user().await, first, "it lives on beside the successor");
-    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    assert_eq!(session.ended_within(SOON * 2).await.as_deref(), Some("57P01"));
     leasehold.until_metric(SOON * 2, "rotations_total", &[], 2.0).await;
 
     logins.all_succeeded().await;
@@ -198,9 +198,8 @@ async fn a_namespace_is_asked_in_and_bao_variables_come_before_vault_variables()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn vaults_certificate_is_verified_against_the_ca_that_was_named() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().own_vault(Storage::MemoryTls).await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault, setup } =
+        Backends::with_vault(bench().own_vault(Storage::MemoryTls).await, Spec::new("app")).await;
     let right = vault.ca.clone().unwrap();
     let wrong = bench().postgres_18().await.ca.unwrap();
     let trusting = leasehold()
@@ -230,16 +229,11 @@ async fn vaults_certificate_is_verified_against_the_ca_that_was_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_that_does_not_answer_is_waited_for_as_long_as_was_said() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { vault, .. } = &backends;
+    let fault = vault.forwarder().await;
     fault.set(Mode::Blackhole).await;
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&through(&vault, &fault))
-        .login(&setup)
-        .env("VAULT_CLIENT_TIMEOUT", "1s")
-        .start()
-        .await;
+    let leasehold = backends.leasehold_through(&fault).env("VAULT_CLIENT_TIMEOUT", "1s").start().await;
 
     let timed_out = [("operation", "login"), ("outcome", "timeout")];
     leasehold.until_metric(SOON, "vault_requests_total", &timed_out, 2.0).await;

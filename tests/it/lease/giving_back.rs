@@ -5,32 +5,21 @@
 use std::time::Duration;
 
 use super::SOON;
-use crate::harness::{
-    Database, Fault, Mode, Setup, Spec, Vault, bench, eventually, leasehold, same, through,
-};
+use crate::harness::{Backends, Fault, Forwarded, Mode, Spec, bench, eventually, same};
 
-/// A role that Vault makes by way of `slow`.
-async fn setup_behind(vault: &Vault, db: &Database, slow: &Fault, spec: Spec) -> Setup {
-    vault.setup(db, spec.database_addr(&slow.addr().to_string())).await
-}
-
-fn creds_requests(vault: &Fault, setup: &Setup) -> usize {
-    vault.handed_on(&format!("GET /v1/{} ", setup.path))
+/// Vault makes the role by way of the forwarder.
+async fn behind(spec: Spec) -> (Fault, Forwarded) {
+    let db = bench().postgres().await.database().await;
+    let slow = Fault::before(&db.server.addr()).await;
+    let spec = spec.database_addr(&slow.addr().to_string());
+    (slow, Backends::with_database(db, spec).await.forwarded().await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_that_comes_too_late_is_given_back_by_its_lease() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let slow = Fault::before(&db.server.addr()).await;
-    let setup = setup_behind(&vault, &db, &slow, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
-        .login(&setup)
-        .flag("--vault-client-timeout", "2s")
-        .start()
-        .await;
+    let (slow, backends) = behind(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = &*backends;
+    let leasehold = backends.leasehold().flag("--vault-client-timeout", "2s").start().await;
     leasehold.wait_ready().await;
     let first = leasehold.connect("app", db.name()).await.user().await;
     slow.set(Mode::Delay(Duration::from_millis(250))).await;
@@ -47,27 +36,28 @@ async fn a_credential_that_comes_too_late_is_given_back_by_its_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_whose_reply_never_comes_is_given_back_by_its_logins_token() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let slow = Fault::before(&db.server.addr()).await;
-    let setup = setup_behind(&vault, &db, &slow, Spec::new("app")).await;
-    let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&through(&vault, &fault))
-        .login(&setup)
-        .flag("--vault-client-timeout", "2s")
-        .start()
-        .await;
+    let (slow, backends) = behind(Spec::new("app")).await;
+    let Backends { db, vault, setup } = &*backends;
+    let fault = &backends.fault;
+    let leasehold = backends.leasehold().flag("--vault-client-timeout", "2s").start().await;
     leasehold.wait_ready().await;
     let first = leasehold.connect("app", db.name()).await.user().await;
     slow.set(Mode::Delay(Duration::from_millis(100))).await;
 
     let rotating = tokio::spawn({
         let admin = leasehold.listening("admin")[0].clone();
-        async move { reqwest::Client::new().post(format!("http://{admin}/rotate")).send().await.unwrap().status() }
+        async move {
+            reqwest::Client::new()
+                .post(format!("http://{admin}/rotate"))
+                .header("leasehold-admin", "1")
+                .send()
+                .await
+                .unwrap()
+                .status()
+        }
     });
-    eventually(SOON, async || same(creds_requests(&fault, &setup), 2)).await;
+    let creds = format!("GET /v1/{} ", setup.path);
+    eventually(SOON, async || same(fault.handed_on(&creds), 2)).await;
     fault.set(Mode::HoldToClient).await;
     eventually(SOON, async || same(db.roles().await.len(), 2)).await;
     assert!(!rotating.await.unwrap().is_success());

@@ -6,12 +6,13 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Logins, SOON};
-use crate::harness::{Backends, Fault, Mode, Spec, bench, eventually, leasehold, same, through};
+use crate::harness::{Backends, Fault, Mode, Spec, bench, eventually, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_dropped_behind_vaults_back_is_replaced_at_the_next_login() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let old = leasehold.connect("app", db.name()).await;
     let old_user = old.user().await;
@@ -28,11 +29,12 @@ async fn a_role_dropped_behind_vaults_back_is_replaced_at_the_next_login() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_that_fails_for_a_dropped_group_ends_no_session_before_its_lease() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app").ttl("20s", "1h")).await;
+    let backends = Backends::new(Spec::new("app").ttl("20s", "1h")).await;
+    let Backends { db, vault, setup } = &backends;
     let group = format!("{}_readers", db.name());
     let renew = json!({"renew_statements": [format!("GRANT {group} TO \"{{{{name}}}}\"")]});
     vault.write(&format!("{}/roles/app", setup.mount()), renew).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let session = leasehold.connect("app", db.name()).await;
     let user = session.user().await;
@@ -58,11 +60,10 @@ async fn a_renewal_that_fails_for_a_dropped_group_ends_no_session_before_its_lea
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_changed_behind_vaults_back_is_replaced_once_and_sessions_go_on() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
-        .login(&setup)
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends
+        .leasehold()
         // As long as a credential may be unknown to a host, a refusal is not held against it.
         .flag("--limits-replica-grace", "1s")
         .start()
@@ -91,17 +92,11 @@ async fn a_password_changed_behind_vaults_back_is_replaced_once_and_sessions_go_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_login_waits_for_a_rotation_that_is_under_way() {
-    let db = bench().postgres().await.database().await;
     let vault = bench().vault().await;
     let way = Fault::before(&vault.addr.replace("http://", "")).await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&through(&vault, &way))
-        .login(&setup)
-        .flag("--limits-login-wait", "1m")
-        .start()
-        .await;
+    let backends = Backends::with_vault(vault, Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold_through(&way).flag("--limits-login-wait", "1m").start().await;
     leasehold.wait_ready().await;
     let change_password = async |user: &str| {
         db.admin.batch_execute(&format!("ALTER ROLE \"{user}\" PASSWORD 'another'")).await.unwrap();
@@ -146,11 +141,11 @@ async fn a_refused_login_waits_for_a_rotation_that_is_under_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_that_fails_as_vault_cannot_reach_postgres_is_tried_again() {
     let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
     let way = Fault::before(&db.server.addr()).await;
     let spec = Spec::new("app").ttl("20s", "1h").database_addr(&way.addr().to_string());
-    let setup = vault.setup(&db, spec).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::with_database(db, spec).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let session = leasehold.connect("app", db.name()).await;
     let user = session.user().await;
@@ -169,17 +164,17 @@ async fn a_renewal_that_fails_as_vault_cannot_reach_postgres_is_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_deleted_in_vault_leaves_its_credential_to_its_end_and_a_new_one_heals() {
-    let Backends { db, vault, mut setup } = Backends::new(Spec::new("app").ttl("20s", "1h")).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let mut backends = Backends::new(Spec::new("app").ttl("20s", "1h")).await;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
-    let logins = Logins::through(&leasehold, &db);
-    let session = leasehold.connect("app", db.name()).await;
+    let logins = Logins::through(&leasehold, &backends.db);
+    let session = leasehold.connect("app", backends.db.name()).await;
     let user = session.user().await;
-    vault.delete(&format!("{}/roles/app", setup.mount())).await;
+    backends.vault.delete(&format!("{}/roles/app", backends.setup.mount())).await;
 
     leasehold.until_metric(SOON * 2, "issuances_total", &[("outcome", "refused")], 1.0).await;
     assert_eq!(session.user().await, user, "the lease has life left");
-    setup.retune(&db, "20s", "1h").await;
+    backends.retune("20s", "1h").await;
 
     leasehold.until_metric(SOON, "rotations_total", &[("reason", "capped")], 1.0).await;
     logins.all_succeeded().await;
@@ -190,11 +185,10 @@ async fn a_role_deleted_in_vault_leaves_its_credential_to_its_end_and_a_new_one_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leases_revoked_again_and_again_do_not_flood_vault() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
-        .login(&setup)
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, vault, setup } = &backends;
+    let leasehold = backends
+        .leasehold()
         .flag("--limits-issue-burst", "2")
         .flag("--limits-issue-interval", "4s")
         .start()
@@ -216,9 +210,9 @@ async fn leases_revoked_again_and_again_do_not_flood_vault() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_token_takes_its_generation_along_and_a_fresh_login_heals() {
-    let Backends { db, vault, setup } =
-        Backends::new(Spec::new("app").token(json!({"token_period": "10s"}))).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app").token(json!({"token_period": "10s"}))).await;
+    let Backends { db, vault, setup } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let idle = leasehold.connect("app", db.name()).await;
 
@@ -248,9 +242,9 @@ fn list() -> reqwest::Method {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_too_short_to_be_of_use_is_given_back_and_asked_for_with_back_off() {
-    let Backends { db, vault, setup } =
-        Backends::new(Spec::new("app").ttl("4s", "4s").policy(Spec::MAY_REVOKE)).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app").ttl("4s", "4s").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
 
     leasehold.until_metric(SOON, "revocations_total", &[("outcome", "lease")], 3.0).await;
 
@@ -266,18 +260,19 @@ async fn a_lease_too_short_to_be_of_use_is_given_back_and_asked_for_with_back_of
 
 #[tokio::test(flavor = "multi_thread")]
 async fn max_age_ends_a_credential_that_could_be_renewed_for_ever() {
-    let Backends { db, vault, setup } =
-        Backends::new(Spec::new("app").ttl("10s", "24h").policy(Spec::MAY_REVOKE)).await;
-    let leasehold =
-        leasehold().upstream(&db).vault(&vault).login(&setup).flag("--max-age", "16s").start().await;
+    let backends = Backends::new(Spec::new("app").ttl("20s", "24h").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().flag("--max-age", "36s").start().await;
     leasehold.wait_ready().await;
-    let logins = Logins::through(&leasehold, &db);
+    let logins = Logins::through(&leasehold, db);
     let session = leasehold.connect("app", db.name()).await;
     let first = session.user().await;
+    // It is not drained, and lasts to the hard close.
+    session.batch_execute("BEGIN").await.unwrap();
 
-    leasehold.until_metric(SOON * 2, "rotations_total", &[("reason", "schedule")], 1.0).await;
+    leasehold.until_metric(SOON * 4, "rotations_total", &[("reason", "schedule")], 1.0).await;
     assert_eq!(session.user().await, first);
-    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    assert_eq!(session.ended_within(SOON * 2).await.as_deref(), Some("57P01"));
 
     eventually(SOON, async || same(db.roles().await.contains(&first), false)).await;
     logins.all_succeeded().await;

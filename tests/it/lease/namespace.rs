@@ -3,14 +3,15 @@
 use serde_json::json;
 
 use super::SOON;
-use crate::harness::{Database, Leasehold, Spec, Vault, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Leasehold, Spec, bench, eventually, same};
 
 /// What a token needs to read the credential, and what the login of the harness has besides.
 const READ_ONLY: &str = "path \"sys/leases/renew\" { capabilities = [\"update\"] }
     path \"sys/leases/revoke\" { capabilities = [\"update\"] }";
 
 /// A leasehold whose engine is in a namespace. Its policy is what `leasehold policy` prints, or a read.
-async fn in_a_namespace(db: &Database, vault: &Vault, printed: bool) -> Leasehold {
+async fn in_a_namespace(backends: &Backends, printed: bool) -> Leasehold {
+    let Backends { db, vault, setup } = backends;
     let namespace = bench().fresh_name("ns");
     vault.write(&format!("sys/namespaces/{namespace}"), json!({})).await;
     let (user, password) = db.vault_user();
@@ -20,7 +21,7 @@ async fn in_a_namespace(db: &Database, vault: &Vault, printed: bool) -> Leasehol
         "connection_url": format!("postgresql://{{{{username}}}}:{{{{password}}}}@{server}/{}?sslmode=disable", db.name()),
     });
     let role = json!({
-        "db_name": "db", "default_ttl": "9s", "max_ttl": "10m",
+        "db_name": "db", "default_ttl": "20s", "max_ttl": "10m",
         "creation_statements":
             [format!("CREATE ROLE \"{{{{name}}}}\" LOGIN PASSWORD '{{{{password}}}}' IN ROLE {}", db.owner())],
     });
@@ -28,8 +29,7 @@ async fn in_a_namespace(db: &Database, vault: &Vault, printed: bool) -> Leasehol
     vault.write(&format!("{namespace}/team/db/config/db"), connection).await;
     vault.write(&format!("{namespace}/team/db/roles/app"), role).await;
     let path = format!("{namespace}/team/db/creds/app");
-    let setup = vault.setup(db, Spec::new("app")).await;
-    let builder = leasehold().upstream(db).vault(vault).approle(&setup).path(&path);
+    let builder = backends.without_login().approle(setup).path(&path);
     let policy = if printed {
         let printed = builder.clone().command("policy").await;
         assert!(printed.status.success(), "{printed:?}");
@@ -44,14 +44,14 @@ async fn in_a_namespace(db: &Database, vault: &Vault, printed: bool) -> Leasehol
 }
 
 async fn at_least(leasehold: &Leasehold, name: &str, labels: &[(&str, &str)], least: f64) {
-    leasehold.until_metric(SOON * 2, name, labels, least).await;
+    leasehold.until_metric(SOON * 4, name, labels, least).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_in_a_namespace_of_the_path_is_renewed_and_given_back_there() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let mut leasehold = in_a_namespace(&db, &vault, true).await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let db = &backends.db;
+    let mut leasehold = in_a_namespace(&backends, true).await;
     let first = leasehold.connect("app", db.name()).await.user().await;
 
     at_least(&leasehold, "renewals_total", &[("outcome", "ok")], 2.0).await;
@@ -66,9 +66,9 @@ async fn a_lease_in_a_namespace_of_the_path_is_renewed_and_given_back_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_in_a_namespace_that_may_not_be_revoked_is_not_counted_as_gone_with_its_token() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let leasehold = in_a_namespace(&db, &vault, false).await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let db = &backends.db;
+    let leasehold = in_a_namespace(&backends, false).await;
     let first = leasehold.connect("app", db.name()).await.user().await;
 
     leasehold.rotate().await;

@@ -3,12 +3,13 @@
 use serde_json::json;
 
 use super::{Logins, SOON};
-use crate::harness::{Backends, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Spec, eventually, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_allows_revocation_gets_each_lease_back_by_itself() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let old = leasehold.connect("app", db.name()).await;
     assert!(leasehold.command(&["rotate"]).await.status.success());
@@ -27,20 +28,21 @@ async fn a_policy_that_allows_revocation_gets_each_lease_back_by_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_forbids_renewal_means_rotation_at_two_thirds() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
     let deny = "path \"sys/leases/renew\" { capabilities = [\"deny\"] }";
-    let setup = vault.setup(&db, Spec::new("app").ttl("10s", "1h").policy(deny)).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app").ttl("20s", "1h").policy(deny)).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
-    let logins = Logins::through(&leasehold, &db);
+    let logins = Logins::through(&leasehold, db);
     let session = leasehold.connect("app", db.name()).await;
     let first = session.user().await;
+    // It is not drained, and lasts to the hard close.
+    session.batch_execute("BEGIN").await.unwrap();
 
-    leasehold.until_metric(SOON, "rotations_total", &[("reason", "not_renewable")], 1.0).await;
+    leasehold.until_metric(SOON * 2, "rotations_total", &[("reason", "not_renewable")], 1.0).await;
     assert_eq!(session.user().await, first, "it lives on beside the successor");
-    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
-    leasehold.until_metric(SOON, "rotations_total", &[("reason", "not_renewable")], 2.0).await;
+    assert_eq!(session.ended_within(SOON * 2).await.as_deref(), Some("57P01"));
+    leasehold.until_metric(SOON * 3, "rotations_total", &[("reason", "not_renewable")], 2.0).await;
 
     logins.all_succeeded().await;
     let metrics = leasehold.metrics().await;
@@ -51,14 +53,13 @@ async fn a_policy_that_forbids_renewal_means_rotation_at_two_thirds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_default_policy_a_token_of_unknown_rights_is_replaced_before_its_end() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
     // Neither lookup-self, renew-self nor revoke-self: the login's reply alone tells its end.
     let token = json!({"token_no_default_policy": true, "token_ttl": "10s"});
-    let setup = vault.setup(&db, Spec::new("app").ttl("1h", "24h").token(token)).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app").ttl("1h", "24h").token(token)).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
-    let logins = Logins::through(&leasehold, &db);
+    let logins = Logins::through(&leasehold, db);
     let session = leasehold.connect("app", db.name()).await;
     let first = session.user().await;
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::SOON;
-use crate::harness::{Backends, Fault, Mode, Spec, eventually, leasehold, same};
+use crate::harness::{Backends, Fault, Mode, Spec, eventually, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_that_cannot_log_in_is_refused_and_the_old_one_stays() {
-    let Backends { db, vault, setup } =
-        Backends::new(Spec::new("app").ttl("12s", "1h").policy(Spec::MAY_REVOKE)).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app").ttl("12s", "1h").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let session = leasehold.connect("app", db.name()).await;
     let user = session.user().await;
@@ -42,19 +42,19 @@ async fn a_credential_that_cannot_log_in_is_refused_and_the_old_one_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_postgres_at_the_start_a_credential_is_published_unproved_and_works_later() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
     let fault = Fault::before(&db.server.addr()).await;
     fault.set(Mode::Refuse).await;
-    let leasehold = leasehold()
-        .upstream_uri(&format!("postgresql://{}/?sslmode=disable", fault.addr()))
-        .vault(&vault)
-        .login(&setup)
-        .start()
-        .await;
+    let leasehold =
+        backends.leasehold_at(&format!("postgresql://{}/?sslmode=disable", fault.addr())).start().await;
 
     leasehold.wait_ready().await;
 
     assert!(leasehold.metrics().await.get("proofs_total", &[("outcome", "unprovable")]) >= 1.0);
+    let reason = leasehold.status().await["routes"][0]["upstream_error"]["reason"].clone();
+    let wanted = format!("{}: cannot reach the upstream server: ", fault.addr());
+    assert!(reason.as_str().is_some_and(|reason| reason.starts_with(&wanted)), "{reason}");
     let Err(unreachable) = leasehold.try_connect("app", db.name()).await else { panic!("nobody listens") };
     assert_eq!(unreachable.code().map(|code| code.code()), Some("08001"));
     fault.set(Mode::Pass).await;
@@ -65,12 +65,11 @@ async fn without_postgres_at_the_start_a_credential_is_published_unproved_and_wo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successor_that_cannot_be_proved_waits_while_the_old_one_serves() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
     let fault = Fault::before(&db.server.addr()).await;
-    let leasehold = leasehold()
-        .upstream_uri(&format!("postgresql://{}/?sslmode=disable&connect_timeout=2", fault.addr()))
-        .vault(&vault)
-        .login(&setup)
+    let leasehold = backends
+        .leasehold_at(&format!("postgresql://{}/?sslmode=disable&connect_timeout=2", fault.addr()))
         .flag("--rotate-after", "3s")
         .start()
         .await;

@@ -5,14 +5,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Logins, Orphans, SOON, work_table, work_until_error};
-use crate::harness::{Backends, Spec, eventually, leasehold, same};
+use crate::harness::{Backends, Spec, eventually, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_lives_past_the_default_ttl_as_its_lease_is_renewed() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app").ttl("10s", "10m")).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app").ttl("20s", "10m")).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
-    work_table(&db).await;
+    work_table(db).await;
     let session = leasehold.connect("app", db.name()).await;
     let user = session.user().await;
 
@@ -27,7 +28,7 @@ async fn a_session_lives_past_the_default_ttl_as_its_lease_is_renewed() {
 
     assert_eq!(session.user().await, user);
     let metrics = leasehold.metrics().await;
-    assert!(metrics.get("renewals_total", &[("outcome", "ok")]) >= 4.0);
+    assert!(metrics.get("renewals_total", &[("outcome", "ok")]) >= 2.0);
     assert_eq!(metrics.get("renewals_total", &[("outcome", "capped")]), 0.0);
     assert_eq!(metrics.get("issuances_total", &[]), 1.0);
     assert_eq!(leasehold.generations().await.len(), 1);
@@ -35,13 +36,13 @@ async fn a_session_lives_past_the_default_ttl_as_its_lease_is_renewed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_at_its_max_ttl_is_rotated_and_every_session_ends_before_its_role_is_dropped() {
-    let Backends { db, vault, setup } =
-        Backends::new(Spec::new("app").ttl("12s", "16s").policy(Spec::MAY_REVOKE)).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app").ttl("24s", "32s").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
-    work_table(&db).await;
-    let orphans = Orphans::watch(&db).await;
-    let logins = Logins::through(&leasehold, &db);
+    work_table(db).await;
+    let orphans = Orphans::watch(db).await;
+    let logins = Logins::through(&leasehold, db);
     let mut working = Vec::new();
     for _ in 0..4 {
         working.push(work_until_error(leasehold.connect("app", db.name()).await));
@@ -58,9 +59,9 @@ async fn a_lease_at_its_max_ttl_is_rotated_and_every_session_ends_before_its_rol
         error.code().map(|code| code.code().to_owned())
     });
 
-    leasehold.until_metric(SOON * 2, "rotations_total", &[("reason", "capped")], 1.0).await;
+    leasehold.until_metric(SOON * 4, "rotations_total", &[("reason", "capped")], 1.0).await;
     assert_eq!(leasehold.metrics().await.get("sessions_closed_total", &[("cause", "lease_end")]), 0.0);
-    eventually(SOON * 2, async || {
+    eventually(SOON * 4, async || {
         let gone = !db.roles().await.contains(&user);
         if gone { Ok(()) } else { Err("its role is there") }
     })
@@ -72,7 +73,7 @@ async fn a_lease_at_its_max_ttl_is_rotated_and_every_session_ends_before_its_rol
     assert_eq!(in_query.await.unwrap().as_deref(), Some("57P01"));
     for session in [idle, with_temp_table, in_transaction] {
         // On a busy machine the last of them came after the rotation: it ends with the second lease.
-        assert_eq!(session.ended_within(SOON * 2).await.as_deref(), Some("57P01"));
+        assert_eq!(session.ended_within(SOON * 4).await.as_deref(), Some("57P01"));
     }
     orphans.none_was_seen().await;
     logins.all_succeeded().await;

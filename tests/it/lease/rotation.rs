@@ -3,29 +3,25 @@
 use std::time::Duration;
 
 use super::{Orphans, SOON};
-use crate::harness::{
-    Backends, Fault, Mode, Scene, Spec, Storage, Writers, bench, eventually, leasehold, same, through,
-};
+use crate::harness::{Backends, Mode, Scene, Spec, Storage, Writers, bench, eventually, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_rotations_under_load_fail_no_login_close_no_session_and_lose_no_write() {
-    let Backends { db, vault, setup } =
-        Backends::new(Spec::new("app").ttl("20s", "24h").policy(Spec::MAY_REVOKE)).await;
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
-        .login(&setup)
+    let backends = Backends::new(Spec::new("app").ttl("20s", "24h").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends
+        .leasehold()
         .flag("--rotate-after", "500ms")
         .flag("--probe-database", db.name())
         .start()
         .await;
     leasehold.wait_ready().await;
-    let writers = Writers::start(&db, &leasehold.config("app", db.name()), 32).await;
+    let writers = Writers::start(db, &leasehold.config("app", db.name()), 32).await;
 
     leasehold
         .until_metric(Duration::from_secs(120), "rotations_total", &[("reason", "schedule")], 50.0)
         .await;
-    let logins = writers.stop(&db).await.logins;
+    let logins = writers.stop(db).await.logins;
 
     let metrics = leasehold.metrics().await;
     assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
@@ -46,10 +42,11 @@ async fn fifty_rotations_under_load_fail_no_login_close_no_session_and_lose_no_w
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotate_with_no_drain_time_ends_every_earlier_session_and_revokes_at_once() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
-    let orphans = Orphans::watch(&db).await;
+    let orphans = Orphans::watch(db).await;
     let first = leasehold.connect("app", db.name()).await;
     assert!(leasehold.command(&["rotate"]).await.status.success());
     let second = leasehold.connect("app", db.name()).await;
@@ -72,8 +69,9 @@ async fn rotate_with_no_drain_time_ends_every_earlier_session_and_revokes_at_onc
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_closes_between_transactions_and_lets_an_open_one_finish() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let mut idle = Vec::new();
     for _ in 0..10 {
@@ -97,9 +95,10 @@ async fn a_drain_closes_between_transactions_and_lets_an_open_one_finish() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotate_that_fails_exits_1_and_drains_nothing() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
-    let leasehold = leasehold().upstream(&db).vault(&through(&vault, &fault)).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, vault, .. } = &backends;
+    let fault = vault.forwarder().await;
+    let leasehold = backends.leasehold_through(&fault).start().await;
     leasehold.wait_ready().await;
     let session = leasehold.connect("app", db.name()).await;
     let user = session.user().await;
@@ -119,10 +118,9 @@ async fn a_rotate_that_fails_exits_1_and_drains_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotate_against_a_sealed_vault_fails_and_a_later_one_succeeds() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().own_vault(Storage::Raft).await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::with_vault(bench().own_vault(Storage::Raft).await, Spec::new("app")).await;
+    let Backends { db, vault, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let session = leasehold.connect("app", db.name()).await;
     let user = session.user().await;
@@ -140,13 +138,10 @@ async fn a_rotate_against_a_sealed_vault_fails_and_a_later_one_succeeds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_outlives_a_dozen_credentials_that_end_before_it_is_done() {
     let server = bench().own_postgres(serde_json::json!({"version": "18"})).await;
-    let db = server.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
-        .login(&setup)
+    let backends = Backends::on(&server, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends
+        .leasehold()
         .flag("--probe-database", "postgres")
         .flag("--probe-sql", "SELECT 1")
         .flag("--limits-login-wait", "10m")

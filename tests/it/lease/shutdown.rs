@@ -6,7 +6,7 @@ use reqwest::Method;
 
 use super::SOON;
 use crate::harness::{
-    Backends, Database, Fault, Mode, Setup, Spec, Vault, bench, connect, eventually, leasehold, same, through,
+    Backends, Database, Fault, Mode, Setup, Spec, Vault, bench, connect, eventually, leasehold, same,
 };
 
 /// Vault drops what a revoked token owned a moment after it has said yes.
@@ -22,8 +22,9 @@ async fn gone(vault: &Vault, setup: &Setup, db: &Database) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn quitquitquit_stops_in_order() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let mut leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, vault, setup } = &backends;
+    let mut leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let idle = leasehold.connect("app", db.name()).await;
 
@@ -31,14 +32,15 @@ async fn quitquitquit_stops_in_order() {
 
     assert_eq!(idle.ended().await.as_deref(), Some("57P01"));
     assert_eq!(leasehold.wait_exit().await.code(), Some(0));
-    gone(&vault, &setup, &db).await;
+    gone(vault, setup, db).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_vault_the_process_ends_in_order_all_the_same() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app").ttl("20s", "1h")).await;
-    let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
-    let mut leasehold = leasehold().upstream(&db).vault(&through(&vault, &fault)).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app").ttl("20s", "1h")).await;
+    let Backends { vault, .. } = &backends;
+    let fault = vault.forwarder().await;
+    let mut leasehold = backends.leasehold_through(&fault).start().await;
     leasehold.wait_ready().await;
     fault.set(Mode::Blackhole).await;
 
@@ -69,17 +71,24 @@ async fn a_process_that_has_never_had_a_credential_ends_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_under_way_at_sigterm_is_awaited_and_given_back() {
     let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
     let slow = Fault::before(&db.server.addr()).await;
     let spec = Spec::new("app").database_addr(&slow.addr().to_string());
-    let setup = vault.setup(&db, spec).await;
-    let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
-    let mut leasehold = leasehold().upstream(&db).vault(&through(&vault, &fault)).login(&setup).start().await;
+    let backends = Backends::with_database(db, spec).await;
+    let Backends { db, vault, setup } = &backends;
+    let fault = vault.forwarder().await;
+    let mut leasehold = backends.leasehold_through(&fault).start().await;
     leasehold.wait_ready().await;
     slow.set(Mode::Delay(Duration::from_millis(100))).await;
     let rotating = tokio::spawn({
         let url = format!("http://{}/rotate", leasehold.listening("admin")[0]);
-        async move { reqwest::Client::new().post(url).send().await.map(|reply| reply.status()) }
+        async move {
+            reqwest::Client::new()
+                .post(url)
+                .header("leasehold-admin", "1")
+                .send()
+                .await
+                .map(|reply| reply.status())
+        }
     });
     let get = format!("GET /v1/{} ", setup.path);
     eventually(SOON, async || same(fault.handed_on(&get), 2)).await;
@@ -88,5 +97,5 @@ async fn a_credential_under_way_at_sigterm_is_awaited_and_given_back() {
 
     slow.set(Mode::Pass).await;
     assert!(!rotating.await.unwrap().is_ok_and(|status| status.is_success()));
-    gone(&vault, &setup, &db).await;
+    gone(vault, setup, db).await;
 }

@@ -5,18 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Logins, SOON};
-use crate::harness::{
-    Backends, Database, Fault, Leasehold, Mode, Setup, Spec, Vault, bench, eventually, leasehold, same,
-    through,
-};
+use crate::harness::{Backends, Builder, Forwarded, Leasehold, Mode, Spec, eventually, same};
 
-async fn start(db: &Database, vault: &Vault, setup: &Setup, standby: bool) -> Leasehold {
-    let builder = leasehold()
-        .upstream(db)
-        .vault(vault)
-        .login(setup)
-        .flag("--vault-client-timeout", "2s")
-        .flag("--limits-login-wait", "1s");
+async fn start(builder: Builder, standby: bool) -> Leasehold {
+    let builder = builder.flag("--vault-client-timeout", "2s").flag("--limits-login-wait", "5s");
     let builder = if standby { builder.switch("--standby") } else { builder };
     let leasehold = builder.start().await;
     leasehold.wait_ready().await;
@@ -28,19 +20,18 @@ async fn state_of(leasehold: &Leasehold, state: &str) -> f64 {
 }
 
 async fn wait_standby(leasehold: &Leasehold) {
-    eventually(SOON, async || same(state_of(leasehold, "standby").await, 1.0)).await;
+    // After an absence of Vault it is asked for again within a third of what the current lease has left.
+    eventually(SOON * 4, async || same(state_of(leasehold, "standby").await, 1.0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_runway_is_two_thirds_of_a_lease_with_one_and_a_third_without() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    // Of use for 17 s, and renewed after 10 to 11.4 s.
-    let setup = vault.setup(&db, Spec::new("app").ttl("20s", "1h")).await;
-    let (with, without) = tokio::join!(start(&db, &vault, &setup, true), start(&db, &vault, &setup, false));
+    // Of use for 37 s, and renewed after 22 to 24.7 s.
+    let backends = Backends::new(Spec::new("app").ttl("40s", "1h")).await;
+    let (with, without) = tokio::join!(start(backends.leasehold(), true), start(backends.leasehold(), false));
     wait_standby(&with).await;
     // Once each has been renewed they are half a period apart.
-    with.until_metric(SOON * 3, "renewals_total", &[("outcome", "ok")], 3.0).await;
+    with.until_metric(SOON * 7, "renewals_total", &[("outcome", "ok")], 3.0).await;
 
     let mut shortest = [f64::MAX; 2];
     let until = Instant::now() + Duration::from_secs(30);
@@ -53,20 +44,17 @@ async fn the_runway_is_two_thirds_of_a_lease_with_one_and_a_third_without() {
     }
 
     let [with_one, without_one] = shortest;
-    assert!(with_one > 17.0 * 0.55, "the shortest runway with a standby: {with_one}");
-    assert!(without_one < 17.0 * 0.45, "the shortest runway without: {without_one}");
+    assert!(with_one > 37.0 * 0.55, "the shortest runway with a standby: {with_one}");
+    assert!(without_one < 37.0 * 0.45, "the shortest runway without: {without_one}");
     assert_eq!(with.metrics().await.get("issuances_total", &[]), 2.0);
     assert_eq!(with.metrics().await.get("rotations_total", &[]), 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_revoked_while_vault_is_away_costs_no_login_with_one_and_all_of_them_without() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
-    let shown = through(&vault, &fault);
-    let (with, without) = tokio::join!(start(&db, &shown, &setup, true), start(&db, &shown, &setup, false));
+    let backends = Forwarded::new(Spec::new("app")).await;
+    let (db, fault) = (&backends.db, &backends.fault);
+    let (with, without) = tokio::join!(start(backends.leasehold(), true), start(backends.leasehold(), false));
     wait_standby(&with).await;
     let session = with.connect("app", db.name()).await;
     let current = session.user().await;
@@ -94,24 +82,22 @@ async fn a_lease_revoked_while_vault_is_away_costs_no_login_with_one_and_all_of_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn capped_leases_are_followed_by_what_stands_by_and_nobody_notices() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
-    // A renewal in the second half of 16 s is granted less than was asked for.
-    let setup = vault.setup(&db, Spec::new("app").ttl("15s", "16s")).await;
-    let mut leasehold = start(&db, &vault, &setup, true).await;
+    // The first renewal, after 8 s, is granted 8 s.
+    let backends = Backends::new(Spec::new("app").ttl("15s", "16s")).await;
+    let Backends { db, .. } = &backends;
+    let mut leasehold = start(backends.leasehold(), true).await;
     wait_standby(&leasehold).await;
     let states: Vec<String> =
         leasehold.generations().await.iter().map(|g| g["state"].as_str().unwrap().to_owned()).collect();
     assert_eq!(states, ["current", "standby"]);
-    let logins = Logins::through(&leasehold, &db);
+    let logins = Logins::through(&leasehold, db);
 
-    leasehold.until_metric(SOON * 6, "rotations_total", &[("reason", "standby")], 3.0).await;
+    leasehold.until_metric(SOON * 4, "rotations_total", &[("reason", "standby")], 3.0).await;
 
     logins.all_succeeded().await;
     let metrics = leasehold.metrics().await;
-    // Two that were renewed for the first time at about the same time are capped together. Then a fresh one is issued,
-    // which costs no login.
-    assert!(metrics.get("rotations_total", &[("reason", "capped")]) <= 3.0);
+    // Where the machine stands still for a second, the next one may not stand by yet; that costs nobody anything.
+    assert!(metrics.get("rotations_total", &[("reason", "capped")]) <= 1.0);
     assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
     leasehold.sigterm();
     assert!(leasehold.wait_exit().await.success());
@@ -120,8 +106,9 @@ async fn capped_leases_are_followed_by_what_stands_by_and_nobody_notices() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_on_command_brings_a_fresh_credential_and_another_to_stand_by() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let leasehold = start(&db, &vault, &setup, true).await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = start(backends.leasehold(), true).await;
     wait_standby(&leasehold).await;
     let before: Vec<String> = db.roles().await;
 

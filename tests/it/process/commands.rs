@@ -30,10 +30,48 @@ async fn run(toml: &str, variables: &[(&str, &str)], flags: &[&str]) -> Output {
     output(command).await
 }
 
+/// What `status` with these flags writes on a terminal of this size, with these variables, in five seconds at most.
+async fn on_a_terminal(admin: &str, flags: &str, size: (usize, usize), variables: &[(&str, &str)]) -> String {
+    let (rows, columns) = size;
+    let shown =
+        format!("stty rows {rows} cols {columns}; timeout 5 {} status {flags} --admin {admin}", BINARY);
+    // util-linux' script gives it the terminal.
+    let mut command = Command::new("script");
+    command.args(["-qec", &shown, "/dev/null"]).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    command.envs(variables.iter().copied());
+    text(&output(command).await.stdout).replace("\r\n", "\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_fits_the_terminal_that_it_is_watched_on_and_has_colours_where_they_are_wanted() {
+    let backends = Backends::new(Spec::new("app")).await;
+    let leasehold = backends.leasehold().start().await;
+    leasehold.wait_ready().await;
+    let admin = leasehold.listening("admin")[0].clone();
+
+    let coloured = on_a_terminal(&admin, "", (40, 120), &[("TERM", "xterm")]).await;
+    assert!(coloured.contains("\u{1b}[32mready\u{1b}[0m"), "{coloured:?}");
+    let plain = on_a_terminal(&admin, "", (40, 120), &[("TERM", "xterm"), ("NO_COLOR", "1")]).await;
+    assert!(plain.contains("  ready  ") && !plain.contains('\u{1b}'), "{plain:?}");
+
+    let watched = on_a_terminal(&admin, "--watch", (6, 50), &[("NO_COLOR", "1")]).await;
+    let frames: Vec<&str> = watched.split("\u{1b}[H").filter(|frame| !frame.is_empty()).collect();
+    // The time limit may have cut the last one.
+    let whole: Vec<&&str> = frames.iter().filter(|frame| frame.ends_with("\u{1b}[J")).collect();
+    assert!(!whole.is_empty(), "{watched:?}");
+    for frame in whole {
+        let lines: Vec<&str> = frame.trim_end_matches("\u{1b}[J").split_terminator("\u{1b}[K\n").collect();
+        assert_eq!(lines.len(), 5, "one line is the cursor's: {frame:?}");
+        assert!(lines.iter().all(|line| line.chars().count() <= 50), "{frame:?}");
+        assert!(lines[4].starts_with("… ") && lines[4].ends_with(" more lines"), "{frame:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_answer_with_text_and_exit_codes_that_scripts_can_use() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let mut leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, vault, setup } = &backends;
+    let mut leasehold = backends.leasehold().start().await;
     let waited = leasehold.command(&["wait", "--max", "10s"]).await;
     assert_eq!((waited.status.code(), text(&waited.stdout)), (Some(0), String::new()));
     let session = leasehold.connect("app", db.name()).await;
@@ -41,20 +79,45 @@ async fn commands_answer_with_text_and_exit_codes_that_scripts_can_use() {
     let table = text(&leasehold.command(&["status"]).await.stdout);
     let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[0][2..], ["serving"], "{table}");
-    assert_eq!(lines[3][..], ["ROUTE", "KIND", "READY", "RUNWAY", "SESSIONS", "NEXT", "VAULT", "PATH"]);
-    assert_eq!(lines[4][..3], ["app", "dynamic", "yes"], "{table}");
-    assert_eq!(lines[7][..4], ["app", "1", "current", "1"], "{table}");
-    assert!(table.contains(&session.user().await), "{table}");
+    assert_eq!(
+        lines[3][..],
+        ["ROUTE", "KIND", "USER", "DATABASE", "UPSTREAM", "STATE", "RUNWAY", "SESSIONS", "NEXT"]
+    );
+    assert_eq!(lines[4][..6], ["app", "dynamic", "*", "*", &db.server.addr(), "ready"], "{table}");
+    let user = session.user().await;
+    assert_eq!(
+        (&lines[7][..3], lines[7][3].get(..6)),
+        (&["app", "1", "current"][..], user.get(..6)),
+        "{table}"
+    );
+    assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
+    assert!(!table.contains('\u{1b}'), "no colours where there is no terminal: {table}");
     let json: Value = serde_json::from_slice(&leasehold.command(&["status", "--json"]).await.stdout).unwrap();
     let generations = &json["routes"][0]["generations"];
     assert_eq!(generations, &leasehold.status().await["routes"][0]["generations"]);
 
     let rotated = leasehold.command(&["rotate", "app"]).await;
     assert_eq!(text(&rotated.stdout), "app: generation 2 is published\n");
-    let unknown = leasehold.command(&["rotate", "nobody"]).await;
-    assert_eq!((unknown.status.code(), text(&unknown.stdout)), (Some(1), String::new()));
-    assert_eq!(text(&unknown.stderr), "leasehold: no such route\n");
+    for (wanted, said) in [
+        ("nobody", "leasehold: no such route; there is app\n"),
+        ("aap", "leasehold: no such route; did you mean app?\n"),
+    ] {
+        let unknown = leasehold.command(&["rotate", wanted]).await;
+        assert_eq!((unknown.status.code(), text(&unknown.stdout)), (Some(1), String::new()));
+        assert_eq!(text(&unknown.stderr), said);
+    }
     assert_eq!(leasehold.command(&["rotate", "--drain=soon"]).await.status.code(), Some(64));
+    let apart = leasehold.command(&["rotate", "--drain", "5s"]).await;
+    assert_eq!(apart.status.code(), Some(64), "5s is no route");
+    assert!(text(&apart.stderr).contains("as in --drain=5s"), "{apart:?}");
+
+    for (level, opened) in [("info", 1), ("debug", 2)] {
+        let set = leasehold.command(&["log-level", level]).await;
+        assert_eq!((set.status.code(), text(&set.stdout)), (Some(0), format!("log level {level}\n")));
+        leasehold.connect("app", db.name()).await.close().await;
+        eventually(SOON, async || same(leasehold.log().messages("session opened").len(), opened)).await;
+    }
+    assert_eq!(leasehold.admin(Method::POST, "/log?level=loud").await.status, 400);
 
     vault.delete(&format!("{}/roles/app", setup.mount())).await;
     let failed = leasehold.command(&["rotate"]).await;
@@ -98,8 +161,8 @@ async fn waiting_in_vain_says_what_is_missing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_configuration_is_one_line_that_names_the_place_and_binds_nothing() {
-    let (held_by_us, listen) = held();
-    drop(held_by_us);
+    // No other test binds at this address of loopback.
+    let listen = TcpListener::bind("127.0.7.1:0").unwrap().local_addr().unwrap().to_string();
     let route = "[[route]]\nupstream = \"postgresql://db/\"\nvault_path = \"database/creds/app\"\n";
     let good = format!("listen = \"{listen}\"\nhttp = \"off\"\nadmin = \"off\"\n");
     let two = "[[route]]\nuser = \"*\"\nname = \"b\"\nupstream = \"postgresql://db/\"\nvault_path = \"database/creds/b\"\n";
@@ -111,8 +174,7 @@ async fn a_wrong_configuration_is_one_line_that_names_the_place_and_binds_nothin
         (format!("{good}log_level = 7\n"), 4, "log_level: "),
         (format!("{good}= = =\n"), 4, ""),
         (format!("{good}{route}state_file = \"/x\"\n"), 7, "route: unknown key"),
-        (format!("{good}hardening = \"x\"\n{route}"), 4, "hardening: not supported yet"),
-        (format!("{good}{route}reuse = true\n"), 7, "route.reuse: not supported yet"),
+        (format!("{good}{route}vault = \"x\"\n"), 7, "route.vault: not supported yet"),
         (format!("{good}{route}{two}"), 4, "route.user: with several routes"),
         (format!("{good}{route}").replace("creds/app", "roles/app"), 6, "route.vault_path: "),
         (format!("{good}[limits]\nconnect_timeout = \"0s\"\n{route}"), 5, "limits.connect_timeout: "),
@@ -144,9 +206,9 @@ async fn a_secret_where_none_belongs_is_refused_and_not_repeated() {
     ] {
         let by_flag = run("", &token, &[&["--upstream", uri], &flags[..]].concat()).await;
         let toml = format!("[[route]]\nvault_path = \"database/creds/app\"\nupstream = \"{uri}\"\n");
-        for output in [by_flag, run(&toml, &token, &[]).await] {
+        for (output, code) in [(by_flag, 64), (run(&toml, &token, &[]).await, 78)] {
             let said = text(&output.stderr);
-            assert_eq!(output.status.code(), Some(78), "{uri}: {said}");
+            assert_eq!(output.status.code(), Some(code), "{uri}: {said}");
             assert!(!said.contains("hunter2"), "{said}");
             assert!(said.contains("upstream"), "{said}");
         }
@@ -170,16 +232,21 @@ async fn a_secret_where_none_belongs_is_refused_and_not_repeated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_ends_it_with_71_and_says_which() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
+    let backends = Backends::new(Spec::new("app")).await;
     let (_held, addr) = held();
     for listener in ["--listen", "--http", "--admin"] {
-        let (status, log) =
-            leasehold().upstream(&db).vault(&vault).login(&setup).flag(listener, &addr).run_to_end().await;
+        let (status, log) = backends.leasehold().flag(listener, &addr).run_to_end().await;
         assert_eq!(status.code(), Some(71), "{listener}: {}", log.0);
         let said = log.0.lines().find(|line| line.starts_with("leasehold: ")).unwrap();
         assert!(said.contains(&addr) && said.matches("in use").count() == 1, "{listener}: {said}");
+        assert!(said.contains(&format!("(pid {})", std::process::id())), "who has it: {said}");
+        assert!(said.ends_with(&format!("; {listener} names another address")), "{said}");
     }
-    assert!(vault.leases(&setup.path).await.is_empty(), "nothing was asked of Vault");
+    let (_also, other) = held();
+    let (_, log) = backends.leasehold().flag("--listen", &addr).flag("--http", &other).run_to_end().await;
+    let said: Vec<_> = log.0.lines().filter(|line| line.contains(" in use ")).collect();
+    assert!(said.len() == 2 && said[0].contains(&addr) && said[1].contains(&other), "each at once: {said:?}");
+    assert!(backends.vault.leases(&backends.setup.path).await.is_empty(), "nothing was asked of Vault");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::harness::{Backends, Fault, Leasehold, Mode, Raw, SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Leasehold, Mode, Raw, SOON, Spec, bench, eventually, leasehold, same};
 
 /// Open files of a process.
 fn files(leasehold: &Leasehold) -> usize {
@@ -23,13 +23,10 @@ fn resident(leasehold: &Leasehold) -> usize {
 async fn a_thousand_clients_come_at_once_go_and_stay_and_all_are_drained() {
     let conf = serde_json::json!({"max_connections": "1100", "shared_buffers": "32MB"});
     let server = bench().own_postgres(serde_json::json!({"version": "system", "conf": conf})).await;
-    let db = server.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
-    let mut leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
-        .login(&setup)
+    let backends = Backends::on(&server, Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, vault, setup } = &backends;
+    let mut leasehold = backends
+        .leasehold()
         .flag("--log-level", "info")
         .flag("--limits-connect-timeout", "60s")
         .start()
@@ -82,7 +79,7 @@ async fn a_thousand_clients_come_at_once_go_and_stay_and_all_are_drained() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_without_a_credential_is_told_57p03_in_time_and_leaves_nothing_behind() {
     let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let away = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
+    let away = vault.forwarder().await;
     away.set(Mode::Refuse).await;
     let leasehold = leasehold()
         .upstream(&db)

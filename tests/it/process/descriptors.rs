@@ -6,9 +6,7 @@ use rustix::process::Resource;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::harness::{
-    Backends, Builder, Leasehold, Raw, SOON, Scene, Spec, bench, eventually, key, leasehold, same,
-};
+use crate::harness::{Backends, Builder, Leasehold, Raw, SOON, Scene, Spec, bench, eventually, key, same};
 
 const TOLD: &str = "the proxy has no file descriptors left";
 
@@ -57,8 +55,9 @@ async fn with_a_low_limit_clients_are_turned_away_and_no_lease_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_say_nothing_count_and_keep_no_probe_and_no_command_waiting() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).limit_files(64).start().await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().limit_files(64).start().await;
     leasehold.wait_ready().await;
     let (mut running, frames) = Raw::login(leasehold.addr(), "app", db.name()).await;
     let cancel = key(&frames);
@@ -99,8 +98,9 @@ async fn assert_told(leasehold: &Leasehold, database: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_soft_limit_is_raised_to_the_hard_one() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let describe = || leasehold().upstream(&db).vault(&vault).login(&setup);
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
+    let describe = || backends.leasehold();
     let leasehold = describe().limit_files_softly(40, 1_000).start().await;
     leasehold.wait_ready().await;
     let mut sessions = Vec::new();

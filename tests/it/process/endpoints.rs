@@ -6,17 +6,21 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::harness::{Backends, Spec, leasehold};
+use crate::harness::{Backends, Spec};
 use crate::process::{OnSockets, http_lines, run_command};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_are_on_both_addresses_and_commands_on_admin_alone() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let mut leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let mut leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let [http, admin] = ["http", "admin"].map(|name| leasehold.listening(name)[0].clone());
     let ask = async |addr: &str, request: &str| {
-        http_lines(addr, &[&format!("{request} HTTP/1.1"), &format!("Host: {addr}")]).await.0
+        let lines = [format!("{request} HTTP/1.1"), format!("Host: {addr}"), "leasehold-admin: 1".to_owned()];
+        http_lines(addr, &lines.each_ref().map(String::as_str)).await.0
+    };
+    let forged = async |request: &str| {
+        http_lines(&admin, &[&format!("{request} HTTP/1.1"), &format!("Host: {admin}")]).await
     };
 
     for path in ["/livez", "/liveness", "/startup", "/readyz", "/readiness", "/metrics"] {
@@ -37,17 +41,24 @@ async fn probes_are_on_both_addresses_and_commands_on_admin_alone() {
     assert_eq!(ask(&admin, "DELETE /quitquitquit").await, 405);
     assert_eq!(ask(&admin, "POST /rotate?route=nobody").await, 404);
     assert_eq!(ask(&admin, "POST /rotate?drain=soon").await, 400);
+    // What an app can be made to send has no header of a stranger's choice.
+    for request in ["POST /rotate", "POST /rotate?drain=0s", "POST /reload", "POST /quitquitquit"] {
+        let (code, text) = forged(request).await;
+        assert!(code == 403 && text.contains("leasehold-admin"), "{request}: {code} {text}");
+    }
+    assert_eq!(forged("GET /status").await.0, 200);
+    assert_eq!(ask(&admin, "GET /quitquitquit").await, 405);
     assert_eq!(leasehold.generations().await[0]["generation"], 1, "nothing of that rotated");
     assert_eq!(ask(&admin, "POST /rotate").await, 200);
     assert_eq!(leasehold.generations().await.last().unwrap()["generation"], 2);
-    assert_eq!(ask(&admin, "GET /quitquitquit").await, 200);
+    assert_eq!(ask(&admin, "POST /quitquitquit").await, 200);
     assert_eq!(leasehold.wait_exit().await.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_web_page_is_kept_away_from_admin_and_a_probe_is_not_from_http() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let [http, admin] = ["http", "admin"].map(|name| leasehold.listening(name)[0].clone());
     let host = format!("Host: {admin}");
@@ -62,9 +73,10 @@ async fn a_web_page_is_kept_away_from_admin_and_a_probe_is_not_from_http() {
         &[&host, "Host: rebound.example.com"],
         &[],
     ] {
-        for request in ["GET /status", "POST /rotate", "GET /quitquitquit", "GET /readyz", "GET /metrics"] {
+        for request in ["GET /status", "POST /rotate", "POST /quitquitquit", "GET /readyz", "GET /metrics"] {
             let line = format!("{request} HTTP/1.1");
-            let (status, _) = http_lines(&admin, &[&[line.as_str()], headers].concat()).await;
+            let lines = [&[line.as_str(), "leasehold-admin: 1"], headers].concat();
+            let (status, _) = http_lines(&admin, &lines).await;
             assert_eq!(status, 403, "{request} with {headers:?}");
         }
     }
@@ -80,8 +92,9 @@ async fn a_web_page_is_kept_away_from_admin_and_a_probe_is_not_from_http() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_has_the_keys_and_forms_that_are_promised() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, vault, setup } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let old = leasehold.connect("app", db.name()).await;
     let leases = vault.leases(&setup.path).await;
@@ -111,6 +124,9 @@ async fn status_has_the_keys_and_forms_that_are_promised() {
         keys(route),
         set(&[
             "name",
+            "user",
+            "database",
+            "upstream",
             "vault_path",
             "kind",
             "ready",
@@ -119,17 +135,20 @@ async fn status_has_the_keys_and_forms_that_are_promised() {
             "next_action",
             "next_action_at",
             "last_error",
+            "credential_error",
             "unsaved",
             "generations",
         ])
     );
     assert_eq!((&route["name"], &route["kind"]), (&"app".into(), &"dynamic".into()));
     assert_eq!(route["vault_path"], setup.path);
+    assert_eq!((&route["user"], &route["database"]), (&"*".into(), &"*".into()));
+    assert_eq!(route["upstream"], db.server.addr());
     assert_eq!((&route["ready"], &route["sessions"]), (&true.into(), &1.into()));
     let runway = route["runway_seconds"].as_f64().unwrap();
     assert!((3_000.0..3_600.0).contains(&runway), "{runway}");
     time(&route["next_action_at"]);
-    assert_eq!(keys(&route["last_error"]), set(&["at", "kind", "past"]));
+    assert_eq!(keys(&route["last_error"]), set(&["at", "kind", "reason", "past"]));
     time(&route["last_error"]["at"]);
     let [first, second] = &route["generations"].as_array().unwrap()[..] else { panic!("{status}") };
     for generation in [first, second] {
@@ -161,8 +180,9 @@ async fn status_has_the_keys_and_forms_that_are_promised() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn admin_may_be_a_socket_for_its_owner_alone_or_off() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
-    let mut running = OnSockets::start(&db, &vault, &setup, Stdio::null(), &[]).await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, vault, setup } = &backends;
+    let mut running = OnSockets::start(db, vault, setup, Stdio::null(), &[]).await;
     let mode = |path: std::path::PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(running.admin_socket()), 0o600);
     assert_eq!(mode(running.client_socket()), 0o660);
@@ -174,7 +194,7 @@ async fn admin_may_be_a_socket_for_its_owner_alone_or_off() {
     assert_eq!(running.wait_exit().await.code(), Some(0));
     assert!(!running.admin_socket().exists() && !running.client_socket().exists());
 
-    let off = leasehold().upstream(&db).vault(&vault).login(&setup).flag("--admin", "off").start().await;
+    let off = backends.leasehold().flag("--admin", "off").start().await;
     off.wait_ready().await;
     let lines = off.log().messages("listening").len();
     assert_eq!(lines, 2, "client and http, and nothing else");

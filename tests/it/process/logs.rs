@@ -38,6 +38,67 @@ async fn lines_are_text_for_people_or_one_json_object_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_thread_the_reason_and_the_log_reach_stderr_all_the_same() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap().to_string();
+    for (listen, reason) in [
+        ("127.0.0.1:0", "leasehold: the log's thread cannot be started"),
+        // What is wrong with the settings goes first.
+        (taken.as_str(), "leasehold: cannot listen on "),
+    ] {
+        let without_threads = leasehold()
+            .upstream_uri("postgresql://127.0.0.1:1/?sslmode=disable")
+            .vault_addr("http://127.0.0.1:1")
+            .path("database/creds/app")
+            .env("VAULT_TOKEN", "none")
+            .flag("--listen", listen)
+            // No machine has so much memory for the stack of a thread.
+            .env("RUST_MIN_STACK", &(1_u64 << 60).to_string());
+        let (status, log) = without_threads.run_to_end().await;
+        assert_eq!(status.code(), Some(71), "{}", log.0);
+        assert!(log.0.contains(reason), "{}", log.0);
+        assert_eq!(
+            log.messages("the process is restricted").len(),
+            usize::from(listen != taken),
+            "{}",
+            log.0
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_start_says_what_is_served_and_then_where_to_connect() {
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, setup, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
+    leasehold.wait_ready().await;
+    let ready = format!("ready: postgresql://app@localhost:{}/<database>", leasehold.addr().port());
+    eventually(SOON, async || same(leasehold.log().messages(&ready).len(), 1)).await;
+    let log = leasehold.log();
+    let route = log.messages("serves a route").remove(0);
+    assert_eq!((&route["user"], &route["database"]), (&"*".into(), &"*".into()), "{route}");
+    assert_eq!(route["vault.path"], setup.path.as_str(), "{route}");
+    assert_eq!(route["upstream"], db.server.addr().to_string(), "{route}");
+    let login = log.messages("logs in to Vault").remove(0);
+    assert_eq!((&login["auth.method"], &login["auth.mount"]), (&"approle".into(), &"approle".into()));
+    assert!(!login.to_string().contains(&setup.role_id()), "{login}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_start_says_to_people_what_the_policy_does_not_allow() {
+    let without = Spec::new("app").policy("path \"sys/leases/renew\" { capabilities = [\"deny\"] }");
+    let backends = Backends::new(without).await;
+    let leasehold = backends.leasehold().flag("--log-format", "text").spawn().await;
+    eventually(SOON, async || {
+        let log = leasehold.log().0;
+        let said = log.lines().filter(|line| line.contains("the policy does not allow it"));
+        let paths: Vec<_> = said.filter_map(|line| line.split("vault.path=").nth(1)).collect();
+        same(paths.iter().filter(|line| line.starts_with("sys/leases/renew capability=update")).count(), 1)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_nobody_takes_holds_nobody_up_and_its_dropped_lines_are_counted() {
     let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
 
@@ -83,12 +144,11 @@ async fn a_log_that_nobody_takes_holds_nobody_up_and_its_dropped_lines_are_count
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logins_that_fail_by_the_hundred_are_a_few_lines_with_a_count() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
     let away = Fault::before(&db.server.addr()).await;
-    let leasehold = leasehold()
-        .upstream_uri(&format!("postgresql://{}/?sslmode=disable", away.addr()))
-        .vault(&vault)
-        .login(&setup)
+    let leasehold = backends
+        .leasehold_at(&format!("postgresql://{}/?sslmode=disable", away.addr()))
         .flag("--log-level", "info")
         .start()
         .await;

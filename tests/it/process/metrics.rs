@@ -2,19 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::harness::{Backends, SOON, Spec, eventually, leasehold, same};
+use crate::harness::{Backends, SOON, Spec, eventually, same};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_is_there_after_a_story_with_labels_of_enums_alone() {
-    let Backends { db, vault, setup } =
-        Backends::new(Spec::new("app").ttl("12s", "1h").policy(Spec::MAY_REVOKE)).await;
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
-        .login(&setup)
-        .flag("--limits-replica-grace", "1s")
-        .start()
-        .await;
+async fn every_metric_is_documented_and_there_after_a_story_with_labels_of_enums_alone() {
+    let backends = Backends::new(Spec::new("app").ttl("12s", "1h").policy(Spec::MAY_REVOKE)).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().flag("--limits-replica-grace", "1s").start().await;
     leasehold.wait_ready().await;
     let session = leasehold.connect("app", db.name()).await;
     assert!(session.cancel_token().cancel_query(tokio_postgres::NoTls).await.is_ok());
@@ -40,138 +34,79 @@ async fn every_metric_is_there_after_a_story_with_labels_of_enums_alone() {
 
     let text = leasehold.http("/metrics").await.text;
 
-    let promised: BTreeMap<&str, (&str, &[&str])> =
-        PROMISED.iter().map(|(name, kind, labels)| (*name, (*kind, *labels))).collect();
-    for (name, (kind, _)) in &promised {
-        assert!(text.contains(&format!("# TYPE leasehold_{name} {kind}\n")), "{name} in {text}");
-        assert!(text.contains(&format!("# HELP leasehold_{name} ")), "{name} in {text}");
-    }
-    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
-        let series = line.rsplit_once(' ').unwrap().0.strip_prefix("leasehold_").expect(line);
-        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-        let name = ["_bucket", "_sum", "_count"]
-            .iter()
-            .filter_map(|suffix| name.strip_suffix(suffix))
-            .find(|base| promised.contains_key(base))
-            .unwrap_or(name);
-        let (_, wanted) = promised.get(name).unwrap_or_else(|| panic!("{line} is not promised"));
-        let labels: Vec<_> =
-            labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty()).collect();
-        let mut seen = Vec::new();
-        for label in labels {
-            let (key, value) = label.split_once('=').unwrap();
-            if key == "le" {
-                continue;
+    let documented = documented();
+    let exported = exported(&text);
+    let seen: BTreeSet<&String> = exported.keys().collect();
+    assert_eq!(seen, documented.keys().collect(), "those of docs/operations.md");
+    for (name, series) in &exported {
+        let Documented { kind, labels, words } = &documented[name];
+        assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name} in {text}");
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} in {text}");
+        for seen in series {
+            let keys: BTreeSet<String> = seen.keys().cloned().collect();
+            assert_eq!(&keys, labels, "{name} {seen:?}");
+            for (key, value) in seen {
+                let known = match key.as_str() {
+                    "route" => ["app", ""].contains(&value.as_str()),
+                    "version" => value == env!("CARGO_PKG_VERSION"),
+                    // A row without words has those of the other rows with this label.
+                    key if words.is_empty() => documented
+                        .values()
+                        .any(|other| other.labels.contains(key) && other.words.contains(value)),
+                    _ => words.contains(value),
+                };
+                assert!(known, "{name}: {value} is no word of {key} in docs/operations.md");
             }
-            seen.push(key);
-            let value = value.trim_matches('"');
-            let known = match key {
-                "route" => ["app", ""].contains(&value),
-                "version" => value == env!("CARGO_PKG_VERSION"),
-                key => WORDS.iter().any(|(label, words)| *label == key && words.contains(&value)),
-            };
-            assert!(known, "{line}: {value} is no word of {key}");
         }
-        assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), wanted.iter().copied().collect(), "{line}");
     }
 }
 
-/// The metrics, with their types and labels.
-const PROMISED: [(&str, &str, &[&str]); 22] = [
-    ("sessions", "gauge", &["route"]),
-    ("sessions_opened_total", "counter", &["route"]),
-    ("sessions_closed_total", "counter", &["route", "cause"]),
-    ("login_seconds", "histogram", &["route"]),
-    ("login_failures_total", "counter", &["route", "reason"]),
-    ("suspect_logins_total", "counter", &["route"]),
-    ("generations", "gauge", &["route", "state"]),
-    ("lease_runway_seconds", "gauge", &["route"]),
-    ("lease_ends_timestamp_seconds", "gauge", &["route"]),
-    ("issuances_total", "counter", &["route", "outcome"]),
-    ("proofs_total", "counter", &["route", "outcome"]),
-    ("rotations_total", "counter", &["route", "reason"]),
-    ("renewals_total", "counter", &["route", "outcome"]),
-    ("revocations_total", "counter", &["route", "outcome"]),
-    ("vault_requests_total", "counter", &["operation", "outcome"]),
-    ("vault_request_seconds", "histogram", &["operation"]),
-    ("vault_last_success_timestamp_seconds", "gauge", &[]),
-    ("relayed_bytes_total", "counter", &["route", "direction"]),
-    ("cancel_requests_total", "counter", &["outcome"]),
-    ("handshake_failures_total", "counter", &["reason"]),
-    ("log_lines_dropped_total", "counter", &[]),
-    ("build_info", "gauge", &["version"]),
-];
+/// A row of the table of metrics.
+struct Documented {
+    kind: &'static str,
+    labels: BTreeSet<String>,
+    /// Everything between backticks in its text: the words of its labels are among them.
+    words: BTreeSet<String>,
+}
 
-/// The words of each label but `route` and `version`.
-const WORDS: [(&str, &[&str]); 6] = [
-    ("cause", &["client", "upstream", "drain", "lease_end", "lease_end_cut", "revoked", "shutdown", "error"]),
-    ("state", &["candidate", "standby", "current", "retiring", "lost"]),
-    ("direction", &["upstream", "client"]),
-    (
-        "operation",
-        &[
-            "login",
-            "look_up",
-            "health",
-            "issue",
-            "renew",
-            "look_up_lease",
-            "revoke",
-            "renew_token",
-            "revoke_token",
-        ],
-    ),
-    (
-        "reason",
-        &[
-            // Of logins.
-            "no_route",
-            "no_credential",
-            "refused",
-            "unreachable",
-            "limit",
-            "timeout",
-            "upstream_error",
-            "protocol",
-            // Of rotations.
-            "schedule",
-            "capped",
-            "not_renewable",
-            "token",
-            "revoked",
-            "command",
-            "reload",
-            "standby",
-            // Of handshakes.
-            "hangup",
-            "io",
-            "ahead_of_answer",
-            "asked_twice",
-            "direct_tls",
-            "unsupported_protocol",
-            "malformed",
-        ],
-    ),
-    (
-        "outcome",
-        &[
-            "ok",
-            "refused",
-            "failed",
-            "unprovable",
-            "capped",
-            "forbidden",
-            "terminal",
-            "lease",
-            "token",
-            "denied",
-            "client_error",
-            "server_error",
-            "timeout",
-            "unreachable",
-            "known",
-            "forwarded",
-            "limited",
-        ],
-    ),
-];
+/// The table of docs/operations.md, by the metrics' whole names.
+fn documented() -> BTreeMap<String, Documented> {
+    let text = include_str!("../../../docs/operations.md");
+    let (_, section) = text.split_once("\n## Metrics\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let row = |line: &'static str| {
+        let [_, name, labels, text, _] = &line.split('|').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let name = name.trim().trim_matches('`');
+        let name = if name.starts_with("process_") { name.to_owned() } else { format!("leasehold_{name}") };
+        let kind = match text.trim() {
+            text if text.starts_with("histogram") => "histogram",
+            _ if name.ends_with("_total") => "counter",
+            _ => "gauge",
+        };
+        (name, Documented { kind, labels: quoted(labels), words: quoted(text) })
+    };
+    let rows: BTreeMap<_, _> = section.lines().filter(|line| line.starts_with("| `")).map(row).collect();
+    assert!(rows.len() > 25, "{:?}", rows.keys());
+    rows
+}
+
+/// What is between backticks.
+fn quoted(text: &str) -> BTreeSet<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The labels of every series, by the metrics' names.
+fn exported(text: &str) -> BTreeMap<String, Vec<BTreeMap<String, String>>> {
+    let mut all = BTreeMap::<String, Vec<_>>::new();
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let (series, _) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+        let histogram = base.filter(|base| text.contains(&format!("# TYPE {base} histogram\n")));
+        let labels = labels.trim_end_matches('}').split(',').filter_map(|label| label.split_once('='));
+        let labels = labels.filter(|(key, _)| *key != "le");
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.trim_matches('"').to_owned()));
+        all.entry(histogram.unwrap_or(name).to_owned()).or_default().push(labels.collect());
+    }
+    all
+}

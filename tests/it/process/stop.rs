@@ -37,7 +37,7 @@ async fn accepts(addr: SocketAddr) -> bool {
 async fn until_the_minimum_it_is_not_ready_but_lets_clients_in_and_then_closes_idle_sessions_alone() {
     let backends = Backends::that_may_revoke().await;
     let db = &backends.db;
-    let mut leasehold = backends.stopping("4s", "60s").start().await;
+    let mut leasehold = backends.stopping("8s", "60s").start().await;
     leasehold.wait_ready().await;
     let idle = leasehold.connect("app", db.name()).await;
     let (mut busy, _) = Raw::login(leasehold.addr(), "app", db.name()).await;
@@ -57,7 +57,7 @@ async fn until_the_minimum_it_is_not_ready_but_lets_clients_in_and_then_closes_i
     assert_eq!(idle.value("SELECT 2").await, "2");
 
     assert_eq!(idle.ended().await.as_deref(), Some("57P01"));
-    assert!(asked_at.elapsed() >= Duration::from_secs(4));
+    assert!(asked_at.elapsed() >= Duration::from_secs(8));
     assert_eq!(late.ended().await.as_deref(), Some("57P01"));
     eventually(SOON, async || same(accepts(leasehold.addr()).await, false)).await;
     let inserted = busy.query("INSERT INTO kept VALUES (1)").await;
@@ -140,6 +140,7 @@ async fn a_second_term_ends_it_now() {
     leasehold.wait_ready().await;
     let (mut session, _) = Raw::login(leasehold.addr(), "app", backends.db.name()).await;
     session.query("BEGIN").await;
+    let role = backends.db.roles().await.remove(0);
     leasehold.sigterm();
     eventually(SOON, async || same(leasehold.http("/readyz").await.status, 503)).await;
 
@@ -148,6 +149,12 @@ async fn a_second_term_ends_it_now() {
     assert_eq!(leasehold.wait_exit().await.code(), Some(0));
     session.until("E").await;
     assert_eq!(session.recv().await, None);
+    let log = leasehold.log();
+    let waits = log.lines().into_iter().find(|line| line["message"].to_string().contains("a second signal"));
+    let waits = waits.expect("the first signal says what is waited for");
+    assert_eq!((&waits["sessions"], &waits["leases"]), (&1.into(), &1.into()), "{waits}");
+    let left = log.messages("left to lapse").remove(0);
+    assert_eq!(left["lease.role"].as_str(), Some(role.as_str()), "{left}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +165,7 @@ async fn a_stop_hook_and_the_signal_behind_it_are_one_request() {
     let (mut session, _) = Raw::login(leasehold.addr(), "app", backends.db.name()).await;
     session.query("BEGIN").await;
     for _ in 0..2 {
-        assert_eq!(leasehold.admin(reqwest::Method::GET, "/quitquitquit").await.status, 200);
+        assert_eq!(leasehold.admin(reqwest::Method::POST, "/quitquitquit").await.status, 200);
     }
     leasehold.sigterm();
     eventually(SOON, async || same(leasehold.log().messages("shutdown requested").len(), 3)).await;

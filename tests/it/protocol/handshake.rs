@@ -44,6 +44,8 @@ async fn psql_gets_in_by_ipv4_ipv6_and_unix_socket() {
             &[][..],
             &[("PGSSLMODE", "prefer"), ("PGGSSENCMODE", "prefer")],
             &[("PGSSLMODE", "disable"), ("PGGSSENCMODE", "disable")],
+            // Nobody asks for it.
+            &[("PGPASSWORD", "of no role")],
         ] {
             let answer = psql(host, port, scene.db.name(), environment).await;
             assert!(answer.status.success(), "{host} {environment:?}: {answer:?}");
@@ -101,13 +103,15 @@ async fn listeners_beyond_this_machine_need_a_word() {
         assert!(log.0.contains("--listen-public allows it"), "{}", log.0);
         assert!(log.messages("listening").is_empty(), "nothing was bound");
     }
-    let builder = leasehold().upstream(&scene.db).login(&scene.setup);
-    let public = builder
-        .vault_addr("http://127.0.0.1:1")
-        .flag("--listen", "0.0.0.0:0")
-        .switch("--listen-public")
-        .start()
-        .await;
+    // The word alone does not do: somebody must be kept out.
+    let public = || {
+        let builder = leasehold().upstream(&scene.db).login(&scene.setup).vault_addr("http://127.0.0.1:1");
+        builder.flag("--listen", "0.0.0.0:0").switch("--listen-public")
+    };
+    let (status, log) = public().run_to_end().await;
+    assert_eq!(status.code(), Some(78));
+    assert!(log.0.contains("--tls-client-ca-file") && log.0.contains("--allow-addresses"), "{}", log.0);
+    let public = public().flag("--allow-addresses", "10.0.0.0/8").start().await;
     assert!(public.listening("client")[0].starts_with("0.0.0.0:"));
 }
 
@@ -226,7 +230,7 @@ async fn what_is_no_client_ends_itself_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_says_too_little_is_closed_in_time() {
     let scene = Scene::with(&bench().postgres().await, Spec::new("app"), |builder, db| {
-        builder.upstream(db).flag("--limits-handshake-timeout", "300ms")
+        builder.upstream(db).flag("--limits-handshake-timeout", "5s")
     })
     .await;
     let mut silent = scene.leasehold.connect_raw().await;
@@ -293,7 +297,7 @@ async fn an_error_behind_authentication_ok_comes_with_what_came_before_it() {
     let options =
         json!({"version": "18", "hba": ["host all all all trust"], "conf": {"log_connections": "off"}});
     let server = bench().own_postgres(options).await;
-    let scene = Scene::on(&server).await;
+    let scene = Scene::with(&server, Spec::new("app"), |builder, db| builder.upstream(db).trusted()).await;
     scene.db.admin.batch_execute("CREATE ROLE app LOGIN").await.unwrap();
     let direct = server.addr().parse().unwrap();
     let database = scene.db.name();

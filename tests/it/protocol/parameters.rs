@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::harness::{
-    Fault, Frame, Raw, SOON, Scene, Server, Spec, bench, eventually, leasehold, same, startup_body, tags,
+    Backends, Fault, Frame, Raw, SOON, Scene, Server, Spec, bench, eventually, leasehold, same, startup_body,
+    tags,
 };
 
 /// The value of a one-row query.
@@ -85,11 +86,10 @@ async fn with_role(server: &Server, role: &str) -> (Scene, String) {
     let quoted = format!("\"{}\"", role.replace('"', "\"\""));
     let owner = db.owner();
     db.admin.batch_execute(&format!("CREATE ROLE {quoted}; GRANT {quoted} TO {owner}")).await.unwrap();
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
-    let builder = leasehold().vault(&vault).login(&setup).upstream(&db);
-    let leasehold = builder.flag("--set-role", &role).start().await;
+    let backends = Backends::with_database(db, Spec::new("app")).await;
+    let leasehold = backends.leasehold().flag("--set-role", &role).start().await;
     leasehold.wait_ready().await;
+    let Backends { db, setup, .. } = backends;
     (Scene { db, setup, leasehold }, role)
 }
 
@@ -138,15 +138,10 @@ async fn a_database_in_the_uri_is_the_only_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_picks_the_route_and_a_stranger_has_none() {
     let server = bench().postgres().await;
-    let (db, vault) = (server.database().await, bench().vault().await);
-    let reader = vault.setup(&db, Spec::new("reader")).await;
-    let writer = vault
-        .setup(
-            &db,
-            Spec::new("writer")
-                .policy(&format!("path \"{}\" {{ capabilities = [\"read\"] }}\n", reader.path)),
-        )
-        .await;
+    let backends = Backends::on(&server, Spec::new("reader")).await;
+    let Backends { db, vault, setup: reader } = &backends;
+    let may_read = format!("path \"{}\" {{ capabilities = [\"read\"] }}\n", reader.path);
+    let writer = backends.another(Spec::new("writer").policy(&may_read)).await;
     let route = |user: &str, path: &str| {
         format!(
             "[[route]]\nname = '{user}'\nuser = '{user}'\nvault_path = '{path}'\n\
@@ -155,7 +150,7 @@ async fn a_user_picks_the_route_and_a_stranger_has_none() {
         )
     };
     let leasehold = leasehold()
-        .vault(&vault)
+        .vault(vault)
         .approle(&writer)
         .config_toml(&(route("reader", &reader.path) + &route("writer", &writer.path)))
         .start()
@@ -250,4 +245,37 @@ async fn the_servers_startup_errors_reach_the_client_unchanged() {
         assert_eq!(scene.leasehold.metrics().await.get("suspect_logins_total", &[]), 0.0);
         assert_eq!(scene.leasehold.generations().await.len(), 1, "none of it is the credential's fault");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_names_the_process_behind_what_the_client_wrote_and_cuts_nothing_of_it() {
+    let server = bench().postgres_18().await;
+    let scene = Scene::with(&server, Spec::new("app"), |builder, db| {
+        builder.upstream(db).switch("--tag-application-name").flag("--warm", "2")
+    })
+    .await;
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    // Its last 32 bytes.
+    let host = &host.trim()[host.trim().len().saturating_sub(32)..];
+    let tag = format!("leasehold@{host}:{}", scene.leasehold.pid());
+    let long = "x".repeat(63);
+    let seen = async |parameters: &[(&str, &str)]| {
+        let (mut raw, _) = scene.raw_with(Raw::PROTOCOL_3_0, parameters).await;
+        let sql = "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+        value(&raw.query(sql).await)
+    };
+    // The second one may be a session that was logged in ahead of need.
+    for _ in 0..2 {
+        assert_eq!(seen(&[("application_name", "web")]).await, format!("web {tag}"));
+    }
+    assert_eq!(seen(&[]).await, tag);
+    assert_eq!(seen(&[("application_name", &long)]).await, long);
+    assert_eq!(seen(&[("options", "-c application_name=batch")]).await, "batch");
+    // What the client wrote is what leasehold itself shows.
+    let (_raw, _) = scene.raw_with(Raw::PROTOCOL_3_0, &[("application_name", "web")]).await;
+    let listed = scene.leasehold.command(&["sessions", "--json"]).await;
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let names: Vec<_> =
+        listed["sessions"].as_array().unwrap().iter().map(|one| &one["application_name"]).collect();
+    assert!(names.contains(&&json!("web")), "{names:?}");
 }

@@ -6,11 +6,21 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::harness::{Fault, Mode, Raw, SOON, Scene, Server, Spec, bench, eventually, field};
+use crate::harness::{Builder, Fault, Mode, Raw, SOON, Scene, Server, Spec, bench, eventually, field};
 
 /// What becomes of a login by way of this URI: whether it has TLS, or what the log says of the failure.
 async fn login(server: &Server, uri: &str) -> Result<bool, String> {
-    let scene = Scene::started(server, Spec::new("app"), |builder, _| builder.upstream_uri(uri)).await;
+    login_with(server, uri, |builder| builder).await
+}
+
+/// The same with what `describe` adds.
+async fn login_with(
+    server: &Server,
+    uri: &str,
+    describe: impl FnOnce(Builder) -> Builder,
+) -> Result<bool, String> {
+    let spec = Spec::new("app");
+    let scene = Scene::started(server, spec, |builder, _| describe(builder.upstream_uri(uri))).await;
     match scene.leasehold.try_connect("app", scene.db.name()).await {
         Ok(session) => {
             // Only the superuser may see it of a session whose role is not its own.
@@ -19,7 +29,8 @@ async fn login(server: &Server, uri: &str) -> Result<bool, String> {
             Ok(tls == "t")
         }
         Err(error) => {
-            assert_eq!(error.code().map(|code| code.code()), Some("08001"), "{uri}: {error:?}");
+            let code = error.code().map(|code| code.code());
+            assert!(matches!(code, Some("08001" | "28000")), "{uri}: {error:?}");
             let said = eventually(SOON, async || {
                 scene.leasehold.log().messages("login failed").pop().ok_or("the log does not say why")
             });
@@ -161,19 +172,26 @@ async fn an_http_or_ssh_server_at_the_address_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn md5_is_spoken_anywhere_and_a_clear_password_only_in_tls() {
+async fn md5_is_spoken_where_it_is_written_and_a_clear_password_only_in_tls() {
     let conf = json!({"password_encryption": "md5"});
     let server = bench().own_postgres(json!({"conf": conf, "hba": ["host all all all md5"]})).await;
     let plain = format!("postgresql://{}/?sslmode=disable", server.addr());
-    assert_eq!(login(&server, &plain).await, Ok(false));
-    fails(&server, &format!("{plain}&channel_binding=require"), &["channel"]).await;
+    let written = |builder: Builder| builder.flag("--require-auth", "md5");
+    assert_eq!(login_with(&server, &plain, written).await, Ok(false));
+    fails(&server, &plain, &["md5", "without TLS only require_auth allows"]).await;
 
     let server = bench().own_postgres(json!({"ssl": true, "hba": ["host all all all password"]})).await;
     let fault = Fault::before(&server.addr()).await;
     let through = format!("postgresql://{}/", fault.addr());
     assert_eq!(login(&server, &format!("{through}?sslrootcert={}", ca(&server))).await, Ok(true));
     let before = fault.recordings().len();
-    fails(&server, &format!("{through}?sslmode=disable"), &["clear"]).await;
+    fails(&server, &format!("{through}?sslmode=disable"), &["password", "without TLS"]).await;
+    let unverified = format!("postgresql://{}/?sslmode=require", server.addr());
+    fails(&server, &unverified, &["password", "without a verified certificate"]).await;
+    let passwords = |builder: Builder| builder.flag("--require-auth", "password");
+    assert_eq!(login_with(&server, &unverified, passwords).await, Ok(true));
+    let error = login_with(&server, &format!("{through}?sslmode=disable"), passwords).await.unwrap_err();
+    assert!(error.contains("clear"), "{error}");
     let sent = fault.recordings().split_off(before);
     assert!(!sent.is_empty());
     for recording in sent.iter().filter(|recording| recording.to_server.len() > 8) {

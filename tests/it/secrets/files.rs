@@ -307,6 +307,10 @@ fn misplaced(secret: &str) -> Vec<String> {
     );
     for line in [
         format!("state_file = {value}"),
+        format!("audit_file = {value}"),
+        format!("hardening = {value}"),
+        format!("console = {value}"),
+        format!("allow_addresses = [{value}]"),
         format!("{value} = 1"),
         format!("listen = [{value}, 5]"),
         format!("listen = {value}"),
@@ -417,7 +421,8 @@ async fn no_secret_among_the_arguments_or_variables_is_shown() {
 /// What Vault answers to a damaged secret is in the log, and the secret is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_damaged_secret_file_is_shown_by_what_vault_makes_of_it() {
-    let Backends { db, vault, setup } = Backends::new(Spec::new("app")).await;
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { setup, .. } = &backends;
     let secret_id = std::fs::read_to_string(setup.secret_id_file()).unwrap();
     let token = "hvs.CAESIJlU9JMYEhOPYv4igBgsRohhhhh";
     let file = bench().directory().await.join("secret");
@@ -447,8 +452,7 @@ async fn no_damaged_secret_file_is_shown_by_what_vault_makes_of_it() {
         let hidden = Hidden::of(&[secret.trim()]);
         for (way, bytes) in mangled(secret.trim()) {
             std::fs::write(&file, bytes).unwrap();
-            let builder =
-                leasehold().upstream(&db).vault(&vault).path(&setup.path).switch("--vault-auth-method");
+            let builder = backends.without_login().path(&setup.path).switch("--vault-auth-method");
             let builder = flags.iter().fold(builder, |builder, flag| builder.switch(flag));
             let place = format!("{way}, {flags:?}");
             hidden.are_not_told_by(&place, &builder).await;

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::{Builder, Raw, SOON, Scene, Spec, bench, eventually, same, startup_body};
+use crate::harness::{Raw, SOON, Scene, Spec, bench, eventually, same, startup_body};
 
 /// How a client goes.
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +35,10 @@ struct Case {
     asks: fn(u32) -> Vec<u8>,
 }
 
-/// Much more than the buffers on the way hold.
+/// 300 MB. The kernel's buffers on the way hold up to 72 MiB.
 fn big(case: u32, gate: &str) -> String {
     format!(
-        "INSERT INTO deaths SELECT {case} FROM {gate} generate_series(1, 30000) RETURNING repeat('x', 1000)"
+        "INSERT INTO deaths SELECT {case} FROM {gate} generate_series(1, 30000) RETURNING repeat('x', 10000)"
     )
 }
 
@@ -157,7 +157,7 @@ time.sleep(600)
 /// A database in which anybody may log in without a password.
 async fn scene() -> (Scene, String) {
     let server = bench().own_postgres(serde_json::json!({"hba": ["host all all all trust"]})).await;
-    let scene = Scene::with(&server, Spec::new("app"), Builder::upstream).await;
+    let scene = Scene::with(&server, Spec::new("app"), |builder, db| builder.upstream(db).trusted()).await;
     let (owner, direct) = (scene.db.owner(), format!("{}_direct", scene.db.name()));
     let setup = format!(
         "CREATE TABLE deaths (n int); ALTER TABLE deaths OWNER TO {owner}; CREATE ROLE {direct} LOGIN IN ROLE {owner}"

@@ -68,7 +68,8 @@ fn under_way(
 }
 
 const COPY_IN: &str = "COPY numbers FROM STDIN";
-const FIRST_AND_MORE: &str = "COPY (SELECT repeat('x', 100000) FROM generate_series(1, 300)) TO STDOUT";
+/// 100 MB. The two connections' kernel buffers hold up to 72 MiB where `tcp_rmem` allows 32 MiB (Linux 6.16).
+const FIRST_AND_MORE: &str = "COPY (SELECT repeat('x', 100000) FROM generate_series(1, 1000)) TO STDOUT";
 
 #[rustfmt::skip]
 fn cases() -> Vec<Case> {
@@ -167,7 +168,7 @@ async fn a_drain_ends_a_session_between_transactions_and_only_there() {
         sessions.into_iter().partition(|(case, _)| case.then.is_none());
 
     // The idle ones have their moment in the first half of it.
-    scene.rotate(&["--drain=10s"]).await;
+    scene.rotate(&["--drain=16s"]).await;
     for (case, raw) in &mut idle {
         drained(raw, case.name).await;
     }
@@ -198,7 +199,7 @@ async fn the_current_generation_is_never_drained() {
     let mut old = scene.raw().await;
     scene.rotate(&[]).await;
     let mut new = scene.raw().await;
-    scene.rotate(&["--drain=1s"]).await;
+    scene.rotate(&["--drain=8s"]).await;
     let mut newest = scene.raw().await;
 
     drained(&mut old, "old").await;

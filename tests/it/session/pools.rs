@@ -121,9 +121,11 @@ async fn libpq_sees_57p01_alone(mut scene: Scene, words: &str) {
     ];
     eventually(SOON, async || same(scene.sessions().await, 8.0)).await;
     for _ in 0..15 {
+        eventually(SOON, async || same(scene.sessions().await, 8.0)).await;
         drain(&scene, "800ms").await;
     }
     for _ in 0..5 {
+        eventually(SOON, async || same(scene.sessions().await, 8.0)).await;
         // At once, whatever they do.
         drain(&scene, "0s").await;
     }

@@ -104,7 +104,7 @@ async fn what_was_sent_to_a_session_closed_between_transactions_did_not_run() {
     let server = bench().own_postgres(serde_json::json!({"hba": ["host all all all trust"]})).await;
     let scene = Arc::new(
         Scene::with(&server, Spec::new("app"), |builder, db| {
-            builder.upstream(db).flag("--log-level", "info")
+            builder.upstream(db).trusted().flag("--log-level", "info")
         })
         .await,
     );

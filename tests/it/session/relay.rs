@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{Context, Digest, SHA256};
 use serde_json::json;
 
-use crate::harness::{Fault, Frame, Raw, SOON, Scene, Spec, bench, eventually, same, tags};
+use crate::harness::{Backends, Fault, Frame, Raw, SOON, Scene, Spec, bench, eventually, same, tags};
 
 fn query(sql: &str) -> Vec<u8> {
     Raw::message('Q', format!("{sql}\0").as_bytes())
@@ -157,7 +157,7 @@ async fn a_parameter_report_out_of_turn_is_no_reply() {
     .await;
     assert_eq!(tags(&frames), "TDCSZ");
     assert_eq!(frames[3].body, "DateStyle\0German, DMY\0");
-    scene.rotate(&["--drain=2s"]).await;
+    scene.rotate(&["--drain=8s"]).await;
     assert_eq!(raw.recv().await.unwrap().sqlstate(), "57P01");
     drop(raw);
     eventually(SOON, async || same(scene.closed("drain").await, 1.0)).await;
@@ -171,12 +171,12 @@ async fn replicating(names_database: bool) -> Scene {
     );
     let db = server.database().await;
     db.admin.batch_execute(&format!("ALTER ROLE {} REPLICATION", db.vault_user().0)).await.unwrap();
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, spec).await;
-    let name = if names_database { db.name() } else { "" };
-    let uri = format!("postgresql://{}/{name}?sslmode=disable", db.server.addr());
-    let leasehold = crate::harness::leasehold().upstream_uri(&uri).vault(&vault).login(&setup).start().await;
+    let backends = Backends::with_database(db, spec).await;
+    let name = if names_database { backends.db.name() } else { "" };
+    let uri = format!("postgresql://{}/{name}?sslmode=disable", server.addr());
+    let leasehold = backends.leasehold_at(&uri).start().await;
     leasehold.wait_ready().await;
+    let Backends { db, setup, .. } = backends;
     Scene { db, setup, leasehold }
 }
 
@@ -228,7 +228,7 @@ async fn replication_streams_until_its_lease_ends() {
 
     let (mut raw, _) = scene.raw_with(Raw::PROTOCOL_3_0, &[("replication", "database")]).await;
     raw.query("IDENTIFY_SYSTEM").await;
-    scene.rotate(&["--drain=2s"]).await;
+    scene.rotate(&["--drain=8s"]).await;
     assert!(
         raw.recv().await.unwrap().fields()[&'D'].contains("between transactions"),
         "without a stream it is idle"

@@ -12,12 +12,12 @@ async fn scene(warm: &str) -> Scene {
 }
 
 /// The process that a BackendKeyData names.
-fn pid(frames: &[Frame]) -> i32 {
+pub(super) fn pid(frames: &[Frame]) -> i32 {
     i32::from_be_bytes(key(frames)[..4].try_into().unwrap())
 }
 
 /// The processes of the database's sessions, ours and Vault's excepted.
-async fn pids(scene: &Scene) -> Vec<i32> {
+pub(super) async fn pids(scene: &Scene) -> Vec<i32> {
     let sql = format!(
         "SELECT coalesce(string_agg(pid::text, ' '), '') FROM pg_stat_activity WHERE datname = '{}' AND
             backend_type = 'client backend' AND state = 'idle' AND pid <> pg_backend_pid() AND usename <> '{}'",
@@ -27,17 +27,17 @@ async fn pids(scene: &Scene) -> Vec<i32> {
     scene.db.admin.value(&sql).await.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
-async fn wait_for_pids(scene: &Scene, wanted: usize) -> Vec<i32> {
+pub(super) async fn wait_for_pids(scene: &Scene, wanted: usize) -> Vec<i32> {
     eventually(SOON, async || same(pids(scene).await.len(), wanted)).await;
     pids(scene).await
 }
 
-async fn connect(scene: &Scene) -> (Raw, Vec<Frame>) {
+pub(super) async fn connect(scene: &Scene) -> (Raw, Vec<Frame>) {
     scene.raw_with(Raw::PROTOCOL_3_0, &[]).await
 }
 
 /// What a session could be told apart by: all its settings, who it is, and what is left in it.
-const EVERYTHING: &str = "SELECT name, setting, source FROM pg_settings UNION ALL
+pub(super) const EVERYTHING: &str = "SELECT name, setting, source FROM pg_settings UNION ALL
     SELECT 'state', concat_ws(' ', session_user, current_user, current_database(), a.application_name, a.client_addr,
         a.query, a.backend_xid, a.leader_pid), (SELECT count(*)::text FROM pg_locks WHERE pid = pg_backend_pid())
       FROM pg_stat_activity a WHERE pid = pg_backend_pid() UNION ALL

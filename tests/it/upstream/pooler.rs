@@ -2,42 +2,41 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Database, Leasehold, SOON, Setup, Spec, bench, connect, eventually, leasehold, same};
+use crate::harness::{Backends, Database, Leasehold, SOON, Spec, bench, connect, eventually, same};
 
-struct Story {
-    db: Database,
-    setup: Setup,
+/// Backends with a pooler between leasehold and the database.
+struct Pooled {
+    backends: Backends,
     /// `host:port` of the pooler.
     pooler: String,
 }
 
-impl Story {
+impl Pooled {
     async fn new(settings: Value) -> Self {
-        let db = bench().postgres().await.database().await;
-        let vault = bench().vault().await;
-        let setup = vault.setup(&db, Spec::new("app")).await;
-        let pooler = bench().pgbouncer(&db.server, settings).await;
-        Self { db, setup, pooler }
+        let backends = Backends::new(Spec::new("app")).await;
+        let pooler = bench().pgbouncer(&backends.db.server, settings).await;
+        Self { backends, pooler }
+    }
+
+    fn db(&self) -> &Database {
+        &self.backends.db
     }
 
     async fn start(&self, flags: &[(&str, &str)]) -> Leasehold {
-        let builder = leasehold()
-            .upstream_uri(&format!("postgresql://{}/?sslmode=disable", self.pooler))
-            .vault(&bench().vault().await)
-            .login(&self.setup);
-        flags.iter().fold(builder, |builder, (name, value)| builder.flag(name, value)).start().await
+        let uri = format!("postgresql://{}/?sslmode=disable", self.pooler);
+        self.backends.leasehold_at(&uri).flags(flags).start().await
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_a_pooler_does_not_know_any_more_is_replaced_at_the_next_login() {
-    let story = Story::new(json!({})).await;
-    let leasehold = story.start(&[]).await;
+    let pooled = Pooled::new(json!({})).await;
+    let leasehold = pooled.start(&[]).await;
     leasehold.wait_ready().await;
-    let before = leasehold.connect("app", story.db.name()).await.user().await;
-    story.db.drop_role(&before).await;
+    let before = leasehold.connect("app", pooled.db().name()).await.user().await;
+    pooled.db().drop_role(&before).await;
 
-    let after = leasehold.connect("app", story.db.name()).await;
+    let after = leasehold.connect("app", pooled.db().name()).await;
 
     assert_ne!(after.user().await, before);
     let metrics = leasehold.metrics().await;
@@ -48,16 +47,16 @@ async fn a_role_that_a_pooler_does_not_know_any_more_is_replaced_at_the_next_log
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_that_a_pooler_refuses_is_replaced_at_the_next_login() {
-    let story = Story::new(json!({})).await;
-    let leasehold = story.start(&[]).await;
+    let pooled = Pooled::new(json!({})).await;
+    let leasehold = pooled.start(&[]).await;
     leasehold.wait_ready().await;
-    let before = leasehold.connect("app", story.db.name()).await.user().await;
+    let before = leasehold.connect("app", pooled.db().name()).await.user().await;
     let change = format!("ALTER ROLE \"{before}\" PASSWORD 'another'");
-    story.db.admin.batch_execute(&change).await.unwrap();
+    pooled.db().admin.batch_execute(&change).await.unwrap();
 
     // For the moments in which it goes by the password that it knows, the pooler may let in.
     eventually(SOON, async || {
-        let session = leasehold.connect("app", story.db.name()).await;
+        let session = leasehold.connect("app", pooled.db().name()).await;
         let user = session.user().await;
         session.close().await;
         same(user != before, true)
@@ -71,12 +70,12 @@ async fn a_password_that_a_pooler_refuses_is_replaced_at_the_next_login() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_pooler_refuses_for_another_reason_is_told_in_its_own_words_and_nothing_is_replaced() {
-    let story = Story::new(json!({})).await;
-    let leasehold = story.start(&[]).await;
+    let pooled = Pooled::new(json!({})).await;
+    let leasehold = pooled.start(&[]).await;
     leasehold.wait_ready().await;
-    let session = leasehold.connect("app", story.db.name()).await;
+    let session = leasehold.connect("app", pooled.db().name()).await;
 
-    let mut config = leasehold.config("app", story.db.name());
+    let mut config = leasehold.config("app", pooled.db().name());
     config.options("-c geqo=off");
     let refused = connect(&config).await.err().expect("the pooler takes no options");
     let told = refused.as_db_error().expect("an answer");
@@ -92,9 +91,9 @@ async fn what_a_pooler_refuses_for_another_reason_is_told_in_its_own_words_and_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_for_sessions_that_a_pooler_does_not_take_is_found_by_the_proof() {
-    let story = Story::new(json!({})).await;
-    let owner = story.db.owner();
-    let leasehold = story.start(&[("--set-role", &owner), ("--limits-login-wait", "300ms")]).await;
+    let pooled = Pooled::new(json!({})).await;
+    let owner = pooled.db().owner();
+    let leasehold = pooled.start(&[("--set-role", &owner), ("--limits-login-wait", "300ms")]).await;
 
     eventually(SOON, async || {
         let refused = leasehold.metrics().await.get("proofs_total", &[("outcome", "refused")]);
@@ -105,22 +104,16 @@ async fn a_role_for_sessions_that_a_pooler_does_not_take_is_found_by_the_proof()
     assert_eq!(leasehold.http("/readyz").await.status, 503);
     assert_eq!(leasehold.metrics().await.get("proofs_total", &[("outcome", "ok")]), 0.0);
     leasehold.wait_log("set_role is refused, and would be in every session").await;
-    let error = leasehold.try_connect("app", story.db.name()).await.err().unwrap();
+    let error = leasehold.try_connect("app", pooled.db().name()).await.err().unwrap();
     assert_eq!(error.code().unwrap().code(), "57P03");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_for_sessions_that_the_fresh_role_is_no_member_of_is_found_by_the_proof() {
-    let story = Story::new(json!({})).await;
-    let stranger = format!("{}_stranger", story.db.name());
-    story.db.admin.batch_execute(&format!("CREATE ROLE {stranger}")).await.unwrap();
-    let direct = leasehold()
-        .upstream(&story.db)
-        .vault(&bench().vault().await)
-        .login(&story.setup)
-        .flag("--set-role", &stranger)
-        .start()
-        .await;
+    let pooled = Pooled::new(json!({})).await;
+    let stranger = format!("{}_stranger", pooled.db().name());
+    pooled.db().admin.batch_execute(&format!("CREATE ROLE {stranger}")).await.unwrap();
+    let direct = pooled.backends.leasehold().flag("--set-role", &stranger).start().await;
 
     eventually(SOON, async || {
         let refused = direct.metrics().await.get("proofs_total", &[("outcome", "refused")]);
@@ -130,9 +123,9 @@ async fn a_role_for_sessions_that_the_fresh_role_is_no_member_of_is_found_by_the
     assert_eq!(direct.http("/readyz").await.status, 503);
 
     // The same candidate is proved again, and published once it may be what sessions are.
-    let grant = format!("GRANT {stranger} TO {}", story.db.owner());
-    story.db.admin.batch_execute(&grant).await.unwrap();
+    let grant = format!("GRANT {stranger} TO {}", pooled.db().owner());
+    pooled.db().admin.batch_execute(&grant).await.unwrap();
     direct.wait_ready().await;
-    let session = direct.connect("app", story.db.name()).await;
+    let session = direct.connect("app", pooled.db().name()).await;
     assert_eq!(session.value("SELECT current_user").await, stranger);
 }

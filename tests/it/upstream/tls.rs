@@ -1,17 +1,23 @@
 //! The upstream URI's words about TLS and authentication, each against a real PostgreSQL.
 
+use std::ops::Deref;
 use std::path::Path;
 
 use serde_json::json;
 
 use crate::harness::{
-    Authority, Database, Fault, Files, Leasehold, SOON, Setup, Spec, bench, eventually, leasehold, same,
+    Authority, Backends, Fault, Files, Leasehold, SOON, Spec, bench, eventually, leasehold, same,
 };
 
 /// A PostgreSQL 18 with a certificate of ours, and a Vault role for it.
-struct Bed {
-    db: Database,
-    setup: Setup,
+struct Bed(Backends);
+
+impl Deref for Bed {
+    type Target = Backends;
+
+    fn deref(&self) -> &Backends {
+        &self.0
+    }
 }
 
 impl Bed {
@@ -21,26 +27,17 @@ impl Bed {
         for (key, value) in more.as_object().unwrap() {
             options[key] = value.clone();
         }
-        let db = bench().own_postgres(options).await.database().await;
-        let setup = bench().vault().await.setup(&db, Spec::new("app")).await;
-        Self { db, setup }
+        Self(Backends::on(&bench().own_postgres(options).await, Spec::new("app")).await)
     }
 
     /// A leasehold whose URI has these words.
-    async fn leasehold(&self, words: &str) -> Leasehold {
-        self.leasehold_at(&self.db.server.addr(), words, &[]).await
+    async fn start(&self, words: &str) -> Leasehold {
+        self.start_at(&self.db.server.addr(), words, &[]).await
     }
 
-    async fn leasehold_at(&self, addr: &str, words: &str, flags: &[(&str, &str)]) -> Leasehold {
-        let mut builder = leasehold()
-            .upstream_uri(&format!("postgresql://{addr}/?{words}"))
-            .vault(&bench().vault().await)
-            .login(&self.setup)
-            .flag("--limits-login-wait", "300ms");
-        for (flag, value) in flags {
-            builder = builder.flag(flag, value);
-        }
-        builder.start().await
+    async fn start_at(&self, addr: &str, words: &str, flags: &[(&str, &str)]) -> Leasehold {
+        let builder = self.leasehold_at(&format!("postgresql://{addr}/?{words}"));
+        builder.flag("--limits-login-wait", "300ms").flags(flags).start().await
     }
 
     /// Has the server show another certificate from now on.
@@ -106,11 +103,11 @@ async fn a_client_certificate_is_shown_to_the_server() {
         let hba = [format!("hostssl all all all {method}")];
         let bed = Bed::new(&server, json!({"conf": conf, "hba": hba})).await;
 
-        let known = bed.leasehold(&with(&ours)).await;
+        let known = bed.start(&with(&ours)).await;
         assert_eq!(bed.stat(&known, "client_dn").await, "/CN=leasehold", "{method}");
-        let without = bed.leasehold(&root).await;
+        let without = bed.start(&root).await;
         bed.is_shut(&without, "28000", "the proof is refused").await;
-        let strange = bed.leasehold(&with(&stranger)).await;
+        let strange = bed.start(&with(&stranger)).await;
         bed.is_shut(&strange, "08006", "no proof").await;
     }
 }
@@ -131,7 +128,7 @@ async fn p_521_serves_in_every_place_where_libpq_takes_it() {
             shown(&ours.cert),
             shown(&ours.key)
         );
-        let leasehold = bed.leasehold(&words).await;
+        let leasehold = bed.start(&words).await;
         assert_eq!(bed.stat(&leasehold, "client_dn").await, "/CN=leasehold");
         assert_eq!(bed.stat(&leasehold, "version").await, version);
     }
@@ -148,7 +145,7 @@ async fn a_server_without_an_algorithm_in_common_is_named_as_that() {
             "ssl_ciphers": "ALL:@SECLEVEL=0"}),
     ] {
         let bed = Bed::new(&server, json!({"conf": conf})).await;
-        let leasehold = bed.leasehold(&format!("sslrootcert={}", shown(&authority.ca))).await;
+        let leasehold = bed.start(&format!("sslrootcert={}", shown(&authority.ca))).await;
         let why = "no algorithm or version of TLS in common";
         bed.is_shut(&leasehold, "08001", why).await;
     }
@@ -164,16 +161,16 @@ async fn a_revoked_server_certificate_is_refused() {
     };
 
     for mode in ["require", "verify-ca", "verify-full"] {
-        let others = bed.leasehold(&words(mode, &authority.revoke(&[6, 8], 2090))).await;
+        let others = bed.start(&words(mode, &authority.revoke(&[6, 8], 2090))).await;
         assert_eq!(bed.stat(&others, "ssl").await, "t", "{mode}");
-        let revoked = bed.leasehold(&words(mode, &authority.revoke(&[6, 7], 2090))).await;
+        let revoked = bed.start(&words(mode, &authority.revoke(&[6, 7], 2090))).await;
         bed.is_shut(&revoked, "08001", "is revoked by a list of sslcrl").await;
     }
-    let old = bed.leasehold(&words("verify-ca", &authority.revoke(&[6], 2021))).await;
+    let old = bed.start(&words("verify-ca", &authority.revoke(&[6], 2021))).await;
     bed.is_shut(&old, "08001", "sslcrl's list of a CA that signed the server's certificate is out of date")
         .await;
     let foreign = Authority::new(&directory, "other-ca").revoke(&[], 2090);
-    let unknown = bed.leasehold(&words("verify-ca", &foreign)).await;
+    let unknown = bed.start(&words("verify-ca", &foreign)).await;
     bed.is_shut(&unknown, "08001", "sslcrl has no list of a CA that signed the server's certificate").await;
 }
 
@@ -201,11 +198,11 @@ async fn the_classic_self_signed_certificate_is_trusted_by_sslrootcert_alone() {
 
     for mode in ["verify-ca", "verify-full"] {
         let words = format!("sslmode={mode}&sslrootcert={}", shown(&classic.ca));
-        let trusting = bed.leasehold(&words).await;
+        let trusting = bed.start(&words).await;
         assert_eq!(bed.stat(&trusting, "ssl").await, "t", "{mode}");
     }
     let other = Authority::new(&directory, "ca");
-    let refusing = bed.leasehold(&format!("sslrootcert={}", shown(&other.ca))).await;
+    let refusing = bed.start(&format!("sslrootcert={}", shown(&other.ca))).await;
     let why = "server's certificate is its own CA; put that very certificate into the file of sslrootcert";
     bed.is_shut(&refusing, "08001", why).await;
     // Its own list can take it back, and none of another says anything of it.
@@ -216,13 +213,13 @@ async fn the_classic_self_signed_certificate_is_trusted_by_sslrootcert_alone() {
         (other.revoke(&[2], 2090), Some("sslcrl has no list of a CA")),
     ] {
         let words = format!("sslrootcert={}&sslcrl={}", shown(&classic.ca), shown(&list));
-        let leasehold = bed.leasehold(&words).await;
+        let leasehold = bed.start(&words).await;
         match why {
             None => assert_eq!(bed.stat(&leasehold, "ssl").await, "t"),
             Some(why) => bed.is_shut(&leasehold, "08001", why).await,
         }
     }
-    let unchecked = bed.leasehold("sslmode=require").await;
+    let unchecked = bed.start("sslmode=require").await;
     assert_eq!(bed.stat(&unchecked, "ssl").await, "t");
 }
 
@@ -235,7 +232,7 @@ async fn sslnegotiation_direct_begins_with_tls() {
     for (word, first) in [("direct", b"\x16\x03".as_slice()), ("postgres", b"\0\0\0\x08\x04\xd2\x16\x2f")] {
         let between = Fault::before(&bed.db.server.addr()).await;
         let words = format!("{root}&sslnegotiation={word}");
-        let leasehold = bed.leasehold_at(&between.addr().to_string(), &words, &[]).await;
+        let leasehold = bed.start_at(&between.addr().to_string(), &words, &[]).await;
         assert_eq!(bed.stat(&leasehold, "ssl").await, "t");
         for recording in between.recordings() {
             assert!(recording.to_server.starts_with(first), "{word}: {:?}", recording.to_server.get(..8));
@@ -243,7 +240,7 @@ async fn sslnegotiation_direct_begins_with_tls() {
     }
 
     let plain = bench().postgres().await.addr();
-    let leasehold = bed.leasehold_at(&plain, &format!("{root}&sslnegotiation=direct"), &[]).await;
+    let leasehold = bed.start_at(&plain, &format!("{root}&sslnegotiation=direct"), &[]).await;
     bed.is_shut(&leasehold, "08001", "server did not take TLS from the first byte").await;
 }
 
@@ -254,19 +251,19 @@ async fn channel_binding_is_used_demanded_or_left_out() {
     let root = format!("sslrootcert={}", shown(&authority.ca));
     let bed = Bed::new(&authority.issue("db", 1), json!({})).await;
     for word in ["require", "prefer", "disable"] {
-        let leasehold = bed.leasehold(&format!("{root}&channel_binding={word}")).await;
+        let leasehold = bed.start(&format!("{root}&channel_binding={word}")).await;
         assert_eq!(bed.stat(&leasehold, "ssl").await, "t", "{word}");
     }
-    let plain = bed.leasehold("sslmode=disable&channel_binding=require").await;
-    bed.is_shut(&plain, "08001", "channel").await;
+    let plain = bed.start("sslmode=disable&channel_binding=require").await;
+    bed.is_shut(&plain, "28000", "channel").await;
 
     // A certificate signed with Ed25519 has no hash to bind to, so only a login without binding can pass.
     let bed =
         Bed::new(&Files::ed25519(&directory), json!({"conf": {"ssl_min_protocol_version": "TLSv1.3"}})).await;
-    let prefer = bed.leasehold("sslmode=require&channel_binding=prefer").await;
+    let prefer = bed.start("sslmode=require&channel_binding=prefer").await;
     assert_eq!(bed.stat(&prefer, "ssl").await, "t");
-    let require = bed.leasehold("sslmode=require&channel_binding=require").await;
-    bed.is_shut(&require, "08001", "channel").await;
+    let require = bed.start("sslmode=require&channel_binding=require").await;
+    bed.is_shut(&require, "28000", "channel").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,15 +273,15 @@ async fn require_auth_has_libpqs_meaning() {
     let (addr, words) = (bed.db.server.addr(), "sslmode=disable");
 
     for allowed in ["scram-sha-256", "!password,!md5", "scram-sha-256,none"] {
-        let leasehold = bed.leasehold_at(&addr, words, &[("--require-auth", allowed)]).await;
+        let leasehold = bed.start_at(&addr, words, &[("--require-auth", allowed)]).await;
         leasehold.wait_ready().await;
         let session = leasehold.connect("app", bed.db.name()).await;
         same(session.value("SELECT 1").await, "1").unwrap();
     }
     for forbidden in ["md5", "!scram-sha-256", "none"] {
-        let leasehold = bed.leasehold_at(&addr, words, &[("--require-auth", forbidden)]).await;
+        let leasehold = bed.start_at(&addr, words, &[("--require-auth", forbidden)]).await;
         let why = "server asks for method scram-sha-256, which require_auth does not allow";
-        bed.is_shut(&leasehold, "08001", why).await;
+        bed.is_shut(&leasehold, "28000", why).await;
     }
 }
 
@@ -300,7 +297,7 @@ async fn tls_that_fails_everywhere_is_not_ready_until_a_login_has_succeeded() {
         let seen = async || same(bed.db.admin.value("SHOW ssl").await, word.to_owned());
         eventually(SOON, seen).await;
     };
-    let leasehold = bed.leasehold(&format!("sslrootcert={}", shown(&authority.ca))).await;
+    let leasehold = bed.start(&format!("sslrootcert={}", shown(&authority.ca))).await;
 
     let not_ready = async || {
         let answer = leasehold.http("/readyz").await;
@@ -343,8 +340,8 @@ async fn a_ca_that_is_replaced_on_disk_is_read_when_the_servers_certificate_is_n
     let roots = directory.join("roots");
     std::fs::copy(&before.ca, &roots).unwrap();
     let bed = Bed::new(&before.issue("db", 1), json!({})).await;
-    let login = bed.leasehold(&format!("sslrootcert={}", shown(&roots))).await;
-    let cancel = bed.leasehold(&format!("sslrootcert={}", shown(&roots))).await;
+    let login = bed.start(&format!("sslrootcert={}", shown(&roots))).await;
+    let cancel = bed.start(&format!("sslrootcert={}", shown(&roots))).await;
     assert_eq!(bed.stat(&login, "ssl").await, "t");
     cancel.wait_ready().await;
     let session = cancel.connect("app", bed.db.name()).await;
@@ -396,7 +393,7 @@ async fn a_client_certificate_that_is_replaced_on_disk_is_read_when_the_server_d
             shown(&files.cert),
             shown(&files.key)
         );
-        let leasehold = bed.leasehold(&words).await;
+        let leasehold = bed.start(&words).await;
         assert_eq!(bed.stat(&leasehold, "client_serial").await, "1", "{version}");
 
         std::fs::copy(&after.ca, &clients).unwrap();
@@ -420,7 +417,7 @@ async fn a_dns_name_that_is_the_host_as_typed_suffices_as_with_libpq() {
             .output()
             .unwrap();
         assert_eq!(psql.status.success(), fits, "{psql:?}");
-        let leasehold = bed.leasehold(&format!("sslrootcert={}", shown(&authority.ca))).await;
+        let leasehold = bed.start(&format!("sslrootcert={}", shown(&authority.ca))).await;
         if fits {
             assert_eq!(bed.stat(&leasehold, "ssl").await, "t");
         } else {

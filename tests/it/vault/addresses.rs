@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::harness::{Backends, Fault, Mode, SOON, Spec, Storage, Vault, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Mode, SOON, Spec, Storage, Vault, bench, eventually, leasehold, same};
 
 /// A cluster of two that may each become its leader.
 pub(crate) async fn cluster() -> (Vault, Vault) {
@@ -40,7 +40,7 @@ async fn dead_and_sealed_addresses_are_passed_over() {
     let sealed = bench().own_vault(Storage::Raft).await;
     sealed.seal().await;
     eventually(SOON, async || same(sealed.health().await, 503)).await;
-    let dead = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
+    let dead = vault.forwarder().await;
     dead.set(Mode::Refuse).await;
     let addrs = format!("http://{},{},{}", dead.addr(), sealed.addr, vault.addr);
     let leasehold = leasehold().upstream(&db).vault_addr(&addrs).login(&setup).start().await;
@@ -57,9 +57,8 @@ async fn dead_and_sealed_addresses_are_passed_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_serves_and_a_step_down_is_ridden_out() {
-    let db = bench().postgres().await.database().await;
     let (leader, standby) = cluster().await;
-    let setup = leader.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault: leader, setup } = Backends::with_vault(leader, Spec::new("app")).await;
     assert_eq!((leader.health().await, standby.health().await), (200, 429));
     has_heard(&standby, &leader).await;
     let addrs = format!("{},{}", standby.addr, leader.addr);
@@ -103,9 +102,8 @@ async fn a_standby_serves_and_a_step_down_is_ridden_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_to_an_address_that_is_not_listed_gets_nothing() {
-    let db = bench().postgres().await.database().await;
     let (leader, standby) = cluster().await;
-    let setup = leader.setup(&db, Spec::new("app")).await;
+    let Backends { db, vault: leader, setup } = Backends::with_vault(leader, Spec::new("app")).await;
     has_heard(&standby, &leader).await;
     // A standby whose leader has died sends everybody there. By then somebody else may have the address.
     leader.stop("KILL").await;

@@ -3,23 +3,13 @@
 use serde_json::json;
 
 use crate::harness::{
-    Authority, Builder, Certificate, Database, Fault, Issuer, Leasehold, SOON, Setup, Spec, Storage,
-    TokenReview, Vault, bench, eventually, leasehold,
+    Authority, Backends, Certificate, Database, Forwarded, Issuer, Leasehold, SOON, Spec, Storage,
+    TokenReview, bench, eventually,
 };
 
-/// A database and a setup whose engine's mount nests as well.
-async fn setup(vault: &Vault) -> (Database, Setup) {
-    let db = bench().postgres().await.database().await;
-    let setup = vault.setup(&db, Spec::new("app").below("team/a/")).await;
-    (db, setup)
-}
-
-/// A leasehold before a forwarder that keeps what passes, and says all that it can.
-async fn watched(db: &Database, vault: &Vault) -> (Fault, Builder) {
-    let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
-    let builder =
-        leasehold().upstream(db).vault_addr(&format!("http://{}", fault.addr())).flag("--log-level", "trace");
-    (fault, builder)
+/// Its engine's mount nests as well.
+fn nested() -> Spec {
+    Spec::new("app").below("team/a/")
 }
 
 /// A rotation that fails leaves a reason, and the current credential; the reason names what could not be used.
@@ -35,16 +25,17 @@ async fn fails_to_rotate(leasehold: &Leasehold, db: &Database, named: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn userpass_reads_its_password_file_at_each_login() {
-    let vault = bench().vault().await;
-    let (db, setup) = setup(&vault).await;
+    let backends = Forwarded::new(nested()).await;
+    let Backends { db, vault, setup } = &*backends;
     let mount = setup.enable("userpass").await;
     let user = format!("auth/{mount}/users/app");
     vault.write(&user, json!({"password": "first-password", "token_policies": [setup.id()]})).await;
     let file = setup.directory().join("password");
     std::fs::write(&file, "first-password\n").unwrap();
-    let (fault, builder) = watched(&db, &vault).await;
-    let leasehold = builder
-        .method("userpass", &mount, &setup)
+    let leasehold = backends
+        .without_login()
+        .flag("--log-level", "trace")
+        .method("userpass", &mount, setup)
         .flag("--vault-auth-username", "app")
         .flag("--vault-auth-password-file", file.to_str().unwrap())
         .start()
@@ -59,15 +50,15 @@ async fn userpass_reads_its_password_file_at_each_login() {
     std::fs::write(&file, "second-password\n").unwrap();
     leasehold.rotate().await;
 
-    let secrets = fault.secrets();
+    let secrets = backends.fault.secrets();
     assert!(["first-password", "second-password"].iter().all(|word| secrets.contains(*word)));
     leasehold.shows_none_of(secrets).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_jwt_that_is_replaced_while_running_is_used_at_the_next_login() {
-    let vault = bench().vault().await;
-    let (db, setup) = setup(&vault).await;
+    let backends = Forwarded::new(nested()).await;
+    let Backends { db, vault, setup } = &*backends;
     let mount = setup.enable("jwt").await;
     let (first, second) = (Issuer::new(), Issuer::new());
     let trust = async |issuer: &Issuer| {
@@ -81,9 +72,10 @@ async fn a_jwt_that_is_replaced_while_running_is_used_at_the_next_login() {
     let jwt = |issuer: &Issuer| issuer.jwt(json!({"sub": "app", "aud": "vault", "iss": "test"}));
     let file = setup.directory().join("jwt");
     std::fs::write(&file, jwt(&first)).unwrap();
-    let (fault, builder) = watched(&db, &vault).await;
-    let leasehold = builder
-        .method("jwt", &mount, &setup)
+    let leasehold = backends
+        .without_login()
+        .flag("--log-level", "trace")
+        .method("jwt", &mount, setup)
         .flag("--vault-auth-role", "app")
         .flag("--vault-auth-jwt-file", file.to_str().unwrap())
         .start()
@@ -95,26 +87,26 @@ async fn a_jwt_that_is_replaced_while_running_is_used_at_the_next_login() {
     let fresh = jwt(&second);
     std::fs::write(&file, format!("{fresh}\n")).unwrap();
     leasehold.rotate().await;
-    assert!(fault.secrets().contains(&fresh));
+    assert!(backends.fault.secrets().contains(&fresh));
     assert_eq!(leasehold.log().messages("could not log in").len(), 0, "it was let in");
 
     std::fs::write(&file, "\n").unwrap();
-    fails_to_rotate(&leasehold, &db, "it is empty").await;
+    fails_to_rotate(&leasehold, db, "it is empty").await;
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
-    fails_to_rotate(&leasehold, &db, "it is not a regular file").await;
+    fails_to_rotate(&leasehold, db, "it is not a regular file").await;
     std::fs::remove_dir(&file).unwrap();
-    fails_to_rotate(&leasehold, &db, "No such file").await;
+    fails_to_rotate(&leasehold, db, "No such file").await;
     std::fs::write(&file, jwt(&second)).unwrap();
     leasehold.rotate().await;
 
-    leasehold.shows_none_of(fault.secrets()).await;
+    leasehold.shows_none_of(backends.fault.secrets()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubernetes_logs_in_with_the_service_accounts_token_of_the_moment() {
-    let vault = bench().vault().await;
-    let (db, setup) = setup(&vault).await;
+    let backends = Forwarded::new(nested()).await;
+    let Backends { db, vault, setup } = &*backends;
     let mount = setup.enable("kubernetes").await;
     let review = TokenReview::start().await;
     let issuer = Issuer::new();
@@ -133,9 +125,10 @@ async fn kubernetes_logs_in_with_the_service_accounts_token_of_the_moment() {
     let first = token();
     std::fs::write(&file, &first).unwrap();
     review.vouch_for(&first);
-    let (fault, builder) = watched(&db, &vault).await;
-    let leasehold = builder
-        .method("kubernetes", &mount, &setup)
+    let leasehold = backends
+        .without_login()
+        .flag("--log-level", "trace")
+        .method("kubernetes", &mount, setup)
         .flag("--vault-auth-role", "app")
         .flag("--vault-auth-jwt-file", file.to_str().unwrap())
         .start()
@@ -151,13 +144,14 @@ async fn kubernetes_logs_in_with_the_service_accounts_token_of_the_moment() {
     assert_eq!(review.asked(), [first, second]);
     assert_eq!(leasehold.connect("app", db.name()).await.value("SELECT 40 + 2").await, "42");
 
-    leasehold.shows_none_of(fault.secrets()).await;
+    leasehold.shows_none_of(backends.fault.secrets()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cert_logs_in_with_the_client_certificate_of_the_moment() {
     let vault = bench().own_vault(Storage::MemoryTls).await;
-    let (db, setup) = setup(&vault).await;
+    let backends = Backends::with_vault(vault, nested()).await;
+    let Backends { vault, setup, db } = &backends;
     let mount = setup.enable("cert").await;
     let (first, second, third) = (Certificate::new("app"), Certificate::new("app"), Certificate::new("app"));
     let trust = async |certificate: &Certificate| {
@@ -167,10 +161,9 @@ async fn cert_logs_in_with_the_client_certificate_of_the_moment() {
     };
     trust(&first).await;
     first.write(setup.directory());
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
-        .method("cert", &mount, &setup)
+    let leasehold = backends
+        .without_login()
+        .method("cert", &mount, setup)
         .flag("--vault-auth-cert-name", "app")
         .flag("--vault-client-cert", setup.directory().join("cert.pem").to_str().unwrap())
         .flag("--vault-client-key", setup.directory().join("key.pem").to_str().unwrap())
@@ -217,17 +210,17 @@ async fn keys_on_p_521_serve_on_both_sides() {
     let directory = bench().directory().await;
     let authority = Authority::p_521(&directory, "ca");
     let vault = bench().own_vault_with(&authority.issue("vault", 1), &authority.ca).await;
-    let (db, setup) = setup(&vault).await;
+    let backends = Backends::with_vault(vault, nested()).await;
+    let Backends { vault, setup, db } = &backends;
     let mount = setup.enable("cert").await;
     let ours = authority.issue("app", 2);
     let role =
         json!({"certificate": std::fs::read_to_string(&ours.cert).unwrap(), "token_policies": [setup.id()]});
     vault.write(&format!("auth/{mount}/certs/app"), role).await;
 
-    let leasehold = leasehold()
-        .upstream(&db)
-        .vault(&vault)
-        .method("cert", &mount, &setup)
+    let leasehold = backends
+        .without_login()
+        .method("cert", &mount, setup)
         .flag("--vault-client-cert", ours.cert.to_str().unwrap())
         .flag("--vault-client-key", ours.key.to_str().unwrap())
         .start()

@@ -1,33 +1,30 @@
 //! AppRole with a response-wrapped secret_id, and with one of few uses.
 
+use std::ops::Deref;
+
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{
-    Backends, Builder, Database, Fault, Leasehold, SOON, Setup, Spec, Vault, eventually, leasehold, same,
-};
+use crate::harness::{Builder, Forwarded, Leasehold, SOON, Spec, eventually, same};
 
-struct Platform {
-    db: Database,
-    vault: Vault,
-    setup: Setup,
-    fault: Fault,
+/// Backends whose secret_id file holds what the test writes into it.
+struct Platform(Forwarded);
+
+impl Deref for Platform {
+    type Target = Forwarded;
+
+    fn deref(&self) -> &Forwarded {
+        &self.0
+    }
 }
 
 impl Platform {
     async fn new(spec: Spec) -> Self {
-        let Backends { db, vault, setup } = Backends::new(spec).await;
-        let fault = Fault::before(&format!("127.0.0.1:{}", vault.port)).await;
-        Self { db, vault, setup, fault }
+        Self(Forwarded::new(spec).await)
     }
 
-    /// A leasehold whose file holds what the test writes into it.
     fn leasehold(&self) -> Builder {
-        leasehold()
-            .upstream(&self.db)
-            .vault_addr(&format!("http://{}", self.fault.addr()))
-            .login(&self.setup)
-            .flag("--log-level", "trace")
+        self.0.leasehold().flag("--log-level", "trace")
     }
 
     fn secret_id_path(&self) -> String {
@@ -39,7 +36,7 @@ impl Platform {
     }
 
     /// How often this path was asked for.
-    fn asked(&self, path: &str) -> usize {
+    fn posted(&self, path: &str) -> usize {
         self.fault.handed_on(&format!("POST /v1/{path} "))
     }
 
@@ -60,7 +57,7 @@ impl Platform {
         assert_eq!(leasehold.http("/readyz").await.status, 503);
         let status = leasehold.status().await;
         assert_eq!(status["routes"][0]["last_error"]["kind"], "log in: refused");
-        assert_eq!(self.asked("auth/approle/login"), 0, "no login was tried");
+        assert_eq!(self.posted("auth/approle/login"), 0, "no login was tried");
         assert!(self.db.roles().await.is_empty());
     }
 }
@@ -78,14 +75,14 @@ async fn a_wrapped_secret_id_is_unwrapped_once_and_kept() {
     leasehold.rotate().await;
 
     assert_eq!(leasehold.connect("app", platform.db.name()).await.value("SELECT 40 + 2").await, "42");
-    assert_eq!(platform.asked("auth/approle/login"), 3);
-    assert_eq!(platform.asked("sys/wrapping/lookup"), 1);
-    assert_eq!(platform.asked("sys/wrapping/unwrap"), 1);
+    assert_eq!(platform.posted("auth/approle/login"), 3);
+    assert_eq!(platform.posted("sys/wrapping/lookup"), 1);
+    assert_eq!(platform.posted("sys/wrapping/unwrap"), 1);
 
     // A new wrapping token is taken at the next login, and one of no use in its place changes nothing.
     platform.put(&platform.vault.wrap(&platform.secret_id_path(), json!({})).await);
     leasehold.rotate().await;
-    assert_eq!(platform.asked("sys/wrapping/unwrap"), 2);
+    assert_eq!(platform.posted("sys/wrapping/unwrap"), 2);
     platform.put("s.nonsense-in-the-file");
     leasehold.rotate().await;
     leasehold.wait_log("ALARM: ").await;
@@ -149,7 +146,7 @@ async fn a_secret_id_that_is_used_up_leaves_the_next_lease_to_the_living_token()
     leasehold.rotate().await;
     leasehold.rotate().await;
 
-    assert_eq!(platform.asked("auth/approle/login"), 4);
+    assert_eq!(platform.posted("auth/approle/login"), 4);
     let metrics = leasehold.metrics().await;
     assert_eq!(metrics.get("issuances_total", &[("outcome", "ok")]), 4.0);
     let refused = [("operation", "login"), ("outcome", "client_error")];

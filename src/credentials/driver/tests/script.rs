@@ -4,16 +4,19 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::simulated;
 use crate::credentials::client::{Answer, VaultClient};
-use crate::credentials::{Deps, Proof, Route, RouteSettings, Servers, start};
+use crate::credentials::{Deps, Proof, Route, RouteSettings, Servers, Serves, start};
 use crate::lease::Settings;
 use crate::metrics::RouteMetrics;
 use crate::secret::Secret;
+use crate::traces::Traces;
 use crate::vault::{
-    Bounds, Failure, Grant, Kind, Lease, Login, Operation, Renewed, StaticCredential, VaultPath,
+    Bounds, Failure, Grant, Kind, Lease, Login, Operation, Priority, Renewed, StaticCredential, Turns,
+    VaultPath,
 };
 
 pub(super) const LEASE: Duration = Duration::from_secs(60);
@@ -29,9 +32,19 @@ pub(super) struct Simulation {
 impl Simulation {
     /// A route that has its first credential.
     pub(super) async fn start() -> Self {
+        Self::before_its_start().with_credential().await
+    }
+
+    /// A route that has its first credential, by a token that was handed to leasehold and ends after this time.
+    pub(super) async fn start_with_token(ttl: Duration) -> Self {
         let simulation = Self::before_its_start();
-        simulation.route.current(TIMEOUT).await.expect("a first credential");
-        simulation
+        simulation.vault.hand_over(ttl);
+        simulation.with_credential().await
+    }
+
+    async fn with_credential(self) -> Self {
+        self.route.current(TIMEOUT).await.expect("a first credential");
+        self
     }
 
     pub(super) fn before_its_start() -> Self {
@@ -41,29 +54,26 @@ impl Simulation {
         let servers = Servers {
             prove: Arc::new(move |username, _| {
                 prover.say(format!("prove {}", username.trim_start_matches("v-app-")));
-                Box::pin(std::future::ready(Proof::Accepted { address: "db:5432".to_owned() }))
+                Box::pin(std::future::ready(Proof::Accepted { address: "db:5432".to_owned(), full: None }))
             }),
             replica_grace: Arc::new(|| Duration::ZERO),
         };
         let settings = RouteSettings {
             name: "app".to_owned(),
+            serves: Serves::default(),
             vault_path: VaultPath::parse("database/creds/app").expect("a path"),
             login: "approle".to_owned(),
             client_timeout: TIMEOUT,
-            lease: Settings {
-                rotate_after: None,
-                max_age: None,
-                drain: None,
-                replica_grace: Duration::ZERO,
-                lazy: None,
-                standby: false,
-                issue_burst: 3,
-                issue_interval: Duration::from_mins(1),
-                seed: 0,
-            },
+            lease: Settings::new(0),
         };
         let client: Arc<dyn VaultClient> = Arc::clone(&vault) as _;
-        let deps = Deps { vault: client, servers, metrics: RouteMetrics::new("app"), slot: None };
+        let deps = Deps {
+            vault: client,
+            servers,
+            metrics: RouteMetrics::new("app"),
+            slot: None,
+            traces: Traces::default(),
+        };
         Self { route: start(settings, deps, &TaskTracker::new()), vault }
     }
 
@@ -85,6 +95,10 @@ pub(super) struct ScriptedVault(Mutex<State>);
 #[derive(Default)]
 struct State {
     said: Vec<String>,
+    /// The pace of logins.
+    turns: Turns<&'static str, Instant>,
+    /// When the token ends that was handed over, in place of logins.
+    handed_until: Option<Instant>,
     is_away: bool,
     issues_take: Duration,
     tokens: u32,
@@ -100,6 +114,25 @@ impl ScriptedVault {
 
     pub(super) fn answer_issues_after(&self, span: Duration) {
         self.state().issues_take = span;
+    }
+
+    /// Somebody hands over a token that ends after this time and cannot be renewed. Logins find it from now on.
+    pub(super) fn hand_over(&self, ttl: Duration) {
+        let mut state = self.state();
+        state.tokens += 1;
+        state.handed_until = Some(Instant::now() + ttl);
+    }
+
+    /// Waits for the turn of a login, as the client of Vault does.
+    async fn login_turn(&self) {
+        let place = self.state().turns.queue(Priority::First(0), Some(LOGIN), true);
+        loop {
+            let taken = self.state().turns.take(place, Instant::now());
+            match taken {
+                Ok(turn) => return self.state().turns.done(&turn),
+                Err(at) => sleep_until(at.expect("one login at a time")).await,
+            }
+        }
     }
 
     /// Somebody revokes the lease with this number.
@@ -127,6 +160,9 @@ impl ScriptedVault {
     }
 }
 
+/// The path of logins in the pace.
+const LOGIN: &str = "login";
+
 fn number(name: &str) -> &str {
     name.rsplit(['/', '-']).next().unwrap_or_default()
 }
@@ -134,15 +170,17 @@ fn number(name: &str) -> &str {
 impl VaultClient for ScriptedVault {
     fn log_in(&self, bounds: Bounds) -> Answer<'_, Login> {
         Box::pin(async move {
+            self.login_turn().await;
             self.take(&bounds, "log in".to_owned(), Operation::LogIn).await?;
             let mut state = self.state();
-            state.tokens += 1;
+            let handed = state.handed_until;
+            state.tokens += u32::from(handed.is_none());
             Ok(Login {
                 token: Secret::new(format!("token-{}", state.tokens)),
-                handed: false,
-                ttl: Some(TOKEN),
+                handed: handed.is_some(),
+                ttl: Some(handed.map_or(TOKEN, |until| until.duration_since(Instant::now()))),
                 ttl_known: true,
-                renewable: true,
+                renewable: handed.is_none(),
                 batch: false,
                 num_uses: 0,
             })
@@ -221,5 +259,7 @@ impl VaultClient for ScriptedVault {
 
     fn grant_was_of_use(&self, _: &VaultPath, _: bool) {}
 
-    fn login_was_of_use(&self, _: bool) {}
+    fn login_was_of_use(&self, of_use: bool) {
+        self.state().turns.of_use(&LOGIN, of_use, Instant::now());
+    }
 }

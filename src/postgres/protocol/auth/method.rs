@@ -47,7 +47,8 @@ impl fmt::Display for Method {
     }
 }
 
-/// The methods that may be used; the default is all.
+/// The methods that may be used. Where none is written, a connection over TLS or a Unix socket may use
+/// all; over TCP without TLS the server has to show by SCRAM that it knows the password, and learns nothing of it.
 ///
 /// Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-REQUIRE-AUTH>
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,20 +57,28 @@ pub(crate) struct RequireAuth(List);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum List {
     #[default]
-    All,
+    Unwritten,
     Only(Vec<Method>),
     AllBut(Vec<Method>),
 }
 
 impl RequireAuth {
-    /// Whether `method` may be used.
+    /// Whether `method` may be used. `is_private`: nobody between the two sides reads along.
     #[must_use]
-    pub(crate) fn allows(&self, method: Method) -> bool {
+    pub(crate) fn allows(&self, method: Method, is_private: bool) -> bool {
         match &self.0 {
-            List::All => true,
+            List::Unwritten => is_private || method == Method::ScramSha256,
             List::Only(methods) => methods.contains(&method),
             List::AllBut(methods) => !methods.contains(&method),
         }
+    }
+}
+
+impl RequireAuth {
+    /// Whether no list is written.
+    #[must_use]
+    pub(crate) fn is_default(&self) -> bool {
+        self.0 == List::Unwritten
     }
 }
 

@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use secrecy::zeroize::Zeroizing;
 
-use crate::secret::Secret;
+use crate::secret::{Secret, WeakSecret};
 
 /// The number of random bytes in a client nonce, as in libpq.
 pub(crate) const NONCE_LEN: usize = 18;
@@ -133,12 +133,16 @@ impl Proved {
     }
 }
 
-/// The keys of the last few passwords: a login with a known password needs no rounds. Bounded; share one per upstream.
+/// The keys of the last few passwords: a login with a known password needs no rounds. Those of a password that nobody keeps any more
+/// are forgotten at the next login. Bounded; share one per upstream.
 #[derive(Default)]
 pub(crate) struct Keys(Mutex<Vec<Remembered>>);
 
 struct Remembered {
-    derivation: Derivation,
+    /// Whoever else has it may drop it: then the keys are forgotten too.
+    password: WeakSecret,
+    salt: Vec<u8>,
+    iterations: NonZeroU32,
     pair: Pair,
 }
 
@@ -147,7 +151,7 @@ struct Remembered {
 pub(crate) struct Derivation {
     password: Secret,
     salt: Vec<u8>,
-    iterations: NonZeroU32,
+    pub(super) iterations: NonZeroU32,
 }
 
 /// The ClientKey and ServerKey of RFC 5802.
@@ -157,25 +161,29 @@ pub(crate) struct Pair {
     server_key: Key,
 }
 
-type Key = Zeroizing<[u8; digest::SHA256_OUTPUT_LEN]>;
+/// 32 bytes, on the heap: what is moved leaves no copy on a stack.
+type Key = Zeroizing<Vec<u8>>;
 
 impl Keys {
     /// Returns the remembered keys of this derivation.
     #[must_use]
     pub(crate) fn get(&self, derivation: &Derivation) -> Option<Pair> {
-        self.lock().iter().find(|entry| entry.derivation.same(derivation)).map(|entry| entry.pair.clone())
+        let mut entries = self.lock();
+        entries.retain(|entry| entry.password.is_kept());
+        entries.iter().find(|entry| entry.is_of(derivation)).map(|entry| entry.pair.clone())
     }
 
     /// Remembers the keys of a derivation. If there is no room, drops the oldest.
     pub(crate) fn keep(&self, derivation: Derivation, pair: Pair) {
         let mut entries = self.lock();
-        if entries.iter().any(|entry| entry.derivation.same(&derivation)) {
+        if entries.iter().any(|entry| entry.is_of(&derivation)) {
             return;
         }
         if entries.len() >= REMEMBERED {
             entries.remove(0);
         }
-        entries.push(Remembered { derivation, pair });
+        let Derivation { password, salt, iterations } = derivation;
+        entries.push(Remembered { password: password.downgrade(), salt, iterations, pair });
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Remembered>> {
@@ -185,6 +193,14 @@ impl Keys {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.lock().len()
+    }
+}
+
+impl Remembered {
+    fn is_of(&self, derivation: &Derivation) -> bool {
+        self.iterations == derivation.iterations
+            && self.salt == derivation.salt
+            && self.password.is(&derivation.password)
     }
 }
 
@@ -201,16 +217,8 @@ impl Derivation {
         let mut salted = Zeroizing::new([0; digest::SHA256_OUTPUT_LEN]);
         let algorithm = pbkdf2::PBKDF2_HMAC_SHA256;
         pbkdf2::derive(algorithm, self.iterations, &self.salt, text.as_bytes(), salted.as_mut_slice());
-        let key_of = |label: &[u8]| {
-            let mut key = Key::default();
-            key.copy_from_slice(sign(salted.as_slice(), label).as_ref());
-            key
-        };
+        let key_of = |label: &[u8]| Key::new(sign(salted.as_slice(), label).as_ref().to_vec());
         Pair { client_key: key_of(b"Client Key"), server_key: key_of(b"Server Key") }
-    }
-
-    fn same(&self, other: &Self) -> bool {
-        self.iterations == other.iterations && self.salt == other.salt && self.password.same(&other.password)
     }
 
     #[cfg(test)]
@@ -228,7 +236,8 @@ impl fmt::Debug for Derivation {
 #[cfg(test)]
 impl Pair {
     pub(super) fn bytes(&self) -> ([u8; 32], [u8; 32]) {
-        (*self.client_key, *self.server_key)
+        let bytes = |key: &Key| key.as_slice().try_into().unwrap();
+        (bytes(&self.client_key), bytes(&self.server_key))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Tests the conversation against RFC 7677's vector, `postgres_protocol` and a scripted server.
 
+mod methods;
+
 use std::num::NonZeroU32;
 
 use base64::Engine as _;
@@ -15,7 +17,7 @@ fn terms(transport: Transport) -> Terms {
 }
 
 fn tls() -> Transport {
-    Transport::Tls { end_point: Some(vec![7; 32]) }
+    Transport::Tls { end_point: Some(vec![7; 32]), verified: true }
 }
 
 fn request(code: i32, data: &[u8]) -> Vec<u8> {
@@ -137,7 +139,7 @@ fn scram_binds_to_the_certificate_and_verifies_the_server() {
 #[test]
 fn gs2_flag_follows_transport_offer_and_policy() {
     let plain_offer = request(SASL, b"SCRAM-SHA-256\0\0");
-    let none = Transport::Tls { end_point: None };
+    let none = Transport::Tls { end_point: None, verified: true };
     let cases = [
         (tls(), ChannelBinding::Prefer, both_mechanisms(), Some("p=tls-server-end-point,,")),
         (tls(), ChannelBinding::Prefer, plain_offer.clone(), Some("y,,")),
@@ -222,64 +224,6 @@ fn a_nonce_may_look_like_an_attribute() {
 }
 
 #[test]
-fn trust_needs_no_challenge() {
-    let bench = Bench::new("pencil");
-    assert!(matches!(bench.begin(terms(Transport::Plain)).handle(&request(OK, b"")).unwrap(), Step::Done));
-}
-
-#[test]
-fn cleartext_goes_only_over_tls_or_a_unix_socket() {
-    let bench = Bench::new("pencil");
-    for transport in [tls(), Transport::Local] {
-        let (message, next) = sent(bench.begin(terms(transport)).handle(&request(CLEARTEXT, b"")).unwrap());
-        assert_eq!(message, b"pencil\0");
-        assert!(matches!(next.handle(&request(OK, b"")).unwrap(), Step::Done));
-    }
-    let outcome = bench.begin(terms(Transport::Plain)).handle(&request(CLEARTEXT, b""));
-    assert!(matches!(outcome, Err(Error::Cleartext)));
-}
-
-#[test]
-fn md5_is_answered_with_the_salted_hash() {
-    let bench = Bench::new("pencil");
-    let (message, _) =
-        sent(bench.begin(terms(Transport::Plain)).handle(&request(MD5, &[1, 2, 3, 4])).unwrap());
-    let expected = md5_hash(b"alice", b"pencil", [1, 2, 3, 4]);
-    assert_eq!(message, [expected.as_bytes(), b"\0"].concat());
-}
-
-#[test]
-fn require_auth_refuses_what_it_leaves_out() {
-    let bench = Bench::new("pencil");
-    for (list, code, fine) in [
-        ("scram-sha-256", OK, false),
-        ("scram-sha-256", MD5, false),
-        ("!md5,!none", OK, false),
-        ("!md5", OK, true),
-        ("none,md5", OK, true),
-        ("gss", OK, false),
-    ] {
-        let terms = Terms { require_auth: list.parse().unwrap(), ..terms(tls()) };
-        let outcome = bench.begin(terms).handle(&request(code, &[0; 4]));
-        assert_eq!(!matches!(outcome, Err(Error::NotAllowed { .. })), fine, "{list} {code}");
-    }
-    for list in ["", "md5,!none", "md5,md5", "MD5", "md5,"] {
-        assert!(list.parse::<RequireAuth>().is_err(), "{list}");
-    }
-}
-
-#[test]
-fn kerberos_is_named_as_unsupported() {
-    let bench = Bench::new("pencil");
-    for code in [KERBEROS_V5, GSS, SSPI] {
-        let outcome = bench.begin(terms(tls())).handle(&request(code, b""));
-        assert!(matches!(outcome, Err(Error::Unsupported { .. })));
-    }
-    let outcome = bench.begin(terms(tls())).handle(&request(SASL, b"OAUTHBEARER\0\0"));
-    assert!(matches!(outcome, Err(Error::Unsupported { .. })));
-}
-
-#[test]
 fn rfc_7677_vector() {
     // The RFC's user name is "user" and PostgreSQL's is always empty, so only the keys can be compared.
     let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
@@ -346,6 +290,7 @@ proptest! {
 fn keys_are_remembered_per_password_and_bounded() {
     let keys = Keys::default();
     let rounds = NonZeroU32::new(2).unwrap();
+    let mut kept = Vec::new();
     for i in 0..40 {
         let derivation = Derivation::new(&format!("password {i}"), b"salt", rounds);
         assert!(keys.get(&derivation).is_none());
@@ -354,8 +299,14 @@ fn keys_are_remembered_per_password_and_bounded() {
         assert_eq!(keys.get(&derivation).unwrap().bytes(), pair.bytes());
         assert!(keys.get(&Derivation::new(&format!("password {i}"), b"other", rounds)).is_none());
         assert!(keys.get(&Derivation::new(&format!("password {i}"), b"salt", NonZeroU32::MIN)).is_none());
+        kept.push(derivation);
     }
     assert_eq!(keys.len(), 8);
+    // Passwords that nobody keeps are looked for no more.
+    let newest = kept.pop().unwrap();
+    drop(kept);
+    assert!(keys.get(&newest).is_some());
+    assert_eq!(keys.len(), 1);
 }
 
 /// `pg_saslprep` treats an empty result like a prohibited password, and its callers then use the password unchanged.

@@ -72,7 +72,7 @@ fn length_below_4_or_above_int32_is_an_error() {
         let bytes = [&message(b'1', b"")[..], b"D", &length.to_be_bytes()].concat();
         let mut seen = Vec::new();
         let mut scanner = Scanner::default();
-        assert_eq!(feed(&mut scanner, &bytes, &mut seen), Err(Error { tag: b'D', length }));
+        assert_eq!(feed(&mut scanner, &bytes, &mut seen), Err(Error { tag: b'D', length, offset: 5 }));
         assert_eq!(seen, [(b'1', 0, None)]);
     }
     assert!(feed(&mut Scanner::default(), b"D\x7f\xff\xff\xff", &mut Vec::new()).is_ok());

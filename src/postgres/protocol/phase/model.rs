@@ -1,7 +1,10 @@
-//! A small model of PostgreSQL's main loop: what it reads, skips, ignores and answers. For tests only.
+//! A small model of PostgreSQL's main loop: what it reads, skips, ignores and answers. For tests and
+//! fuzzers only.
 //!
 //! It follows `PostgresMain` and `SocketBackend` in `src/backend/tcop/postgres.c`, and `CopyGetData` in
 //! `src/backend/commands/copyfromparse.c`.
+
+#![expect(clippy::panic, reason = "a program that no client sends is a fault of the test")]
 
 use std::collections::VecDeque;
 

@@ -29,6 +29,17 @@ impl CancelRequest {
         Some(Self { process_id: i32::from_be_bytes(*process_id), key: CancelKey::new(key)? })
     }
 
+    /// The same process id with another key of the same length, which `fill` writes.
+    #[must_use]
+    pub(crate) fn with_other_key(&self, fill: impl FnOnce(&mut [u8])) -> Self {
+        let mut other = self.clone();
+        fill(match &mut other.key.0 {
+            Bytes::Four(key) => &mut key[..],
+            Bytes::More(key) => key,
+        });
+        other
+    }
+
     /// Encodes the CancelRequest, which is sent over a connection of its own.
     #[must_use]
     pub(crate) fn encode(&self) -> BytesMut {
@@ -40,7 +51,6 @@ impl CancelRequest {
 
     /// Encodes BackendKeyData for a client. A client of protocol 3.0 must only get a key of 4 bytes.
     #[must_use]
-    #[cfg(test)]
     pub(crate) fn backend_key_data(&self) -> BytesMut {
         let mut message = BytesMut::with_capacity(9 + self.key.expose().len());
         message.put_u8(b'K');
@@ -55,21 +65,36 @@ impl CancelRequest {
     }
 }
 
-/// A secret of 4 to 256 bytes: 4 under protocol 3.0, 32 from PostgreSQL 18 under 3.2. It is cleared on drop.
+/// A secret of 4 to 256 bytes: 4 under protocol 3.0, 32 from PostgreSQL 18 under 3.2. It is cleared on
+/// drop; one of four bytes leaves copies where it was moved from.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct CancelKey(Zeroizing<Vec<u8>>);
+pub(crate) struct CancelKey(Bytes);
+
+/// A key of protocol 3.0 needs no memory of its own: there is one for each session.
+#[derive(Clone, PartialEq, Eq)]
+enum Bytes {
+    Four(Zeroizing<[u8; 4]>),
+    More(Zeroizing<Box<[u8]>>),
+}
 
 impl CancelKey {
     /// `None`: the length is not allowed.
     #[must_use]
     pub(crate) fn new(key: &[u8]) -> Option<Self> {
-        (4..=256).contains(&key.len()).then(|| Self(Zeroizing::new(key.to_vec())))
+        let bytes = || match key.try_into() {
+            Ok(key) => Bytes::Four(Zeroizing::new(key)),
+            Err(_) => Bytes::More(Zeroizing::new(key.into())),
+        };
+        (4..=256).contains(&key.len()).then(|| Self(bytes()))
     }
 
     /// Exposes the bytes. Call it only where they are sent.
     #[must_use]
     pub(crate) fn expose(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Bytes::Four(key) => &key[..],
+            Bytes::More(key) => key,
+        }
     }
 }
 

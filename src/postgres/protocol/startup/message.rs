@@ -50,7 +50,6 @@ impl StartupMessage {
 
     /// The version: 3 in the upper 16 bits, the minor version in the lower.
     #[must_use]
-    #[cfg(test)]
     pub(crate) fn protocol(&self) -> u32 {
         self.protocol
     }
@@ -85,10 +84,49 @@ impl StartupMessage {
         self.parameters.iter().any(|(name, _)| name.starts_with(b"_pq_."))
     }
 
+    /// The names of those options.
+    #[must_use]
+    pub(crate) fn protocol_options(&self) -> Vec<String> {
+        let names = self.parameters.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned());
+        names.filter(|name| name.starts_with("_pq_.")).collect()
+    }
+
     /// The value of the last parameter with this name, which PostgreSQL uses.
     #[must_use]
     pub(crate) fn parameter(&self, name: &[u8]) -> Option<&[u8]> {
         self.parameters.iter().rev().find(|(n, _)| n == name).map(|(_, value)| &**value)
+    }
+
+    /// The same message with `tag` behind its `application_name`, for an upstream. It is the message itself where the client has
+    /// left no room: the server cuts the name at 63 bytes, and what the client wrote is whole in any case. Nor is a name
+    /// changed that the server goes by (that of a replication connection), or one that stands in `options`.
+    ///
+    /// `tag`: printable ASCII.
+    ///
+    /// <https://www.postgresql.org/docs/current/runtime-config-logging.html#GUC-APPLICATION-NAME>
+    #[must_use]
+    pub(crate) fn tagged(&self, tag: &str) -> Self {
+        let mut message = self.clone();
+        if self.parameter(b"replication").is_some() {
+            return message;
+        }
+        let last = self.parameters.iter().rposition(|(name, _)| name.eq_ignore_ascii_case(APPLICATION_NAME));
+        match last.and_then(|at| message.parameters.get_mut(at)) {
+            Some((_, value)) => {
+                let separator = if value.is_empty() { "" } else { " " };
+                if length_at_server(value) + separator.len() + tag.len() <= MAX_APPLICATION_NAME {
+                    *value = [value, separator.as_bytes(), tag.as_bytes()].concat().into();
+                }
+            }
+            None => {
+                let options = self.parameter(b"options").unwrap_or_default().to_ascii_lowercase();
+                let is_named = options.windows(APPLICATION.len()).any(|word| word == APPLICATION);
+                if !is_named && tag.len() <= MAX_APPLICATION_NAME {
+                    message = message.with(APPLICATION_NAME, tag.as_bytes());
+                }
+            }
+        }
+        message
     }
 
     /// Encodes the packet for the upstream. Parameters keep their bytes and order, except `user` and `database`, which
@@ -143,6 +181,17 @@ impl fmt::Debug for StartupMessage {
             .finish()
     }
 }
+
+/// The server writes each byte that is no printable ASCII as `\\x00`, since version 16.
+fn length_at_server(name: &[u8]) -> usize {
+    name.iter().map(|byte| if (b' '..=b'~').contains(byte) { 1 } else { 4 }).sum()
+}
+
+const APPLICATION_NAME: &[u8] = b"application_name";
+/// `options` may have it with a hyphen too.
+const APPLICATION: &[u8] = b"application";
+/// `NAMEDATALEN` with its NUL byte is 64.
+const MAX_APPLICATION_NAME: usize = 63;
 
 fn cut_string(from: &mut Bytes) -> Option<Bytes> {
     let end = from.iter().position(|&byte| byte == 0)?;

@@ -164,6 +164,49 @@ fn role_is_appended_to_the_clients_options() {
 }
 
 #[test]
+fn a_tag_is_appended_where_the_client_has_left_room_and_cuts_nothing() {
+    let tagged = |rest: &[u8]| {
+        let message = startup(&[b"user\0a\0", rest, b"\0"].concat()).tagged("tag");
+        message.parameter(b"application_name").map(|name| String::from_utf8_lossy(name).into_owned())
+    };
+    let named = |name: &str| tagged(format!("application_name\0{name}\0").as_bytes());
+    assert_eq!(named("web").as_deref(), Some("web tag"));
+    assert_eq!(named("").as_deref(), Some("tag"));
+    assert_eq!(tagged(b"").as_deref(), Some("tag"));
+    let most = "x".repeat(59);
+    assert_eq!(named(&most), Some(format!("{most} tag")), "63 bytes");
+    let long = "x".repeat(60);
+    assert_eq!(named(&long), Some(long.clone()));
+    // The server makes four characters of each of its bytes.
+    let umlauts = "ü".repeat(7);
+    assert_eq!(named(&umlauts), Some(format!("{umlauts} tag")), "60 of the server's characters");
+    let more = "ü".repeat(8);
+    assert_eq!(named(&more), Some(more.clone()));
+    // The server takes names of parameters without regard to case.
+    let written = startup(b"user\0a\0Application_Name\0batch\0\0").tagged("tag");
+    assert_eq!(written.parameter(b"Application_Name"), Some(&b"batch tag"[..]));
+    assert_eq!(written.parameter(b"application_name"), None);
+    // The last one counts.
+    let twice = startup(b"user\0a\0application_name\0one\0application_name\0two\0\0").tagged("tag");
+    let sent = twice.for_upstream("u", b"d", None).unwrap();
+    let expected = b"database\0d\0user\0u\0application_name\0one\0application_name\0two tag\0\0";
+    assert_eq!(sent, packet(0x0003_0000, expected));
+}
+
+#[test]
+fn a_name_that_the_server_goes_by_or_that_stands_in_options_is_not_tagged() {
+    for rest in [
+        &b"user\0a\0replication\0true\0application_name\0standby1\0\0"[..],
+        b"user\0a\0replication\0database\0\0",
+        b"user\0a\0options\0-c Application_Name=batch\0\0",
+        b"user\0a\0options\0--application-name=batch\0\0",
+    ] {
+        let message = startup(rest);
+        assert_eq!(message.tagged("tag"), message);
+    }
+}
+
+#[test]
 fn packet_that_postgresql_would_refuse_is_not_made() {
     let rest = [&b"user\0a\0x\0"[..], &vec![b'y'; 9_900], b"\0\0"].concat();
     let message = startup(&rest);

@@ -1,6 +1,7 @@
 //! What passes, and that it passes unchanged.
 
 use super::*;
+use crate::session::activity::Activity;
 
 async fn write_in_chunks(stream: &mut (impl AsyncWrite + Unpin), all: &[u8], mut random: StdRng) {
     let mut rest = all;
@@ -151,4 +152,97 @@ fn an_idle_session_is_small() {
     use crate::socket::Client;
     let bytes = size_of::<Relay<Client, Stream>>();
     assert!(bytes <= 512, "{bytes} bytes");
+}
+
+/// Waits until the session's state is this one, and gives what is then seen.
+async fn until_state(activity: &Activity, state: SessionState) -> crate::session::activity::Seen {
+    let until = async {
+        while activity.seen().state != state {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), until).await.unwrap();
+    activity.seen()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_session_does_is_seen_from_outside() {
+    let Bench { mut client, mut server, listed, .. } = Bench::new(1024);
+    let activity = &listed.activity;
+    let opened = activity.seen();
+    assert_eq!((opened.state, opened.transaction_since), (SessionState::Idle, None));
+
+    client.write_all(&begin()).await.unwrap();
+    let active = until_state(activity, SessionState::Active).await;
+    assert_eq!(active.transaction_since, Some(active.since));
+    server.write_all(&begun()).await.unwrap();
+    let in_one = until_state(activity, SessionState::IdleInTransaction).await;
+    assert_eq!(in_one.transaction_since, active.transaction_since);
+    client.write_all(&message(b'Q', b"COMMIT\0")).await.unwrap();
+    let last = until_state(activity, SessionState::Active).await;
+    assert_eq!(last.transaction_since, active.transaction_since);
+    server.write_all(&[message(b'C', b"COMMIT\0"), message(b'Z', b"I")].concat()).await.unwrap();
+    let idle = until_state(activity, SessionState::Idle).await;
+    assert!(idle.transaction_since.is_none() && idle.since > opened.since);
+    let up = begin().len() + message(b'Q', b"COMMIT\0").len();
+    let down = begun().len() + message(b'C', b"COMMIT\0").len() + message(b'Z', b"I").len();
+    assert_eq!((idle.to_upstream, idle.to_client), (up as u64, down as u64));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_of_the_transactions_that_follow_at_once_has_its_own_time() {
+    let Bench { mut client, mut server, listed, .. } = Bench::new(1024);
+    let activity = &listed.activity;
+    let select = message(b'Q', b"SELECT\0");
+    client.write_all(&select.repeat(2)).await.unwrap();
+    let first = until_state(activity, SessionState::Active).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    server.write_all(&message(b'Z', b"I")).await.unwrap();
+    let second = async {
+        while activity.seen().transaction_since == first.transaction_since {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), second).await.unwrap();
+    assert_eq!(activity.seen().state, SessionState::Active);
+}
+
+/// The last message is leasehold's own error.
+fn is_08p01(frame: Option<&(u8, Vec<u8>)>) -> bool {
+    frame.is_some_and(|(tag, body)| *tag == b'E' && error_response::sqlstate(body) == Some(b"08P01"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_are_no_message_are_kept_from_the_client_which_hears_why() {
+    let row = message(b'D', &[7; 3000]);
+    let stream = [&row[..], &row, b"D\0\0\0\x03", &row].concat();
+    // A small capacity holds messages back when the bytes are met; a large one lets them come in one chunk.
+    for capacity in [64, 1 << 20] {
+        let Bench { mut client, mut server, session, .. } = Bench::new(capacity);
+        let (_, heard) = tokio::join!(
+            async {
+                // The relay need not read all of it.
+                let _ = server.write_all(&stream).await;
+                server.shutdown().await
+            },
+            async { read_all(&mut client).await }
+        );
+        drop((client, server));
+        let heard = frames(&heard);
+        assert_eq!(heard.iter().map(|(tag, _)| *tag).collect::<Vec<_>>(), b"DDE", "{capacity}");
+        assert!(is_08p01(heard.last()), "{capacity}");
+        assert_eq!(session.await.unwrap(), (RelayExit::UpstreamUnreadable, Closed::Error));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_a_part_of_them_is_sent_nothing_more() {
+    let Bench { mut client, mut server, session, .. } = Bench::new(1024);
+    server.write_all(b"D\0\0").await.unwrap();
+    let mut heard = [0; 3];
+    client.read_exact(&mut heard).await.unwrap();
+    server.write_all(b"\0\x03").await.unwrap();
+    assert_eq!(read_all(&mut client).await, b"");
+    drop((client, server));
+    assert_eq!(session.await.unwrap(), (RelayExit::UpstreamUnreadable, Closed::Error));
 }

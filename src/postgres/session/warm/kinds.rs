@@ -1,4 +1,5 @@
-//! The number of warm sessions for each kind of equivalent clients: how many exist, and how many are wanted. Floor 4.
+//! The warm and the returned sessions for each kind of equivalent clients: how many exist, and how many are wanted.
+//! Floor 4.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,22 +22,25 @@ pub(super) struct Kinds {
 
 struct Kind {
     alike: Arc<Alike>,
-    /// The number of sessions that are wanted.
+    /// The number of sessions that are wanted ahead of need.
     wanted: usize,
     /// The number of sessions that are being logged in.
     coming: usize,
+    /// In the order in which clients get them.
     ready: VecDeque<Ready>,
 }
 
 /// A session that waits for a client, in its own task. Dropping this makes the task close the session.
 pub(super) struct Ready {
     id: u64,
+    /// It was logged in ahead of need, not returned.
+    ahead: bool,
     pub(super) generation: GenerationId,
     pub(super) ask: oneshot::Sender<oneshot::Sender<LoggedIn>>,
 }
 
 impl Kinds {
-    /// Takes the session of this kind that has waited longest.
+    /// Takes a session of this kind: the one that was returned last, or else the one that has waited longest.
     pub(super) fn pop(&mut self, alike: &Alike) -> Option<Ready> {
         self.find(alike)?.ready.pop_front()
     }
@@ -44,21 +48,18 @@ impl Kinds {
     /// Records that a client of this kind came, and whether it found a session. `most` is the limit for all kinds
     /// together.
     pub(super) fn came(&mut self, alike: &Arc<Alike>, most: usize, found: bool) {
-        let at = self.kinds.iter().position(|kind| kind.alike == *alike);
-        let mut kind = at.map_or_else(
-            || Kind { alike: Arc::clone(alike), wanted: 0, coming: 0, ready: VecDeque::new() },
-            |at| self.kinds.remove(at),
-        );
+        let kind = self.most_recent(alike);
         if !found || kind.wanted == 0 {
             kind.wanted += 1;
         }
-        self.kinds.push(kind);
         let mut surplus = self.kinds.iter().map(|kind| kind.wanted).sum::<usize>().saturating_sub(most);
         for kind in &mut self.kinds {
             let fewer = surplus.min(kind.wanted);
             surplus -= fewer;
             kind.wanted -= fewer;
-            kind.ready.truncate(kind.wanted.saturating_sub(kind.coming));
+            if fewer > 0 {
+                kind.keep_ahead(kind.wanted.saturating_sub(kind.coming));
+            }
         }
         self.forget_unwanted();
     }
@@ -81,8 +82,7 @@ impl Kinds {
         alike: &Alike,
         generation: GenerationId,
     ) -> Option<(u64, oneshot::Receiver<oneshot::Sender<LoggedIn>>)> {
-        self.last_id += 1;
-        let id = self.last_id;
+        let id = self.next_id();
         let kind = self.find(alike)?;
         kind.coming = kind.coming.saturating_sub(1);
         if kind.ready.len() >= kind.wanted {
@@ -90,8 +90,45 @@ impl Kinds {
             return None;
         }
         let (ask, asked) = oneshot::channel();
-        kind.ready.push_back(Ready { id, generation, ask });
+        kind.ready.push_back(Ready { id, ahead: true, generation, ask });
         Some((id, asked))
+    }
+
+    /// Records that a session was returned, and is ready for the next client of this kind. Returns its id, and the channel
+    /// on which a client asks for it. If more than `most` are ready then, a session of the kind whose last client is
+    /// longest ago is not kept any more.
+    pub(super) fn is_returned(
+        &mut self,
+        alike: &Arc<Alike>,
+        most: usize,
+        generation: GenerationId,
+    ) -> (u64, oneshot::Receiver<oneshot::Sender<LoggedIn>>) {
+        let id = self.next_id();
+        let (ask, asked) = oneshot::channel();
+        self.most_recent(alike).ready.push_front(Ready { id, ahead: false, generation, ask });
+        if self.kinds.iter().map(|kind| kind.ready.len()).sum::<usize>() > most
+            && let Some(oldest) = self.kinds.iter_mut().find(|kind| !kind.ready.is_empty())
+        {
+            oldest.ready.pop_back();
+            self.forget_unwanted();
+        }
+        (id, asked)
+    }
+
+    /// The id of another session.
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Makes this kind the most recent one.
+    fn most_recent(&mut self, alike: &Arc<Alike>) -> &mut Kind {
+        let at = self.kinds.iter().position(|kind| kind.alike == *alike);
+        let kind = at.map_or_else(
+            || Kind { alike: Arc::clone(alike), wanted: 0, coming: 0, ready: VecDeque::new() },
+            |at| self.kinds.remove(at),
+        );
+        self.kinds.push_mut(kind)
     }
 
     /// Records that a login failed. No other login is tried before `again_at`.
@@ -108,6 +145,7 @@ impl Kinds {
         if let Some(kind) = self.find(alike) {
             kind.ready.retain(|ready| ready.id != id);
         }
+        self.forget_unwanted();
     }
 
     /// Removes a session that no client took. It is not replaced.
@@ -130,7 +168,18 @@ impl Kinds {
     }
 
     fn forget_unwanted(&mut self) {
-        self.kinds.retain(|kind| kind.wanted + kind.coming > 0);
+        self.kinds.retain(|kind| kind.wanted + kind.coming + kind.ready.len() > 0);
+    }
+}
+
+impl Kind {
+    /// Keeps this number of the sessions that were logged in ahead of need, and all that were returned.
+    fn keep_ahead(&mut self, most: usize) {
+        let mut kept = 0;
+        self.ready.retain(|ready| {
+            kept += usize::from(ready.ahead);
+            !ready.ahead || kept <= most
+        });
     }
 }
 
@@ -193,6 +242,26 @@ mod tests {
         assert!(of_old.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
         assert_eq!(log_in(&mut kinds, &new).len(), 1);
         assert!(kinds.pop(&old).is_none());
+    }
+
+    #[test]
+    fn a_new_kind_leaves_what_was_returned() {
+        let (mut kinds, old, new) = (Kinds::default(), alike("old"), alike("new"));
+        kinds.came(&old, 1, false);
+        let mut ahead = log_in(&mut kinds, &old).pop().unwrap();
+        let (_, mut returned) = kinds.is_returned(&old, 64, GenerationId::FIRST);
+        kinds.came(&new, 1, false);
+        assert!(returned.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
+        assert!(ahead.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+    }
+
+    #[test]
+    fn of_too_many_returned_sessions_the_oldest_kind_loses_one() {
+        let (mut kinds, old, new) = (Kinds::default(), alike("old"), alike("new"));
+        let (_, mut of_old) = kinds.is_returned(&old, 1, GenerationId::FIRST);
+        let (_, mut of_new) = kinds.is_returned(&new, 1, GenerationId::FIRST);
+        assert!(of_old.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+        assert!(of_new.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
     }
 
     #[test]

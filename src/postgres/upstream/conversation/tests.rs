@@ -232,6 +232,37 @@ async fn an_answer_is_kept_from_the_client_and_all_else_is_not() {
     assert_eq!((value.as_ref(), rest.as_ref()), (b"".as_slice(), NOTICE));
 }
 
+/// Whether `command` takes this for the answer to DISCARD ALL.
+async fn discarded(messages: &[&[u8]]) -> bool {
+    let (mut ours, mut theirs) = tokio::io::duplex(4096);
+    theirs.write_all(&messages.concat()).await.unwrap();
+    theirs.shutdown().await.unwrap();
+    command(&mut ours, "DISCARD ALL", b"DISCARD ALL").await.is_ok_and(|answer| {
+        assert_eq!(answer.reported, messages.contains(&STATUS));
+        answer.value.is_none()
+    })
+}
+
+#[tokio::test]
+async fn a_command_has_succeeded_only_if_the_server_says_so_and_is_idle() {
+    let complete = b"C\0\0\0\x10DISCARD ALL\0".as_slice();
+    let refused = error("25001", "x");
+    assert!(discarded(&[NOTICE, complete, STATUS, READY]).await);
+    for otherwise in [
+        &[READY][..],
+        &[complete],
+        &[&refused, READY],
+        &[complete, &refused, READY],
+        &[complete, complete, READY],
+        &[complete, b"Z\0\0\0\x05T"],
+        &[complete, READY, NOTICE],
+        &[b"C\0\0\0\x0cDISCARD\0", READY],
+        &[ROW, complete, READY],
+    ] {
+        assert!(!discarded(otherwise).await, "{otherwise:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_answer_that_is_none_is_empty_and_a_broken_one_ends_it() {
     let refused = error("42704", "x");

@@ -33,7 +33,7 @@ pub(crate) enum Error {
     #[error("upstream server is not what target_session_attrs asks for")]
     Unsuitable(Address),
     /// The server sent an ErrorResponse.
-    #[error("upstream server refused with {}", .0.sqlstate())]
+    #[error("upstream server refused with {}", .0.shown())]
     Refused(Refusal),
     /// The two sides do not agree on authentication.
     #[error("cannot authenticate at the upstream server")]
@@ -132,7 +132,14 @@ impl Error {
                 Some(SEE_LOG),
             ),
             Self::Tls(_) => (SqlState::UNABLE, "no TLS with the upstream server", Some(SEE_LOG)),
-            Self::Auth(_) => (SqlState::UNABLE, "cannot authenticate at the upstream server", Some(SEE_LOG)),
+            Self::Auth(error) => {
+                return Fatal {
+                    sqlstate: SqlState::InvalidAuthorizationSpecification,
+                    message: "cannot authenticate at the upstream server".into(),
+                    detail: Some(error.reason()),
+                    hint: Some(SEE_LOG),
+                };
+            }
             Self::Refused(refusal) if refusal.is_suspect() => (
                 SqlState::InvalidAuthorizationSpecification,
                 "the upstream server refused the credential",
@@ -143,7 +150,7 @@ impl Error {
                 (SqlState::UNABLE, "the proxy has no thread left to log in with", Some(SEE_LOG))
             }
             Self::Protocol(_) => {
-                (SqlState::ConnectionFailure, "the upstream server broke the protocol", None)
+                (SqlState::ProtocolViolation, "the upstream server broke the protocol", Some(SEE_LOG))
             }
             Self::Closed | Self::Lost(_) => {
                 (SqlState::ConnectionFailure, "the upstream server closed the connection", None)
@@ -168,7 +175,7 @@ impl Error {
 
     pub(super) fn may_be_about_tls(&self) -> bool {
         match self {
-            Self::Tls(_) | Self::Auth(auth::Error::Cleartext) => true,
+            Self::Tls(_) | Self::Auth(auth::Error::Cleartext | auth::Error::NeedsTls { .. }) => true,
             Self::Refused(refusal) => refusal.may_be_about_tls(),
             _ => false,
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::harness::{SOON, Server, Spec, WallClock, bench, eventually, leasehold, same};
+use crate::harness::{Backends, SOON, Server, Spec, WallClock, bench, eventually, same};
 
 const HOUR: i64 = 3_600;
 
@@ -18,22 +18,20 @@ async fn server_by(clock: &WallClock) -> Server {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wall_clock_an_hour_wrong_that_jumps_both_ways_changes_no_renewal_and_no_end() {
-    let db = bench().postgres().await.database().await;
-    let vault = bench().vault().await;
     let clock = WallClock::off_by(HOUR).await;
     let jump = [-HOUR, HOUR];
 
     // Of use for 9 s from the moment it was asked for. One is renewed after 6 s at the latest, the other cannot be.
-    let renewed = vault.setup(&db, Spec::new("app").ttl("12s", "1h")).await;
-    let capped = vault.setup(&db, Spec::new("app").ttl("12s", "12s")).await;
+    let backends = Backends::new(Spec::new("app").ttl("12s", "1h")).await;
+    let Backends { db, setup: renewed, .. } = &backends;
+    let capped = backends.another(Spec::new("app").ttl("12s", "12s")).await;
     let run = async |setup| {
         let begun = Instant::now();
-        let builder = leasehold().upstream(&db).vault(&vault).login(setup).wall_clock(&clock);
-        let leasehold = builder.start().await;
+        let leasehold = backends.without_login().login(setup).wall_clock(&clock).start().await;
         leasehold.wait_ready().await;
         (leasehold, begun)
     };
-    let ((mut renewing, _), (mut ending, begun)) = tokio::join!(run(&renewed), run(&capped));
+    let ((mut renewing, _), (mut ending, begun)) = tokio::join!(run(renewed), run(&capped));
     let said = renewing.status().await["routes"][0]["generations"][0]["ends_at"].to_string();
     let real = db.admin.value("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24')").await;
     assert!(!said.contains(&real), "{said} is an hour ahead of {real}, so the clock is wrong");
@@ -81,9 +79,9 @@ async fn a_wall_clock_an_hour_wrong_that_jumps_both_ways_changes_no_renewal_and_
 async fn a_server_ahead_of_vault_refuses_a_living_credential_and_the_check_of_its_lease_mends_it() {
     let clock = WallClock::off_by(0).await;
     let db = server_by(&clock).await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app").ttl("60s", "1h")).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::with_database(db, Spec::new("app").ttl("60s", "1h")).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let session = leasehold.connect("app", db.name()).await;
     let user = session.user().await;
@@ -113,10 +111,10 @@ async fn a_server_ahead_of_vault_refuses_a_living_credential_and_the_check_of_it
 async fn a_credential_that_a_server_ahead_of_vault_refuses_is_replaced_once_a_minute_at_most() {
     let clock = WallClock::off_by(0).await;
     let db = server_by(&clock).await.database().await;
-    let vault = bench().vault().await;
     let deny = "path \"sys/leases/renew\" { capabilities = [\"deny\"] }";
-    let setup = vault.setup(&db, Spec::new("app").ttl("120s", "1h").policy(deny)).await;
-    let leasehold = leasehold().upstream(&db).vault(&vault).login(&setup).start().await;
+    let backends = Backends::with_database(db, Spec::new("app").ttl("120s", "1h").policy(deny)).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let issued = async || leasehold.metrics().await.get("issuances_total", &[]);
     let expired = async |user: &str| {
@@ -150,10 +148,9 @@ async fn a_credential_that_a_server_ahead_of_vault_refuses_is_replaced_once_a_mi
 async fn a_server_hours_ahead_of_vault_lets_nobody_in_until_its_clock_is_right_and_vault_is_not_flooded() {
     let clock = WallClock::off_by(3 * HOUR).await;
     let db = server_by(&clock).await.database().await;
-    let vault = bench().vault().await;
-    let setup = vault.setup(&db, Spec::new("app")).await;
-    let leasehold =
-        leasehold().upstream(&db).vault(&vault).login(&setup).flag("--limits-login-wait", "2s").start().await;
+    let backends = Backends::with_database(db, Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
+    let leasehold = backends.leasehold().flag("--limits-login-wait", "2s").start().await;
 
     leasehold.wait_log("the proof is refused").await;
     let error = leasehold.try_connect("app", db.name()).await.err().unwrap();

@@ -30,6 +30,13 @@ async fn marks(scene: &Scene) -> String {
     scene.db.admin.value("SELECT count(*) FROM marks").await
 }
 
+/// Vault's answer comes a moment after the end of the role.
+async fn is_given_back(scene: &Scene) {
+    let given_back =
+        async || scene.leasehold.metrics().await.get("revocations_total", &[("outcome", "lease")]);
+    eventually(SOON, async || same(given_back().await, 1.0)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_cut_off_within_a_message_is_a_bare_end_and_within_the_clients_is_08006() {
     let (scene, fault) = behind_a_fault(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
@@ -49,8 +56,9 @@ async fn a_server_cut_off_within_a_message_is_a_bare_end_and_within_the_clients_
     fault.set(Mode::Pass).await;
     let mut raw = scene.raw().await;
     raw.write(&long_insert()[..500_000]).await;
-    let arrived = async || fault.recordings().last().map_or(0, |recording| recording.to_server.len());
-    eventually(SOON, async || same(arrived().await >= 500_000, true)).await;
+    // The latest connection may be that of a proof.
+    let arrived = async || fault.recordings().iter().any(|recording| recording.to_server.len() >= 500_000);
+    eventually(SOON, async || same(arrived().await, true)).await;
     fault.cut();
     let last = raw.until("E").await.pop().unwrap();
     assert_eq!(last.sqlstate(), "08006", "{:?}", last.fields());
@@ -64,8 +72,8 @@ async fn a_server_cut_off_within_a_message_is_a_bare_end_and_within_the_clients_
     assert_eq!(scene.leasehold.http("/readyz").await.status, 200);
     scene.rotate(&["--drain=0s"]).await;
     eventually(SOON, async || same(scene.db.roles().await.contains(&role), false)).await;
+    is_given_back(&scene).await;
     let metrics = scene.leasehold.metrics().await;
-    assert_eq!(metrics.get("revocations_total", &[("outcome", "lease")]), 1.0);
     assert_eq!(metrics.get("suspect_logins_total", &[]), 0.0);
 }
 
@@ -96,7 +104,7 @@ async fn a_client_cut_off_within_a_message_either_way_takes_its_session_along() 
 
     scene.rotate(&[]).await;
     eventually(SOON, async || same(scene.db.roles().await.contains(&role), false)).await;
-    assert_eq!(scene.leasehold.metrics().await.get("revocations_total", &[("outcome", "lease")]), 1.0);
+    is_given_back(&scene).await;
 }
 
 /// The way to the server, the way back, both.
@@ -221,6 +229,6 @@ async fn clients_that_vanish_without_a_word_are_ended_with_their_credential() {
     scene.rotate(&["--drain=1s"]).await;
     scene.wait_sessions(0).await;
     eventually(SOON, async || same(scene.db.roles().await.contains(&role), false)).await;
-    assert_eq!(scene.leasehold.metrics().await.get("revocations_total", &[("outcome", "lease")]), 1.0);
+    is_given_back(&scene).await;
     assert_eq!(scene.session().await.value("SELECT 1").await, "1");
 }

@@ -6,13 +6,13 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::json;
 
-use super::{SOON, Spec, Stage};
-use crate::harness::{Fault, Leasehold, Mode, Session, eventually, leasehold};
+use super::{Forwarded, SOON, Spec};
+use crate::harness::{Fault, Leasehold, Mode, Session, eventually};
 
 const GOOD: usize = 100;
 
-/// Three times the life of a lease.
-const WATCHED: Duration = Duration::from_secs(36);
+/// Twice the life of a lease.
+const WATCHED: Duration = Duration::from_secs(40);
 
 /// What a broken route asks for, and what keeps the faults up.
 struct Broken {
@@ -21,8 +21,8 @@ struct Broken {
 }
 
 /// Ten ways to be broken: what Vault refuses, fails at, hangs in, or gives to no use.
-async fn broken(stage: &Stage) -> Broken {
-    let (vault, mount) = (&stage.vault, stage.setup.mount());
+async fn broken(backends: &Forwarded) -> Broken {
+    let (vault, mount) = (&backends.vault, backends.setup.mount());
     let role = vault.read(&format!("{mount}/roles/app")).await["data"].clone();
     let like_app = async |name: &str, change: serde_json::Value| {
         let mut role = role.clone();
@@ -53,10 +53,10 @@ async fn broken(stage: &Stage) -> Broken {
          path \"{mount}/static-creds/*\" {{ capabilities = [\"read\"] }}
          path \"sys/leases/renew\" {{ capabilities = [\"update\"] }}"
     );
-    vault.write(&format!("sys/policies/acl/{}", stage.setup.id()), json!({"policy": policy})).await;
+    vault.write(&format!("sys/policies/acl/{}", backends.setup.id()), json!({"policy": policy})).await;
     let busy = format!("{mount}/creds/busy");
     let quota = json!({"path": busy, "rate": 1, "interval": "1h"});
-    vault.write(&format!("sys/quotas/rate-limit/{}", stage.setup.id()), quota).await;
+    vault.write(&format!("sys/quotas/rate-limit/{}", backends.setup.id()), quota).await;
     vault.request(Method::GET, &busy, "", None).await;
     let creds = |role| format!("{mount}/creds/{role}");
     let paths = vec![
@@ -74,36 +74,32 @@ async fn broken(stage: &Stage) -> Broken {
     Broken { paths, _hangs: hangs }
 }
 
-async fn start(stage: &Stage, broken: &Broken) -> Leasehold {
-    let good = (0..GOOD).map(|number| (format!("r{number}"), stage.setup.path.clone()));
+async fn start(backends: &Forwarded, broken: &Broken) -> Leasehold {
+    let good = (0..GOOD).map(|number| (format!("r{number}"), backends.setup.path.clone()));
     let bad = broken.paths.iter().map(|(name, path)| ((*name).to_owned(), path.clone()));
-    let upstream = format!("postgresql://{}/?sslmode=disable", stage.db.server.addr());
+    let upstream = format!("postgresql://{}/?sslmode=disable", backends.db.server.addr());
     let routes = bad.chain(good).map(|(name, path)| {
         format!("[[route]]\nname = \"{name}\"\nuser = \"{name}\"\nvault_path = \"{path}\"\nupstream = \"{upstream}\"\n")
     });
-    leasehold()
-        .vault_addr(&format!("http://{}", stage.fault.addr()))
-        .approle(&stage.setup)
-        .flag("--vault-client-timeout", "4s")
-        .config_toml(&routes.collect::<String>())
-        .start()
-        .await
+    let toml: String = routes.collect();
+    backends.with_file(&toml).flag("--vault-client-timeout", "4s").start().await
 }
 
 /// A session on each of the good routes, as soon as they all have a credential.
-async fn sessions(leasehold: &Leasehold, stage: &Stage) -> Vec<Session> {
+async fn sessions(leasehold: &Leasehold, backends: &Forwarded) -> Vec<Session> {
     eventually(SOON * 6, async || {
         let status = leasehold.status().await;
         let routes = status["routes"].as_array().unwrap();
-        let ready =
-            routes.iter().filter(|route| route["ready"] == true && route["vault_path"] == stage.setup.path);
+        let ready = routes
+            .iter()
+            .filter(|route| route["ready"] == true && route["vault_path"] == backends.setup.path);
         match ready.count() {
             GOOD => Ok(()),
             ready => Err(ready),
         }
     })
     .await;
-    let connect = async |number: usize| leasehold.connect(&format!("r{number}"), stage.db.name()).await;
+    let connect = async |number: usize| leasehold.connect(&format!("r{number}"), backends.db.name()).await;
     let mut sessions = Vec::new();
     for number in 0..GOOD {
         sessions.push(connect(number).await);
@@ -125,10 +121,10 @@ async fn all_live_on(leasehold: &Leasehold, sessions: Vec<Session>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_broken_routes_end_no_session_of_a_hundred_others() {
-    let stage = Stage::shared(Spec::new("app").ttl("12s", "1h")).await;
-    let broken = broken(&stage).await;
-    let leasehold = start(&stage, &broken).await;
-    let sessions = sessions(&leasehold, &stage).await;
+    let backends = Forwarded::new(Spec::new("app").ttl("20s", "1h")).await;
+    let broken = broken(&backends).await;
+    let leasehold = start(&backends, &broken).await;
+    let sessions = sessions(&leasehold, &backends).await;
 
     all_live_on(&leasehold, sessions).await;
 
@@ -142,19 +138,19 @@ async fn ten_broken_routes_end_no_session_of_a_hundred_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_an_outage_ten_broken_routes_keep_no_other_from_coming_back() {
-    let stage = Stage::shared(Spec::new("app").ttl("12s", "1h")).await;
-    let broken = broken(&stage).await;
-    let leasehold = start(&stage, &broken).await;
-    let before = sessions(&leasehold, &stage).await;
-    stage.fault.set(Mode::Refuse).await;
-    stage.fault.cut();
+    let backends = Forwarded::new(Spec::new("app").ttl("20s", "1h")).await;
+    let broken = broken(&backends).await;
+    let leasehold = start(&backends, &broken).await;
+    let before = sessions(&leasehold, &backends).await;
+    backends.fault.set(Mode::Refuse).await;
+    backends.fault.cut();
     for session in before {
         assert_eq!(session.ended_within(SOON * 3).await.as_deref(), Some("57P01"));
     }
 
-    stage.fault.set(Mode::Pass).await;
+    backends.fault.set(Mode::Pass).await;
 
-    let after = sessions(&leasehold, &stage).await;
+    let after = sessions(&leasehold, &backends).await;
     let closed = leasehold.metrics().await.get("sessions_closed_total", &[]);
     let users = join_all(after.iter().map(Session::user)).await;
     tokio::time::sleep(WATCHED).await;

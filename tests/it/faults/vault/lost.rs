@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use super::{SOON, Spec, Stage, at_once, piled_up};
+use super::{Forwarded, SOON, Spec, at_once, piled_up};
 use crate::harness::{eventually, same};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,15 +15,15 @@ enum Act {
 }
 
 impl Act {
-    async fn happen(self, stage: &Stage) {
-        let vault = &stage.vault;
-        let lease = &vault.leases(&stage.setup.path).await[0];
+    async fn happen(self, backends: &Forwarded) {
+        let vault = &backends.vault;
+        let lease = &vault.leases(&backends.setup.path).await[0];
         match self {
             Self::RevokeLease => vault.revoke_lease(lease).await,
-            Self::RevokePrefix => vault.revoke_prefix(&stage.setup.path).await,
-            Self::DropRole => stage.db.drop_role(&stage.db.roles().await[0]).await,
+            Self::RevokePrefix => vault.revoke_prefix(&backends.setup.path).await,
+            Self::DropRole => backends.db.drop_role(&backends.db.roles().await[0]).await,
             Self::RevokeToken => {
-                let token = stage.fault.secrets().into_iter().filter(|secret| secret.starts_with("s."));
+                let token = backends.fault.secrets().into_iter().filter(|secret| secret.starts_with("s."));
                 for token in token {
                     vault.request(Method::POST, "auth/token/revoke-self", &token, Some(json!({}))).await;
                 }
@@ -34,14 +34,14 @@ impl Act {
 }
 
 async fn is_shown_and_replaced(act: Act) {
-    let stage = Stage::shared(Spec::new("app").ttl("30s", "1h")).await;
-    let leasehold = stage.start(&[]).await;
+    let backends = Forwarded::new(Spec::new("app").ttl("60s", "1h")).await;
+    let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
-    let session = leasehold.connect("app", stage.db.name()).await;
+    let session = leasehold.connect("app", backends.db.name()).await;
     let user = session.user().await;
-    act.happen(&stage).await;
+    act.happen(&backends).await;
 
-    let new = leasehold.connect("app", stage.db.name()).await;
+    let new = leasehold.connect("app", backends.db.name()).await;
 
     assert_ne!(new.user().await, user, "{act:?}");
     assert_eq!(session.ended().await.as_deref(), Some("57P01"), "{act:?}");
@@ -53,7 +53,7 @@ async fn is_shown_and_replaced(act: Act) {
     assert_eq!(metrics.get("login_failures_total", &[]), 0.0, "{act:?}: the new session saw nothing");
     assert_eq!(metrics.get("issuances_total", &[]), 2.0, "{act:?}");
     assert!(metrics.get("lease_runway_seconds", &[]) > 20.0, "{act:?}");
-    let times: Vec<_> = stage.fault.asked().iter().map(|asked| asked.at).collect();
+    let times: Vec<_> = backends.fault.asked().iter().map(|asked| asked.at).collect();
     let most = piled_up(&times);
     assert!(most <= 10.0, "{act:?}: {most} requests piled up");
     eventually(SOON, async || same(leasehold.generations().await.len(), 1)).await;

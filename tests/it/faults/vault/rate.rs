@@ -7,8 +7,8 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Spec, Stage, at_once, piled_up};
-use crate::harness::{Fault, Leasehold, Mode, SOON, Storage, bench, eventually, leasehold, same};
+use super::{Forwarded, Spec, at_once, piled_up};
+use crate::harness::{Fault, Leasehold, Mode, SOON, Storage, Vault, bench, eventually, same};
 use crate::vault::addresses::cluster;
 
 const ROUTES: usize = 6;
@@ -48,7 +48,7 @@ impl Failing {
     }
 
     /// What is not to be asked for too often: all, or a path that is refused alone.
-    fn path(self, stage: &Stage) -> String {
+    fn path(self, backends: &Forwarded) -> String {
         match self {
             Self::Sealed
             | Self::Paused
@@ -63,7 +63,7 @@ impl Failing {
             | Self::RoleDeleted
             | Self::StatementsBroken
             | Self::LeaseTooShort
-            | Self::CachedByAProxy => stage.setup.path.clone(),
+            | Self::CachedByAProxy => backends.setup.path.clone(),
         }
     }
 
@@ -73,55 +73,57 @@ impl Failing {
         Duration::from_secs(if self == Self::CachedByAProxy { 4 } else { 1 })
     }
 
-    async fn begin(self) -> Stage {
-        let own = async |storage| Stage::on(bench().own_vault(storage).await, self.spec()).await;
-        match self {
+    /// The other node of the cluster is there where it has two.
+    async fn begin(self) -> (Forwarded, Option<Vault>) {
+        let own = async |storage| Forwarded::with_vault(bench().own_vault(storage).await, self.spec()).await;
+        let backends = match self {
             Self::Sealed => {
-                let stage = own(Storage::Raft).await;
-                stage.vault.seal().await;
-                stage
+                let backends = own(Storage::Raft).await;
+                backends.vault.seal().await;
+                backends
             }
             Self::Killed => {
-                let stage = own(Storage::Raft).await;
-                stage.vault.stop("KILL").await;
-                stage
+                let backends = own(Storage::Raft).await;
+                backends.vault.stop("KILL").await;
+                backends
             }
             Self::Leaderless => {
                 let (first, other) = cluster().await;
-                let stage = Stage::on(first, self.spec()).await;
-                stage.vault.write("sys/step-down", json!({})).await;
+                let backends = Forwarded::with_vault(first, self.spec()).await;
+                backends.vault.write("sys/step-down", json!({})).await;
                 eventually(SOON * 3, async || same(other.health().await, 200)).await;
                 // What is left sends everybody to the one that has gone.
                 other.stop("KILL").await;
-                Stage { other: Some(other), ..stage }
+                return (backends, Some(other));
             }
             Self::Paused => {
-                let stage = own(Storage::Memory).await;
-                stage.vault.pause().await;
-                stage
+                let backends = own(Storage::Memory).await;
+                backends.vault.pause().await;
+                backends
             }
             Self::BusyWithRetryAfter => {
-                let stage = own(Storage::Memory).await;
+                let backends = own(Storage::Memory).await;
                 let headers = json!({"enable_rate_limit_response_headers": true});
-                stage.vault.write("sys/quotas/config", headers).await;
+                backends.vault.write("sys/quotas/config", headers).await;
                 let quota = json!({"path": "auth/approle/", "rate": 1, "interval": "4s"});
-                stage.vault.write("sys/quotas/rate-limit/logins", quota).await;
-                stage
+                backends.vault.write("sys/quotas/rate-limit/logins", quota).await;
+                backends
             }
             _ => {
-                let mut stage = Stage::shared(self.spec()).await;
-                self.spoil(&mut stage).await;
-                stage
+                let mut backends = Forwarded::new(self.spec()).await;
+                self.spoil(&mut backends).await;
+                backends
             }
-        }
+        };
+        (backends, None)
     }
 
     /// On the shared server: the setup alone, or the way to it.
-    async fn spoil(self, stage: &mut Stage) {
-        let (vault, setup) = (&stage.vault, &stage.setup);
+    async fn spoil(self, backends: &mut Forwarded) {
+        let (vault, setup) = (backends.vault.clone(), &backends.setup);
         match self {
-            Self::Blackholed => stage.fault.set(Mode::Blackhole).await,
-            Self::CutShort => stage.fault.set(Mode::CutToClientAfter(100)).await,
+            Self::Blackholed => backends.fault.set(Mode::Blackhole).await,
+            Self::CutShort => backends.fault.set(Mode::CutToClientAfter(100)).await,
             Self::QuotaUsedUp => {
                 let quota = json!({"path": format!("{}/", setup.mount()), "rate": 1, "interval": "10m"});
                 vault.write(&format!("sys/quotas/rate-limit/{}", setup.id()), quota).await;
@@ -134,80 +136,77 @@ impl Failing {
             Self::RoleDeleted => vault.delete(&format!("{}/roles/app", setup.mount())).await,
             Self::SecretIdWrong => std::fs::write(setup.secret_id_file(), "not-a-secret-id").unwrap(),
             Self::CachedByAProxy => {
-                let proxy = bench().caching_proxy(vault).await;
-                stage.fault = Fault::before(proxy.trim_start_matches("http://")).await;
+                let proxy = bench().caching_proxy(&vault).await;
+                backends.fault = Fault::before(proxy.trim_start_matches("http://")).await;
             }
             _ => {}
         }
     }
 
-    async fn end(self, stage: &mut Stage) {
-        let login = format!("auth/approle/role/{}", stage.setup.id());
-        let vault = stage.vault.clone();
+    async fn end(self, backends: &mut Forwarded, other: Option<&Vault>) {
+        let login = format!("auth/approle/role/{}", backends.setup.id());
+        let vault = backends.vault.clone();
         match self {
             Self::Sealed => vault.unseal().await,
             Self::Killed => vault.restart().await,
-            Self::Leaderless => stage.other.as_ref().unwrap().restart().await,
+            Self::Leaderless => other.unwrap().restart().await,
             Self::Paused => vault.resume().await,
-            Self::Blackholed | Self::CutShort => stage.fault.set(Mode::Pass).await,
+            Self::Blackholed | Self::CutShort => backends.fault.set(Mode::Pass).await,
             Self::BusyWithRetryAfter => vault.delete("sys/quotas/rate-limit/logins").await,
-            Self::QuotaUsedUp => vault.delete(&format!("sys/quotas/rate-limit/{}", stage.setup.id())).await,
+            Self::QuotaUsedUp => {
+                vault.delete(&format!("sys/quotas/rate-limit/{}", backends.setup.id())).await
+            }
             Self::PolicyForbids => {
-                vault.write(&login, json!({"token_policies": [stage.setup.id()]})).await;
+                vault.write(&login, json!({"token_policies": [backends.setup.id()]})).await;
             }
             Self::TokenOfOneUse => {
                 vault.write(&login, json!({"token_num_uses": 0})).await;
             }
-            Self::RoleDeleted | Self::LeaseTooShort => stage.setup.retune(&stage.db, "1h", "24h").await,
-            Self::StatementsBroken => stage.setup.recreate(&stage.db).await,
+            Self::RoleDeleted | Self::LeaseTooShort => backends.retune("1h", "24h").await,
+            Self::StatementsBroken => backends.recreate().await,
             Self::SecretIdWrong => {
                 let fresh = vault.write(&format!("{login}/secret-id"), json!({})).await;
                 let fresh = fresh["data"]["secret_id"].as_str().unwrap();
-                std::fs::write(stage.setup.secret_id_file(), fresh).unwrap();
+                std::fs::write(backends.setup.secret_id_file(), fresh).unwrap();
             }
             Self::CachedByAProxy => {}
         }
     }
 }
 
-async fn routes(stage: &Stage, more: &str) -> Leasehold {
+async fn routes(backends: &Forwarded, more: &str) -> Leasehold {
     let toml: String = (0..ROUTES)
         .map(|number| {
             format!(
                 "[[route]]\nname = \"r{number}\"\nuser = \"r{number}\"\nvault_path = \"{}\"\n{more}\
                  upstream = \"postgresql://{}/?sslmode=disable\"\n",
-                stage.setup.path,
-                stage.db.server.addr()
+                backends.setup.path,
+                backends.db.server.addr()
             )
         })
         .collect();
-    leasehold()
-        .vault_addr(&format!("http://{}", stage.fault.addr()))
-        .approle(&stage.setup)
-        .flag("--vault-client-timeout", "2s")
-        .config_toml(&toml)
-        .start()
-        .await
+    backends.with_file(&toml).flag("--vault-client-timeout", "2s").start().await
 }
 
 /// When requests for that came, but for those before the first failure was known.
-fn held_back(stage: &Stage, failing: Failing) -> Vec<Instant> {
-    let path = failing.path(stage);
-    let asked = stage.fault.asked();
+fn held_back(backends: &Forwarded, failing: Failing) -> Vec<Instant> {
+    let path = failing.path(backends);
+    let asked = backends.fault.asked();
     let Some(first) = asked.first().map(|first| first.at) else { return Vec::new() };
     let of_path = asked.into_iter().filter(|asked| asked.line.contains(&path)).map(|asked| asked.at);
     of_path.filter(|at| *at > first + failing.is_known_after()).collect()
 }
 
 async fn is_held_to_its_rate(failing: Failing) {
-    let mut stage = failing.begin().await;
+    let (mut backends, other) = failing.begin().await;
     let more = if failing == Failing::CachedByAProxy { "rotate_after = \"2s\"\n" } else { "" };
-    let leasehold = routes(&stage, more).await;
-    eventually(SOON, async || if stage.fault.asked().is_empty() { Err("no request") } else { Ok(()) }).await;
+    let leasehold = routes(&backends, more).await;
+    eventually(SOON, async || if backends.fault.asked().is_empty() { Err("no request") } else { Ok(()) })
+        .await;
     tokio::time::sleep(WATCHED).await;
-    let while_it_failed = held_back(&stage, failing);
+    let while_it_failed = held_back(&backends, failing);
 
-    failing.end(&mut stage).await;
+    failing.end(&mut backends, other.as_ref()).await;
 
     for number in 0..ROUTES {
         eventually(SOON * 4, async || {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
-use super::{SOON, Spec, Stage, at_once, piled_up};
+use super::{Forwarded, SOON, Spec, at_once, piled_up};
 use crate::harness::{Mode, Storage, bench, eventually, same};
 
 /// How a Vault is brought to its knees and back.
@@ -18,27 +18,30 @@ enum Act {
 }
 
 impl Act {
-    async fn begin(self, stage: &Stage) {
+    async fn begin(self, backends: &Forwarded) {
         match self {
-            Self::Pause => stage.vault.pause().await,
-            Self::Kill => stage.vault.stop("KILL").await,
-            Self::Seal => stage.vault.seal().await,
+            Self::Pause => backends.vault.pause().await,
+            Self::Kill => backends.vault.stop("KILL").await,
+            Self::Seal => backends.vault.seal().await,
             Self::Quota => {
                 let quota = json!({"path": "sys/leases/renew", "rate": 1, "interval": "1h"});
-                stage.vault.write("sys/quotas/rate-limit/renew", quota).await;
+                backends.vault.write("sys/quotas/rate-limit/renew", quota).await;
                 // The one that it lets through.
                 let lease = Some(json!({"lease_id": "x"}));
-                stage.vault.request(Method::POST, "sys/leases/renew", &stage.vault.root_token, lease).await;
+                backends
+                    .vault
+                    .request(Method::POST, "sys/leases/renew", &backends.vault.root_token, lease)
+                    .await;
             }
         }
     }
 
-    async fn end(self, stage: &Stage) {
+    async fn end(self, backends: &Forwarded) {
         match self {
-            Self::Pause => stage.vault.resume().await,
-            Self::Kill => stage.vault.restart().await,
-            Self::Seal => stage.vault.unseal().await,
-            Self::Quota => stage.vault.delete("sys/quotas/rate-limit/renew").await,
+            Self::Pause => backends.vault.resume().await,
+            Self::Kill => backends.vault.restart().await,
+            Self::Seal => backends.vault.unseal().await,
+            Self::Quota => backends.vault.delete("sys/quotas/rate-limit/renew").await,
         }
     }
 
@@ -55,15 +58,16 @@ impl Act {
 
 async fn is_shown_and_heals(act: Act) {
     let storage = if act == Act::Pause { Storage::Memory } else { Storage::Raft };
-    // Renewed after 16 to 18 s, and serves for 27 s. In its last 3 s a successor would be asked for.
-    let stage = Stage::on(bench().own_vault(storage).await, Spec::new("app").ttl("30s", "1h")).await;
-    let leasehold = stage.start(&[("--vault-client-timeout", "2s")]).await;
+    // Renewed within 37 s, and serves for 56 s. In its last 6 s a successor would be asked for.
+    let backends =
+        Forwarded::with_vault(bench().own_vault(storage).await, Spec::new("app").ttl("60s", "1h")).await;
+    let leasehold = backends.leasehold().flag("--vault-client-timeout", "5s").start().await;
     leasehold.wait_ready().await;
-    let session = leasehold.connect("app", stage.db.name()).await;
+    let session = leasehold.connect("app", backends.db.name()).await;
     let user = session.user().await;
-    act.begin(&stage).await;
+    act.begin(&backends).await;
 
-    leasehold.until_metric(SOON * 2, "renewals_total", &[("outcome", "failed")], 1.0).await;
+    leasehold.until_metric(SOON * 5, "renewals_total", &[("outcome", "failed")], 1.0).await;
     let (kind, outcome, reachable) = act.shown();
     assert_eq!(leasehold.last_error().await, kind, "{act:?}");
     let status = leasehold.status().await;
@@ -82,15 +86,19 @@ async fn is_shown_and_heals(act: Act) {
     assert_eq!(metrics.get("vault_requests_total", &[("operation", "renew"), ("outcome", "ok")]), 0.0);
     assert_eq!(leasehold.http("/readyz").await.status, 200, "{act:?}");
     assert_eq!(session.user().await, user, "{act:?}: its session goes on");
-    assert_eq!(leasehold.connect("app", stage.db.name()).await.user().await, user, "{act:?}: a login works");
+    assert_eq!(
+        leasehold.connect("app", backends.db.name()).await.user().await,
+        user,
+        "{act:?}: a login works"
+    );
 
-    act.end(&stage).await;
+    act.end(&backends).await;
 
-    leasehold.until_metric(SOON * 2, "renewals_total", &[("outcome", "ok")], 1.0).await;
+    leasehold.until_metric(SOON * 4, "renewals_total", &[("outcome", "ok")], 1.0).await;
     assert_eq!(leasehold.status().await["vault"]["reachable"], true, "{act:?}");
     assert_eq!(session.user().await, user, "{act:?}");
     assert_eq!(leasehold.metrics().await.get("issuances_total", &[]), 1.0, "{act:?}: nothing was lost");
-    let times: Vec<_> = stage.fault.asked().iter().map(|asked| asked.at).collect();
+    let times: Vec<_> = backends.fault.asked().iter().map(|asked| asked.at).collect();
     let most = piled_up(&times);
     assert!(most <= 10.0, "{act:?}: {most} requests piled up");
 }
@@ -103,17 +111,17 @@ async fn a_vault_that_is_stopped_killed_sealed_or_used_up_is_shown_and_heals() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_that_takes_two_seconds_for_a_request_is_waited_for() {
-    let stage = Stage::shared(Spec::new("app").ttl("40s", "1h")).await;
+    let backends = Forwarded::new(Spec::new("app").ttl("40s", "1h")).await;
     // A second on the way there, and one back.
-    stage.fault.set(Mode::Delay(Duration::from_secs(1))).await;
-    let leasehold = stage.start(&[]).await;
+    backends.fault.set(Mode::Delay(Duration::from_secs(1))).await;
+    let leasehold = backends.leasehold().start().await;
     eventually(SOON * 2, async || same(leasehold.http("/readyz").await.status, 200)).await;
-    let session = leasehold.connect("app", stage.db.name()).await;
+    let session = leasehold.connect("app", backends.db.name()).await;
     let user = session.user().await;
 
     leasehold.rotate().await;
 
-    assert_ne!(leasehold.connect("app", stage.db.name()).await.user().await, user);
+    assert_ne!(leasehold.connect("app", backends.db.name()).await.user().await, user);
     assert_eq!(session.user().await, user, "a rotation closes nothing");
     assert_eq!(leasehold.log().messages("could not log in").len(), 0);
     assert_eq!(leasehold.log().messages("could not issue").len(), 0);
@@ -125,12 +133,12 @@ async fn a_vault_that_takes_two_seconds_for_a_request_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successor_that_comes_after_the_drain_time_drains_from_its_publication_on() {
     // Capped at its first renewal; usable for 27 s, and would be drained 6 s before that.
-    let mut stage = Stage::shared(Spec::new("app").ttl("30s", "30s")).await;
-    let leasehold = stage.start(&[("--drain", "6s")]).await;
+    let mut backends = Forwarded::new(Spec::new("app").ttl("30s", "30s")).await;
+    let leasehold = backends.leasehold().flag("--drain", "6s").start().await;
     leasehold.wait_ready().await;
-    let session = leasehold.connect("app", stage.db.name()).await;
+    let session = leasehold.connect("app", backends.db.name()).await;
     let user = session.user().await;
-    stage.vault.delete(&format!("{}/roles/app", stage.setup.mount())).await;
+    backends.vault.delete(&format!("{}/roles/app", backends.setup.mount())).await;
 
     eventually(SOON * 3, async || {
         let runway = leasehold.metrics().await.get("lease_runway_seconds", &[]);
@@ -140,13 +148,13 @@ async fn a_successor_that_comes_after_the_drain_time_drains_from_its_publication
     .await;
     assert_eq!(leasehold.last_error().await, "issue: refused");
     assert_eq!(leasehold.http("/readyz").await.status, 200);
-    stage.setup.retune(&stage.db, "1h", "1h").await;
+    backends.retune("1h", "1h").await;
 
     assert_eq!(session.ended().await.as_deref(), Some("57P01"));
     let metrics = leasehold.metrics().await;
     assert_eq!(metrics.get("rotations_total", &[]), 1.0, "it was closed for its successor");
     // It is counted a moment after the client has heard of it.
     leasehold.until_metric(SOON * 2, "sessions_closed_total", &[("cause", "drain")], 1.0).await;
-    assert_ne!(leasehold.connect("app", stage.db.name()).await.user().await, user);
+    assert_ne!(leasehold.connect("app", backends.db.name()).await.user().await, user);
     assert_eq!(metrics.get("login_failures_total", &[]), 0.0);
 }

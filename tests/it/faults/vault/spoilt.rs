@@ -18,23 +18,26 @@ async fn leaves_few_roles(spoil: Spoil) {
         .vault_addr(&balancer.addr)
         .path(&setup.path)
         .env("VAULT_TOKEN", &setup.token().await)
+        .flag("--vault-client-timeout", "3s")
         .start()
         .await;
 
-    // The bucket lets three through at once, and the next after a minute.
-    eventually(SOON, async || same(balancer.asked().len(), 3)).await;
+    // The bucket lets three through at once, and the next after a minute. One that drips is waited for.
+    eventually(SOON * 4, async || same(balancer.asked().len(), 3)).await;
     let until = Instant::now() + WATCHED_FOR;
     while Instant::now() < until {
         assert_eq!(balancer.asked().len(), 3, "{spoil:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
-    let names_its_lease = !matches!(spoil, Spoil::Lost | Spoil::TimeoutWithPage);
+    let is_silent =
+        matches!(spoil, Spoil::Lost | Spoil::TimeoutWithPage | Spoil::HeadDrips | Spoil::HeadIsEndless);
+    let names_its_lease = !is_silent;
     let left = if names_its_lease { 0 } else { 3 };
-    eventually(SOON, async || same(db.roles().await.len(), left)).await;
-    let metrics = leasehold.metrics().await;
-    let given_back = metrics.get("revocations_total", &[("outcome", "lease")]);
-    assert_eq!(given_back, if names_its_lease { 3.0 } else { 0.0 }, "{spoil:?}");
+    eventually(SOON * 2, async || same(db.roles().await.len(), left)).await;
+    // Vault's answer comes a moment after the end of the role.
+    let given_back = async || leasehold.metrics().await.get("revocations_total", &[("outcome", "lease")]);
+    eventually(SOON, async || same(given_back().await, if names_its_lease { 3.0 } else { 0.0 })).await;
     assert_eq!(leasehold.http("/readyz").await.status, 503, "{spoil:?}");
 
     // By hand it is asked for at once.
@@ -49,10 +52,22 @@ async fn a_credential_that_does_not_arrive_is_given_back_and_rarely_asked_for_ag
     let all = [
         Spoil::Lost,
         Spoil::Cut,
-        Spoil::WithoutPassword,
-        Spoil::FloatDuration,
+        Spoil::Without("data.password"),
+        Spoil::Without("data.username"),
+        Spoil::Field("lease_duration", "\"1h\""),
+        Spoil::Field("lease_duration", "-60"),
+        Spoil::Field("data.password", "7"),
+        Spoil::Nested("lease_duration", 100_000),
+        Spoil::HeadDrips,
+        Spoil::HeadIsEndless,
+        Spoil::BodyDrips,
+        Spoil::Duration("60.0"),
+        Spoil::Duration("1000000000000000000"),
+        Spoil::TooLarge,
         Spoil::TimeoutWithBody,
         Spoil::TimeoutWithPage,
     ];
-    at_once(all.map(|spoil| Box::pin(leaves_few_roles(spoil)))).await;
+    for some in all.chunks(8) {
+        at_once(some.iter().map(|spoil| Box::pin(leaves_few_roles(*spoil)))).await;
+    }
 }

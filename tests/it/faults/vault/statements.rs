@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{SOON, Spec, Stage};
+use super::{Forwarded, SOON, Spec};
 use crate::harness::{eventually, same};
 
 const SYNTAX: &str =
@@ -11,16 +11,19 @@ const SYNTAX: &str =
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_that_the_database_does_not_accept_are_named_and_an_outage_of_theirs_is_an_error() {
-    let mut stage = Stage::shared(Spec::new("app").creation_statements("CREATE ROL \"{{name}}\"")).await;
-    let leasehold = stage.start(&[("--limits-login-wait", "1s")]).await;
+    let mut backends = Forwarded::new(Spec::new("app").creation_statements("CREATE ROL \"{{name}}\"")).await;
+    let leasehold = backends.leasehold().flag("--limits-login-wait", "1s").start().await;
 
     eventually(SOON, async || same(leasehold.last_error().await, SYNTAX.to_owned())).await;
+    let reason = leasehold.status().await["routes"][0]["last_error"]["reason"].clone();
+    let words = "issue: the role's creation statements fail: syntax error at or near … (42601)";
+    assert_eq!(reason, words);
     super::said(&leasehold, SOON * 2, "no usable credential: new sessions are refused", 1).await;
     let log = leasehold.log();
     assert_eq!(log.at("ERROR").len(), 1, "{:#?}", log.at("ERROR"));
 
     // By hand it is tried at once, and what was wrong is past.
-    stage.setup.recreate(&stage.db).await;
+    backends.recreate().await;
     leasehold.rotate().await;
     let past = async || leasehold.status().await["routes"][0]["last_error"]["past"].clone();
     eventually(SOON, async || same(past().await, json!(true))).await;
@@ -28,9 +31,9 @@ async fn statements_that_the_database_does_not_accept_are_named_and_an_outage_of
 
     // The loss of the last credential is more than a line among others.
     let broken = json!({"creation_statements": ["CREATE ROL \"{{name}}\""]});
-    stage.vault.write(&format!("{}/roles/app", stage.setup.mount()), broken).await;
-    stage.vault.revoke_prefix(&stage.setup.path).await;
-    super::is_told_57p03(&leasehold, &stage.db).await;
+    backends.vault.write(&format!("{}/roles/app", backends.setup.mount()), broken).await;
+    backends.vault.revoke_prefix(&backends.setup.path).await;
+    super::is_told_57p03(&leasehold, &backends.db).await;
     let lost = leasehold
         .log()
         .at("WARN")

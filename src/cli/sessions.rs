@@ -1,0 +1,103 @@
+//! `/sessions` for people. Pure. Floor 6.
+
+use std::time::SystemTime;
+
+use super::table::{age, clean};
+use crate::admin::SessionList;
+use crate::session::status::SessionStatus;
+use crate::table::{fitted, row};
+
+/// A table of the sessions. It is at most `width` characters wide, where one is given and there is no need for more.
+pub(super) fn render(list: &SessionList, now: SystemTime, width: Option<usize>) -> String {
+    let mut rows = vec![row([
+        "ID",
+        "CLIENT",
+        "USER",
+        "DATABASE",
+        "APPLICATION",
+        "ROUTE",
+        "GEN",
+        "ROLE",
+        "PID",
+        "AGE",
+        "STATE",
+        "FOR",
+        "TRANSACTION",
+        "SENT",
+        "RECEIVED",
+    ])];
+    rows.extend(list.sessions.iter().map(|session| session_row(session, now)));
+    fitted(&rows, width)
+}
+
+fn session_row(session: &SessionStatus, now: SystemTime) -> Vec<String> {
+    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    vec![
+        session.id.to_string(),
+        clean(&session.client()),
+        clean(&session.user),
+        clean(&session.database),
+        or_dash(clean(&session.application_name)),
+        clean(&session.route),
+        session.generation.to_string(),
+        clean(&session.role),
+        session.backend_pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+        age(&session.opened_at, now),
+        session.state.as_str().to_owned(),
+        age(&session.state_since, now),
+        session.transaction_since.as_ref().map_or_else(|| "-".to_owned(), |since| age(since, now)),
+        size(session.bytes_to_upstream),
+        size(session.bytes_to_client),
+    ]
+}
+
+/// A size as `pg_size_pretty` writes it: its unit is left behind at ten of the next one.
+fn size(bytes: u64) -> String {
+    let mut size = bytes;
+    for unit in ["bytes", "kB", "MB", "GB"] {
+        if size < 10 * 1024 {
+            return format!("{size} {unit}");
+        }
+        size /= 1024;
+    }
+    format!("{size} TB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::status::tests::session;
+
+    fn now() -> SystemTime {
+        humantime::parse_rfc3339("2026-03-01T12:00:00Z").unwrap()
+    }
+
+    #[test]
+    fn sessions_are_a_table() {
+        let list = SessionList { sessions: vec![session(7)] };
+        let table = render(&list, now(), None);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(
+            lines[0],
+            "ID  CLIENT           USER  DATABASE  APPLICATION  ROUTE  GEN  ROLE     PID   AGE    STATE                \
+             FOR    TRANSACTION  SENT        RECEIVED"
+        );
+        assert_eq!(
+            lines[1],
+            "7   [fd00::7]:51234  app   shop      checkout     app    3    v-app-1  4711  2m 0s  idle in transaction  \
+             1m 0s  1m 30s       2048 bytes  2929 kB"
+        );
+    }
+
+    #[test]
+    fn what_a_client_sent_does_not_move_the_cursor() {
+        let odd = SessionStatus { application_name: "a\x1b[2J".to_owned(), ..session(7) };
+        assert!(render(&SessionList { sessions: vec![odd] }, now(), None).contains("a?[2J"));
+    }
+
+    #[test]
+    fn sizes_are_those_of_pg_size_pretty() {
+        assert_eq!([0, 10_239, 10_240, 3_000_000].map(size), ["0 bytes", "10239 bytes", "10 kB", "2929 kB"]);
+        assert_eq!(size(u64::MAX), "16777215 TB");
+    }
+}
