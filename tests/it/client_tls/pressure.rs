@@ -129,7 +129,8 @@ async fn clients_that_do_not_read_are_cut_at_the_end_of_a_drain_and_not_before()
     bed.scene.rotate(&["--drain=20s"]).await;
 
     assert_eq!(tags(&reads.until("Z").await), format!("T{}CZ", "D".repeat(200)));
-    assert_eq!(reads.recv().await.unwrap().sqlstate(), "57P01");
+    // Its moment is anywhere in the first nine tenths of the window.
+    assert_eq!(reads.recv_within(SOON * 3).await.unwrap().sqlstate(), "57P01");
     let (said, error) = reads.rest().await;
     assert!(said.is_empty() && error.is_none(), "{said:?} {error:?}");
     eventually(SOON * 3, async || same(bed.scene.sessions().await, 0.0)).await;

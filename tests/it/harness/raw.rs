@@ -91,14 +91,6 @@ impl Raw {
         self.read.is_empty() && self.stream.try_read_buf(&mut self.read).is_err()
     }
 
-    /// The same from a server that is given longer.
-    pub(crate) async fn recv_within(&mut self, within: Duration) -> Option<Frame> {
-        if self.read.is_empty() {
-            tokio::time::timeout(within, self.stream.readable()).await.expect("a message in time").ok()?;
-        }
-        self.recv().await
-    }
-
     /// A message with a tag, as bytes.
     pub(crate) fn message(tag: char, body: &[u8]) -> Vec<u8> {
         let mut bytes = BytesMut::new();
@@ -190,6 +182,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         let tag = char::from(self.read.get_u8());
         self.read.advance(4);
         Some(Frame { tag, body: self.read.split_to(length - 4).freeze() })
+    }
+
+    /// The same from a server that is given longer.
+    pub(crate) async fn recv_within(&mut self, within: Duration) -> Option<Frame> {
+        if self.read.is_empty() {
+            let read = tokio::time::timeout(within, self.stream.read_buf(&mut self.read));
+            read.await.expect("a message in time").ok()?;
+        }
+        self.recv().await
     }
 
     /// The SQLSTATE of the next ErrorResponse, whatever comes before it.
