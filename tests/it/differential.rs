@@ -89,7 +89,7 @@ async fn hold(version: &str) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         tokio::task::spawn_blocking(move || runtime.block_on(lane()))
     });
-    let mut coverage = Coverage::default();
+    let mut coverage = Coverage::new(has_gss);
     for lane in lanes.collect::<Vec<_>>() {
         coverage.add(lane.await.unwrap());
     }
