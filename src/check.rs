@@ -86,7 +86,6 @@ pub(crate) async fn check(config: Config, offline: bool, ports: Vec<Finding>) ->
         return Ok(findings);
     }
     findings.extend(ports);
-    findings.extend(ports::ports(&config));
     let mut interrupts = Interrupts::install();
     let checker = Arc::new(Checker { config, vault, stop: CancellationToken::new(), out: Out::default() });
     let mut host = pin!(Arc::clone(&checker).look(upstreams));

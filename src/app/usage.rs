@@ -74,7 +74,8 @@ fn place(error: &Error, kind: ContextKind, arguments: &[OsString]) -> String {
 fn meant(error: &Error, kind: ContextKind) -> String {
     let word = match error.get(kind) {
         Some(ContextValue::String(word)) => Some(word),
-        Some(ContextValue::Strings(words)) => words.first(),
+        // The one that is most alike comes last.
+        Some(ContextValue::Strings(words)) => words.last(),
         _ => None,
     };
     word.map_or_else(String::new, |word| format!("; did you mean {word}?"))
@@ -121,6 +122,7 @@ mod tests {
         );
         assert!(said(&["run", "hvs.x"]).starts_with("error: argument 2 is unknown\n"));
         assert!(said(&["runn"]).starts_with("error: argument 1 is not a command; did you mean run?\n"));
+        assert!(said(&["rotat"]).starts_with("error: argument 1 is not a command; did you mean rotate?\n"));
         assert!(said(&["run", "--lazy=x"]).starts_with("error: --lazy[=<BOOL>]: neither true nor false\n"));
     }
 }

@@ -45,11 +45,10 @@ fn taken(address: SocketAddr, flag: &str, error: &io::Error) -> Finding {
             Finding::ok("listen", format!("a leasehold has {address} already (pid {pid})"))
         }
         // A leasehold lets nobody but root look into it, others mostly let their user.
-        Some(Holder::User(uid)) if uid == rustix::process::geteuid().as_raw() => Finding::ok(
+        Some(Holder::User(uid)) if uid == rustix::process::geteuid().as_raw() => Finding::warning(
             "listen",
-            format!(
-                "{address} is taken by a process of this user that cannot be looked into, as a leasehold that runs is"
-            ),
+            format!("{address} is taken by a process of this user that cannot be looked into"),
+            format!("a leasehold that runs is one, which is well; otherwise {remedy}"),
         ),
         Some(holder) => Finding::error("listen", format!("{address} is taken by {holder}"), remedy),
         None => Finding::error("listen", format!("{address} is taken"), remedy),

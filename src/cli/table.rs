@@ -72,7 +72,7 @@ impl Page {
         let mut colours = vec![None];
         for route in routes {
             let next = match &route.next_action_at {
-                Some(at) => format!("{} {}", route.next_action.as_str(), when(at, self.now)),
+                Some(at) => format!("{} {}", route.next_action.as_str(), due(at, self.now)),
                 None => route.next_action.as_str().to_owned(),
             };
             let runway = |seconds| span(Duration::try_from_secs_f64(seconds).unwrap_or_default());
@@ -205,6 +205,14 @@ fn when(at: &str, now: SystemTime) -> String {
     match at.duration_since(now) {
         Ok(ahead) => format!("in {}", span(ahead)),
         Err(past) => format!("{} ago", span(past.duration())),
+    }
+}
+
+/// A time of the document at which something is to be done: it is done now where that time has come.
+fn due(at: &str, now: SystemTime) -> String {
+    match humantime::parse_rfc3339_weak(at) {
+        Ok(at) if at <= now => "now".to_owned(),
+        _ => when(at, now),
     }
 }
 
@@ -363,6 +371,13 @@ app    3    current  v-app?[31m  1h 0m  12        2         -       in 52m 3s  a
     #[test]
     fn a_status_that_cannot_be_dated_is_shown_as_it_came() {
         assert_eq!(when("soon", now()), "soon");
+        assert_eq!(due("soon", now()), "soon");
+    }
+
+    #[test]
+    fn what_was_due_a_moment_ago_is_done_now() {
+        assert_eq!(due("2026-03-01T11:59:57Z", now()), "now");
+        assert_eq!(due("2026-03-01T12:00:04Z", now()), "in 4s");
     }
 
     #[test]

@@ -166,6 +166,7 @@ async fn offline_nothing_is_asked_and_no_token_is_needed() {
             &format!("{taken} is taken by "),
             &format!("name another address by {flag}"),
         );
+        assert_eq!(report.bad("listen").len(), 1, "{report:#?}");
     }
     let report = Report::of(here.clone().flag("--listen", "/nonexistent/directory")).await;
     report.says("listen", "error", "there is no directory /nonexistent/directory", "--listen");

@@ -48,6 +48,12 @@ impl HostCheck {
                 detail,
                 "the server's machine may be out of processes or memory: see the server's log there",
             ),
+            LoginError::Tls(tls::Error::NotOffered) => Finding::error(
+                "tls",
+                detail,
+                "let the server have TLS (ssl = on), or write sslmode=disable in --upstream, as in --upstream \
+                 'postgresql://HOST/?sslmode=disable'",
+            ),
             LoginError::Tls(_) => Finding::error(
                 "tls",
                 detail,

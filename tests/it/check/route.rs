@@ -227,6 +227,9 @@ async fn a_server_that_is_away_or_not_to_be_trusted_is_told() {
     let report = ward.with_upstream(&both).await;
     report.says("server", "warning", "cannot reach", "network");
     assert_eq!(report.exit, Some(0), "one host suffices");
+    let plain = bench().postgres().await;
+    let report = ward.with_upstream(&format!("postgresql://{}/", plain.addr())).await;
+    report.says("tls", "error", "does not support TLS", "sslmode=disable in --upstream");
     assert!(ward.db.roles().await.is_empty());
 }
 

@@ -157,6 +157,8 @@ async fn waiting_in_vain_says_what_is_missing() {
     let rotated = leasehold.command(&["rotate"]).await;
     assert_eq!(rotated.status.code(), Some(1), "{rotated:?}");
     assert_eq!(leasehold.admin(Method::POST, "/rotate").await.status, 503);
+    let status = async |flags: &[&str]| leasehold.command(&[&["status"], flags].concat()).await.status.code();
+    assert_eq!((status(&["--check"]).await, status(&[]).await), (Some(1), Some(0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
