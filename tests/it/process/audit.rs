@@ -6,7 +6,7 @@ use std::path::Path;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::harness::{Backends, SOON, Spec, bench, eventually, same};
+use crate::harness::{Backends, SOON, Spec, bench, connect, eventually, same};
 
 /// The lines of the file, each a JSON object.
 fn lines(path: &Path) -> Vec<Value> {
@@ -46,6 +46,7 @@ async fn each_session_leaves_its_begin_and_its_end_with_all_that_tells_whose_it_
         assert_eq!(line["lease.id"], generation["lease_id"]);
         assert_eq!(line["upstream.addr"], db.server.addr());
         assert!(line["client.addr"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
+        assert!(line["client.uid"].is_null() && line["client.pid"].is_null(), "{line}");
         assert!(line["timestamp"].is_string() && line["application_name"].is_string(), "{line}");
     }
     assert_eq!(
@@ -67,6 +68,41 @@ async fn each_session_leaves_its_begin_and_its_end_with_all_that_tells_whose_it_
     leasehold.stop().await;
     assert_eq!(rotated.ended().await.as_deref(), Some("57P01"));
     assert_eq!(until_lines(&file, 2).await[1]["cause"], "shutdown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_on_a_unix_socket_leaves_its_user_and_process_instead_of_an_address() {
+    let backends = Backends::new(Spec::new("app")).await;
+    let Backends { db, .. } = &backends;
+    let directory = bench().directory().await;
+    let file = directory.join("audit");
+    let listen = format!("127.0.0.1:0,{}", directory.to_str().unwrap());
+    let leasehold = backends
+        .leasehold()
+        .flag("--listen", &listen)
+        .flag("--audit-file", file.to_str().unwrap())
+        .start()
+        .await;
+    leasehold.wait_ready().await;
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(&directory).port(6432).user("app").dbname(db.name());
+
+    let session = connect(&config).await.unwrap();
+    let role = session.user().await;
+    session.close().await;
+
+    let lines = until_lines(&file, 2).await;
+    let messages: Vec<_> = lines.iter().map(|line| &line["message"]).collect();
+    assert_eq!(messages, ["session opened", "session closed"]);
+    for line in &lines {
+        assert_eq!(line["client.uid"], rustix::process::getuid().as_raw(), "{line}");
+        assert_eq!(line["client.pid"], std::process::id(), "{line}");
+        assert_eq!(
+            (&line["client.addr"], &line["db.user"]),
+            (&"unix".into(), &role.as_str().into()),
+            "{line}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
