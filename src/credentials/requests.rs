@@ -170,6 +170,7 @@ impl Requests {
                 Ok(grant) => {
                     tracing::warn!(
                         lease.id = grant.lease.tail(),
+                        db.user = grant.username,
                         "a credential came too late and is given back"
                     );
                     Some(Leftover { lease: grant.lease, username: grant.username, ttl: Some(grant.ttl) })

@@ -334,7 +334,7 @@ impl Vault {
         let limit = limit.afterwards(GIVE_BACK_WITHIN);
         let request = RevokeTokenSelfRequest {};
         if let Err(failure) = self.call(Operation::RevokeToken, Some(token), request, &limit, &[]).await {
-            tracing::warn!(error = %failure, "the token of an unusable login could not be given back");
+            tracing::warn!(reason = failure.reason(), error = %failure, "the token of an unusable login could not be given back");
         }
     }
 

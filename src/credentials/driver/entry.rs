@@ -115,7 +115,11 @@ impl Driver {
         self.report_barrier(proof);
         if let (Proof::Accepted { address, .. }, Some(generation)) = (proof, self.generations.get(&number)) {
             if generation.accepted_at().is_none() {
-                tracing::info!(lease.generation = number.get(), "what is published is proved");
+                tracing::info!(
+                    lease.generation = number.get(),
+                    db.user = generation.username(),
+                    "what is published is proved"
+                );
             }
             generation.accepted_by(address);
             self.report_acceptances();

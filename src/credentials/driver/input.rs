@@ -69,6 +69,8 @@ impl Came {
                 );
                 if *ttl < Duration::from_secs(10) {
                     tracing::warn!(
+                        lease.generation = number.get(),
+                        db.user = username,
                         lease.ttl_s = ttl.as_secs(),
                         "a lease under 10 s leaves little between renewals"
                     );
@@ -81,7 +83,12 @@ impl Came {
                 "Vault made a credential that cannot be used: it is given back"
             ),
             Self::Read { ttl } => {
-                tracing::info!(ttl_s = ttl.as_secs(), db.user = username, "a new password was read");
+                tracing::info!(
+                    lease.generation = number.get(),
+                    ttl_s = ttl.as_secs(),
+                    db.user = username,
+                    "a new password was read"
+                );
             }
         }
     }

@@ -23,7 +23,7 @@ impl Driver {
         match done {
             VaultReply::LoggedIn(sent_at, login) => self.logged_in(sent_at, login),
             VaultReply::LogInFailed(failure) => {
-                self.failed("log in", &failure);
+                self.failed("log in", None, &failure);
                 self.refused(&failure);
                 let event = Event::LogInFailed(meaning(&failure));
                 self.step(Input::failed(event, format!("log in: {}", failure.reason())));
@@ -31,7 +31,7 @@ impl Driver {
             VaultReply::Granted(sent_at, grant) => self.granted(sent_at, grant),
             VaultReply::Read(sent_at, credential) => self.read(sent_at, credential),
             VaultReply::IssueFailed(failure) => {
-                self.failed("issue", &failure);
+                self.failed("issue", None, &failure);
                 self.refused(&failure);
                 self.metrics.issuance(match meaning(&failure) {
                     Failure::Transient | Failure::TimedOut => metrics::Issuance::Failed,
@@ -49,7 +49,7 @@ impl Driver {
                 self.step(Event::LeaseRenewed { number, sent_at, lease, renewable });
             }
             VaultReply::LeaseRenewFailed(number, failure) => {
-                self.failed("renew", &failure);
+                self.failed("renew", Some(number), &failure);
                 self.metrics.renewal(match meaning(&failure) {
                     Failure::Transient | Failure::TimedOut => metrics::Renewal::Failed,
                     Failure::Forbidden | Failure::Refused | Failure::Unusable => metrics::Renewal::Forbidden,
@@ -65,7 +65,7 @@ impl Driver {
                 self.step(Event::TokenRenewed { token, sent_at, ttl, renewable: renewed.renewable });
             }
             VaultReply::TokenRenewFailed(token, failure) => {
-                self.failed("renew the token", &failure);
+                self.failed("renew the token", None, &failure);
                 self.step(Event::TokenRenewFailed(token, meaning(&failure)));
             }
             VaultReply::LeaseRevoked(number, Ok(())) => self.step(Event::LeaseRevoked(number)),
@@ -73,7 +73,7 @@ impl Driver {
             VaultReply::LeaseLookedUp(number, answer) => self.lease_looked_up(number, answer),
             VaultReply::TokenRevoked(token, Ok(())) => self.step(Event::TokenRevoked(token)),
             VaultReply::TokenRevoked(token, Err(failure)) => {
-                self.failed("revoke the token", &failure);
+                self.failed("revoke the token", None, &failure);
                 self.step(Event::TokenRevokeFailed(token, meaning(&failure)));
             }
         }
@@ -131,6 +131,7 @@ impl Driver {
         if self.generations.values().any(|g| *g.lease() == grant.lease) {
             tracing::error!(
                 lease.id = grant.lease.tail(),
+                db.user = grant.username,
                 "the credential came with a lease that is known already: a caching Vault proxy is in between; \
                  take it out of the way of leasehold"
             );
@@ -197,13 +198,20 @@ impl Driver {
         if is_current && is_doubted && outcome == metrics::Proof::Ok {
             tracing::warn!(
                 lease.generation = number.get(),
+                db.user = self.user_of(number),
                 "a login was refused with a credential that is good: it is not replaced, and the client is told what the \
                  server said; does the server demand another method for that database?"
             );
         }
         let error = proof.error_in_words(is_current);
         if let (Some(kind), Some(reason)) = (proof.error(is_current), &error) {
-            tracing::warn!(lease.generation = number.get(), outcome = outcome.as_str(), reason, "not proved");
+            tracing::warn!(
+                lease.generation = number.get(),
+                db.user = self.user_of(number),
+                outcome = outcome.as_str(),
+                reason,
+                "not proved"
+            );
             self.remember_in_words(&kind, reason);
         }
         self.step(Input { event, credential: None, error });

@@ -56,21 +56,25 @@ impl Driver {
                 self.requests.grant_was_of_use(true);
                 self.spans.stands_by(number);
                 self.works_again(Area::Credential);
-                let (_, user) = self.lease_of(number);
-                tracing::info!(lease.generation = number.get(), db.user = user, "stands by");
+                tracing::info!(lease.generation = number.get(), db.user = self.user_of(number), "stands by");
             }
             Note::Renewed { number, lease, capped } => self.renewed(number, lease, capped),
             Note::TokenEnding(_) => {
                 tracing::info!("the token is not renewed again; what it owns ends with it")
             }
             Note::Lost(number) => {
-                tracing::warn!(lease.generation = number.get(), "the lease is gone before its end");
+                tracing::warn!(
+                    lease.generation = number.get(),
+                    db.user = self.user_of(number),
+                    "the lease is gone before its end"
+                );
                 self.remember("lease lost");
             }
             Note::TokenOfNoUse(token) => self.token_of_no_use(token),
             Note::TooShort(number) => {
                 tracing::error!(
                     lease.generation = number.get(),
+                    db.user = self.user_of(number),
                     "the lease, or its token, is too short to be of use and is given back: raise its TTL"
                 );
                 self.requests.grant_was_of_use(false);
@@ -79,6 +83,7 @@ impl Driver {
             Note::CandidateRefused(number) => {
                 tracing::error!(
                     lease.generation = number.get(),
+                    db.user = self.user_of(number),
                     "no server accepts the new credential; it is given back: check the role's creation_statements, and \
                      the clocks; once that is mended, `leasehold rotate` tries at once"
                 );
@@ -88,6 +93,7 @@ impl Driver {
             Note::NotTakenUp(number) => {
                 tracing::warn!(
                     lease.generation = number.get(),
+                    db.user = self.user_of(number),
                     "no server accepts the credential of the process before this one; a fresh one is issued"
                 );
             }
@@ -95,7 +101,7 @@ impl Driver {
                 let sessions = self.generations.get(&number).map_or(0, |g| g.sessions());
                 tracing::info!(
                     lease.generation = number.get(),
-                    db.user = self.lease_of(number).1,
+                    db.user = self.user_of(number),
                     cause = Closed::from(cause).as_str(),
                     sessions,
                     "ends: its sessions are closed"
@@ -105,12 +111,14 @@ impl Driver {
             Note::Recalled(number) => {
                 tracing::warn!(
                     lease.generation = number.get(),
+                    db.user = self.user_of(number),
                     "serves new sessions again: its successor is gone"
                 );
             }
             Note::WantedAgain(number) => {
                 tracing::debug!(
                     lease.generation = number.get(),
+                    db.user = self.user_of(number),
                     "serves new sessions again: a session has come"
                 );
             }
@@ -124,7 +132,7 @@ impl Driver {
         if successor {
             self.metrics.rotated(reason.as_str());
         }
-        let (_, user) = self.lease_of(number);
+        let user = self.user_of(number);
         if proved {
             tracing::info!(
                 lease.generation = number.get(),
@@ -152,7 +160,7 @@ impl Driver {
     fn renewed(&mut self, number: GenerationId, lease: Duration, capped: bool) {
         self.metrics.renewal(if capped { metrics::Renewal::Capped } else { metrics::Renewal::Ok });
         self.works_again(Area::Renewal);
-        let (_, user) = self.lease_of(number);
+        let user = self.user_of(number);
         tracing::info!(
             lease.generation = number.get(),
             db.user = user,
@@ -163,6 +171,7 @@ impl Driver {
         if capped {
             tracing::info!(
                 lease.generation = number.get(),
+                db.user = user,
                 "the lease nears its max TTL and is not renewed again"
             );
         }
@@ -180,16 +189,22 @@ impl Driver {
         self.attempt_fails("issue: the token ends too soon");
     }
 
-    pub(super) fn failed(&self, what: &'static str, failure: &vault::Failure) {
-        tracing::warn!(error = %failure, error.blame = failure.blame().as_str(), "could not {what}");
-        self.remember_failure(what, failure);
-        self.explain(what, failure);
-    }
-
-    pub(super) fn remember_failure(&self, what: &'static str, failure: &vault::Failure) {
+    /// `number`: the generation that it is about.
+    pub(super) fn failed(&self, what: &'static str, number: Option<GenerationId>, failure: &vault::Failure) {
+        let (lease, user) = number.map(|number| self.lease_of(number)).unzip();
+        tracing::warn!(
+            lease.generation = number.map(GenerationId::get),
+            lease.id = lease,
+            db.user = user,
+            reason = failure.reason(),
+            error = %failure,
+            error.blame = failure.blame().as_str(),
+            "could not {what}"
+        );
         // Its words are those of the log.
         self.remember_failed(&failure.to_string());
-        self.remember(&format!("{what}: {}", failure.summary()));
+        let kind = format!("{what}: {}", failure.summary());
+        self.remember_in_words(&kind, &format!("{what}: {}", failure.reason()));
     }
 
     /// A refusal that is not transient lets the process count as started.
@@ -217,18 +232,6 @@ impl Driver {
                 view.credential_error = Some(error.clone());
             }
             view.last_error = Some(error);
-        }
-    }
-
-    /// The latest error is this one: its cause in words.
-    pub(super) fn explain(&self, what: &'static str, failure: &vault::Failure) {
-        let kind = format!("{what}: {}", failure.summary());
-        if let Ok(mut view) = self.shared.view.lock() {
-            let view = &mut *view;
-            let errors = [&mut view.last_error, &mut view.credential_error].into_iter().flatten();
-            for error in errors.filter(|error| error.kind == kind) {
-                error.reason = format!("{what}: {}", failure.reason());
-            }
         }
     }
 

@@ -56,18 +56,7 @@ impl Driver {
 
     pub(super) fn lease_revoke_failed(&mut self, number: GenerationId, failure: &vault::Failure) {
         if meaning(failure) != Failure::Forbidden {
-            let (lease, user) = self.lease_of(number);
-            let blame = failure.blame().as_str();
-            tracing::warn!(
-                error = %failure,
-                error.blame = blame,
-                lease.generation = number.get(),
-                lease.id = lease,
-                db.user = user,
-                "could not revoke"
-            );
-            self.remember_failure("revoke", failure);
-            self.explain("revoke", failure);
+            self.failed("revoke", Some(number), failure);
         }
         let is_elsewhere = self.generations.get(&number).is_some_and(|g| g.lease().is_elsewhere());
         self.step(match meaning(failure) {
@@ -132,5 +121,10 @@ impl Driver {
                 .map(|pending| (pending.lease.tail(), pending.username.as_str()))
         })
         .unwrap_or_default()
+    }
+
+    /// The user.
+    pub(super) fn user_of(&self, number: GenerationId) -> &str {
+        self.lease_of(number).1
     }
 }

@@ -183,6 +183,7 @@ where
         let Self { mut client, upstream, mut to_client, ended_by_server, guard, phase, .. } = *self;
         tracing::warn!(
             lease.generation = guard.generation().number().get(),
+            db.user = guard.generation().username(),
             "the server sent bytes that are no message: its session is closed"
         );
         let mut last = to_client.take_pending();
@@ -303,6 +304,7 @@ pub(in crate::postgres) async fn terminate_upstream<U>(
 fn warn_of_stray(guard: &Guard) {
     tracing::warn!(
         lease.generation = guard.generation().number().get(),
+        db.user = guard.generation().username(),
         "upstream did not close: its session may outlive this one"
     );
 }

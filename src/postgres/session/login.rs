@@ -318,6 +318,7 @@ impl Login<'_> {
             tracing::warn!(
                 route = self.route.credentials.name(),
                 lease.generation = generation.number().get(),
+                db.user = generation.username(),
                 upstream.addr = address,
                 left_out,
                 "the server refuses a credential whose lease is not gone: its clock ahead, or its password changed?"

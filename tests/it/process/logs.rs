@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use tokio::task::JoinSet;
 
-use crate::harness::{Backends, Fault, Mode, SOON, Spec, bench, eventually, leasehold, same};
+use crate::harness::{Backends, Fault, Mode, SOON, Spec, bench, eventually, field, leasehold, same};
 use crate::process::{BINARY, OnSockets};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,6 +82,32 @@ async fn the_start_says_what_is_served_and_then_where_to_connect() {
     let login = log.messages("logs in to Vault").remove(0);
     assert_eq!((&login["auth.method"], &login["auth.mount"]), (&"approle".into(), &"approle".into()));
     assert!(!login.to_string().contains(&setup.role_id()), "{login}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_line_of_a_leases_life_names_its_generation_and_its_role() {
+    let backends = Backends::new(Spec::new("app").ttl("20s", "1h").policy(Spec::MAY_REVOKE)).await;
+    let leasehold = backends.leasehold().start().await;
+    leasehold.wait_ready().await;
+    let session = leasehold.connect("app", backends.db.name()).await;
+    let role = session.user().await;
+    leasehold.until_metric(SOON * 3, "renewals_total", &[("outcome", "ok")], 1.0).await;
+    assert!(leasehold.command(&["rotate", "--drain=0s"]).await.status.success());
+    assert_eq!(session.ended().await.as_deref(), Some("57P01"));
+    leasehold.until_metric(SOON, "revocations_total", &[("outcome", "lease")], 1.0).await;
+
+    for message in ["issued", "published", "renewed", "ends: its sessions are closed", "revoked"] {
+        eventually(SOON, async || {
+            let lines = leasehold.log().messages(message);
+            let of_first = lines.iter().find(|line| line["lease.generation"] == 1);
+            same(of_first.map(|line| field(line, "db.user")), Some(role.clone())).map_err(|e| (message, e))
+        })
+        .await;
+    }
+    let lines = leasehold.log().lines();
+    let of_leases = lines.iter().filter(|line| !line["lease.generation"].is_null());
+    let nameless: Vec<_> = of_leases.filter(|line| field(line, "db.user").is_empty()).collect();
+    assert!(nameless.is_empty(), "{nameless:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -122,6 +122,7 @@ impl Inner {
         tracing::debug!(
             route = self.credentials.name(),
             lease.generation = number.get(),
+            db.user = guard.generation().username(),
             upstream.pid = session.cancel.as_ref().map(|cancel| cancel.request().process_id),
             "an upstream session is ready for its next client"
         );

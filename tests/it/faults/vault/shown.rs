@@ -5,8 +5,8 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Forwarded, SOON, Spec, at_once, piled_up};
-use crate::harness::{Mode, Storage, bench, eventually, same};
+use super::{Forwarded, SOON, Spec, at_once, is_told_57p03, piled_up};
+use crate::harness::{Leasehold, Mode, Storage, bench, eventually, field, same};
 
 /// How a Vault is brought to its knees and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,12 @@ async fn is_shown_and_heals(act: Act) {
     let trouble = if act == Act::Seal { json!("sealed") } else { json!(null) };
     assert_eq!(status["vault"]["trouble"], trouble, "{act:?}: {status}");
     let route = &status["routes"][0];
+    let line = leasehold.log().messages("could not renew").remove(0);
+    assert_eq!((&line["lease.generation"], &line["db.user"]), (&json!(1), &json!(user)), "{act:?}: {line}");
+    if act == Act::Seal {
+        assert_eq!(route["last_error"]["reason"], "renew: Vault is sealed", "{status}");
+        assert_eq!(line["reason"], "Vault is sealed", "{line}");
+    }
     assert_eq!(
         (&route["ready"], &route["next_action"]),
         (&json!(true), &json!("renew")),
@@ -107,6 +113,48 @@ async fn is_shown_and_heals(act: Act) {
 async fn a_vault_that_is_stopped_killed_sealed_or_used_up_is_shown_and_heals() {
     at_once([Act::Pause, Act::Kill, Act::Seal, Act::Quota].map(|act| Box::pin(is_shown_and_heals(act))))
         .await;
+}
+
+/// Status, readiness, `rotate` and the log give this reason, which that step met with, for a route without a credential.
+async fn is_said_everywhere(leasehold: &Leasehold, step: &str, reason: &str) {
+    let words = format!("{step}: {reason}");
+    eventually(SOON * 2, async || {
+        let status = leasehold.status().await;
+        same(status["routes"][0]["last_error"]["reason"].as_str().unwrap_or_default(), &words)
+    })
+    .await;
+    let status = leasehold.status().await;
+    assert_eq!(status["routes"][0]["credential_error"]["reason"], words.as_str(), "{status}");
+    let ready = leasehold.http("/readyz").await;
+    assert!(ready.status == 503 && ready.text.contains(&words), "{ready:?}");
+    let rotated = leasehold.command(&["rotate"]).await;
+    let said = String::from_utf8_lossy(&rotated.stderr);
+    assert!(rotated.status.code() == Some(1) && said.contains(&words), "{rotated:?}");
+    let lines = leasehold.log().messages(&format!("could not {step}"));
+    assert!(lines.iter().any(|line| field(line, "reason") == reason), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_without_read_and_a_seal_are_said_in_the_same_words_everywhere() {
+    let vault = bench().own_vault(Storage::Raft).await;
+    let backends = Forwarded::with_vault(vault, Spec::new("app")).await;
+    let policy = format!("sys/policies/acl/{}", backends.setup.id());
+    let right = backends.vault.read(&policy).await["data"]["policy"].clone();
+    let elsewhere = "path \"elsewhere\" { capabilities = [\"read\"] }";
+    backends.vault.write(&policy, json!({"policy": elsewhere})).await;
+    let leasehold = backends.leasehold().flag("--limits-login-wait", "500ms").start().await;
+
+    let lacking = format!("403 on {}: the policy lacks read", backends.setup.path);
+    is_said_everywhere(&leasehold, "issue", &lacking).await;
+    is_told_57p03(&leasehold, &backends.db).await;
+
+    backends.vault.seal().await;
+    is_said_everywhere(&leasehold, "log in", "Vault is sealed").await;
+
+    backends.vault.unseal().await;
+    backends.vault.write(&policy, json!({"policy": right})).await;
+    leasehold.wait_ready().await;
+    leasehold.connect("app", backends.db.name()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
