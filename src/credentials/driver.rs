@@ -8,6 +8,7 @@ mod entry;
 mod input;
 mod memory;
 mod priority;
+mod repetitions;
 mod replies;
 mod reporting;
 mod returning;
@@ -39,6 +40,7 @@ use crate::time::Time;
 use crate::vault::RoleKind;
 use entry::Entry;
 use input::{Came, Credential, Input};
+use repetitions::Repetitions;
 use returning::PendingRevocations;
 use spans::Spans;
 pub(crate) use start::{Deps, Leftovers, give_back, start};
@@ -77,6 +79,7 @@ struct Driver {
     /// Whether the current generation has sessions, as far as the machine has heard.
     in_use: bool,
     unserved: Unserved,
+    repetitions: Repetitions,
     spans: Spans,
     ended: CancellationToken,
 }

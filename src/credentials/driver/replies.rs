@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Driver;
 use super::input::{Came, Credential, Input};
+use super::repetitions::say;
 use super::reporting::Area;
 use crate::credentials::Lease;
 use crate::credentials::proof::Proof;
@@ -81,7 +82,9 @@ impl Driver {
 
     fn logged_in(&mut self, sent_at: Time, login: vault::Login) {
         if login.num_uses == 1 && self.kind == RoleKind::Dynamic {
-            tracing::error!(
+            say!(
+                self.line("token", None, "one use"),
+                error,
                 "the token that the login gave can be used once only: Vault revokes a credential at once that is read \
                  with the last use of a token, so none is asked for; set token_num_uses of the login to 0"
             );
@@ -100,7 +103,9 @@ impl Driver {
             return;
         }
         if !login.ttl_known {
-            tracing::warn!(
+            say!(
+                self.line("look up the token", None, "forbidden"),
+                warn,
                 "the end of the token cannot be looked up: taken as none; grant it auth/token/lookup-self"
             );
         }
@@ -129,11 +134,13 @@ impl Driver {
 
     fn granted(&mut self, sent_at: Time, grant: vault::Grant) {
         if self.generations.values().any(|g| *g.lease() == grant.lease) {
-            tracing::error!(
-                lease.id = grant.lease.tail(),
-                db.user = grant.username,
+            say!(
+                self.line("grant", None, "known"),
+                error,
                 "the credential came with a lease that is known already: a caching Vault proxy is in between; \
-                 take it out of the way of leasehold"
+                 take it out of the way of leasehold",
+                lease.id = grant.lease.tail(),
+                db.user = grant.username
             );
             self.metrics.issuance(metrics::Issuance::Refused);
             self.requests.grant_was_of_use(false);
@@ -169,6 +176,7 @@ impl Driver {
         });
         if is_known {
             tracing::debug!(ttl_s = credential.ttl.as_secs(), "the password is still the current one");
+            self.works_again(Area::Credential);
             self.step(Event::Unchanged { sent_at, lease: credential.ttl });
             return;
         }
@@ -204,15 +212,20 @@ impl Driver {
             );
         }
         let error = proof.error_in_words(is_current);
-        if let (Some(kind), Some(reason)) = (proof.error(is_current), &error) {
-            tracing::warn!(
-                lease.generation = number.get(),
-                db.user = self.user_of(number),
-                outcome = outcome.as_str(),
-                reason,
-                "not proved"
-            );
-            self.remember_in_words(&kind, reason);
+        match (proof.error(is_current), &error) {
+            (Some(kind), Some(reason)) => {
+                say!(
+                    self.line("prove", None, reason),
+                    warn,
+                    "not proved",
+                    lease.generation = number.get(),
+                    db.user = self.user_of(number),
+                    outcome = outcome.as_str(),
+                    reason = reason
+                );
+                self.remember_in_words(&kind, reason);
+            }
+            _ => self.repetitions.forget(|what| what == "prove"),
         }
         self.step(Input { event, credential: None, error });
         self.report_full(&proof);

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Driver;
+use super::repetitions::{Line, say};
 use crate::clock;
 use crate::credentials::requests::meaning;
 use crate::credentials::status::LastError;
@@ -46,7 +47,8 @@ impl Driver {
         }
         match note {
             Note::Issuing(reason) => {
-                tracing::info!(reason = reason.as_str(), "a fresh credential is needed");
+                let line = self.line("need", None, reason.as_str());
+                say!(line, info, "a fresh credential is needed", reason = reason.as_str());
                 self.spans.issuing(reason, self.publish.borrow().is_some());
             }
             Note::Published { number, reason, proved, successor } => {
@@ -71,25 +73,8 @@ impl Driver {
                 self.remember("lease lost");
             }
             Note::TokenOfNoUse(token) => self.token_of_no_use(token),
-            Note::TooShort(number) => {
-                tracing::error!(
-                    lease.generation = number.get(),
-                    db.user = self.user_of(number),
-                    "the lease, or its token, is too short to be of use and is given back: raise its TTL"
-                );
-                self.requests.grant_was_of_use(false);
-                self.attempt_fails("issue: the lease is too short to be of use");
-            }
-            Note::CandidateRefused(number) => {
-                tracing::error!(
-                    lease.generation = number.get(),
-                    db.user = self.user_of(number),
-                    "no server accepts the new credential; it is given back: check the role's creation_statements, and \
-                     the clocks; once that is mended, `leasehold rotate` tries at once"
-                );
-                self.requests.grant_was_of_use(false);
-                self.attempt_fails("prove: the server refuses the new credential");
-            }
+            Note::TooShort(number) => self.too_short(number),
+            Note::CandidateRefused(number) => self.candidate_refused(number),
             Note::NotTakenUp(number) => {
                 tracing::warn!(
                     lease.generation = number.get(),
@@ -177,8 +162,35 @@ impl Driver {
         }
     }
 
+    fn too_short(&mut self, number: GenerationId) {
+        say!(
+            self.line("grant", None, "too short"),
+            error,
+            "the lease, or its token, is too short to be of use and is given back: raise its TTL",
+            lease.generation = number.get(),
+            db.user = self.user_of(number)
+        );
+        self.requests.grant_was_of_use(false);
+        self.attempt_fails("issue: the lease is too short to be of use");
+    }
+
+    fn candidate_refused(&mut self, number: GenerationId) {
+        say!(
+            self.line("grant", None, "refused"),
+            error,
+            "no server accepts the new credential; it is given back: check the role's creation_statements, and \
+             the clocks; once that is mended, `leasehold rotate` tries at once",
+            lease.generation = number.get(),
+            db.user = self.user_of(number)
+        );
+        self.requests.grant_was_of_use(false);
+        self.attempt_fails("prove: the server refuses the new credential");
+    }
+
     fn token_of_no_use(&mut self, token: TokenId) {
-        tracing::warn!(
+        say!(
+            self.line("token", None, "ends too soon"),
+            warn,
             "no fresh credential: the token at hand ends too soon for one; hand over one that lives longer"
         );
         // Another token may be handed over at any moment until the present credential ends. The machine's
@@ -190,21 +202,35 @@ impl Driver {
     }
 
     /// `number`: the generation that it is about.
-    pub(super) fn failed(&self, what: &'static str, number: Option<GenerationId>, failure: &vault::Failure) {
+    pub(super) fn failed(
+        &mut self,
+        what: &'static str,
+        number: Option<GenerationId>,
+        failure: &vault::Failure,
+    ) {
+        let (error, reason) = (failure.to_string(), failure.reason());
+        let line = self.line(what, number, &reason);
         let (lease, user) = number.map(|number| self.lease_of(number)).unzip();
-        tracing::warn!(
+        say!(
+            line,
+            warn,
+            "could not {what}",
             lease.generation = number.map(GenerationId::get),
             lease.id = lease,
             db.user = user,
-            reason = failure.reason(),
-            error = %failure,
-            error.blame = failure.blame().as_str(),
-            "could not {what}"
+            reason = reason,
+            error = error,
+            error.blame = failure.blame().as_str()
         );
         // Its words are those of the log.
-        self.remember_failed(&failure.to_string());
+        self.remember_failed(&error);
         let kind = format!("{what}: {}", failure.summary());
-        self.remember_in_words(&kind, &format!("{what}: {}", failure.reason()));
+        self.remember_in_words(&kind, &format!("{what}: {reason}"));
+    }
+
+    /// How the line is written that this try has failed for this reason.
+    pub(super) fn line(&mut self, what: &'static str, number: Option<GenerationId>, reason: &str) -> Line {
+        self.repetitions.line(clock::now(), what, number, reason)
     }
 
     /// A refusal that is not transient lets the process count as started.
@@ -235,8 +261,9 @@ impl Driver {
         }
     }
 
-    /// Something has worked: an earlier error of that area is past.
-    pub(super) fn works_again(&self, area: Area) {
+    /// Something has worked: an earlier error of that area is past, and the next one is news.
+    pub(super) fn works_again(&mut self, area: Area) {
+        self.repetitions.forget(|what| area_of(what) == area);
         let Ok(mut view) = self.shared.view.lock() else { return };
         if area == Area::Credential {
             view.credential_error = None;

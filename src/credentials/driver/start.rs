@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Driver;
 use super::entry::Entry;
+use super::repetitions::Repetitions;
 use super::returning::PendingRevocations;
 use super::spans::Spans;
 use super::unserved::Unserved;
@@ -158,6 +159,7 @@ impl Work {
             rotates: Vec::new(),
             in_use: false,
             unserved: Unserved::default(),
+            repetitions: Repetitions::default(),
             spans: Spans::new(traces),
             ended: ended.clone(),
         };

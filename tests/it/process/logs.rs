@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::harness::{Backends, Fault, Mode, SOON, Spec, bench, eventually, field, leasehold, same};
@@ -203,6 +204,44 @@ async fn logins_that_fail_by_the_hundred_are_a_few_lines_with_a_count() {
         same(usize::try_from(logged("left_out")).unwrap() + lines >= 300, true)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tries_that_fail_for_the_same_reason_are_one_line_until_one_succeeds() {
+    let backends = Backends::new(Spec::new("app")).await;
+    let policy = format!("sys/policies/acl/{}", backends.setup.id());
+    let right = backends.vault.read(&policy).await["data"]["policy"].clone();
+    let wrong = json!({"policy": "path \"elsewhere\" { capabilities = [\"read\"] }"});
+    backends.vault.write(&policy, wrong.clone()).await;
+    let leasehold = backends.leasehold().start().await;
+    let fails = async || {
+        let rotated = leasehold.command(&["rotate"]).await;
+        assert_eq!(rotated.status.code(), Some(1), "{rotated:?}");
+    };
+    let lines = |level: &str, message: &str, reason: &str| {
+        let lines = leasehold.log().messages(message).into_iter();
+        lines.filter(|line| field(line, "level") == level && field(line, "reason") == reason).count()
+    };
+    let lacking = format!("403 on {}: the policy lacks read", backends.setup.path);
+
+    for _ in 0..10 {
+        fails().await;
+    }
+
+    let tries = leasehold.metrics().await.get("issuances_total", &[("outcome", "refused")]);
+    assert!(tries >= 10.0, "{tries} tries");
+    assert_eq!(lines("WARN", "could not issue", &lacking), 1);
+    assert!(lines("DEBUG", "could not issue", &lacking) >= 9);
+    for (reason, times) in [("first", 1), ("command", 0)] {
+        let said = lines("INFO", "a fresh credential is needed", reason);
+        assert!((times..=1).contains(&said), "{reason}: {said} lines");
+    }
+
+    backends.vault.write(&policy, json!({"policy": right})).await;
+    leasehold.rotate().await;
+    backends.vault.write(&policy, wrong).await;
+    fails().await;
+    assert_eq!(lines("WARN", "could not issue", &lacking), 2, "it had worked in between");
 }
 
 #[tokio::test(flavor = "multi_thread")]

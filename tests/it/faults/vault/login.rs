@@ -1,11 +1,20 @@
 //! Logins that Vault refuses, locks out, or answers with a token of no use; and a secret that cannot be read.
 
+use std::collections::BTreeSet;
+
 use reqwest::Method;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Forwarded, SOON, Spec, is_told_57p03, said};
-use crate::harness::{eventually, same};
+use crate::harness::{Leasehold, eventually, field, same};
+
+/// The lines with this message at this level.
+fn at(leasehold: &Leasehold, level: &str, message: &str) -> Vec<Value> {
+    let mut lines = leasehold.log().messages(message);
+    lines.retain(|line| field(line, "level") == level);
+    lines
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_id_does_not_lock_its_role_out_and_the_right_one_is_tried_at_once() {
@@ -14,8 +23,12 @@ async fn a_wrong_secret_id_does_not_lock_its_role_out_and_the_right_one_is_tried
     std::fs::write(backends.setup.secret_id_file(), "not-a-secret-id").unwrap();
     let leasehold = backends.leasehold().flag("--limits-login-wait", "500ms").start().await;
 
-    // Six tries by the clock of the route: at five refusals Vault would lock the role.
+    // Six tries by the clock of the route: at five refusals Vault would lock the role. All but the first of a reason are at `debug`.
     said(&leasehold, SOON * 2, "could not log in", 6).await;
+    let warnings = at(&leasehold, "WARN", "could not log in");
+    let reasons: BTreeSet<_> = warnings.iter().map(|line| field(line, "reason")).collect();
+    assert_eq!(warnings.len(), reasons.len(), "{warnings:#?}");
+    assert_eq!(at(&leasehold, "INFO", "a fresh credential is needed").len(), 1);
     let shown = backends.asked("/login");
     assert!((1..=2).contains(&shown), "it was shown {shown} times");
     assert_eq!(leasehold.last_error().await, "log in: refused");
@@ -73,8 +86,12 @@ async fn a_token_of_one_use_is_told_of_and_no_credential_is_made_with_it() {
         Forwarded::new(Spec::new("app").token(json!({"token_ttl": "1h", "token_num_uses": 1}))).await;
     let leasehold = backends.leasehold().flag("--limits-login-wait", "500ms").start().await;
 
+    // The first at `info`, the others at `debug`.
     said(&leasehold, SOON, "a fresh credential is needed", 4).await;
+    assert_eq!(at(&leasehold, "INFO", "a fresh credential is needed").len(), 1);
     leasehold.wait_log("set token_num_uses of the login to 0").await;
+    let errors = leasehold.log().at("ERROR").into_iter();
+    assert_eq!(errors.filter(|message| message.contains("can be used once only")).count(), 1);
     assert_eq!(leasehold.last_error().await, "log in: the token can be used once only");
     assert_eq!(leasehold.http("/readyz").await.status, 503);
     is_told_57p03(&leasehold, &backends.db).await;
