@@ -4,6 +4,7 @@
 //! the chosen level; those of dependencies are cut off or clamped, since at TRACE they show requests and replies.
 
 mod audit_file;
+mod json;
 mod queue;
 mod text;
 
@@ -23,6 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::files::FileSetting;
 use audit_file::AuditFile;
+use json::Objects;
 use queue::{Guard, Queue};
 use text::Lines;
 
@@ -237,7 +239,7 @@ pub(crate) fn init(options: &Options, audit_file: Option<&FileSetting>) -> Resul
             let layer = layer.with_ansi(lines.colours).event_format(lines).fmt_fields(lines);
             registry.with(layer.with_filter(filter)).try_init()
         }
-        Format::Json => registry.with(layer.json().flatten_event(true).with_filter(filter)).try_init(),
+        Format::Json => registry.with(layer.json().event_format(Objects).with_filter(filter)).try_init(),
     }
     .map_err(|_| Error::Twice)?;
     std::panic::set_hook(Box::new(log_panic));

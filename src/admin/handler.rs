@@ -272,7 +272,7 @@ fn set_level(process: &Process, query: &Query) -> Response<Full<Bytes>> {
         return text(StatusCode::BAD_REQUEST, "level is none of error, warn, info, debug, trace\n");
     };
     // It is a warning, so that a level above info does not hide that it was set, and the present level is not `error`.
-    let say = || tracing::warn!(level = level.as_str(), "the log's level is set until the next reload");
+    let say = || tracing::warn!(log.level = level.as_str(), "the log's level is set until the next reload");
     if level == Level::Error {
         say();
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::client::VaultClient;
 use super::proof::{Obstacle, Proof};
@@ -68,7 +69,7 @@ pub(super) struct Target {
     pub(super) servers: Servers,
 }
 
-/// Sends the requests of one route.
+/// Sends the requests of one route. What their tasks log has the route of the driver's span.
 #[derive(Clone)]
 pub(super) struct Requests {
     pub(super) vault: Arc<dyn VaultClient>,
@@ -129,7 +130,7 @@ impl Requests {
     ) {
         let within = self.client_timeout;
         let this = self.clone();
-        self.tasks.spawn(async move {
+        let task = async move {
             let bounds = Bounds::new(priority, within * 2).withdrawn_by(this.withdrawn.clone());
             let begun_at = clock::now();
             let request = this.vault.issue(&token, &path, bounds.clone());
@@ -178,7 +179,8 @@ impl Requests {
                 Err(failure) => failure.left.map(|left| *left),
             };
             this.settle(id, begun_at + bounds.waited(), left).await;
-        });
+        };
+        self.tasks.spawn(task.in_current_span());
     }
 
     /// A creds request that did not bring a credential comes to its end, with the lease that it has left, if it is known.
@@ -316,10 +318,11 @@ impl Requests {
     fn spawn<F: Future<Output = VaultReply> + Send + 'static>(&self, request: impl FnOnce(Self) -> F) {
         let this = self.clone();
         let request = request(this.clone());
-        self.tasks.spawn(async move {
+        let task = async move {
             let done = request.await;
             this.send(done).await;
-        });
+        };
+        self.tasks.spawn(task.in_current_span());
     }
 
     async fn send(&self, done: VaultReply) {

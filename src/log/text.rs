@@ -45,6 +45,11 @@ where
         event.record(&mut Fields(&mut line));
         line.outcome?;
         for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+            // What the event says itself is not said again.
+            let mut names = span.metadata().fields().iter();
+            if names.all(|field| metadata.fields().field(field.name()).is_some()) {
+                continue;
+            }
             let extensions = span.extensions();
             let fields = extensions.get::<FormattedFields<N>>();
             if let Some(fields) = fields.filter(|fields| !fields.is_empty()) {
@@ -207,6 +212,15 @@ mod tests {
             rest,
             "INFO  listening addr=127.0.0.1:1 why=\"two words\" none=\"\" route=app lease.generation=3\n"
         );
+    }
+
+    #[test]
+    fn what_an_event_says_itself_is_not_said_again_by_its_span() {
+        let said = lines(PLAIN, || {
+            let span = tracing::info_span!("lease", route = "app");
+            span.in_scope(|| tracing::info!(route = "app", "a"));
+        });
+        assert!(said[0].ends_with(" INFO  a route=app\n"), "{said:?}");
     }
 
     #[test]

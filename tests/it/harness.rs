@@ -43,7 +43,7 @@ pub(crate) use clock::WallClock;
 pub(crate) use collector::{Collector, traced};
 pub(crate) use fault::{Fault, Mode};
 pub(crate) use identity::{Certificate, Issuer, TokenReview};
-pub(crate) use leasehold::{Builder, Leasehold, field, leasehold};
+pub(crate) use leasehold::{Builder, Leasehold, Log, field, leasehold};
 pub(crate) use memory::Memory;
 pub(crate) use pki::{Authority, Files};
 pub(crate) use postgres::{Database, Server, Session, connect};

@@ -163,7 +163,8 @@ impl Work {
             spans: Spans::new(traces),
             ended: ended.clone(),
         };
-        let span = tracing::info_span!("lease", route = %name);
+        // A line of whatever level has it.
+        let span = tracing::error_span!("lease", route = %name);
         tasks.spawn(tracing::Instrument::instrument(driver.run(asked, came), span));
         Arc::new(Route { name, commands, published, shared, ended })
     }
