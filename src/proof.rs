@@ -28,8 +28,8 @@ pub(crate) struct Prover {
     pub(crate) said: Said,
 }
 
-/// What has been said of each server and who chose the database, so that a server that is away is one line, and not one a
-/// try.
+/// What has been said of each server and who chose the database, and of `probe_sql` at each address, so that a server that is
+/// away is one line, and not one a try.
 #[derive(Debug, Default)]
 pub(crate) struct Said(Mutex<BTreeMap<(String, Chooser), String>>);
 
@@ -138,12 +138,7 @@ impl Prover {
             if let (Some(_), Err(LoginError::Refused(refusal))) = (set_role, &outcome)
                 && self.is_for_the_role(*turn, &database, refusal, username, password).await
             {
-                tracing::warn!(
-                    upstream.addr = self.upstream.host_name(turn.host()),
-                    sqlstate = refusal.sqlstate(),
-                    "set_role is refused, and would be in every session: is the new role a member of it, and does what is in \
-                     between take the startup parameter `options`? (PgBouncer takes none)"
-                );
+                self.log_refused_role(self.upstream.host_name(turn.host()), database.chosen_by, refusal);
                 return Answer::Refuses;
             }
             match self.judge(*turn, database.chosen_by, outcome).await {
@@ -216,6 +211,20 @@ impl Prover {
         word(error, asked, obstacle)
     }
 
+    fn log_refused_role(&self, server: &str, chosen_by: Chooser, refusal: &Refusal) {
+        let sqlstate = refusal.sqlstate();
+        if self.said.is_new(server, chosen_by, "set_role is refused") {
+            tracing::warn!(
+                upstream.addr = server,
+                sqlstate,
+                "set_role is refused, and would be in every session: is the new role a member of it, and does what is in \
+                 between take the startup parameter `options`? (PgBouncer takes none)"
+            );
+        } else {
+            tracing::debug!(upstream.addr = server, sqlstate, "set_role is refused again");
+        }
+    }
+
     fn log_failure(&self, server: &str, chosen_by: Chooser, error: &LoginError) {
         let of = chosen_by.as_str();
         let words = Chain(error).to_string();
@@ -248,10 +257,17 @@ impl Prover {
 
     async fn ask_probe(&self, session: UpstreamSession, sql: &str) -> Answer {
         let address = session.address.clone();
+        let place = format!("probe_sql at {address}");
         let Err(error) = probe(session, sql, self.upstream.connect_timeout()).await else {
+            self.said.forget(&place);
             return Answer::Accepts { address, full: None };
         };
-        tracing::warn!(upstream.addr = %address, sqlstate = error.sqlstate(), %error, "probe_sql fails");
+        let sqlstate = error.sqlstate();
+        if self.said.is_new(&place, Chooser::Configuration, &format!("{error} {sqlstate}")) {
+            tracing::warn!(upstream.addr = %address, sqlstate, %error, "probe_sql fails");
+        } else {
+            tracing::debug!(upstream.addr = %address, sqlstate, %error, "probe_sql fails");
+        }
         if error.is_final() {
             Answer::Refuses
         } else {
