@@ -51,6 +51,7 @@ PLANTS = (
     ("helm", "leasehold/values.yaml", "vault_path =", "vault_paht =", "refuses the settings"),
     ("helm", "leasehold-sidecar/templates/_sidecar.tpl", "restartPolicy: Always", "restartPolicy: Never", "sidecar"),
     ("helm", "leasehold-sidecar/templates/_sidecar.tpl", "drop: [ALL]", "drop: [NET_RAW]", "capabilities"),
+    ("helm", "leasehold/files/alerts.yaml", "leasehold_vault_up", "leasehold_vault_pu", "writes it anew"),
     ("helm", "app-example/values.yaml", "postgres: postgres-ca", "postgres: \"\"", "not in the volume"),
     ("helm", "app-example/Chart.yaml", "name: leasehold-sidecar", "name: leasehold-sidecart", "helm lint"),
     ("prometheus", "alerts.yaml", "leasehold_vault_up", "leasehold_vault_pu", "no metric"),

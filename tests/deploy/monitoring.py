@@ -4,6 +4,7 @@ table to what leasehold exports. Used by validate.py."""
 import json
 import os
 import re
+import shutil
 import subprocess
 
 # The labels that Prometheus itself adds, and those of a histogram and of an alert.
@@ -113,6 +114,17 @@ def dashboard(path, root):
             base = re.sub(r"_(bucket|sum|count)$", "", name)
             if base == name and f"{name}_bucket" not in everywhere:
                 yield f"{name} is on no panel"
+
+
+def chart_copy(deploy):
+    """The chart's copy of the rules is the same. It is no link: not every copy of a repository keeps links, and Helm warns of them."""
+    path = os.path.join(deploy, "helm", "leasehold", "files", "alerts.yaml")
+    rules = os.path.join(deploy, "prometheus", "alerts.yaml")
+    if os.environ.get("UPDATE"):
+        shutil.copyfile(rules, path)
+    with open(path) as file, open(rules) as other:
+        if file.read() != other.read():
+            yield f"{path} is not what {rules} says; UPDATE=1 writes it anew"
 
 
 def rule_resource(deploy):

@@ -242,6 +242,7 @@ def accepted(leasehold, settings):
 def helm(deploy, leasehold, findings):
     install.ensure("python", "helm")
     sys.path[:0] = [install.python(), install.helm()]
+    findings += monitoring.chart_copy(deploy)
     for name, text, sidecar in charts.rendered(os.path.join(deploy, "helm"), findings):
         check_rendered(name, text, sidecar, leasehold, findings)
 
