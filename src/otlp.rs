@@ -13,6 +13,8 @@ mod nothing;
 #[cfg(feature = "otlp")]
 mod sender;
 mod settings;
+#[cfg(all(test, feature = "otlp"))]
+mod tests;
 
 #[cfg(not(feature = "otlp"))]
 pub(crate) use nothing::{Sender, Sending};

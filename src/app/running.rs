@@ -55,10 +55,11 @@ impl Running {
             }
         }
         self.shutdown.done();
-        self.background.stop().await;
+        // Before the background stops, which hears the signals.
         if let Some(traces) = self.traces.filter(|_| in_order) {
-            traces.finish().await;
+            traces.finish(self.shutdown.second_signal()).await;
         }
+        self.background.stop().await;
     }
 
     /// Takes the process through the phases of its shutdown.

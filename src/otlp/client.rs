@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, ResponseBodyTooLarge};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message as _;
 use rustls::ClientConfig;
 use rustls::sign::SingleCertAndKey;
 
@@ -15,27 +17,50 @@ use crate::crypto;
 /// Posts what the exporter makes.
 pub(super) struct Client {
     http: reqwest::Client,
-    cause: Cause,
+    latest: Latest,
 }
 
-/// What the network said last: the exporter's own error does not repeat it.
+/// What came of the latest request: the exporter tells neither why the network failed nor what a collector rejected.
 #[derive(Clone, Default)]
-pub(super) struct Cause(Arc<Mutex<Option<String>>>);
+pub(super) struct Latest(Arc<Mutex<Outcome>>);
 
-impl Cause {
+/// What came of a request, beyond the status of its answer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Nothing that the exporter does not tell.
+    #[default]
+    Plain,
+    /// There was no answer, in these words.
+    Failed(String),
+    /// The collector has taken the request, and not all of its spans.
+    Rejected(Rejection),
+}
+
+/// Spans that a collector has got, and does not keep. They must not be sent again.
+///
+/// Source: <https://opentelemetry.io/docs/specs/otlp/#partial-success-1>
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Rejection {
+    /// How many, as the collector says; at least one.
+    pub(super) spans: u64,
+    /// Why, in the collector's words.
+    pub(super) reason: String,
+}
+
+impl Latest {
     /// It, once.
-    pub(super) fn take(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub(super) fn take(&self) -> Outcome {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn set(&self, cause: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    fn set(&self, outcome: Outcome) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
     }
 }
 
 impl Client {
     /// One for these settings, whose files it reads. Blocks.
-    pub(super) fn new(settings: &Settings) -> Result<(Self, Cause), Error> {
+    pub(super) fn new(settings: &Settings) -> Result<(Self, Latest), Error> {
         let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls(settings)?)
             .no_proxy()
@@ -44,9 +69,9 @@ impl Client {
             .referer(false)
             .http1_only()
             .timeout(settings.timeout);
-        let cause = Cause::default();
+        let latest = Latest::default();
         let http = builder.build().map_err(Error::Http)?;
-        Ok((Self { http, cause: cause.clone() }, cause))
+        Ok((Self { http, latest: latest.clone() }, latest))
     }
 
     async fn exchange(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
@@ -69,9 +94,13 @@ impl Client {
 #[async_trait::async_trait]
 impl HttpClient for Client {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let sent = request.headers().clone();
         let answer = self.exchange(request).await;
-        // An answer has words of its own, which those of an earlier try must not replace.
-        self.cause.set(answer.as_ref().err().map(words));
+        // Also where there is nothing to tell: an answer has words of its own, which those of an earlier try must not replace.
+        self.latest.set(match &answer {
+            Ok(answer) => rejection(answer, &sent).map_or(Outcome::Plain, Outcome::Rejected),
+            Err(error) => Outcome::Failed(words(error)),
+        });
         answer
     }
 }
@@ -93,6 +122,25 @@ fn words(error: &HttpError) -> String {
         source = inner;
     }
     source.to_string()
+}
+
+/// What a collector that takes the request says of its spans. An answer that cannot be read says nothing.
+fn rejection(answer: &Response<Bytes>, sent: &HeaderMap) -> Option<Rejection> {
+    if !answer.status().is_success() {
+        return None;
+    }
+    let said = ExportTraceServiceResponse::decode(answer.body().as_ref()).ok()?.partial_success?;
+    let spans = u64::try_from(said.rejected_spans).ok().filter(|spans| *spans > 0)?;
+    let reason = without_headers(said.error_message, sent).chars().take(LONGEST_REASON).collect();
+    Some(Rejection { spans, reason })
+}
+
+/// The collector's words, without what was sent to it in headers: it may be a token.
+fn without_headers(text: String, sent: &HeaderMap) -> String {
+    let words = sent.values().filter_map(|value| value.to_str().ok()).flat_map(str::split_whitespace);
+    words
+        .filter(|word| word.len() >= SHORTEST_SECRET)
+        .fold(text, |text, word| text.replace(word, "[redacted]"))
 }
 
 fn tls(settings: &Settings) -> Result<ClientConfig, Error> {
@@ -117,3 +165,7 @@ fn tls(settings: &Settings) -> Result<ClientConfig, Error> {
 
 /// A collector says how many spans it has not taken, if anything.
 const BODY_LIMIT: usize = 64 << 10;
+/// So many characters of its reason.
+const LONGEST_REASON: usize = 300;
+/// A shorter word of a header is no secret, and may stand in any sentence.
+const SHORTEST_SECRET: usize = 8;

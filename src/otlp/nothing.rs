@@ -36,7 +36,7 @@ pub(crate) enum Sending {}
 
 impl Sending {
     /// Sends what is left.
-    pub(crate) async fn finish(self) {
+    pub(crate) async fn finish(self, _insisted: impl Future<Output = ()>) {
         match self {}
     }
 }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Settings;
-use super::client::{Cause, Client};
+use super::client::{Client, Latest, Outcome, Rejection};
 use super::error::Error;
 use crate::clock;
 use crate::log_throttle::LogThrottle;
@@ -42,7 +42,7 @@ impl Sender {
     /// # Errors
     /// See [`Error`].
     pub(crate) fn new(settings: &Settings) -> Result<Self, Error> {
-        let (client, cause) = Client::new(settings)?;
+        let (client, latest) = Client::new(settings)?;
         let mut exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(client)
@@ -62,7 +62,7 @@ impl Sender {
         tracing::info!(collector = settings.origin(), "spans are sent");
         let task = Task {
             exporter,
-            cause,
+            latest,
             waiting,
             in_flight: Arc::clone(&queue.in_flight),
             lost: Arc::clone(&queue.lost),
@@ -70,7 +70,9 @@ impl Sender {
             delay: settings.delay,
             collector: settings.origin(),
             failing: false,
-            overflows: LogThrottle::every(OVERFLOWS_EVERY),
+            rejected: 0,
+            overflows: LogThrottle::every(SAID_EVERY),
+            rejections: LogThrottle::every(SAID_EVERY),
             stop: CancellationToken::new(),
         };
         Ok(Self { traces, task, queue })
@@ -113,14 +115,20 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    /// Sends what is left, if that can be done at once.
-    pub(crate) async fn finish(mut self) {
+    /// Sends what is left, if that can be done at once, and before `insisted` ends.
+    pub(crate) async fn finish(mut self, insisted: impl Future<Output = ()>) {
         self.stop.cancel();
-        if timeout(FINISH_WITHIN, &mut self.task).await.is_err() {
-            self.task.abort();
-            let spans = self.queue.len();
-            tracing::warn!(spans, "the collector does not take the last spans in time: they are lost");
-        }
+        tracing::debug!(spans = self.queue.len(), "the last spans are sent");
+        let in_time = timeout(FINISH_WITHIN, &mut self.task);
+        let said = tokio::select! {
+            finished = in_time => match finished {
+                Ok(_) => return,
+                Err(_) => "the collector does not take the last spans in time: they are lost",
+            },
+            () = insisted => "told twice to stop: the last spans are lost",
+        };
+        self.task.abort();
+        tracing::warn!(spans = self.queue.len(), "{said}");
     }
 }
 
@@ -163,7 +171,7 @@ impl SpanProcessor for Queue {
 /// Takes spans from the queue, and sends them.
 struct Task {
     exporter: SpanExporter,
-    cause: Cause,
+    latest: Latest,
     waiting: mpsc::Receiver<SpanData>,
     in_flight: Arc<AtomicUsize>,
     lost: Arc<AtomicU64>,
@@ -173,7 +181,10 @@ struct Task {
     collector: String,
     /// Whether the latest batch was not taken.
     failing: bool,
+    /// How many the collector rejected since this was said last.
+    rejected: u64,
     overflows: LogThrottle,
+    rejections: LogThrottle,
     stop: CancellationToken,
 }
 
@@ -219,13 +230,11 @@ impl Task {
         let sent = timeout(self.within, self.exporter.export(batch)).await;
         self.in_flight.store(0, Ordering::Relaxed);
         let error = match sent {
-            Ok(Ok(())) => {
-                if std::mem::take(&mut self.failing) {
-                    tracing::info!(collector = self.collector, "the collector takes spans again");
-                }
-                return self.say_overflow();
-            }
-            Ok(Err(error)) => self.cause.take().unwrap_or_else(|| error.to_string()),
+            Ok(Ok(())) => return self.is_taken(count),
+            Ok(Err(error)) => match self.latest.take() {
+                Outcome::Failed(words) => words,
+                Outcome::Plain | Outcome::Rejected(_) => error.to_string(),
+            },
             Err(_) => "no answer in time".to_owned(),
         };
         metrics::spans_lost(u64::try_from(count).unwrap_or(u64::MAX));
@@ -240,7 +249,37 @@ impl Task {
 }
 
 impl Task {
-    /// What is lost while the collector takes nothing is said with that.
+    /// The collector has taken a batch of so many spans.
+    fn is_taken(&mut self, count: usize) {
+        if let Outcome::Rejected(rejection) = self.latest.take() {
+            self.count_rejected(&rejection, count);
+        }
+        if std::mem::take(&mut self.failing) {
+            // What found no room in the meantime was lost to the collector's absence, which has been said.
+            self.lost.store(0, Ordering::Relaxed);
+            tracing::info!(collector = self.collector, "the collector takes spans again");
+        }
+        self.say_overflow();
+    }
+
+    /// Of this batch it keeps a part alone.
+    fn count_rejected(&mut self, rejection: &Rejection, count: usize) {
+        let spans = rejection.spans.min(u64::try_from(count).unwrap_or(u64::MAX));
+        metrics::spans_lost(spans);
+        self.rejected += spans;
+        if self.rejections.admit(clock::now()).is_some() {
+            let spans = std::mem::take(&mut self.rejected);
+            let reason = &rejection.reason;
+            tracing::warn!(
+                collector = self.collector,
+                spans,
+                reason,
+                "the collector rejects spans: they are lost"
+            );
+        }
+    }
+
+    /// Its own queue had no room for some.
     fn say_overflow(&mut self) {
         if self.lost.load(Ordering::Relaxed) > 0 && self.overflows.admit(clock::now()).is_some() {
             let spans = self.lost.swap(0, Ordering::Relaxed);
@@ -264,4 +303,5 @@ const QUEUED: usize = 2048;
 const BATCH: usize = 512;
 /// It is the last that the end of the process waits for: sessions and leases have taken their time before.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
-const OVERFLOWS_EVERY: Duration = Duration::from_secs(60);
+/// A line for each batch would be a second fault beside the first.
+const SAID_EVERY: Duration = Duration::from_secs(60);

@@ -3,8 +3,8 @@
 
     python3 tests/bench/collector.py [--certificate FILE --key FILE]
 
-Its first line is its port; then each span is a line, a JSON object. A line on its stdin is the status that it answers with from then on;
-it ends with its stdin.
+Its first line is its port; then each span is a line, a JSON object. A line on its stdin is what it answers from then on: a status, and after
+200 perhaps how many spans it rejects, and why. It ends with its stdin.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def spans(request, headers):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    status = 200
+    status, rejected, reason = 200, 0, ""
     lock = threading.Lock()
 
     def do_POST(self):
@@ -62,7 +62,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with self.lock:
                 for span in spans(request, headers):
                     print(json.dumps(span), flush=True)
-        reply = messages.ExportTraceServiceResponse().SerializeToString()
+        reply = messages.ExportTraceServiceResponse()
+        if Handler.rejected:
+            reply.partial_success.rejected_spans, reply.partial_success.error_message = Handler.rejected, Handler.reason
+        reply = reply.SerializeToString()
         self.send_response(status if taken else 404)
         self.send_header("Content-Type", "application/x-protobuf")
         self.send_header("Content-Length", str(len(reply)))
@@ -93,7 +96,8 @@ def main():
     print(server.server_port, flush=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     for line in sys.stdin:
-        Handler.status = int(line)
+        status, rejected, reason, *_ = [*line.rstrip("\n").split(" ", 2), "0", ""]
+        Handler.status, Handler.rejected, Handler.reason = int(status), int(rejected), reason
 
 
 if __name__ == "__main__":

@@ -53,6 +53,11 @@ impl Collector {
         writeln!(self.commands, "{status}").unwrap();
     }
 
+    /// It takes what is posted from now on, and says that it has rejected so many of the spans, for this reason.
+    pub(crate) fn reject(&mut self, spans: u64, reason: &str) {
+        writeln!(self.commands, "200 {spans} {reason}").unwrap();
+    }
+
     /// The spans so far.
     pub(crate) fn spans(&self) -> Vec<Value> {
         self.spans.lock().unwrap().clone()

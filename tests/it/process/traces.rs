@@ -156,6 +156,48 @@ async fn a_collector_that_is_away_holds_up_nothing_and_what_is_lost_is_counted_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn spans_that_a_collector_rejects_are_counted_said_in_its_words_and_not_sent_again() {
+    let backends = Backends::new(Spec::new("app")).await;
+    let mut collector = Collector::start(None).await;
+    collector.reject(1, "for-the-collector may send nothing");
+    let described = to(backends.leasehold(), &collector.addr())
+        .env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20for-the-collector")
+        .binary(traced().await);
+    let mut leasehold = described.start().await;
+    leasehold.wait_ready().await;
+    let said = "the collector rejects spans: they are lost";
+    leasehold.wait_log(said).await;
+    let lines = leasehold.log().messages(said);
+    assert_eq!(field(&lines[0], "reason"), "[redacted] may send nothing", "a header is not shown");
+    assert!(leasehold.metrics().await.get("spans_lost_total", &[]) >= 1.0);
+
+    assert_eq!(leasehold.stop().await.code(), Some(0));
+    let ids: Vec<_> = collector.spans().iter().map(|span| field(span, "id")).collect();
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "none is sent twice: {ids:?}");
+    assert_eq!(leasehold.log().messages(said).len(), 1, "whatever is rejected in the same minute");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_term_ends_the_wait_for_the_last_spans() {
+    let backends = Backends::new(Spec::new("app").policy(Spec::MAY_REVOKE)).await;
+    let collector = Collector::start(None).await;
+    let way = Fault::before(&collector.addr()).await;
+    way.set(Mode::Blackhole).await;
+    let described = to(backends.leasehold(), &way.addr().to_string()).binary(traced().await);
+    let mut leasehold = described.start().await;
+    leasehold.wait_ready().await;
+    leasehold.sigterm();
+    leasehold.wait_log("the last spans are sent").await;
+
+    leasehold.sigterm();
+
+    assert_eq!(leasehold.wait_exit().await.code(), Some(0));
+    let last = leasehold.log().messages("told twice to stop: the last spans are lost");
+    assert!(last.len() == 1 && last[0]["spans"].as_u64() > Some(0), "{}", leasehold.log().0);
+    assert_eq!(backends.db.roles().await, [""; 0], "what is leased was given back before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_collector_by_https_is_trusted_by_the_certificate_that_the_variables_name() {
     let backends = Backends::new(Spec::new("app")).await;
     let directory = bench().directory().await;
