@@ -23,6 +23,7 @@ test: install
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo clippy --lib --example traced --features otlp --locked -- -D warnings
 	cargo build --locked --features otlp --example traced
+	cargo test --locked --features otlp --lib -- otlp traces
 	cargo test --locked --no-fail-fast
 
 soak: install
