@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Runs deploy/examples/ on a real PostgreSQL and a real OpenBao, with leases of 12 s and a rotation every 2 s.
+"""Runs deploy/examples/ on a real PostgreSQL and a real OpenBao, with leases of 12 s and a rotation every 2 s; that in Java with
+leases of 90 s, as its pool keeps a connection for 30 s at least.
 
 Each app is first run word for word as its own head says, and answers the request that stands there. Then it takes orders for
 a while, then none for longer than any lease, then some more. Every order must be answered, the answers must fit what the
@@ -34,21 +35,30 @@ import install  # noqa: E402  (in tests/bench)
 import installs  # noqa: E402  (in tests/clients)
 
 DATABASE = "myapp"
-ROTATE_AFTER = 2  # seconds
-LEASE = 12
-POOL_LIFETIME = 3
-BUSY_FOR = 16
 WORKERS = 4
 ORDERS_AT_LEAST = 200
 ROTATIONS_AT_LEAST = 5
 STARTS_WITHIN = 60
 
 
+class Pace:
+    """How long credentials live, and connections, and how long orders come; in seconds."""
+
+    def __init__(self, lease, rotate_after, lifetime, busy_for, roles_at_least):
+        self.lease, self.rotate_after, self.lifetime = lease, rotate_after, lifetime
+        self.busy_for, self.roles_at_least = busy_for, roles_at_least
+
+
+SHORT = Pace(lease=12, rotate_after=2, lifetime=3, busy_for=16, roles_at_least=5)
+# HikariCP takes no lifetime below 30 s, so there are fewer roles to be.
+LONG = Pace(lease=90, rotate_after=15, lifetime=30, busy_for=100, roles_at_least=3)
+
+
 class App:
     """One example: its process, the orders given to it, and what came back."""
 
-    def __init__(self, name, command, environment, log, address=None, directory=None):
-        self.name, self.log = name, log
+    def __init__(self, name, command, environment, log, address=None, directory=None, pace=SHORT):
+        self.name, self.log, self.pace = name, log, pace
         self.url = f"http://{address or environment['ADDR']}"
         self.answers, self.failures = [], []
         with open(log, "w") as out:
@@ -88,7 +98,7 @@ class App:
             time.sleep(0.05)
 
     def busy(self):
-        until = time.monotonic() + BUSY_FOR
+        until = time.monotonic() + self.pace.busy_for
         return [threading.Thread(target=self.take_orders, args=(until, stride)) for stride in range(1, WORKERS + 1)]
 
     def end(self):
@@ -105,7 +115,7 @@ class App:
         demo.expect(max(answer["total"] for answer in self.answers) == sum(amount for _, amount in rows),
                     f"{self.name}: the last sum is wrong")
         roles = {answer["role"] for answer in self.answers}
-        demo.expect(len(roles) >= ROTATIONS_AT_LEAST, f"{self.name} has been only {roles}")
+        demo.expect(len(roles) >= self.pace.roles_at_least, f"{self.name} has been only {roles}")
         return len(self.answers), len(roles)
 
 
@@ -126,12 +136,15 @@ class Example:
         demo.expect([words[:3] for words in curls] == [["curl", "-X", "POST"]], f"{source}: no curl -X POST in its head")
         self.request = f"http://{curls[0][3]}"
 
+    def words(self, leasehold):
+        """The variables of its head; what stands there is the port of leasehold, which is another one here."""
+        led = {word: value.replace("localhost:6432", leasehold) for word, value in self.documented.items()}
+        demo.expect(led != self.documented, f"{self.name}: no URL leads to localhost:6432")
+        return {**self.environment, **led}
+
     def run_as_documented(self, leasehold, log):
-        """With the words of its head alone; what stands there is the port of leasehold, which is another one here."""
-        at = next((word for word, value in self.documented.items() if "localhost:6432" in value), None)
-        demo.expect(at is not None, f"{self.name}: no URL leads to localhost:6432")
-        url = self.documented[at].replace("localhost:6432", leasehold)
-        environment = {**self.environment, **self.documented, at: url}
+        """With the words of its head alone."""
+        environment = self.words(leasehold)
         address = urllib.parse.urlsplit(self.request).netloc
         with only_one_on(address):
             app = App(self.name, self.command, environment, log, address, self.directory)
@@ -144,11 +157,11 @@ class Example:
                 app.end()
         demo.say(f"{self.name}: runs as its head says")
 
-    def start(self, url, log):
+    def start(self, leasehold, log, pace):
         """For the long run: at a port of its own, with a pool that fits leases of seconds."""
-        environment = {**self.environment, "DATABASE_URL": url, "ADDR": f"127.0.0.1:{demo.free_port(0)}",
-                       "POOL_LIFETIME": LIFETIME[self.name]}
-        return App(self.name, self.command, environment, log, directory=self.directory)
+        lifetime = f"{pace.lifetime}{UNITS.get(self.name, '')}"
+        environment = {**self.words(leasehold), "ADDR": f"127.0.0.1:{demo.free_port(0)}", "POOL_LIFETIME": lifetime}
+        return App(self.name, self.command, environment, log, directory=self.directory, pace=pace)
 
 
 @contextlib.contextmanager
@@ -193,19 +206,20 @@ def java_example(directory, environment):
 EXAMPLES = {"go": go_example, "python": python_example, "node": node_example, "java": java_example}
 # In `make test`; the others come with `make clients`, as what they need is installed there.
 USUAL = ("go", "python")
-LIFETIME = {"go": f"{POOL_LIFETIME}s", "python": str(POOL_LIFETIME), "node": str(POOL_LIFETIME)}
+UNITS = {"go": "s"}
+PACES = {SHORT: ("go", "python", "node"), LONG: ("java",)}
 
 
 class Stage(demo.Demo):
     """The demo's servers, with short leases, and leasehold as it comes."""
 
-    def __init__(self, binary):
+    def __init__(self, binary, pace):
         super().__init__()
-        self.binary = os.path.abspath(binary)
+        self.binary, self.pace = os.path.abspath(binary), pace
 
     def start(self):
-        self.start_servers(DEFAULT_TTL=f"{LEASE}s", MAX_TTL=f"{LEASE}s")
-        self.start_leasehold("--rotate-after", f"{ROTATE_AFTER}s")
+        self.start_servers(DEFAULT_TTL=f"{self.pace.lease}s", MAX_TTL=f"{self.pace.lease}s")
+        self.start_leasehold("--rotate-after", f"{self.pace.rotate_after}s")
 
     def count(self, metric, label=""):
         return sum(float(line.rsplit(" ", 1)[1]) for line in self.metrics()
@@ -218,7 +232,7 @@ class Stage(demo.Demo):
 
 def play(stage, names):
     stage.start()
-    url = f"{stage.url}?sslmode=disable"
+    leasehold = f"127.0.0.1:{stage.port}"
     with contextlib.ExitStack() as ends:
         apps = []
         for name in names:
@@ -226,11 +240,8 @@ def play(stage, names):
             environment = {"PATH": os.environ["PATH"], "HOME": stage.dir}
             example = EXAMPLES[name](stage.dir, environment)
             log = os.path.join(stage.dir, f"{name}.log")
-            example.run_as_documented(f"127.0.0.1:{stage.port}", log)
-            if name not in LIFETIME:
-                # HikariCP takes no lifetime below 30 s at its start; tests/clients/pools.py has it through rotations.
-                continue
-            apps.append(example.start(url, log))
+            example.run_as_documented(leasehold, log)
+            apps.append(example.start(leasehold, log, stage.pace))
             ends.callback(apps[-1].end)
             apps[-1].wait()
         before = stage.count("rotations_total")
@@ -242,7 +253,7 @@ def play(stage, names):
         rotations = stage.count("rotations_total") - before
         demo.expect(rotations >= ROTATIONS_AT_LEAST, f"only {rotations:.0f} rotations under load")
         # Longer than a lease: whatever the pools keep open is closed by then.
-        time.sleep(LEASE + 1)
+        time.sleep(stage.pace.lease + 1)
         for app in apps:
             for amount in range(1, 21):
                 app.order(amount)
@@ -261,15 +272,19 @@ def play(stage, names):
 
 def main():
     binary, *names = sys.argv[1:]
-    stage = Stage(binary)
-    try:
-        play(stage, names or USUAL)
-        return 0
-    except (demo.Broken, install.Missing, subprocess.SubprocessError, OSError) as error:
-        print(f"examples: {error}\n{stage.log_tail()}", file=sys.stderr)
-        return 1
-    finally:
-        stage.close()
+    for pace, those in PACES.items():
+        wanted = [name for name in those if name in (names or USUAL)]
+        if not wanted:
+            continue
+        stage = Stage(binary, pace)
+        try:
+            play(stage, wanted)
+        except (demo.Broken, install.Missing, subprocess.SubprocessError, OSError) as error:
+            print(f"examples: {error}\n{stage.log_tail()}", file=sys.stderr)
+            return 1
+        finally:
+            stage.close()
+    return 0
 
 
 if __name__ == "__main__":
