@@ -97,6 +97,9 @@ def said(*command):
 # One of each implementation of the protocol; behind PgBouncer those that need no startup parameter.
 ON_ALL_SERVERS = ("psql", "psycopg async", "asyncpg", "node-postgres", "pgjdbc")
 BEHIND_PGBOUNCER = ("psql", "psycopg async", "pgjdbc")
+# One of each library that encrypts.
+WITH_TLS = ("psql", "psycopg", "asyncpg", "node-postgres", "postgres.js", "Prisma", "pgjdbc", "Ruby pg", "PHP PDO", "ODBC", "lib/pq",
+            "pgx", "tokio-postgres", "sqlx")
 
 CLIENTS = [
     python("psql", "use_psql", path=small, CLIENT_PSQL=lambda: install.client("psql")),
@@ -104,16 +107,16 @@ CLIENTS = [
     python("psycopg", "use_psycopg", pool=True, path=small),
     python("psycopg async", "use_psycopg_async", pool=True, path=small),
     python("asyncpg", "use_asyncpg", pool=True, path=small),
-    python("psycopg2", "use_psycopg2"),
+    python("psycopg2", "use_psycopg2", pool=True),
     python("SQLAlchemy", "use_sqlalchemy", pool=True),
     python("Django", "use_django", pool=True),
     node("node-postgres", "use_pg", pool=True),
     node("postgres.js", "use_postgres", pool=True),
-    node("Drizzle", "use_drizzle"),
+    node("Drizzle", "use_drizzle", pool=True),
     node("Prisma", "use_prisma", pool=True, where=installs.prisma),
     Client("pgjdbc", java, pool=True),
     Client("Ruby pg", ruby, pool=True),
-    Client("PHP PDO", php),
+    Client("PHP PDO", php, pool=True),
     Client("ODBC", odbc),
     go("lib/pq", installs.go_program, "main.go"),
     go("pgx", installs.pgx_program, os.path.join("pgx", "main.go")),
@@ -128,7 +131,10 @@ SOME = {**dict.fromkeys(("14", "16", "17", "tls", "md5", "standby"), ON_ALL_SERV
         # How leasehold logs in at each version; that is the same for all clients.
         **dict.fromkeys((*(f"tls {version}" for version in ("14", "system", "16", "17")),
                          *(f"md5 {version}" for version in ("14", "16", "17", "18"))), ("psql", "asyncpg")),
-        "client tls": ("psql", "psycopg", "asyncpg", "node-postgres", "postgres.js", "Prisma", "pgjdbc", "Ruby pg", "PHP PDO", "pgx"),
+        "client tls": WITH_TLS, "client tls verify-ca": ("psql", "asyncpg", "pgjdbc", "lib/pq", "pgx", "sqlx", "ODBC"),
+        # tokio-postgres verifies by `require` too: its row is that with the CA.
+        "client tls require": ("psql", "asyncpg", "node-postgres", "postgres.js", "pgjdbc", "lib/pq", "pgx", "sqlx", "ODBC"),
+        "client tls prefer": ("psql", "asyncpg", "postgres.js", "pgjdbc", "pgx", "sqlx", "ODBC"),
         "replication": ("programs",), "replication 18": ("programs 18",)}
 REPLICATION = ("programs", "programs 18")
 

@@ -100,9 +100,11 @@ def rows_on(there, kind, options):
     for client in clients_on(kind, options):
         direct = play(client, there.environment(through=False), options.large)
         through = play(client, there.environment(through=True), options.large)
-        yield Row(client, server, direct, through, options.large, as_expected=kind != "pgbouncer",
+        row = Row(client, server, direct, through, options.large, as_expected=kind != "pgbouncer",
                   # A role that is not SET to its group is itself.
                   may_differ={"current_user"} if kind.startswith("replication") else set())
+        row.faults += (f"{client.name} on {server}: {fault}" for fault in there.faults())
+        yield row
 
 
 def clients_on(kind, options):

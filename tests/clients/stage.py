@@ -41,6 +41,7 @@ class Stage(demo.Demo):
         self.more = {}  # variables that clients get beside those of their own
         self.url_words = ""  # behind the database in their URL
         self.check = lambda: None  # that the servers are of their kind
+        self.faults = lambda: []  # what they saw that should not be, of the client that has just run through leasehold
 
     def __enter__(self):
         try:
@@ -114,12 +115,37 @@ def tls(version):
     return start
 
 
-def client_tls(stage):
-    """TLS between the client and leasehold, with a certificate of the CA that the client verifies, in libpq's words; Node.js has its own."""
-    stage.start(version="18", ssl=True)
-    stage.flags = ("--tls-cert-file", stage.postgres["cert"], "--tls-key-file", stage.postgres["key"])
-    stage.more = {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": stage.postgres["ca"], "NODE_EXTRA_CA_CERTS": stage.postgres["ca"]}
-    stage.url_words = "?sslmode=verify-full"
+def client_tls(mode):
+    """TLS between the client and leasehold, in libpq's words. Only a client that is to verify the certificate has its CA; Node.js
+    by a variable of its own. No session may be without: directly it is refused, and of leasehold's the audit file tells."""
+    def start(stage):
+        stage.start(version="18", ssl=True, hba=["hostnossl all app 127.0.0.1/32 reject"])
+        audit = Audit(os.path.join(stage.dir, "audit"))
+        stage.flags = ("--tls-cert-file", stage.postgres["cert"], "--tls-key-file", stage.postgres["key"], "--audit-file", audit.path)
+        stage.more, stage.url_words = {"PGSSLMODE": mode}, f"?sslmode={mode}"
+        if mode.startswith("verify"):
+            stage.more |= {"PGSSLROOTCERT": stage.postgres["ca"], "NODE_EXTRA_CA_CERTS": stage.postgres["ca"]}
+        stage.check, stage.faults = audit.opened, audit.faults
+    return start
+
+
+class Audit:
+    """leasehold's audit file, read piece by piece."""
+
+    def __init__(self, path):
+        self.path, self.read = path, 0
+
+    def opened(self):
+        """The sessions that have begun since the last call."""
+        with open(self.path) as file:
+            lines = [json.loads(line) for line in file]
+        new, self.read = lines[self.read:], len(lines)
+        return [line for line in new if line["message"] == "session opened"]
+
+    def faults(self):
+        opened = self.opened()
+        plain = sum(1 for session in opened if not session["client.tls"].startswith("TLS"))
+        return [f"{plain} of {len(opened)} sessions had no TLS"] if plain or not opened else []
 
 
 def md5(version):
@@ -169,7 +195,8 @@ KINDS = {
     "17": of_version("17"),
     "tls": tls("18"),
     **{f"tls {version}": tls(version) for version in ("14", "system", "16", "17")},
-    "client tls": client_tls,
+    "client tls": client_tls("verify-full"),
+    **{f"client tls {mode}": client_tls(mode) for mode in ("verify-ca", "require", "prefer")},
     "md5": md5("system"),
     **{f"md5 {version}": md5(version) for version in ("14", "16", "17", "18")},
     "standby": standby,
@@ -179,5 +206,6 @@ KINDS = {
 }
 # What the table says of them, behind the version.
 ADDED = {**{kind: "TLS to the server" for kind in KINDS if kind.startswith("tls")}, "client tls": "TLS to leasehold",
+         **{f"client tls {mode}": f"TLS to leasehold by `{mode}`" for mode in ("verify-ca", "require", "prefer")},
          **{kind: "md5" for kind in KINDS if kind.startswith("md5")}, "standby": "with a standby", "pgbouncer": "behind PgBouncer",
          "replication": "role with REPLICATION", "replication 18": "role with REPLICATION"}

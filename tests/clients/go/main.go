@@ -6,14 +6,35 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
+	"reflect"
+	"strings"
 	"time"
 
 	"github.com/lib/pq"
 )
 
+var (
+	mode = sslmode()
+	url  = withMode(os.Getenv("CLIENT_URL"))
+)
+
 // lib/pq asks for TLS unless it is told not to.
-var url = os.Getenv("CLIENT_URL") + "?sslmode=disable"
+func sslmode() string {
+	if mode := os.Getenv("PGSSLMODE"); mode != "" {
+		return mode
+	}
+	return "disable"
+}
+
+// Of a URL that may have one already.
+func withMode(url string) string {
+	if strings.Contains(url, "?") {
+		return url
+	}
+	return url + "?sslmode=" + mode
+}
 
 func open(target string, size int) *sql.DB {
 	db, err := sql.Open("postgres", target)
@@ -100,6 +121,64 @@ func failures(db *sql.DB) any {
 		states = append(states, code(err))
 	}
 	return states
+}
+
+// Several statements in one message, which lib/pq sends where there are no parameters.
+func batch(db *sql.DB) any {
+	table(db)
+	var inserts strings.Builder
+	for n := 1; n <= 100; n++ {
+		fmt.Fprintf(&inserts, "INSERT INTO things VALUES (%d);", n)
+	}
+	run(db, inserts.String())
+	return value[int](db, "SELECT sum(x) FROM things")
+}
+
+// By SQL: database/sql has no cursors.
+func cursor(db *sql.DB) any {
+	tx, err := db.Begin()
+	check(err)
+	defer tx.Rollback()
+	run(tx, "DECLARE numbers CURSOR FOR SELECT n FROM generate_series(1, 1000) n")
+	for sum := 0; ; {
+		rows, err := tx.Query("FETCH 100 FROM numbers")
+		check(err)
+		some := false
+		for ; rows.Next(); some = true {
+			var n int
+			check(rows.Scan(&n))
+			sum += n
+		}
+		check(rows.Err())
+		if !some {
+			return sum
+		}
+	}
+}
+
+// As text where Go has no type that holds the value.
+func types(db *sql.DB) any {
+	day, at := time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC), time.Date(2024, 2, 29, 12, 34, 56, 789_000_000, time.UTC)
+	sent := []any{true, int64(9223372036854775807), "12345.6789", 1.5, "naïve ☃", []byte{0, 255}, day, at,
+		"01234567-89ab-cdef-0123-456789abcdef", `{"a": [1, null]}`, pq.Array([]int64{1, 2, 3}), nil}
+	run(db, "SET timezone = 'UTC'")
+	line := value[string](db, "SELECT concat_ws('|', $1::bool, $2::int8, $3::numeric, $4::float8, $5::text, $6::bytea, $7::date, "+
+		"$8::timestamptz, $9::uuid, $10::jsonb, $11::int4[], coalesce($12::text, ''))", sent...)
+	var (
+		flag                  bool
+		long                  int64
+		real                  float64
+		exact, text, id, tree string
+		raw                   []byte
+		date, then            time.Time
+		list                  []int64
+		none                  *string
+	)
+	check(db.QueryRow("SELECT $1::bool, $2::int8, $3::numeric, $4::float8, $5::text, $6::bytea, $7::date, $8::timestamptz, "+
+		"$9::uuid, $10::jsonb, $11::int4[], $12::text", sent...).
+		Scan(&flag, &long, &exact, &real, &text, &raw, &date, &then, &id, &tree, pq.Array(&list), &none))
+	back := []any{flag, long, exact, real, text, raw, date.UTC(), then.UTC(), id, tree, pq.Array(list), nil}
+	return []any{line, none == nil && reflect.DeepEqual(sent, back)}
 }
 
 func large(db *sql.DB) any {
@@ -197,7 +276,7 @@ func main() {
 	}
 	tell("version", func(*sql.DB) any { return "lib/pq 1.10.7, " + os.Getenv("GO_VERSION") })
 	tell("url", who)
-	tell("keywords", func(*sql.DB) any { return who(open(keywords()+" sslmode=disable", 1)) })
+	tell("keywords", func(*sql.DB) any { return who(open(keywords()+" sslmode="+mode, 1)) })
 	tell("identity", func(db *sql.DB) any { return value[string](db, "SELECT identity()") })
 	tell("prepared", func(db *sql.DB) any {
 		statement, err := db.Prepare("SELECT $1::int * 2")
@@ -208,17 +287,20 @@ func main() {
 		}
 		return answers
 	})
+	tell("batch", batch)
 	tell("transaction", transaction)
 	tell("errors", failures)
 	tell("large", large)
 	tell("copy", copyIn)
 	tell("notify", listen)
+	tell("cursor", cursor)
 	tell("cancel", cancel)
 	tell("timeout", func(*sql.DB) any {
-		db := open(url+"&statement_timeout=50", 1)
+		db := open(url+"&statement_timeout=500", 1)
 		_, err := db.Exec("SELECT pg_sleep(30)")
 		return []any{code(err), value[int](db, "SELECT 1")}
 	})
+	tell("types", types)
 	tell("reconnect", func(db *sql.DB) any {
 		_, err := db.Exec("SELECT end_session()")
 		return []any{code(err), value[int](db, "SELECT 1")}

@@ -36,9 +36,10 @@ public class Jdbc {
     static final String DATABASE = System.getenv("CLIENT_DATABASE"), USER = System.getenv("CLIENT_USER");
     static final String PASSWORD = System.getenv("CLIENT_PASSWORD");  // null through leasehold
     static final String MODE = System.getenv("PGSSLMODE");  // null without TLS
+    static final String CA = System.getenv("PGSSLROOTCERT");  // null where nothing is verified
     static final String URL = "jdbc:postgresql://" + HOST + ":" + PORT + "/" + DATABASE + "?user=" + USER
         + (PASSWORD == null ? "" : "&password=" + PASSWORD)
-        + (MODE == null ? "" : "&sslmode=" + MODE + "&sslrootcert=" + System.getenv("PGSSLROOTCERT"));
+        + (MODE == null ? "" : "&sslmode=" + MODE) + (CA == null ? "" : "&sslrootcert=" + CA);
     static final int LARGE = Integer.parseInt(System.getenv().getOrDefault("LARGE_MB", "1")) << 20;
     static final int WORKERS = 8;
     static final long PAUSE = 200;  // milliseconds, the longest
@@ -99,6 +100,8 @@ public class Jdbc {
         Properties words = new Properties();
         words.setProperty("user", USER);
         if (PASSWORD != null) words.setProperty("password", PASSWORD);
+        if (MODE != null) words.setProperty("sslmode", MODE);
+        if (CA != null) words.setProperty("sslrootcert", CA);
         try (Connection other = DriverManager.getConnection("jdbc:postgresql://" + HOST + ":" + PORT + "/" + DATABASE, words)) {
             return who(other);
         }
@@ -240,7 +243,7 @@ public class Jdbc {
     }
 
     static String timeout(Connection connection) throws SQLException {
-        run(connection, "SET statement_timeout = 50");
+        run(connection, "SET statement_timeout = 500");
         return "[" + quoted(stateOf(connection, "SELECT pg_sleep(30)")) + ", " + value(connection, "SELECT 1") + "]";
     }
 

@@ -3,10 +3,14 @@
 import { readFileSync } from 'node:fs'
 
 export const URL = process.env.CLIENT_URL
+const MODE = process.env.PGSSLMODE  // undefined without TLS
 export const keywords = {
   host: process.env.CLIENT_HOST, port: Number(process.env.CLIENT_PORT), user: process.env.CLIENT_USER,
   database: process.env.CLIENT_DATABASE, password: process.env.CLIENT_PASSWORD,  // undefined through leasehold
+  ...(MODE ? { ssl: { rejectUnauthorized: MODE.startsWith('verify') } } : {}),
 }
+/// As pg has it, which verifies unless it is told not to.
+export const PG_URL = URL.replace('sslmode=require', 'sslmode=no-verify')
 export const LARGE = Number(process.env.LARGE_MB) * 1024 * 1024
 export const RECOMMENDED = process.env.POOL_SETTINGS === 'recommended'
 export const LIFETIME = Number(process.env.POOL_LIFETIME ?? 900)  // seconds
@@ -18,6 +22,11 @@ const casts = ['bool', 'int8', 'numeric', 'float8', 'text', 'bytea', 'date', 'ti
 export const CASTS = casts.map((cast, n) => `$${n + 1}::${cast} AS v${n}`).join(', ')
 export const TYPES = `SELECT concat_ws('|', ${casts.slice(0, 11).map((cast, n) => `$${n + 1}::${cast}`).join(', ')}, ` +
   `coalesce($12::text, '')) AS line`
+// As text where JavaScript has no type that holds the value.
+export const VALUES = [true, 2n ** 63n - 1n, '12345.6789', 1.5, 'naïve ☃', Buffer.from([0, 255]), '2024-02-29',
+  new Date('2024-02-29T12:34:56.789Z'), '01234567-89ab-cdef-0123-456789abcdef', { a: [1, null] }, [1, 2, 3], null]
+/// For a comparison.
+export const plain = list => JSON.stringify(list, (_, one) => typeof one === 'bigint' ? `${one}` : one)
 export const range = count => Array.from({ length: count }, (_, n) => n + 1)
 export const pause = millis => new Promise(resolve => setTimeout(resolve, millis))
 const PAUSE = 200  // milliseconds, the longest

@@ -108,7 +108,7 @@ const steps = {
   timeout: () => session(async sql => {
     const state = await common.stateOf(() => sql`SELECT pg_sleep(30)`)
     return [state, await value(sql, 'SELECT 1')]
-  }, { connection: { statement_timeout: 50 } }),
+  }, { connection: { statement_timeout: 500 } }),
   types: () => session(async sql => {
     await sql`SELECT 1`  // it asks for the types of arrays with its first query
     const [bool, int8, numeric, float8, text, bytea, date, at, uuid, json, array, none] =

@@ -38,6 +38,64 @@ function table(PDO $db): void {
     $db->exec('DROP TABLE IF EXISTS things; CREATE TABLE things (x int PRIMARY KEY)');
 }
 
+// Of a connection that PHP keeps beyond the request.
+function persistent(): PDO {
+    global $host, $port, $user, $database, $password;
+    return new PDO("pgsql:host=$host;port=$port;dbname=$database;user=$user", null, $password, [PDO::ATTR_PERSISTENT => true]);
+}
+
+function transact(PDO $db): int {
+    $db->beginTransaction();
+    try {
+        $one = value($db, 'SELECT 1');
+        $db->commit();
+        return $one;
+    } catch (PDOException $error) {
+        // Otherwise PDO goes on believing that it is in a transaction.
+        try { $db->rollBack(); } catch (PDOException) { }
+        throw $error;
+    }
+}
+
+// One that works: by itself PHP sees that the server has closed a connection, but not if it has said why. A query that fails shows it.
+function working(): PDO {
+    $db = persistent();
+    try {
+        $db->query('SELECT 1');
+        return $db;
+    } catch (PDOException) {
+        return persistent();
+    }
+}
+
+// `use_pdo.php pool`: a process of PHP does one thing at a time, so it is one worker. Each piece of work asks for its connection, as
+// requests do.
+function workOnPool(): void {
+    $take = getenv('POOL_SETTINGS') === 'recommended' ? 'working' : 'persistent';
+    $worked = 0;
+    $errors = [];
+    echo "working\n";
+    for ($step = 1; !feof(STDIN); $step++) {
+        try {
+            transact($take());
+            $worked++;
+        } catch (PDOException $error) {
+            $code = $error->getCode() === 'HY000' ? strtok($error->getMessage(), "\n") : (string) $error->getCode();
+            $errors[$code] = ($errors[$code] ?? 0) + 1;
+        }
+        [$read, $write, $except] = [[STDIN], [], []];
+        if (stream_select($read, $write, $except, 0, 20000 * ($step * 3 % 10))) {
+            fread(STDIN, 1);
+        }
+    }
+    echo json_encode(['worked' => $worked, 'errors' => (object) $errors], JSON_INVALID_UTF8_SUBSTITUTE), "\n";
+}
+
+if ($argc > 1) {
+    workOnPool();
+    exit;
+}
+
 const WHO = 'SELECT current_user, current_database()';
 
 tell('version', fn () => 'PDO of PHP ' . explode('-', PHP_VERSION)[0]);
@@ -105,7 +163,7 @@ tell('cursor', function () {
     return $sum;
 });
 tell('timeout', function () {
-    $db = connect(";options='-c statement_timeout=50'");
+    $db = connect(";options='-c statement_timeout=500'");
     return [stateOf($db, 'SELECT pg_sleep(30)'), value($db, 'SELECT 1')];
 });
 tell('types', function () {
@@ -123,13 +181,8 @@ tell('reconnect', function () {
     return [$state, value(connect(), 'SELECT 1')];
 });
 tell('pool', function () {
-    // PHP's own: a connection that outlives the request.
-    global $host, $port, $user, $database, $password;
     for ($sum = 0, $n = 0; $n < 20; $n++) {
-        $db = new PDO("pgsql:host=$host;port=$port;dbname=$database;user=$user", null, $password, [PDO::ATTR_PERSISTENT => true]);
-        $db->beginTransaction();
-        $sum += value($db, 'SELECT 1');
-        $db->commit();
+        $sum += transact(persistent());
     }
     return $sum;
 });

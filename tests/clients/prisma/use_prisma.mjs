@@ -70,10 +70,28 @@ const steps = {
     const [length, back] = await first(db, 'SELECT length(v), v FROM (SELECT $1::text AS v) t', sent)
     return [length / 1024 / 1024, back === sent]
   }),
+  // By SQL: Prisma has no call for it.
+  cursor: () => session(db => db.$transaction(async tx => {
+    await tx.$executeRawUnsafe('DECLARE numbers CURSOR FOR SELECT n FROM generate_series(1, 1000) n')
+    for (let sum = 0; ;) {
+      const rows = await tx.$queryRawUnsafe('FETCH 100 FROM numbers')
+      if (rows.length === 0) return sum
+      for (const row of rows) sum += row.n
+    }
+  })),
   timeout: () => session(async db => {
     const state = await common.stateOf(() => db.$executeRawUnsafe('SELECT pg_sleep(30)'))
     return [state, (await first(db, 'SELECT 1'))[0]]
-  }, { connectionString: common.URL, statement_timeout: 50 }),
+  }, { connectionString: common.URL, statement_timeout: 500 }),
+  types: () => session(async db => {
+    await db.$executeRawUnsafe("SET timezone = 'UTC'")
+    const [line] = await first(db, common.TYPES, ...common.VALUES)
+    const back = await first(db, `SELECT ${common.CASTS}`, ...common.VALUES)
+    back[2] = `${back[2]}`
+    back[5] = Buffer.from(back[5])
+    back[6] = back[6].toISOString().slice(0, 10)
+    return [line, common.plain(back) === common.plain(common.VALUES)]
+  }, { connectionString: common.URL, max: 1 }),
   reconnect: () => session(async db => {
     const state = await common.stateOf(() => db.$executeRawUnsafe('SELECT end_session()'))
     return [state, (await first(db, 'SELECT 1'))[0]]

@@ -148,7 +148,7 @@ async def cancel():
 
 
 async def timeout():
-    connection = await asyncpg.connect(common.URL, server_settings={"statement_timeout": "50"})
+    connection = await asyncpg.connect(common.URL, server_settings={"statement_timeout": "500"})
     try:
         return [await state_of(connection, "SELECT pg_sleep(30)"), await connection.fetchval("SELECT 1")]
     finally:

@@ -14,11 +14,16 @@ database = {
     # Without an end, unless the docs' words are in force.
     "CONN_MAX_AGE": common.LIFETIME if common.RECOMMENDED else None, "CONN_HEALTH_CHECKS": common.RECOMMENDED,
 }
-settings.configure(DATABASES={"default": database, "other": {**database, "OPTIONS": {"options": "-c statement_timeout=50"}}},
-                   INSTALLED_APPS=[], USE_TZ=True)
+settings.configure(
+    DATABASES={"default": database, "other": {**database, "OPTIONS": {"options": "-c statement_timeout=500"}},
+               "prepared": {**database, "OPTIONS": {"server_side_binding": True, "prepare_threshold": 0}}},
+    INSTALLED_APPS=[], USE_TZ=True)
 django.setup()
 
-from django.db import DatabaseError, connection, connections, models, transaction as transactions  # noqa: E402  (after setup)
+from django.contrib.postgres.fields import ArrayField  # noqa: E402  (after setup)
+from django.db import DatabaseError, connection, connections, models, transaction as transactions  # noqa: E402
+
+from use_psycopg import VALUES  # noqa: E402
 
 
 class Thing(models.Model):
@@ -28,16 +33,28 @@ class Thing(models.Model):
         app_label, db_table = "clients", "things"
 
 
-def fresh():
+class Kinds(models.Model):
+    v0, v1 = models.BooleanField(), models.BigIntegerField()
+    v2, v3 = models.DecimalField(max_digits=12, decimal_places=4), models.FloatField()
+    v4, v5 = models.TextField(), models.BinaryField()
+    v6, v7 = models.DateField(), models.DateTimeField()
+    v8, v9 = models.UUIDField(), models.JSONField()
+    v10, v11 = ArrayField(models.IntegerField()), models.TextField(null=True)
+
+    class Meta:
+        app_label, db_table = "clients", "things"
+
+
+def fresh(model=Thing):
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE IF EXISTS things")
     with connection.schema_editor() as editor:
-        editor.create_model(Thing)
+        editor.create_model(model)
 
 
-def value(sql, using=connection):
+def value(sql, values=None, using=connection):
     with using.cursor() as cursor:
-        cursor.execute(sql)
+        cursor.execute(sql, values)
         return cursor.fetchone()[0]
 
 
@@ -61,6 +78,10 @@ def keywords():
 
 def identity():
     return value("SELECT identity()")
+
+
+def prepared():
+    return [value("SELECT %s::int * 2", [n], connections["prepared"]) for n in (1, 2, 3)]
 
 
 def batch():
@@ -93,6 +114,34 @@ def errors():
     return inside + [state_of(sql) for sql in ("INSERT INTO things VALUES (1)", "SELECT * FROM no_such_table", "SELEKT")]
 
 
+def large():
+    sent = "leasehold" * (common.LARGE // 9) + "x" * (common.LARGE % 9)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT length(v), v FROM (SELECT %s::text AS v) t", [sent])
+        length, back = cursor.fetchone()
+        return [length / 1024 / 1024, back == sent]
+
+
+def copy():
+    """By psycopg's cursor, whose methods Django's own hands on."""
+    fresh()
+    with connection.cursor() as cursor:
+        with cursor.copy("COPY things FROM STDIN") as into:
+            for n in range(1, 10_001):
+                into.write_row((n,))
+        with cursor.copy("COPY things TO STDOUT") as out:
+            total = sum(int(line) for line in b"".join(out).split())
+    return [Thing.objects.count(), total]
+
+
+def notify():
+    """`connection.connection` is psycopg's."""
+    with connection.cursor() as cursor, connections["other"].cursor() as other:
+        cursor.execute("LISTEN news")
+        other.execute("NOTIFY news, 'said'")
+    return next(connection.connection.notifies(timeout=10, stop_after=1)).payload
+
+
 def cursor():
     """Through a server-side cursor, by `iterator`."""
     fresh()
@@ -100,9 +149,36 @@ def cursor():
     return sum(Thing.objects.values_list("x", flat=True).iterator(chunk_size=100))
 
 
+def cancel():
+    running = connection.connection
+
+    def when_it_sleeps():
+        # In a thread `connection` is one of its own.
+        while not value(common.SLEEPERS):
+            pass
+        running.cancel_safe()
+        connections.close_all()
+    canceller = threading.Thread(target=when_it_sleeps)
+    canceller.start()
+    state = state_of(common.SLEEP)
+    canceller.join()
+    return [state, value("SELECT 1")]
+
+
 def timeout():
     other = connections["other"]
-    return [state_of("SELECT pg_sleep(30)", other), value("SELECT 1", other)]
+    return [state_of("SELECT pg_sleep(30)", other), value("SELECT 1", using=other)]
+
+
+def types():
+    """A column for each type, as its fields make them."""
+    fresh(Kinds)
+    Kinds.objects.create(**{f"v{n}": value for n, value in enumerate(VALUES)})
+    line = value("SELECT concat_ws('|', v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, coalesce(v11, '')) FROM things")
+    row = Kinds.objects.get()
+    back = [getattr(row, f"v{n}") for n in range(len(VALUES))]
+    back[5] = bytes(back[5])
+    return [line, back == VALUES]
 
 
 def reconnect():
@@ -143,5 +219,5 @@ def work_on_pool(stop, seen):
 
 
 if __name__ == "__main__":
-    common.main(lambda: common.run([version, keywords, identity, batch, transaction, errors, cursor, timeout, reconnect, pool]),
-                work_on_pool)
+    common.main(lambda: common.run([version, keywords, identity, prepared, batch, transaction, errors, large, copy, notify, cursor,
+                                    cancel, timeout, types, reconnect, pool]), work_on_pool)

@@ -1,16 +1,18 @@
 """PostgreSQL's ODBC driver (psqlODBC), by pyodbc."""
 
 import os
-import subprocess
-import uuid
+import threading
 
 import pyodbc
 
 import common
+from use_psycopg import VALUES
 
 WORDS = f"Driver={{PostgreSQL Unicode}};Server={common.HOST};Port={common.PORT};Database={common.DATABASE};Uid={common.USER}"
 if common.PASSWORD:
     WORDS += f";Pwd={common.PASSWORD}"
+if "PGSSLMODE" in os.environ:
+    WORDS += f";SSLmode={os.environ['PGSSLMODE']}"  # otherwise it disables TLS, whatever libpq's variable says
 
 
 def connect(words=""):
@@ -82,15 +84,52 @@ def errors():
         "INSERT INTO things VALUES (1)", "SELECT * FROM no_such_table", "SELEKT")]
 
 
+def large():
+    # Otherwise a text comes back as far as 8,190 characters.
+    connection = connect(f";MaxLongVarcharSize={common.LARGE}")
+    sent = "leasehold" * (common.LARGE // 9) + "x" * (common.LARGE % 9)
+    length, back = connection.execute("SELECT length(v), v FROM (SELECT CAST(? AS text) AS v) t", sent).fetchone()
+    return [length / 1024 / 1024, back == sent]
+
+
 def cursor():
     connection = connect(";UseDeclareFetch=1;Fetch=100")
     return sum(row[0] for row in connection.execute("SELECT * FROM generate_series(1, 1000)"))
 
 
+def cancel():
+    """SQLCancel, from another thread."""
+    connection, other = connect(), connect()
+    running = connection.cursor()
+
+    def when_it_sleeps():
+        while value(other, common.SLEEPERS) == 0:
+            pass
+        running.cancel()
+    canceller = threading.Thread(target=when_it_sleeps)
+    canceller.start()
+    state = state_of(running, common.SLEEP)
+    canceller.join()
+    return [state, value(connection, "SELECT 1")]
+
+
 def timeout():
     connection = connect()
-    connection.execute("SET statement_timeout = 50")
+    connection.execute("SET statement_timeout = 500")
     return [state_of(connection, "SELECT pg_sleep(30)"), value(connection, "SELECT 1")]
+
+
+def types():
+    """ODBC has no type for a time with its zone, for JSON or for an array: these go as text."""
+    connection = connect(";BoolsAsChar=0;ByteaAsLongVarBinary=1")
+    connection.execute("SET timezone = 'UTC'")
+    sent = list(VALUES)
+    sent[7], sent[9], sent[10] = VALUES[7].replace(tzinfo=None), '{"a": [1, null]}', "{1,2,3}"
+    casts = "SELECT ?::bool, ?::int8, ?::numeric, ?::float8, ?::text, ?::bytea, ?::date, ?::timestamptz, ?::uuid, ?::jsonb, " \
+            "?::int4[], ?::text"
+    pyodbc.native_uuid = True
+    back = list(connection.execute(casts, *sent).fetchone())
+    return [value(connection, common.TYPES.format(*["?"] * 12), *sent), back == sent]
 
 
 def reconnect():
@@ -99,5 +138,5 @@ def reconnect():
 
 
 if __name__ == "__main__":
-    common.main(lambda: common.run([version, keywords, identity, prepared, batch, transaction, errors, cursor, timeout,
-                                    reconnect]), None)
+    common.main(lambda: common.run([version, keywords, identity, prepared, batch, transaction, errors, large, cursor, cancel,
+                                    timeout, types, reconnect]), None)

@@ -163,7 +163,7 @@ def cancel():
 
 
 def timeout():
-    return [psql("SET statement_timeout = 50;", "SELECT pg_sleep(30);", r"\echo :SQLSTATE", stop=False)[0],
+    return [psql("SET statement_timeout = 500;", "SELECT pg_sleep(30);", r"\echo :SQLSTATE", stop=False)[0],
             int(psql("SELECT 1;")[0])]
 
 

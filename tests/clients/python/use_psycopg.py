@@ -137,7 +137,7 @@ def cancel():
 
 
 def timeout():
-    with psycopg.connect(common.URL, options="-c statement_timeout=50", autocommit=True) as connection:
+    with psycopg.connect(common.URL, options="-c statement_timeout=500", autocommit=True) as connection:
         state = state_of(connection, "SELECT pg_sleep(30)")
         return [state, value(connection, "SELECT 1")]
 

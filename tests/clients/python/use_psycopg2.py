@@ -3,6 +3,7 @@
 import io
 import select
 import threading
+import time
 
 import psycopg2
 import psycopg2.extras
@@ -150,7 +151,7 @@ def cancel():
 
 
 def timeout():
-    with session(options="-c statement_timeout=50") as connection:
+    with session(options="-c statement_timeout=500") as connection:
         return [state_of(connection, "SELECT pg_sleep(30)"), value(connection, "SELECT 1")]
 
 
@@ -192,7 +193,39 @@ def pool():
     return sum(done)
 
 
+class Aged(psycopg2.extensions.connection):
+    def __init__(self, *target, **options):
+        super().__init__(*target, **options)
+        self.born = time.monotonic()
+
+
+def take(pool):
+    """A connection that works: by itself the pool looks at none, and keeps each for ever."""
+    while True:
+        connection = pool.getconn()
+        try:
+            with connection:
+                rows(connection, "SELECT 1")
+            return connection
+        except psycopg2.OperationalError:
+            pool.putconn(connection, close=True)
+
+
+def work_on_pool(stop, seen):
+    pool = ThreadedConnectionPool(common.WORKERS, common.WORKERS, common.URL, connection_factory=Aged)
+
+    def transact():
+        connection = take(pool) if common.RECOMMENDED else pool.getconn()
+        try:
+            with connection:
+                rows(connection, "SELECT 1")
+                rows(connection, "SELECT 2")
+        finally:
+            pool.putconn(connection, close=common.RECOMMENDED and time.monotonic() > connection.born + common.LIFETIME)
+    common.in_threads(stop, seen, transact)
+
+
 if __name__ == "__main__":
     common.main(lambda: common.run([
         version, url, keywords_, identity, prepared, batch, transaction, errors, large, copy, notify, cursor, cancel, timeout,
-        types, reconnect, pool]), None)
+        types, reconnect, pool]), work_on_pool)

@@ -133,7 +133,7 @@ async def cancel():
 
 async def timeout():
     async with await connect() as connection:
-        await connection.execute("SET statement_timeout = 50")
+        await connection.execute("SET statement_timeout = 500")
         return [await state_of(connection, "SELECT pg_sleep(30)"), await value(connection, "SELECT 1")]
 
 

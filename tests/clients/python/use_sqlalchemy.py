@@ -3,11 +3,13 @@
 import threading
 
 import sqlalchemy
-from sqlalchemy import Integer, create_engine, insert, select, text
+from sqlalchemy import Integer, cast, create_engine, func, insert, literal, select, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool
 
 import common
+from use_psycopg import VALUES
 
 URL = common.URL.replace("postgresql://", "postgresql+psycopg://")
 
@@ -32,6 +34,11 @@ def value(connection, sql, **values):
 def fresh(one):
     Base.metadata.drop_all(one)
     Base.metadata.create_all(one)
+
+
+def driver(connection):
+    """The driver's own connection, for what SQLAlchemy has no words for; its documentation names this way."""
+    return connection.connection.driver_connection
 
 
 def state_of(connection, sql):
@@ -110,14 +117,60 @@ def large():
         return [length / 1024 / 1024, back == sent]
 
 
+def copy():
+    one = engine()
+    fresh(one)
+    with one.begin() as connection, driver(connection).cursor() as cursor:
+        with cursor.copy("COPY things FROM STDIN") as into:
+            for n in range(1, 10_001):
+                into.write_row((n,))
+        with cursor.copy("COPY things TO STDOUT") as out:
+            total = sum(int(line) for line in b"".join(out).split())
+        return [value(connection, "SELECT count(*) FROM things"), total]
+
+
+def notify():
+    one = engine(isolation_level="AUTOCOMMIT")
+    with one.connect() as listener, one.connect() as other:
+        listener.execute(text("LISTEN news"))
+        other.execute(text("NOTIFY news, 'said'"))
+        return next(driver(listener).notifies(timeout=10, stop_after=1)).payload
+
+
 def cursor():
     with engine().connect().execution_options(yield_per=100) as connection:
         return sum(connection.execute(text("SELECT * FROM generate_series(1, 1000)")).scalars())
 
 
+def cancel():
+    one = engine(isolation_level="AUTOCOMMIT")
+    with one.connect() as connection, one.connect() as other:
+        def when_it_sleeps():
+            while not value(other, common.SLEEPERS):
+                pass
+            driver(connection).cancel_safe()
+        canceller = threading.Thread(target=when_it_sleeps)
+        canceller.start()
+        state = state_of(connection, common.SLEEP)
+        canceller.join()
+        return [state, value(connection, "SELECT 1")]
+
+
 def timeout():
-    with engine(connect_args={"options": "-c statement_timeout=50"}, isolation_level="AUTOCOMMIT").connect() as connection:
+    with engine(connect_args={"options": "-c statement_timeout=500"}, isolation_level="AUTOCOMMIT").connect() as connection:
         return [state_of(connection, "SELECT pg_sleep(30)"), value(connection, "SELECT 1")]
+
+
+def types():
+    kinds = [sqlalchemy.Boolean, sqlalchemy.BigInteger, sqlalchemy.Numeric, sqlalchemy.Double, sqlalchemy.Text,
+             sqlalchemy.LargeBinary, sqlalchemy.Date, sqlalchemy.DateTime(timezone=True), sqlalchemy.Uuid, JSONB, ARRAY(Integer),
+             sqlalchemy.Text]
+    sent = [cast(literal(value, kind), kind) for value, kind in zip(VALUES, kinds, strict=True)]
+    line = func.concat_ws(literal("|"), *sent[:11], func.coalesce(sent[11], literal("")))
+    with engine().connect() as connection:
+        connection.execute(text("SET timezone = 'UTC'"))
+        back = [cast(literal(value, kind), kind).label(f"v{n}") for n, (value, kind) in enumerate(zip(VALUES, kinds))]
+        return [connection.scalar(select(line)), list(connection.execute(select(*back)).one()) == VALUES]
 
 
 def reconnect():
@@ -157,5 +210,5 @@ def work_on_pool(stop, seen):
 
 
 if __name__ == "__main__":
-    common.main(lambda: common.run([version, url, keywords, identity, prepared, batch, transaction, errors, large, cursor,
-                                    timeout, reconnect, pool]), work_on_pool)
+    common.main(lambda: common.run([version, url, keywords, identity, prepared, batch, transaction, errors, large, copy, notify,
+                                    cursor, cancel, timeout, types, reconnect, pool]), work_on_pool)

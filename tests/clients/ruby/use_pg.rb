@@ -186,7 +186,7 @@ step("cancel") do
   end
 end
 step("timeout") do
-  session(KEYWORDS.merge(options: "-c statement_timeout=50")) do |connection|
+  session(KEYWORDS.merge(options: "-c statement_timeout=500")) do |connection|
     [state_of { connection.exec("SELECT pg_sleep(30)") }, value(connection, "SELECT 1")]
   end
 end

@@ -169,6 +169,28 @@ func listen(conn *pgx.Conn) any {
 	return note.Payload
 }
 
+// By SQL: pgx has no call for it.
+func cursor(conn *pgx.Conn) any {
+	tx, err := conn.Begin(ctx)
+	check(err)
+	defer tx.Rollback(ctx)
+	run(tx, "DECLARE numbers CURSOR FOR SELECT n FROM generate_series(1, 1000) n")
+	for sum := 0; ; {
+		rows, err := tx.Query(ctx, "FETCH 100 FROM numbers")
+		check(err)
+		some := false
+		for ; rows.Next(); some = true {
+			var n int
+			check(rows.Scan(&n))
+			sum += n
+		}
+		check(rows.Err())
+		if !some {
+			return sum
+		}
+	}
+}
+
 // By a CancelRequest: a context that ends would end the connection too.
 func cancel(conn *pgx.Conn) any {
 	other := connect(url)
@@ -188,7 +210,7 @@ func cancel(conn *pgx.Conn) any {
 func timeout(*pgx.Conn) any {
 	config, err := pgx.ParseConfig(url)
 	check(err)
-	config.RuntimeParams["statement_timeout"] = "50"
+	config.RuntimeParams["statement_timeout"] = "500"
 	conn, err := pgx.ConnectConfig(ctx, config)
 	check(err)
 	defer conn.Close(ctx)
@@ -274,6 +296,7 @@ func main() {
 	tell("large", large)
 	tell("copy", copyBoth)
 	tell("notify", listen)
+	tell("cursor", cursor)
 	tell("cancel", cancel)
 	tell("timeout", timeout)
 	tell("types", types)

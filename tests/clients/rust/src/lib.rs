@@ -7,13 +7,24 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 pub const WHO: &str = "SELECT current_user::text, current_database()::text";
 pub const TABLE: &str = "DROP TABLE IF EXISTS things; CREATE TABLE things (x int PRIMARY KEY)";
 pub const SLEEP: &str = "SELECT pg_advisory_xact_lock(7), pg_sleep(30)";
 pub const SLEEPERS: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted";
 pub const WRONG: [&str; 3] = ["INSERT INTO things VALUES (1)", "SELECT * FROM no_such_table", "SELEKT"];
+/// What the step `types` sends, beside true, the greatest i64, 1.5 and a null.
+pub const NUMERIC: &str = "12345.6789";
+pub const TEXT: &str = "naïve ☃";
+pub const BYTES: &[u8] = &[0, 255];
+pub const ARRAY: [i32; 3] = [1, 2, 3];
+pub const UUID: Uuid = Uuid::from_u128(0x01234567_89ab_cdef_0123_456789abcdef);
+/// The server's text of it; the numeric goes as text, as types for it are in crates of their own.
+pub const LINE: &str = "concat_ws('|', $1::bool, $2::int8, ($3::text)::numeric, $4::float8, $5::text, $6::bytea, $7::date, \
+     $8::timestamptz, $9::uuid, $10::jsonb, $11::int4[], coalesce($12::text, ''))";
 pub const WORKERS: u32 = 8;
 const PAUSE: u32 = 20; // milliseconds, a tenth of the longest
 
@@ -32,6 +43,18 @@ pub fn keywords() -> String {
     let password = variable("CLIENT_PASSWORD");
     let password = if password.is_empty() { password } else { format!(" password={password}") };
     format!("host={host} port={port} user={user} dbname={database}{password}")
+}
+
+pub fn date() -> NaiveDate {
+    NaiveDate::from_ymd_opt(2024, 2, 29).expect("a day")
+}
+
+pub fn instant() -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(1_709_210_096_789).expect("a time")
+}
+
+pub fn tree() -> Value {
+    json!({"a": [1, null]})
 }
 
 /// Bytes.

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, NaiveDate, Utc};
 use clients::*;
 use futures_util::{TryStreamExt as _, future};
 use serde_json::{Value, json};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolCopyExt as _, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection as _, Error, PgConnection, PgPool, Row as _};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolCopyExt as _, PgPoolOptions};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Connection as _, Error, PgConnection, PgPool, Postgres, Row as _};
+use uuid::Uuid;
 
 async fn connect() -> Result<PgConnection, Error> {
     PgConnection::connect(&url()).await
@@ -122,10 +125,55 @@ async fn notify() -> Result<Value, Error> {
     Ok(json!(listener.recv().await?.payload()))
 }
 
+/// By SQL: `fetch` of sqlx reads all rows in one go of the protocol.
+async fn cursor() -> Result<Value, Error> {
+    let mut connection = connect().await?;
+    let mut transaction = connection.begin().await?;
+    run(&mut transaction, "DECLARE numbers CURSOR FOR SELECT n FROM generate_series(1, 1000) n").await?;
+    let mut sum = 0;
+    loop {
+        let rows: Vec<i32> = sqlx::query_scalar("FETCH 100 FROM numbers").fetch_all(&mut *transaction).await?;
+        if rows.is_empty() {
+            return Ok(json!(sum));
+        }
+        sum += rows.iter().sum::<i32>();
+    }
+}
+
 async fn timeout() -> Result<Value, Error> {
-    let mut connection = PgConnection::connect_with(&options().options([("statement_timeout", "50")])).await?;
+    let mut connection = PgConnection::connect_with(&options().options([("statement_timeout", "500")])).await?;
     let state = state_of(&mut connection, "SELECT pg_sleep(30)").await;
     Ok(json!([state, value::<i32>(&mut connection, "SELECT 1").await?]))
+}
+
+fn bound(sql: &str) -> Query<'static, Postgres, PgArguments> {
+    sqlx::query(AssertSqlSafe(sql.to_owned()))
+        .bind(true)
+        .bind(i64::MAX)
+        .bind(NUMERIC)
+        .bind(1.5_f64)
+        .bind(TEXT)
+        .bind(BYTES)
+        .bind(date())
+        .bind(instant())
+        .bind(UUID)
+        .bind(tree())
+        .bind(ARRAY.to_vec())
+        .bind(None::<String>)
+}
+
+async fn types() -> Result<Value, Error> {
+    let mut connection = connect().await?;
+    run(&mut connection, "SET timezone = 'UTC'").await?;
+    let line: String = bound(&format!("SELECT {LINE}")).fetch_one(&mut connection).await?.get(0);
+    let row = bound("SELECT $1::bool, $2::int8, $3::text, $4::float8, $5::text, $6::bytea, $7::date, $8::timestamptz, $9::uuid, \
+        $10::jsonb, $11::int4[], $12::text").fetch_one(&mut connection).await?;
+    let same = row.get::<bool, _>(0) && row.get::<i64, _>(1) == i64::MAX && row.get::<String, _>(2) == NUMERIC
+        && row.get::<f64, _>(3) == 1.5 && row.get::<String, _>(4) == TEXT && row.get::<Vec<u8>, _>(5) == BYTES
+        && row.get::<NaiveDate, _>(6) == date() && row.get::<DateTime<Utc>, _>(7) == instant() && row.get::<Uuid, _>(8) == UUID
+        && row.get::<Value, _>(9) == tree() && row.get::<Vec<i32>, _>(10) == ARRAY
+        && row.get::<Option<String>, _>(11).is_none();
+    Ok(json!([line, same]))
 }
 
 async fn reconnect() -> Result<Value, Error> {
@@ -192,7 +240,9 @@ async fn main() -> Result<(), Error> {
     tell("large", large_value().await);
     tell("copy", copy().await);
     tell("notify", notify().await);
+    tell("cursor", cursor().await);
     tell("timeout", timeout().await);
+    tell("types", types().await);
     tell("reconnect", reconnect().await);
     tell("pool", pool().await);
     Ok(())

@@ -7,12 +7,34 @@ use chrono::{DateTime, NaiveDate, Utc};
 use clients::*;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _, future, pin_mut};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
-use tokio_postgres::{AsyncMessage, Client, Error, NoTls};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{AsyncMessage, Client, Config, Error};
+use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
+/// tokio-postgres knows `require`, and leaves it to the connector what of a certificate is verified.
+fn config(target: &str) -> Config {
+    let mut config: Config = target.replace("sslmode=verify-full", "sslmode=require").parse().expect("a URL, or keywords");
+    config.ssl_mode(if variable("PGSSLMODE").is_empty() { SslMode::Disable } else { SslMode::Require });
+    config
+}
+
+/// Verifies all of it, by the CA that libpq's variable names.
+fn tls() -> MakeRustlsConnect {
+    let mut roots = rustls::RootCertStore::empty();
+    let file = variable("PGSSLROOTCERT");
+    if !file.is_empty() {
+        let ca = CertificateDer::from_pem_file(file).expect("a certificate");
+        roots.add(ca).expect("that of a CA");
+    }
+    MakeRustlsConnect::new(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
+
 async fn connect_to(target: &str) -> Result<Client, Error> {
-    let (client, connection) = tokio_postgres::connect(target, NoTls).await?;
+    let (client, connection) = config(target).connect(tls()).await?;
     tokio::spawn(connection);
     Ok(client)
 }
@@ -116,7 +138,7 @@ async fn copy() -> Result<Value, Error> {
 }
 
 async fn notify() -> Result<Value, Error> {
-    let (listener, mut connection) = tokio_postgres::connect(&url(), NoTls).await?;
+    let (listener, mut connection) = config(&url()).connect(tls()).await?;
     let (say, mut said) = tokio::sync::mpsc::channel(1);
     let messages = futures_util::stream::poll_fn(move |context| connection.poll_message(context));
     tokio::spawn(messages.for_each(move |message| {
@@ -151,7 +173,7 @@ async fn cancel() -> Result<Value, Error> {
     let token = client.cancel_token();
     let canceller = async {
         while other.query_one(SLEEPERS, &[]).await?.get::<_, i64>(0) == 0 {}
-        token.cancel_query(NoTls).await
+        token.cancel_query(tls()).await
     };
     let (state, cancelled) = tokio::join!(state_of(&client, SLEEP), canceller);
     cancelled?;
@@ -159,33 +181,26 @@ async fn cancel() -> Result<Value, Error> {
 }
 
 async fn timeout() -> Result<Value, Error> {
-    let client = connect_to(&format!("{} options='-c statement_timeout=50'", keywords())).await?;
+    let client = connect_to(&format!("{} options='-c statement_timeout=500'", keywords())).await?;
     Ok(json!([state_of(&client, "SELECT pg_sleep(30)").await, one(&client).await?]))
 }
 
 async fn types() -> Result<Value, Error> {
     let client = connect().await?;
     client.batch_execute("SET timezone = 'UTC'").await?;
-    let date = NaiveDate::from_ymd_opt(2024, 2, 29);
-    let at = DateTime::<Utc>::from_timestamp_millis(1_709_210_096_789);
-    let uuid = Uuid::from_u128(0x01234567_89ab_cdef_0123_456789abcdef);
-    let (bytes, json, array) = (&[0_u8, 255][..], json!({"a": [1, null]}), vec![1_i32, 2, 3]);
-    let sql = "SELECT $1::bool, $2::int8, $3::text, $4::float8, $5::text, $6::bytea, $7::date, $8::timestamptz, $9::uuid, \
-               $10::jsonb, $11::int4[], $12::text";
+    let sql = format!(
+        "SELECT {LINE}, $1::bool, $2::int8, $3::text, $4::float8, $5::text, $6::bytea, $7::date, $8::timestamptz, $9::uuid, \
+         $10::jsonb, $11::int4[], $12::text"
+    );
     let row = client
-        .query_one(sql, &[&true, &i64::MAX, &"12345.6789", &1.5_f64, &"naïve ☃", &bytes, &date, &at, &uuid, &json, &array,
+        .query_one(&sql, &[&true, &i64::MAX, &NUMERIC, &1.5_f64, &TEXT, &BYTES, &date(), &instant(), &UUID, &tree(), &&ARRAY[..],
             &None::<&str>])
         .await?;
-    let same = row.get::<_, bool>(0) && row.get::<_, i64>(1) == i64::MAX && row.get::<_, f64>(3) == 1.5
-        && row.get::<_, &str>(4) == "naïve ☃" && row.get::<_, &[u8]>(5) == bytes && row.get::<_, Option<NaiveDate>>(6) == date
-        && row.get::<_, Option<DateTime<Utc>>>(7) == at && row.get::<_, Uuid>(8) == uuid && row.get::<_, Value>(9) == json
-        && row.get::<_, Vec<i32>>(10) == array && row.get::<_, Option<&str>>(11).is_none();
-    let line = "SELECT concat_ws('|', $1::bool, $2::int8, ($3::text)::numeric, $4::float8, $5::text, $6::bytea, $7::date, \
-                $8::timestamptz, $9::uuid, $10::jsonb, $11::int4[], coalesce($12::text, ''))";
-    let row = client
-        .query_one(line, &[&true, &i64::MAX, &"12345.6789", &1.5_f64, &"naïve ☃", &bytes, &date, &at, &uuid, &json, &array,
-            &None::<&str>])
-        .await?;
+    let same = row.get::<_, bool>(1) && row.get::<_, i64>(2) == i64::MAX && row.get::<_, &str>(3) == NUMERIC
+        && row.get::<_, f64>(4) == 1.5 && row.get::<_, &str>(5) == TEXT && row.get::<_, &[u8]>(6) == BYTES
+        && row.get::<_, NaiveDate>(7) == date() && row.get::<_, DateTime<Utc>>(8) == instant() && row.get::<_, Uuid>(9) == UUID
+        && row.get::<_, Value>(10) == tree() && row.get::<_, Vec<i32>>(11) == ARRAY
+        && row.get::<_, Option<&str>>(12).is_none();
     Ok(json!([row.get::<_, String>(0), same]))
 }
 
@@ -195,9 +210,8 @@ async fn reconnect() -> Result<Value, Error> {
 }
 
 fn deadpool(size: usize) -> Pool {
-    let config: tokio_postgres::Config = url().parse().expect("a URL");
     let recycling_method = if recommended().is_some() { RecyclingMethod::Verified } else { RecyclingMethod::Fast };
-    let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method });
+    let manager = Manager::from_config(config(&url()), tls(), ManagerConfig { recycling_method });
     Pool::builder(manager).max_size(size).build().expect("a pool")
 }
 
