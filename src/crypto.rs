@@ -8,8 +8,8 @@ use aws_lc_rs::rand::SystemRandom;
 use rustls::crypto::{ActiveKeyExchange, CryptoProvider, GetRandomFailed, SharedSecret, SupportedKxGroup};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    AlertDescription, CertificateError, Error, InconsistentKeys, NamedGroup, PeerIncompatible,
-    PeerMisbehaved, RootCertStore,
+    AlertDescription, CertificateError, Error, InconsistentKeys, InvalidMessage, NamedGroup,
+    PeerIncompatible, PeerMisbehaved, RootCertStore,
 };
 
 use crate::files::{self, FileSetting, Reason};
@@ -66,6 +66,12 @@ pub(crate) fn is_nothing_in_common(error: &Error) -> bool {
         ),
         _ => false,
     }
+}
+
+/// Whether what answered the begin of a handshake was no record of TLS, as an answer in plain HTTP is not.
+#[must_use]
+pub(crate) fn is_no_tls(error: &Error) -> bool {
+    matches!(error, Error::InvalidMessage(InvalidMessage::InvalidContentType))
 }
 
 /// Ephemeral key exchange over P-521, which rustls has a name for and no implementation.

@@ -292,10 +292,13 @@ pub(crate) fn vault_request(operation: &'static str, outcome: VaultOutcome, took
     histogram!("leasehold_vault_request_seconds", "operation" => operation).record(took.as_secs_f64());
 }
 
-/// Whether the process is ready, as its probe says, and whether Vault answers and serves.
-pub(crate) fn standing(is_ready: bool, vault_is_up: bool) {
+/// Whether the process is ready, as its probe says, and whether Vault answers and serves. `None`: it was not asked yet, and
+/// an alarm for it would be false.
+pub(crate) fn standing(is_ready: bool, vault_is_up: Option<bool>) {
     gauge!("leasehold_ready").set(yes_or_no(is_ready));
-    gauge!("leasehold_vault_up").set(yes_or_no(vault_is_up));
+    if let Some(is_up) = vault_is_up {
+        gauge!("leasehold_vault_up").set(yes_or_no(is_up));
+    }
 }
 
 fn yes_or_no(is_so: bool) -> f64 {

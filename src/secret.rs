@@ -48,6 +48,15 @@ impl Secret {
         self.0.expose()
     }
 
+    /// A foreign text without the secret, which its sender may have been told.
+    #[must_use]
+    pub(crate) fn taken_out_of(&self, text: &str) -> String {
+        match self.expose() {
+            "" => text.to_owned(),
+            secret => text.replace(secret, "[redacted]"),
+        }
+    }
+
     /// Whether both hold the same text.
     #[must_use]
     pub(crate) fn same(&self, other: &Self) -> bool {

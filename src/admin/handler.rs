@@ -340,7 +340,8 @@ fn page(file: &File) -> Response<Full<Bytes>> {
 
 fn metrics(process: &Process) -> Response<Full<Bytes>> {
     let is_ready = process.readiness(None).is_some_and(|answer| answer.ok);
-    metrics::standing(is_ready, (process.readings.vault_status)().reachable);
+    let vault = (process.readings.vault_status)();
+    metrics::standing(is_ready, vault.was_asked().then_some(vault.reachable));
     // Source: https://prometheus.io/docs/instrumenting/exposition_formats/#basic-info
     reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", (process.readings.render_metrics)())
 }

@@ -162,8 +162,9 @@ fn readings(live: &RouteSet, shared: &Shared, recorder: Arc<Metrics>) -> Reading
             addr: vault.addr(),
             reachable: vault.standing() == Standing::Serving,
             trouble: match vault.standing() {
-                Standing::Sealed => Some("sealed".to_owned()),
-                Standing::NotServing => Some("not serving".to_owned()),
+                standing @ (Standing::Sealed | Standing::NotServing | Standing::NotAsked) => {
+                    Some(standing.as_str().to_owned())
+                }
                 Standing::Serving | Standing::Unreachable => None,
             },
             last_success: vault.last_success().map(|at| humantime::format_rfc3339_millis(at).to_string()),

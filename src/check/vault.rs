@@ -193,10 +193,10 @@ impl Checker {
 fn unreachable(addr: &str, failure: &Failure) -> Finding {
     let remedy = if failure.is_about_certificate() {
         "name the CA that signed Vault's certificate by --vault-ca-cert, and its name by --vault-tls-server-name if the URL has another"
-    } else if failure.status == Some(400) {
-        "the address may speak TLS: write https:// in --vault-addr"
+    } else if failure.is_about_https() {
+        "write https:// in --vault-addr"
     } else if failure.is_about_plain_http() {
-        "the address does not speak TLS: write http:// in --vault-addr, or have Vault listen with TLS"
+        "have Vault listen with TLS, or write http:// in --vault-addr"
     } else {
         "is Vault up, is --vault-addr its address, and does the network let us through?"
     };

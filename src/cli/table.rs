@@ -48,12 +48,17 @@ impl Page {
             None => if vault.reachable { "reachable" } else { "not reachable" }.to_owned(),
         };
         let last = match &vault.last_success {
-            Some(at) => format!("last success {}", when(at, self.now)),
-            None => "no success yet".to_owned(),
+            Some(at) => format!(", last success {}", when(at, self.now)),
+            None if vault.was_asked() => ", no success yet".to_owned(),
+            None => String::new(),
         };
-        let colour = if vault.reachable { Colour::Green } else { Colour::Red };
+        let colour = match vault.reachable {
+            true => Colour::Green,
+            false if vault.was_asked() => Colour::Red,
+            false => Colour::Dim,
+        };
         let word = self.terminal.paint(Some(colour), &word);
-        format!("vault {}, {word}, {last}\n", clean(&vault.addr))
+        format!("vault {}, {word}{last}\n", clean(&vault.addr))
     }
 
     fn routes(self, routes: &[RouteStatus]) -> String {
@@ -366,6 +371,7 @@ app    3    current  v-app?[31m  1h 0m  12        2         -       in 52m 3s  a
         assert_eq!(shown(false, Some("sealed")), "vault a, sealed, no success yet\n");
         assert_eq!(shown(false, None), "vault a, not reachable, no success yet\n");
         assert_eq!(shown(true, None), "vault a, reachable, no success yet\n");
+        assert_eq!(shown(false, Some("not asked yet")), "vault a, not asked yet\n");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::lease::NextAction;
+use crate::vault::Standing;
 
 /// One route.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -103,9 +104,17 @@ pub(crate) struct VaultStatus {
     pub(crate) addr: String,
     /// Whether Vault answered the latest request, and serves.
     pub(crate) reachable: bool,
-    /// Why it is not, where it answered: `sealed` or `not serving`.
+    /// Why it is not, where it answered: `sealed` or `not serving`. `not asked yet` before the first request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) trouble: Option<String>,
     /// When Vault last answered with success.
     pub(crate) last_success: Option<String>,
+}
+
+impl VaultStatus {
+    /// Whether a request has been sent to Vault, so that something is known of it.
+    #[must_use]
+    pub(crate) fn was_asked(&self) -> bool {
+        self.trouble.as_deref() != Some(Standing::NotAsked.as_str())
+    }
 }

@@ -23,6 +23,8 @@ pub(super) struct View {
     /// Whether it is meant to have a credential.
     pub(super) is_wanted: bool,
     pub(super) next_action: (NextAction, Option<Time>),
+    /// A login that Vault has refused is not asked for before.
+    pub(super) login_waits_until: Option<Time>,
     pub(super) last_error: Option<LastError>,
     /// The latest error since a fresh credential came that kept one from coming.
     pub(super) credential_error: Option<LastError>,
@@ -49,6 +51,14 @@ impl View {
             .map(|view| Arc::clone(&view.generation))
     }
 
+    /// What is looked at earlier, whether there is another credential for the login, asks Vault nothing.
+    fn next_action_at(&self) -> Option<Time> {
+        match self.next_action {
+            (NextAction::Issue, Some(at)) => Some(self.login_waits_until.map_or(at, |until| until.max(at))),
+            (_, at) => at,
+        }
+    }
+
     pub(super) fn status(&self, now: Time, is_ready: bool) -> RouteStatus {
         let runway = self.runs_until.map_or(Duration::ZERO, |until| until.since(now));
         let endless = self.runs_until == Some(Time::NEVER);
@@ -63,7 +73,7 @@ impl View {
             runway_seconds: (self.is_wanted && !endless).then(|| runway.as_millis() as f64 / 1000.0),
             sessions: self.generations.iter().map(|view| view.generation.sessions()).sum(),
             next_action: self.next_action.0,
-            next_action_at: self.next_action.1.and_then(|at| clock::rfc3339(now, at)),
+            next_action_at: self.next_action_at().and_then(|at| clock::rfc3339(now, at)),
             last_error: self.barred.clone().or_else(|| self.last_error.clone()),
             credential_error: self.barred.clone().or_else(|| self.credential_error.clone()),
             upstream_error: None,

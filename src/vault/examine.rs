@@ -37,7 +37,7 @@ impl Vault {
         let request = self.build(Operation::Health, None, ReadHealth {})?;
         let reply = self.exchange(Operation::Health, &request, &Limit::new(within.into())).await?;
         if !outcome::is_vaults(Operation::Health, &reply) {
-            return Err(Failure::not_vaults(Operation::Health, reply.status));
+            return Err(Failure::not_vaults(Operation::Health, reply.status, &reply.body));
         }
         let health = match reply.status {
             200..=299 => Health::Active,

@@ -80,7 +80,9 @@ impl Vault {
         let reply = self.exchange(operation, &request, limit).await?;
         let (status, path) = (reply.status, request.uri().path());
         if !outcome::is_vaults(operation, &reply) {
-            return Err(Failure::not_vaults(operation, status).at(path).with_granted(&reply.body, subject));
+            return Err(Failure::not_vaults(operation, status, &reply.body)
+                .at(path)
+                .with_granted(&reply.body, subject));
         }
         if (200..300).contains(&status) {
             return Ok(reply);

@@ -4,6 +4,7 @@
 //! `errors` is kept, without the request's own secrets. It is never sent to a client of the proxy.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::error::Blame;
 use crate::secret::Secret;
@@ -91,6 +92,8 @@ pub(crate) struct Failure {
     /// The database's SQLSTATE, if Vault passes it on.
     sqlstate: Option<String>,
     blame: Blame,
+    /// Set where nothing was sent, since Vault refused the same credential a while ago: it is asked again after that.
+    again_in: Option<Duration>,
 }
 
 impl Failure {
@@ -137,6 +140,25 @@ impl Failure {
         }
     }
 
+    /// What follows the reason where Vault was not asked this time: the reason is that of the time before. It is apart from
+    /// the reason, which stays the same while the wait becomes shorter.
+    #[must_use]
+    pub(crate) fn outlook(&self) -> Option<String> {
+        let seconds = self.again_in?.as_secs_f64().ceil();
+        Some(format!("asked again in {seconds} s, at `leasehold rotate`, or once its file has changed"))
+    }
+
+    /// How long Vault is not asked, if it was not.
+    #[must_use]
+    pub(crate) fn again_in(&self) -> Option<Duration> {
+        self.again_in
+    }
+
+    /// The same refusal, which is not asked for again before this time has passed.
+    pub(super) fn not_asked_for(self, wait: Duration) -> Self {
+        Self { again_in: Some(wait), ..self }
+    }
+
     /// The party that has to act.
     #[must_use]
     pub(crate) fn blame(&self) -> Blame {
@@ -152,7 +174,13 @@ impl Failure {
     /// Whether what answered the begin of TLS was something else, as HTTP is.
     #[must_use]
     pub(crate) fn is_about_plain_http(&self) -> bool {
-        self.status.is_none() && self.reason.contains("InvalidContentType")
+        self.status.is_none() && self.reason.contains(NO_TLS)
+    }
+
+    /// Whether the server speaks TLS, and was sent plain HTTP.
+    #[must_use]
+    pub(crate) fn is_about_https(&self) -> bool {
+        self.status == Some(400) && self.reason == WANTS_TLS
     }
 
     /// A failure without an answer, or before any request. `reason` is our own text or a socket's error; it may name a
@@ -169,6 +197,7 @@ impl Failure {
             path: String::new(),
             sqlstate: None,
             blame: Blame::Vault,
+            again_in: None,
         }
     }
 
@@ -191,14 +220,15 @@ impl Failure {
             path: String::new(),
             sqlstate: sqlstate(said).map(str::to_ascii_uppercase),
             blame: Blame::Vault,
+            again_in: None,
         }
     }
 
     /// An answer from something between us and Vault. Vault may have received the request, unless the status says that
-    /// it was not passed on.
-    pub(super) fn not_vaults(operation: Operation, status: u16) -> Self {
-        let said =
-            "the answer is not Vault's: something between here and Vault gave it, such as a load balancer";
+    /// it was not passed on. Nothing of its body is kept.
+    pub(super) fn not_vaults(operation: Operation, status: u16, body: &[u8]) -> Self {
+        let has = |words: &&str| body.windows(words.len()).any(|window| window == words.as_bytes());
+        let said = if status == 400 && OF_TLS_SERVERS.iter().any(has) { WANTS_TLS } else { FOREIGN };
         let not_passed_on = matches!(status, 300..=499 | 503);
         Self {
             outcome_unknown: !not_passed_on,
@@ -255,10 +285,7 @@ impl std::error::Error for Failure {}
 fn one_line(text: &str, secrets: &[&Secret], limit: usize) -> String {
     let mut text = text.to_owned();
     for secret in secrets {
-        let secret = secret.expose();
-        if !secret.is_empty() {
-            text = text.replace(secret, "[redacted]");
-        }
+        text = secret.taken_out_of(&text);
     }
     let words: Vec<&str> =
         text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty()).collect();
@@ -294,6 +321,25 @@ const QUOTES: [char; 7] = ['"', '«', '»', '“', '”', '„', '‹'];
 /// name_too_long, undefined_column.
 const OF_STATEMENTS: [&str; 4] = ["42601", "42602", "42622", "42703"];
 
+/// The text of an answer that is not Vault's.
+const FOREIGN: &str =
+    "the answer is not Vault's: something between here and Vault gave it, such as a load balancer";
+
+/// The text of a 400 from a server that speaks TLS.
+const WANTS_TLS: &str = "the server speaks TLS, and was sent plain HTTP: write https:// in --vault-addr";
+
+/// What such servers say in place of Vault: those of Go's library, Vault and OpenBao among them, and nginx. Apache has other
+/// words: `speaking plain HTTP to an SSL-enabled server port`.
+const OF_TLS_SERVERS: [&str; 3] = [
+    "HTTP request to an HTTPS server",
+    "plain HTTP request was sent to HTTPS port",
+    "speaking plain HTTP to",
+];
+
+/// The text about a server that answers the begin of TLS with something else.
+pub(super) const NO_TLS: &str =
+    "what answers does not speak TLS: have Vault listen with TLS, or write http:// in --vault-addr";
+
 /// The most characters of the text. Any sentence of Vault's fits, and a log line stays one line.
 const REASON_LIMIT: usize = 200;
 
@@ -313,89 +359,4 @@ pub(super) fn login_failed(kind: Kind, reason: &str) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reason_is_one_line_without_secrets() {
-        let token = Secret::new("hvs.secret".to_owned());
-        let said = "1 error occurred:\n\t* bad \u{1b}[31mtoken hvs.secret\n\n";
-        let failure = Failure::answered(Operation::Issue, Kind::Refused, 400, said, &[&token]);
-        assert_eq!(failure.to_string(), "issue: status 400: 1 error occurred: * bad [31mtoken [redacted]");
-    }
-
-    #[test]
-    fn a_summary_names_the_databases_word_for_its_cause_and_nothing_else_of_the_text() {
-        let said = "failed to execute query: ERROR: syntax error at or near \"p4ss\" (SQLSTATE 42601)";
-        let failure = Failure::answered(Operation::Issue, Kind::Refused, 500, said, &[]);
-        assert_eq!(
-            failure.summary(),
-            "refused: the database does not accept the role's creation_statements (SQLSTATE 42601)"
-        );
-        let away = Failure::answered(Operation::Issue, Kind::Transient, 503, "Vault is sealed", &[]);
-        assert_eq!(away.summary(), "transient");
-    }
-
-    #[test]
-    fn a_reason_says_what_is_the_matter_in_words() {
-        let answered = |operation, kind, status, said: &str| {
-            Failure::answered(operation, kind, status, said, &[]).at("/v1/database/creds/app").reason()
-        };
-        let syntax = "failed to execute query: ERROR: syntax error at or near \"p4\"ss\" (SQLSTATE 42601)";
-        assert_eq!(
-            answered(Operation::Issue, Kind::Refused, 500, syntax),
-            "the role's creation statements fail: syntax error at or near … (42601)"
-        );
-        let cut = "ERROR: syntax error at or near \"p4ss";
-        assert!(!answered(Operation::Issue, Kind::Refused, 500, cut).contains("p4ss"));
-        let missing = "ERROR: role \"readers\" does not exist (SQLSTATE 42704)";
-        assert_eq!(
-            answered(Operation::Renew, Kind::Transient, 400, missing),
-            "the database answers Vault: role \"readers\" does not exist (42704)"
-        );
-        assert_eq!(
-            answered(Operation::Issue, Kind::Forbidden, 403, "permission denied"),
-            "403 on database/creds/app: the policy lacks read"
-        );
-        assert_eq!(answered(Operation::Renew, Kind::Transient, 503, "Vault is sealed"), "Vault is sealed");
-        assert_eq!(
-            answered(Operation::Issue, Kind::Refused, 400, "unknown role: app"),
-            "400 on database/creds/app: unknown role: app"
-        );
-        let local = Failure::local(Operation::LogIn, Kind::Transient, "cannot connect: Connection refused");
-        assert_eq!(local.reason(), "Vault: cannot connect: Connection refused");
-        assert_eq!(local.of_ours().reason(), "cannot connect: Connection refused");
-    }
-
-    #[test]
-    fn what_a_database_quotes_of_a_statement_is_in_no_text() {
-        for said in [
-            "failed to execute query: ERROR: syntax error at or near \"p4\"ss\" (SQLSTATE 42601)",
-            "ERROR: unrecognized role option \"p4ss\" (SQLSTATE 42601)",
-            "FEHLER: Syntaxfehler bei »p4ss« (SQLSTATE 42601)",
-            "ERROR: invalid input syntax for type timestamp: \"p4ss\" (SQLSTATE 22007)",
-            "ERROR: syntax error at or near \"p4ss",
-        ] {
-            let failure = Failure::answered(Operation::Issue, Kind::Refused, 500, said, &[]);
-            for text in [failure.to_string(), failure.reason(), failure.summary(), format!("{failure:?}")] {
-                assert!(!text.contains("p4") && !text.contains("ss\""), "{text}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_secret_is_taken_out_before_the_cut() {
-        let token = Secret::new("s".repeat(40));
-        let said = format!("{}{}", "x".repeat(190), token.expose());
-        let failure = Failure::answered(Operation::Issue, Kind::Refused, 400, &said, &[&token]);
-        assert!(!failure.to_string().contains("sss"));
-        assert!(failure.to_string().len() < 240);
-    }
-
-    #[test]
-    fn an_empty_secret_changes_nothing() {
-        let empty = Secret::new(String::new());
-        let failure = Failure::answered(Operation::LogIn, Kind::Refused, 400, "no", &[&empty]);
-        assert_eq!(failure.to_string(), "login: status 400: no");
-    }
-}
+mod tests;

@@ -88,7 +88,11 @@ impl Vault {
                 turn.went(Went::Well, true);
                 self.hand_out(login);
             }
-            Err(Failure { kind: Kind::Refused, status: Some(_), .. }) => turn.went(Went::Refused, true),
+            Err(refusal @ Failure { kind: Kind::Refused, status: Some(_), .. })
+                if refusal.again_in().is_none() =>
+            {
+                turn.went(Went::Refused, true);
+            }
             Err(_) => {}
         }
         result
@@ -153,20 +157,15 @@ impl Vault {
         login: impl Future<Output = Result<Reply, Failure>>,
     ) -> Result<Reply, Failure> {
         let refusals = || self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(wait) = refusals().wait(credential, Instant::now()) {
-            let text = format!(
-                "not asked: Vault refused this credential, which is shown to it again in {} s, at `leasehold rotate`, or \
-                 when another one is in its place",
-                wait.as_secs()
-            );
-            return Err(login_failed(Kind::Refused, &text));
+        if let Some((refusal, wait)) = refusals().withheld(credential, Instant::now()) {
+            return Err(refusal.clone().not_asked_for(wait));
         }
         let result = login.await;
         match &result {
             Ok(_) => refusals().accepted(),
-            Err(Failure { kind: Kind::Refused, status: Some(status), .. }) => {
+            Err(refusal @ Failure { kind: Kind::Refused, status: Some(status), .. }) => {
                 let counted = if *status == 400 { counted } else { Counted::No };
-                refusals().refused(credential, counted, Instant::now(), rand::random());
+                refusals().refused(credential, refusal, counted, Instant::now(), rand::random());
             }
             Err(_) => {}
         }

@@ -18,9 +18,11 @@ pub(crate) enum Standing {
     Sealed,
     /// Vault answered that it cannot serve requests: it has no leader, is not initialized, or the node serves none.
     NotServing,
-    /// Vault did not answer, or no request has been sent yet.
-    #[default]
+    /// Vault did not answer.
     Unreachable,
+    /// No request has been sent yet.
+    #[default]
+    NotAsked,
 }
 
 impl Standing {
@@ -31,6 +33,7 @@ impl Standing {
             Self::Sealed => "sealed",
             Self::NotServing => "not serving",
             Self::Unreachable => "unreachable",
+            Self::NotAsked => "not asked yet",
         }
     }
 }

@@ -11,26 +11,45 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Failure;
 use crate::secret::Secret;
 
 /// The credential that Vault refused.
 #[derive(Default)]
 pub(super) struct Refusals {
-    /// The credential that was refused last, how often, and when it may be tried again.
-    latest: Option<(Secret, usize, Instant)>,
+    latest: Option<Refused>,
+}
+
+/// The credential that was refused last.
+struct Refused {
+    credential: Secret,
+    /// What Vault said.
+    refusal: Failure,
+    /// How often it was refused.
+    times: usize,
+    /// When it may be tried again.
+    again_at: Instant,
 }
 
 impl Refusals {
-    /// How long this credential must not be sent. `None`: it may be sent now, as any credential that was not refused.
-    pub(super) fn wait(&self, credential: &Secret, now: Instant) -> Option<Duration> {
-        let (_, _, again_at) = self.latest.as_ref().filter(|(refused, ..)| refused.same(credential))?;
-        (now < *again_at).then(|| again_at.duration_since(now))
+    /// What Vault said of this credential, and how long it must not be sent. `None`: it may be sent now, as any credential
+    /// that was not refused.
+    pub(super) fn withheld(&self, credential: &Secret, now: Instant) -> Option<(&Failure, Duration)> {
+        let refused = self.latest.as_ref().filter(|refused| refused.credential.same(credential))?;
+        (now < refused.again_at).then(|| (&refused.refusal, refused.again_at.duration_since(now)))
     }
 
     /// Vault refused the login. `jitter` is a fraction from 0 to 1.
-    pub(super) fn refused(&mut self, credential: &Secret, counted: Counted, now: Instant, jitter: f64) {
-        let before = self.latest.take().filter(|(refused, ..)| refused.same(credential));
-        let count = before.map_or(0, |(_, count, _)| count);
+    pub(super) fn refused(
+        &mut self,
+        credential: &Secret,
+        refusal: &Failure,
+        counted: Counted,
+        now: Instant,
+        jitter: f64,
+    ) {
+        let before = self.latest.take().filter(|refused| refused.credential.same(credential));
+        let count = before.map_or(0, |refused| refused.times);
         let waits = match counted {
             Counted::Yes => &COUNTED,
             Counted::No => &NOT_COUNTED,
@@ -38,7 +57,12 @@ impl Refusals {
         let [.., last] = waits;
         let wait = waits.get(count).unwrap_or(last);
         let again_at = now + wait.mul_f64(1.0 + jitter / 8.0);
-        self.latest = Some((credential.clone(), count.saturating_add(1), again_at));
+        self.latest = Some(Refused {
+            credential: credential.clone(),
+            refusal: refusal.clone(),
+            times: count.saturating_add(1),
+            again_at,
+        });
     }
 
     /// Vault accepted a login.
@@ -48,8 +72,8 @@ impl Refusals {
 
     /// Ends the wait: a login is wanted now.
     pub(super) fn retry_now(&mut self, now: Instant) {
-        if let Some((_, _, again_at)) = &mut self.latest {
-            *again_at = now;
+        if let Some(refused) = &mut self.latest {
+            refused.again_at = now;
         }
     }
 }
@@ -72,6 +96,17 @@ const NOT_COUNTED: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vault::{Kind, Operation};
+
+    /// Vault refuses this credential.
+    fn refuse(refusals: &mut Refusals, credential: &str, counted: Counted, now: Instant, jitter: f64) {
+        let refusal = Failure::answered(Operation::LogIn, Kind::Refused, 400, "invalid secret id", &[]);
+        refusals.refused(&secret(credential), &refusal, counted, now, jitter);
+    }
+
+    fn wait(refusals: &Refusals, credential: &str, now: Instant) -> Option<Duration> {
+        refusals.withheld(&secret(credential), now).map(|(_, wait)| wait)
+    }
 
     fn secret(text: &str) -> Secret {
         Secret::new(text.to_owned())
@@ -86,8 +121,8 @@ mod tests {
             let mut tries = Vec::new();
             while now < start + Duration::from_hours(24) {
                 tries.push(now);
-                refusals.refused(&secret("wrong"), Counted::Yes, now, jitter);
-                now += refusals.wait(&secret("wrong"), now).unwrap();
+                refuse(&mut refusals, "wrong", Counted::Yes, now, jitter);
+                now += wait(&refusals, "wrong", now).unwrap();
             }
             assert!(tries.len() > 70, "it does not give up: {}", tries.len());
             // Vault counts until fifteen minutes have passed without a refused login.
@@ -105,8 +140,8 @@ mod tests {
         let mut refusals = Refusals::default();
         let waits: Vec<_> = (0..5)
             .map(|_| {
-                refusals.refused(&secret("wrong"), Counted::No, now, 0.0);
-                refusals.wait(&secret("wrong"), now).unwrap().as_secs()
+                refuse(&mut refusals, "wrong", Counted::No, now, 0.0);
+                wait(&refusals, "wrong", now).unwrap().as_secs()
             })
             .collect();
         assert_eq!(waits, [1, 10, 30, 30, 30]);
@@ -117,16 +152,16 @@ mod tests {
         let now = Instant::now();
         let mut refusals = Refusals::default();
         for _ in 0..5 {
-            refusals.refused(&secret("wrong"), Counted::Yes, now, 0.5);
+            refuse(&mut refusals, "wrong", Counted::Yes, now, 0.5);
         }
-        assert_eq!(refusals.wait(&secret("right"), now), None);
-        assert!(refusals.wait(&secret("wrong"), now).is_some());
+        assert_eq!(wait(&refusals, "right", now), None);
+        assert!(wait(&refusals, "wrong", now).is_some());
         refusals.retry_now(now);
-        assert_eq!(refusals.wait(&secret("wrong"), now), None);
-        refusals.refused(&secret("wrong"), Counted::Yes, now, 0.0);
-        assert_eq!(refusals.wait(&secret("wrong"), now), Some(COUNTED[2]), "it counts on");
+        assert_eq!(wait(&refusals, "wrong", now), None);
+        refuse(&mut refusals, "wrong", Counted::Yes, now, 0.0);
+        assert_eq!(wait(&refusals, "wrong", now), Some(COUNTED[2]), "it counts on");
         refusals.accepted();
-        refusals.refused(&secret("wrong"), Counted::Yes, now, 0.0);
-        assert_eq!(refusals.wait(&secret("wrong"), now), Some(COUNTED[0]));
+        refuse(&mut refusals, "wrong", Counted::Yes, now, 0.0);
+        assert_eq!(wait(&refusals, "wrong", now), Some(COUNTED[0]));
     }
 }

@@ -277,7 +277,7 @@ async fn a_sealed_or_leaderless_vault_does_not_count_as_serving_and_a_reload_for
     for (reply, standing) in cases {
         let stub = Stub::replying([stub::ok(GRANT), reply]).await;
         let vault = vault(&[&stub.addr]);
-        assert_eq!(vault.standing(), Standing::Unreachable, "nothing is known yet");
+        assert_eq!(vault.standing(), Standing::NotAsked, "nothing is known yet");
         vault.issue(&token(), &path("d/creds/x"), WITHIN).await.unwrap();
         drop(vault.issue(&token(), &path("d/creds/y"), WITHIN).await);
         assert_eq!(vault.standing(), standing);
@@ -285,6 +285,23 @@ async fn a_sealed_or_leaderless_vault_does_not_count_as_serving_and_a_reload_for
         assert_eq!(reloaded.standing(), standing);
         assert!(reloaded.last_success().is_some());
     }
+}
+
+#[tokio::test]
+async fn a_scheme_that_is_not_the_servers_is_named_with_the_one_to_write() {
+    for body in [
+        "Client sent an HTTP request to an HTTPS server.\n",
+        "<html><center>The plain HTTP request was sent to HTTPS port</center></html>",
+    ] {
+        let stub = Stub::replying([stub::status(400, body)]).await;
+        let failure = vault(&[&stub.addr]).issue(&token(), &path("d/creds/x"), WITHIN).await.unwrap_err();
+        assert_eq!((failure.kind, failure.is_about_https()), (Kind::Transient, true));
+        let said = "400 on d/creds/x: the server speaks TLS, and was sent plain HTTP: write https:// in --vault-addr";
+        assert_eq!(failure.reason(), said);
+    }
+    let stub = Stub::replying([stub::status(400, "Bad Request")]).await;
+    let failure = vault(&[&stub.addr]).issue(&token(), &path("d/creds/x"), WITHIN).await.unwrap_err();
+    assert!(failure.reason().contains("the answer is not Vault's"), "{failure}");
 }
 
 #[tokio::test]

@@ -414,8 +414,17 @@ async fn a_lazy_route_at_rest_has_no_runway() {
     let runway = async || of(&series(&leasehold, "one").await, "lease_runway_seconds").len();
     let shown = async || leasehold.status().await["routes"][0]["runway_seconds"].clone();
     assert_eq!((runway().await, shown().await), (0, serde_json::Value::Null));
+    // Vault was not asked, and nothing is known of it.
+    let up = async || leasehold.http("/metrics").await.text.contains("\nleasehold_vault_up 1");
+    assert_eq!(leasehold.status().await["vault"]["trouble"], "not asked yet");
+    let table = leasehold.command(&["status"]).await.stdout;
+    assert!(String::from_utf8_lossy(&table).contains(", not asked yet\n"), "{table:?}");
+    let metrics = leasehold.http("/metrics").await.text;
+    assert!(!metrics.contains("\nleasehold_vault_up "), "{metrics}");
     let session = leasehold.connect("one", backends.db.name()).await;
     assert_eq!(runway().await, 1);
+    assert_eq!(leasehold.status().await["vault"]["reachable"], true);
+    assert!(up().await);
     assert!(shown().await.as_f64().unwrap() > 3_000.0);
     session.close().await;
     eventually(SOON, async || same(runway().await, 0)).await;

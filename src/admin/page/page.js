@@ -71,7 +71,7 @@ function verdict(status) {
   }
   const ends = status.routes.filter((route) => route.runway_seconds !== null).sort((one, other) => one.runway_seconds - other.runway_seconds);
   const until = ends.length ? `If Vault never answered again: until ${at(page.end(ends[0]))}, for ${span(page.end(ends[0]) - page.now())}${ends.length > 1 ? ` (${ends[0].name})` : ""}.` : "";
-  if (!status.vault.reachable) return ["warn", `Served, but ${vaultWords(status.vault)[1]}`, until];
+  if (!status.vault.reachable && status.vault.trouble !== "not asked yet") return ["warn", `Served, but ${vaultWords(status.vault)[1]}`, until];
   // What could not be given back lapses by itself, and endangers nobody's session.
   const troubled = status.routes.find((route) => errorOf(route) && !errorOf(route).past && !errorOf(route).kind.startsWith("revoke"));
   if (troubled) return ["warn", `Served, with a failure on ${troubled.name}`, `${errorOf(troubled).reason}. ${until}`];
@@ -115,7 +115,7 @@ function showVault(minutes) {
   const { vault } = page.status;
   const scale = new Scale(page.now(), minutes, Math.max(280, section.clientWidth - 2 * parseFloat(getComputedStyle(section).paddingLeft)));
   const [tone, words] = vaultWords(vault);
-  const success = vault.last_success ? `last success ${span(page.now() - Date.parse(vault.last_success))} ago` : "no success yet";
+  const success = vault.last_success ? `last success ${span(page.now() - Date.parse(vault.last_success))} ago` : vault.trouble === "not asked yet" ? "" : "no success yet";
   section.replaceChildren(
     el("div", { class: "head" }, badge(tone, words), el("span", { class: "mono" }, vault.addr), el("span", { class: "soft" }, success)),
     el("figure", {}, vaultLine(page.history.vault, scale, page.utc)),

@@ -144,4 +144,5 @@ const VAULT = {
   sealed: ["bad", "Vault is sealed"],
   "not serving": ["bad", "Vault does not serve: no leader, or not initialized"],
   unreachable: ["bad", "Vault cannot be reached"],
+  "not asked yet": ["idle", "Vault was not asked yet"],
 };

@@ -225,7 +225,12 @@ impl Driver {
         // Its words are those of the log.
         self.remember_failed(&error);
         let kind = format!("{what}: {}", failure.summary());
-        self.remember_in_words(&kind, &format!("{what}: {reason}"));
+        // What grows shorter from try to try is for the status alone: a line or an event of its own would be one a try.
+        let outlook = failure.outlook().map(|outlook| format!("; {outlook}")).unwrap_or_default();
+        self.remember_in_words(&kind, &format!("{what}: {reason}{outlook}"));
+        if let Ok(mut view) = self.shared.view.lock() {
+            view.login_waits_until = failure.again_in().map(|wait| clock::now() + wait);
+        }
     }
 
     /// How the line is written that this try has failed for this reason.
@@ -242,7 +247,12 @@ impl Driver {
 
     fn attempt_fails(&mut self, kind: &str) {
         self.spans.failed(kind);
-        self.remember(kind);
+        // What a server has said of it just before is kept.
+        let reason = self.shared.view.lock().ok().and_then(|view| {
+            let error = view.last_error.as_ref().filter(|error| error.kind == kind && !error.past)?;
+            Some(error.reason.clone())
+        });
+        self.remember_in_words(kind, reason.as_deref().unwrap_or(kind));
     }
 
     pub(super) fn remember(&self, kind: &str) {
@@ -267,6 +277,7 @@ impl Driver {
         let Ok(mut view) = self.shared.view.lock() else { return };
         if area == Area::Credential {
             view.credential_error = None;
+            view.login_waits_until = None;
         }
         if let Some(error) = view.last_error.as_mut().filter(|error| area_of(&error.kind) == area) {
             error.past = true;

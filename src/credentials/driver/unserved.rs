@@ -64,7 +64,7 @@ impl Driver {
                 tracing::error!(
                     for_s = span.as_secs(),
                     last_error = error.unwrap_or_default(),
-                    "no usable credential: new sessions are refused"
+                    "no usable credential: new sessions are refused; `leasehold check` tries each step and names the remedy"
                 );
             }
         }

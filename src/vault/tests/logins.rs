@@ -101,6 +101,27 @@ async fn a_login_whose_look_up_fails_keeps_the_word_of_its_reply() {
 }
 
 #[tokio::test]
+async fn a_refused_login_keeps_its_reason_while_it_is_not_asked_for_again() {
+    let refused = r#"{"errors":["invalid role or secret ID"]}"#;
+    let stub = Stub::replying([stub::status(400, refused)]).await;
+    let vault = by_approle(&stub.addr);
+    let first = vault.log_in(WITHIN).await.unwrap_err();
+    let said = "400 on auth/approle/login: invalid role or secret ID";
+    assert_eq!((first.reason().as_str(), first.outlook(), first.again_in()), (said, None, None));
+    vault.retry_now(&path("d/creds/x"));
+    // The second wait is a minute and its jitter.
+    let stub = Stub::replying([stub::status(400, refused)]).await;
+    let vault = by_approle(&stub.addr).succeeding(&vault);
+    drop(vault.log_in(WITHIN).await.unwrap_err());
+    let again = vault.log_in(WITHIN).await.unwrap_err();
+    assert_eq!((stub.connections(), again.kind), (1, Kind::Refused), "it was not asked again");
+    assert_eq!((again.reason().as_str(), again.to_string()), (said, first.to_string()));
+    let wait = again.again_in().unwrap();
+    assert!((55..70).contains(&wait.as_secs()), "{wait:?}");
+    assert!(again.outlook().unwrap().starts_with("asked again in "));
+}
+
+#[tokio::test]
 async fn a_kubernetes_login_sends_role_and_token_of_the_service_account() {
     let auth = r#"{"auth":{"client_token":"hvs.new","lease_duration":90,"num_uses":1}}"#;
     let stub = Stub::replying([stub::ok(auth)]).await;

@@ -13,6 +13,7 @@ use crate::crypto;
 use crate::vault::address::{Address, Fixed};
 use crate::vault::bounds::Limit;
 use crate::vault::error::Error;
+use crate::vault::failure::NO_TLS;
 
 /// An answer with any status.
 pub(in crate::vault) struct Reply {
@@ -173,6 +174,10 @@ fn no_reply(error: reqwest::Error) -> NoReply {
         reason = inner.to_string();
         if crypto::of_rustls(inner).is_some_and(crypto::is_nothing_in_common) {
             reason = format!("no algorithm or version of TLS in common with leasehold: {reason}");
+            break;
+        }
+        if crypto::of_rustls(inner).is_some_and(crypto::is_no_tls) {
+            reason = NO_TLS.to_owned();
             break;
         }
         source = inner.source();

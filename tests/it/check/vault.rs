@@ -43,14 +43,14 @@ async fn a_wrong_ca_and_a_missing_https_are_told() {
     let report = Report::of(at(&tls.addr)).await;
     report.says("vault", "error", "certificate", "--vault-ca-cert");
     let plain = tls.addr.replace("https://", "http://");
-    Report::of(at(&plain)).await.says("vault", "error", "status 400", "write https://");
+    Report::of(at(&plain)).await.says("vault", "error", "the server speaks TLS", "write https://");
     // The other way round.
     let vault = bench().vault().await;
     let https = vault.addr.replace("http://", "https://");
     Report::of(at(&https)).await.says(
         "vault",
         "error",
-        "InvalidContentType",
+        "what answers does not speak TLS",
         "write http:// in --vault-addr",
     );
 }

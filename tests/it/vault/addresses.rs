@@ -120,3 +120,33 @@ async fn a_redirect_to_an_address_that_is_not_listed_gets_nothing() {
     let came = timeout(Duration::ZERO, stranger.accept()).await;
     assert!(came.is_err(), "nobody came: {came:?}");
 }
+
+/// The reason that the status shows for a route whose Vault has this scheme in place of its own.
+async fn reason_with(backends: &Backends, from: &str, to: &str) -> String {
+    let ca = bench().postgres_18().await.ca.unwrap();
+    let addr = backends.vault.addr.replace(from, to);
+    let other = Vault::new(&json!({"name": "none", "addr": addr, "port": 1, "root_token": ""}));
+    let leasehold = leasehold()
+        .upstream(&backends.db)
+        .vault(&other)
+        .login(&backends.setup)
+        .flag("--vault-ca-cert", ca.to_str().unwrap())
+        .start()
+        .await;
+    let reason = async || leasehold.status().await["routes"][0]["last_error"]["reason"].clone();
+    eventually(SOON, async || same(reason().await.is_string(), true)).await;
+    reason().await.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_scheme_of_the_address_is_named() {
+    let plain = Backends::new(Spec::new("app")).await;
+    let reason = reason_with(&plain, "http://", "https://").await;
+    assert!(reason.contains("does not speak TLS") && reason.contains("write http://"), "{reason}");
+    let tls = Backends::with_vault(bench().own_vault(Storage::MemoryTls).await, Spec::new("app")).await;
+    let reason = reason_with(&tls, "https://", "http://").await;
+    assert!(
+        reason.contains("/login: the server speaks TLS, and was sent plain HTTP: write https://"),
+        "{reason}"
+    );
+}

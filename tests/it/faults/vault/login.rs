@@ -1,6 +1,7 @@
 //! Logins that Vault refuses, locks out, or answers with a token of no use; and a secret that cannot be read.
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
 use reqwest::Method;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -32,6 +33,16 @@ async fn a_wrong_secret_id_does_not_lock_its_role_out_and_the_right_one_is_tried
     let shown = backends.asked("/login");
     assert!((1..=2).contains(&shown), "it was shown {shown} times");
     assert_eq!(leasehold.last_error().await, "log in: refused");
+    // Vault's words stay though it is not asked, and the log has them once.
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    assert!(field(&warnings[0], "reason").ends_with("/login: invalid role or secret ID"), "{warnings:#?}");
+    let status = leasehold.status().await;
+    let route = &status["routes"][0];
+    let reason = route["last_error"]["reason"].as_str().unwrap();
+    assert!(reason.contains("/login: invalid role or secret ID; asked again in "), "{status}");
+    let next = humantime::parse_rfc3339(route["next_action_at"].as_str().unwrap()).unwrap();
+    let wait = next.duration_since(SystemTime::now()).unwrap_or_default();
+    assert!(route["next_action"] == "issue" && wait > SOON, "Vault is asked in a minute: {wait:?}");
     assert_eq!(leasehold.http("/readyz").await.status, 503);
     is_told_57p03(&leasehold, &backends.db).await;
     let rotated = leasehold.command(&["rotate"]).await;

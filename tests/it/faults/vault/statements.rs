@@ -6,6 +6,8 @@ use serde_json::json;
 use super::{Forwarded, SOON, Spec};
 use crate::harness::{eventually, same};
 
+const NONE_USABLE: &str =
+    "no usable credential: new sessions are refused; `leasehold check` tries each step and names the remedy";
 const SYNTAX: &str =
     "issue: refused: the database does not accept the role's creation_statements (SQLSTATE 42601)";
 
@@ -18,7 +20,7 @@ async fn statements_that_the_database_does_not_accept_are_named_and_an_outage_of
     let reason = leasehold.status().await["routes"][0]["last_error"]["reason"].clone();
     let words = "issue: the role's creation statements fail: syntax error at or near … (42601)";
     assert_eq!(reason, words);
-    super::said(&leasehold, SOON * 2, "no usable credential: new sessions are refused", 1).await;
+    super::said(&leasehold, SOON * 2, NONE_USABLE, 1).await;
     let log = leasehold.log();
     assert_eq!(log.at("ERROR").len(), 1, "{:#?}", log.at("ERROR"));
 
