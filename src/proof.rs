@@ -1,9 +1,9 @@
 //! The proof of a candidate: our own login upstream, and `probe_sql` in it. Floor 6.
 
 mod probe;
+mod said;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::credentials::{Obstacle, Proof, Prove};
 use crate::error::Chain;
@@ -14,6 +14,8 @@ use crate::postgres::upstream::{LoginError, Turn, Upstream, UpstreamSession};
 use crate::secret::Secret;
 use crate::socket::Address;
 pub(crate) use probe::{ProbeError, probe};
+use said::Chooser;
+pub(crate) use said::Said;
 
 /// Where a route's proofs log in, and what they ask.
 pub(crate) struct Prover {
@@ -28,39 +30,10 @@ pub(crate) struct Prover {
     pub(crate) said: Said,
 }
 
-/// What has been said of each server and who chose the database, and of `probe_sql` at each address, so that a server that is
-/// away is one line, and not one a try.
-#[derive(Debug, Default)]
-pub(crate) struct Said(Mutex<BTreeMap<(String, Chooser), String>>);
-
-impl Said {
-    /// Whether this is not what was said of it last.
-    fn is_new(&self, server: &str, chosen_by: Chooser, words: &str) -> bool {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        said.insert((server.to_owned(), chosen_by), words.to_owned()).is_none_or(|known| known != words)
-    }
-
-    /// There is nothing to be said of it any more.
-    fn forget(&self, server: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(known, _), _| known != server);
-    }
-}
-
 /// A database that a proof may log in to.
 struct Database {
     name: Vec<u8>,
     chosen_by: Chooser,
-}
-
-/// Who named a database. It decides what a failure in it says of a credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Chooser {
-    /// `probe_database` or the URI.
-    Configuration,
-    /// A client of the route, which may name any that the credential can enter.
-    Client,
-    /// Nobody: it is PostgreSQL's own.
-    Default,
 }
 
 /// What a server makes of a candidate.
@@ -68,10 +41,13 @@ enum Chooser {
 enum Answer {
     Accepts {
         address: Address,
-        /// Why it begins no session all the same: it has no connection left.
+        /// Why it begins no session all the same: it has no connection left, or not the database that all sessions are in.
         full: Option<String>,
     },
-    Refuses,
+    Refuses {
+        /// Why: one line without secrets.
+        reason: String,
+    },
     /// It lets the candidate in, and is not what `target_session_attrs` asks for: no session goes there.
     Unsuitable,
     /// It could not be asked, or what it said is about something else.
@@ -107,7 +83,7 @@ impl Prover {
                 Answer::Accepts { address, full } => {
                     return Proof::Accepted { address: address.to_string(), full };
                 }
-                Answer::Refuses => found.refused = true,
+                Answer::Refuses { reason } => found.refusals.push(Obstacle::Passing(reason)),
                 Answer::Unsuitable => {
                     found.unsuitable = true;
                     turns.extend(self.upstream.second(turn));
@@ -125,6 +101,8 @@ impl Prover {
     /// stays at the address that has answered first.
     async fn ask_server(&self, turn: &mut Turn, username: &str, password: &Secret) -> Answer {
         let mut obstacle = Obstacle::Passing(UNSENDABLE.to_owned());
+        // Why no session begins in the database that all are in.
+        let mut shut = None;
         for database in self.databases() {
             let set_role = self.set_role.as_deref();
             let Some(outcome) = self.log_in(*turn, &database, set_role, username, password).await else {
@@ -138,12 +116,22 @@ impl Prover {
             if let (Some(_), Err(LoginError::Refused(refusal))) = (set_role, &outcome)
                 && self.is_for_the_role(*turn, &database, refusal, username, password).await
             {
-                self.log_refused_role(self.upstream.host_name(turn.host()), database.chosen_by, refusal);
-                return Answer::Refuses;
+                self.said.log_refused_role(self.upstream.host_name(turn.host()), database.chosen_by, refusal);
+                let reason =
+                    format!("{}: set_role: {}", self.upstream.host_name(turn.host()), refusal.shown());
+                return Answer::Refuses { reason };
             }
-            match self.judge(*turn, database.chosen_by, outcome).await {
+            match self.judge(*turn, &database, outcome).await {
+                Word::OfServer(Answer::Accepts { address, full: None }) => {
+                    return Answer::Accepts { address, full: shut };
+                }
                 Word::OfServer(answer) => return answer,
-                Word::OfDatabase(of_database) => obstacle = of_database,
+                Word::OfDatabase(of_database) => {
+                    if self.is_of_all_sessions(&database) {
+                        shut = Some(of_database.reason().to_owned());
+                    }
+                    obstacle = of_database;
+                }
             }
         }
         Answer::SaysNothing(obstacle)
@@ -188,7 +176,7 @@ impl Prover {
     async fn judge(
         &self,
         turn: Turn,
-        chosen_by: Chooser,
+        database: &Database,
         outcome: Result<UpstreamSession, LoginError>,
     ) -> Word {
         let name = self.upstream.host_name(turn.host());
@@ -204,55 +192,21 @@ impl Prover {
             (Ok(session), Some(sql)) => return Word::OfServer(self.ask_probe(session, sql).await),
             (Err(error), _) => error,
         };
-        self.log_failure(name, chosen_by, &error);
+        self.said.log_failure(name, database.chosen_by, &database.name, &error);
         let reason = format!("{name}: {}", Chain(&error));
         let obstacle = if error.is_lasting() { Obstacle::Lasting(reason) } else { Obstacle::Passing(reason) };
-        let asked = Asked { chosen_by, must_ask: self.sql.is_some(), takes_any: turn.takes_any() };
+        let asked = Asked {
+            chosen_by: database.chosen_by,
+            is_of_all_sessions: self.is_of_all_sessions(database),
+            must_ask: self.sql.is_some(),
+            takes_any: turn.takes_any(),
+        };
         word(error, asked, obstacle)
     }
 
-    fn log_refused_role(&self, server: &str, chosen_by: Chooser, refusal: &Refusal) {
-        let sqlstate = refusal.sqlstate();
-        if self.said.is_new(server, chosen_by, "set_role is refused") {
-            tracing::warn!(
-                upstream.addr = server,
-                sqlstate,
-                "set_role is refused, and would be in every session: is the new role a member of it, and does what is in \
-                 between take the startup parameter `options`? (PgBouncer takes none)"
-            );
-        } else {
-            tracing::debug!(upstream.addr = server, sqlstate, "set_role is refused again");
-        }
-    }
-
-    fn log_failure(&self, server: &str, chosen_by: Chooser, error: &LoginError) {
-        let of = chosen_by.as_str();
-        let words = Chain(error).to_string();
-        let is_new = self.said.is_new(server, chosen_by, &words);
-        match error {
-            LoginError::Refused(refusal) => {
-                let sqlstate = refusal.sqlstate();
-                if is_new {
-                    tracing::warn!(
-                        upstream.addr = server,
-                        sqlstate,
-                        database.of = of,
-                        "the proof is refused"
-                    );
-                } else {
-                    tracing::debug!(
-                        upstream.addr = server,
-                        sqlstate,
-                        database.of = of,
-                        "the proof is refused"
-                    );
-                }
-            }
-            _ if is_new => {
-                tracing::warn!(upstream.addr = server, error = words, database.of = of, "no proof");
-            }
-            _ => tracing::debug!(upstream.addr = server, error = words, database.of = of, "no proof"),
-        }
+    /// Whether each session is in this database, as it is with a name in the URI.
+    fn is_of_all_sessions(&self, database: &Database) -> bool {
+        self.upstream.database().is_some_and(|name| name.as_bytes() == database.name)
     }
 
     async fn ask_probe(&self, session: UpstreamSession, sql: &str) -> Answer {
@@ -269,7 +223,7 @@ impl Prover {
             tracing::debug!(upstream.addr = %address, sqlstate, %error, "probe_sql fails");
         }
         if error.is_final() {
-            Answer::Refuses
+            Answer::Refuses { reason: format!("{address}: probe_sql: {error}") }
         } else {
             Answer::SaysNothing(Obstacle::Passing(format!("{address}: probe_sql: {error}")))
         }
@@ -295,20 +249,12 @@ impl Prover {
     }
 }
 
-impl Chooser {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Configuration => "configuration",
-            Self::Client => "client",
-            Self::Default => "default",
-        }
-    }
-}
-
 /// What was asked of a server.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     chosen_by: Chooser,
+    /// Each session is in this database.
+    is_of_all_sessions: bool,
     /// There is a `probe_sql`.
     must_ask: bool,
     /// Sessions go to servers of every kind.
@@ -318,7 +264,8 @@ struct Asked {
 /// What all servers together made of a candidate that none accepted.
 #[derive(Default)]
 struct Found {
-    refused: bool,
+    /// Of each that refused it.
+    refusals: Vec<Obstacle>,
     unsuitable: bool,
     /// Of each that said nothing, in the order in which they were asked.
     obstacles: Vec<Obstacle>,
@@ -326,10 +273,13 @@ struct Found {
 
 impl Found {
     fn proof(self) -> Proof {
+        let is_refused = !self.refusals.is_empty();
         match self {
             // The credential is good, as one server of the cluster has shown.
-            Self { refused: true, unsuitable: true, .. } => Proof::Lags,
-            Self { refused: true, .. } => Proof::Refused,
+            Self { unsuitable: true, .. } if is_refused => Proof::Lags,
+            Self { refusals, .. } if is_refused => {
+                Proof::Refused { reason: Obstacle::of_all(&refusals).into_reason() }
+            }
             Self { unsuitable: true, .. } => Proof::Unprovable(Obstacle::Unsuitable(UNSUITABLE.to_owned())),
             Self { obstacles, .. } => Proof::Unprovable(Obstacle::of_all(&obstacles)),
         }
@@ -339,7 +289,7 @@ impl Found {
 /// What a failed login says. A failure in a database that a client chose is no evidence against the credential: it may be
 /// gone, closed, or let in by other rules than the rest.
 fn word(error: LoginError, asked: Asked, obstacle: Obstacle) -> Word {
-    let Asked { chosen_by, must_ask, takes_any } = asked;
+    let Asked { chosen_by, is_of_all_sessions, must_ask, takes_any } = asked;
     match error {
         LoginError::Unsuitable(_) => Word::OfServer(Answer::Unsuitable),
         LoginError::Refused(refusal) if refusal.proves_credential() => match &refusal.address {
@@ -347,7 +297,8 @@ fn word(error: LoginError, asked: Asked, obstacle: Obstacle) -> Word {
                 // A database with a CONNECTION LIMIT of its own says nothing of the others.
                 let is_full =
                     refusal.is_full() && (chosen_by == Chooser::Configuration || !refusal.is_of_database());
-                let full = is_full.then(|| obstacle.into_reason());
+                // One that each session is in is missing, or closed to the role: none begins.
+                let full = (is_full || is_of_all_sessions).then(|| obstacle.into_reason());
                 Word::OfServer(Answer::Accepts { address: address.clone(), full })
             }
             // The server had not said what it is when the error came: another database may show it.
@@ -356,14 +307,16 @@ fn word(error: LoginError, asked: Asked, obstacle: Obstacle) -> Word {
             _ => Word::OfServer(Answer::SaysNothing(obstacle)),
         },
         LoginError::Refused(refusal) if refusal.blames_credential() => match chosen_by {
-            Chooser::Configuration | Chooser::Default => Word::OfServer(Answer::Refuses),
+            Chooser::Configuration | Chooser::Default => {
+                Word::OfServer(Answer::Refuses { reason: obstacle.into_reason() })
+            }
             Chooser::Client => Word::OfDatabase(obstacle),
         },
         // Rules for addresses and databases, which the configured one is meant to pass.
         LoginError::Refused(refusal)
             if chosen_by == Chooser::Configuration && refusal.sqlstate().starts_with("28") =>
         {
-            Word::OfServer(Answer::Refuses)
+            Word::OfServer(Answer::Refuses { reason: obstacle.into_reason() })
         }
         LoginError::Unreachable(_)
         | LoginError::Said { .. }

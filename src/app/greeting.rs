@@ -82,13 +82,18 @@ async fn say_place(route: Arc<Route>, place: String) {
         tracing::info!(route = route.name(), "ready: {place} (its first session waits for a credential)");
         return;
     }
-    while !route.is_ready() {
+    while !gives_sessions(&route) {
         if route.has_ended() {
             return;
         }
         sleep(LOOK_EVERY).await;
     }
     tracing::info!(route = route.name(), "ready: {place}");
+}
+
+/// Whether a session gets in, as far as is known: a URL whose database is missing is no place to connect to.
+fn gives_sessions(route: &Route) -> bool {
+    route.is_ready() && route.status().upstream_error.is_none()
 }
 
 /// What an app of each route writes as its DATABASE_URL, as far as it is known here.

@@ -7,11 +7,15 @@ pub(crate) enum Proof {
     Accepted {
         /// Its address, as sessions name it.
         address: String,
-        /// Why it begins no session all the same, if it does not: one line without secrets.
+        /// Why it begins no session all the same, if it does not: it is full, or has not the database that all sessions are
+        /// in. One line without secrets.
         full: Option<String>,
     },
     /// A server refused it, and none let it in.
-    Refused,
+    Refused {
+        /// Why: one line without secrets.
+        reason: String,
+    },
     /// A server that sessions do not go to let it in; those that they go to do not know it yet.
     Lags,
     /// No server could say.
@@ -76,8 +80,8 @@ impl Proof {
     pub(super) fn error(&self, is_current: bool) -> Option<String> {
         let reason = match self {
             Self::Accepted { .. } => return None,
-            Self::Refused if is_current => "the server refuses the current credential",
-            Self::Refused => "the server refuses the new credential",
+            Self::Refused { .. } if is_current => "the server refuses the current credential",
+            Self::Refused { .. } => "the server refuses the new credential",
             Self::Lags => "the servers that sessions go to do not know the new credential yet",
             Self::Unprovable(Obstacle::Passing(_)) => "no server could say",
             Self::Unprovable(Obstacle::Unsuitable(reason) | Obstacle::Lasting(reason)) => reason,
@@ -89,7 +93,9 @@ impl Proof {
     pub(super) fn error_in_words(&self, is_current: bool) -> Option<String> {
         let error = self.error(is_current)?;
         Some(match self {
-            Self::Unprovable(Obstacle::Passing(reason)) => format!("{error}: {reason}"),
+            Self::Refused { reason } | Self::Unprovable(Obstacle::Passing(reason)) => {
+                format!("{error}: {reason}")
+            }
             _ => error,
         })
     }
@@ -99,7 +105,7 @@ impl Proof {
         match self {
             Self::Accepted { full, .. } => full.as_deref(),
             Self::Unprovable(obstacle) => Some(obstacle.reason()),
-            Self::Refused | Self::Lags => None,
+            Self::Refused { .. } | Self::Lags => None,
         }
     }
 }

@@ -345,7 +345,7 @@ fn end_of_proof(mut span: Span, proof: &Proof) {
             span.text("upstream.addr", address);
             span.word("outcome", "ok");
         }
-        Proof::Refused => span.fail("refused", &"the server refuses the credential"),
+        Proof::Refused { reason } => span.fail("refused", reason),
         Proof::Lags => span.fail("unprovable", &"the server that sessions go to does not know it yet"),
         Proof::Unprovable(obstacle) => span.fail("unprovable", &obstacle.reason()),
     }

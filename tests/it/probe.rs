@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Backends, Leasehold, SOON, Spec, bench, eventually, same};
+use crate::harness::{Backends, Leasehold, SOON, Spec, bench, eventually, field, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_that_cannot_run_probe_sql_is_not_published() {
@@ -168,4 +168,46 @@ async fn a_probe_sql_whose_database_is_gone_says_nothing_of_the_credential() {
     })
     .await;
     assert_eq!(proofs(&leasehold, "refused").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_the_uri_that_is_missing_is_said_and_no_url_of_it_is_ready() {
+    let backends = Backends::new(Spec::new("app")).await;
+    let db = &backends.db;
+    let missing = format!("{}_missing", db.name());
+    let uri = format!("postgresql://{}/{missing}?sslmode=disable", db.server.addr());
+    let leasehold = backends.leasehold_at(&uri).start().await;
+
+    // The credential is proved: the server had let it in before it looked for the database.
+    leasehold.wait_ready().await;
+    assert_eq!(proofs(&leasehold, "ok").await, 1.0);
+    let words = format!("3D000: database \"{missing}\" does not exist");
+    let refused = leasehold.log().messages("the proof is refused").remove(0);
+    assert!(field(&refused, "error").ends_with(&words), "{refused}");
+    assert_eq!(refused["db.name"], missing.as_str());
+    let shown = async || leasehold.status().await["routes"][0]["upstream_error"]["reason"].to_string();
+    assert!(shown().await.contains("does not exist"), "{}", shown().await);
+    let ready = leasehold.http("/readyz").await;
+    assert!(ready.text.contains(&format!("no server gives sessions ({}: ", db.server.addr())), "{ready:?}");
+    assert!(!leasehold.log().0.contains("ready: "), "a URL that no session gets in at");
+
+    db.admin.batch_execute(&format!("CREATE DATABASE {missing}")).await.unwrap();
+    leasehold.wait_log("ready: postgresql://").await;
+    assert_eq!(shown().await, "null");
+    leasehold.connect("app", &missing).await.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_not_log_in_is_shown_in_the_servers_words() {
+    let no_login = "CREATE ROLE \"{{name}}\" NOLOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
+    let backends = Backends::new(Spec::new("app").creation_statements(no_login)).await;
+    let leasehold = backends.leasehold().start().await;
+
+    let words = "is not permitted to log in";
+    let reason = async || leasehold.status().await["routes"][0]["last_error"]["reason"].to_string();
+    eventually(SOON, async || same(reason().await.contains(words), true)).await;
+    let shown = reason().await;
+    assert!(shown.contains("prove: the server refuses the new credential: "), "{shown}");
+    let lines = leasehold.log().messages("the proof is refused");
+    assert!(field(&lines[0], "error").contains(words), "{lines:?}");
 }

@@ -196,7 +196,7 @@ impl Driver {
                 }
                 (metrics::Proof::Ok, Event::Proved(number))
             }
-            Proof::Refused => (metrics::Proof::Refused, Event::ProofRefused(number)),
+            Proof::Refused { .. } => (metrics::Proof::Refused, Event::ProofRefused(number)),
             Proof::Lags => (metrics::Proof::Unprovable, Event::ProofLags(number)),
             Proof::Unprovable(_) => (metrics::Proof::Unprovable, Event::Unprovable(number)),
         };
@@ -214,8 +214,10 @@ impl Driver {
         let error = proof.error_in_words(is_current);
         match (proof.error(is_current), &error) {
             (Some(kind), Some(reason)) => {
+                // A server that refuses names the role, which is another one with each credential.
+                let matter = if outcome == metrics::Proof::Refused { &kind } else { reason };
                 say!(
-                    self.line("prove", None, reason),
+                    self.line("prove", None, matter),
                     warn,
                     "not proved",
                     lease.generation = number.get(),

@@ -193,7 +193,8 @@ impl Login<'_> {
             .await
             .map_err(|error| Attempt { tls: !matches!(encryption, Encryption::No), error })?;
         let tls = matches!(stream, Stream::Tls(_));
-        let failed = |failure: Failure| Attempt { tls, error: Error::from(failure).at(&address) };
+        let failed =
+            |failure: Failure| Attempt { tls, error: Error::from(failure).at(&address, self.password) };
         self.connected.store(true, Ordering::Relaxed);
         let mut ready = self.converse(&mut stream).await.map_err(failed)?;
         let matches = self.matches(&mut stream, &mut ready).await.map_err(failed)?;

@@ -5,6 +5,8 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 
 use crate::postgres::protocol::error_response::Fields;
+use crate::postgres::protocol::plain;
+use crate::secret::Secret;
 use crate::socket::Address;
 
 /// An ErrorResponse that ended a login.
@@ -26,6 +28,8 @@ pub(crate) struct Refusal {
     suspicion: Suspicion,
     refuses_role: bool,
     subject: Subject,
+    /// What the server said: one line, cleaned and truncated.
+    words: String,
 }
 
 /// What the routine that raised the error checks.
@@ -60,7 +64,9 @@ impl Refusal {
             Some(b"CheckMyDatabase") => Subject::Database,
             _ => Subject::Other,
         };
+        let words = plain::words(&error);
         Self {
+            words,
             error,
             before,
             sqlstate,
@@ -136,14 +142,21 @@ impl Refusal {
         self.sqlstate == *b"57P03"
     }
 
-    /// The SQLSTATE, with the name of the condition where the server as a whole gives no session.
-    pub(super) fn shown(&self) -> String {
+    /// Names the server that sent it. It may have been told this password, which its words do not repeat then.
+    pub(super) fn sent_by(&mut self, address: &Address, password: &Secret) {
+        self.address = Some(address.clone());
+        self.words = password.taken_out_of(&self.words);
+    }
+
+    /// The SQLSTATE, with the name of the condition where the server as a whole gives no session, and the server's words.
+    pub(crate) fn shown(&self) -> String {
         let name = match &self.sqlstate {
             b"53300" => " (too_many_connections)",
             b"57P03" => " (cannot_connect_now)",
             _ => "",
         };
-        format!("{}{name}", self.sqlstate())
+        let separator = if self.words.is_empty() { "" } else { ": " };
+        format!("{}{name}{separator}{}", self.sqlstate(), self.words)
     }
 
     /// The SQLSTATE as text.

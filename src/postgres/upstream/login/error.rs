@@ -10,6 +10,7 @@ use crate::postgres::protocol::fatal::{Fatal, SqlState};
 use crate::postgres::upstream::conversation::{Failure, Fault};
 use crate::postgres::upstream::refusal::Refusal;
 use crate::postgres::upstream::tls::{self, Tls};
+use crate::secret::Secret;
 use crate::socket::Address;
 
 /// Why there is no upstream session.
@@ -86,9 +87,9 @@ impl Error {
         }
     }
 
-    pub(super) fn at(mut self, address: &Address) -> Self {
+    pub(super) fn at(mut self, address: &Address, password: &Secret) -> Self {
         if let Self::Refused(refusal) = &mut self {
-            refusal.address = Some(address.clone());
+            refusal.sent_by(address, password);
         }
         self
     }
@@ -131,6 +132,9 @@ impl Error {
                 "the upstream server answered the request for TLS with an error",
                 Some(SEE_LOG),
             ),
+            Self::Tls(tls::Error::NotOffered) => {
+                (SqlState::UNABLE, "no TLS with the upstream server", Some(OFFER_TLS))
+            }
             Self::Tls(_) => (SqlState::UNABLE, "no TLS with the upstream server", Some(SEE_LOG)),
             Self::Auth(error) => {
                 return Fatal {
@@ -210,3 +214,29 @@ fn cannot_begin(words: &str) -> Fatal {
 }
 
 const SEE_LOG: &str = "The log of leasehold says why.";
+const OFFER_TLS: &str = "The server offers none: let it (ssl = on), or write sslmode=disable in leasehold's --upstream where \
+                         the network may see passwords and data.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_words_are_one_line_without_the_password_that_it_was_told() {
+        let fields = b"SFATAL\0C28000\0Mno entry for \"s3cret\"\n  here\0\0";
+        let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+        let frame = [b"E", length.as_slice(), fields].concat();
+        let refusal = Refusal::read(bytes::Bytes::new(), frame.into(), false);
+        let address = Address::Tcp("127.0.0.1:5432".parse().unwrap());
+        let error = Error::Refused(refusal).at(&address, &Secret::new("s3cret".to_owned()));
+        let said = "upstream server refused with 28000: no entry for \"[redacted]\" here";
+        assert_eq!(error.to_string(), said);
+        assert_eq!(error.address(), Some(&address));
+    }
+
+    #[test]
+    fn a_client_of_a_server_without_tls_is_told_what_to_change() {
+        let hint = Error::Tls(tls::Error::NotOffered).fatal().hint.unwrap();
+        assert!(hint.contains("sslmode=disable") && hint.contains("ssl = on"), "{hint}");
+    }
+}
