@@ -146,6 +146,10 @@ max_sessions = 100
 handshake_timeout = "15s"
 [cancel]
 unknown = "forward"
+[[listener]]
+address = ["127.0.0.1:6432", "[::1]:6432"]
+max_sessions = 10
+handshake_timeout = "5s"
 [vault]
 addr = "http://127.0.0.1:8200"
 [vault.auth]

@@ -22,6 +22,7 @@ mod general;
 mod key;
 mod keys;
 mod known;
+mod listener;
 mod method;
 mod route;
 mod routes;
@@ -52,6 +53,7 @@ pub(crate) use flags::{
     ShowFlags, ShutdownFlags, SimulateFlags, StatusFlags, WaitFlags,
 };
 pub use key::Setting;
+pub(crate) use listener::{Listen, Listener};
 pub(crate) use route::RouteConfig;
 #[cfg(test)]
 pub(crate) use route::UpstreamUri;
@@ -63,7 +65,7 @@ use sources::Sources;
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     /// Where clients connect; never empty.
-    pub(crate) listen: Vec<Listen>,
+    pub(crate) listeners: Vec<Listener>,
     /// From where clients may connect over TCP; `None` is from everywhere.
     pub(crate) allow_addresses: Option<Vec<Network>>,
     /// Where probes and `/metrics` are served.
@@ -121,14 +123,19 @@ impl Config {
         Self::of(&flags.0, env, false)
     }
 
+    /// All addresses where clients connect.
+    pub(crate) fn listen(&self) -> impl Iterator<Item = &Listen> {
+        listener::addresses(&self.listeners)
+    }
+
     fn of(flags: &Flags, env: &Environment, with_token: bool) -> Result<Self, Error> {
         Self::of_sources(&Sources::open(flags, env)?, with_token)
     }
 
     fn of_sources(sources: &Sources<'_>, with_token: bool) -> Result<Self, Error> {
         sources.refuse_later()?;
-        let listen = general::listen(sources)?;
-        let public = listen.iter().any(|listen| !listen.address.is_local());
+        let listeners = listener::merge(sources)?;
+        let public = listener::addresses(&listeners).any(|listen| !listen.address.is_local());
         let (vault, mut warnings) = vault::merge(sources, with_token)?;
         warnings.extend(sources.env.unknown().into_iter().map(Warning::unknown_variable));
         let traces = otlp::read(|name| sources.env.get(name)).unwrap_or_else(|unusable| {
@@ -158,7 +165,7 @@ impl Config {
             tls: general::tls(sources)?,
             limits: general::limits(sources)?,
             cancel_unknown: general::cancel_unknown(sources, public)?,
-            listen,
+            listeners,
             vault,
             warnings,
         })
@@ -207,14 +214,6 @@ impl Warning {
 /// As [`Config::load`], for the file as a whole and for this one value.
 pub(crate) fn admin_address(flags: &AdminFlags, env: &Environment) -> Result<Option<Address>, Error> {
     general::admin(&Sources::open(&flags.0, env)?)
-}
-
-/// One listener for clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Listen {
-    pub(crate) address: Address,
-    /// It is one of the default list: a machine without its address family is no error.
-    pub(crate) optional: bool,
 }
 
 /// `[limits]`. Counts of 0 are no limit; every span is longer than zero.

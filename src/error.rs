@@ -60,16 +60,12 @@ pub(crate) enum ClientFacing {
     AddressNotAllowed,
     /// It is none of those who may use the route.
     NotAllowed(Allowed),
-    /// The route has as many sessions as it may.
-    RouteFull,
-    /// The process has as many sessions as it may.
-    ProcessFull,
-    /// The route has as many logins in a second as it may.
-    RouteTooFast,
-    /// The process has as many logins in a second as it may.
-    ProcessTooFast,
+    /// There are as many sessions as may be.
+    TooManySessions(Limited),
+    /// There are as many logins in a second as may be.
+    TooManyLogins(Limited),
     /// As many clients are in their handshake as may be.
-    TooManyHandshakes,
+    TooManyHandshakes(Limited),
     /// The file descriptors that are left are kept for leases.
     DescriptorsKept,
     /// There are no file descriptors left.
@@ -95,6 +91,17 @@ pub(crate) enum ClientFacing {
         /// Whether the session was between transactions.
         idle: bool,
     },
+}
+
+/// Whose limit is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limited {
+    /// That of the route.
+    Route,
+    /// That of the listener.
+    Listener,
+    /// That of the process.
+    Process,
 }
 
 /// Who may connect.

@@ -14,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
 use crate::clock;
+use crate::error::Limited;
 use crate::log_throttle::LogThrottle;
+use crate::session::{Admission, SessionPermit};
 use crate::socket::descriptors::{Descriptors, Taken};
 use crate::socket::{self, Address, AllowedNetworks, Bound, Client, UnixSocket, Unserved, is_the_clients};
 use crate::workers::{Worker, Workers};
@@ -37,43 +39,38 @@ pub(crate) enum Error {
 
 /// Serves the clients of all listeners, whatever their protocol. Its clones share the numbering of clients.
 #[derive(Clone)]
-pub(crate) struct Service<B, S, T> {
+pub(crate) struct Service<S, T> {
     descriptors: Arc<Descriptors>,
     allowed: Arc<AllowedNetworks>,
     last_id: Arc<AtomicU64>,
-    begin: B,
     serve: S,
     turn_away: T,
 }
 
-impl<B, S, T> Service<B, S, T> {
+impl<S, T> Service<S, T> {
     /// `descriptors` counts the descriptors that clients use. `allowed` are the networks that clients connect from.
-    /// `begin` takes a permit for a client's handshake, if there is one. `serve` serves a client to its end; its arguments
-    /// are the client's number, from 1, and the permit. `turn_away` answers a client that
-    /// is not served; it must not wait for the client.
+    /// `serve` serves a client to its end; its arguments are the client's number, from 1, and the permit for its handshake.
+    /// `turn_away` answers a client that is not served; it must not wait for the client. Both are told what lets the clients
+    /// of the listener in.
     #[must_use]
     pub(crate) fn new(
         descriptors: Arc<Descriptors>,
         allowed: Arc<AllowedNetworks>,
-        begin: B,
         serve: S,
         turn_away: T,
     ) -> Self {
-        Self { descriptors, allowed, last_id: Arc::default(), begin, serve, turn_away }
+        Self { descriptors, allowed, last_id: Arc::default(), serve, turn_away }
     }
 
     /// Takes the descriptors of a client, and the permit for its handshake.
-    fn admit<P>(&self, client: &Client) -> Result<(Taken, P), Unserved>
-    where
-        B: Fn() -> Option<P>,
-    {
+    fn admit(&self, client: &Client, admission: &Admission) -> Result<(Taken, SessionPermit), Unserved> {
         if let Client::Tcp(_) = client
             && !self.allowed.contain(client.address())
         {
             return Err(Unserved::Address);
         }
         let descriptors = self.descriptors.take().ok_or(Unserved::NoDescriptors)?;
-        Ok((descriptors, (self.begin)().ok_or(Unserved::Handshakes)?))
+        Ok((descriptors, admission.begin_handshake().map_err(Unserved::Handshakes)?))
     }
 
     fn next_id(&self) -> u64 {
@@ -113,18 +110,18 @@ impl Listener {
         &self.address
     }
 
-    /// Accepts clients until `stop`, and serves each in a task of a worker. The system refuses the connections that are still
-    /// in the backlog at `stop`.
-    pub(crate) async fn run<P, B, S, F, T, G>(
+    /// Accepts clients until `stop`, and serves each that `admission` lets in in a task of a worker. The system refuses the
+    /// connections that are still in the backlog at `stop`.
+    pub(crate) async fn run<S, F, T, G>(
         self,
-        service: Service<B, S, T>,
+        service: Service<S, T>,
+        admission: Arc<Admission>,
         workers: Arc<Workers>,
         stop: CancellationToken,
     ) where
-        B: Fn() -> Option<P>,
-        S: Fn(Client, u64, P) -> F,
+        S: Fn(Client, Arc<Admission>, u64, SessionPermit) -> F,
         F: Future<Output = ()> + Send + 'static,
-        T: Fn(Client, socket::Peer, Unserved, Span) -> G,
+        T: Fn(Client, socket::Peer, Unserved, Arc<Admission>, Span) -> G,
         G: Future<Output = ()>,
     {
         let (failures, notices) = (LogThrottle::every(LOG_EVERY), Notices::default());
@@ -138,9 +135,9 @@ impl Listener {
                 Ok((client, peer, worker)) => {
                     let id = service.next_id();
                     let span = tracing::debug_span!("session", session.id = id, client.addr = %client.peer());
-                    match service.admit(&client) {
+                    match service.admit(&client, &admission) {
                         Ok((descriptors, handshake)) => {
-                            let serving = (service.serve)(client, id, handshake);
+                            let serving = (service.serve)(client, Arc::clone(&admission), id, handshake);
                             // The descriptors are given back after both sockets are closed.
                             if span.is_disabled() {
                                 // Without room for a span the task is half as large.
@@ -151,7 +148,7 @@ impl Listener {
                         }
                         Err(why) => {
                             notices.say(why, &self.address, &client);
-                            (service.turn_away)(client, peer, why, span).await;
+                            (service.turn_away)(client, peer, why, Arc::clone(&admission), span).await;
                         }
                     }
                 }
@@ -223,9 +220,10 @@ impl Notices {
                     tracing::warn!(addr = %listener, "{NO_ROOM}");
                 }
             }
-            Unserved::Handshakes => {
+            Unserved::Handshakes(whose) => {
                 if self.no_room.admit(clock::now()).is_some() {
-                    tracing::warn!(addr = %listener, "{HANDSHAKES}");
+                    let of = if whose == Limited::Listener { " of this listener" } else { "" };
+                    tracing::warn!(addr = %listener, "max_handshakes clients{of} {HANDSHAKES}");
                 }
             }
             Unserved::Address => {
@@ -241,8 +239,7 @@ impl Notices {
 const MODE: u32 = 0o660;
 /// The remaining descriptors are reserved for renewals, proofs and probes.
 const NO_ROOM: &str = "the limit of open files leaves no room for more clients: they get 53300; raise it";
-const HANDSHAKES: &str =
-    "max_handshakes clients have connected and not yet said what they want: further ones get 53300";
+const HANDSHAKES: &str = "have connected and not yet said what they want: further ones get 53300";
 const NOT_ALLOWED: &str = "a client is refused: allow_addresses does not have its address";
 /// Enough for a burst of reconnecting clients while a core is busy.
 const BACKLOG: i32 = 1024;
@@ -260,21 +257,24 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::session::{ListenerLimits, SessionLimit};
 
     #[tokio::test]
     async fn a_client_is_served_until_the_listener_is_stopped() {
-        let serve = |mut client: Client, id, ()| async move {
+        let serve = |mut client: Client, _, id, _| async move {
             client.write_u64(id).await.unwrap();
             let _ = client.read_u8().await;
         };
-        let turn_away = |_, _, _, _| async { panic!("there are descriptors") };
-        let service = Service::new(Arc::default(), Arc::default(), || Some(()), serve, turn_away);
+        let turn_away = |_, _, _, _, _| async { panic!("there are descriptors") };
+        let service = Service::new(Arc::default(), Arc::default(), serve, turn_away);
+        let [handshakes, sessions] = [(); 2].map(|()| SessionLimit::of(Limited::Process));
+        let admission = Arc::new(Admission::new(ListenerLimits::default(), handshakes, sessions));
         let listener = Listener::bind(&Address::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
         let Address::Tcp(address) = *listener.address() else { panic!("it is TCP") };
         assert_ne!(address.port(), 0);
         let workers = Arc::new(Workers::start(NonZeroUsize::MIN).unwrap());
         let stop = CancellationToken::new();
-        let running = tokio::spawn(listener.run(service, Arc::clone(&workers), stop.clone()));
+        let running = tokio::spawn(listener.run(service, admission, Arc::clone(&workers), stop.clone()));
 
         let mut clients = Vec::new();
         for id in 1..=2 {

@@ -15,6 +15,6 @@ pub(crate) mod timer;
 
 pub(crate) use access::{Access, San};
 pub(crate) use buffered::Buffered;
-pub(crate) use limit::{Limits, LoginRate, SessionLimit, SessionPermit};
+pub(crate) use limit::{Admission, Limits, ListenerLimits, LoginRate, SessionLimit, SessionPermit};
 pub(crate) use name_match::Match;
 pub(crate) use registry::Sessions;

@@ -13,6 +13,8 @@ mod unix;
 
 use std::io;
 
+use crate::error::Limited;
+
 pub(crate) use address::Address;
 pub(crate) use bound::Bound;
 pub(crate) use client::{Client, ClientAddress, User};
@@ -28,7 +30,7 @@ pub(crate) enum Unserved {
     /// The file descriptors that are left are kept for leases.
     NoDescriptors,
     /// Too many others are on their way to say what they want.
-    Handshakes,
+    Handshakes(Limited),
     /// It may not connect from its address.
     Address,
 }

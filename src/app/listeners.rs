@@ -7,11 +7,13 @@ use crate::admin;
 use crate::config::Config;
 use crate::error::Chain;
 use crate::listener::{self, Listener};
+use crate::session::ListenerLimits;
 use crate::socket::{Address, Holder};
 
 /// Everything that listens.
 pub(super) struct Listeners {
-    pub(super) clients: Vec<Listener>,
+    /// Sockets that share limits, and these.
+    pub(super) clients: Vec<(ListenerLimits, Vec<Listener>)>,
     pub(super) http: Option<admin::Server>,
     pub(super) admin: Option<admin::Server>,
 }
@@ -24,14 +26,18 @@ impl Listeners {
     pub(super) fn bind(config: &Config) -> Result<Self, Unbound> {
         let mut unbound = Unbound(Vec::new());
         let mut clients = Vec::new();
-        for listen in &config.listen {
-            match Listener::bind(&listen.address) {
-                Ok(listener) => clients.push(listener),
-                Err(listener::Error::Bind { source, .. }) if listen.optional && is_absent(&source) => {
-                    tracing::debug!(addr = %listen.address, "this machine has no IPv6");
+        for listener in &config.listeners {
+            let mut sockets = Vec::new();
+            for listen in &listener.addresses {
+                match Listener::bind(&listen.address) {
+                    Ok(socket) => sockets.push(socket),
+                    Err(listener::Error::Bind { source, .. }) if listen.optional && is_absent(&source) => {
+                        tracing::debug!(addr = %listen.address, "this machine has no IPv6");
+                    }
+                    Err(error) => unbound.note(&error, &listen.address, listener.setting()),
                 }
-                Err(error) => unbound.note(&error, &listen.address, "--listen"),
             }
+            clients.push((listener.limits.unwrap_or_default(), sockets));
         }
         let http = config.http.and_then(|addr| {
             let bound = admin::bind_http(addr);

@@ -17,6 +17,7 @@ use crate::config::{Config, RouteConfig};
 use crate::console::Settings;
 use crate::credentials::state::{Slot, StateFile};
 use crate::credentials::{self, Deps, Leftovers, Route, RouteSettings, Servers, Serves};
+use crate::error::Limited;
 use crate::lease;
 use crate::log::Control;
 use crate::log_throttle::LogThrottle;
@@ -287,7 +288,7 @@ impl RouteSet {
             credentials,
             metrics,
             used_databases,
-            session_limit: SessionLimit::default(),
+            session_limit: SessionLimit::of(Limited::Route),
         }
     }
 

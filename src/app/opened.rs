@@ -63,7 +63,7 @@ impl Opened {
 
 /// The files that the process goes on to change.
 fn changed(config: &Config) -> Changed {
-    let listen = config.listen.iter().map(|listen| &listen.address);
+    let listen = config.listen().map(|listen| &listen.address);
     let sockets = listen.chain(&config.admin).filter_map(|address| match address {
         Address::Unix(path) => Some(path.clone()),
         Address::Tcp(_) => None,

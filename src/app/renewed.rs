@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::certificates::Certificates;
 use crate::acceptor::InForce;
 use crate::config::{Config, Environment, RunFlags};
+use crate::console::ShownSetting;
 use crate::error::Chain;
 use crate::postgres::upstream::{self, Upstream};
 use crate::upstreams;
@@ -66,7 +67,7 @@ fn keep_what_needs_a_restart(old: &Config, new: &mut Config) -> Vec<&'static str
             names.push(name);
         }
     };
-    keep("listen", new.listen != old.listen);
+    keep("listen or [[listener]]", new.listeners != old.listeners);
     keep("http", new.http != old.http);
     keep("admin", new.admin != old.admin);
     keep("log_format", new.log.format != old.log.format);
@@ -79,7 +80,7 @@ fn keep_what_needs_a_restart(old: &Config, new: &mut Config) -> Vec<&'static str
     keep("hardening", new.hardening != old.hardening);
     keep("console", (new.console, &new.console_database) != (old.console, &old.console_database));
     keep("[cancel]", new.cancel_unknown != old.cancel_unknown);
-    new.listen.clone_from(&old.listen);
+    new.listeners.clone_from(&old.listeners);
     new.http = old.http;
     new.admin.clone_from(&old.admin);
     new.log.format = old.log.format;
@@ -98,6 +99,43 @@ fn keep_what_needs_a_restart(old: &Config, new: &mut Config) -> Vec<&'static str
             row.clone_from(kept);
         }
     }
+    // There may be another number of these.
+    let of_listeners = |row: &ShownSetting| row.key.starts_with("listener.");
+    new.shown.retain(|row| !of_listeners(row));
+    new.shown.extend(old.shown.iter().filter(|row| of_listeners(row)).cloned());
     new.cancel_unknown = old.cancel_unknown;
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(listeners: &str) -> Config {
+        let path =
+            std::env::temp_dir().join(format!("leasehold-renewed-{:016x}.toml", rand::random::<u64>()));
+        let route = "[[route]]\nupstream = 'postgresql://db/'\nvault_path = 'database/creds/app'\n";
+        std::fs::write(&path, format!("{route}{listeners}")).unwrap();
+        let env = [("VAULT_TOKEN".to_owned(), "x".to_owned())].into_iter().collect();
+        let config = Config::load(&RunFlags::of_file(&path), &env).unwrap();
+        std::fs::remove_file(path).unwrap();
+        config
+    }
+
+    #[test]
+    fn listeners_are_shown_as_they_are_in_force() {
+        let one = "[[listener]]\naddress = '/run'\nmax_sessions = 1\n";
+        let two = "[[listener]]\naddress = '/run'\n[[listener]]\naddress = '/tmp'\nmax_handshakes = 2\n";
+        let listeners = |config: &Config| -> Vec<String> {
+            let rows = config.shown.iter().filter(|row| row.key.starts_with("listener."));
+            rows.map(|row| format!("{}={}", row.key, row.value)).collect()
+        };
+        for (old, new) in [(one, two), (two, one), (two, ""), ("", two)] {
+            let (old, mut new) = (config(old), config(new));
+            assert_eq!(keep_what_needs_a_restart(&old, &mut new), ["listen or [[listener]]"]);
+            assert_eq!((listeners(&new), &new.listeners), (listeners(&old), &old.listeners));
+        }
+        let rows = ["listener.1.address=/run", "listener.2.address=/tmp", "listener.2.max_handshakes=2"];
+        assert_eq!(listeners(&config(two)), rows);
+    }
 }

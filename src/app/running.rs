@@ -15,6 +15,7 @@ use crate::otlp::Sending;
 use crate::postgres::session::{self, Shared};
 use crate::published::Published;
 use crate::session::end::Stop;
+use crate::session::{Admission, ListenerLimits};
 use crate::shutdown::{Outcome, Phase, Shutdown};
 use crate::workers::Workers;
 
@@ -143,29 +144,35 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Accepts clients, which speak PostgreSQL's protocol, and serves them on these threads.
+    /// Accepts clients, which speak PostgreSQL's protocol, and serves them on these threads. Sockets that stand together
+    /// share the limits beside them.
     pub(super) fn accept(
-        listeners: Vec<Listener>,
+        listeners: Vec<(ListenerLimits, Vec<Listener>)>,
         shared: &Arc<Shared>,
         workers: Workers,
         background: &Background,
     ) -> Self {
-        let [of_handshakes, of_clients, of_turned_away] = [(); 3].map(|()| Arc::clone(shared));
+        let [of_clients, of_turned_away] = [(); 2].map(|()| Arc::clone(shared));
         let service = Service::new(
             Arc::clone(shared.descriptors()),
             Arc::clone(shared.allowed_networks()),
-            move || of_handshakes.begin_handshake(),
-            move |client, id, handshake| session::serve(client, Arc::clone(&of_clients), id, handshake),
-            move |client, peer, why, span| {
+            move |client, admission, id, handshake| {
+                session::serve(client, Arc::clone(&of_clients), admission, id, handshake)
+            },
+            move |client, peer, why, admission: Arc<Admission>, span| {
                 let shared = Arc::clone(&of_turned_away);
-                async move { session::turn_away(client, peer, why, &shared, span).await }
+                async move { session::turn_away(client, peer, why, (&shared, &admission), span).await }
             },
         );
         let accepting = CancellationToken::new();
         let workers = Arc::new(workers);
-        for listener in listeners {
-            let (service, workers) = (service.clone(), Arc::clone(&workers));
-            background.tasks.spawn(listener.run(service, workers, accepting.clone()));
+        for (limits, sockets) in listeners {
+            let admission = shared.admission(limits);
+            for socket in sockets {
+                let (service, admission) = (service.clone(), Arc::clone(&admission));
+                let accepts = socket.run(service, admission, Arc::clone(&workers), accepting.clone());
+                background.tasks.spawn(accepts);
+            }
         }
         Self { accepting, workers }
     }

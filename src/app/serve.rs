@@ -67,7 +67,8 @@ async fn start(
     let Listeners { clients, http, admin } = listeners;
     let workers = Workers::start(config.threads).map_err(Error::Threads)?;
     greeting::say_what_is_served(&config);
-    let listening: Vec<_> = clients.iter().map(|listener| listener.address().clone()).collect();
+    let sockets = clients.iter().flat_map(|(_, sockets)| sockets);
+    let listening: Vec<_> = sockets.map(|socket| socket.address().clone()).collect();
     let places = greeting::places(&config, &listening);
 
     let shutdown = Shutdown::new(config.sigterm);

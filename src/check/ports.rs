@@ -12,7 +12,9 @@ use crate::socket::{Address, Holder};
 /// A finding for each address that cannot be listened on, or one for all that can. Binds each for a moment. An address whose
 /// port the system chooses is not looked at.
 pub(crate) fn ports(config: &Config) -> Vec<Finding> {
-    let clients = config.listen.iter().map(|listen| (&listen.address, "--listen", listen.optional));
+    let clients = config.listeners.iter().flat_map(|listener| {
+        listener.addresses.iter().map(|listen| (&listen.address, listener.setting(), listen.optional))
+    });
     let http = config.http.map(Address::Tcp);
     let http = http.iter().map(|address| (address, "--http", false));
     let admin = config.admin.iter().map(|address| (address, "--admin", false));

@@ -8,7 +8,7 @@ use crate::postgres::upstream::uri::SslMode;
 pub(super) fn open_to_others(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<Finding> = config.routes.iter().filter_map(to_servers).collect();
     if config.tls.is_none()
-        && let Some(open) = config.listen.iter().find(|listen| !listen.address.is_local())
+        && let Some(open) = config.listen().find(|listen| !listen.address.is_local())
     {
         findings.push(Finding::warning(
             "client_tls",

@@ -23,13 +23,16 @@ pub(super) struct File {
     values: Values,
     /// `[defaults]`
     pub(super) defaults: Values,
+    /// Each `[[listener]]`, in order.
+    pub(super) listeners: Vec<Repeated>,
     /// Each `[[route]]`, in order.
-    pub(super) routes: Vec<RouteTable>,
+    pub(super) routes: Vec<Repeated>,
 }
 
-/// A `[[route]]`, and where it begins.
-#[derive(Default)]
-pub(super) struct RouteTable {
+/// A `[[listener]]` or a `[[route]]`, and where it begins.
+pub(super) struct Repeated {
+    /// Without the brackets.
+    pub(super) name: &'static str,
     pub(super) values: Values,
     at: usize,
 }
@@ -80,7 +83,7 @@ impl File {
         self.get_of(&self.values, "", setting)
     }
 
-    /// A value of a `[[route]]` or of `[defaults]`, whose name `table` is.
+    /// A value of a `[[listener]]`, of a `[[route]]` or of `[defaults]`, whose name `table` is.
     pub(super) fn get_of<'a>(
         &self,
         values: &'a Values,
@@ -89,13 +92,13 @@ impl File {
     ) -> Option<(&'a str, Origin)> {
         let path = setting.path();
         let (text, at) = values.0.get(&path)?;
-        let key = if table.is_empty() { path } else { format!("{table}.{path}") };
+        let key = if table.is_empty() { path } else { format!("{table}.{}", setting.name) };
         Some((text, self.source.place(*at, &key)))
     }
 
-    /// The beginning of a `[[route]]`: what is wrong there is that it lacks `key`.
-    pub(super) fn place_of(&self, route: &RouteTable, key: &str) -> Origin {
-        self.source.place(route.at, &format!("route.{key}"))
+    /// The beginning of a `[[listener]]` or a `[[route]]`: what is wrong there is that it lacks `key`.
+    pub(super) fn place_of(&self, table: &Repeated, key: &str) -> Origin {
+        self.source.place(table.at, &format!("{}.{key}", table.name))
     }
 }
 
@@ -111,19 +114,12 @@ impl Reader<'_> {
         for (key, value) in table {
             let path = format!("{prefix}{}", key.get_ref());
             match (path.as_str(), value.get_ref()) {
-                ("defaults", DeValue::Table(inner)) => self.file.defaults = self.route(inner, "defaults")?,
-                ("route", DeValue::Array(tables)) => {
-                    for table in tables {
-                        let DeValue::Table(inner) = table.get_ref() else {
-                            return Err(self.wrong(table, &path, ROUTES_WANTED));
-                        };
-                        let route =
-                            RouteTable { values: self.route(inner, "route")?, at: table.span().start };
-                        self.file.routes.push(route);
-                    }
+                ("defaults", DeValue::Table(inner)) => {
+                    self.file.defaults = self.values(inner, "defaults", Table::Route.name())?;
                 }
-                ("route", _) => return Err(self.wrong(value, &path, ROUTES_WANTED)),
                 ("defaults", _) => return Err(self.wrong(value, &path, TABLE_WANTED)),
+                ("listener", _) => self.file.listeners = self.repeated(value, Table::Listener.name())?,
+                ("route", _) => self.file.routes = self.repeated(value, Table::Route.name())?,
                 _ => self.value(key, value, path)?,
             }
         }
@@ -155,16 +151,28 @@ impl Reader<'_> {
         }
     }
 
-    fn route(&self, table: &DeTable<'_>, name: &str) -> Result<Values, Error> {
+    /// Each table of a list.
+    fn repeated(&self, value: &Spanned<DeValue<'_>>, name: &'static str) -> Result<Vec<Repeated>, Error> {
+        let wrong = || format!("expected a list of tables: each begins with [[{name}]]");
+        let DeValue::Array(tables) = value.get_ref() else {
+            return Err(self.wrong(value, name, &wrong()));
+        };
+        let one = |table: &Spanned<DeValue<'_>>| match table.get_ref() {
+            DeValue::Table(inner) => {
+                Ok(Repeated { name, values: self.values(inner, name, name)?, at: table.span().start })
+            }
+            _ => Err(self.wrong(table, name, &wrong())),
+        };
+        tables.iter().map(one).collect()
+    }
+
+    /// The values of the table `name`, whose settings are those of the table `of`.
+    fn values(&self, table: &DeTable<'_>, name: &str, of: &str) -> Result<Values, Error> {
         let mut values = Values::default();
         for (key, value) in table {
-            let of_routes = keys::ALL.iter().filter(|setting| setting.table.is_route());
-            let Some(setting) = of_routes.clone().find(|setting| setting.name == key.get_ref()) else {
-                return Err(self.unknown(
-                    key,
-                    name,
-                    of_routes.filter(|s| s.is_built()).map(|setting| setting.name),
-                ));
+            let mut settings = keys::ALL.iter().filter(|setting| setting.table.name() == of);
+            let Some(setting) = settings.find(|setting| setting.name == key.get_ref()) else {
+                return Err(self.unknown(key, name, known::keys_of(of)));
             };
             let text = self.text(setting, value, &format!("{name}.{}", setting.name))?;
             values.0.insert(setting.path(), (text, value.span().start));
@@ -285,7 +293,6 @@ const SYNTAX: [&str; 10] = [
 ];
 
 const QUOTES_WANTED: &str = "; a value that is not a number, true or false stands in quotes";
-const ROUTES_WANTED: &str = "expected a list of tables: each begins with [[route]]";
 const TABLE_WANTED: &str = "expected a table";
 const LIST_WANTED: &str = "expected a string or a list of strings";
 const TOP: &str = "(top)";

@@ -21,7 +21,7 @@ pub(crate) fn file(data: &[u8]) {
     let env = Environment::default();
     let read = Sources::of_text(text, &flags.0, &env).and_then(|sources| Config::of_sources(&sources, false));
     match read {
-        Ok(config) => assert!(!config.routes.is_empty() && !config.listen.is_empty()),
+        Ok(config) => assert!(!config.routes.is_empty() && config.listen().next().is_some()),
         Err(error) => {
             let said = error.to_string();
             assert!(!said.contains('\n') && !said.contains(SECRET), "{said}");

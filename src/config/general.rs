@@ -1,66 +1,17 @@
-//! The settings outside of Vault and routes. Floor 6.
+//! The settings outside of Vault, listeners and routes. Floor 6.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::thread;
 
 use super::error::Error;
 use super::sources::{Found, Sources, or_default};
-use super::values::DEFAULT_PORT;
-use super::{Limits, Listen, keys};
+use super::{Limits, keys};
 use crate::files::FileSetting;
 use crate::postgres::cancel::Unknown;
 use crate::postgres::protocol::startup::ALPN;
 use crate::socket::{Address, Network};
 use crate::{acceptor, log, session, shutdown};
-
-pub(super) fn listen(sources: &Sources<'_>) -> Result<Vec<Listen>, Error> {
-    let public = sources.get_or(&keys::LISTEN_PUBLIC, false)?;
-    let Some(Found { value: listen, origin }) = sources.find(&keys::LISTEN)? else {
-        return Ok(both_loopbacks());
-    };
-    if listen.is_empty() {
-        return Err(Error::invalid(origin, "at least one address is needed"));
-    }
-    if let Some(open) = listen.iter().find(|listen| !listen.address.is_local()) {
-        let open_to = |remedy: &str| {
-            let open = &open.address;
-            format!("{open} is open beyond this machine, and whoever reaches it needs no password; {remedy}")
-        };
-        if !public {
-            let reason = open_to("--listen-public allows it");
-            return Err(Error::invalid(origin, reason));
-        }
-        let is_guarded = [keys::TLS_CLIENT_CA_FILE.setting, keys::ALLOW_ADDRESSES.setting];
-        if is_guarded.iter().all(|setting| sources.place(setting).is_none()) {
-            let remedy =
-                "say from whom: --tls-client-ca-file asks for certificates, --allow-addresses lists networks";
-            return Err(Error::invalid(origin, open_to(remedy)));
-        }
-    }
-    for (at, one) in listen.iter().enumerate() {
-        let fixed = !matches!(one.address, Address::Tcp(addr) if addr.port() == 0);
-        if fixed && listen.iter().skip(at + 1).any(|other| other.address == one.address) {
-            return Err(Error::invalid(origin, format!("{} is there twice", one.address)));
-        }
-    }
-    Ok(listen)
-}
-
-/// Whether clients can connect over a Unix socket.
-pub(super) fn listens_on_unix(sources: &Sources<'_>) -> Result<bool, Error> {
-    let listen = sources.get_or(&keys::LISTEN, Vec::new())?;
-    Ok(listen.iter().any(|listen| matches!(listen.address, Address::Unix(_))))
-}
-
-/// The second one only where there is IPv6.
-fn both_loopbacks() -> Vec<Listen> {
-    let at = |ip: std::net::IpAddr, optional| Listen {
-        address: Address::Tcp((ip, DEFAULT_PORT).into()),
-        optional,
-    };
-    vec![at(Ipv4Addr::LOCALHOST.into(), false), at(Ipv6Addr::LOCALHOST.into(), true)]
-}
 
 /// `None`: clients may connect from everywhere.
 pub(super) fn allow_addresses(sources: &Sources<'_>) -> Result<Option<Vec<Network>>, Error> {

@@ -39,6 +39,8 @@ pub(super) enum Table {
     Route,
     /// The same, and never a flag or a variable: a setting that distinguishes several routes.
     Routes,
+    /// `[[listener]]`, and never a flag or a variable.
+    Listener,
     /// `[limits]`
     Limits,
     /// `[cancel]`
@@ -88,6 +90,7 @@ impl Table {
             Self::None | Self::Top | Self::Route | Self::Routes => "",
             Self::Vault => "vault.",
             Self::VaultAuth => "vault.auth.",
+            Self::Listener => "listener.",
             Self::Limits => "limits.",
             Self::Cancel => "cancel.",
             Self::Tls => "tls.",
@@ -108,6 +111,7 @@ impl Table {
             Self::None | Self::Top => None,
             Self::Vault | Self::VaultAuth => Some("Vault"),
             Self::Route | Self::Routes => Some("Route (several routes: [[route]] in the file)"),
+            Self::Listener => Some("Listener with limits of its own ([[listener]] in the file)"),
             Self::Tls => Some("TLS towards clients"),
             Self::Limits | Self::Cancel => Some("Limits"),
         }
@@ -143,7 +147,9 @@ impl Setting {
         match self.table {
             Table::None => None,
             Table::Top => Some(self.name.to_owned()),
-            Table::Route | Table::Routes => Some(format!("[[route]] {}", self.name)),
+            Table::Route | Table::Routes | Table::Listener => {
+                Some(format!("[[{}]] {}", self.table.name(), self.name))
+            }
             table => Some(format!("[{}] {}", table.name(), self.name)),
         }
     }
@@ -151,7 +157,7 @@ impl Setting {
     /// Whether it is a flag and a variable too.
     #[must_use]
     pub fn is_flag(&self) -> bool {
-        self.table != Table::Routes
+        !matches!(self.table, Table::Routes | Table::Listener)
     }
 
     /// Whether this version takes it.

@@ -221,6 +221,20 @@ keys! {
     CANCEL_UNKNOWN: Unknown = Cancel "unknown" Text "WORD" values::unknown_cancel, Restart,
         "forward with a public listener, else off";
 
+    /// Its addresses, as --listen takes them; they are listened on beside those, and share the limits below, each of which
+    /// counts beside the one of [limits] for all listeners together
+    LISTENER_ADDRESS: Vec<Listen> = Listener "address" List "ADDR,…" values::listens, Restart;
+    /// From accept to the whole StartupMessage, in place of the one of [limits]
+    LISTENER_HANDSHAKE_TIMEOUT: Duration = Listener "handshake_timeout" Text "TIME" values::span, Restart,
+        "that of [limits]";
+    /// Sessions of its clients; 0 is no limit
+    LISTENER_SESSIONS: usize = Listener "max_sessions" Number "COUNT" values::count, Restart, "0";
+    /// Its clients that have connected and not yet sent their whole StartupMessage, TLS included; beyond them clients get
+    /// 53300. 0 is no limit
+    LISTENER_HANDSHAKES: usize = Listener "max_handshakes" Number "COUNT" values::count, Restart, "0";
+    /// Logins of its clients in a second, and as many at once; beyond them clients get 53300. 0 is no limit
+    LISTENER_LOGINS: u32 = Listener "logins_per_second" Number "COUNT" values::rate, Restart, "0";
+
     /// Of each route
     ROUTE_VAULT: () = Routes "vault" Later "NAME" values::later, FreshCredential;
 }

@@ -10,7 +10,7 @@ use super::keys;
 pub(super) use crate::nearest::nearest;
 
 /// Tables of the file.
-const TABLES: [&str; 7] = ["vault", "vault.auth", "limits", "cancel", "defaults", "route", "tls"];
+const TABLES: [&str; 8] = ["vault", "vault.auth", "limits", "cancel", "defaults", "route", "listener", "tls"];
 
 /// A table's name, if it is one of leasehold's.
 pub(super) fn table(name: &str) -> Option<&'static str> {

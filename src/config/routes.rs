@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::access::{Names, Owner};
 use super::error::{Error, Origin};
-use super::file::RouteTable;
+use super::file::Repeated;
 use super::key::{Key, Setting};
 use super::route::{RouteConfig, UpstreamUri};
-use super::sources::{Found, Sources, Written, or_default};
+use super::sources::{Found, Sources, Written};
 use super::values::{self, Bad};
-use super::{general, keys};
+use super::{keys, listener};
 use crate::postgres::upstream::uri::Uri;
 use crate::session::Access;
 use crate::vault::{RoleKind, VaultPath};
@@ -50,7 +50,7 @@ pub(super) fn merge(sources: &Sources<'_>) -> Result<Vec<RouteConfig>, Error> {
 }
 
 /// A `[[route]]`; what it lacks is taken from `[defaults]`.
-fn in_file(sources: &Sources<'_>, table: &RouteTable, alone: bool) -> Result<RouteConfig, Error> {
+fn in_file(sources: &Sources<'_>, table: &Repeated, alone: bool) -> Result<RouteConfig, Error> {
     let reader = Reader { sources, written: Written::InFile(table) };
     if !alone && reader.find(&keys::USER)?.is_none() {
         return Err(Error::invalid(
@@ -78,7 +78,7 @@ impl Reader<'_> {
     }
 
     fn get_or_default<T>(&self, key: &Key<T>) -> Result<T, Error> {
-        or_default(self.find(key)?, key).map(|found| found.value)
+        self.sources.get_of(self.written, key)
     }
 
     /// `lacks` is the error that a setting is missing.
@@ -130,7 +130,7 @@ impl Reader<'_> {
         let [uids, gids] = [self.find(&keys::ALLOW_UIDS)?, self.find(&keys::ALLOW_GIDS)?];
         let sans = self.find(&keys::CLIENT_SAN)?;
         if let Some(found) = uids.as_ref().or(gids.as_ref())
-            && !general::listens_on_unix(self.sources)?
+            && !listener::listens_on_unix(self.sources)?
         {
             let reason = "needs a Unix socket in listen: over TCP nobody knows the user of a client";
             return Err(Error::invalid(found.origin.clone(), reason));

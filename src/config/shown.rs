@@ -7,11 +7,12 @@ use super::route::RouteConfig;
 use super::sources::{Sources, Written};
 use crate::console::ShownSetting;
 
-/// Each setting of the process, and what was written for each route. What identifies leasehold to Vault is not shown, nor
-/// SQL.
+/// Each setting of the process, and what was written for each route and listener. What identifies leasehold to Vault is not
+/// shown, nor SQL.
 pub(super) fn shown(sources: &Sources<'_>, routes: &[RouteConfig]) -> Vec<ShownSetting> {
     let built = || keys::ALL.iter().copied().filter(|setting| setting.is_built());
-    let of_process = built().filter(|setting| !setting.table.is_route()).map(|setting| {
+    let is_of_process = |table: Table| !table.is_route() && table != Table::Listener;
+    let of_process = built().filter(move |setting| is_of_process(setting.table)).map(|setting| {
         let found = sources.written(setting).or_else(|| ambient(sources, setting));
         let (text, origin) = found.unwrap_or_else(|| (setting.default, Origin::Default(setting.path())));
         row(setting.path(), setting, text, &origin)
@@ -24,7 +25,13 @@ pub(super) fn shown(sources: &Sources<'_>, routes: &[RouteConfig]) -> Vec<ShownS
             Some(row(format!("route.{}.{}", route.name, setting.name), setting, text, &origin))
         })
     });
-    of_process.chain(of_routes).collect()
+    let of_listeners = sources.listeners().iter().enumerate().flat_map(|(at, listener)| {
+        built().filter(|setting| setting.table == Table::Listener).filter_map(move |setting| {
+            let (text, origin) = sources.written_of(Written::InFile(listener), setting)?;
+            Some(row(format!("listener.{}.{}", at + 1, setting.name), setting, text, &origin))
+        })
+    });
+    of_process.chain(of_routes).chain(of_listeners).collect()
 }
 
 /// The names that the `bao` and `vault` command lines have for settings of `[vault]`.

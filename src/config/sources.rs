@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::env::Environment;
 use super::error::{Error, Origin};
-use super::file::{File, RouteTable, Values};
+use super::file::{File, Repeated, Values};
 use super::flags::Flags;
 use super::key::{Key, Setting};
 use super::keys;
@@ -43,13 +43,13 @@ impl Found<PathBuf> {
     }
 }
 
-/// The tables of the file that a route is written in.
+/// Where a route or a listener is written.
 #[derive(Clone, Copy)]
 pub(super) enum Written<'a> {
     /// By flags and variables.
     ByFlags,
-    /// In a `[[route]]`.
-    InFile(&'a RouteTable),
+    /// In a `[[route]]` or a `[[listener]]`.
+    InFile(&'a Repeated),
 }
 
 /// The value that was found, or the default that the table of settings has.
@@ -101,21 +101,26 @@ impl<'a> Sources<'a> {
         or_default(self.find(key)?, key).map(|found| found.value)
     }
 
-    /// A setting of a route; what is not written for it is taken from `[defaults]`.
-    pub(super) fn find_of<T>(&self, route: Written<'_>, key: &Key<T>) -> Result<Option<Found<T>>, Error> {
-        let found = self.written_of(route, key.setting);
+    /// A setting of a route or a listener; what is not written for a route is taken from `[defaults]`.
+    pub(super) fn find_of<T>(&self, whose: Written<'_>, key: &Key<T>) -> Result<Option<Found<T>>, Error> {
+        let found = self.written_of(whose, key.setting);
         found.map(|(text, origin)| Found::parsed(text, origin, key.parse)).transpose()
     }
 
-    /// The text of a setting of a route, and its place.
+    /// The same without its place, or the default that the table of settings has for it.
+    pub(super) fn get_of<T>(&self, whose: Written<'_>, key: &Key<T>) -> Result<T, Error> {
+        or_default(self.find_of(whose, key)?, key).map(|found| found.value)
+    }
+
+    /// The text of a setting of a route or a listener, and its place.
     pub(super) fn written_of<'b>(
         &'b self,
-        route: Written<'b>,
+        whose: Written<'b>,
         setting: &Setting,
     ) -> Option<(&'b str, Origin)> {
-        let own = match route {
+        let own = match whose {
             Written::ByFlags => self.given(setting),
-            Written::InFile(table) => self.file.get_of(&table.values, "route", setting),
+            Written::InFile(table) => self.file.get_of(&table.values, table.name, setting),
         };
         own.or_else(|| self.file.get_of(&self.file.defaults, "defaults", setting))
     }
@@ -149,13 +154,18 @@ impl<'a> Sources<'a> {
     }
 
     /// The `[[route]]` tables.
-    pub(super) fn routes(&self) -> &[RouteTable] {
+    pub(super) fn routes(&self) -> &[Repeated] {
         &self.file.routes
     }
 
-    /// Where a `[[route]]` begins, for what it lacks.
-    pub(super) fn place_of(&self, route: &RouteTable, key: &str) -> Origin {
-        self.file.place_of(route, key)
+    /// The `[[listener]]` tables.
+    pub(super) fn listeners(&self) -> &[Repeated] {
+        &self.file.listeners
+    }
+
+    /// Where such a table begins, for what it lacks.
+    pub(super) fn place_of(&self, table: &Repeated, key: &str) -> Origin {
+        self.file.place_of(table, key)
     }
 
     /// Where a setting stands in `[defaults]`.

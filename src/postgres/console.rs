@@ -24,7 +24,7 @@ use super::protocol::fatal::{Fatal, SqlState};
 use super::protocol::frontend::{self, Frontend};
 use super::protocol::startup::StartupMessage;
 use super::relay::close_client;
-use crate::error::{ClientFacing, Ended};
+use crate::error::{ClientFacing, Ended, Limited};
 use crate::session::end::Stop;
 use crate::session::{Buffered, SessionLimit};
 use conversation::Conversation;
@@ -71,7 +71,7 @@ impl Console {
     /// `database`: the name under which it is reached.
     #[must_use]
     pub(crate) fn new(access: Access, database: String, views: Vec<View>) -> Self {
-        Self { access, database, views, clients: SessionLimit::default() }
+        Self { access, database, views, clients: SessionLimit::of(Limited::Process) }
     }
 
     /// Its name, if a client that comes over a Unix socket, or does not, may use it.
@@ -94,9 +94,12 @@ impl Console {
         stop: watch::Receiver<Stop>,
         send_timeout: Duration,
     ) {
-        let Some(_place) = self.clients.take(MOST_CLIENTS) else {
-            let message = error_response::fatal(&ClientFacing::ProcessFull.into());
-            return close_client(&mut client.stream, &message, send_timeout).await;
+        let _place = match self.clients.take(MOST_CLIENTS) {
+            Ok(place) => place,
+            Err(whose) => {
+                let message = error_response::fatal(&ClientFacing::TooManySessions(whose).into());
+                return close_client(&mut client.stream, &message, send_timeout).await;
+            }
         };
         let user = String::from_utf8_lossy(startup.user()).into_owned();
         tracing::debug!("the console is opened");

@@ -34,7 +34,7 @@ use crate::postgres::cancel::Registration;
 use crate::postgres::protocol::startup::CancelRequest;
 use crate::postgres::relay::{self, Relay};
 use crate::session::registry::Place;
-use crate::session::{Limits, SessionPermit, audit};
+use crate::session::{Admission, Limits, SessionPermit, audit};
 use crate::socket::Client;
 
 pub(crate) use away::turn_away;
@@ -45,17 +45,18 @@ pub(crate) use shared::Shared;
 use warm::Returns;
 pub(crate) use warm::WarmSessions;
 
-/// Serves one client to its end. `id`: no other session of the process has it. `handshake` is held until its request is
-/// read.
+/// Serves one client to its end. `admission`: that of its listener. `id`: no other session of the process has it.
+/// `handshake` is held until its request is read.
 ///
 /// Not cancel safe: dropped, it leaves the server's session uncounted for. To end it early use [`Stop`].
 pub(crate) fn serve(
     client: Client,
     shared: Arc<Shared>,
+    admission: Arc<Admission>,
     id: u64,
     handshake: SessionPermit,
 ) -> impl Future<Output = ()> + Send + 'static {
-    Serving(Box::new(Stage::Around(Box::pin(begin(client, shared, id, handshake)))))
+    Serving(Box::new(Stage::Around(Box::pin(begin(client, shared, admission, id, handshake)))))
 }
 
 /// The task of a session. It is one word long, as tokio has room for three in a task of 128 bytes, and the next larger one
@@ -145,10 +146,12 @@ impl Open<Client, Stream> {
 async fn begin(
     client: Client,
     shared: Arc<Shared>,
+    admission: Arc<Admission>,
     id: u64,
     handshake: SessionPermit,
 ) -> Option<Open<Client, Stream>> {
     let Limits { handshake_timeout, send_timeout, .. } = shared.limits;
+    let handshake_timeout = admission.handshake_timeout(handshake_timeout);
     let acceptor = shared.acceptor.in_force();
     let request = tokio::select! {
         biased;
@@ -163,7 +166,7 @@ async fn begin(
                 return None;
             }
             let mut span = shared.trace_login(id);
-            match Entry::log_in(&mut client, &startup, &shared, &mut span).await {
+            match Entry::log_in(&mut client, &startup, &shared, &admission, &mut span).await {
                 Ok(entry) => entry.open(client, &shared, id, span).await,
                 Err(rejected) => {
                     span.word("outcome", rejected.outcome());
@@ -212,6 +215,7 @@ mod tests {
     use crate::postgres::protocol::error_response;
     use crate::postgres::upstream::CancelTarget;
     use crate::published::Published;
+    use crate::session::ListenerLimits;
     use crate::session::end::Stop;
     use crate::socket::descriptors::Descriptors;
 
@@ -231,8 +235,9 @@ mod tests {
         let descriptors = Arc::new(Descriptors::default());
         let cancels = Cancels::new(Unknown::Off, Arc::clone(&descriptors));
         let shared = Shared::new(Routes::default(), limits, cancels, Arc::clone(&stop), descriptors);
-        let handshake = shared.begin_handshake().unwrap();
-        (serve(Client::Unix(near), shared, 1, handshake), client, stop)
+        let admission = shared.admission(ListenerLimits::default());
+        let handshake = admission.begin_handshake().unwrap();
+        (serve(Client::Unix(near), shared, admission, 1, handshake), client, stop)
     }
 
     #[tokio::test]

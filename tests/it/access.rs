@@ -2,12 +2,16 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_postgres::Config;
 
-use crate::harness::{Backends, Raw, SOON, Scene, Spec, bench, connect, eventually, leasehold, same, tags};
+use crate::harness::{
+    Backends, Raw, SOON, Scene, Session, Spec, bench, connect, eventually, leasehold, packet, same,
+    startup_body, tags,
+};
 
 /// A route of the file, for a user of its own name.
 fn route(backends: &Backends, name: &str, more: &str) -> String {
@@ -19,8 +23,12 @@ fn route(backends: &Backends, name: &str, more: &str) -> String {
     )
 }
 
-/// What a login over this Unix socket ends with: nothing, or SQLSTATE and hint.
-async fn over_unix(directory: &Path, user: &str, database: &str) -> Result<(), (String, String)> {
+/// What a login over this Unix socket ends with: a session, or SQLSTATE and hint.
+async fn session_over_unix(
+    directory: &Path,
+    user: &str,
+    database: &str,
+) -> Result<Session, (String, String)> {
     let mut config = Config::new();
     config.host_path(directory).port(6432).user(user).dbname(database);
     let session = connect(&config).await.map_err(|error| {
@@ -28,7 +36,12 @@ async fn over_unix(directory: &Path, user: &str, database: &str) -> Result<(), (
         (error.code().code().to_owned(), error.hint().unwrap_or_default().to_owned())
     })?;
     assert_eq!(session.value("SELECT 1").await, "1");
-    Ok(())
+    Ok(session)
+}
+
+/// The same, and the session is closed.
+async fn over_unix(directory: &Path, user: &str, database: &str) -> Result<(), (String, String)> {
+    session_over_unix(directory, user, database).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,4 +195,111 @@ async fn clients_that_say_nothing_take_only_the_places_of_handshakes() {
     // One that goes makes room, and so does time.
     silent.pop();
     eventually(SOON, async || same(outcome(addr, database).await.is_ok(), true)).await;
+}
+
+/// A scene that listens on a Unix socket in its directory without limits of its own, and on TCP with these.
+async fn two_listeners(of_tcp: &str, of_process: &str) -> (Scene, PathBuf) {
+    let directory = bench().directory().await;
+    let toml =
+        format!("[[listener]]\naddress = [\"127.0.0.1:0\", \"[::1]:0\"]\n{of_tcp}\n[limits]\n{of_process}\n");
+    let listen = directory.display().to_string();
+    let scene = Scene::with(&bench().postgres().await, Spec::new("app"), |builder, db| {
+        builder.upstream(db).flag("--listen", &listen).config_toml(&toml)
+    })
+    .await;
+    (scene, directory)
+}
+
+impl Scene {
+    /// The two TCP addresses of [`two_listeners`].
+    fn both(&self) -> [SocketAddr; 2] {
+        let tcp = self.leasehold.listening("client").iter().filter_map(|addr| addr.parse().ok());
+        tcp.collect::<Vec<_>>().try_into().unwrap()
+    }
+
+    /// A login over TCP is refused for a limit of the listener, with this setting in its hint, and counted.
+    async fn refuses_over_tcp(&self, setting: &str) {
+        let limited = async || {
+            self.leasehold
+                .metrics()
+                .await
+                .get("login_failures_total", &[("reason", "limit"), ("route", "app")])
+        };
+        for addr in self.both() {
+            let before = limited().await;
+            let (_, frames) = Raw::login(addr, "app", self.db.name()).await;
+            let fields = frames.last().unwrap().fields();
+            assert_eq!((&*fields[&'C'], &*fields[&'D']), ("53300", "This listener has as many as it may."));
+            assert!(fields[&'H'].contains(setting), "{setting}: {fields:?}");
+            eventually(SOON, async || same(limited().await, before + 1.0)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_with_all_its_sessions_takes_none_of_anothers() {
+    let (scene, directory) = two_listeners("max_sessions = 2", "max_sessions = 3").await;
+    let database = scene.db.name();
+    let [v4, v6] = scene.both();
+    let mut inside = [outcome(v4, database).await.unwrap(), outcome(v6, database).await.unwrap()];
+    scene.refuses_over_tcp("max_sessions").await;
+    // The process has room for one more, and it is no client's of the full listener.
+    let third = session_over_unix(&directory, "app", database).await.unwrap();
+    let (code, _) = over_unix(&directory, "app", database).await.unwrap_err();
+    assert_eq!(code, "53300", "the limit of the process bounds the sum");
+    assert_eq!(tags(&inside[0].query("SELECT 1").await), "TDCZ");
+    third.close().await;
+    drop(inside);
+    eventually(SOON, async || same(outcome(v4, database).await.is_ok(), true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_full_of_silent_clients_takes_no_handshake_of_anothers() {
+    let (scene, directory) = two_listeners("max_handshakes = 2", "max_handshakes = 3").await;
+    // One socket accepts in order, so both have their places when the first client behind them is refused.
+    let mut silent = Vec::new();
+    for _ in 0..2 {
+        silent.push(scene.leasehold.connect_raw().await);
+    }
+    scene.refuses_over_tcp("max_handshakes").await;
+    for _ in 0..3 {
+        assert_eq!(over_unix(&directory, "app", scene.db.name()).await, Ok(()));
+    }
+    drop(silent);
+    eventually(SOON, async || same(outcome(scene.both()[0], scene.db.name()).await.is_ok(), true)).await;
+}
+
+/// The process lets in two in a second, one of which is left, however often the listener refuses.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_logins_on_one_listener_takes_none_of_anothers() {
+    let (scene, directory) = two_listeners("logins_per_second = 1", "logins_per_second = 2").await;
+    let database = scene.db.name();
+    let mut refused = 0;
+    while refused < 20 {
+        for addr in scene.both() {
+            if let Err([code, hint]) = outcome(addr, database).await {
+                assert!(code == "53300" && hint.contains("logins_per_second"), "{code} {hint}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(over_unix(&directory, "app", database).await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_for_a_handshake_is_that_of_its_listener() {
+    let (scene, directory) = two_listeners("handshake_timeout = \"1s\"", "handshake_timeout = \"5m\"").await;
+    let mut first = UnixStream::connect(directory.join(".s.PGSQL.6432")).await.unwrap();
+    for addr in scene.both() {
+        assert_eq!(
+            Raw::connect(addr).await.recv_within(SOON).await.map(|frame| frame.tag),
+            None,
+            "it is closed"
+        );
+    }
+    // It has been silent for longer than those.
+    let parameters = [("user", "app"), ("database", scene.db.name())];
+    let body = startup_body(parameters.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+    first.write_all(&packet(Raw::PROTOCOL_3_0, &body)).await.unwrap();
+    assert_eq!(first.read_u8().await.ok(), Some(b'R'));
 }

@@ -292,14 +292,17 @@ async fn what_only_a_restart_can_change_is_named() {
     let audit = leasehold.directory().join("audit");
     let general =
         format!("threads = 7\naudit_file = {audit:?}\nconsole = \"all\"\nconsole_database = \"other\"\n");
+    let listener = "[[listener]]\naddress = \"127.0.0.1:0\"\n";
     let tables = "[limits]\nlogin_wait = \"3s\"\n[cancel]\nunknown = \"forward\"\n";
-    std::fs::write(file(&leasehold), general + &toml + tables).unwrap();
+    std::fs::write(file(&leasehold), general + &toml + listener + tables).unwrap();
     let said = leasehold.command(&["reload"]).await;
 
     assert!(said.status.success(), "{said:?}");
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(
-        said.contains("a restart is needed for [limits], threads, audit_file, console, [cancel]"),
+        said.contains(
+            "a restart is needed for listen or [[listener]], [limits], threads, audit_file, console, [cancel]"
+        ),
         "{said}"
     );
     assert!(!audit.exists(), "no session is recorded in it");

@@ -167,11 +167,11 @@ async fn a_session_too_many_is_told_53300_and_a_closed_one_makes_room() {
     };
     let first = leasehold.connect("app", db).await;
     let _second = leasehold.connect("app", db).await;
-    let of_the_route = ("53300".to_owned(), "The route has as many sessions as it may.".to_owned());
+    let of_the_route = ("53300".to_owned(), "The route has as many as it may.".to_owned());
     assert_eq!(refused("app").await, of_the_route);
 
     let _third = leasehold.connect("readonly", db).await;
-    let of_all = ("53300".to_owned(), "The proxy has as many sessions as it may.".to_owned());
+    let of_all = ("53300".to_owned(), "The proxy has as many as it may.".to_owned());
     assert_eq!(refused("readonly").await, of_all);
 
     first.close().await;

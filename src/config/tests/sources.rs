@@ -11,7 +11,7 @@ fn clap_finds_no_fault_with_the_definition() {
 fn defaults_are_those_of_the_contract() {
     let config = load_route(&[], &[]).unwrap();
     let listen: Vec<_> =
-        config.listen.iter().map(|listen| (listen.address.to_string(), listen.optional)).collect();
+        config.listen().map(|listen| (listen.address.to_string(), listen.optional)).collect();
     assert_eq!(listen, [("127.0.0.1:6432".to_owned(), false), ("[::1]:6432".to_owned(), true)]);
     assert_eq!(config.http.unwrap().to_string(), "127.0.0.1:9090");
     assert_eq!(config.admin.unwrap().to_string(), "127.0.0.1:9091");
@@ -264,7 +264,7 @@ fn every_setting_is_a_flag_a_variable_and_a_key_by_one_rule() {
         );
         let table = match setting.table {
             Table::Top => String::new(),
-            Table::Route | Table::Routes => "[[route]]\n".to_owned(),
+            Table::Route | Table::Routes | Table::Listener => format!("[[{}]]\n", setting.table.name()),
             table => format!("[{}]\n", table.name()),
         };
         let (flags, env) = (Flags::default(), env(&[]));

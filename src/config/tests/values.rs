@@ -165,7 +165,7 @@ fn a_directory_is_a_unix_socket() {
 
 #[test]
 fn listen_is_a_list_in_each_source() {
-    let count = |result: Result<Config, Error>| result.unwrap().listen.len();
+    let count = |result: Result<Config, Error>| result.unwrap().listen().count();
     assert_eq!(count(load_route(&["--listen=127.0.0.1:0,/run"], &[])), 2);
     assert_eq!(count(load_route(&["--listen=127.0.0.1:0", "--listen=127.0.0.1:0"], &[])), 2);
     assert_eq!(count(load_route(&[], &[("LEASEHOLD_LISTEN", "127.0.0.1:1, /run, [::1]:1")])), 3);
@@ -237,4 +237,78 @@ fn threads_are_counted_from_one() {
         let file = format!("threads = {count}\n");
         assert_eq!(complaint(load(&file, &ROUTE, &[])), "FILE:1: threads: not a whole number from 1 to 1024");
     }
+}
+
+const LISTENERS: &str = "\
+listen = '/run'
+[[listener]]
+address = ['127.0.0.1:1', '[::1]:1']
+max_sessions = 4
+handshake_timeout = '2s'
+[[listener]]
+address = '127.0.0.1:0'
+max_handshakes = 5
+logins_per_second = 6
+";
+
+#[test]
+fn a_listener_has_its_addresses_and_limits_of_its_own() {
+    let config = load(LISTENERS, &ROUTE, &[]).unwrap();
+    let limits: Vec<_> = config.listeners.iter().map(|listener| listener.limits).collect();
+    let none = session::ListenerLimits::default();
+    let two =
+        session::ListenerLimits { max_sessions: 4, handshake_timeout: Some(Duration::from_secs(2)), ..none };
+    let other = session::ListenerLimits { max_handshakes: 5, logins_per_second: 6, ..none };
+    assert_eq!(limits, [None, Some(two), Some(other)]);
+    let addresses: Vec<_> = config.listen().map(|listen| listen.address.to_string()).collect();
+    assert_eq!(addresses, ["/run/.s.PGSQL.6432", "127.0.0.1:1", "[::1]:1", "127.0.0.1:0"]);
+    let alone =
+        load("[[listener]]\naddress = '/run'\n[[listener]]\naddress = '/tmp'\n", &ROUTE, &[]).unwrap();
+    assert_eq!(alone.listen().count(), 2, "the default of listen is for those who write none");
+    assert_eq!(alone.limits.sessions.handshake_timeout, Duration::from_secs(15));
+    let users = load(&format!("[defaults]\nallow_uids = [0]\n{}", &LISTENERS[16..]), &ROUTE, &[]);
+    assert!(complaint(users).starts_with("FILE:2: defaults.allow_uids: needs a Unix socket"));
+    load("[defaults]\nallow_uids = [0]\n[[listener]]\naddress = '/run'\n", &ROUTE, &[]).unwrap();
+}
+
+#[test]
+fn a_wrong_listener_is_refused_by_its_line() {
+    let refused = |from: &str, to: &str| {
+        assert!(LISTENERS.contains(from), "{from}");
+        complaint(load(&LISTENERS.replace(from, to), &ROUTE, &[]))
+    };
+    assert_eq!(
+        refused("listen = '/run'", "listen = ['/run', '[::1]:1']"),
+        "FILE:3: listener.address: [::1]:1 is there twice: it stands once, in listen or in one [[listener]]"
+    );
+    assert_eq!(
+        refused("'127.0.0.1:0'", "'127.0.0.1:1'"),
+        "FILE:7: listener.address: 127.0.0.1:1 is there twice: it stands once, in listen or in one [[listener]]"
+    );
+    assert_eq!(
+        refused("address = '127.0.0.1:0'", ""),
+        "FILE:6: listener.address: is needed in each [[listener]]"
+    );
+    assert_eq!(
+        refused("'127.0.0.1:0'", "'unix:/run'"),
+        "FILE:7: listener.address: neither an IP address with a port (127.0.0.1:6432, [::1]:6432) nor a directory (/dir, /dir:port)"
+    );
+    assert!(
+        refused("'127.0.0.1:0'", "'0.0.0.0:6432'")
+            .starts_with("FILE:7: listener.address: 0.0.0.0:6432 is open")
+    );
+    assert_eq!(
+        refused("max_sessions", "max_session"),
+        "FILE:4: listener: unknown key; did you mean max_sessions?"
+    );
+    assert_eq!(refused("= 4", "= -4"), "FILE:4: listener.max_sessions: not a whole number from 0 up");
+    assert_eq!(refused("'2s'", "'0s'"), "FILE:5: listener.handshake_timeout: must be longer than zero");
+    let table = LISTENERS.replace("[[listener]]\naddress = ['", "[listener]\naddress = ['");
+    let table = &table[..table.rfind("[[listener]]").unwrap()];
+    assert_eq!(
+        complaint(load(table, &ROUTE, &[])),
+        "FILE:2: listener: expected a list of tables: each begins with [[listener]]"
+    );
+    let variable = load_route(&[], &[("LEASEHOLD_LISTENER_MAX_SESSIONS", "1")]).unwrap();
+    assert_eq!(variable.warnings.len(), 1, "it is said to be ignored");
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::error::{Allowed, ClientFacing, Ended};
+use crate::error::{Allowed, ClientFacing, Ended, Limited};
 
 /// An error of leasehold itself: always `FATAL`, with a SQLSTATE and fixed text.
 ///
@@ -82,21 +82,9 @@ impl From<ClientFacing> for Fatal {
                 (Code::InvalidAuthorizationSpecification, NOT_FROM.into(), None, Some(LIST_ADDRESSES))
             }
             ClientFacing::NotAllowed(allowed) => for_whom(allowed),
-            ClientFacing::RouteFull => {
-                (Code::TooManyConnections, TOO_MANY.into(), Some(OF_ROUTE), Some(CLOSE_SESSIONS))
-            }
-            ClientFacing::ProcessFull => {
-                (Code::TooManyConnections, TOO_MANY.into(), Some(OF_PROCESS), Some(CLOSE_SESSIONS))
-            }
-            ClientFacing::RouteTooFast => {
-                (Code::TooManyConnections, TOO_FAST.into(), Some(ROUTE_FAST), Some(POOL))
-            }
-            ClientFacing::ProcessTooFast => {
-                (Code::TooManyConnections, TOO_FAST.into(), Some(PROCESS_FAST), Some(POOL))
-            }
-            ClientFacing::TooManyHandshakes => {
-                (Code::TooManyConnections, HANDSHAKES.into(), None, Some(RAISE_HANDSHAKES))
-            }
+            ClientFacing::TooManySessions(whose) => beyond(whose, TOO_MANY, CLOSE_SESSIONS),
+            ClientFacing::TooManyLogins(whose) => beyond(whose, TOO_FAST, POOL),
+            ClientFacing::TooManyHandshakes(whose) => beyond(whose, HANDSHAKES, RAISE_HANDSHAKES),
             ClientFacing::DescriptorsKept => {
                 (Code::TooManyConnections, NO_DESCRIPTORS.into(), Some(KEPT), Some(RAISE_LIMIT))
             }
@@ -177,6 +165,20 @@ fn ended(why: Ended) -> (&'static str, &'static str, &'static str) {
     }
 }
 
+/// The parts of the error for a client that is beyond a limit.
+fn beyond(
+    whose: Limited,
+    message: &'static str,
+    hint: &'static str,
+) -> (SqlState, Cow<'static, str>, Option<&'static str>, Option<&'static str>) {
+    let detail = match whose {
+        Limited::Route => "The route has as many as it may.",
+        Limited::Listener => "This listener has as many as it may.",
+        Limited::Process => "The proxy has as many as it may.",
+    };
+    (SqlState::TooManyConnections, message.into(), Some(detail), Some(hint))
+}
+
 /// Truncates and escapes a name that a client sent, so that it fits on one line.
 fn shown(name: &[u8]) -> String {
     String::from_utf8_lossy(name).chars().take(SHOWN_CHARACTERS).flat_map(char::escape_debug).collect()
@@ -189,12 +191,8 @@ const NOT_FROM: &str = "connections from this address are not allowed";
 const LIST_ADDRESSES: &str = "allow_addresses lists the addresses that clients may connect from.";
 const NOT_FOR: &str = "the route is not for this client";
 const TOO_MANY: &str = "too many sessions";
-const OF_ROUTE: &str = "The route has as many sessions as it may.";
-const OF_PROCESS: &str = "The proxy has as many sessions as it may.";
 const CLOSE_SESSIONS: &str = "Close sessions, or raise max_sessions.";
 const TOO_FAST: &str = "too many logins in a second";
-const ROUTE_FAST: &str = "The route has begun as many as it may.";
-const PROCESS_FAST: &str = "The proxy has begun as many as it may.";
 const POOL: &str = "Keep connections in a pool, or raise logins_per_second.";
 const HANDSHAKES: &str = "too many clients have connected and not yet said what they want";
 const RAISE_HANDSHAKES: &str = "Try again in a moment, or raise max_handshakes.";
@@ -248,7 +246,7 @@ mod tests {
             ClientFacing::OtherDatabase { named: name() },
             ClientFacing::AddressNotAllowed,
             ClientFacing::NotAllowed(Allowed::Users),
-            ClientFacing::RouteFull,
+            ClientFacing::TooManySessions(Limited::Route),
             ClientFacing::DescriptorsKept,
             ClientFacing::NoCredential,
             ClientFacing::CredentialRefused,

@@ -12,7 +12,7 @@ use crate::error::ClientFacing;
 use crate::metrics::{self, LoginFailure};
 use crate::postgres::protocol::error_response;
 use crate::postgres::relay;
-use crate::session::Limits;
+use crate::session::Admission;
 use crate::socket::{Client, Peer, Progress, Unserved};
 
 /// Turns a client away in a task of its own. There are never many of them: when they are too many, the client that has
@@ -21,24 +21,25 @@ pub(crate) async fn turn_away(
     client: Client,
     peer: Peer,
     why: Unserved,
-    shared: &Arc<Shared>,
+    (shared, admission): (&Arc<Shared>, &Admission),
     span: tracing::Span,
 ) {
+    let within = admission.handshake_timeout(shared.limits.handshake_timeout).min(ASKED_WITHIN);
     let mut clients = shared.turned_away.lock().await;
-    clients.admit(peer, |progress| answer(client, why, Arc::clone(shared), progress).instrument(span)).await;
+    let answer = |progress| answer(client, why, within, Arc::clone(shared), progress).instrument(span);
+    clients.admit(peer, answer).await;
 }
 
-async fn answer(client: Client, why: Unserved, shared: Arc<Shared>, progress: Progress) {
-    let Limits { handshake_timeout, send_timeout, .. } = shared.limits;
+async fn answer(client: Client, why: Unserved, within: Duration, shared: Arc<Shared>, progress: Progress) {
+    let send_timeout = shared.limits.send_timeout;
     let acceptor = shared.acceptor.in_force();
-    let within = handshake_timeout.min(ASKED_WITHIN);
     match encryption::answer(client, acceptor.as_deref(), within, send_timeout).await {
         Ok((Request::Session(startup), mut client)) => {
             progress.answered();
             let user = startup.user();
             let (reason, facing) = match why {
                 Unserved::NoDescriptors => (LoginFailure::Limit, ClientFacing::DescriptorsKept),
-                Unserved::Handshakes => (LoginFailure::Limit, ClientFacing::TooManyHandshakes),
+                Unserved::Handshakes(whose) => (LoginFailure::Limit, ClientFacing::TooManyHandshakes(whose)),
                 Unserved::Address => (LoginFailure::Denied, ClientFacing::AddressNotAllowed),
             };
             match shared.routes().pick(user, startup.database().unwrap_or(user)) {

@@ -18,7 +18,7 @@ use crate::acceptor::Identity;
 use crate::clock;
 use crate::credentials::Guard;
 use crate::dial::Stream;
-use crate::error::ClientFacing;
+use crate::error::{ClientFacing, Limited};
 use crate::metrics::{self, Closed, LoginFailure};
 use crate::postgres::protocol::error_response;
 use crate::postgres::protocol::startup::StartupMessage;
@@ -26,7 +26,7 @@ use crate::postgres::relay::{self, Relay};
 use crate::postgres::upstream::UpstreamSession;
 use crate::session::audit::{self, Secured};
 use crate::session::registry::{self, Names};
-use crate::session::{Buffered, SessionPermit};
+use crate::session::{Admission, Buffered, SessionPermit};
 use crate::socket::Client;
 use crate::time::Time;
 use crate::traces::Span;
@@ -73,11 +73,13 @@ impl Rejected {
 const HUNG_UP: &str = "hung_up";
 
 impl Entry {
-    /// Finds the client's route and logs in for it. A client that hangs up meanwhile is not waited for.
+    /// Finds the client's route and logs in for it, if its listener has room. A client that hangs up meanwhile is not
+    /// waited for.
     pub(super) async fn log_in(
         client: &mut Buffered<Client>,
         startup: &StartupMessage,
         shared: &Shared,
+        admission: &Admission,
         span: &mut Span,
     ) -> Result<Self, Rejected> {
         let begun = clock::now();
@@ -85,7 +87,7 @@ impl Entry {
         span.text("route", route.credentials.name());
         let identity = client.stream.identity();
         check_access(&route, &client.stream, identity.as_ref())?;
-        let permits = take_permits(&route, shared)?;
+        let permits = take_permits(&route, shared, admission)?;
         let alike = (route.warm.most() > 0).then(|| Alike::of(startup, identity, &database)).flatten();
         let logging_in = log_in_or_take(&route, startup, alike.as_ref(), &database, shared);
         let outcome = tokio::select! {
@@ -278,23 +280,27 @@ fn check_access(route: &SessionRoute, client: &Client, identity: Option<&Identit
     })
 }
 
-/// Takes a permit of the route's limit, and one of the process's.
-fn take_permits(route: &SessionRoute, shared: &Shared) -> Result<(SessionPermit, SessionPermit), Rejected> {
+/// Takes a permit of the route's limit, and one of the listener's and the process's.
+fn take_permits(
+    route: &SessionRoute,
+    shared: &Shared,
+    admission: &Admission,
+) -> Result<(SessionPermit, SessionPermit), Rejected> {
     let full = |facing| refused(route, LoginFailure::Limit, facing);
     let now = clock::now();
-    if !route.login_rate.admit(now) {
-        return Err(full(ClientFacing::RouteTooFast));
+    // What one refuses counts for none behind it: a listener's flood takes no logins of the others, a route's none either.
+    let rates = [
+        (Limited::Listener, admission.login_rate()),
+        (Limited::Route, &route.login_rate),
+        (Limited::Process, &shared.login_rate),
+    ];
+    if let Some((whose, _)) = rates.into_iter().find(|(_, rate)| !rate.admit(now)) {
+        return Err(full(ClientFacing::TooManyLogins(whose)));
     }
-    if !shared.login_rate.admit(now) {
-        return Err(full(ClientFacing::ProcessTooFast));
-    }
-    let Some(of_route) = route.session_limit.take(route.max_sessions) else {
-        return Err(full(ClientFacing::RouteFull));
-    };
-    let Some(of_all) = shared.session_limit.take(shared.limits.max_sessions) else {
-        return Err(full(ClientFacing::ProcessFull));
-    };
-    Ok((of_route, of_all))
+    let sessions = |whose| full(ClientFacing::TooManySessions(whose));
+    let of_route = route.session_limit.take(route.max_sessions).map_err(sessions)?;
+    let of_listener = admission.begin_session().map_err(sessions)?;
+    Ok((of_route, of_listener))
 }
 
 /// Counts a client that the route refuses.

@@ -8,12 +8,13 @@ use tokio::time::sleep;
 
 use super::routes::Routes;
 use crate::acceptor::Acceptor;
+use crate::error::Limited;
 use crate::postgres::cancel::Cancels;
 use crate::postgres::console::Console;
 use crate::postgres::protocol::startup::StartupMessage;
 use crate::published::Published;
 use crate::session::end::Stop;
-use crate::session::{Limits, LoginRate, SessionLimit, SessionPermit, Sessions};
+use crate::session::{Admission, Limits, ListenerLimits, LoginRate, SessionLimit, Sessions};
 use crate::socket::descriptors::Descriptors;
 use crate::socket::{AllowedNetworks, Client, Connections};
 use crate::traces::{Kind, Span, Traces};
@@ -56,9 +57,9 @@ impl Shared {
             acceptor: Arc::default(),
             cancels: Arc::new(cancels),
             stop,
-            session_limit: SessionLimit::default(),
+            session_limit: SessionLimit::of(Limited::Process),
             login_rate: LoginRate::new(limits.logins_per_second),
-            handshakes: SessionLimit::default(),
+            handshakes: SessionLimit::of(Limited::Process),
             descriptors,
             allowed_networks: Arc::default(),
             open: Arc::default(),
@@ -80,10 +81,13 @@ impl Shared {
         &self.acceptor
     }
 
-    /// Takes a permit for a client's handshake; `None`: there are as many as may be.
+    /// What lets the clients of a listener in, within the limits of the process.
     #[must_use]
-    pub(crate) fn begin_handshake(&self) -> Option<SessionPermit> {
-        self.handshakes.take(self.limits.max_handshakes)
+    pub(crate) fn admission(&self, limits: ListenerLimits) -> Arc<Admission> {
+        let part = |whole: &SessionLimit, most| SessionLimit::of_listener(whole.clone(), most);
+        let handshakes = part(&self.handshakes, self.limits.max_handshakes);
+        let sessions = part(&self.session_limit, self.limits.max_sessions);
+        Arc::new(Admission::new(limits, handshakes, sessions))
     }
 
     /// From where clients may connect; from everywhere at first.
