@@ -202,6 +202,12 @@ impl Inner {
         let Some((id, asked)) = registered else {
             return part(session, guard).await;
         };
+        tracing::debug!(
+            route = self.credentials.name(),
+            lease.generation = guard.generation().number().get(),
+            upstream.pid = session.cancel.as_ref().map(|cancel| cancel.request().process_id),
+            "an upstream session is ready ahead of need"
+        );
         let left = self.wait(&mut session, &guard, asked, stop.clone()).await;
         let (session, guard) = match left {
             Left::Asked(give) => match give.send((session, guard)) {

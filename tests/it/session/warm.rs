@@ -1,6 +1,6 @@
 //! Sessions upstream that are logged in ahead of need.
 
-use crate::harness::{Builder, Frame, Raw, SOON, Scene, Spec, bench, eventually, key, same};
+use crate::harness::{Builder, Frame, Raw, SOON, Scene, Spec, bench, eventually, field, key, same};
 
 /// A route that keeps at most so many.
 async fn scene(warm: &str) -> Scene {
@@ -27,9 +27,17 @@ pub(super) async fn pids(scene: &Scene) -> Vec<i32> {
     scene.db.admin.value(&sql).await.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
-pub(super) async fn wait_for_pids(scene: &Scene, wanted: usize) -> Vec<i32> {
-    eventually(SOON, async || same(pids(scene).await.len(), wanted)).await;
-    pids(scene).await
+/// Waits until one session is ready ahead of need that is none of these clients'; its process. The server knows of it before
+/// leasehold has it ready.
+async fn wait_for_warm(scene: &Scene, clients: &[i32]) -> i32 {
+    eventually(SOON, async || {
+        let ready = scene.leasehold.log().messages("an upstream session is ready ahead of need");
+        let ready: Vec<_> = ready.iter().map(|line| field(line, "upstream.pid")).collect();
+        let mut there = pids(scene).await;
+        there.retain(|pid| ready.contains(&pid.to_string()) && !clients.contains(pid));
+        if let [one] = there[..] { Ok(one) } else { Err(there) }
+    })
+    .await
 }
 
 pub(super) async fn connect(scene: &Scene) -> (Raw, Vec<Frame>) {
@@ -48,9 +56,9 @@ pub(super) const EVERYTHING: &str = "SELECT name, setting, source FROM pg_settin
 async fn a_warm_session_cannot_be_told_from_a_fresh_one() {
     let scene = scene("1").await;
     let (mut fresh, said_to_fresh) = connect(&scene).await;
-    let before = wait_for_pids(&scene, 2).await;
+    let ready = wait_for_warm(&scene, &[]).await;
     let (mut warm, said_to_warm) = connect(&scene).await;
-    assert!(before.contains(&pid(&said_to_warm)), "it was logged in ahead of need");
+    assert_eq!(pid(&said_to_warm), ready, "it was logged in ahead of need");
 
     let without_key = |frames: &[Frame]| -> Vec<_> {
         frames.iter().filter(|frame| frame.tag != 'K').map(Frame::bytes).collect()
@@ -73,9 +81,9 @@ async fn each_serves_one_client_and_others_take_its_place() {
     let (_first, _) = connect(&scene).await;
     let mut served = Vec::new();
     for clients in 1..=3 {
-        let ready = wait_for_pids(&scene, 2).await;
+        let ready = wait_for_warm(&scene, &[]).await;
         let (raw, said) = connect(&scene).await;
-        assert!(ready.contains(&pid(&said)), "client {clients} found none");
+        assert_eq!(pid(&said), ready, "client {clients} found none");
         assert!(!served.contains(&pid(&said)), "client {clients} got one that was used");
         served.push(pid(&said));
         drop(raw);
@@ -87,9 +95,9 @@ async fn each_serves_one_client_and_others_take_its_place() {
 async fn clients_that_differ_get_fresh_sessions() {
     let scene = scene("1").await;
     let (_first, _) = connect(&scene).await;
-    let ready = wait_for_pids(&scene, 2).await;
+    let ready = wait_for_warm(&scene, &[]).await;
     let (mut other, said) = scene.raw_with(Raw::PROTOCOL_3_0, &[("application_name", "other")]).await;
-    assert!(!ready.contains(&pid(&said)));
+    assert_ne!(pid(&said), ready);
     let shown: Vec<u8> = other.query("SHOW application_name").await.iter().flat_map(Frame::bytes).collect();
     assert!(shown.windows(5).any(|word| word == b"other"), "{shown:?}");
 }
@@ -98,7 +106,7 @@ async fn clients_that_differ_get_fresh_sessions() {
 async fn a_rotation_ends_those_of_the_earlier_role_and_its_lease() {
     let scene = scene("2").await;
     let (client, _) = connect(&scene).await;
-    wait_for_pids(&scene, 2).await;
+    wait_for_warm(&scene, &[]).await;
     let earlier = scene.db.roles().await;
     drop(client);
     scene.rotate(&[]).await;
@@ -108,25 +116,21 @@ async fn a_rotation_ends_those_of_the_earlier_role_and_its_lease() {
         same((roles.len(), roles == earlier), (1, false))
     })
     .await;
-    let ready = wait_for_pids(&scene, 1).await;
+    let ready = wait_for_warm(&scene, &[]).await;
     let (_raw, said) = connect(&scene).await;
-    assert!(ready.contains(&pid(&said)), "the new role has as many");
+    assert_eq!(pid(&said), ready, "the new role has as many");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_the_server_has_ended_is_given_to_nobody() {
     let scene = scene("2").await;
-    let (_first, said) = connect(&scene).await;
-    let ready = wait_for_pids(&scene, 2).await;
-    for ended in ready.iter().filter(|ready| **ready != pid(&said)) {
-        scene.db.admin.value(&format!("SELECT pg_terminate_backend({ended})")).await;
-    }
-    eventually(SOON, async || {
-        let there = pids(&scene).await;
-        same((there.len(), there == ready), (2, false))
-    })
-    .await;
-    let (mut raw, _) = connect(&scene).await;
+    let (_first, _) = connect(&scene).await;
+    let ended = wait_for_warm(&scene, &[]).await;
+    scene.db.admin.value(&format!("SELECT pg_terminate_backend({ended})")).await;
+    eventually(SOON, async || same(pids(&scene).await.contains(&ended), false)).await;
+    wait_for_warm(&scene, &[]).await;
+    let (mut raw, said) = connect(&scene).await;
+    assert_ne!(pid(&said), ended);
     assert_eq!(raw.query("SELECT 1").await.last().map(|frame| frame.tag), Some('Z'));
 }
 
@@ -137,8 +141,9 @@ async fn they_give_way_where_the_server_has_no_more_connections() {
     let others = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'");
     let limit = admin.value(&others).await.parse::<u32>().unwrap() + 3;
     admin.batch_execute(&format!("ALTER DATABASE {name} CONNECTION LIMIT {limit}")).await.unwrap();
-    let mut clients = vec![connect(&scene).await.0, connect(&scene).await.0];
-    wait_for_pids(&scene, 3).await;
+    let [(first, said_to_first), (second, said_to_second)] = [connect(&scene).await, connect(&scene).await];
+    wait_for_warm(&scene, &[pid(&said_to_first), pid(&said_to_second)]).await;
+    let mut clients = vec![first, second];
     clients.push(scene.raw_with(Raw::PROTOCOL_3_0, &[("application_name", "third")]).await.0);
     let mut refused = scene.leasehold.connect_raw().await;
     let parameters = [("user", "app"), ("database", scene.db.name()), ("application_name", "fourth")];
@@ -150,7 +155,7 @@ async fn they_give_way_where_the_server_has_no_more_connections() {
 async fn they_hold_up_no_shutdown() {
     let mut scene = scene("2").await;
     let (client, _) = connect(&scene).await;
-    wait_for_pids(&scene, 2).await;
+    wait_for_warm(&scene, &[]).await;
     drop(client);
     assert!(scene.leasehold.stop().await.success());
     assert_eq!(scene.db.roles().await, [""; 0], "everything is given back");
