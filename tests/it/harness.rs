@@ -46,7 +46,7 @@ pub(crate) use identity::{Certificate, Issuer, TokenReview};
 pub(crate) use leasehold::{Builder, Leasehold, Log, field, leasehold};
 pub(crate) use memory::Memory;
 pub(crate) use pki::{Authority, Files};
-pub(crate) use postgres::{Database, Server, Session, connect};
+pub(crate) use postgres::{Database, Server, Session, connect, connect_within};
 pub(crate) use raw::{Frame, Raw, key, packet, startup_body, tags, without_place};
 pub(crate) use scene::Scene;
 pub(crate) use servers::bench;

@@ -244,7 +244,18 @@ pub(crate) struct Session {
 
 /// Logs in, without TLS.
 pub(crate) async fn connect(config: &Config) -> Result<Session, tokio_postgres::Error> {
-    let (client, connection) = soon("a login", config.connect(NoTls)).await?;
+    connect_within(config, SOON).await
+}
+
+/// The same for a login that takes its time.
+pub(crate) async fn connect_within(
+    config: &Config,
+    within: Duration,
+) -> Result<Session, tokio_postgres::Error> {
+    let Ok(connected) = tokio::time::timeout(within, config.connect(NoTls)).await else {
+        panic!("a login: not within {within:?}")
+    };
+    let (client, connection) = connected?;
     let end = tokio::spawn(connection);
     Ok(Session { client, end })
 }

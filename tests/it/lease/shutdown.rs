@@ -1,7 +1,5 @@
 //! The end of the process, and what it means for leases. The phases of a shutdown are in `process::stop`.
 
-use std::time::Duration;
-
 use reqwest::Method;
 
 use super::SOON;
@@ -78,7 +76,7 @@ async fn a_credential_under_way_at_sigterm_is_awaited_and_given_back() {
     let fault = vault.forwarder().await;
     let mut leasehold = backends.leasehold_through(&fault).start().await;
     leasehold.wait_ready().await;
-    slow.set(Mode::Delay(Duration::from_millis(100))).await;
+    slow.set(Mode::Blackhole).await;
     let rotating = tokio::spawn({
         let url = format!("http://{}/rotate", leasehold.listening("admin")[0]);
         async move {
@@ -93,9 +91,11 @@ async fn a_credential_under_way_at_sigterm_is_awaited_and_given_back() {
     let get = format!("GET /v1/{} ", setup.path);
     eventually(SOON, async || same(fault.handed_on(&get), 2)).await;
 
-    assert_eq!(leasehold.stop().await.code(), Some(0));
-
+    leasehold.sigterm();
+    leasehold.wait_log("shutdown requested").await;
     slow.set(Mode::Pass).await;
+
+    assert_eq!(leasehold.wait_exit().await.code(), Some(0));
     assert!(!rotating.await.unwrap().is_ok_and(|status| status.is_success()));
     gone(vault, setup, db).await;
 }

@@ -123,6 +123,7 @@ async fn an_audit_file_that_cannot_be_opened_again_loses_no_line_and_is_tried_ag
     session().await;
     session().await;
     until_lines(&moved, 4).await;
+    leasehold.wait_log("audit_file cannot be opened again").await;
     let failed = leasehold.log().messages("audit_file cannot be opened again").len();
     assert_eq!(failed, 1, "it is said once");
 
