@@ -56,7 +56,7 @@ async fn what_happened_before_it_was_opened_is_there() {
 async fn it_says_that_vault_is_sealed_until_when_that_is_no_outage_and_then_that_it_is_one() {
     let vault = bench().own_vault(Storage::Raft).await;
     let db = bench().postgres().await.database().await;
-    let backends = Backends::of(db, vault, Spec::new("app").ttl("20s", "24h")).await;
+    let backends = Backends::of(db, vault, Spec::new("app").ttl("28s", "24h")).await;
     let leasehold = backends.leasehold().flag("--vault-client-timeout", "2s").start().await;
     leasehold.wait_ready().await;
     let mut browser = Browser::start(1180, 900).await;

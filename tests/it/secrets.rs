@@ -161,7 +161,7 @@ fn lossy(bytes: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_any_log_metric_status_error_or_client_message_of_a_whole_story() {
-    let backends = Forwarded::new(Spec::new("app").ttl("12s", "1h")).await;
+    let backends = Forwarded::new(Spec::new("app").ttl("24s", "1h")).await;
     let to_postgres = Fault::before(&backends.db.server.addr()).await;
     let memory = Memory::new();
     let collector = Collector::start(None).await;
@@ -287,7 +287,7 @@ async fn leases(stage: &mut Stage, leasehold: &Leasehold) {
     let name = stage.db.name().to_owned();
     let old = leasehold.connect("app", &name).await;
     stage.command(leasehold, &["rotate"]).await;
-    eventually(SOON * 2, async || {
+    eventually(SOON * 4, async || {
         same(leasehold.metrics().await.get("renewals_total", &[("outcome", "ok")]) >= 2.0, true)
     })
     .await;
@@ -307,7 +307,7 @@ async fn failures(stage: &mut Stage, leasehold: &Leasehold) {
     let name = stage.db.name().to_owned();
     stage.vault.delete(&format!("{}/roles/app", stage.setup.mount())).await;
     stage.command(leasehold, &["rotate"]).await;
-    stage.backends.retune("12s", "1h").await;
+    stage.backends.retune("24s", "1h").await;
     let secret_id = std::fs::read_to_string(stage.setup.secret_id_file()).unwrap();
     std::fs::write(stage.setup.secret_id_file(), "00000000-wrong-secret-id-000000000000").unwrap();
     stage.command(leasehold, &["rotate"]).await;

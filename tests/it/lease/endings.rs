@@ -84,6 +84,8 @@ async fn a_lease_revoked_by_hand_is_replaced_once_and_no_new_login_fails() {
         assert_eq!(session.ended().await.as_deref(), Some("57P01"));
     }
     assert_eq!(vault.leases(&setup.path).await.len(), 1);
+    // They are counted a moment after their clients have heard of it.
+    leasehold.until_metric(SOON, "sessions_closed_total", &[("cause", "revoked")], 2.0).await;
     let metrics = leasehold.metrics().await;
     assert_eq!(metrics.get("vault_requests_total", &[("operation", "issue")]), 2.0);
     assert_eq!(metrics.get("vault_requests_total", &[("operation", "renew")]), 1.0, "one check for all");
@@ -148,11 +150,11 @@ async fn short_token(vault: &Vault, setup: &Setup, ttl: &str) -> String {
 async fn a_token_file_that_is_renewed_in_time_carries_every_login_over() {
     // The file is looked at again between a twelfth and two thirds of its life. The rest is enough for a new file to be
     // written and seen.
-    const FIRST: Duration = Duration::from_secs(21);
+    const FIRST: Duration = Duration::from_secs(40);
     let backends = Backends::new(Spec::new("app")).await;
     let Backends { db, vault, setup } = &backends;
     let file = bench().directory().await.join("token");
-    std::fs::write(&file, short_token(vault, setup, "21s").await).unwrap();
+    std::fs::write(&file, short_token(vault, setup, "40s").await).unwrap();
     let leasehold = backends
         .without_login()
         .path(&setup.path)

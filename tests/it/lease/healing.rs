@@ -29,7 +29,7 @@ async fn a_role_dropped_behind_vaults_back_is_replaced_at_the_next_login() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_that_fails_for_a_dropped_group_ends_no_session_before_its_lease() {
-    let backends = Backends::new(Spec::new("app").ttl("20s", "1h")).await;
+    let backends = Backends::new(Spec::new("app").ttl("40s", "1h")).await;
     let Backends { db, vault, setup } = &backends;
     let group = format!("{}_readers", db.name());
     let renew = json!({"renew_statements": [format!("GRANT {group} TO \"{{{{name}}}}\"")]});
@@ -38,8 +38,10 @@ async fn a_renewal_that_fails_for_a_dropped_group_ends_no_session_before_its_lea
     leasehold.wait_ready().await;
     let session = leasehold.connect("app", db.name()).await;
     let user = session.user().await;
+    // It is not drained, and lasts to the hard close.
+    session.batch_execute("BEGIN").await.unwrap();
 
-    leasehold.until_metric(SOON * 2, "renewals_total", &[("outcome", "terminal")], 1.0).await;
+    leasehold.until_metric(SOON * 4, "renewals_total", &[("outcome", "terminal")], 1.0).await;
 
     leasehold.wait_log("SQLSTATE 42704").await;
     let new = eventually(SOON, async || {
@@ -53,7 +55,7 @@ async fn a_renewal_that_fails_for_a_dropped_group_ends_no_session_before_its_lea
     assert_eq!(metrics.get("rotations_total", &[("reason", "capped")]), 1.0);
     assert_eq!(metrics.get("sessions_closed_total", &[("cause", "revoked")]), 0.0);
     // The renewal that failed may have been an early one.
-    let ended = session.ended_within(Duration::from_secs(30)).await;
+    let ended = session.ended_within(Duration::from_secs(50)).await;
     assert_eq!(ended.as_deref(), Some("57P01"));
     assert_eq!(leasehold.metrics().await.get("sessions_closed_total", &[("cause", "revoked")]), 0.0);
 }
@@ -142,7 +144,7 @@ async fn a_refused_login_waits_for_a_rotation_that_is_under_way() {
 async fn a_renewal_that_fails_as_vault_cannot_reach_postgres_is_tried_again() {
     let db = bench().postgres().await.database().await;
     let way = Fault::before(&db.server.addr()).await;
-    let spec = Spec::new("app").ttl("20s", "1h").database_addr(&way.addr().to_string());
+    let spec = Spec::new("app").ttl("40s", "1h").database_addr(&way.addr().to_string());
     let backends = Backends::with_database(db, spec).await;
     let Backends { db, .. } = &backends;
     let leasehold = backends.leasehold().start().await;
@@ -151,11 +153,13 @@ async fn a_renewal_that_fails_as_vault_cannot_reach_postgres_is_tried_again() {
     let user = session.user().await;
     way.set(Mode::Refuse).await;
     way.cut();
-    leasehold.until_metric(SOON * 2, "renewals_total", &[("outcome", "failed")], 1.0).await;
+    // On a busy machine the first one has come before that.
+    let before = leasehold.metrics().await.get("renewals_total", &[("outcome", "ok")]);
+    leasehold.until_metric(SOON * 6, "renewals_total", &[("outcome", "failed")], 1.0).await;
 
     way.set(Mode::Pass).await;
 
-    leasehold.until_metric(SOON, "renewals_total", &[("outcome", "ok")], 1.0).await;
+    leasehold.until_metric(SOON * 2, "renewals_total", &[("outcome", "ok")], before + 1.0).await;
     assert_eq!(session.user().await, user);
     let metrics = leasehold.metrics().await;
     assert_eq!(metrics.get("renewals_total", &[("outcome", "terminal")]), 0.0);
@@ -164,7 +168,7 @@ async fn a_renewal_that_fails_as_vault_cannot_reach_postgres_is_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_deleted_in_vault_leaves_its_credential_to_its_end_and_a_new_one_heals() {
-    let mut backends = Backends::new(Spec::new("app").ttl("20s", "1h")).await;
+    let mut backends = Backends::new(Spec::new("app").ttl("40s", "1h")).await;
     let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
     let logins = Logins::through(&leasehold, &backends.db);
@@ -172,14 +176,15 @@ async fn a_role_deleted_in_vault_leaves_its_credential_to_its_end_and_a_new_one_
     let user = session.user().await;
     backends.vault.delete(&format!("{}/roles/app", backends.setup.mount())).await;
 
-    leasehold.until_metric(SOON * 2, "issuances_total", &[("outcome", "refused")], 1.0).await;
+    leasehold.until_metric(SOON * 4, "issuances_total", &[("outcome", "refused")], 1.0).await;
     assert_eq!(session.user().await, user, "the lease has life left");
-    backends.retune("20s", "1h").await;
+    backends.retune("40s", "1h").await;
 
-    leasehold.until_metric(SOON, "rotations_total", &[("reason", "capped")], 1.0).await;
+    // It is asked for again within a third of what the lease has left.
+    leasehold.until_metric(SOON * 2, "rotations_total", &[("reason", "capped")], 1.0).await;
     logins.all_succeeded().await;
     // It may have been renewed for the last time just before the role was deleted.
-    let ended = session.ended_within(Duration::from_secs(30)).await;
+    let ended = session.ended_within(Duration::from_secs(50)).await;
     assert_eq!(ended.as_deref(), Some("57P01"));
 }
 
@@ -210,7 +215,7 @@ async fn leases_revoked_again_and_again_do_not_flood_vault() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_token_takes_its_generation_along_and_a_fresh_login_heals() {
-    let backends = Backends::new(Spec::new("app").token(json!({"token_period": "10s"}))).await;
+    let backends = Backends::new(Spec::new("app").token(json!({"token_period": "24s"}))).await;
     let Backends { db, vault, setup } = &backends;
     let leasehold = backends.leasehold().start().await;
     leasehold.wait_ready().await;
@@ -229,7 +234,7 @@ async fn a_dead_token_takes_its_generation_along_and_a_fresh_login_heals() {
     }
 
     // Nobody logs in: its next renewal finds it dead.
-    assert_eq!(idle.ended().await.as_deref(), Some("57P01"));
+    assert_eq!(idle.ended_within(SOON * 3).await.as_deref(), Some("57P01"));
     leasehold.wait_ready().await;
     let user = leasehold.connect("app", db.name()).await.user().await;
     eventually(SOON, async || same(db.roles().await, [user.clone()])).await;
@@ -244,12 +249,19 @@ fn list() -> reqwest::Method {
 async fn a_lease_too_short_to_be_of_use_is_given_back_and_asked_for_with_back_off() {
     let backends = Backends::new(Spec::new("app").ttl("4s", "4s").policy(Spec::MAY_REVOKE)).await;
     let Backends { db, .. } = &backends;
+    let began = Instant::now();
     let leasehold = backends.leasehold().start().await;
 
-    leasehold.until_metric(SOON, "revocations_total", &[("outcome", "lease")], 3.0).await;
+    let asked = eventually(SOON * 2, async || {
+        let metrics = leasehold.metrics().await;
+        let given_back = metrics.get("revocations_total", &[("outcome", "lease")]);
+        if given_back >= 3.0 { Ok(metrics.get("issuances_total", &[])) } else { Err(given_back) }
+    })
+    .await;
 
-    let asked = leasehold.metrics().await.get("issuances_total", &[]);
-    assert!(asked <= 4.0, "{asked} issuances in the first seconds");
+    // The second comes after 0.375 s at the earliest, the third 0.75 s and the fourth 1.5 s behind it.
+    let least = asked - 2.0;
+    assert!(began.elapsed().as_secs_f64() >= least, "{asked} issuances in {:?}", began.elapsed());
     assert_eq!(leasehold.http("/readyz").await.status, 503);
     eventually(SOON, async || {
         let left = db.roles().await.len();

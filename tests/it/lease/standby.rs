@@ -34,8 +34,11 @@ async fn the_runway_is_two_thirds_of_a_lease_with_one_and_a_third_without() {
     with.until_metric(SOON * 7, "renewals_total", &[("outcome", "ok")], 3.0).await;
 
     let mut shortest = [f64::MAX; 2];
-    let until = Instant::now() + Duration::from_secs(30);
-    while Instant::now() < until {
+    let began = Instant::now();
+    // More than a period; and where the machine stands still while the runway is at its shortest, another one.
+    while began.elapsed() < Duration::from_secs(30)
+        || shortest[1] >= 37.0 * 0.45 && began.elapsed() < Duration::from_secs(90)
+    {
         for (shortest, leasehold) in shortest.iter_mut().zip([&with, &without]) {
             let runway = leasehold.metrics().await.get("lease_runway_seconds", &[]);
             *shortest = shortest.min(runway);
@@ -82,8 +85,8 @@ async fn a_lease_revoked_while_vault_is_away_costs_no_login_with_one_and_all_of_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn capped_leases_are_followed_by_what_stands_by_and_nobody_notices() {
-    // The first renewal, after 8 s, is granted 8 s.
-    let backends = Backends::new(Spec::new("app").ttl("15s", "16s")).await;
+    // A renewal after 18 s is granted 14 s.
+    let backends = Backends::new(Spec::new("app").ttl("30s", "32s")).await;
     let Backends { db, .. } = &backends;
     let mut leasehold = start(backends.leasehold(), true).await;
     wait_standby(&leasehold).await;
@@ -92,7 +95,7 @@ async fn capped_leases_are_followed_by_what_stands_by_and_nobody_notices() {
     assert_eq!(states, ["current", "standby"]);
     let logins = Logins::through(&leasehold, db);
 
-    leasehold.until_metric(SOON * 4, "rotations_total", &[("reason", "standby")], 3.0).await;
+    leasehold.until_metric(SOON * 9, "rotations_total", &[("reason", "standby")], 3.0).await;
 
     logins.all_succeeded().await;
     let metrics = leasehold.metrics().await;

@@ -74,9 +74,9 @@ async fn recorded(scrape: impl AsyncFn() -> String, story: impl Future<Output = 
     samples
 }
 
-/// A lease of 20 s, a renewal, a rotation; then Vault refuses connections until the lease has ended under a transaction.
+/// A lease of a minute, a renewal, a rotation; then Vault refuses connections until the lease has ended under a transaction.
 async fn healthy_then_without_vault() -> (Vec<String>, Vec<String>) {
-    let backends = Backends::new(Spec::new("app").ttl("20s", "1h")).await;
+    let backends = Backends::new(Spec::new("app").ttl("60s", "1h")).await;
     let Backends { db, vault, .. } = &backends;
     let fault = vault.forwarder().await;
     let leasehold = backends.leasehold_through(&fault).start().await;
@@ -84,7 +84,7 @@ async fn healthy_then_without_vault() -> (Vec<String>, Vec<String>) {
     let scrape = async || leasehold.http("/metrics").await.text;
     let healthy = recorded(&scrape, async {
         leasehold.connect("app", db.name()).await.close().await;
-        leasehold.until_metric(SOON * 2, "renewals_total", &[("outcome", "ok")], 1.0).await;
+        leasehold.until_metric(SOON * 5, "renewals_total", &[("outcome", "ok")], 1.0).await;
         leasehold.rotate().await;
         leasehold.until_metric(SOON, "revocations_total", &[], 1.0).await;
     });
@@ -94,7 +94,7 @@ async fn healthy_then_without_vault() -> (Vec<String>, Vec<String>) {
         session.batch_execute("BEGIN").await.unwrap();
         fault.set(Mode::Refuse).await;
         fault.cut();
-        leasehold.until_metric(SOON * 3, "sessions_closed_total", &[("cause", "lease_end")], 1.0).await;
+        leasehold.until_metric(SOON * 7, "sessions_closed_total", &[("cause", "lease_end")], 1.0).await;
         eventually(SOON, async || same(leasehold.metrics().await.get("route_ready", &[]), 0.0)).await;
     });
     (healthy, away.await)

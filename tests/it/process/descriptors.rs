@@ -12,8 +12,9 @@ const TOLD: &str = "the proxy has no file descriptors left";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_low_limit_clients_are_turned_away_and_no_lease_ends() {
-    // Used for ten seconds at the most, if it is not renewed.
-    let spec = Spec::new("app").ttl("12s", "1h");
+    // Used for 21 s, if it is not renewed. Renewals are 12.6 s apart at least, the first excepted.
+    let spec = Spec::new("app").ttl("24s", "1h");
+    let began = Instant::now();
     let scene = Scene::with(&bench().postgres().await, spec, |builder, db| {
         Builder::upstream(builder, db).limit_files(64)
     })
@@ -30,12 +31,11 @@ async fn with_a_low_limit_clients_are_turned_away_and_no_lease_ends() {
     }
     assert!((8..=20).contains(&sessions.len()), "{} got in", sessions.len());
     let user = sessions[0].user().await;
-    let began = Instant::now();
 
-    let renewed = async || scene.leasehold.metrics().await.get("renewals_total", &[("outcome", "ok")]) >= 4.0;
-    eventually(SOON * 5, async || same(renewed().await, true)).await;
+    let renewed = async || scene.leasehold.metrics().await.get("renewals_total", &[("outcome", "ok")]) >= 3.0;
+    eventually(SOON * 8, async || same(renewed().await, true)).await;
 
-    assert!(began.elapsed() > Duration::from_secs(12), "longer than a lease");
+    assert!(began.elapsed() > Duration::from_secs(24), "longer than a lease");
     for session in &sessions {
         assert_eq!(session.user().await, user);
     }
@@ -57,7 +57,9 @@ async fn with_a_low_limit_clients_are_turned_away_and_no_lease_ends() {
 async fn clients_that_say_nothing_count_and_keep_no_probe_and_no_command_waiting() {
     let backends = Backends::new(Spec::new("app")).await;
     let Backends { db, .. } = &backends;
-    let leasehold = backends.leasehold().limit_files(64).start().await;
+    // Those that say nothing keep their places for as long as this takes.
+    let builder = backends.leasehold().limit_files(64);
+    let leasehold = builder.flag("--limits-handshake-timeout", "5m").start().await;
     leasehold.wait_ready().await;
     let (mut running, frames) = Raw::login(leasehold.addr(), "app", db.name()).await;
     let cancel = key(&frames);

@@ -174,11 +174,11 @@ async fn a_flood_of_cancel_requests_takes_none_from_another_source() {
     }
 }
 
-/// `FLOOD_SECONDS` is the lease's maximum, 60 if it is not set.
+/// `FLOOD_SECONDS` is the lease's maximum, 90 if it is not set.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_is_renewed_to_its_end_while_crowds_use_up_the_descriptors() {
-    let most: u64 = std::env::var("FLOOD_SECONDS").map_or(60, |seconds| seconds.parse().unwrap());
-    let spec = Spec::new("app").ttl("20s", &format!("{most}s"));
+    let most: u64 = std::env::var("FLOOD_SECONDS").map_or(90, |seconds| seconds.parse().unwrap());
+    let spec = Spec::new("app").ttl("30s", &format!("{most}s"));
     let began = Instant::now();
     let scene = Scene::with(&bench().postgres().await, spec, |builder, db| {
         Builder::upstream(builder, db).limit_files(64)
@@ -203,11 +203,11 @@ async fn a_lease_is_renewed_to_its_end_while_crowds_use_up_the_descriptors() {
 
     let ended = session.ended().await;
     assert_eq!(ended.or(said).as_deref(), Some("57P01"));
-    // Its hard close is three seconds before the lease's end, and a drain at most two more.
+    // Its hard close is three seconds before the lease's end, and a drain at most three more.
     assert!(began.elapsed() > Duration::from_secs(most - 10), "{:?}", began.elapsed());
     let metrics = leasehold.metrics().await;
     let renewals = |outcome| metrics.get("renewals_total", &[("outcome", outcome)]);
-    assert!(renewals("ok") >= (most / 20) as f64, "{}", renewals("ok"));
+    assert!(renewals("ok") >= (most / 30) as f64, "{}", renewals("ok"));
     assert_eq!((renewals("failed"), metrics.get("issuances_total", &[("outcome", "failed")])), (0.0, 0.0));
     assert_eq!(metrics.get("login_failures_total", &[("reason", "no_credential")]), 0.0);
     assert!(metrics.get("login_failures_total", &[("reason", "limit")]) > 0.0, "clients were turned away");

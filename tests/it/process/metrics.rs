@@ -6,7 +6,7 @@ use crate::harness::{Backends, SOON, Spec, eventually, same};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_documented_and_there_after_a_story_with_labels_of_enums_alone() {
-    let backends = Backends::new(Spec::new("app").ttl("12s", "1h").policy(Spec::MAY_REVOKE)).await;
+    let backends = Backends::new(Spec::new("app").ttl("24s", "1h").policy(Spec::MAY_REVOKE)).await;
     let Backends { db, .. } = &backends;
     let leasehold = backends.leasehold().flag("--limits-replica-grace", "1s").start().await;
     leasehold.wait_ready().await;
@@ -19,7 +19,7 @@ async fn every_metric_is_documented_and_there_after_a_story_with_labels_of_enums
     rubbish.until("E").await;
     assert!(leasehold.try_connect("app", "no_such_database").await.is_err());
     // Renewals of both; then the old one is left and given back; then the new one's role loses its password.
-    eventually(SOON * 2, async || {
+    eventually(SOON * 4, async || {
         same(leasehold.metrics().await.get("renewals_total", &[("outcome", "ok")]) >= 2.0, true)
     })
     .await;

@@ -69,7 +69,7 @@ async fn what_is_in_use_rests_in_locked_memory() {
     assert!(status.contains("VmLck:\t      64 kB\n"), "{status}");
     for secret in secrets.tokens.iter().chain(&secrets.passwords) {
         // The connection to Vault, which has another copy, is closed after some seconds.
-        eventually(SOON, async || {
+        eventually(SOON * 3, async || {
             let regions = memory(&leasehold).unwrap();
             let locked = |region: &&Region| region.is_locked;
             let in_locked: usize =
@@ -131,7 +131,7 @@ async fn client_key(db: &Database, password: &str) -> Vec<u8> {
 /// Waits until it is nowhere in memory. A connection to Vault that is kept for some seconds may hold it for as long, and SCRAM's
 /// keys are forgotten at the next login.
 async fn gone(leasehold: &Leasehold, database: &str, what: &str, secret: &[u8]) {
-    eventually(SOON, async || {
+    eventually(SOON * 3, async || {
         drop(leasehold.connect("app", database).await);
         same((what, count(leasehold, secret)), (what, 0))
     })

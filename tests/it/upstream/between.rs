@@ -145,7 +145,7 @@ async fn through_somebody(routes: &[(&str, &str)]) -> (Backends, Between, Leaseh
     };
     let toml: String = routes.iter().map(route).collect();
     let builder = leasehold().approle(&backends.setup).vault(&backends.vault).config_toml(&toml);
-    let leasehold = builder.flag("--limits-login-wait", "3s").start().await;
+    let leasehold = builder.flag("--limits-login-wait", "9s").start().await;
     for (route, _) in routes {
         leasehold.wait_ready_route(route).await;
     }

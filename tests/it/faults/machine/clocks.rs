@@ -21,10 +21,10 @@ async fn a_wall_clock_an_hour_wrong_that_jumps_both_ways_changes_no_renewal_and_
     let clock = WallClock::off_by(HOUR).await;
     let jump = [-HOUR, HOUR];
 
-    // Of use for 9 s from the moment it was asked for. One is renewed after 6 s at the latest, the other cannot be.
-    let backends = Backends::new(Spec::new("app").ttl("12s", "1h")).await;
+    // Of use for 21 s from the moment it was asked for. One is renewed after 14 s at the latest, the other cannot be.
+    let backends = Backends::new(Spec::new("app").ttl("24s", "1h")).await;
     let Backends { db, setup: renewed, .. } = &backends;
-    let capped = backends.another(Spec::new("app").ttl("12s", "12s")).await;
+    let capped = backends.another(Spec::new("app").ttl("24s", "24s")).await;
     let run = async |setup| {
         let begun = Instant::now();
         let leasehold = backends.without_login().login(setup).wall_clock(&clock).start().await;
@@ -41,13 +41,13 @@ async fn a_wall_clock_an_hour_wrong_that_jumps_both_ways_changes_no_renewal_and_
     open.batch_execute("BEGIN").await.unwrap();
 
     let closing = async {
-        assert_eq!(open.ended_within(SOON * 3).await.as_deref(), Some("57P01"));
+        assert_eq!(open.ended_within(SOON * 5).await.as_deref(), Some("57P01"));
         // Not before it has to: Vault rounds what it says at the renewal in between to whole seconds.
-        assert!(begun.elapsed() >= Duration::from_secs(8), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() >= Duration::from_secs(20), "{:?}", begun.elapsed());
     };
     let jumping = async {
         for (renewals, to) in (1..=3).zip(jump.iter().cycle()) {
-            eventually(SOON, async || {
+            eventually(SOON * 3, async || {
                 let metrics = renewing.metrics().await;
                 same(metrics.get("renewals_total", &[("outcome", "ok")]) >= f64::from(renewals), true)
             })
@@ -64,7 +64,7 @@ async fn a_wall_clock_an_hour_wrong_that_jumps_both_ways_changes_no_renewal_and_
     assert_eq!(metrics.get("renewals_total", &[]), metrics.get("renewals_total", &[("outcome", "ok")]));
     assert_eq!(renewing.http("/readyz").await.status, 200);
     let runway = metrics.get("lease_runway_seconds", &[]);
-    assert!((0.0..=9.0).contains(&runway), "{runway}");
+    assert!((0.0..=21.0).contains(&runway), "{runway}");
     let metrics = ending.metrics().await;
     assert_eq!(metrics.get("sessions_closed_total", &[("cause", "lease_end")]), 1.0);
     assert_eq!(metrics.get("rotations_total", &[]), metrics.get("rotations_total", &[("reason", "capped")]));
