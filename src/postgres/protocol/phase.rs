@@ -261,6 +261,8 @@ impl<const ROOM: usize> Phase<ROOM> {
 ///         ErrorResponse                           any ─── too much, or unknown ───▶ Lost
 /// ```
 ///
+/// An ErrorResponse in CopyIn goes straight on to Skipping if no Sync was sent.
+///
 /// COPY TO STDOUT and replication need no mode: the Query or Execute stays at the front until they end.
 #[derive(Clone, Copy, Debug, Default)]
 enum Mode {
