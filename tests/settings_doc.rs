@@ -98,7 +98,9 @@ const RUN_TABLE: &str = "\
 ";
 
 fn is_setting(argument: &Arg) -> bool {
-    argument.get_long().is_some_and(|long| leasehold::settings().any(|setting| setting.flag() == long))
+    // `sessions --user` is a flag of its own, and has no variable.
+    let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    leasehold::settings().any(|setting| help.contains(&format!("[env: {}]", setting.variable())))
 }
 
 /// Which settings a command takes beside its own arguments.

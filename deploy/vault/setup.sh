@@ -23,6 +23,13 @@ bao=${BAO:-$(command -v bao || command -v vault || true)}
 command -v psql >/dev/null || { echo "setup: psql is not on the PATH" >&2; exit 1; }
 
 database=${APP_DATABASE:-myapp}
+# Before PostgreSQL's user gets another password: does Vault answer, and may this token tell it that password?
+mounts=$("$bao" secrets list -format=json)
+may=$("$bao" token capabilities "database/config/$database")
+case $may in
+*root* | *update*) ;;
+*) echo "setup: this token may not write database/config/$database in Vault" >&2; exit 1 ;;
+esac
 default_ttl=${DEFAULT_TTL:-1h} max_ttl=${MAX_TTL:-24h}
 
 # 1. PostgreSQL. The password lives until rotate-root below; then only Vault knows it. It goes by standard input, as
@@ -32,7 +39,6 @@ vault_password=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
     PGDATABASE=${PGDATABASE:-postgres} psql -qX -v "database=$database" -f -
 
 # 2. The engine and its connection.
-mounts=$("$bao" secrets list -format=json)
 [[ $mounts == *'"database/"'* ]] || "$bao" secrets enable database >/dev/null
 printf '%s' "$vault_password" | "$bao" write database/config/"$database" \
     plugin_name=postgresql-database-plugin \

@@ -5,8 +5,10 @@
 
 use std::ffi::OsString;
 
-use clap::Error;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, CommandFactory as _, Error};
+
+use crate::config::Cli;
 
 /// The text for stderr. `None`: it is help or the version, which clap prints. `arguments`: those behind the program's
 /// name.
@@ -16,11 +18,14 @@ pub(super) fn text(error: &Error, arguments: &[OsString]) -> Option<String> {
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => return None,
         ErrorKind::UnknownArgument => {
-            let place = place(error, ContextKind::InvalidArg, arguments);
-            format!("{place} is unknown{}", meant(error, ContextKind::SuggestedArg))
+            let position = position(error, ContextKind::InvalidArg, arguments);
+            match position.and_then(|position| detached(position, arguments)) {
+                Some(flag) => format!("{flag}: {EQUALS}"),
+                None => format!("{} is unknown{}", place(position), meant(error, ContextKind::SuggestedArg)),
+            }
         }
         ErrorKind::InvalidSubcommand => {
-            let place = place(error, ContextKind::InvalidSubcommand, arguments);
+            let place = place(position(error, ContextKind::InvalidSubcommand, arguments));
             format!("{place} is not a command{}", meant(error, ContextKind::SuggestedSubcommand))
         }
         ErrorKind::InvalidUtf8 => "an argument is not text in UTF-8".to_owned(),
@@ -36,7 +41,7 @@ fn reason(kind: ErrorKind, error: &Error) -> String {
         ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
             std::error::Error::source(error).map_or_else(|| "needs a value".to_owned(), ToString::to_string)
         }
-        ErrorKind::NoEquals => "its value is written behind an equals sign".to_owned(),
+        ErrorKind::NoEquals => EQUALS.to_owned(),
         ErrorKind::TooManyValues => "has a value too many".to_owned(),
         ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => "needs a value".to_owned(),
         ErrorKind::ArgumentConflict => "can be there only once".to_owned(),
@@ -54,9 +59,24 @@ fn own_flag(error: &Error) -> &str {
     }
 }
 
-/// Which of the arguments is in question, by its number, since it is not shown.
-fn place(error: &Error, kind: ContextKind, arguments: &[OsString]) -> String {
-    let Some(ContextValue::String(found)) = error.get(kind) else { return "an argument".to_owned() };
+/// The flag in front of the argument at this position, if that is its value and should be behind an equals sign.
+fn detached(position: usize, arguments: &[OsString]) -> Option<String> {
+    let before = arguments.get(position.checked_sub(1)?)?.to_str()?;
+    let long = before.strip_prefix("--")?;
+    let command = Cli::command();
+    let mut flags = command.get_subcommands().flat_map(Command::get_arguments);
+    flags.find(|flag| flag.is_require_equals_set() && flag.get_long() == Some(long))?;
+    Some(before.to_owned())
+}
+
+/// An argument by its number, since it is not shown.
+fn place(position: Option<usize>) -> String {
+    position.map_or_else(|| "an argument".to_owned(), |position| format!("argument {}", position + 1))
+}
+
+/// Which of the arguments is in question.
+fn position(error: &Error, kind: ContextKind, arguments: &[OsString]) -> Option<usize> {
+    let Some(ContextValue::String(found)) = error.get(kind) else { return None };
     let is = |argument: &OsString| {
         let text = argument.to_string_lossy();
         // `--flag` of `--flag=value`, `-x` of `-xyz`.
@@ -64,10 +84,7 @@ fn place(error: &Error, kind: ContextKind, arguments: &[OsString]) -> String {
             rest.is_empty() || (rest.starts_with('=') && found.starts_with("--")) || found.len() == 2
         })
     };
-    match arguments.iter().position(is) {
-        Some(position) => format!("argument {}", position + 1),
-        None => "an argument".to_owned(),
-    }
+    arguments.iter().position(is)
 }
 
 /// The word of ours that clap thinks was meant.
@@ -81,12 +98,13 @@ fn meant(error: &Error, kind: ContextKind) -> String {
     word.map_or_else(String::new, |word| format!("; did you mean {word}?"))
 }
 
+const EQUALS: &str = "its value is written behind an equals sign";
+
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::config::Cli;
 
     fn said(arguments: &[&str]) -> String {
         let words = ["leasehold"].iter().chain(arguments);
@@ -123,6 +141,11 @@ mod tests {
         assert!(said(&["run", "hvs.x"]).starts_with("error: argument 2 is unknown\n"));
         assert!(said(&["runn"]).starts_with("error: argument 1 is not a command; did you mean run?\n"));
         assert!(said(&["rotat"]).starts_with("error: argument 1 is not a command; did you mean rotate?\n"));
+        let detached = said(&["rotate", "app", "--drain", "5s"]);
+        assert!(
+            detached.starts_with("error: --drain: its value is written behind an equals sign\n"),
+            "{detached}"
+        );
         assert!(said(&["run", "--lazy=x"]).starts_with("error: --lazy[=<BOOL>]: neither true nor false\n"));
     }
 }

@@ -43,14 +43,16 @@ fn taken(address: SocketAddr, flag: &str, error: &io::Error) -> Finding {
         return Finding::error("listen", detail, format!("name another address by {flag}"));
     }
     match Holder::of(address) {
-        Some(Holder::Process { pid, name }) if name == OURS => {
-            Finding::ok("listen", format!("a leasehold has {address} already (pid {pid})"))
-        }
+        Some(Holder::Process { pid, name }) if name == OURS => Finding::warning(
+            "listen",
+            format!("a leasehold has {address} already (pid {pid})"),
+            format!("one more beside it needs another address by {flag}"),
+        ),
         // A leasehold lets nobody but root look into it, others mostly let their user.
         Some(Holder::User(uid)) if uid == rustix::process::geteuid().as_raw() => Finding::warning(
             "listen",
             format!("{address} is taken by a process of this user that cannot be looked into"),
-            format!("a leasehold that runs is one, which is well; otherwise {remedy}"),
+            format!("where that is a leasehold that this one replaces, nothing; else {remedy}"),
         ),
         Some(holder) => Finding::error("listen", format!("{address} is taken by {holder}"), remedy),
         None => Finding::error("listen", format!("{address} is taken"), remedy),

@@ -221,7 +221,7 @@ impl Reader<'_> {
         table: &str,
         keys: impl Iterator<Item = &'static str>,
     ) -> Error {
-        let reason = known::unknown("key", known::nearest(key.get_ref(), keys));
+        let reason = known::unknown_key(key.get_ref(), table, keys);
         self.wrong(key, if table.is_empty() { TOP } else { table }, &reason)
     }
 }

@@ -27,6 +27,31 @@ pub(super) fn keys_of(table: &str) -> impl Iterator<Item = &'static str> {
     keys.into_iter().chain(tables.iter().copied())
 }
 
+/// That a key is not known in a table that takes `keys`, and what may have been meant: another key, the same in another
+/// table, or one of all.
+pub(super) fn unknown_key(key: &str, table: &str, keys: impl Iterator<Item = &'static str>) -> String {
+    let keys: Vec<_> = keys.collect();
+    if let Some(meant) = nearest(key, keys.iter().copied()) {
+        return unknown("key", Some(meant));
+    }
+    let has = |other: &&'static str| *other != table && keys_of(other).any(|known| known == key);
+    let elsewhere: Vec<_> = [""].into_iter().chain(TABLES).filter(has).map(place).collect();
+    if elsewhere.is_empty() {
+        format!("unknown key; known are {}", keys.join(", "))
+    } else {
+        format!("unknown key here; its place is {}", elsewhere.join(" or "))
+    }
+}
+
+/// Where the keys of a table are written.
+fn place(table: &'static str) -> String {
+    match table {
+        "" => "above the first [table]".to_owned(),
+        "route" => "[[route]]".to_owned(),
+        table => format!("[{table}]"),
+    }
+}
+
 /// The variables of leasehold's own.
 pub(super) fn variables() -> BTreeSet<String> {
     keys::ALL.iter().filter(|setting| setting.is_flag()).map(|setting| setting.variable()).collect()
@@ -68,6 +93,16 @@ mod tests {
         assert_eq!(of("tls"), ["cert_file", "key_file", "client_ca_file"]);
         assert!(!of("route").contains(&"vault"), "none is offered that is not built");
         assert_eq!((table("vault.auth"), table("hvs")), (Some("vault.auth"), None));
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_its_place_or_what_is_known() {
+        let said = |key, table| unknown_key(key, table, keys_of(table));
+        assert_eq!(said("drian", "route"), "unknown key; did you mean drain?");
+        assert_eq!(said("listen", "route"), "unknown key here; its place is above the first [table]");
+        assert_eq!(said("vault_path", ""), "unknown key here; its place is [[route]]");
+        assert_eq!(said("role_id", "vault"), "unknown key here; its place is [vault.auth]");
+        assert_eq!(said("hvs.CAES", "tls"), "unknown key; known are cert_file, key_file, client_ca_file");
     }
 
     #[test]

@@ -220,7 +220,7 @@ const DISPATCHES: &[&str] = &[
     "lease::dynamic_role::take_in",
     "lease::static_role::take_in",
     "lease::tests::properties::any_event",
-    "lease::tests::watch::act",
+    "lease::tests::watch::promises::act",
 ];
 
 /// One plant for each kind of rule, in the form that code has.

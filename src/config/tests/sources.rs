@@ -208,8 +208,10 @@ fn what_comes_later_is_refused_by_name() {
 fn a_wrong_file_is_one_line_with_file_line_and_key() {
     let complaint = |text: &str| complaint(load(text, &ROUTE, &[]));
     assert_eq!(complaint("\n[vault]\nadr = 'x'\n"), "FILE:3: vault: unknown key; did you mean addr?");
-    assert_eq!(complaint("[vault]\n'hunter2 ' = 'hunter2'\n"), "FILE:2: vault: unknown key");
-    assert_eq!(complaint("[hunter2]\nlisten = 'hunter2'\n"), "FILE:1: (top): unknown key");
+    let stranger = complaint("[vault]\n'hunter2 ' = 'hunter2'\n");
+    assert!(stranger.starts_with("FILE:2: vault: unknown key; known are addr, "), "{stranger}");
+    let stranger = complaint("[hunter2]\nlisten = 'hunter2'\n");
+    assert!(stranger.starts_with("FILE:1: (top): unknown key; known are ") && !stranger.contains("hunter2"));
     assert_eq!(complaint("http = 'off'\nhunter2\n"), "FILE:2: (top): not TOML: key with no value");
     let unquoted = complaint("http = 'off'\nlisten = 127.0.0.1:6432\n");
     assert!(unquoted.starts_with("FILE:2: (top): not TOML"), "{unquoted}");

@@ -76,7 +76,8 @@ impl From<ClientFacing> for Fatal {
             }
             ClientFacing::OtherDatabase { named } => {
                 let message = format!("database \"{}\" is not served here", shown(&named));
-                (Code::InvalidCatalogName, message.into(), Some(ONE_DATABASE), Some(ITS_NAME))
+                let hint = if *named == *b"leasehold" { CONSOLE } else { ITS_NAME };
+                (Code::InvalidCatalogName, message.into(), Some(ONE_DATABASE), Some(hint))
             }
             ClientFacing::AddressNotAllowed => {
                 (Code::InvalidAuthorizationSpecification, NOT_FROM.into(), None, Some(LIST_ADDRESSES))
@@ -186,6 +187,7 @@ fn shown(name: &[u8]) -> String {
 
 const CONFIGURED_NAMES: &str = "Connect with a user and database that a configured route takes.";
 const ONE_DATABASE: &str = "The route leads to one database, and this is not its name.";
+const CONSOLE: &str = "The console of this name is on a Unix socket, or also on TCP with console = \"all\".";
 const ITS_NAME: &str = "Name no database, or the one in the route's upstream address.";
 const NOT_FROM: &str = "connections from this address are not allowed";
 const LIST_ADDRESSES: &str = "allow_addresses lists the addresses that clients may connect from.";
