@@ -216,7 +216,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<'_, S> {
     /// Reads one whole message. Memory grows with the received bytes, not with the claimed length.
     async fn frame(&mut self) -> Result<BytesMut, Failure> {
         loop {
-            if let Some(len) = frame_len(&self.buffer)?
+            if let Some(len) = frame_len(&self.buffer).map_err(Failure::Protocol)?
                 && self.buffer.len() >= len
             {
                 return Ok(self.buffer.split_to(len));
@@ -239,12 +239,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<'_, S> {
 }
 
 /// The length of the first message, with its type byte. `Ok(None)`: more bytes are needed.
-fn frame_len(buffer: &[u8]) -> Result<Option<usize>, Failure> {
+fn frame_len(buffer: &[u8]) -> Result<Option<usize>, Fault> {
     let Some(&[_, a, b, c, d]) = buffer.first_chunk::<HEADER>() else { return Ok(None) };
     match usize::try_from(u32::from_be_bytes([a, b, c, d])) {
-        Ok(len) if len < 4 => Err(Failure::Protocol(Fault::TooShort)),
+        Ok(len) if len < 4 => Err(Fault::TooShort),
         Ok(len) if len < MAX_RECEIVED => Ok(Some(len + 1)),
-        _ => Err(Failure::Protocol(Fault::TooLong)),
+        _ => Err(Fault::TooLong),
     }
 }
 
