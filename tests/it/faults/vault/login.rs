@@ -17,6 +17,7 @@ fn at(leasehold: &Leasehold, level: &str, message: &str) -> Vec<Value> {
     lines
 }
 
+#[expect(clippy::disallowed_methods, reason = "compared with the times that /status shows to people")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_id_does_not_lock_its_role_out_and_the_right_one_is_tried_at_once() {
     let backends = Forwarded::new(Spec::new("app")).await;
