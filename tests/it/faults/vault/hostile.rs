@@ -80,8 +80,11 @@ async fn is_outlived(hostile: &Hostile<'_>, spoil: Spoil, named: &str) {
     // Within two thirds of its life.
     leasehold.until_metric(SOON * 8, "renewals_total", &[("outcome", "failed")], 1.0).await;
 
-    let said = leasehold.log().messages("could not renew");
-    let line = said.first().unwrap_or_else(|| panic!("{spoil:?}: {}", leasehold.log().0)).to_string();
+    let line = eventually(SOON, async || {
+        let said = leasehold.log().messages("could not renew");
+        said.first().map(ToString::to_string).ok_or_else(|| format!("{spoil:?}: {}", leasehold.log().0))
+    })
+    .await;
     assert!(line.contains(named), "{spoil:?}: {line}");
     hostile.goes_on(spoil).await;
     let renewed = leasehold.metrics().await.get("renewals_total", &[("outcome", "ok")]);
