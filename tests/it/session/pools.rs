@@ -153,8 +153,10 @@ async fn pools_that_pause_notice_nothing_of_twenty_drains() {
     for app in apps {
         let seen = app.stop().await;
         eprintln!("pool: {seen:?}; {closed} closed");
-        // None; but on a machine that stands still for a moment a request may cross the close that it was too late for.
-        assert!(seen.count() * 25 <= u64::from(closed), "{seen:?}; {closed} closed");
+        // None; but a request that leaves as the session is closed crosses the close, the oftener the longer the machine takes
+        // for a step: of 320 none to one alone, 25 beside three builds on two cores. Where a close did not wait for a rest, each
+        // third one met a request.
+        assert!(seen.count() * 8 <= u64::from(closed), "{seen:?}; {closed} closed");
         assert!(seen.sessions > 40 && seen.worked > 500, "{seen:?}");
     }
 }
