@@ -154,7 +154,7 @@ impl Listener {
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
-                    if failures.admit(clock::now()).is_some() {
+                    if self.socket.has_waiting() && failures.admit(clock::now()).is_some() {
                         tracing::warn!(addr = %self.address, error = %error, "cannot accept clients, retrying");
                     }
                     let pause = PAUSE.mul_f64(rand::random_range(0.5..1.5));

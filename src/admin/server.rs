@@ -103,10 +103,12 @@ impl Server {
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
-                    // Mostly no descriptors are left: the one of a client that says nothing will do.
-                    connections.give_up_one();
-                    if failures.admit(clock::now()).is_some() {
-                        tracing::warn!(addr = %self.addr, %error, "cannot accept, retrying");
+                    if self.socket.has_waiting() {
+                        // Mostly no descriptors are left: the one of a client that says nothing will do.
+                        connections.give_up_one();
+                        if failures.admit(clock::now()).is_some() {
+                            tracing::warn!(addr = %self.addr, %error, "cannot accept, retrying");
+                        }
                     }
                     sleep(ACCEPT_PAUSE).await;
                 }

@@ -2,8 +2,10 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::task::{Context, Poll, ready};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::TcpListener;
 
 use super::{Client, Peer, UnixSocket};
@@ -37,5 +39,19 @@ impl Bound {
                 ready!(socket.poll_accept(cx)).map(|(stream, peer)| (Client::Unix(stream), peer))
             }
         })
+    }
+
+    /// Whether a client waits to be accepted. Without a free file descriptor accept(2) fails before it looks for one,
+    /// so its error alone does not say so.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let mut polled = [PollFd::from_borrowed_fd(self.descriptor(), PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
     }
 }

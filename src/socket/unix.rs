@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
@@ -101,6 +102,12 @@ impl UnixSocket {
         let (stream, _) = ready!(self.listener.poll_accept(cx))?;
         let user = stream.peer_cred().ok().map(|credentials| credentials.uid());
         Poll::Ready(Ok((stream, Peer::User(user))))
+    }
+}
+
+impl AsFd for UnixSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 }
 

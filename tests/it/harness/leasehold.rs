@@ -88,9 +88,9 @@ impl Leasehold {
         self.http.command(method, &format!("http://{}{path}", self.addrs["admin"][0])).await.unwrap()
     }
 
-    /// Waits until `/readyz` says 200.
+    /// Waits until `/readyz` says 200. What has failed before may be tried again only after 30 s.
     pub(crate) async fn wait_ready(&self) {
-        eventually(SOON, async || {
+        eventually(SOON * 3, async || {
             let reply = self.http("/readyz").await;
             if reply.status == 200 { Ok(()) } else { Err(reply) }
         })

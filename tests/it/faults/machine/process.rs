@@ -141,6 +141,7 @@ async fn without_file_descriptors_nothing_is_doubted_and_all_goes_on_when_there_
     })
     .await;
     leasehold.limit(Resource::Nofile, None);
+    assert_eq!(leasehold.log().messages("cannot accept clients, retrying").len(), 0, "no client waited");
 
     eventually(SOON, async || same(renewed().await > before, true)).await;
     assert_eq!(leasehold.connect("app", db.name()).await.user().await, user);
