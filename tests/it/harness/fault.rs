@@ -1,7 +1,8 @@
 //! A TCP forwarder that fails on demand, and keeps what passes through it.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub(crate) enum Mode {
 /// Forwards to a target until dropped.
 pub(crate) struct Fault {
     addr: SocketAddr,
+    /// Never listens. It keeps the port from others while nobody else is bound to it.
+    _held: Socket,
     shared: Arc<Shared>,
     accepting: JoinHandle<()>,
 }
@@ -48,8 +51,8 @@ impl Fault {
 
     /// The same, at an address of its own: one name can lead to several.
     pub(crate) async fn at(addr: SocketAddr, target: &str) -> Self {
-        let listener = TcpListener::bind(addr).await.unwrap();
-        let addr = listener.local_addr().unwrap();
+        let held = bind(addr);
+        let addr = held.local_addr().unwrap().as_socket().unwrap();
         let shared = Arc::new(Shared {
             target: target.to_owned(),
             mode: watch::Sender::new(Mode::Pass),
@@ -57,8 +60,8 @@ impl Fault {
             recordings: Mutex::default(),
             asked: Mutex::default(),
         });
-        let accepting = tokio::spawn(accept(listener, addr, Arc::clone(&shared)));
-        Self { addr, shared, accepting }
+        let accepting = tokio::spawn(accept(addr, Arc::clone(&shared)));
+        Self { addr, _held: held, shared, accepting }
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -168,8 +171,9 @@ impl Mode {
     }
 }
 
-async fn accept(mut listener: TcpListener, addr: SocketAddr, shared: Arc<Shared>) {
+async fn accept(addr: SocketAddr, shared: Arc<Shared>) {
     let mut mode = shared.mode.subscribe();
+    let mut listener = listen(addr);
     loop {
         tokio::select! {
             accepted = listener.accept() => {
@@ -177,18 +181,28 @@ async fn accept(mut listener: TcpListener, addr: SocketAddr, shared: Arc<Shared>
                 tokio::spawn(forward(client, Arc::clone(&shared)));
             }
             () = async { drop(mode.wait_for(|mode| *mode == Mode::Refuse).await) } => {
-                drop(listener);
-                // Bound and not listening: the port stays ours, and a connection is refused.
-                let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-                socket.set_reuse_address(true).unwrap();
-                socket.set_nonblocking(true).unwrap();
-                socket.bind(&addr.into()).unwrap();
+                // Closed alone it would still listen while a process that was just forked has it, until its exec.
+                SockRef::from(&listener).shutdown(Shutdown::Both).unwrap();
                 drop(mode.wait_for(|mode| *mode != Mode::Refuse).await);
-                socket.listen(1024).unwrap();
-                listener = TcpListener::from_std(socket.into()).unwrap();
+                listener = listen(addr);
             }
         }
     }
+}
+
+/// A socket that others may be bound beside, as long as none listens.
+fn bind(addr: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket.bind(&addr.into()).unwrap();
+    socket
+}
+
+fn listen(addr: SocketAddr) -> TcpListener {
+    let socket = bind(addr);
+    socket.listen(1024).unwrap();
+    TcpListener::from_std(socket.into()).unwrap()
 }
 
 async fn forward(mut client: TcpStream, shared: Arc<Shared>) {
@@ -303,4 +317,25 @@ fn positions(bytes: &[u8], needle: &[u8]) -> impl Iterator<Item = usize> {
         .enumerate()
         .filter(move |(_, window)| *window == needle)
         .map(move |(at, _)| at + width)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_refuses_listens_again_on_its_port_whatever_is_started_meanwhile() {
+    let target = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let fault = Fault::before(&target.local_addr().unwrap().to_string()).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let starting = std::thread::spawn({
+        let done = Arc::clone(&done);
+        move || {
+            while !done.load(Ordering::Relaxed) {
+                assert!(std::process::Command::new("true").status().unwrap().success());
+            }
+        }
+    });
+    for _ in 0..50 {
+        fault.set(Mode::Refuse).await;
+        fault.set(Mode::Pass).await;
+    }
+    done.store(true, Ordering::Relaxed);
+    starting.join().unwrap();
 }

@@ -88,9 +88,9 @@ impl Leasehold {
         self.http.command(method, &format!("http://{}{path}", self.addrs["admin"][0])).await.unwrap()
     }
 
-    /// Waits until `/readyz` says 200. What has failed before may be tried again only after 30 s.
+    /// Waits until `/readyz` says 200.
     pub(crate) async fn wait_ready(&self) {
-        eventually(SOON * 3, async || {
+        eventually(SOON, async || {
             let reply = self.http("/readyz").await;
             if reply.status == 200 { Ok(()) } else { Err(reply) }
         })
