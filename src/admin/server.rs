@@ -167,8 +167,9 @@ const MODE: u32 = 0o600;
 /// The backlog of a Unix socket, which is that of the standard library for TCP.
 const BACKLOG: i32 = 128;
 
-/// How long a client may take from accept to the end of the request's head. A probe's own limit is a second by default.
-const HEAD_TIME: Duration = Duration::from_secs(2);
+/// How long a client may take from accept to the end of the request's head. A probe's own limit is a second by default;
+/// more is for a client on a machine with no CPU time to spare.
+const HEAD_TIME: Duration = Duration::from_secs(5);
 
 /// hyper takes no less than 8 KiB.
 const HEAD_BYTES: usize = 16 * 1024;
