@@ -24,7 +24,7 @@ test: install
 	cargo clippy --lib --example traced --features otlp --locked -- -D warnings
 	cargo build --locked --features otlp --example traced
 	cargo test --locked --features otlp --lib -- otlp traces
-	cargo test --locked --no-fail-fast
+	RUST_TEST_THREADS=$$(($$(nproc) + 1)) cargo test --locked --no-fail-fast
 
 soak: install
 	SOAK_SECONDS=$${SOAK_SECONDS:-600} cargo test --locked --test it -- soak:: --nocapture
