@@ -72,10 +72,11 @@ def faults(seen):
             if saw["recommended"]["errors"] or saw["recommended"]["worked"] < 50]
 
 
-def table(seen):
-    lines = ["| pool of | transactions, errors as recommended | transactions, errors without | |", "|---|---|---|---|"]
+def table(seen, earlier=()):
+    """With the lines that the page has of pools that were not run."""
+    lines = {line.removeprefix("| ").split(" | ")[0]: line for line in earlier}
     for name, saw in seen.items():
         counts = [f"{saw[settings]['worked']:,}, {sum(saw[settings]['errors'].values())}" for settings in ("recommended", "bare")]
         which = ", ".join(f"`{error}` {count}" for error, count in sorted(saw["bare"]["errors"].items()))
-        lines.append(f"| {name} | {counts[0]} | {counts[1]} | {which} |")
-    return "\n".join(lines)
+        lines[name] = f"| {name} | {counts[0]} | {counts[1]} | {which} |"
+    return "\n".join(["| pool of | transactions, errors as recommended | transactions, errors without | |", "|---|---|---|---|", *lines.values()])

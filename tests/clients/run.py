@@ -2,7 +2,7 @@
 """Real clients, each run directly and through leasehold, and what differs. Prints a table; exit code 1 if a client is not
 served as it is directly.
 
-    make clients                                       all of them, on all servers; writes the table into docs/compatibility.md
+    make clients                                       all of them, on all servers; writes the rows into docs/compatibility.md
     python3 tests/clients/run.py --only psql,asyncpg   some, with commas
     python3 tests/clients/run.py --servers 18          on some servers
     python3 tests/clients/run.py --servers none        only the pools, through rotations (pools.py)
@@ -120,12 +120,32 @@ def build():
     return os.path.join(json.loads(told)["target_directory"], "debug", "leasehold")
 
 
-def table(rows):
-    lines = ["| client | version | server | steps | passed | differs from a direct connection |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        differs = ", ".join(f"`{key}`" for key in row.differs) or "nothing"
-        lines.append(f"| {row.client} | {row.version} | {row.server} | {len(row.steps)} | {row.passed} | {differs} |")
-    return "\n".join(lines)
+HEAD = ["| client | version | server | steps | passed | differs from a direct connection |", "|---|---|---|---|---|---|"]
+
+
+def table(rows, earlier=()):
+    """With the lines that the page has of clients and servers that were not run; sorted, so that it is the same in any order of runs."""
+    lines = {place(line): line for line in [*earlier, *map(line_of, rows)]}
+    return "\n".join(HEAD + [lines[at] for at in sorted(lines) if at[-1] >= 0])
+
+
+def line_of(row):
+    differs = ", ".join(f"`{key}`" for key in row.differs) or "nothing"
+    return f"| {row.client} | {row.version} | {row.server} | {len(row.steps)} | {row.passed} | {differs} |"
+
+
+def place(line):
+    """By the kind of the server, its major version, and the client; -1 is one that is there no more."""
+    client, _, server = line.removeprefix("| ").split(" | ")[:3]
+    version, _, kind = server.partition(", ")
+    names = [each.name for each in CLIENTS]
+    return ["", *stage.ADDED.values()].index(kind), int(version.split(".")[0]), names.index(client) if client in names else -1
+
+
+def lines_of(page, name):
+    """The rows of a table in a page of docs/, without its head."""
+    with open(os.path.join(stage.ROOT, "docs", page)) as file:
+        return file.read().partition(f"<!-- {name} -->")[2].partition(f"<!-- end of {name} -->")[0].splitlines()[3:]
 
 
 def write(page, name, text):
@@ -151,7 +171,7 @@ def arguments():
     parser.add_argument("--binary", help="a leasehold that is built already")
     parser.add_argument("--pools", type=int, default=60, metavar="SECONDS", help="of load on each pool; 0: none")
     parser.add_argument("--large", type=int, default=100, help="MB of the large value")
-    parser.add_argument("--write", action="store_true", help="write the tables into docs/")
+    parser.add_argument("--write", action="store_true", help="write the rows into the tables of docs/")
     parser.add_argument("--print-binary", action="store_true", help="build leasehold, print where it is")
     parser.add_argument("--list", action="store_true", help="print the clients and the servers")
     options = parser.parse_args()
@@ -179,14 +199,13 @@ def main():
     wrong += [fault for row in rows for fault in row.faults]
     if options.pools:
         seen, rotations, closed = pools.run(options.binary, [client for client in options.clients if client.pool], options.pools, say)
-        text = pools.table(seen)
-        print(f"{text}\n{rotations:.0f} rotations, {closed:.0f} sessions closed by drains")
+        print(f"{pools.table(seen)}\n{rotations:.0f} rotations, {closed:.0f} sessions closed by drains")
         wrong += pools.faults(seen)
     if options.write and not wrong:
         if rows:
-            write("compatibility.md", "matrix", table(rows))
+            write("compatibility.md", "matrix", table(rows, lines_of("compatibility.md", "matrix")))
         if options.pools:
-            write("pools.md", "counts", text)
+            write("pools.md", "counts", pools.table(seen, lines_of("pools.md", "counts")))
     for fault in wrong:
         say(fault)
     return 1 if wrong else 0

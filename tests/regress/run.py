@@ -144,9 +144,7 @@ def table(rows):
     lines = ["| suite | from | tests | pass directly | differ through leasehold | and with rotations | differ by themselves |",
              "|---|---|---|---|---|---|---|"]
     cells = {name: f"| {' | '.join(str(cell) for cell in row.cells())} |" for name, row in rows.items()}
-    with open(os.path.join(stage.ROOT, "docs", "compatibility.md")) as file:
-        earlier = file.read().partition("<!-- suites -->")[2].partition("<!-- end of suites -->")[0].splitlines()[3:]
-    for line in earlier:
+    for line in clients.lines_of("compatibility.md", "suites"):
         cells.setdefault(line.split(" | ")[0].removeprefix("| "), line)
     order = [*SUITES, *sorted(cells)]
     return "\n".join(lines + [cells[name] for name in sorted(cells, key=order.index)])
