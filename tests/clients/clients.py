@@ -16,11 +16,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 class Client:
     """`start()` installs what is missing, and gives the command and what it needs of an environment.
 
-    `pool`: it works on its pool when it is told `pool`.
+    `pool`: it works on its pool when it is told `pool`. `says`: what a step tells of an error, as scenario.json names it:
+    `expect` has SQLSTATEs, `messages` what the server says, for a client that hides the SQLSTATE.
     """
 
-    def __init__(self, name, start, pool=False):
-        self.name, self.start, self.pool = name, start, pool
+    def __init__(self, name, start, pool=False, says="expect"):
+        self.name, self.start, self.pool, self.says = name, start, pool, says
 
 
 def python(name, file, pool=False, path=None, **environment):
@@ -67,7 +68,7 @@ def odbc():
     return [sys.executable, os.path.join(HERE, "python", "use_odbc.py")], {"PYTHONPATH": installs.python()}
 
 
-def rust(name, program, pool=False):
+def rust(name, program, says="expect"):
     def start():
         if "-lpq" not in said("pkg-config", "--libs", "libpq"):
             install.debian("libpq, which diesel stands on", "libpq-dev pkg-config")
@@ -75,7 +76,7 @@ def rust(name, program, pool=False):
         subprocess.run(["cargo", "build", "--quiet", "--locked", "--manifest-path", os.path.join(HERE, "rust", "Cargo.toml")],
                        check=True, env={**os.environ, "CARGO_TARGET_DIR": target})
         return [os.path.join(target, "debug", program)], {}
-    return Client(name, start, pool)
+    return Client(name, start, pool=True, says=says)
 
 
 def go(name, build, file):
@@ -99,7 +100,7 @@ ON_ALL_SERVERS = ("psql", "psycopg async", "asyncpg", "node-postgres", "pgjdbc")
 BEHIND_PGBOUNCER = ("psql", "psycopg async", "pgjdbc")
 # One of each library that encrypts.
 WITH_TLS = ("psql", "psycopg", "asyncpg", "node-postgres", "postgres.js", "Prisma", "pgjdbc", "Ruby pg", "PHP PDO", "ODBC", "lib/pq",
-            "pgx", "tokio-postgres", "sqlx")
+            "pgx", "tokio-postgres", "sqlx", "diesel")
 
 CLIENTS = [
     python("psql", "use_psql", path=small, CLIENT_PSQL=lambda: install.client("psql")),
@@ -120,9 +121,9 @@ CLIENTS = [
     Client("ODBC", odbc),
     go("lib/pq", installs.go_program, "main.go"),
     go("pgx", installs.pgx_program, os.path.join("pgx", "main.go")),
-    rust("tokio-postgres", "use_tokio_postgres", pool=True),
-    rust("sqlx", "use_sqlx", pool=True),
-    rust("diesel", "use_diesel"),
+    rust("tokio-postgres", "use_tokio_postgres"),
+    rust("sqlx", "use_sqlx"),
+    rust("diesel", "use_diesel", says="messages"),
     python("programs", "use_programs", path=small, CLIENT_PROGRAMS=lambda: install.postgres("system")),
     python("programs 18", "use_programs", path=small, CLIENT_PROGRAMS=installs.postgres_18),
 ]
@@ -133,7 +134,7 @@ SOME = {**dict.fromkeys(("14", "16", "17", "tls", "md5", "standby"), ON_ALL_SERV
                          *(f"md5 {version}" for version in ("14", "16", "17", "18"))), ("psql", "asyncpg")),
         "client tls": WITH_TLS, "client tls verify-ca": ("psql", "asyncpg", "pgjdbc", "lib/pq", "pgx", "sqlx", "ODBC"),
         # tokio-postgres verifies by `require` too: its row is that with the CA.
-        "client tls require": ("psql", "asyncpg", "node-postgres", "postgres.js", "pgjdbc", "lib/pq", "pgx", "sqlx", "ODBC"),
+        "client tls require": ("psql", "asyncpg", "node-postgres", "postgres.js", "pgjdbc", "lib/pq", "pgx", "sqlx", "ODBC", "diesel"),
         "client tls prefer": ("psql", "asyncpg", "postgres.js", "pgjdbc", "pgx", "sqlx", "ODBC"),
         "replication": ("programs",), "replication 18": ("programs 18",)}
 REPLICATION = ("programs", "programs 18")
