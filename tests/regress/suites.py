@@ -11,7 +11,7 @@ import sources  # first: it puts tests/bench on the path
 import install
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-WITHIN = 1500  # seconds, for one run of a suite
+WITHIN = 3000  # seconds, for one run of a suite
 # The role that a session has: directly the app's own, through leasehold a dynamic one.
 ROLE = re.compile(r"\bv-approle-app-role-[A-Za-z0-9-]+|\bapp\b")
 
