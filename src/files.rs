@@ -3,6 +3,7 @@
 //! A file may hold a secret, and a user may have written the secret itself where its path belongs. So no error repeats
 //! what was read, nor what a library says of it, and a path is shown only where it looks like one: see [`Shown`].
 
+mod missing;
 pub(crate) mod pem;
 
 use std::fmt;
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use secrecy::zeroize::Zeroizing;
+
+pub(crate) use missing::Missing;
 
 /// A path that a user wrote, and the place where it was written, which every error names. Two are equal if their paths
 /// are: a line that moves in a file changes nothing.
@@ -151,6 +154,8 @@ impl std::error::Error for Error {}
 pub(crate) enum Reason {
     /// The operating system refuses.
     System(String),
+    /// Nothing is there.
+    Missing(Box<Missing>),
     /// A directory, a FIFO, a device.
     NotRegular,
     /// More than any file of its kind has.
@@ -192,12 +197,22 @@ impl Reason {
             None => error.kind().to_string(),
         })
     }
+
+    /// Why the file at this path cannot be opened. Blocks.
+    #[must_use]
+    pub(crate) fn of_open(error: &io::Error, path: &Path) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing(Box::new(Missing::file(path))),
+            _ => Self::of(error),
+        }
+    }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::System(text) => text,
+            Self::Missing(missing) => return missing.fmt(f),
             Self::NotRegular => "it is not a regular file",
             Self::TooLarge => "it is too large for a file of its kind",
             Self::TextForPath => "the text of a PEM file was written in place of its path",
@@ -223,13 +238,24 @@ impl fmt::Display for Reason {
 /// may be a secret that was written in place of a path.
 pub(crate) struct Shown<'a>(pub &'a Path);
 
+impl Shown<'_> {
+    fn text(&self) -> Option<&str> {
+        let looks_like_one =
+            |text: &&str| text.starts_with(['/', '.']) && !text.chars().any(char::is_control);
+        self.0.to_str().filter(looks_like_one)
+    }
+
+    /// Whether the path may be a secret.
+    pub(crate) fn hides(&self) -> bool {
+        self.text().is_none()
+    }
+}
+
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.to_str() {
-            Some(text) if text.starts_with(['/', '.']) && !text.chars().any(char::is_control) => {
-                f.write_str(text)
-            }
-            _ => f.write_str("the file named there (a path is shown if it begins with / or .)"),
+        match self.text() {
+            Some(text) => f.write_str(text),
+            None => f.write_str("the file named there (a path is shown if it begins with / or .)"),
         }
     }
 }
@@ -238,7 +264,7 @@ impl fmt::Display for Shown<'_> {
 fn read(path: &Path, most: u64) -> Result<Zeroizing<Vec<u8>>, Reason> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let file = opened.map_err(|error| Reason::of(&error))?;
+    let file = opened.map_err(|error| Reason::of_open(&error, path))?;
     let data = file.metadata().map_err(|error| Reason::of(&error))?;
     if !data.is_file() {
         return Err(Reason::NotRegular);
@@ -306,7 +332,7 @@ mod tests {
         let missing = FileSetting::new("/nowhere/id", "a.toml:3: vault.auth.secret_id_file");
         assert_eq!(
             missing.secret().unwrap_err().to_string(),
-            "a.toml:3: vault.auth.secret_id_file: cannot use /nowhere/id: No such file or directory (os error 2)"
+            "a.toml:3: vault.auth.secret_id_file: cannot use /nowhere/id: there is no such file, nor a directory /nowhere"
         );
         let text =
             FileSetting::new("-----BEGIN PRIVATE KEY-----\nhidden", "sslkey").private_key().unwrap_err();

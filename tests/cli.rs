@@ -72,6 +72,45 @@ fn a_wrong_file_exits_with_78_and_one_line() {
 }
 
 #[test]
+fn a_missing_file_is_said_with_the_directory_that_its_path_begins_at() {
+    let directory = std::env::temp_dir().join(format!("leasehold-cli-{}-missing", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a temporary directory");
+    let route = "[[route]]\nupstream = 'postgresql://db/'\nvault_path = 'database/creds/app'\n";
+    let of_token = "[vault.auth]\nmethod = 'token-file'\ntoken_file = 'token'\n";
+    std::fs::write(directory.join("leasehold.toml"), format!("{of_token}{route}")).expect("written");
+    let said = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+        let output = command.args(args).env_clear().current_dir(&directory).output().expect("it starts");
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output))
+    };
+    let begins =
+        format!("a relative path begins at the working directory of the process, {}", directory.display());
+    let missing = format!("there is no such file; {begins}\n");
+    for command in ["run", "check", "status"] {
+        let text = said(&[command, "--config", "other.toml"]);
+        assert_eq!(text, format!("leasehold: --config: cannot use ./other.toml: {missing}"));
+    }
+    let hidden = said(&["run", "--config", "hunter2"]);
+    assert!(!hidden.contains("hunter2") && hidden.ends_with(&missing), "{hidden}");
+    let route = ["--upstream=postgresql://db/", "--vault-path=database/creds/app"];
+    let pki: [&[&str]; 3] = [
+        &["--vault-ca-cert=ca.pem"],
+        &["--tls-cert-file=tls.pem", "--tls-key-file=key.pem"],
+        &["--vault-client-cert=client.pem", "--vault-client-key=key.pem"],
+    ];
+    for flags in pki {
+        let text = said(&[&["check", "--offline"], flags, &route].concat());
+        assert!(text.ends_with(&missing), "{flags:?}: {text}");
+    }
+    let text = said(&[&["check", "--offline", "--vault-ca-path=certs"][..], &route].concat());
+    assert!(text.ends_with(&format!("there is no such directory; {begins}\n")), "{text}");
+    let text = said(&["check", "--offline", "--json", "--config", "leasehold.toml"]);
+    assert!(text.contains("leasehold.toml:3: vault.auth.token_file: cannot use "), "{text}");
+    assert!(text.contains(&format!("there is no such file; {begins}")), "{text}");
+    std::fs::remove_dir_all(directory).expect("it is still there");
+}
+
+#[test]
 fn a_missing_value_exits_with_78_and_names_it() {
     let output = leasehold(&["run", "--upstream=postgresql://db/", "--vault-path=database/creds/app"]);
     assert_eq!(output.status.code(), Some(78));

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -13,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::{Error, Origin};
 use super::key::{Form, Setting, Table};
 use super::{keys, known};
-use crate::files::{FileSetting, Reason};
+use crate::files::{FileSetting, Reason, Shown};
 
 /// The content of the file; empty where there is none.
 #[derive(Default)]
@@ -53,10 +54,15 @@ impl File {
     pub(super) fn read(path: &Path, origin: &Origin) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let reason = match error.kind() {
-                std::io::ErrorKind::InvalidData => Reason::NotText,
-                _ => Reason::of(&error),
+                ErrorKind::InvalidData => Reason::NotText,
+                _ => Reason::of_open(&error, path),
             };
-            Error::File(FileSetting::new(path, origin).fails(reason))
+            // What is there, or is called as such a file is, is no secret in the place of a path.
+            let is_path =
+                error.kind() != ErrorKind::NotFound || path.extension().is_some_and(|end| end == "toml");
+            let named =
+                if is_path && Shown(path).hides() { Path::new(".").join(path) } else { path.to_owned() };
+            Error::File(FileSetting::new(named, origin).fails(reason))
         })?;
         Self::parse(path, text)
     }

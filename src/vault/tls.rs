@@ -14,7 +14,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use super::{Config, Error};
 use crate::crypto;
-use crate::files::{FileSetting, Reason, pem};
+use crate::files::{FileSetting, Missing, Reason, pem};
 
 /// The certificates that come from files, which may change while the process runs.
 #[derive(Clone, Default)]
@@ -223,7 +223,12 @@ fn roots(config: &Config, in_use: bool) -> Result<RootCertStore, Error> {
 /// Adds each file of the directory that contains certificates. Directories and names with a leading dot are skipped: a
 /// mounted Secret has them beside its files.
 fn add_directory(store: &mut RootCertStore, directory: &FileSetting) -> Result<(), Error> {
-    let unreadable = |error: io::Error| directory.fails(Reason::of(&error));
+    let unreadable = |error: io::Error| {
+        directory.fails(match error.kind() {
+            io::ErrorKind::NotFound => Reason::Missing(Box::new(Missing::directory(directory.path()))),
+            _ => Reason::of(&error),
+        })
+    };
     for entry in fs::read_dir(directory.path()).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));

@@ -184,7 +184,12 @@ async fn offline_nothing_is_asked_and_no_token_is_needed() {
             flags.iter().chain([&path]).fold(nowhere.clone(), |builder, word| builder.switch(word));
         let name = flags.last().unwrap();
         let missing = Report::of(with_file.clone()).await;
-        missing.says("login", "error", &format!("{name}: cannot use {path}: No such file"), "put the secret");
+        missing.says(
+            "login",
+            "error",
+            &format!("{name}: cannot use {path}: there is no such file"),
+            "put the secret",
+        );
         assert_eq!(missing.exit, Some(1), "{missing:#?}");
         std::fs::write(&file, "hvs.secret\n").unwrap();
         let there = Report::of(with_file).await;

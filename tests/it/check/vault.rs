@@ -67,7 +67,7 @@ async fn what_does_not_depend_on_vault_is_looked_at_though_vault_is_away() {
     let report = Report::of(leasehold().upstream(db).vault(&vault).login(setup)).await;
 
     report.says("vault", "error", "cannot connect", "is Vault up");
-    report.says("login", "error", "No such file", "put the secret");
+    report.says("login", "error", "there is no such file", "put the secret");
     assert!(report.text.contains(&format!("{} can be reached", db.server.addr())), "{report:#?}");
     let gone =
         leasehold().upstream_uri("postgresql://127.0.0.1:1/?sslmode=disable").vault(&vault).login(setup);

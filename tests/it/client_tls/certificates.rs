@@ -53,7 +53,7 @@ async fn a_pair_that_cannot_be_used_is_named_before_anything_is_bound() {
             "--tls-key-file: cannot use",
             "holds no private key, but something else",
         ),
-        (with_key("/no/such/file".into()), "--tls-key-file: cannot use", "No such file"),
+        (with_key("/no/such/file".into()), "--tls-key-file: cannot use", "there is no such file"),
         (
             Files { cert: ours.key.clone(), key: ours.key.clone() },
             "--tls-cert-file: cannot use",

@@ -96,7 +96,7 @@ async fn a_jwt_that_is_replaced_while_running_is_used_at_the_next_login() {
     std::fs::create_dir(&file).unwrap();
     fails_to_rotate(&leasehold, db, "it is not a regular file").await;
     std::fs::remove_dir(&file).unwrap();
-    fails_to_rotate(&leasehold, db, "No such file").await;
+    fails_to_rotate(&leasehold, db, "there is no such file").await;
     std::fs::write(&file, jwt(&second)).unwrap();
     leasehold.rotate().await;
 
