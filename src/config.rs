@@ -129,7 +129,8 @@ impl Config {
     }
 
     fn of(flags: &Flags, env: &Environment, with_token: bool) -> Result<Self, Error> {
-        Self::of_sources(&Sources::open(flags, env)?, with_token)
+        let sources = Sources::open(flags, env)?;
+        Self::of_sources(&sources, with_token).map_err(|error| sources.name_file(error))
     }
 
     fn of_sources(sources: &Sources<'_>, with_token: bool) -> Result<Self, Error> {

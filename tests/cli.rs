@@ -111,6 +111,28 @@ fn a_missing_file_is_said_with_the_directory_that_its_path_begins_at() {
 }
 
 #[test]
+fn what_is_wrong_with_the_content_of_a_file_comes_with_its_path() {
+    let directory = std::env::temp_dir().join(format!("leasehold-cli-{}-content", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a temporary directory");
+    let contents: [(&[u8], &str); 4] = [
+        (b"\xff\xfel\0", "--config: cannot use ./settings: it is not text in UTF-8"),
+        (b"listen = 5\n", "settings:1: listen: "),
+        (b"[vault.auth]\nmethod = 'approle'\n", "settings: vault.auth.role_id: the method approle needs it"),
+        (b"[vault.auth]\nmethod = 'token-file'\ntoken_file = 'x'\n", "settings: upstream: is needed: "),
+    ];
+    for (content, says) in contents {
+        std::fs::write(directory.join("settings"), content).expect("written");
+        for command in ["run", "check"] {
+            let mut leasehold = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+            leasehold.args([command, "--config", "settings"]).env_clear().current_dir(&directory);
+            let output = leasehold.output().expect("it starts");
+            assert!(stderr(&output).starts_with(&format!("leasehold: {says}")), "{output:?}");
+        }
+    }
+    std::fs::remove_dir_all(directory).expect("it is still there");
+}
+
+#[test]
 fn a_missing_value_exits_with_78_and_names_it() {
     let output = leasehold(&["run", "--upstream=postgresql://db/", "--vault-path=database/creds/app"]);
     assert_eq!(output.status.code(), Some(78));

@@ -1,7 +1,7 @@
 //! What can be wrong with the configuration. Floor 6.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::files;
 
@@ -27,7 +27,7 @@ pub(crate) enum Error {
     /// A value is missing.
     #[error("{key}: {reason}")]
     Missing {
-        /// The key with its tables.
+        /// The key with its tables, behind the file that might have it, if there is one.
         key: String,
         /// Where it may be written.
         reason: String,
@@ -44,6 +44,16 @@ impl Error {
         match self {
             Self::Usage { .. } => 64,
             Self::Invalid { .. } | Self::Missing { .. } | Self::File(_) => 78,
+        }
+    }
+
+    /// What is missing is missing in this file too.
+    pub(super) fn in_file(self, path: &Path) -> Self {
+        match self {
+            Self::Missing { key, reason } => {
+                Self::Missing { key: format!("{}: {key}", path.display()), reason }
+            }
+            other => other,
         }
     }
 

@@ -84,6 +84,11 @@ impl File {
         Ok(Self { source, ..file })
     }
 
+    /// The path as it was written; `None` without a file.
+    pub(super) fn path(&self) -> Option<&Path> {
+        Some(self.source.path.as_path()).filter(|path| !path.as_os_str().is_empty())
+    }
+
     /// A value that belongs to no route.
     pub(super) fn get(&self, setting: &Setting) -> Option<(&str, Origin)> {
         self.get_of(&self.values, "", setting)

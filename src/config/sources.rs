@@ -75,6 +75,14 @@ impl<'a> Sources<'a> {
         Ok(Self { flags, env, file: File::parse(std::path::Path::new("test.toml"), text.to_owned())? })
     }
 
+    /// The error with the file that was read.
+    pub(super) fn name_file(&self, error: Error) -> Error {
+        match self.file.path() {
+            Some(path) => error.in_file(path),
+            None => error,
+        }
+    }
+
     /// A setting that belongs to no route.
     pub(super) fn find<T>(&self, key: &Key<T>) -> Result<Option<Found<T>>, Error> {
         let setting = key.setting;

@@ -226,6 +226,12 @@ fn a_wrong_file_is_one_line_with_file_line_and_key() {
     );
     assert_eq!(complaint("listen = 5\n"), "FILE:1: listen: expected a string or a list of strings");
     assert!(complaint("[vault\n").starts_with("FILE:1: "));
+    assert_eq!(
+        complaint("[vault.auth]\nmethod = 'approle'\n"),
+        "FILE: vault.auth.role_id: the method approle needs it"
+    );
+    let routeless = load("http = 'off'\n", &[], &[]);
+    assert!(super::complaint(routeless).starts_with("FILE: upstream: is needed: "));
     assert!(load("", &["--config=/nonexistent/x.toml"], &[]).unwrap_err().to_string().starts_with(
         "--config: cannot use /nonexistent/x.toml: there is no such file, nor a directory /nonexistent"
     ));
