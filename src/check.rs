@@ -33,7 +33,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::credentials::state::StateFile;
 use crate::error::Chain;
-use crate::files::{FileSetting, Shown};
+use crate::files::{FileSetting, NoDirectory, Shown};
 use crate::postgres::upstream::{self, Upstream};
 use crate::upstreams;
 use crate::vault::{self as vault_client, Auth, SecretId, Vault};
@@ -80,6 +80,7 @@ pub(crate) async fn check(config: Config, offline: bool, ports: Vec<Finding>) ->
     let untried = offline || matches!(auth, Auth::AppRole { secret_id: SecretId::Wrapped { .. }, .. });
     findings.extend(auth.secret_file().filter(|_| untried).map(secret_file));
     findings.extend(config.state_file.as_ref().map(state_file));
+    findings.extend(config.audit_file.as_ref().and_then(no_directory));
     findings.extend(config.routes.iter().flat_map(ttl::written));
     findings.extend(written::open_to_others(&config));
     if offline {
@@ -143,6 +144,13 @@ fn state_file(file: &FileSetting) -> Finding {
             "name by --state-file a file of this user's own in a directory of tmpfs, where leasehold runs",
         ),
     }
+}
+
+/// Whether `run` can make the audit file.
+fn no_directory(audit_file: &FileSetting) -> Option<Finding> {
+    let missing = NoDirectory::of(audit_file.path())?;
+    let remedy = format!("{}, or name another by --audit-file", NoDirectory::REMEDY);
+    Some(Finding::error("audit_file", format!("{audit_file}: {}", missing.fact()), remedy))
 }
 
 /// What every part of a visit needs.

@@ -17,7 +17,7 @@ use rustix::fs::OFlags;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use secrecy::zeroize::Zeroizing;
 
-pub(crate) use missing::Missing;
+pub(crate) use missing::{Missing, NoDirectory};
 
 /// A path that a user wrote, and the place where it was written, which every error names. Two are equal if their paths
 /// are: a line that moves in a file changes nothing.

@@ -1,12 +1,13 @@
 //! Whether what `run` listens on is free. Floor 6.
 
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use super::finding::Finding;
 use crate::config::Config;
-use crate::files::Shown;
+use crate::files::{NoDirectory, Shown};
 use crate::socket::{Address, Holder};
 
 /// A finding for each address that cannot be listened on, or one for all that can. Binds each for a moment. An address whose
@@ -60,11 +61,17 @@ fn taken(address: SocketAddr, flag: &str, error: &io::Error) -> Finding {
 }
 
 fn no_directory(path: &Path, flag: &str) -> Option<Finding> {
-    let directory = path.parent().filter(|directory| !directory.is_dir())?;
+    if let Some(missing) = NoDirectory::of(path) {
+        let remedy = format!("{}, or name another by {flag}", NoDirectory::REMEDY);
+        return Some(Finding::error("listen", format!("{} for the socket", missing.fact()), remedy));
+    }
+    let directory = path.parent()?;
+    let error = fs::metadata(directory).err()?;
+    let detail = format!("the directory {} of the socket cannot be looked at: {error}", Shown(directory));
     Some(Finding::error(
         "listen",
-        format!("there is no directory {} for the socket", Shown(directory)),
-        format!("make it, for the user that leasehold runs as, or name another by {flag}"),
+        detail,
+        format!("open it to the user that leasehold runs as, or name another by {flag}"),
     ))
 }
 

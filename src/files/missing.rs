@@ -1,6 +1,6 @@
 //! What is not there of a path that a user named, and where a relative one begins. Floor 0.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::{env, fmt, fs};
 
@@ -24,6 +24,21 @@ enum Begins {
     WorkingDirectory(Option<PathBuf>),
 }
 
+impl Begins {
+    /// The path goes to the operating system as it was written.
+    fn of(path: &Path) -> Self {
+        if path.is_absolute() { Self::Root } else { Self::WorkingDirectory(env::current_dir().ok()) }
+    }
+}
+
+impl fmt::Display for Begins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::WorkingDirectory(base) = self else { return Ok(()) };
+        f.write_str("; a relative path begins at the working directory of the process")?;
+        base.as_ref().map_or(Ok(()), |base| write!(f, ", {}", Shown(base)))
+    }
+}
+
 impl Missing {
     /// Nothing is at this path, where a file should be. Blocks.
     #[must_use]
@@ -39,12 +54,7 @@ impl Missing {
 
     fn new(what: &'static str, path: &Path) -> Self {
         let directory = if Shown(path).hides() { None } else { missing_directory(path) };
-        let begins = match path.is_absolute() {
-            true => Begins::Root,
-            // The path goes to the operating system as it was written.
-            false => Begins::WorkingDirectory(env::current_dir().ok()),
-        };
-        Self { what, directory: directory.map(Path::to_owned), begins }
+        Self { what, directory: directory.map(Path::to_owned), begins: Begins::of(path) }
     }
 }
 
@@ -55,18 +65,60 @@ impl fmt::Display for Missing {
         if let Some(directory) = &self.directory {
             write!(f, ", nor a directory {}", Shown(directory))?;
         }
-        let Begins::WorkingDirectory(base) = &self.begins else { return Ok(()) };
-        f.write_str("; a relative path begins at the working directory of the process")?;
-        base.as_ref().map_or(Ok(()), |base| write!(f, ", {}", Shown(base)))
+        self.begins.fmt(f)
     }
 }
 
-/// The directory of a file, if it is not there. Blocks.
-#[must_use]
+/// A directory that is not there, and in which leasehold is to make a file.
+#[derive(Debug)]
+pub(crate) struct NoDirectory {
+    directory: PathBuf,
+    begins: Begins,
+}
+
+impl NoDirectory {
+    /// What mends it.
+    pub(crate) const REMEDY: &'static str = "make it, for the user that leasehold runs as";
+
+    /// Why no file can be made at this path; `None` if its directory is there. Blocks.
+    #[must_use]
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let directory = missing_directory(path)?.to_owned();
+        Some(Self { directory, begins: Begins::of(path) })
+    }
+
+    /// The error with which the system did not make a file at this path, with the words of this one where its directory is
+    /// not there. Blocks.
+    #[must_use]
+    pub(crate) fn explain(error: io::Error, path: &Path) -> io::Error {
+        let missing = Some(()).filter(|()| error.kind() == ErrorKind::NotFound).and_then(|()| Self::of(path));
+        missing.map_or(error, |missing| io::Error::new(ErrorKind::NotFound, missing))
+    }
+
+    /// `there is no directory /run/leasehold`, for who says the remedy beside it.
+    #[must_use]
+    pub(crate) fn fact(&self) -> String {
+        format!("there is no directory {}{}", Shown(&self.directory), self.begins)
+    }
+}
+
+/// `there is no directory /run/leasehold; make it, for the user that leasehold runs as`
+impl fmt::Display for NoDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.fact(), Self::REMEDY)
+    }
+}
+
+impl std::error::Error for NoDirectory {}
+
+/// The directory of a file, if it is not there, or is none. Blocks.
 fn missing_directory(path: &Path) -> Option<&Path> {
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty())?;
-    let found = fs::metadata(directory);
-    found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound).then_some(directory)
+    let is_missing = match fs::metadata(directory) {
+        Ok(found) => !found.is_dir(),
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    };
+    is_missing.then_some(directory)
 }
 
 #[cfg(test)]
@@ -83,6 +135,24 @@ mod tests {
         assert_eq!(said("./id"), format!("there is no such file{begins}{}", here.display()));
         let directory = Missing::directory(Path::new("certificates")).to_string();
         assert_eq!(directory, format!("there is no such directory{begins}{}", here.display()));
+    }
+
+    #[test]
+    fn an_error_of_the_system_is_explained_where_the_directory_is_missing() {
+        let said =
+            |kind: ErrorKind, path: &str| NoDirectory::explain(kind.into(), Path::new(path)).to_string();
+        let explained = "there is no directory /nowhere; make it, for the user that leasehold runs as";
+        assert_eq!(said(ErrorKind::NotFound, "/nowhere/file"), explained);
+        assert_eq!(said(ErrorKind::NotFound, "/file"), ErrorKind::NotFound.to_string());
+        assert_eq!(
+            said(ErrorKind::PermissionDenied, "/nowhere/file"),
+            ErrorKind::PermissionDenied.to_string()
+        );
+        let relative = said(ErrorKind::NotFound, "./nowhere/file");
+        assert!(
+            relative.starts_with("there is no directory ./nowhere; a relative path begins at "),
+            "{relative}"
+        );
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::OFlags;
 
+use crate::files::NoDirectory;
+
 /// The open file, in the hands of the thread that writes it.
 pub(super) struct AuditFile {
     path: PathBuf,
@@ -60,7 +62,7 @@ fn open(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(MODE).custom_flags(i32::try_from(flags).unwrap_or_default());
-    let file = options.open(path)?;
+    let file = options.open(path).map_err(|error| NoDirectory::explain(error, path))?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }

@@ -12,6 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::Peer;
+use crate::files::NoDirectory;
 
 /// The reason why a Unix socket cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +81,7 @@ impl UnixSocket {
         socket.set_nonblocking(true).map_err(failed)?;
         // The file is created with the socket's mode less the umask, so it never has wider permissions.
         fchmod(&socket, Mode::from_raw_mode(mode)).map_err(|error| no_mode(error.into()))?;
-        socket.bind(&address).map_err(failed)?;
+        socket.bind(&address).map_err(|error| failed(NoDirectory::explain(error, path)))?;
         // From here on the file is removed on drop, even if a later step fails.
         let made = fs::symlink_metadata(path).map_err(failed)?;
         let file = File { path: path.to_owned(), device: made.dev(), inode: made.ino() };

@@ -398,12 +398,12 @@ async fn a_file_or_a_place_that_is_not_fit_for_secrets_is_refused_with_78() {
     let file = stage.memory.file();
     let at = |path: &Path| stage.plain().flag("--state-file", path.to_str().unwrap());
 
+    let no_directory = "there is no directory /dev/shm/no-such; make it, for the user that leasehold runs as";
     for (path, why) in
-        [(on_disk.as_path(), "is not in memory"), (Path::new("/dev/shm/no-such/state"), "/dev/shm/no-such")]
+        [(on_disk.as_path(), "is not in memory"), (Path::new("/dev/shm/no-such/state"), no_directory)]
     {
         let reason = refused(at(path)).await;
         assert!(reason.contains(why), "{reason}");
-        assert!(reason.matches("No such file").count() <= 1, "nothing is said twice: {reason}");
         assert!(!path.exists());
     }
     std::fs::write(&file, "").unwrap();

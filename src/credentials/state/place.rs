@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags, StatFs};
 use secrecy::zeroize::Zeroizing;
 
-use crate::files::Shown;
+use crate::files::{NoDirectory, Shown};
 
 /// Why a state file cannot be used. Each is for the user to mend.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +19,9 @@ pub(crate) enum Error {
          /dev/shm, /run, or an emptyDir with medium Memory", Shown(.0)
     )]
     OnDisk(PathBuf),
+    /// Its directory is not there.
+    #[error(transparent)]
+    NoDirectory(#[from] NoDirectory),
     /// Another process has the lock.
     #[error("another leasehold uses it; each needs a file of its own")]
     Locked,
@@ -61,6 +64,9 @@ const MOST: u64 = 16 << 20;
 impl StatePath {
     /// Looks at the directory.
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
+        if let Some(missing) = NoDirectory::of(path) {
+            return Err(missing.into());
+        }
         let place = Self { path: path.to_owned() };
         let directory = place.directory();
         let found = rustix::fs::statfs(&directory)

@@ -231,7 +231,7 @@ fn it_must_lie_in_memory() {
     assert!(matches!(StateFile::open(&disk, String::new()), Err(Error::OnDisk(_))), "{}", disk.display());
     assert!(matches!(StateFile::examine(Path::new("/proc/state")), Err(Error::OnDisk(_))));
     let nowhere = Path::new("/dev/shm/no-such-directory/state");
-    assert!(matches!(StateFile::examine(nowhere), Err(Error::Io { .. })));
+    assert!(matches!(StateFile::examine(nowhere), Err(Error::NoDirectory(_))));
 }
 
 #[test]

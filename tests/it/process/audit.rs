@@ -141,5 +141,11 @@ async fn an_audit_file_that_cannot_be_written_ends_the_start() {
     let described = described.flag("--audit-file", nowhere.to_str().unwrap());
     let (status, log) = described.run_to_end().await;
     assert_eq!(status.code(), Some(78), "{}", log.0);
-    assert!(log.0.contains("audit_file") || log.0.contains("--audit-file"), "{}", log.0);
+    let directory = nowhere.parent().unwrap().display();
+    let no_directory =
+        format!("there is no directory {directory}; make it, for the user that leasehold runs as");
+    assert!(log.0.contains("--audit-file") && log.0.contains(&no_directory), "{}", log.0);
+    let checked = backends.leasehold().flag("--audit-file", nowhere.to_str().unwrap()).switch("--offline");
+    let checked = String::from_utf8(checked.command("check").await.stdout).unwrap();
+    assert!(checked.contains("audit_file") && checked.contains("make it, for the user"), "{checked}");
 }

@@ -252,6 +252,23 @@ async fn a_port_in_use_ends_it_with_71_and_says_which() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_socket_without_its_directory_ends_it_with_71_and_says_what_to_make() {
+    let route = ["--upstream=postgresql://db/", "--vault-path=database/creds/app"];
+    let others = ["--listen=127.0.0.1:0", "--http=off", "--admin=127.0.0.1:0"];
+    for (flag, path) in [("--listen", "/nonexistent/sockets"), ("--admin", "/nonexistent/sockets/admin.sock")]
+    {
+        let others = others.iter().copied().filter(|other| !other.starts_with(flag));
+        let flags: Vec<_> = route.iter().copied().chain(others).chain([flag, path]).collect();
+        let output = run("", &[("VAULT_TOKEN", "t")], &flags).await;
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(71), "{said}");
+        let made = "there is no directory /nonexistent/sockets; make it, for the user that leasehold runs as";
+        assert!(said.contains(&format!(": {made}; {flag} names another address")), "{said}");
+        assert!(!said.contains("os error"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flag_beats_the_environment_and_that_beats_the_file() {
     let (_in_use, flag) = held();
     let (_too, variable) = held();
