@@ -256,7 +256,7 @@ impl RouteSet {
         self.retired.retain(|route| !route.has_ended());
         process.set_routes(self.serving());
         if changes.is_empty() {
-            changes.push("no route changed".to_owned());
+            changes.push(self.source.unchanged());
         }
         changes.extend(certificates.changes_since(&self.certificates));
         self.certificates = certificates;

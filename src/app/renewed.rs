@@ -21,7 +21,21 @@ pub(super) struct Source {
 impl Source {
     /// Whether there is a file to be read again.
     pub(super) fn has_file(&self) -> bool {
-        self.flags.name_a_file(&self.env)
+        self.file().is_some()
+    }
+
+    /// What a reload says where it has changed nothing.
+    pub(super) fn unchanged(&self) -> String {
+        match self.file() {
+            Some(file) => format!("no route changed: {file} was read, and says of them what it said before"),
+            None => "no route changed: this process has no config file to read again, and its flags and variables hold \
+                     until a restart"
+                .to_owned(),
+        }
+    }
+
+    fn file(&self) -> Option<&str> {
+        self.flags.file(&self.env)
     }
 }
 

@@ -275,11 +275,28 @@ async fn a_reload_says_which_certificate_files_have_changed() {
     leasehold.wait_ready().await;
     let reload = async || Way::Command.ask(&leasehold).await.1;
 
-    assert!(reload().await.contains("no route changed, certificate files read again, none changed"));
+    let said = reload().await;
+    let unchanged = format!(
+        "no route changed: {} was read, and says of them what it said before",
+        self::file(&leasehold).display()
+    );
+    assert_eq!(said, format!("{unchanged}, certificate files read again, none changed\n"));
     std::fs::copy(&second.ca, &file).unwrap();
     let said = reload().await;
     assert!(said.contains("changed: ") && said.contains(file.to_str().unwrap()), "{said}");
     assert!(reload().await.contains("none changed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_without_a_file_says_that_there_is_none() {
+    let backends = Backends::with_two_roles().await;
+    let leasehold = backends.leasehold().start().await;
+    leasehold.wait_ready().await;
+    let said = leasehold.command(&["reload"]).await;
+    assert!(said.status.success(), "{said:?}");
+    let none =
+        "this process has no config file to read again, and its flags and variables hold until a restart";
+    assert_eq!(String::from_utf8(said.stdout).unwrap(), format!("no route changed: {none}\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,10 +54,10 @@ impl RunFlags {
         Self(Flags([("config".to_owned(), path.display().to_string())].into()))
     }
 
-    /// Whether a file is named, here or by the variable.
+    /// The file that is named, here or by the variable.
     #[must_use]
-    pub(crate) fn name_a_file(&self, env: &Environment) -> bool {
-        self.0.get(keys::CONFIG.setting).is_some() || env.get(&keys::CONFIG.setting.variable()).is_some()
+    pub(crate) fn file<'a>(&'a self, env: &'a Environment) -> Option<&'a str> {
+        self.0.get(keys::CONFIG.setting).or_else(|| env.get(&keys::CONFIG.setting.variable()))
     }
 
     fn settings() -> impl Iterator<Item = &'static Setting> {
