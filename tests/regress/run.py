@@ -32,6 +32,7 @@ KNOWN = {
     "regression": {"largeobject"},
     "asyncpg": {"test_executemany_server_failure_during_writes"},
     "psycopg2": {"test_user"},
+    "psycopg": {"test_array_of_unknown_builtin", "test_multi_attempt_pgconn", "test_connect_operationalerror_pgconn"},
     "SQLAlchemy": {"test_multiple_host_real_connect"},
 }
 
