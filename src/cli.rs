@@ -98,8 +98,7 @@ pub(crate) async fn sessions(flags: &SessionsFlags, env: &Environment) -> Result
         query.append_pair(name, value);
     }
     let render = |answer: &Answer, terminal: Terminal| {
-        let width = terminal.size.map(|(width, _)| width);
-        Ok(sessions::render(&client.document::<SessionList>(answer)?, clock::wall(), width))
+        Ok(sessions::render(&client.document::<SessionList>(answer)?, clock::wall(), terminal.width()))
     };
     show(&client, &query.finish(), flags.show, env, render).await
 }

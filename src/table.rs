@@ -44,11 +44,24 @@ pub(crate) fn painted(
     text
 }
 
-/// How wide the table is where it may be as wide as it wants.
-#[must_use]
-pub(crate) fn natural_width(rows: &[Vec<String>]) -> usize {
+/// Takes columns out of the rows, in this order, until each of the others has room for `each` characters of its own in `width`.
+pub(crate) fn give_way(rows: &mut [Vec<String>], order: &[usize], each: usize, width: usize) {
     let widths = widths(rows);
-    widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)
+    let mut gone: Vec<usize> = Vec::new();
+    let needed = |gone: &[usize]| {
+        let kept = widths.iter().enumerate().filter(|(column, _)| !gone.contains(column));
+        kept.map(|(_, width)| GAP + width.min(&each)).sum::<usize>().saturating_sub(GAP)
+    };
+    for column in order {
+        if needed(&gone) <= width {
+            break;
+        }
+        gone.push(*column);
+    }
+    for row in rows {
+        let mut columns = 0..;
+        row.retain(|_| columns.next().is_some_and(|column| !gone.contains(&column)));
+    }
 }
 
 fn widths(rows: &[Vec<String>]) -> Vec<usize> {
@@ -92,7 +105,21 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [row(["A", "LONG", "B"]), row(["wide", "c", "d"]), row(["", "e"])];
         assert_eq!(aligned(&rows), "A     LONG  B\nwide  c     d\n      e\n");
-        assert_eq!(natural_width(&rows), "wide  c     d".len());
+    }
+
+    #[test]
+    fn columns_give_way_in_their_order_until_the_others_have_room() {
+        let after = |each, width| {
+            let mut rows = [row(["A", "LONG", "B"]), row(["wide", "c", "d"]), row(["", "e"])];
+            give_way(&mut rows, &[2, 0], each, width);
+            aligned(&rows)
+        };
+        let all = "A     LONG  B\nwide  c     d\n      e\n";
+        assert_eq!(after(usize::MAX, 13), all);
+        assert_eq!(after(usize::MAX, 12), "A     LONG\nwide  c\n      e\n");
+        assert_eq!(after(usize::MAX, 9), "LONG\nc\ne\n");
+        assert_eq!(after(usize::MAX, 1), "LONG\nc\ne\n", "no other may go");
+        assert_eq!(after(3, 11), all);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::admin::{State, Status};
 use crate::credentials::status::{GenerationStatus, LastError, RouteStatus, VaultStatus};
-use crate::table::{natural_width, painted, row};
+use crate::table::{give_way, painted, row};
 use crate::terminal::{Colour, Terminal, wrapped};
 
 /// The whole page: the process, its routes, what is wrong with them, their credentials. What comes last is what a small
@@ -97,9 +97,7 @@ impl Page {
             ]);
         }
         // What the configuration says too gives way first.
-        if natural_width(&rows) > self.terminal.width() {
-            rows.iter_mut().for_each(|row| row.truncate(VAULT_PATH));
-        }
+        give_way(&mut rows, &[VAULT_PATH], usize::MAX, self.terminal.width());
         painted(&rows, Some(self.terminal.width()), |at, column, cell| {
             let colour = colours.get(at).copied().flatten().filter(|_| column == STATE);
             self.terminal.paint(colour, cell)

@@ -108,7 +108,7 @@ token is needed. Pipe it into `vault policy write leasehold -`.";
 const SESSIONS: &str = "\
 Without a filter all sessions are shown; with several, those that fit each. STATE is as in pg_stat_activity: idle, active, \
 idle in transaction; or closing. PID is the server's process, as in pg_stat_activity. SENT and RECEIVED are as the client sees \
-them.";
+them. What has no room in 100 columns, or in the terminal, is left out; --json has it.";
 
 const COMPLETION: &str = "\
 Examples:
