@@ -94,12 +94,8 @@ impl Console {
         stop: watch::Receiver<Stop>,
         send_timeout: Duration,
     ) {
-        let _place = match self.clients.take(MOST_CLIENTS) {
-            Ok(place) => place,
-            Err(whose) => {
-                let message = error_response::fatal(&ClientFacing::TooManySessions(whose).into());
-                return close_client(&mut client.stream, &message, send_timeout).await;
-            }
+        let Ok(_place) = self.clients.take(MOST_CLIENTS) else {
+            return close_client(&mut client.stream, &full(), send_timeout).await;
         };
         let user = String::from_utf8_lossy(startup.user()).into_owned();
         tracing::debug!("the console is opened");
@@ -235,12 +231,21 @@ fn stopping() -> BytesMut {
     error_response::fatal(&ClientFacing::Ended { why: Ended::Shutdown, idle: true }.into())
 }
 
+fn full() -> BytesMut {
+    error_response::fatal(&Fatal {
+        sqlstate: SqlState::TooManyConnections,
+        message: "too many clients of leasehold's console".into(),
+        detail: Some("It serves 16 at once, whatever max_sessions is."),
+        hint: Some("Close one of them."),
+    })
+}
+
 fn silent() -> BytesMut {
     error_response::fatal(&Fatal {
         sqlstate: SqlState::AdminShutdown,
         message: "terminating connection to leasehold's console: it was silent for an hour".into(),
         detail: None,
-        hint: None,
+        hint: Some("Reconnect when there is something to ask."),
     })
 }
 

@@ -111,7 +111,8 @@ impl<'a> Conversation<'a> {
         }
         // Their answers are made at once, and may be long.
         if statements.len() > MOST_IN_QUERY {
-            return self.refuse(&Refused::new("54000", "too many statements in one query"));
+            let many = Refused::new("54000", "too many statements in one query");
+            return self.refuse(&many.hint(&format!("Send {MOST_IN_QUERY} at once at most.")));
         }
         for statement in statements {
             match self.run(&statement) {
@@ -132,17 +133,21 @@ impl<'a> Conversation<'a> {
     fn parse(&mut self, name: Bytes, text: &str) -> Result<(), Refused> {
         let mut statements = statements(text, &self.user, &self.console.database);
         if statements.len() > 1 {
-            return Err(Refused::new("42601", "cannot insert multiple commands into a prepared statement"));
+            let several = "cannot insert multiple commands into a prepared statement";
+            return Err(
+                Refused::new("42601", several).hint("Send each by itself, or all by the simple protocol.")
+            );
         }
         let statement = statements.pop();
         if let Some(statement) = &statement {
             self.columns(statement)?;
         }
         if !name.is_empty() && self.prepared.contains_key(&name) {
-            return Err(Refused::new("42P05", "this prepared statement exists already"));
+            let exists = Refused::new("42P05", "this prepared statement exists already");
+            return Err(exists.hint("Close it first, or give the new one another name."));
         }
         if self.prepared.len() >= MOST {
-            return Err(Refused::new("54000", "too many prepared statements"));
+            return Err(Refused::new("54000", "too many prepared statements").hint(CLOSE));
         }
         self.prepared.insert(name, statement);
         backend::parse_complete(&mut self.out);
@@ -159,13 +164,14 @@ impl<'a> Conversation<'a> {
         let statement = self.prepared.get(statement).ok_or_else(Refused::no_statement)?.clone();
         let columns = statement.as_ref().map_or(Ok(Vec::new()), |statement| self.columns(statement))?;
         if parameters > 0 {
-            return Err(Refused::new("08P01", "a statement of the console has no parameters"));
+            let none = Refused::new("08P01", "a statement of the console has no parameters");
+            return Err(none.hint("Write the name itself behind SHOW."));
         }
         if formats.len() > 1 && formats.len() != columns.len() {
             return Err(Refused::new("08P01", "there are not as many result formats as columns"));
         }
         if self.portals.len() >= MOST {
-            return Err(Refused::new("54000", "too many portals"));
+            return Err(Refused::new("54000", "too many portals").hint(CLOSE));
         }
         self.portals.insert(portal, Portal { statement, formats, rest: None });
         backend::bind_complete(&mut self.out);
@@ -243,7 +249,7 @@ impl<'a> Conversation<'a> {
         let ends = matches!(statement, Statement::Commit | Statement::Rollback);
         if self.transaction == Transaction::Failed && !ends {
             let message = "current transaction is aborted, commands ignored until end of transaction block";
-            return Err(Refused::new("25P02", message));
+            return Err(Refused::new("25P02", message).hint("ROLLBACK ends it."));
         }
         let columns = self.columns(statement)?;
         let (rows, tag) = match statement {
@@ -282,7 +288,7 @@ impl<'a> Conversation<'a> {
             message: format!("the console does not show \"{name}\""),
             hint: Some(match meant {
                 Some(meant) => format!("Did you mean SHOW {}?", meant.to_uppercase()),
-                None => "SHOW HELP lists what it shows.".to_owned(),
+                None => LISTS.to_owned(),
             }),
         }
     }
@@ -300,9 +306,14 @@ impl Refused {
         Self { sqlstate, message: message.to_owned(), hint: None }
     }
 
+    /// What a person can do.
+    fn hint(self, hint: &str) -> Self {
+        Self { hint: Some(hint.to_owned()), ..self }
+    }
+
     fn other() -> Self {
         let message = "this is leasehold's console, which has no tables and changes nothing: it answers SHOW";
-        Self { hint: Some("SHOW HELP lists what it shows.".to_owned()), ..Self::new("0A000", message) }
+        Self::new("0A000", message).hint(LISTS)
     }
 
     fn no_statement() -> Self {
@@ -319,6 +330,8 @@ fn tag(command: &str, rows: usize) -> String {
     if command == "SELECT" { format!("SELECT {rows}") } else { command.to_owned() }
 }
 
+const LISTS: &str = "SHOW HELP lists what it shows.";
+const CLOSE: &str = "Close those that are needed no more, or connect again.";
 /// How many statements a Query may have.
 const MOST_IN_QUERY: usize = 16;
 /// How many prepared statements, and portals, a client may have.

@@ -1,5 +1,7 @@
 //! Conversations with the console, without a socket. Floor 4.
 
+use bytes::Bytes;
+
 use super::*;
 use crate::postgres::protocol::backend::Format;
 use crate::postgres::protocol::frontend::Target;
@@ -66,6 +68,61 @@ fn what_it_does_not_know_is_an_error_and_ends_the_query() {
     let (types, said) = answers(vec![query("SELECT pg_catalog.lower(name) FROM pg_catalog.pg_settings")]);
     assert_eq!(types, "EZ");
     assert!(says(&said, "C0A000\0") && says(&said, "SHOW HELP"));
+}
+
+/// Of an ErrorResponse.
+///
+/// Source: <https://www.postgresql.org/docs/current/protocol-error-fields.html>
+fn hint(said: &[u8]) -> Option<String> {
+    let fields = said.get(5..)?.split(|byte| *byte == 0);
+    let hint = fields.filter_map(|field| field.strip_prefix(b"H")).next()?;
+    Some(String::from_utf8(hint.to_vec()).unwrap())
+}
+
+#[test]
+fn every_error_that_a_person_can_mend_says_how() {
+    let several = "SELECT 1;".repeat(17);
+    let parsed = |count: usize| {
+        let name = |number: usize| Bytes::from(format!("s{number}"));
+        (0..count).map(move |number| Frontend::Parse { statement: name(number), text: String::new() })
+    };
+    let bound = |count: usize| {
+        let portal = |number: usize| Bytes::from(format!("p{number}"));
+        let bind = move |number| Frontend::Bind {
+            portal: portal(number),
+            statement: "s".into(),
+            parameters: 0,
+            formats: Vec::new(),
+        };
+        [parse("SELECT 1")].into_iter().chain((0..count).map(bind))
+    };
+    let with_parameters =
+        Frontend::Bind { portal: "p".into(), statement: "s".into(), parameters: 1, formats: Vec::new() };
+    let cases: Vec<(Vec<Frontend>, &str)> = vec![
+        (vec![query("SHOW ROUTE")], "Did you mean SHOW ROUTES?"),
+        (vec![query("SHOW nothing of it")], "SHOW HELP lists what it shows."),
+        (vec![query("RELOAD")], "SHOW HELP lists what it shows."),
+        (vec![Frontend::FunctionCall], "SHOW HELP lists what it shows."),
+        (vec![query(&several)], "Send 16 at once at most."),
+        (vec![query("BEGIN; SHOW x"), query("SHOW ROUTES")], "ROLLBACK ends it."),
+        (vec![parse("SELECT 1; SELECT 1")], "Send each by itself, or all by the simple protocol."),
+        (vec![parse("SELECT 1"), parse("SELECT 1")], "Close it first, or give the new one another name."),
+        (vec![parse("SELECT 1"), with_parameters], "Write the name itself behind SHOW."),
+        (parsed(65).collect(), "Close those that are needed no more, or connect again."),
+        (bound(65).collect(), "Close those that are needed no more, or connect again."),
+    ];
+    for (messages, expected) in cases {
+        let (types, said) = answers(messages);
+        // The last ErrorResponse, which a ReadyForQuery may follow.
+        let all = types.strip_suffix('Z').unwrap_or(&types);
+        assert!(all.ends_with('E'), "{types}");
+        let is_error = |bytes: &[u8]| bytes.starts_with(b"E") && bytes.ends_with(b"SER");
+        let (at, _) = said.windows(8).enumerate().rfind(|(_, bytes)| is_error(bytes)).unwrap();
+        assert_eq!(hint(&said[at..]).as_deref(), Some(expected));
+    }
+    for fatal in [full(), silent(), stopping()] {
+        assert!(hint(&fatal).is_some(), "{fatal:?}");
+    }
 }
 
 #[test]

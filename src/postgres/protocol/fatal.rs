@@ -72,7 +72,8 @@ impl From<ClientFacing> for Fatal {
             ClientFacing::NoRoute { user, database } => {
                 let (user, database) = (shown(&user), shown(&database));
                 let message = format!("no route for user \"{user}\" and database \"{database}\"");
-                (Code::InvalidAuthorizationSpecification, message.into(), None, Some(CONFIGURED_NAMES))
+                let hint = if database == "leasehold" { CONSOLE } else { CONFIGURED_NAMES };
+                (Code::InvalidAuthorizationSpecification, message.into(), None, Some(hint))
             }
             ClientFacing::OtherDatabase { named } => {
                 let message = format!("database \"{}\" is not served here", shown(&named));
@@ -229,6 +230,14 @@ mod tests {
         let message = Fatal::from(facing).message;
         assert!(message.starts_with("no route for user \"a\\\"\\n\u{fffd}\" and database \"xxx"));
         assert_eq!(message.matches('x').count(), SHOWN_CHARACTERS);
+    }
+
+    #[test]
+    fn who_looks_for_the_console_is_told_where_it_is() {
+        let hint = |database: &[u8]| {
+            Fatal::from(ClientFacing::NoRoute { user: b"me".to_vec(), database: database.to_vec() }).hint
+        };
+        assert_eq!((hint(b"leasehold"), hint(b"app")), (Some(CONSOLE), Some(CONFIGURED_NAMES)));
     }
 
     /// The part of a message that names are not in, without what several messages begin with.

@@ -143,6 +143,42 @@ async fn the_words_that_psql_asks_for_at_a_tab_are_refused_and_it_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn psql_watches_what_it_shows_until_it_is_interrupted() {
+    let backends = Backends::new(Spec::new("app")).await;
+    let running = on_sockets(&backends, &[]).await;
+    let session = running.connect("app", backends.db.name()).await;
+    let role = session.user().await;
+    let one = [("(every 0.2s)", ""), (role.as_str(), "")];
+    let watched = typed(
+        &running.directory,
+        &[
+            &[("leasehold=> ", "\\x\nSHOW CREDENTIALS \\watch 0.2\n")][..],
+            &one,
+            &one,
+            &[("(every 0.2s)", ""), (role.as_str(), "\u{3}")],
+            &[("leasehold=> ", "SHOW VERSION;\n"), ("leasehold 0.", "\\q\n")],
+        ]
+        .concat(),
+    );
+    assert!(!watched.contains("ERROR") && !watched.contains("FATAL"), "{watched}");
+}
+
+/// The seventeenth client is told of the console's own limit, which no setting raises.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_too_many_is_told_what_it_can_do() {
+    let backends = Backends::new(Spec::new("app")).await;
+    let leasehold = backends.leasehold().flag("--console", "all").start().await;
+    let mut consoles = Vec::new();
+    for _ in 0..16 {
+        consoles.push(connect_tcp(leasehold.addr()).await.unwrap());
+    }
+    let Err(error) = connect_tcp(leasehold.addr()).await else { panic!("it is the seventeenth") };
+    let said = error.as_db_error().unwrap();
+    assert_eq!((said.code().code(), said.message()), ("53300", "too many clients of leasehold's console"));
+    assert_eq!(said.hint(), Some("Close one of them."));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn columns_have_types_by_the_extended_protocol() {
     let backends = Backends::new(Spec::new("app")).await;
     let leasehold = backends.leasehold().flag("--console", "all").start().await;
