@@ -109,6 +109,68 @@ async fn keys_reach_each_credential_and_say_what_it_is() {
     assert_eq!(browser.complaints, Vec::<String>::new());
 }
 
+/// The colours of the page and of its texts, and those of its texts that contrast too little with what is behind them: those that
+/// are shown, and a badge of each kind. An image is behind none of them.
+///
+/// Source: <https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio>
+const COLOURS: &str = r#"
+(() => {
+  const rgba = text => { const n = text.match(/[\d.]+/g).map(Number); return n.length < 4 ? [...n, 1] : n; };
+  const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
+    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
+  const behind = element => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = rgba(getComputedStyle(at).backgroundColor);
+      if (colour[3] === 1) return colour;
+    }
+    throw new Error("nothing is behind it");
+  };
+  for (const kind of ["good", "warn", "bad", "idle"]) {
+    const badge = document.createElement("span");
+    badge.className = `badge ${kind}`;
+    badge.textContent = `a badge, ${kind}`;
+    document.querySelector(".card").append(badge);
+  }
+  const faint = [], texts = new Set();
+  const all = [...document.body.querySelectorAll("*")].filter(element => element.checkVisibility() &&
+    [...element.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.textContent.trim() !== ""));
+  for (const element of all) {
+    const style = getComputedStyle(element);
+    const text = element instanceof SVGElement ? style.fill : style.color;
+    const [one, other] = [light(rgba(text)), light(behind(element))];
+    const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    texts.add(text);
+    if (contrast < 4.5) faint.push(`${element.tagName}.${element.getAttribute("class")} "${element.textContent}" ${contrast}`);
+  }
+  const page = getComputedStyle(document.body);
+  return {background: page.backgroundColor, text: page.color, texts: [...texts].sort(), count: all.length, faint};
+})()
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_dark_where_that_is_preferred_and_can_be_read_in_both_colour_schemes() {
+    let backends = Backends::new(Spec::new("app").ttl("1h", "24h").policy(Spec::MAY_REVOKE)).await;
+    let leasehold = backends.leasehold().start().await;
+    leasehold.wait_ready().await;
+    let mut browser = Browser::start(1180, 900).await;
+    let mut seen = Vec::new();
+    for scheme in ["light", "dark"] {
+        browser.prefer(scheme).await;
+        browser.go(&page(&leasehold)).await;
+        browser.shows("#verdict h2", "app is served").await;
+        browser.shows("#story-list", "generation 1").await;
+        let colours = browser.eval(COLOURS).await;
+        assert_eq!(colours["faint"], serde_json::json!([]), "{scheme}");
+        assert!(colours["count"].as_u64().unwrap() > 20, "{colours}");
+        seen.push(colours);
+    }
+    for part in ["background", "text", "texts"] {
+        assert_ne!(seen[0][part], seen[1][part], "{part}");
+    }
+    assert_eq!(browser.complaints, Vec::<String>::new());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_says_that_leasehold_answers_no_more() {
     let backends = Backends::new(Spec::new("app")).await;

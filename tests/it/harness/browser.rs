@@ -65,6 +65,12 @@ impl Browser {
         self.ask("Emulation.setDeviceMetricsOverride", size).await;
     }
 
+    /// Has the page see what a system with this preference shows it: `light` or `dark`.
+    pub(crate) async fn prefer(&mut self, colour_scheme: &str) {
+        let feature = json!({"name": "prefers-color-scheme", "value": colour_scheme});
+        self.ask("Emulation.setEmulatedMedia", json!({"features": [feature]})).await;
+    }
+
     /// Loads this address, as one that was typed.
     pub(crate) async fn go(&mut self, url: &str) {
         let went = self.ask("Page.navigate", json!({"url": url, "transitionType": "typed"})).await;
