@@ -60,7 +60,7 @@ impl Fault {
             recordings: Mutex::default(),
             asked: Mutex::default(),
         });
-        let accepting = tokio::spawn(accept(addr, Arc::clone(&shared)));
+        let accepting = tokio::spawn(accept(listen(addr), addr, Arc::clone(&shared)));
         Self { addr, _held: held, shared, accepting }
     }
 
@@ -171,9 +171,8 @@ impl Mode {
     }
 }
 
-async fn accept(addr: SocketAddr, shared: Arc<Shared>) {
+async fn accept(mut listener: TcpListener, addr: SocketAddr, shared: Arc<Shared>) {
     let mut mode = shared.mode.subscribe();
-    let mut listener = listen(addr);
     loop {
         tokio::select! {
             accepted = listener.accept() => {
