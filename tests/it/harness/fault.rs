@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, TryRecvError};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -322,19 +322,17 @@ fn positions(bytes: &[u8], needle: &[u8]) -> impl Iterator<Item = usize> {
 async fn one_that_refuses_listens_again_on_its_port_whatever_is_started_meanwhile() {
     let target = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let fault = Fault::before(&target.local_addr().unwrap().to_string()).await;
-    let done = Arc::new(AtomicBool::new(false));
-    let starting = std::thread::spawn({
-        let done = Arc::clone(&done);
-        move || {
-            while !done.load(Ordering::Relaxed) {
-                assert!(std::process::Command::new("true").status().unwrap().success());
-            }
+    let (stop, stopped) = mpsc::channel::<()>();
+    // A test that fails drops `stop` as well.
+    let starting = std::thread::spawn(move || {
+        while stopped.try_recv() == Err(TryRecvError::Empty) {
+            assert!(std::process::Command::new("true").status().unwrap().success());
         }
     });
     for _ in 0..50 {
         fault.set(Mode::Refuse).await;
         fault.set(Mode::Pass).await;
     }
-    done.store(true, Ordering::Relaxed);
+    drop(stop);
     starting.join().unwrap();
 }
